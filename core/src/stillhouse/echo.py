@@ -1,0 +1,79 @@
+"""The built-in LLM `echo`: it answers with its input, for trying a pipeline and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.errors import ErrorKind, GenerationError
+from stillhouse.inputs import split_input
+from stillhouse.outputs import prepare_output
+from stillhouse.parameters import RuntimeParameter
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+
+__all__ = ["EchoLLM"]
+
+
+class EchoLLM(AsyncLLM):
+    """Answers with the last message of a chat, or with a raw prompt, as it is.
+
+    The same input always gets the same answer, and fails or not in the same way. A token is a
+    word here.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "raw_prompt", "num_generations"})
+
+    model: str = Field(default="echo", description="The name to answer under.")
+    latency: RuntimeParameter[float] = Field(
+        default=0.0, ge=0, description="Seconds to wait before each answer."
+    )
+    failure_rate: RuntimeParameter[float] = Field(
+        default=0.0, ge=0, le=1, description="The share of inputs that fail; which, their text decides."
+    )
+    failure_kind: ErrorKind = Field(default="server", description="The kind of these failures.")
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, max_new_tokens: int | None = None
+    ) -> GenerateOutput:
+        """Answer with the input.
+
+        Args:
+            input: the input.
+            num_generations: how many times to answer.
+            max_new_tokens: how many words to answer with at most; `None` means all.
+        """
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        content, _ = split_input(input)
+        text = content if isinstance(content, str) else _text(content[-1].get("content"))
+        if self.failure_rate and zlib.crc32(text.encode("utf-8", "replace")) < self.failure_rate * 2**32:
+            raise GenerationError(
+                "echo failed, as it was told to",
+                kind=self.failure_kind,
+                hint="set failure_rate to 0",
+            )
+        words = text.split()
+        generation, reason = text, "stop"
+        if max_new_tokens is not None and len(words) > max_new_tokens:
+            words = words[:max_new_tokens]
+            generation, reason = " ".join(words), "length"
+        return prepare_output(
+            [generation] * num_generations,
+            input_tokens=[len(text.split())],
+            output_tokens=[len(words)] * num_generations,
+            finish_reasons=[reason] * num_generations,
+        )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or () if isinstance(part, dict))

@@ -1,0 +1,182 @@
+"""Everything that Stillhouse raises, each error with what to do next.
+
+All exceptions derive from `StillhouseError`. They carry their facts as attributes, pickle, and
+never contain a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from stillhouse.typing import GenerateOutput
+
+__all__ = [
+    "ERROR_KINDS",
+    "ConfigurationError",
+    "ErrorKind",
+    "GenerationError",
+    "OfflineBatchNotFinishedError",
+    "PluginError",
+    "StillhouseError",
+    "UnknownLLMError",
+    "UnsupportedError",
+    "near_matches",
+]
+
+ErrorKind = Literal[
+    "rate_limit",
+    "timeout",
+    "connection",
+    "server",
+    "authentication",
+    "invalid_input",
+    "invalid_request",
+    "context_length",
+    "content_filter",
+    "schema",
+    "truncated",
+    "unknown",
+]
+"""What kind of failure an input met.
+
+`invalid_input` is a row that could not be read, so that nothing was sent; `invalid_request` is a
+request that the backend or the provider refused. The others say what their names say.
+"""
+
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+
+
+class StillhouseError(Exception):
+    """Base of every error of Stillhouse.
+
+    Attributes:
+        message: what happened, in a sentence.
+        hint: what to do next, or an empty string.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  try  {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(StillhouseError, ValueError):
+    """A field, a parameter, a file or an argument has a wrong name or value."""
+
+
+class UnsupportedError(StillhouseError, NotImplementedError):
+    """The backend has no such capability; nothing was sent."""
+
+
+class UnknownLLMError(StillhouseError, LookupError):
+    """No usable LLM has this name.
+
+    Attributes:
+        name: the name that was asked for.
+    """
+
+    def __init__(self, message: str, *, name: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class PluginError(StillhouseError):
+    """An installed plugin is broken. The message is the whole report, with what to try.
+
+    Attributes:
+        code: the code of the trouble, such as `E201`.
+        entry_point: `group: name = module:attribute`.
+        distribution: name and version of the package that declares it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        entry_point: str = "",
+        distribution: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.entry_point = entry_point
+        self.distribution = distribution
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class GenerationError(StillhouseError):
+    """Generating failed, for one input or for a list of them.
+
+    Attributes:
+        kind: what failed, one of `ERROR_KINDS`.
+        attempts: how often the request was tried; 0 when nothing was sent.
+        outputs: where a list of inputs was given, one entry per input: its output, or `None`
+            where it was not finished. For a single input, at most its partial output.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: ErrorKind = "unknown",
+        attempts: int = 1,
+        outputs: Sequence[GenerateOutput | None] = (),
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind: ErrorKind = kind
+        self.attempts = attempts
+        self.outputs: list[GenerateOutput | None] = list(outputs)
+
+    @property
+    def stops_run(self) -> bool:
+        """Whether every further request would fail in the same way (a refused key, say)."""
+        return self.kind == "authentication"
+
+    @classmethod
+    def wrap(cls, error: Exception) -> GenerationError:
+        """`error` itself if it is a `GenerationError`, else a new one that it is the cause of."""
+        if isinstance(error, cls):
+            return error
+        if isinstance(error, StillhouseError):
+            wrapped = cls(error.message, kind="invalid_request", attempts=0, hint=error.hint)
+        else:
+            wrapped = cls(f"{type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
+
+
+class OfflineBatchNotFinishedError(StillhouseError):
+    """The provider is still working on the batch; the same call later returns the outputs.
+
+    Attributes:
+        jobs_ids: the provider's ids of the submitted jobs.
+    """
+
+    def __init__(self, jobs_ids: Iterable[str] = ()) -> None:
+        self.jobs_ids = tuple(jobs_ids)
+        super().__init__(
+            f"the offline batch is not finished; jobs: {', '.join(self.jobs_ids) or 'none'}",
+            hint="make the same call again later; nothing is submitted twice",
+        )
+
+    def __reduce__(self) -> tuple[type[OfflineBatchNotFinishedError], tuple[tuple[str, ...]]]:
+        return type(self), (self.jobs_ids,)
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """A sentence that names what `name` may have meant among `known`, or lists them all."""
+    names = sorted(known)
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if matches:
+        return f"did you mean {' or '.join(repr(match) for match in matches)}?"
+    return f"known are: {', '.join(names)}" if names else "there are none"

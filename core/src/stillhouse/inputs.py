@@ -1,0 +1,77 @@
+"""Looking at an input: what it is made of, and what a backend must be able to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from stillhouse.errors import ConfigurationError, UnsupportedError
+from stillhouse.structured import capability_of
+from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
+
+__all__ = ["check_input", "split_input"]
+
+_HINTS = {
+    "raw_prompt": "send a chat, a list of messages",
+    "chat": "send a raw prompt, a string",
+    "images": "send text only, or choose a model that reads images",
+}
+
+
+def split_input(
+    input: FormattedInput,
+) -> tuple[StandardInput | str, StructuredOutput | None]:
+    """The chat or the raw prompt of an input, and its own structured output or `None`."""
+    if isinstance(input, tuple):
+        chat, structured_output = input
+        return chat, structured_output
+    return input, None
+
+
+def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
+    """Refuse an input that is none, or that needs a capability which `llm` lacks.
+
+    Raises:
+        ConfigurationError: it is not a chat, a chat with a structured output, or a string.
+        UnsupportedError: it needs a capability that is not among `capabilities`.
+    """
+    if type(input) is str:
+        if "raw_prompt" not in capabilities:
+            raise _unsupported("raw_prompt", llm)
+        return
+    structured_output: Any = None
+    if type(input) is tuple and len(input) == 2:
+        input, structured_output = input
+    if not isinstance(input, list):
+        raise ConfigurationError(
+            f"an input of type {type(input).__name__} is none that an LLM takes",
+            hint="give a list of messages, a pair of that list and a structured output, or a string",
+        )
+    if not input:
+        raise ConfigurationError("the chat has no message", hint="give at least one message")
+    if "chat" not in capabilities:
+        raise _unsupported("chat", llm)
+    for message in input:
+        if not isinstance(message, dict) or "role" not in message:
+            raise ConfigurationError(
+                "a message of the chat is not a dict with a role",
+                hint='write it as {"role": "user", "content": "…"}',
+            )
+        content = message.get("content")
+        if type(content) is list and "images" not in capabilities and _has_image(content):
+            raise _unsupported("images", llm)
+    if structured_output is not None:
+        needed = capability_of(structured_output)
+        if needed not in capabilities:
+            raise _unsupported(needed, llm)
+
+
+def _has_image(parts: list[Any]) -> bool:
+    return any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+
+
+def _unsupported(capability: str, llm: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{llm} lacks the capability {capability}, which this input needs",
+        hint=_HINTS.get(capability, "choose a backend that has it: stillhouse show NAME lists them"),
+    )

@@ -1,0 +1,121 @@
+"""Loading and unloading once, whatever a backend's own `load` and `unload` look like."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
+    from stillhouse.registry import Registry
+
+__all__ = ["Lifecycle", "loading", "unloading"]
+
+L = TypeVar("L", bound="LLM")
+
+
+class Lifecycle:
+    """Whether an LLM is loaded, and the lock under which that changes.
+
+    It belongs to one object in one process: a copy and a pickle get a new one, and an LLM that is
+    loaded can be neither copied nor pickled, for it holds what cannot be shared.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.loaded = False
+        self.changing: Literal["", "load", "unload"] = ""
+        self.registry: Registry | None = None
+
+    def fresh(self) -> Lifecycle:
+        if self.loaded:
+            raise TypeError(
+                "a loaded LLM can be neither pickled nor copied: it holds connections, threads or a "
+                "model; call unload() first, and load() on the other side"
+            )
+        return Lifecycle()
+
+    def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
+        self.fresh()
+        return Lifecycle, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lifecycle:
+        return self.fresh()
+
+
+# By id, for pydantic models define equality by value and so have no hash.
+_loaded: dict[int, weakref.ref[LLM]] = {}
+
+
+@atexit.register
+def _unload_all() -> None:
+    for reference in list(_loaded.values()):
+        llm = reference()
+        if llm is not None:
+            with contextlib.suppress(Exception):
+                llm.unload()
+
+
+def loading(function: Callable[[L], None]) -> Callable[[L], None]:
+    """Make a `load` idempotent and safe from several threads; a failed one leaves nothing behind.
+
+    A call on a loaded LLM does nothing; the calls of `super().load()` inside the first one pass.
+    """
+
+    @functools.wraps(function)
+    def load(self: L) -> None:
+        lifecycle = self._lifecycle
+        with lifecycle.lock:
+            if lifecycle.changing == "load":
+                function(self)
+                return
+            if lifecycle.loaded:
+                return
+            lifecycle.changing = "load"
+            try:
+                function(self)
+                self._acquire()
+            except BaseException:
+                lifecycle.changing = ""
+                lifecycle.loaded = True
+                with contextlib.suppress(Exception):  # it may have got no further than halfway
+                    self.unload()
+                raise
+            finally:
+                lifecycle.changing = ""
+            lifecycle.loaded = True
+            key = id(self)
+            _loaded[key] = weakref.ref(self, lambda _: _loaded.pop(key, None))
+
+    return load
+
+
+def unloading(function: Callable[[L], None]) -> Callable[[L], None]:
+    """Make an `unload` idempotent; what the contract itself holds is released even if it raises."""
+
+    @functools.wraps(function)
+    def unload(self: L) -> None:
+        lifecycle = self._lifecycle
+        with lifecycle.lock:
+            if lifecycle.changing == "unload":
+                function(self)
+                return
+            if not lifecycle.loaded:
+                return
+            lifecycle.changing = "unload"
+            try:
+                function(self)
+            finally:
+                try:
+                    self._release()
+                finally:
+                    lifecycle.changing = ""
+                    lifecycle.loaded = False
+                    _loaded.pop(id(self), None)
+
+    return unload

@@ -1,0 +1,441 @@
+"""The contract of every backend: `LLM`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+
+from stillhouse.call import Call
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.inputs import check_input
+from stillhouse.lifecycle import Lifecycle, loading, unloading
+from stillhouse.offline import OfflineBatchMixin, binding
+from stillhouse.parameters import (
+    GenerationParameters,
+    RuntimeParameter,
+    RuntimeParametersMixin,
+    generation_parameters,
+)
+from stillhouse.serialization import Serializable
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
+
+if TYPE_CHECKING:
+    from stillhouse.registry import Registry
+
+__all__ = ["LLM"]
+
+OnError = Literal["raise", "yield"]
+
+_WRAPPERS: dict[str, Any] = {
+    "load": loading,
+    "unload": unloading,
+    "offline_batch_generate": binding,
+}
+
+
+class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
+    """A language model: inputs go in, generations come out.
+
+    A backend implements `model_name` and `generate`, declares its `capabilities`, and acquires and
+    releases what it needs in `load` and `unload` (calling `super()`'s). Fields are pydantic's: an
+    unknown one is refused, an assignment is validated.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+    )
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+    """What the backend can do. An input that needs more is refused before anything is sent."""
+
+    preferred_batch_size: ClassVar[int] = 32
+    """How many inputs `iter_outputs` gives to one call of a synchronous `generate`."""
+
+    generation_kwargs: RuntimeParameter[dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Generation parameters that hold for every call unless it gives its own.",
+    )
+
+    _logger: logging.Logger | None = PrivateAttr(default=None)
+    _lifecycle: Lifecycle = PrivateAttr(default_factory=Lifecycle)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, wrapper in _WRAPPERS.items():
+            own = cls.__dict__.get(name)
+            if inspect.isfunction(own):
+                setattr(cls, name, wrapper(own))
+
+    @field_validator("generation_kwargs", mode="after")
+    @classmethod
+    def _known_generation_kwargs(cls, value: dict[str, Any] | None) -> dict[str, Any]:
+        return cls._generation_parameters().check(value, cls.__name__) if value else {}
+
+    # Identity
+
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """The name of the model. Reading it opens no connection."""
+
+    @property
+    def registry(self) -> Registry:
+        """The registry whose hooks this LLM calls: the one that created it, or the default one."""
+        from stillhouse.registry import default_registry
+
+        return self._lifecycle.registry or default_registry()
+
+    def use_registry(self, registry: Registry) -> None:
+        """Call the hooks of this registry, and name backends as it does."""
+        self._lifecycle.registry = registry
+
+    def _serializing_registry(self) -> Registry | None:
+        return self._lifecycle.registry
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is of the same class with equal fields, loaded or not."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
+
+    __hash__ = None  # type: ignore[assignment]  # fields can be assigned
+
+    def __copy__(self) -> Self:
+        lifecycle = self._lifecycle.fresh()
+        copy = super().__copy__()
+        copy._lifecycle = lifecycle
+        return copy
+
+    # Loading
+
+    @loading
+    def load(self) -> None:
+        """Acquire what generating needs: connections, a model. On a loaded LLM it does nothing.
+
+        A backend that overrides it calls `super().load()`, from which on `self._logger` is there.
+        """
+        self._acquire()
+
+    @unloading
+    def unload(self) -> None:
+        """Release what `load` acquired. On an LLM that is not loaded it does nothing.
+
+        A backend that overrides it calls `super().unload()` last.
+        """
+
+    def _acquire(self) -> None:
+        self._logger = logging.getLogger(f"stillhouse.llm.{self.model_name}")
+
+    def _release(self) -> None:
+        """Release what the contract itself holds."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load()` was called, and not `unload()` since."""
+        return self._lifecycle.loaded
+
+    def require_loaded(self) -> None:
+        """Raise a `ConfigurationError` unless the LLM is loaded."""
+        if not self._lifecycle.loaded:
+            raise ConfigurationError(
+                f"{type(self).__name__} is not loaded", hint="call load(), or use it as: with llm: …"
+            )
+
+    def __enter__(self) -> Self:
+        self.load()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.unload()
+
+    # Generating
+
+    @abstractmethod
+    def generate(self, inputs: Sequence[FormattedInput], *args: Any, **kwargs: Any) -> list[GenerateOutput]:
+        """The outputs for a list of inputs, in their order.
+
+        A backend implements it as `generate(self, inputs, num_generations=1, …)`, followed by its
+        generation parameters: typed, each with a default and a line in the docstring. `None`
+        means the engine's default.
+
+        Args:
+            inputs: the inputs, not to be mutated; `[]` gives `[]`.
+            args: `num_generations`, how many generations of each, at least 1.
+            kwargs: generation parameters.
+
+        Raises:
+            GenerationError: an input failed; `outputs` holds what was finished.
+        """
+
+    def generate_outputs(
+        self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Generate for a list of inputs: what callers call.
+
+        `generation_kwargs` are applied, and an explicit argument wins over them. With
+        `use_offline_batch_generation` it goes through the provider's batch API.
+
+        Args:
+            inputs: the inputs; every one is checked before anything is sent.
+            num_generations: how many generations of each input, at least 1.
+            kwargs: generation parameters.
+
+        Returns:
+            One output per input, in order, with `num_generations` generations each.
+
+        Raises:
+            ConfigurationError: the LLM is not loaded, or an argument has a wrong name or value.
+            UnsupportedError: an input needs a capability that the backend lacks.
+            GenerationError: an input failed; `outputs` holds what was finished.
+            OfflineBatchNotFinishedError: the offline batch was submitted and is not done.
+        """
+        call = Call(self, num_generations, kwargs)
+        inputs = list(inputs)
+        for input in inputs:
+            self.check_input(input)
+        if self.use_offline_batch_generation:
+            generate = (
+                self.offline_batch_generate
+                if self.offline_batch_generation_block_until_done is None
+                else self._offline_batch_generate_polling
+            )
+            return generate(inputs, num_generations, **call.arguments)
+        if not inputs:
+            return []
+        return self._generate_checked(call, inputs)
+
+    def _generate_checked(self, call: Call, inputs: list[FormattedInput]) -> list[GenerateOutput]:
+        results: list[Any] = [call.begin(index, input) for index, input in enumerate(inputs)]
+        open_ = [index for index, result in enumerate(results) if result is None]
+        try:
+            outputs: list[Any] = []
+            if open_:
+                asked = [inputs[index] for index in open_]
+                outputs = self.generate(asked, call.num_generations, **call.arguments)
+            self._check_length(outputs, len(open_))
+        except Exception as error:
+            finished = _finished_outputs(error, len(open_))
+            outputs = [error if output is None else output for output in finished]
+            failure: Exception | None = error
+        else:
+            failure = None
+        for index, output in zip(open_, outputs, strict=True):
+            results[index] = output
+        checked = [call.end(index, inputs[index], result) for index, result in enumerate(results)]
+        failure = failure or next((item for item in checked if isinstance(item, Exception)), None)
+        if failure is None:
+            return checked  # type: ignore[return-value]
+        wrapped = GenerationError.wrap(failure)
+        wrapped.outputs = [None if isinstance(item, Exception) else item for item in checked]
+        raise wrapped
+
+    def _check_length(self, outputs: Sequence[Any], expected: int) -> None:
+        if len(outputs) != expected:
+            raise GenerationError(
+                f"{type(self).__name__} returned {len(outputs)} outputs for {expected} inputs",
+                hint="report it to the authors of the backend",
+            )
+
+    def iter_outputs(
+        self,
+        inputs: Iterable[FormattedInput | GenerationError],
+        num_generations: int = 1,
+        *,
+        on_error: OnError = "raise",
+        ordered: bool = True,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
+        """Generate for any iterable of inputs, in bounded memory.
+
+        Inputs are pulled lazily, in the calling thread. An item that is itself a
+        `GenerationError` (a row that could not be read) is its own result, in its place.
+
+        Args:
+            inputs: the inputs.
+            num_generations: how many generations of each input, at least 1.
+            on_error: `raise` stops at the first failed input; `yield` gives its error in the place
+                of an output. An error that every further input would meet, such as a refused key,
+                is raised in either case.
+            ordered: give the results in the order of the inputs, or as they are finished.
+            kwargs: generation parameters.
+
+        Yields:
+            The index of the input, and its output or its error.
+
+        Raises:
+            ConfigurationError: as `generate_outputs`, at once and not at the first result.
+            GenerationError, UnsupportedError: an input failed.
+        """
+        if on_error not in ("raise", "yield"):
+            raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
+        if self.use_offline_batch_generation:
+            raise UnsupportedError(
+                "an offline batch takes all its inputs at once",
+                hint="use generate_outputs, or set use_offline_batch_generation to False",
+            )
+        return self._iter_outputs(Call(self, num_generations, kwargs), inputs, on_error, ordered)
+
+    def _iter_outputs(
+        self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
+    ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
+        source = enumerate(inputs)
+        while group := list(islice(source, self.preferred_batch_size)):
+            results = {index: call.begin(index, input) for index, input in group}
+            open_ = [(index, input) for index, input in group if results[index] is None]
+            outputs = self._generate_isolated(call, [input for _, input in open_], on_error)
+            for (index, _), output in zip(open_, outputs, strict=True):
+                results[index] = output
+            for index, input in group:
+                yield index, settle(call.end(index, input, results[index]), on_error)
+
+    def _generate_isolated(self, call: Call, inputs: list[Any], on_error: OnError) -> list[Any]:
+        """An output or an error for each input; after a failure, one call for each unfinished one."""
+        if not inputs:
+            return []
+        try:
+            outputs = self.generate(inputs, call.num_generations, **call.arguments)
+            self._check_length(outputs, len(inputs))
+            return list(outputs)
+        except Exception as error:
+            stops = isinstance(error, GenerationError) and error.stops_run
+            finished: list[Any] = _finished_outputs(error, len(inputs))
+            if stops or on_error == "raise" or len(inputs) == 1:
+                return [error if output is None else output for output in finished]
+            return [
+                self._generate_isolated(call, [input], on_error)[0] if output is None else output
+                for input, output in zip(inputs, finished, strict=True)
+            ]
+
+    def check_input(self, input: Any) -> None:
+        """Refuse an input that the backend cannot take, before anything is sent.
+
+        A backend may add checks of its own after `super().check_input(input)`, such as one of the
+        schema that an input asks for. It is called for every input.
+
+        Raises:
+            ConfigurationError, UnsupportedError: it says what is wrong with the input.
+        """
+        check_input(input, self.capabilities, type(self).__name__)
+
+    # Generation parameters
+
+    @classmethod
+    def _generate_method(cls) -> Any:
+        """The method whose signature declares the generation parameters."""
+        return cls.generate
+
+    @classmethod
+    def _generation_parameters(cls) -> GenerationParameters:
+        return generation_parameters(cls._generate_method())
+
+    def get_generation_kwargs(self) -> dict[str, Any]:
+        """The generation parameters in force when a call gives none."""
+        return self.generation_kwargs or {}
+
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Generation parameters with their values in the declared types.
+
+        Raises:
+            ConfigurationError: a name is unknown, with near matches, or a value does not fit.
+        """
+        return self._generation_parameters().check(arguments, type(self).__name__)
+
+    @property
+    def generate_parameters(self) -> list[inspect.Parameter]:
+        """The parameters of `generate`, or of `agenerate`, without `self`."""
+        return list(inspect.signature(self._generate_method()).parameters.values())[1:]
+
+    @functools.cached_property
+    def generate_parsed_docstring(self) -> dict[str, Any]:
+        """What the docstring of `generate`, or of `agenerate`, says.
+
+        A dict with `short_description`, `long_description`, `args` (name to description),
+        `returns` and `raises` (exception to description).
+        """
+        from docstring_parser import parse
+
+        parsed = parse(inspect.getdoc(self._generate_method()) or "")
+        return {
+            "short_description": parsed.short_description or "",
+            "long_description": parsed.long_description or "",
+            "args": {item.arg_name: item.description or "" for item in parsed.params},
+            "returns": (parsed.returns.description or "") if parsed.returns else "",
+            "raises": {item.type_name or "": item.description or "" for item in parsed.raises},
+        }
+
+    @property
+    def runtime_parameters_names(self) -> dict[str, Any]:
+        """As in `RuntimeParametersMixin`; under `generation_kwargs`, the generation parameters."""
+        names = super().runtime_parameters_names
+        parameters = self._generation_parameters().parameters
+        names["generation_kwargs"] = {
+            name: item.default is not item.empty for name, item in parameters.items()
+        }
+        return names
+
+    def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
+        """As in `RuntimeParametersMixin`; `generation_kwargs` has an entry per parameter in `keys`."""
+        info = super().get_runtime_parameters_info()
+        declared = self._generation_parameters()
+        for entry in info:
+            if entry["name"] == "generation_kwargs":
+                keys = entry["keys"] = []
+                for name, item in declared.parameters.items():
+                    key: dict[str, Any] = {"name": name, "optional": item.default is not item.empty}
+                    if declared.descriptions.get(name):
+                        key["description"] = declared.descriptions[name]
+                    keys.append(key)
+        return info
+
+    # What a backend may have besides
+
+    def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:
+        """The last hidden states of each input, an array `[num_tokens, hidden_size]`.
+
+        Raises:
+            UnsupportedError: the backend has none.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} gives no hidden states",
+            hint="use a backend with the capability hidden_states",
+        )
+
+    def _prepare_structured_output(self, structured_output: Any) -> Any:
+        """The backend's guide (a grammar, a request field) for a structured output.
+
+        Raises:
+            UnsupportedError: the backend has no structured output.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} has no structured output",
+            hint="use a backend with the capability json_schema, regex or choice",
+        )
+
+
+def settle(result: GenerateOutput | Exception, on_error: OnError) -> GenerateOutput | GenerationError:
+    """A result as `iter_outputs` gives it out; raises the error of one that must be raised."""
+    if not isinstance(result, Exception):
+        return result
+    wrapped = GenerationError.wrap(result)
+    if on_error == "raise" or wrapped.stops_run:
+        raise result if isinstance(result, (ConfigurationError, UnsupportedError)) else wrapped
+    return wrapped
+
+
+def _finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:
+    """What an error of a call with `count` inputs says was finished: an entry per input."""
+    if isinstance(error, GenerationError) and len(error.outputs) == count and count > 1:
+        return list(error.outputs)
+    return [None] * count

@@ -1,0 +1,274 @@
+"""Runtime parameters of an LLM, and the generation parameters that its signature declares."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, SecretStr, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from stillhouse.errors import ConfigurationError, near_matches
+
+__all__ = [
+    "GenerationParameters",
+    "RuntimeParameter",
+    "RuntimeParametersMixin",
+    "configuration_error",
+    "generation_parameters",
+]
+
+T = TypeVar("T")
+
+
+class _RuntimeParameterMarker:
+    """Marks a field as a runtime parameter; without a default of its own it is `None` until set."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None)
+
+    def __repr__(self) -> str:
+        return "RuntimeParameter"
+
+
+RuntimeParameter = Annotated[T | None, _RuntimeParameterMarker()]
+"""The annotation of a field that may be set when a run starts rather than when it is written.
+
+`RuntimeParameter[T]` without a default must be set before the run; with a default, or as
+`RuntimeParameter[T] | None`, it may be left alone.
+"""
+
+
+def _is_marked(annotation: Any) -> bool:
+    if any(isinstance(item, _RuntimeParameterMarker) for item in getattr(annotation, "__metadata__", ())):
+        return True
+    return any(_is_marked(argument) for argument in typing.get_args(annotation))
+
+
+def _is_optional(field: FieldInfo) -> bool:
+    """Whether a runtime parameter may be left unset."""
+    if not any(isinstance(item, _RuntimeParameterMarker) for item in field.metadata):
+        return True  # the marker is inside an Optional
+    return (
+        not field.is_required()
+        and field.get_default(call_default_factory=True, validated_data={}) is not None
+    )
+
+
+class RuntimeParametersMixin(BaseModel):
+    """Names, describes and sets the runtime parameters of a model and of the models inside it."""
+
+    def _nested(self) -> Iterator[tuple[str, RuntimeParametersMixin | dict[str, RuntimeParametersMixin]]]:
+        """Fields that hold a model with runtime parameters, or a list of them by position."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, RuntimeParametersMixin):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                items = [item for item in value if isinstance(item, RuntimeParametersMixin)]
+                if items and len(items) == len(value):
+                    yield name, {str(position): item for position, item in enumerate(items)}
+
+    @classmethod
+    def _runtime_fields(cls) -> dict[str, FieldInfo]:
+        return {
+            name: field
+            for name, field in cls.model_fields.items()
+            if any(isinstance(item, _RuntimeParameterMarker) for item in field.metadata)
+            or _is_marked(field.annotation)
+        }
+
+    @property
+    def runtime_parameters_names(self) -> dict[str, Any]:
+        """Each runtime parameter's name, and whether it may be left unset.
+
+        A model inside this one stands under its field as a dict of its own, a list of models as a
+        dict by position (`"0"`, `"1"`, …).
+        """
+        names: dict[str, Any] = {name: _is_optional(field) for name, field in self._runtime_fields().items()}
+        for name, inner in self._nested():
+            if isinstance(inner, dict):
+                names[name] = {key: item.runtime_parameters_names for key, item in inner.items()}
+            else:
+                names[name] = inner.runtime_parameters_names
+        return names
+
+    def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
+        """One entry per runtime parameter: `name`, `optional`, and `description` where there is one.
+
+        A model inside this one gives an entry with its field's name and `runtime_parameters_info`.
+        """
+        info: list[dict[str, Any]] = []
+        for name, field in self._runtime_fields().items():
+            entry: dict[str, Any] = {"name": name, "optional": _is_optional(field)}
+            if field.description:
+                entry["description"] = field.description
+            info.append(entry)
+        for name, inner in self._nested():
+            inner_info: Any
+            if isinstance(inner, dict):
+                inner_info = {key: item.get_runtime_parameters_info() for key, item in inner.items()}
+            else:
+                inner_info = inner.get_runtime_parameters_info()
+            info.append({"name": name, "runtime_parameters_info": inner_info})
+        return info
+
+    def set_runtime_parameters(self, runtime_parameters: Mapping[str, Any]) -> None:
+        """Set runtime parameters by name, those of models inside this one by nested dicts.
+
+        A dict of values for a parameter that is itself a dict (`generation_kwargs`) is merged into
+        it. Nothing is set when a name is wrong.
+
+        Raises:
+            ConfigurationError: a name is unknown, or a value does not fit.
+        """
+        nested = dict(self._nested())
+        fields = self._runtime_fields()
+        for name in runtime_parameters:
+            if name not in nested and name not in fields:
+                raise ConfigurationError(
+                    f"{type(self).__name__} has no runtime parameter {name!r}",
+                    hint=near_matches(name, [*fields, *nested]),
+                )
+        for name, value in runtime_parameters.items():
+            inner = nested.get(name)
+            if inner is None:
+                self._set(name, fields[name], value)
+            elif isinstance(inner, dict):
+                for key, item_value in _as_mapping(name, value).items():
+                    if key not in inner:
+                        raise ConfigurationError(f"{name} has no item {key!r}", hint=near_matches(key, inner))
+                    inner[key].set_runtime_parameters(_as_mapping(f"{name}.{key}", item_value))
+            else:
+                inner.set_runtime_parameters(_as_mapping(name, value))
+
+    def _set(self, name: str, field: FieldInfo, value: Any) -> None:
+        current = getattr(self, name)
+        if isinstance(current, dict) and isinstance(value, Mapping):
+            value = {**current, **value}
+        elif isinstance(value, str) and isinstance(current, SecretStr):
+            value = SecretStr(value)
+        try:
+            setattr(self, name, value)
+        except ValidationError as error:
+            raise configuration_error(error, type(self)) from None
+
+
+def _as_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} takes a dict of runtime parameters, not {type(value).__name__}")
+    return value
+
+
+def configuration_error(
+    error: ValidationError, cls: type[BaseModel], subject: str = ""
+) -> ConfigurationError:
+    """What pydantic found wrong, as one `ConfigurationError` without the offending values.
+
+    Args:
+        error: pydantic's error.
+        cls: the model that was validated; its field names serve for near matches.
+        subject: what was validated, for the message; the class's name if empty.
+    """
+    problems, hint = [], ""
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"there is no {where!r}")
+            hint = hint or near_matches(where, cls.model_fields)
+        elif item["type"] == "missing":
+            problems.append(f"{where} is required")
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{where}: {text}" if where else text)
+    return ConfigurationError(f"{subject or cls.__name__}: {'; '.join(problems)}", hint=hint)
+
+
+@dataclass(frozen=True)
+class GenerationParameters:
+    """The generation parameters that a `generate` or `agenerate` declares.
+
+    Attributes:
+        parameters: by name, without `self`, the inputs and `num_generations`.
+        annotations: their types, evaluated; `Any` where there is none.
+        descriptions: what the docstring says of each.
+        open: whether `**kwargs` takes any other name.
+    """
+
+    parameters: dict[str, inspect.Parameter]
+    annotations: dict[str, Any]
+    descriptions: dict[str, str]
+    open: bool
+
+    @functools.cached_property
+    def model(self) -> type[BaseModel]:
+        """A pydantic model with one field per parameter, which types and checks the values."""
+        fields: dict[str, Any] = {}
+        for position, (name, parameter) in enumerate(self.parameters.items()):
+            default = None if parameter.default is parameter.empty else parameter.default
+            field = Field(default=default, alias=name)
+            # A field's own name may not begin with an underscore or hide a method of the model.
+            fields[f"parameter_{position}"] = (self.annotations[name], field)
+        return create_model(
+            "GenerationParameters",
+            __config__=ConfigDict(
+                extra="allow" if self.open else "forbid",
+                arbitrary_types_allowed=True,
+                hide_input_in_errors=True,
+            ),
+            **fields,
+        )
+
+    def check(self, values: Mapping[str, Any], llm: str) -> dict[str, Any]:
+        """The values, converted to the declared types. `None` passes: it means the default.
+
+        Raises:
+            ConfigurationError: a name is unknown, with near matches, or a value does not fit.
+        """
+        for name in values:
+            if name not in self.parameters and not self.open:
+                raise ConfigurationError(
+                    f"{llm} has no generation parameter {name!r}",
+                    hint=near_matches(name, self.parameters),
+                )
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            checked = self.model.model_validate(given)
+        except ValidationError as error:
+            raise configuration_error(error, self.model, f"generation parameters of {llm}") from None
+        typed = {field.alias: getattr(checked, key) for key, field in type(checked).model_fields.items()}
+        return {
+            name: typed[name] if value is not None and name in typed else value
+            for name, value in values.items()
+        }
+
+
+@functools.lru_cache(maxsize=256)
+def generation_parameters(function: Callable[..., Any]) -> GenerationParameters:
+    """Read the generation parameters of `function`, an unbound `generate` or `agenerate`."""
+    from docstring_parser import parse
+
+    signature = inspect.signature(function)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a name that exists for type checkers only
+        hints = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    is_open = False
+    for position, (name, parameter) in enumerate(signature.parameters.items()):
+        if parameter.kind is parameter.VAR_KEYWORD:
+            is_open = True
+        elif position > 1 and name != "num_generations" and parameter.kind is not parameter.VAR_POSITIONAL:
+            parameters[name] = parameter
+    documented = parse(inspect.getdoc(function) or "").params
+    return GenerationParameters(
+        parameters=parameters,
+        annotations={name: hints.get(name, Any) for name in parameters},
+        descriptions={item.arg_name: item.description or "" for item in documented},
+        open=is_open,
+    )

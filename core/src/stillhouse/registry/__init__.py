@@ -1,0 +1,22 @@
+"""Finding backends and hooks among the installed packages.
+
+Attributes are imported when they are first used: listing plugins must not import pydantic.
+"""
+
+from __future__ import annotations
+
+from stillhouse.registry.candidates import Candidate
+from stillhouse.registry.policy import Policy
+from stillhouse.registry.registry import PluginInfo, Registry, Status, default_registry
+from stillhouse.registry.trouble import CODES, Trouble
+
+__all__ = [
+    "CODES",
+    "Candidate",
+    "PluginInfo",
+    "Policy",
+    "Registry",
+    "Status",
+    "Trouble",
+    "default_registry",
+]

@@ -1,0 +1,68 @@
+"""The hooks that a plugin in the entry-point group `stillhouse.hooks` may implement.
+
+A plugin is a module or an object whose functions are marked with `stillhouse.hookimpl` and named
+as below. It may take fewer arguments than a specification lists. It must import light: hooks are
+imported when the first run starts, whatever backend it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from stillhouse.errors import GenerationError
+    from stillhouse.llm import LLM
+    from stillhouse.typing import FormattedInput, GenerateOutput
+
+__all__ = ["PROJECT", "after_generate", "before_generate", "hookimpl", "hookspec"]
+
+PROJECT = "stillhouse"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(firstresult=True)
+def before_generate(
+    llm: LLM,
+    input: FormattedInput,
+    num_generations: int,
+    arguments: Mapping[str, Any],
+) -> GenerateOutput | None:
+    """Answer an input in the place of the LLM, or return `None` to let it generate.
+
+    The first plugin that answers wins. The answer must hold `num_generations` generations; one
+    that does not is left aside with a warning.
+
+    Args:
+        llm: the loaded LLM.
+        input: the input; not to be mutated.
+        num_generations: how many generations were asked for.
+        arguments: the generation parameters in force.
+    """
+
+
+@hookspec
+def after_generate(
+    llm: LLM,
+    input: FormattedInput,
+    num_generations: int,
+    arguments: Mapping[str, Any],
+    output: GenerateOutput | None,
+    error: GenerationError | None,
+    from_hook: bool,
+) -> None:
+    """Observe what became of an input: its output, or the error that it met.
+
+    Args:
+        llm: the loaded LLM.
+        input: the input; not to be mutated.
+        num_generations: how many generations were asked for.
+        arguments: the generation parameters in force.
+        output: the output, not to be mutated; `None` if there is an error.
+        error: the error; `None` if there is an output.
+        from_hook: whether a plugin's `before_generate` gave the output, so that nothing was paid.
+    """

@@ -1,0 +1,12 @@
+"""Which package brings which name, for the hint when a name is not installed.
+
+These are the backends of this project. Nothing here is imported or preferred.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PACKAGES"]
+
+PACKAGES: dict[str, str] = {
+    "llamacpp": "stillhouse-llamacpp",
+}

@@ -1,0 +1,144 @@
+"""Which plugins may be used: the switches, read from the environment and the user's config file.
+
+They limit what is loaded by accident. They are no sandbox: whoever can install a package can run
+code anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.registry.candidates import Candidate, normalize
+
+__all__ = ["ALLOW_VARIABLE", "DENY_VARIABLE", "PREFER_VARIABLE", "Policy", "config_file"]
+
+ALLOW_VARIABLE = "STILLHOUSE_PLUGINS"
+DENY_VARIABLE = "STILLHOUSE_DISABLE_PLUGINS"
+PREFER_VARIABLE = "STILLHOUSE_PREFER"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Switches, keyed on the normalised name of the distribution.
+
+    Attributes:
+        allow: the distributions that may be used, or `None` for all.
+        deny: the distributions that may not; it wins over `allow`.
+        prefer: for a name that several distributions claim, the one to take.
+        sources: where each of the three was set, for messages.
+    """
+
+    allow: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+    prefer: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Policy:
+        """The policy in force now. A variable wins over the same key of the file.
+
+        Raises:
+            ConfigurationError: a value cannot be read.
+        """
+        environ = os.environ if environ is None else environ
+        path = config_file() if file is None else file
+        stored = _read_file(path)
+        given: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for key, variable in (
+            ("plugins", ALLOW_VARIABLE),
+            ("disable_plugins", DENY_VARIABLE),
+            ("prefer", PREFER_VARIABLE),
+        ):
+            if variable in environ:
+                given[key] = _split(environ[variable])
+                sources[key] = variable
+            elif key in stored:
+                given[key] = stored[key]
+                sources[key] = f"{key} in {path}"
+        allow = given.get("plugins")
+        return cls(
+            allow=None if allow is None else _names(allow, sources["plugins"]),
+            deny=_names(given.get("disable_plugins", ()), sources.get("disable_plugins", "")),
+            prefer=_preferences(given.get("prefer", {}), sources.get("prefer", "")),
+            sources=sources,
+        )
+
+    def switched_off_by(self, distribution: str) -> str:
+        """What switches this distribution off (a variable or a key of the file), or nothing."""
+        name = normalize(distribution)
+        if name in self.deny:
+            return self.sources.get("disable_plugins", DENY_VARIABLE)
+        if self.allow is not None and name not in self.allow:
+            return self.sources.get("plugins", ALLOW_VARIABLE)
+        return ""
+
+    def warnings(self, candidates: Iterable[Candidate]) -> list[str]:
+        """A sentence for each distribution that a switch names and nobody has installed."""
+        installed = {normalize(candidate.distribution) for candidate in candidates}
+        named = [
+            ("plugins", ALLOW_VARIABLE, self.allow or frozenset()),
+            ("disable_plugins", DENY_VARIABLE, self.deny),
+            ("prefer", PREFER_VARIABLE, frozenset(self.prefer.values())),
+        ]
+        return [
+            f"{self.sources.get(key, variable)} names {name!r}, but no plugin of that name is installed"
+            for key, variable, names in named
+            for name in sorted(names - installed)
+        ]
+
+
+def config_file() -> Path:
+    """The user's config file. A project folder's file is never read: it is somebody else's."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("stillhouse", appauthor=False)) / "config.toml"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {error}", hint=f"correct or remove {path}"
+        ) from None
+
+
+def _split(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _names(value: Any, source: str) -> frozenset[str]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise ConfigurationError(
+            f"{source} is not a list of names", hint='write it as plugins = ["stillhouse-openai"]'
+        )
+    return frozenset(normalize(item) for item in value)
+
+
+def _preferences(value: Any, source: str) -> dict[str, str]:
+    if isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values()):
+        return {name: normalize(item) for name, item in value.items()}
+    preferences = {}
+    for item in value if isinstance(value, list) else [value]:
+        name, separator, distribution = str(item).partition("=")
+        if not separator or not name.strip() or not distribution.strip():
+            raise ConfigurationError(
+                f"{source} has {item!r}, which is not NAME=DISTRIBUTION",
+                hint="write it as openai=acme-openai, several separated by commas",
+            )
+        preferences[name.strip()] = normalize(distribution.strip())
+    return preferences

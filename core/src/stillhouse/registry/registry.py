@@ -1,0 +1,493 @@
+"""The registry: which LLMs there are, in which state each is, and the class behind a name."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError, near_matches
+from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, scan
+from stillhouse.registry.judge import BUILT_IN, conflicts, judge
+from stillhouse.registry.known import PACKAGES
+from stillhouse.registry.policy import Policy
+from stillhouse.registry.trouble import (
+    Trouble,
+    location_of,
+    missing_module_hint,
+    plugin_error,
+    report,
+)
+
+if TYPE_CHECKING:
+    import importlib_metadata
+
+    from stillhouse.llm import LLM
+    from stillhouse.registry.hooks import Hooks
+
+__all__ = ["PluginInfo", "Registry", "Status", "default_registry"]
+
+Status = Literal["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]
+
+_SLOW_IMPORT_SECONDS = 0.5
+
+_logger = logging.getLogger("stillhouse.registry")
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What is known of one plugin now.
+
+    Attributes:
+        name: the name under which it is asked for.
+        status: its state. `built-in` and `found` have not been imported yet.
+        candidate: what its metadata says.
+        troubles: what is wrong with it, as far as is known without loading it or since it was.
+    """
+
+    name: str
+    status: Status
+    candidate: Candidate
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return self.candidate.kind
+
+    @property
+    def package(self) -> str:
+        """Distribution and version."""
+        return self.candidate.package
+
+    @property
+    def summary(self) -> str:
+        return self.candidate.summary
+
+    @property
+    def reports(self) -> list[str]:
+        """Each trouble as people read it."""
+        return [report(self.candidate, trouble) for trouble in self.troubles]
+
+
+class _Loaded(NamedTuple):
+    """What loading a candidate gave: the object, or an error; and a warning perhaps."""
+
+    value: Any
+    error: Trouble | None
+    warning: Trouble | None
+
+
+@dataclass
+class _State:
+    """What a registry remembers between calls; `refresh()` drops all of it but `registered`."""
+
+    scan: Scan | None = None
+    loaded: dict[Candidate, _Loaded] = field(default_factory=dict)
+    hooks: Hooks | None = None
+    warned: set[str] = field(default_factory=set)
+
+
+class Registry:
+    """Finds backends by name among the installed packages and loads the one that is asked for.
+
+    Discovery reads metadata, imports nothing, happens at the first call that needs it and is
+    remembered until `refresh()`. The switches are read at every call.
+
+    Args:
+        entry_points: use these instead of looking through the installed distributions.
+        policy: use this instead of reading the environment and the user's config file.
+    """
+
+    def __init__(
+        self,
+        entry_points: Iterable[importlib_metadata.EntryPoint] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._entry_points = None if entry_points is None else list(entry_points)
+        self._policy = policy
+        self._lock = threading.RLock()
+        self._state = _State()
+        self._registered: dict[str, type[LLM]] = {}
+        self._registered_hooks: dict[str, object] = {}
+
+    # What there is
+
+    @property
+    def core_version(self) -> str:
+        """The version of stillhouse that is installed."""
+        return self._scan().core_version
+
+    def plugins(self) -> list[PluginInfo]:
+        """Every LLM and every hook plugin there is, sorted by name, without importing any."""
+        policy = self._read_policy()
+        infos = []
+        by_name: dict[tuple[str, str], list[tuple[Candidate, list[Trouble]]]] = {}
+        for candidate in self._scan().candidates:
+            troubles = judge(candidate, self.core_version)
+            if policy.switched_off_by(candidate.distribution):
+                infos.append(PluginInfo(candidate.name, "disabled", candidate, tuple(troubles)))
+            else:
+                by_name.setdefault((candidate.kind, candidate.name), []).append((candidate, troubles))
+        for judged in by_name.values():
+            usable = [item for item, troubles in judged if not _errors(troubles)]
+            rivals = conflicts(usable, policy) if len(usable) > 1 else {}
+            for candidate, troubles in judged:
+                if candidate in rivals:
+                    troubles.append(rivals[candidate])
+                infos.append(self._info(candidate, troubles))
+        infos += [self._registered_info(name, cls) for name, cls in self._registered.items()]
+        infos += [
+            self._info(candidate, [])
+            for name, candidate in self._built_in().items()
+            if name not in self._registered
+        ]
+        return sorted(infos, key=lambda info: (info.kind != "llm", *info.candidate.sort_key))
+
+    def available_llms(self) -> list[PluginInfo]:
+        """Every LLM there is, in whatever state, sorted by name, without importing any."""
+        return [info for info in self.plugins() if info.kind == "llm"]
+
+    def warnings(self) -> list[str]:
+        """What the switches name and nobody has installed."""
+        return self._read_policy().warnings(self._scan().candidates)
+
+    def refresh(self) -> None:
+        """Forget what was discovered and loaded, so that newly installed packages are found.
+
+        Python keeps modules that it has imported: a package that was *upgraded* in the meantime
+        needs a new process. What `register` added stays.
+        """
+        with self._lock:
+            importlib.invalidate_caches()
+            self._state = _State()
+
+    # The class behind a name
+
+    def get_llm(self, name: str) -> type[LLM]:
+        """The class of the LLM `name`, imported and validated at the first call.
+
+        Raises:
+            UnknownLLMError: nothing of that name is installed, or it is switched off.
+            PluginError: it is installed and unusable; the report says why and what to try.
+        """
+        with self._lock:
+            if name in self._registered:
+                return self._registered[name]
+            info = self._find(name)
+            errors = _errors(info.troubles)
+            if errors:
+                raise plugin_error(info.candidate, errors[0]) from errors[0].exception
+            loaded = self._load(info.candidate)
+            if loaded.error is not None:
+                raise plugin_error(info.candidate, loaded.error) from loaded.error.exception
+            cls: type[LLM] = loaded.value
+            return cls
+
+    def create(self, spec: str, **fields: Any) -> LLM:
+        """A new LLM, not loaded yet.
+
+        Args:
+            spec: `NAME` or `NAME:MODEL`; the model sets the field `model`.
+            fields: the fields of the LLM.
+
+        Raises:
+            UnknownLLMError, PluginError: as `get_llm`.
+            ConfigurationError: a field has a wrong name or value.
+        """
+        name, separator, model = spec.partition(":")
+        cls = self.get_llm(name)
+        if separator:
+            if "model" in fields:
+                raise ConfigurationError(
+                    f"the model is given twice, in {spec!r} and as model={fields['model']!r}",
+                    hint="give it once",
+                )
+            if not model:
+                raise ConfigurationError(
+                    f"{spec!r} names no model after the colon", hint=f"write {name}:MODEL"
+                )
+            if "model" not in cls.model_fields:
+                raise ConfigurationError(f"{name} has no model to choose", hint=f"write {name} alone")
+            fields["model"] = model
+        from pydantic import ValidationError
+
+        from stillhouse.parameters import configuration_error
+
+        try:
+            llm = cls(**fields)
+        except ValidationError as error:
+            raise configuration_error(error, cls, name) from None
+        llm.use_registry(self)
+        return llm
+
+    def register(self, name: str, cls: type[LLM]) -> None:
+        """Make a class known under a name, for tests and notebooks. It wins over installed ones.
+
+        Raises:
+            PluginError: the name or the class breaks a rule.
+        """
+        from stillhouse.registry.validation import validate_llm
+
+        candidate = _registered_candidate(name, cls)
+        troubles = [item for item in judge(candidate, "") if item.code == "E101"]
+        trouble = troubles[0] if troubles else validate_llm(cls)
+        if trouble is not None:
+            raise plugin_error(candidate, trouble)
+        with self._lock:
+            self._registered[name] = cls
+
+    def name_of(self, cls: type[LLM]) -> str:
+        """The name under which `cls` can be asked for. Imports no package that is not imported yet.
+
+        Raises:
+            ConfigurationError: no usable name leads to this class.
+        """
+        for name, registered in self._registered.items():
+            if registered is cls:
+                return name
+        top = cls.__module__.partition(".")[0]
+        for info in self.available_llms():
+            module, _, attribute = info.candidate.value.partition(":")
+            if module.partition(".")[0] != top or attribute.split("[")[0].strip() != cls.__qualname__:
+                continue
+            try:
+                if self.get_llm(info.name) is cls:
+                    return info.name
+            except (PluginError, UnknownLLMError):
+                continue
+        raise ConfigurationError(
+            f"{cls.__qualname__} is not a registered backend, so a file cannot name it",
+            hint="declare an entry point in stillhouse.llms, "
+            "or call stillhouse.default_registry().register(NAME, CLASS) first",
+        )
+
+    def check(self, names: Iterable[str] = ()) -> list[PluginInfo]:
+        """Import and validate plugins, and say what became of each.
+
+        Args:
+            names: the plugins to check; all, if empty.
+
+        Raises:
+            UnknownLLMError: nothing of one of the names is installed.
+        """
+        wanted = list(names)
+        infos = self.plugins()
+        for name in wanted:
+            if not any(info.name == name for info in infos):
+                raise self._unknown(name, infos)
+        for info in infos:
+            chosen = not wanted or info.name in wanted
+            if chosen and info.status in ("built-in", "found"):
+                if info.kind == "hook":
+                    self.hooks()
+                else:
+                    with self._lock:
+                        self._load(info.candidate)
+        return [info for info in self.plugins() if not wanted or info.name in wanted]
+
+    # Hooks
+
+    def hooks(self) -> Hooks:
+        """The hooks of every usable hook plugin, imported at the first call."""
+        with self._lock:
+            if self._state.hooks is None:
+                from stillhouse.registry.hooks import Hooks
+
+                hooks = self._state.hooks = Hooks()
+                for info in self.plugins():
+                    if info.kind == "hook" and info.status == "found":
+                        loaded = self._load(info.candidate)
+                        if loaded.error is not None:
+                            _logger.warning("%s", report(info.candidate, loaded.error))
+                for name, plugin in self._registered_hooks.items():
+                    hooks.register(name, plugin)
+            return self._state.hooks
+
+    def register_hooks(self, name: str, plugin: object) -> None:
+        """Take in the hooks of an object or a module, for tests and notebooks.
+
+        Raises:
+            PluginError: a hook does not fit its specification.
+        """
+        trouble = self.hooks().register(name, plugin)
+        if trouble is not None:
+            candidate = Candidate(name, type(plugin).__qualname__, "stillhouse.hooks")
+            raise plugin_error(candidate, trouble)
+        self._registered_hooks[name] = plugin
+
+    def unregister_hooks(self, name: str) -> None:
+        """Take out what `register_hooks` took in."""
+        del self._registered_hooks[name]
+        self.hooks().unregister(name)
+
+    # Inside
+
+    def _scan(self) -> Scan:
+        with self._lock:
+            if self._state.scan is None:
+                if self._entry_points is None:
+                    self._state.scan = scan()
+                else:
+                    import importlib_metadata
+
+                    self._state.scan = from_entry_points(
+                        self._entry_points, importlib_metadata.version("stillhouse")
+                    )
+            return self._state.scan
+
+    def _read_policy(self) -> Policy:
+        return Policy.read() if self._policy is None else self._policy
+
+    def _built_in(self) -> dict[str, Candidate]:
+        return {
+            name: Candidate(
+                name=name,
+                value=value,
+                group="stillhouse.llms",
+                distribution="stillhouse",
+                version=self.core_version,
+                summary="Answers with its input; no model",
+            )
+            for name, value in BUILT_IN.items()
+        }
+
+    def _info(self, candidate: Candidate, troubles: list[Trouble]) -> PluginInfo:
+        loaded = self._state.loaded.get(candidate)
+        if loaded is not None:
+            troubles = [*troubles, *(item for item in (loaded.error, loaded.warning) if item)]
+        codes = {trouble.code for trouble in _errors(troubles)}
+        status: Status
+        if codes & {"E104", "E105"}:
+            status = "incompatible"
+        elif codes & {"E102", "E103"}:
+            status = "conflict"
+        elif codes:
+            status = "failed"
+        elif loaded is not None:
+            status = "loaded"
+        elif candidate.distribution == "stillhouse":
+            status = "built-in"
+        else:
+            status = "found"
+        return PluginInfo(candidate.name, status, candidate, tuple(troubles))
+
+    def _registered_info(self, name: str, cls: type[LLM]) -> PluginInfo:
+        return PluginInfo(name, "loaded", _registered_candidate(name, cls))
+
+    def _find(self, name: str) -> PluginInfo:
+        infos = self.available_llms()
+        self._warn_of_switches()
+        own = [info for info in infos if info.name == name]
+        usable = [info for info in own if not _errors(info.troubles) and info.status != "disabled"]
+        if usable:
+            return usable[0]
+        broken = [info for info in own if info.status != "disabled"]
+        if broken:
+            return broken[0]
+        if own:
+            source = self._read_policy().switched_off_by(own[0].candidate.distribution)
+            raise UnknownLLMError(
+                f'the LLM "{name}" from {own[0].package} is switched off by {source}',
+                name=name,
+                hint=f"change {source}",
+            )
+        raise self._unknown(name, infos)
+
+    def _unknown(self, name: str, infos: list[PluginInfo]) -> UnknownLLMError:
+        if name in PACKAGES:
+            return UnknownLLMError(
+                f'the LLM "{name}" is not installed', name=name, hint=f"pip install {PACKAGES[name]}"
+            )
+        usable = {info.name for info in infos if not _errors(info.troubles) and info.status != "disabled"}
+        return UnknownLLMError(
+            f'there is no LLM "{name}"', name=name, hint=near_matches(name, usable | set(PACKAGES))
+        )
+
+    def _warn_of_switches(self) -> None:
+        for sentence in self.warnings():
+            if sentence not in self._state.warned:
+                self._state.warned.add(sentence)
+                _logger.warning("%s", sentence)
+
+    def _load(self, candidate: Candidate) -> _Loaded:
+        """Import and validate a candidate once; called with the lock held."""
+        loaded = self._state.loaded.get(candidate)
+        if loaded is None:
+            loaded = self._import(candidate)
+            if loaded.error is None:
+                if candidate.kind == "hook":
+                    error = self.hooks().register(candidate.name, loaded.value)
+                else:
+                    from stillhouse.registry.validation import validate_llm
+
+                    error = validate_llm(loaded.value)
+                loaded = loaded._replace(error=error)
+            self._state.loaded[candidate] = loaded
+        return loaded
+
+    def _import(self, candidate: Candidate) -> _Loaded:
+        module_name, _, attribute = (part.strip() for part in candidate.value.partition(":"))
+        attribute = attribute.partition("[")[0].strip()
+        started = time.perf_counter()
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            return _Loaded(None, self._import_trouble(candidate, error), None)
+        seconds = time.perf_counter() - started
+        warning = None
+        if seconds > _SLOW_IMPORT_SECONDS and candidate.distribution != "stillhouse":
+            warning = Trouble(
+                "W208",
+                f"importing {module_name} took {seconds * 1000:.0f} ms",
+                "this is for the authors of the package: import heavy libraries in load()",
+            )
+        value: Any = module
+        for part in attribute.split(".") if attribute else ():
+            try:
+                value = getattr(value, part)
+            except AttributeError:
+                return _Loaded(
+                    None,
+                    Trouble(
+                        "E202",
+                        f"{module_name} has no {attribute} ({getattr(module, '__file__', module_name)})",
+                        f"pip install --upgrade {candidate.distribution}",
+                    ),
+                    warning,
+                )
+            except Exception as error:  # a lazy module attribute
+                return _Loaded(None, self._import_trouble(candidate, error), warning)
+        return _Loaded(value, None, warning)
+
+    def _import_trouble(self, candidate: Candidate, error: BaseException) -> Trouble:
+        where = location_of(error)
+        cause = f"{type(error).__name__}: {error}" + (f" ({where})" if where else "")
+        hint = f"pip install --upgrade {candidate.distribution}"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            import importlib_metadata
+
+            core_requires = tuple(importlib_metadata.requires("stillhouse") or ())
+            hint = missing_module_hint(candidate, error.name, core_requires)
+        return Trouble("E201", cause, hint, exception=error)
+
+
+def _errors(troubles: Iterable[Trouble]) -> list[Trouble]:
+    return [trouble for trouble in troubles if trouble.severity == "error"]
+
+
+def _registered_candidate(name: str, cls: Any) -> Candidate:
+    value = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', cls)}"
+    summary = (getattr(cls, "__doc__", None) or "").strip().partition("\n")[0]
+    return Candidate(name, value, "stillhouse.llms", summary=summary)
+
+
+_default = Registry()
+
+
+def default_registry() -> Registry:
+    """The registry behind `stillhouse.create`, `stillhouse.get_llm` and `stillhouse.available_llms`."""
+    return _default

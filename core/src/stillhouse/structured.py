@@ -1,0 +1,181 @@
+"""Structured output: the one shape in which a form is asked for, whatever the backend."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from stillhouse.errors import ConfigurationError, UnsupportedError, near_matches
+from stillhouse.typing import Capability, StructuredOutput
+
+__all__ = [
+    "StructuredOutputField",
+    "StructuredOutputMixin",
+    "capability_of",
+    "check_schema",
+    "normalize_structured_output",
+]
+
+_CAPABILITIES: dict[str, Capability] = {"json": "json_schema", "regex": "regex", "choice": "choice"}
+
+# Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
+_SCHEMA = {
+    "additionalItems", "additionalProperties", "contains", "else", "if", "not", "propertyNames",
+    "then", "unevaluatedItems", "unevaluatedProperties",
+}  # fmt: skip
+_SCHEMA_LIST = {"allOf", "anyOf", "oneOf", "prefixItems"}
+_SCHEMA_DICT = {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
+
+# These describe, and ask nothing of a value.
+_ANNOTATIONS = {
+    "$anchor", "$comment", "$id", "$schema", "$vocabulary", "default", "deprecated", "description",
+    "discriminator", "examples", "readOnly", "title", "writeOnly",
+}  # fmt: skip
+
+
+def normalize_structured_output(value: Any) -> StructuredOutput | None:
+    """`value` in its one shape: a dict with `format` and a plain, serialisable `schema`.
+
+    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source. A
+    missing `format` is told from the schema. A new dict is returned; `value` is left alone.
+
+    Raises:
+        ConfigurationError: it has another shape, an unknown key, or an unusable schema.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise _shape(f"structured_output is of type {type(value).__name__}")
+    known = StructuredOutput.__annotations__
+    for key in value:
+        if key not in known:
+            raise _shape(f"structured_output has an unknown key {key!r}", near_matches(key, known))
+    if "schema" not in value:
+        raise _shape("structured_output has no schema")
+    given = value.get("format") or _guess_format(value["schema"])
+    if given not in _CAPABILITIES:
+        raise _shape(f"structured_output has the unknown format {given!r}")
+    normal: dict[str, Any] = dict(value)
+    normal["format"] = given
+    normal["schema"] = _NORMALIZE[given](value["schema"])
+    return normal  # type: ignore[return-value]
+
+
+def capability_of(structured_output: Any) -> Capability:
+    """The capability that a backend needs to honour this structured output."""
+    if isinstance(structured_output, Mapping):
+        needed = _CAPABILITIES.get(structured_output.get("format") or "")
+        if needed:
+            return needed
+    normal = normalize_structured_output(structured_output)
+    if normal is None:
+        raise _shape("structured_output is None")
+    return _CAPABILITIES[normal["format"]]
+
+
+def _shape(problem: str, hint: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        problem,
+        hint=hint or 'write {"format": "json", "schema": …}; the format may also be "regex" or "choice"',
+    )
+
+
+def _guess_format(schema: Any) -> str:
+    if isinstance(schema, (list, tuple)):
+        return "choice"
+    if isinstance(schema, re.Pattern):
+        return "regex"
+    if isinstance(schema, str):
+        return "json" if schema.lstrip().startswith("{") else "regex"
+    return "json"
+
+
+def _json_schema(schema: Any) -> dict[str, Any]:
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema.model_json_schema()
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except json.JSONDecodeError as error:
+            raise _shape(f"the schema is not valid JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise _shape(
+            f"a JSON schema is a dict, a JSON string or a pydantic class, not {type(schema).__name__}"
+        )
+    return schema
+
+
+def _pattern(schema: Any) -> str:
+    pattern = schema.pattern if isinstance(schema, re.Pattern) else schema
+    if not isinstance(pattern, str):
+        raise _shape(f"a regex is a string, not {type(schema).__name__}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise _shape(f"the regex {pattern!r} is not valid: {error}") from None
+    return pattern
+
+
+def _choices(schema: Any) -> list[str]:
+    valid = isinstance(schema, (list, tuple)) and all(isinstance(item, str) for item in schema)
+    if not valid or not schema:
+        raise _shape("choices are a list of at least one string")
+    return list(schema)
+
+
+_NORMALIZE = {"json": _json_schema, "regex": _pattern, "choice": _choices}
+
+
+def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
+    """Refuse a JSON schema with a keyword that a backend would not honour exactly.
+
+    Keywords that only describe (`title`, `default`, …) are always allowed.
+
+    Args:
+        schema: the JSON schema.
+        supported: the keywords that the backend honours.
+        llm: who refuses, for the message.
+
+    Raises:
+        UnsupportedError: it names the keyword and where it stands.
+    """
+    for path, keyword in _keywords(schema, "#"):
+        if keyword not in supported:
+            raise UnsupportedError(
+                f"{llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema",
+                hint="remove the keyword, and check its meaning in the answers yourself",
+            )
+
+
+def _keywords(schema: Any, path: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key not in _ANNOTATIONS and key not in ("$defs", "definitions"):
+            yield path, key
+        here = f"{path}/{key}"
+        if key in _SCHEMA or (key == "items" and isinstance(value, dict)):
+            yield from _keywords(value, here)
+        elif key in _SCHEMA_LIST or (key == "items" and isinstance(value, list)):
+            for position, item in enumerate(value):
+                yield from _keywords(item, f"{here}/{position}")
+        elif key in _SCHEMA_DICT and isinstance(value, dict):
+            for name, item in value.items():
+                yield from _keywords(item, f"{here}/{name}")
+
+
+StructuredOutputField = Annotated[dict[str, Any] | None, BeforeValidator(normalize_structured_output)]
+"""The type of the field `structured_output`: normalised when it is set."""
+
+
+class StructuredOutputMixin(BaseModel):
+    """The field `structured_output`, for every backend that has the capability."""
+
+    structured_output: StructuredOutputField = Field(
+        default=None,
+        description="The form that every answer must have: a dict with format and schema.",
+    )

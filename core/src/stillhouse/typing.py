@@ -1,0 +1,108 @@
+"""What goes into an LLM and what comes out of it, as types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+__all__ = [
+    "CAPABILITIES",
+    "Capability",
+    "ChatItem",
+    "FormattedInput",
+    "GenerateOutput",
+    "HiddenState",
+    "Logprob",
+    "StandardInput",
+    "StructuredInput",
+    "StructuredOutput",
+]
+
+Capability = Literal[
+    "chat",
+    "raw_prompt",
+    "images",
+    "tools",
+    "num_generations",
+    "logprobs",
+    "hidden_states",
+    "json_schema",
+    "regex",
+    "choice",
+    "offline_batch",
+    "seed",
+]
+"""What a backend can do. `num_generations`: several generations of one input in one call."""
+
+CAPABILITIES: frozenset[Capability] = frozenset(get_args(Capability))
+
+
+class ChatItem(TypedDict):
+    """One message of a chat.
+
+    `role` is `system`, `user`, `assistant` or `tool`. `content` is a string, or a list of parts
+    such as `{"type": "text", "text": …}` and `{"type": "image_url", "image_url": {"url": …}}`.
+    Any other key that the provider's chat format knows is passed through, never dropped.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None
+    name: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+
+
+class StructuredOutput(TypedDict, total=False):
+    """The form that a generation must have.
+
+    `format` is `json`, `regex` or `choice`; `schema` is a pydantic class, a JSON schema (dict or
+    string), a pattern, or a list of choices. `mode` and `max_retries` are for `instructor`;
+    `whitespace_pattern` is a pattern for the white space between JSON tokens.
+    """
+
+    format: Literal["json", "regex", "choice"]
+    schema: Any
+    mode: str | None
+    max_retries: int
+    whitespace_pattern: str | None
+
+
+class Logprob(TypedDict):
+    """One candidate for one position of a generation."""
+
+    token: str
+    logprob: float
+
+
+class GenerateOutput(TypedDict):
+    """What an LLM generated for one input.
+
+    `generations` has one entry per generation, `None` where there is no text.
+    `statistics` maps a name (`input_tokens`, `output_tokens`, …) to a list with one entry per
+    generation, or one entry for the whole request. `logprobs[generation][position][candidate]`
+    is present when it was asked for. Every other key, those below or a backend's own, holds a
+    list with one entry per generation.
+    """
+
+    generations: list[str | None]
+    statistics: dict[str, list[Any]]
+    logprobs: NotRequired[list[list[list[Logprob]] | None]]
+    finish_reasons: NotRequired[list[str | None]]
+    reasoning: NotRequired[list[str | None]]
+    tool_calls: NotRequired[list[list[dict[str, Any]] | None]]
+
+
+StandardInput: TypeAlias = list[ChatItem]
+"""A chat."""
+
+StructuredInput: TypeAlias = tuple[StandardInput, StructuredOutput | None]
+"""A chat, and the form that its answer must have. It wins over the LLM's own."""
+
+FormattedInput: TypeAlias = StandardInput | StructuredInput | str
+"""A chat, a chat with a form, or a raw prompt that is sent without a chat template."""
+
+HiddenState: TypeAlias = "numpy.typing.NDArray[numpy.floating[Any]]"
+"""An array `[num_tokens, hidden_size]` of the last hidden states of one input, padding removed."""
