@@ -81,7 +81,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
     @field_validator("generation_kwargs", mode="after")
     @classmethod
     def _known_generation_kwargs(cls, value: dict[str, Any] | None) -> dict[str, Any]:
-        return cls._generation_parameters().check(value, cls.__name__) if value else {}
+        return cls.generation_parameters().check(value, cls.__name__) if value else {}
 
     # Identity
 
@@ -337,7 +337,8 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
         return cls.generate
 
     @classmethod
-    def _generation_parameters(cls) -> GenerationParameters:
+    def generation_parameters(cls) -> GenerationParameters:
+        """The generation parameters that the backend declares."""
         return generation_parameters(cls._generate_method())
 
     def get_generation_kwargs(self) -> dict[str, Any]:
@@ -350,7 +351,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
         Raises:
             ConfigurationError: a name is unknown, with near matches, or a value does not fit.
         """
-        return self._generation_parameters().check(arguments, type(self).__name__)
+        return self.generation_parameters().check(arguments, type(self).__name__)
 
     @property
     def generate_parameters(self) -> list[inspect.Parameter]:
@@ -379,7 +380,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
     def runtime_parameters_names(self) -> dict[str, Any]:
         """As in `RuntimeParametersMixin`; under `generation_kwargs`, the generation parameters."""
         names = super().runtime_parameters_names
-        parameters = self._generation_parameters().parameters
+        parameters = self.generation_parameters().parameters
         names["generation_kwargs"] = {
             name: item.default is not item.empty for name, item in parameters.items()
         }
@@ -388,7 +389,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
         """As in `RuntimeParametersMixin`; `generation_kwargs` has an entry per parameter in `keys`."""
         info = super().get_runtime_parameters_info()
-        declared = self._generation_parameters()
+        declared = self.generation_parameters()
         for entry in info:
             if entry["name"] == "generation_kwargs":
                 keys = entry["keys"] = []

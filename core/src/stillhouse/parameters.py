@@ -83,7 +83,8 @@ class RuntimeParametersMixin(BaseModel):
                     yield name, {str(position): item for position, item in enumerate(items)}
 
     @classmethod
-    def _runtime_fields(cls) -> dict[str, FieldInfo]:
+    def runtime_fields(cls) -> dict[str, FieldInfo]:
+        """The fields that are runtime parameters."""
         return {
             name: field
             for name, field in cls.model_fields.items()
@@ -98,7 +99,7 @@ class RuntimeParametersMixin(BaseModel):
         A model inside this one stands under its field as a dict of its own, a list of models as a
         dict by position (`"0"`, `"1"`, …).
         """
-        names: dict[str, Any] = {name: _is_optional(field) for name, field in self._runtime_fields().items()}
+        names: dict[str, Any] = {name: _is_optional(field) for name, field in self.runtime_fields().items()}
         for name, inner in self._nested():
             if isinstance(inner, dict):
                 names[name] = {key: item.runtime_parameters_names for key, item in inner.items()}
@@ -112,7 +113,7 @@ class RuntimeParametersMixin(BaseModel):
         A model inside this one gives an entry with its field's name and `runtime_parameters_info`.
         """
         info: list[dict[str, Any]] = []
-        for name, field in self._runtime_fields().items():
+        for name, field in self.runtime_fields().items():
             entry: dict[str, Any] = {"name": name, "optional": _is_optional(field)}
             if field.description:
                 entry["description"] = field.description
@@ -136,7 +137,7 @@ class RuntimeParametersMixin(BaseModel):
             ConfigurationError: a name is unknown, or a value does not fit.
         """
         nested = dict(self._nested())
-        fields = self._runtime_fields()
+        fields = self.runtime_fields()
         for name in runtime_parameters:
             if name not in nested and name not in fields:
                 raise ConfigurationError(

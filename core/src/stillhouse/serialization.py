@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["Serializable", "digest"]
+__all__ = ["Serializable", "digest", "read_settings"]
 
 _NAME_KEY = "llm"
 
@@ -109,29 +109,51 @@ class Serializable(BaseModel):
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
         """An LLM from a JSON file; errors as `from_dict`."""
-        text = _read(path)
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"{path} is not valid JSON: {error}") from None
-        return cls.from_dict(data)
+        return cls.from_dict(read_settings(path, "json"))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """An LLM from a YAML file; errors as `from_dict`."""
-        import yaml
-
-        text = _read(path)
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
-        return cls.from_dict(data)
+        return cls.from_dict(read_settings(path, "yaml"))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
-        return cls.from_yaml(path) if _format_of(Path(path)) == "yaml" else cls.from_json(path)
+        return cls.from_dict(read_settings(path))
+
+
+def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:
+    """What `save` wrote to a file, as a dict; without `format` the file's suffix decides.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds no settings.
+    """
+    path = Path(path)
+    format = format or _format_of(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", hint="check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8", hint="check the path") from None
+    try:
+        data = _parse_yaml(text) if format == "yaml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{path} is not valid {format.upper()}: {error}", hint="correct the file"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} holds no settings", hint="write the file with llm.save(PATH)")
+    return data
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def digest(*parts: Any) -> str:
@@ -207,7 +229,7 @@ def _revive(value: Any, registry: Registry) -> Any:
     return value
 
 
-def _format_of(path: Path) -> str:
+def _format_of(path: Path) -> Literal["json", "yaml"]:
     suffix = path.suffix.lower()
     if suffix == ".json":
         return "json"
@@ -216,12 +238,3 @@ def _format_of(path: Path) -> str:
     raise ConfigurationError(
         f"{path} is neither a .json nor a .yaml file", hint="give the file one of these suffixes"
     )
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not a text file in UTF-8") from None

@@ -1,0 +1,95 @@
+"""What every command prints in the same way: tables, errors, warnings."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from stillhouse.errors import StillhouseError
+
+__all__ = ["guarded", "print_error", "print_json", "print_reports", "print_table"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_COLORS = {"error": "bold red", "warning": "bold yellow"}
+
+
+def guarded(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn an error of Stillhouse into its message and exit status 1."""
+
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except StillhouseError as error:
+            print_error(error)
+            raise typer.Exit(1) from None
+
+    return command
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table: with rich on a terminal, aligned with spaces in a pipe."""
+    rows = [list(row) for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*header, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(_unmarked(cell) for cell in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for line in [header, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def print_json(value: object) -> None:
+    """JSON on standard output."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_reports(reports: Iterable[str]) -> None:
+    """Reports of troubles, or warnings, on standard error."""
+    for text in reports:
+        head, bracket, rest = text.partition("[")
+        _print_colored(head, bracket + rest, _COLORS.get(head, ""))
+
+
+def print_error(error: StillhouseError) -> None:
+    """An error of Stillhouse on standard error; the report of a plugin stands for itself."""
+    text = str(error)
+    if text.startswith("error["):
+        print_reports([text])
+    else:
+        _print_colored("error", f": {text}", _COLORS["error"])
+
+
+def print_warning(text: str) -> None:
+    """A warning on standard error."""
+    _print_colored("warning", f": {text}", _COLORS["warning"])
+
+
+def _print_colored(head: str, rest: str, style: str) -> None:
+    if style and sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        console.print(f"[{style}]{head}[/]{_unmarked(rest)}", highlight=False, soft_wrap=True)
+    else:
+        print(head + rest, file=sys.stderr)
+
+
+def _unmarked(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,51 @@
+"""`stillhouse show`: what one backend offers."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+
+from stillhouse.cli.output import guarded, print_json, print_table
+
+__all__ = ["show"]
+
+
+@guarded
+def show(
+    name: Annotated[str, typer.Argument(help="The LLM, as `stillhouse list` names it.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Show an LLM's fields, generation parameters and capabilities. It imports this one plugin."""
+    from stillhouse.registry import default_registry
+
+    registry = default_registry()
+    cls = registry.get_llm(name)
+    from stillhouse.describe import describe
+
+    described = describe(cls)
+    info = next(info for info in registry.available_llms() if info.name == name)
+    if json:
+        print_json({"name": name, "package": info.package, **described})
+        return
+    print(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
+    if described["description"]:
+        print(f"\n{described['description']}")
+    capabilities = described["capabilities"]
+    listed = "depend on the settings" if capabilities is None else ", ".join(capabilities) or "none"
+    print(f"\ncapabilities: {listed}")
+    print("\nfields (--set field=value)")
+    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["fields"]))
+    print("\ngeneration parameters (--param name=value)")
+    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["parameters"]))
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, str, str, str]:
+    if entry["required"]:
+        default = "required"
+    elif entry["default"] is None:
+        default = "-"
+    else:
+        default = json_module.dumps(entry["default"], ensure_ascii=False)
+    return entry["name"], entry["type"], default, " ".join(entry["description"].split())

@@ -1,0 +1,1 @@
+"""Bulk runs: rows are read, generated, written and forgotten in a window."""

@@ -1,0 +1,128 @@
+"""Showing how a run goes: a live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.runner import RunStatistics
+
+__all__ = ["duration", "show_progress", "summary_lines"]
+
+PLAIN_SECONDS = 5.0
+_LIVE_SECONDS = 0.2
+
+
+@contextmanager
+def show_progress(
+    statistics: RunStatistics,
+    stream: TextIO,
+    *,
+    share: Callable[[], float | None],
+    window: int,
+) -> Iterator[None]:
+    """Show the statistics while the block runs.
+
+    A thread looks at them now and then, so that a row costs nothing and a stall is seen.
+
+    Args:
+        statistics: what the run counts up.
+        stream: where to show it; a terminal gets one live line.
+        share: how much of the input was read, from 0 to 1, or `None`.
+        window: how many rows may be in flight.
+    """
+    live = stream.isatty()
+    show = _Live(stream) if live else _Plain(stream)
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(_LIVE_SECONDS if live else PLAIN_SECONDS):
+            show(_line(statistics, share(), window))
+
+    thread = threading.Thread(target=tick, name="stillhouse-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        show.close()
+
+
+def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
+    seconds = max(statistics.seconds, 1e-9)
+    rows = statistics.rows
+    in_flight = min(statistics.pulled - rows, window)
+    parts = [
+        f"{rows:,} rows" if share is None else f"{rows:,} rows ({_finished_share(statistics, share):.0%})",
+        f"{statistics.failures:,} failed",
+        f"{rows / seconds:,.1f} rows/s",
+        f"{statistics.output_tokens / seconds:,.0f} tokens/s",
+        f"{in_flight} in flight",
+    ]
+    if share:
+        finished = _finished_share(statistics, share)
+        if finished > 0:
+            parts.append(f"ETA {duration(seconds * (1 - finished) / finished)}")
+    return ", ".join(parts)
+
+
+def _finished_share(statistics: RunStatistics, share: float) -> float:
+    """The share of the file whose rows are finished; the reader is ahead by the window."""
+    return min(1.0, share * statistics.rows / statistics.pulled) if statistics.pulled else 0.0
+
+
+class _Plain:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Live:
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream)
+        self._status: Any = self._console.status("starting", refresh_per_second=1 / _LIVE_SECONDS)
+        self._status.start()
+
+    def __call__(self, line: str) -> None:
+        self._status.update(line)
+
+    def close(self) -> None:
+        self._status.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time span as people read it, such as `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def summary_lines(statistics: RunStatistics) -> list[tuple[str, str]]:
+    """The closing table: what, and how much."""
+    seconds = max(statistics.seconds, 1e-9)
+    lines = [("rows", f"{statistics.rows:,}"), ("done", f"{statistics.done:,}")]
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in statistics.failed.most_common()]
+    lines += [
+        ("input tokens", f"{statistics.input_tokens:,}"),
+        ("output tokens", f"{statistics.output_tokens:,}"),
+        ("time", duration(time.monotonic() - statistics.started)),
+        ("rows per second", f"{statistics.rows / seconds:,.1f}"),
+        ("output tokens per second", f"{statistics.output_tokens / seconds:,.0f}"),
+    ]
+    return lines
