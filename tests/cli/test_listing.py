@@ -1,0 +1,192 @@
+"""`stillhouse list`, `show` and `check`, in a pipe and for machines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+import stillhouse
+from stillhouse import LLM, GenerateOutput, RuntimeParameter
+
+PLUGIN_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "status", "distribution", "version", "summary", "entry_point", "troubles"],
+    "properties": {
+        "name": {"type": "string"},
+        "status": {"enum": ["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]},
+        "distribution": {"type": "string"},
+        "version": {"type": "string"},
+        "summary": {"type": "string"},
+        "entry_point": {"type": "string"},
+        "troubles": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["code", "severity", "message", "cause", "hint"],
+                "properties": {
+                    "code": {"type": "string", "pattern": "^[EW][12]0[0-9]$"},
+                    "severity": {"enum": ["error", "warning"]},
+                    "message": {"type": "string", "minLength": 1},
+                    "cause": {"type": "string", "minLength": 1},
+                    "hint": {"type": "string", "minLength": 1},
+                },
+            },
+        },
+    },
+}
+
+LIST_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["stillhouse", "llms", "hooks", "warnings"],
+    "properties": {
+        "stillhouse": {"type": "string"},
+        "llms": {"type": "array", "minItems": 1, "items": PLUGIN_SCHEMA},
+        "hooks": {"type": "array", "items": PLUGIN_SCHEMA},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
+
+def two_conflicting_plugins() -> stillhouse.Registry:
+    from importlib_metadata import EntryPoint
+
+    return stillhouse.Registry(
+        entry_points=[
+            EntryPoint("acme", "acme_one:LLM", "stillhouse.llms"),
+            EntryPoint("acme", "acme_two:LLM", "stillhouse.llms"),
+            EntryPoint("watch", "watcher", "stillhouse.hooks"),
+        ]
+    )
+
+
+def test_the_list_in_a_pipe_is_plain_text(run: Any) -> None:
+    version = stillhouse.__version__
+    assert run("list").out == (
+        "NAME  STATUS    PACKAGE           SUMMARY\n"
+        f"echo  built-in  stillhouse {version}  Answers with its input; no model\n"
+    )
+
+
+def test_the_list_for_machines_keeps_its_schema(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.registry.registry._default", two_conflicting_plugins())
+    monkeypatch.setenv("STILLHOUSE_DISABLE_PLUGINS", "nobody")
+    listed = json.loads(run("list", "--json").out)
+    jsonschema.validate(listed, LIST_SCHEMA)
+    assert [(item["name"], item["status"]) for item in listed["llms"]] == [
+        ("acme", "conflict"), ("acme", "conflict"), ("echo", "built-in"),
+    ]  # fmt: skip
+    assert listed["hooks"][0]["name"] == "watch"
+    assert "nobody" in listed["warnings"][0]
+
+
+def test_trouble_goes_to_standard_error_and_the_list_stays(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.registry.registry._default", two_conflicting_plugins())
+    result = run("list")
+    assert result.status == 0
+    assert "conflict E102" in result.out
+    assert "error[E102]" in result.err
+    assert "error[E102]" not in result.out
+
+
+def test_requirements_are_pins(run: Any) -> None:
+    assert run("list", "--requirements").out == f"stillhouse=={stillhouse.__version__}\n"
+
+
+class AcmeLLM(LLM):
+    """Talks to acme.
+
+    In detail.
+    """
+
+    model: str
+    speed: RuntimeParameter[float] | None = None
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def generate(
+        self,
+        inputs: Any,
+        num_generations: int = 1,
+        temperature: float = 0.5,
+        stop: str | list[str] | None = None,
+    ) -> list[GenerateOutput]:
+        """Generate.
+
+        Args:
+            temperature: how daring
+                it is.
+        """
+        return []
+
+
+def test_show_says_what_a_class_declares(run: Any, own_registry: stillhouse.Registry) -> None:
+    own_registry.register("acme", AcmeLLM)
+    result = run("show", "acme")
+    assert result.status == 0
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert "model str required" in lines
+    assert "speed float | None -" in lines
+    assert "temperature float 0.5 how daring it is." in lines
+    assert "stop str | list[str] | None -" in lines
+    assert "capabilities: chat" in lines
+    assert "Talks to acme." in lines
+
+
+def test_show_for_machines(run: Any, own_registry: stillhouse.Registry) -> None:
+    own_registry.register("acme", AcmeLLM)
+    shown = json.loads(run("show", "acme", "--json").out)
+    fields = {field["name"]: field for field in shown["fields"]}
+    assert fields["model"]["required"]
+    assert not fields["model"]["runtime"]
+    assert fields["speed"]["runtime"]
+    assert not fields["speed"]["required"]
+    assert shown["parameters"][0] == {
+        "name": "temperature",
+        "type": "float",
+        "required": False,
+        "default": 0.5,
+        "description": "how daring\nit is.",
+    }
+
+
+def test_show_of_an_unknown_name(run: Any) -> None:
+    result = run("show", "ecko")
+    assert result.status == 1
+    assert "did you mean 'echo'?" in result.err
+
+
+def test_check_loads_and_passes(run: Any) -> None:
+    result = run("check")
+    assert result.status == 0
+    assert result.out.splitlines()[1].split() == ["echo", "loaded", "stillhouse", stillhouse.__version__]
+
+
+def test_check_names_what_is_broken_and_exits_with_1(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib_metadata import EntryPoint
+
+    registry = stillhouse.Registry(
+        entry_points=[EntryPoint("acme", "no_such_module_here:LLM", "stillhouse.llms")]
+    )
+    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
+    result = run("check")
+    assert result.status == 1
+    assert "failed E201" in result.out
+    assert "No module named 'no_such_module_here'" in result.err
+    assert "Traceback (most recent call last)" in run("check", "acme", "--traceback").err
+    assert run("check", "echo").status == 0
+    assert run("check", "nothing").status == 1
+
+
+def test_the_version_and_the_help(run: Any) -> None:
+    assert run("--version").out == f"stillhouse {stillhouse.__version__}\n"
+    text = run("--help").out
+    assert all(command in text for command in ("list", "show", "check", "generate"))
+    assert "╭" not in text
