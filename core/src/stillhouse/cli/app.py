@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+import difflib
 
-import typer
+import click
 
 from stillhouse.cli.check import check
 from stillhouse.cli.generate import generate
@@ -14,36 +13,41 @@ from stillhouse.cli.show import show
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="stillhouse",
-    help="One contract for every language model. Backends are packages that you install beside it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+class _Commands(click.Group):
+    """A group that says which command was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.commands, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.commands)}"
+            ctx.fail(f"there is no command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:  # noqa: ARG001
     if wanted:
         import importlib_metadata
 
         print(f"stillhouse {importlib_metadata.version('stillhouse')}")
-        raise typer.Exit
+        ctx.exit()
 
 
-@app.callback()
-def options(
-    version: Annotated[  # its callback does the work
-        bool,
-        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
-    ] = False,
-) -> None:
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-app.command("list")(list_plugins)
-app.command("show")(show)
-app.command("check")(check)
-app.command("generate")(generate)
+for command in (list_plugins, show, check, generate):
+    app.add_command(command)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from stillhouse.cli.list import plugin_as_json
 from stillhouse.cli.output import guarded, print_json, print_reports, print_table, print_warning
@@ -12,19 +10,17 @@ from stillhouse.cli.output import guarded, print_json, print_reports, print_tabl
 __all__ = ["check"]
 
 
+@click.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--traceback", is_flag=True, help="Print the whole traceback of a failed import.")
+@click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
-def check(
-    names: Annotated[list[str] | None, typer.Argument(help="The plugins to check; all, if none.")] = None,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="Print the whole traceback of a failed import.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
-    """Import and validate plugins; exit with status 1 if any is broken."""
+def check(names: tuple[str, ...], traceback: bool, json: bool) -> None:
+    """Import and validate plugins, those named or all; exit with status 1 if any is broken."""
     from stillhouse.registry import default_registry
 
     registry = default_registry()
-    infos = registry.check(names or ())
+    infos = registry.check(names)
     broken = [info for info in infos if any(trouble.severity == "error" for trouble in info.troubles)]
     if json:
         print_json([plugin_as_json(info) for info in infos])
@@ -42,4 +38,4 @@ def check(
         for warning in registry.warnings():
             print_warning(warning)
     if broken:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

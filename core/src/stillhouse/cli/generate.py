@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from stillhouse.cli.output import guarded, print_error
 from stillhouse.errors import ConfigurationError, StillhouseError
@@ -26,60 +26,57 @@ __all__ = ["generate"]
 COULD_NOT_START, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 
 
+@click.command("generate")
+@click.argument("input", required=False)
+@click.option("--llm", metavar="NAME[:MODEL]", help="The LLM, and the model it shall use.")
+@click.option("-o", "--output", help="The .jsonl file to write, or - for standard output.")
+@click.option("--prompt", metavar="TEXT", help="Generate once for this text, instead of INPUT, and print.")
+@click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns, for the prompt.")
+@click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own.")
+@click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template.")
+@click.option(
+    "-n",
+    "--num-generations",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many generations of each row.",
+)
+@click.option("--param", metavar="NAME=VALUE", multiple=True, help="A generation parameter; may be repeated.")
+@click.option(
+    "--set", "fields", metavar="FIELD=VALUE", multiple=True, help="A field of the LLM; may be repeated."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings of an LLM that were saved, JSON or YAML.",
+)
+@click.option("--max-concurrency", type=click.IntRange(min=1), help="How many rows may be in flight.")
+@click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only.")
+@click.option("--restart", is_flag=True, help="Replace an output that is there already.")
 @guarded
 def generate(
-    input: Annotated[
-        str | None,
-        typer.Argument(help="A .jsonl or .csv file, or - for JSONL on standard input.", show_default=False),
-    ] = None,
-    llm: Annotated[
-        str | None,
-        typer.Option("--llm", metavar="NAME[:MODEL]", help="The LLM, and the model it shall use."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help="The .jsonl file to write, or - for standard output."),
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Generate once for this text, instead of INPUT, and print.")
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option("--template", help="A Jinja2 template over a row's columns, for the prompt.")
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", help="A system message, for rows that have none of their own.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Send the text as a raw prompt, without a chat template.")
-    ] = False,
-    num_generations: Annotated[
-        int, typer.Option("-n", "--num-generations", min=1, help="How many generations of each row.")
-    ] = 1,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", metavar="NAME=VALUE", help="A generation parameter; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the LLM; may be repeated."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings of an LLM that were saved, JSON or YAML.")
-    ] = None,
-    max_concurrency: Annotated[
-        int | None, typer.Option("--max-concurrency", min=1, help="How many rows may be in flight.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Generate for the first so many rows only.")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Replace an output that is there already.")
-    ] = False,
+    input: str | None,
+    llm: str | None,
+    output: str | None,
+    prompt: str | None,
+    template: str | None,
+    system: str | None,
+    raw: bool,
+    num_generations: int,
+    param: tuple[str, ...],
+    fields: tuple[str, ...],
+    config: Path | None,
+    max_concurrency: int | None,
+    limit: int | None,
+    restart: bool,
 ) -> None:
-    """Generate for every row of INPUT and write the rows, in their order, with what was generated.
+    """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
-    A row's prompt is its column messages (a chat), prompt or instruction, or what --template makes
-    of its columns. A row that fails has its error in the column error, and the others go on.
+    INPUT is a .jsonl or .csv file, or - for JSONL on standard input. A row's prompt is its column
+    messages (a chat), prompt or instruction, or what --template makes of its columns. A row that
+    fails has its error in the column error, and the others go on.
 
     Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
     failed rows, 130 interrupted.
@@ -102,8 +99,8 @@ def generate(
     from stillhouse.registry import default_registry
 
     with _usage():
-        model = build_llm(default_registry(), llm, config, set_ or [], max_concurrency)
-        arguments = parse_arguments(type(model), param or [])
+        model = build_llm(default_registry(), llm, config, fields, max_concurrency)
+        arguments = parse_arguments(type(model), param)
     if prompt is not None:
         status = _generate_once(model, formatter, prompt, num_generations, arguments)
     else:
@@ -113,7 +110,7 @@ def generate(
             model, formatter, input, output, num_generations, arguments, limit=limit, restart=restart
         )
     if status:
-        raise typer.Exit(status)
+        raise click.exceptions.Exit(status)
 
 
 @contextlib.contextmanager
@@ -123,7 +120,7 @@ def _usage() -> Iterator[None]:
         yield
     except ConfigurationError as error:
         print_error(error)
-        raise typer.Exit(USAGE) from None
+        raise click.exceptions.Exit(USAGE) from None
 
 
 def _generate_once(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from stillhouse.cli.output import guarded, print_json, print_reports, print_table, print_warning
 
@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["list_plugins", "plugin_as_json"]
 
 
+@click.command("list")
+@click.option("--json", is_flag=True, help="Print JSON for machines.")
+@click.option("--requirements", is_flag=True, help="Print the packages as pins for pip.")
 @guarded
-def list_plugins(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-    requirements: Annotated[
-        bool, typer.Option("--requirements", help="Print the packages as pins for pip.")
-    ] = False,
-) -> None:
+def list_plugins(json: bool, requirements: bool) -> None:
     """List the LLMs that are installed, without importing them."""
     from stillhouse.registry import default_registry
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
-import typer
+import click
 
 from stillhouse.errors import StillhouseError
 
@@ -28,7 +28,7 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except StillhouseError as error:
             print_error(error)
-            raise typer.Exit(1) from None
+            raise click.exceptions.Exit(1) from None
 
     return command
 

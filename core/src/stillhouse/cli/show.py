@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from stillhouse.cli.output import guarded, print_json, print_table
 
 __all__ = ["show"]
 
 
+@click.command("show")
+@click.argument("name")
+@click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
-def show(
-    name: Annotated[str, typer.Argument(help="The LLM, as `stillhouse list` names it.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
+def show(name: str, json: bool) -> None:
     """Show an LLM's fields, generation parameters and capabilities. It imports this one plugin."""
     from stillhouse.registry import default_registry
 

@@ -1,0 +1,113 @@
+"""The runner and its seam."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stillhouse
+from stillhouse import GenerateOutput, GenerationError
+from stillhouse.jobs.readers import Reader
+from stillhouse.jobs.rows import Row, RowFormatter, invalid_row
+from stillhouse.jobs.runner import run
+
+
+class MemoryStore:
+    """A store that puts rows in order itself, as a durable one does."""
+
+    def __init__(self, ordered: bool) -> None:
+        self.ordered = ordered
+        self.rows: list[tuple[int, GenerateOutput | GenerationError]] = []
+
+    def put(self, row: Row, result: GenerateOutput | GenerationError) -> None:
+        self.rows.append((row.index, result))
+
+    def finish(self) -> None: ...
+
+    def abandon(self) -> str:
+        return "memory"
+
+
+def rows_of(count: int) -> Iterator[Row]:
+    for index in range(count):
+        if index % 10 == 3:
+            yield Row(index, index + 1, error=invalid_row(index + 1, "broken"))
+        else:
+            yield Row(index, index + 1, {"prompt": f"row {index}"})
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_every_row_is_put_once_with_its_own_result(ordered: bool) -> None:
+    store = MemoryStore(ordered)
+    with stillhouse.create("echo", latency=0.0001) as llm:
+        statistics = run(llm, rows_of(1000), RowFormatter(), store)
+    assert (statistics.done, dict(statistics.failed)) == (900, {"invalid_input": 100})
+    assert statistics.output_tokens == 1800
+    assert sorted(index for index, _ in store.rows) == list(range(1000))
+    if ordered:
+        assert [index for index, _ in store.rows] == list(range(1000))
+    for index, result in store.rows:
+        if isinstance(result, GenerationError):
+            assert index % 10 == 3
+        else:
+            assert result["generations"] == [f"row {index}"]
+
+
+def test_rows_are_forgotten_once_they_are_put() -> None:
+    class CountingStore(MemoryStore):
+        count = 0
+
+        def put(self, row: Row, result: Any) -> None:
+            self.count += 1
+
+    def peak(count: int) -> int:
+        store = CountingStore(ordered=True)
+        rows = (Row(index, index + 1, {"prompt": "x" * 1000 + str(index)}) for index in range(count))
+        with stillhouse.create("echo") as llm:
+            tracemalloc.start()
+            run(llm, rows, RowFormatter(), store)
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert store.count == count
+        return most
+
+    peak(2000)  # what is imported and cached counts once
+    assert peak(20_000) < 2 * peak(2000)
+
+
+def test_bad_rows_alone_do_not_pile_up() -> None:
+    most = 0
+
+    class Store(MemoryStore):
+        def put(self, row: Row, result: Any) -> None:
+            nonlocal most
+            most = max(most, pulled - row.index)
+
+    pulled = 0
+
+    def bad_rows() -> Iterator[Row]:
+        nonlocal pulled
+        for index in range(20_000):
+            pulled += 1
+            yield Row(index, index + 1, error=invalid_row(index + 1, "broken"))
+
+    with stillhouse.create("echo", max_concurrency=4) as llm:
+        run(llm, bad_rows(), RowFormatter(), Store(ordered=True))
+    assert pulled == 20_000
+    assert most <= 200
+
+
+def test_a_reader_counts_what_it_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n' * 10)
+    reader = Reader(str(path))
+    rows = iter(reader)
+    assert reader.share_read == 0
+    next(rows)
+    assert reader.share_read == pytest.approx(0.1)
+    assert len(list(rows)) == 9
+    assert reader.share_read == 1
+    reader.close()
