@@ -169,7 +169,13 @@ def _generate_file(
             with llm:
                 statistics = RunStatistics()
                 window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
-                with show_progress(statistics, sys.stderr, share=lambda: reader.share_read, window=window):
+
+                def share() -> float | None:
+                    if limit is None:
+                        return reader.share_read
+                    return max(reader.share_read or 0.0, statistics.pulled / limit)
+
+                with show_progress(statistics, sys.stderr, share=share, window=window):
                     run(
                         llm,
                         islice(reader, limit),

@@ -40,7 +40,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*header, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        # A name is there to be copied: it is never cut off.
+        table.add_column(header[0], no_wrap=True, min_width=max(len(row[0]) for row in [header, *rows]))
+        for title in header[1:]:
+            table.add_column(title, overflow="fold")
         for row in rows:
             table.add_row(*(_unmarked(cell) for cell in row))
         Console().print(table)
