@@ -1,0 +1,10 @@
+"""Stillhouse hooks that keep outputs on disk: what was answered once is not generated again."""
+
+from __future__ import annotations
+
+from stillhouse_cache.hooks import CacheHooks
+
+__all__ = ["CacheHooks", "plugin"]
+
+plugin = CacheHooks()
+"""What the entry point names."""

@@ -1,0 +1,63 @@
+"""Where the cache is and how large it may grow: read from the environment, at every call on an LLM."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from stillhouse.errors import ConfigurationError
+
+__all__ = ["DEFAULT_SIZE", "DIRECTORY_VARIABLE", "SIZE_VARIABLE", "cache_directory", "cache_size"]
+
+DIRECTORY_VARIABLE = "STILLHOUSE_CACHE_DIR"
+SIZE_VARIABLE = "STILLHOUSE_CACHE_SIZE"
+
+DEFAULT_SIZE = 2_000_000_000
+"""Bytes; about a million answers of a paragraph each."""
+
+_SMALLEST_SIZE = 1_000_000
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
+
+
+def cache_directory() -> Path:
+    """The folder that holds the cache; the user's cache folder unless the variable names another."""
+    given = os.environ.get(DIRECTORY_VARIABLE)
+    if given:
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("stillhouse", appauthor=False))
+
+
+def cache_size() -> int:
+    """How many bytes the cache may take on the disk.
+
+    Raises:
+        ConfigurationError: the variable holds no size, or one that is too small to hold anything.
+    """
+    given = os.environ.get(SIZE_VARIABLE)
+    if not given:
+        return DEFAULT_SIZE
+    match = _SIZE.fullmatch(given)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ConfigurationError(
+            f"{SIZE_VARIABLE} is {given!r}, which is no size",
+            hint=f"write it as a number and a unit, such as {SIZE_VARIABLE}=2GB or {SIZE_VARIABLE}=500MB",
+        )
+    size = int(float(match[1]) * unit)
+    if size < _SMALLEST_SIZE:
+        raise ConfigurationError(
+            f"{SIZE_VARIABLE} is {given!r}, and the smallest cache takes 1MB",
+            hint=f"set {SIZE_VARIABLE}=1MB or more; "
+            "STILLHOUSE_DISABLE_PLUGINS=stillhouse-cache switches the cache off",
+        )
+    return size

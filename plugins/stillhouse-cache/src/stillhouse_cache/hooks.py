@@ -1,0 +1,154 @@
+"""The two hooks: look an input up before it is generated, store its output afterwards.
+
+The registry imports this module when the first run starts, whatever that run uses: what is heavy
+is imported in functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillhouse import hookimpl
+from stillhouse_cache.values import decode, encode
+
+if TYPE_CHECKING:
+    from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError
+    from stillhouse_cache.cache import Cache
+    from stillhouse_cache.keys import CallKey
+
+__all__ = ["CacheHooks"]
+
+_logger = logging.getLogger("stillhouse.cache")
+
+# How many calls may be under way at once before the oldest one's key is made anew.
+_REMEMBERED_CALLS = 256
+
+
+class _Call:
+    """What is settled once for all the inputs of one call on an LLM."""
+
+    def __init__(
+        self,
+        llm: LLM,
+        arguments: Mapping[str, Any],
+        num_generations: int,
+        cache: Cache | None,
+        key: CallKey | None,
+    ) -> None:
+        self._llm = weakref.ref(llm)
+        # Kept, so that no other object can get its identity while this call is remembered.
+        self._arguments = arguments
+        self._num_generations = num_generations
+        self.cache = cache
+        self.key = key
+
+    def is_of(self, llm: LLM, num_generations: int) -> bool:
+        return self._llm() is llm and self._num_generations == num_generations
+
+
+class CacheHooks:
+    """The plugin object: `before_generate` answers from the disk, `after_generate` fills it.
+
+    Nothing raises from here. What goes wrong is said once, and generating goes on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[int, _Call] = {}
+        self._caches: dict[tuple[str, int], Cache] = {}
+        self._said: set[str] = set()
+
+    @hookimpl
+    def before_generate(
+        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> GenerateOutput | None:
+        """The output kept for this input, or `None`."""
+        cache, key = self._place_of(llm, input, num_generations, arguments)
+        if cache is None or key is None:
+            return None
+        value = cache.get(key)
+        return None if value is None else decode(value, num_generations)
+
+    @hookimpl
+    def after_generate(
+        self,
+        llm: LLM,
+        input: FormattedInput,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        output: GenerateOutput | None,
+        error: GenerationError | None,
+        from_hook: bool,
+    ) -> None:
+        """Keep the output, unless it is none or came out of a hook."""
+        if output is None or error is not None or from_hook:
+            return
+        cache, key = self._place_of(llm, input, num_generations, arguments)
+        if cache is None or key is None or not cache.is_writable:
+            return
+        value = encode(output)
+        if value is None:
+            self._say(
+                f"outputs of {type(llm).__name__} hold other values than those of JSON, and are not kept"
+            )
+        else:
+            cache.put(key, value)
+
+    def close(self) -> None:
+        """Close the databases. They are opened again when they are needed."""
+        with self._lock:
+            for cache in self._caches.values():
+                cache.close()
+            self._caches.clear()
+            self._calls.clear()
+
+    # Inside
+
+    def _place_of(
+        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> tuple[Cache | None, bytes | None]:
+        """Where the output of an input is kept: the cache, and the key in it."""
+        # The core makes a new dict of arguments for every call, so its identity is the call's.
+        call = self._calls.get(id(arguments))
+        if call is None or not call.is_of(llm, num_generations):
+            call = self._begin(llm, arguments, num_generations)
+        if call.cache is None or call.key is None or not call.cache.is_readable:
+            return None, None
+        return call.cache, call.key.of(llm, input)
+
+    def _begin(self, llm: LLM, arguments: Mapping[str, Any], num_generations: int) -> _Call:
+        from stillhouse_cache.keys import CallKey
+
+        cache = key = None
+        try:
+            cache = self._cache()
+            key = CallKey.make(llm, arguments, num_generations)
+        except Exception as error:  # a property of the backend may raise anything
+            self._say(f"outputs of {type(llm).__name__} are not cached: {error}")
+        call = _Call(llm, arguments, num_generations, cache, key)
+        with self._lock:
+            self._calls[id(arguments)] = call
+            while len(self._calls) > _REMEMBERED_CALLS:
+                del self._calls[next(iter(self._calls))]
+        return call
+
+    def _cache(self) -> Cache:
+        """The cache that the environment asks for now."""
+        from stillhouse_cache.cache import Cache
+        from stillhouse_cache.configuration import cache_directory, cache_size
+
+        directory, size = cache_directory(), cache_size()
+        with self._lock:
+            cache = self._caches.get((str(directory), size))
+            if cache is None:
+                cache = self._caches[str(directory), size] = Cache(directory, size)
+            return cache
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            _logger.warning("%s", sentence)

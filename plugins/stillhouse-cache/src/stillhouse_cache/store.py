@@ -1,0 +1,198 @@
+"""A bounded table of keys and values in one SQLite database, for several processes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["Store"]
+
+_PAGE_BYTES = 4096
+_BUSY_SECONDS = 10.0
+_DAY_SECONDS = 86_400
+
+# The oldest entries that make room are deleted so many at a time: little enough that other
+# processes do not wait, enough that making room is seldom.
+_EVICTED_AT_ONCE = 64
+
+# More pages than an insertion takes besides those of the value.
+_TREE_PAGES = 64
+
+# A connection may not be used in a forked child, nor closed there.
+_left_to_the_parent: list[sqlite3.Connection] = []
+
+
+class Store:
+    """Keys and values on the disk, the entries not used for longest leaving first.
+
+    The file never grows beyond its limit: SQLite itself refuses, and room is made. When an entry
+    was last used is known to the day, so that reading seldom writes.
+
+    Args:
+        path: the database; its folder is made if it is missing.
+        limit: how many bytes the database and its log may take.
+        clock: the time in seconds.
+
+    Every method raises `sqlite3.Error` or `OSError` as SQLite or the file system does.
+    """
+
+    def __init__(self, path: Path, limit: int, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._touches = True
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key, or `None`."""
+        with self._guard() as connection:
+            row = connection.execute("SELECT id, used, value FROM entry WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            today = self._today()
+            if row[1] != today and self._touches:
+                try:
+                    connection.execute("UPDATE entry SET used = ? WHERE id = ?", (today, row[0]))
+                except sqlite3.OperationalError:  # locked or full: not worth losing the value for
+                    self._touches = False
+        value: bytes = row[2]
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a value, in the place of an older one under the key. One too large is left out."""
+        if len(value) > self._limit // 8:
+            return
+        with self._guard() as connection:
+            while True:
+                try:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
+                        (key, self._today(), value),
+                    )
+                    return
+                except sqlite3.OperationalError as error:
+                    if not _is_at_limit(connection, error, value) or not _evict(connection, _EVICTED_AT_ONCE):
+                        raise
+
+    def close(self) -> None:
+        """Close the database; the next `get` or `put` opens it again."""
+        if os.getpid() == self._pid:
+            with self._lock:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+
+    def _today(self) -> int:
+        return int(self._clock() // _DAY_SECONDS)
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time."""
+        if os.getpid() != self._pid:
+            self._leave_to_the_parent()
+        with self._lock:
+            if self._connection is None:
+                self._connection = _open(self._path, self._limit)
+            yield self._connection
+
+    def _leave_to_the_parent(self) -> None:
+        # The lock may have been held by a thread that the child does not have.
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        if self._connection is not None:
+            _left_to_the_parent.append(self._connection)
+            self._connection = None
+
+
+def _open(path: Path, limit: int) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, limit)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, limit: int) -> None:
+    pages = limit // _PAGE_BYTES
+    log_pages = min(1000, pages // 8)
+    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _use_log(connection)
+    # A crash of the machine may lose the latest entries, and never damages the file.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {log_pages * _PAGE_BYTES}")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS entry"
+        " (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, value BLOB NOT NULL)"
+    )
+    connection.execute("CREATE INDEX IF NOT EXISTS entry_used ON entry (used)")
+    # Of the rest, 16 pages are the index of the log.
+    own_pages = pages - 2 * log_pages - 16
+    _shrink(connection, own_pages)
+    connection.execute(f"PRAGMA max_page_count = {own_pages}")
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on: readers and a writer do not wait for each other.
+
+    SQLite does not wait where two processes do this to a new database at once.
+    """
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+def _shrink(connection: sqlite3.Connection, pages: int) -> None:
+    """Bring a database from under a higher limit down to a number of pages."""
+    while (now := _number(connection, "page_count")) > pages:
+        entries = connection.execute("SELECT count(*) FROM entry").fetchone()[0]
+        # Half of what seems too much at a time, for the oldest may be larger than the others.
+        count = max(_EVICTED_AT_ONCE, int(entries * (now - pages) / now / 2))
+        if not _evict(connection, count):
+            break
+        # `execute` would free a single page: it takes one step of a statement without rows.
+        connection.executescript("PRAGMA incremental_vacuum")
+
+
+def _evict(connection: sqlite3.Connection, count: int) -> bool:
+    """Delete the entries not used for longest; whether there were any."""
+    return (
+        connection.execute(
+            "DELETE FROM entry WHERE id IN (SELECT id FROM entry ORDER BY used, id LIMIT ?)", (count,)
+        ).rowcount
+        > 0
+    )
+
+
+def _is_at_limit(connection: sqlite3.Connection, error: sqlite3.Error, value: bytes) -> bool:
+    """Whether the limit refused a value, and not the disk, which SQLite reports alike."""
+    if _code(error) != sqlite3.SQLITE_FULL:
+        return False
+    free = _number(connection, "freelist_count")
+    room = _number(connection, "max_page_count") - _number(connection, "page_count")
+    return free + room < len(value) // _PAGE_BYTES + _TREE_PAGES
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _code(error: sqlite3.Error) -> int:
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF

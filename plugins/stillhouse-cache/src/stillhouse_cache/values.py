@@ -1,0 +1,46 @@
+"""Outputs as they lie on the disk: JSON, and nothing that reading could run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from stillhouse import GenerateOutput
+
+__all__ = ["decode", "encode"]
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(output: GenerateOutput) -> bytes | None:
+    """An output as JSON, or `None` if what is read back would not be the same, types included."""
+    try:
+        return _encode(output).encode("ascii") if _is_plain(output) else None
+    except (ValueError, RecursionError):  # a list inside itself, an integer of thousands of digits
+        return None
+
+
+def decode(value: bytes, num_generations: int) -> GenerateOutput | None:
+    """A new output from what `encode` gave, or `None` if it is not readable as one."""
+    try:
+        output = json.loads(value)
+    except ValueError:
+        return None
+    generations = output.get("generations") if isinstance(output, dict) else None
+    if not isinstance(generations, list) or len(generations) != num_generations:
+        return None
+    return cast("GenerateOutput", output)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is list:
+        return all(type(item) in _SCALARS or _is_plain(item) for item in value)
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(_is_plain(item) for item in value.values())
+    return False
