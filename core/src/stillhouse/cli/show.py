@@ -25,7 +25,11 @@ def show(name: str, json: bool) -> None:
     from stillhouse.describe import describe
 
     described = describe(cls)
-    info = next(info for info in registry.available_llms() if info.name == name)
+    info = next(
+        info
+        for info in registry.available_llms()
+        if info.name == name and info.status in ("loaded", "built-in")
+    )
     if json:
         print_json({"name": name, "package": info.package, **described})
         return

@@ -1,6 +1,6 @@
 """Finding backends and hooks among the installed packages.
 
-Attributes are imported when they are first used: listing plugins must not import pydantic.
+Importing this must not import pydantic or pluggy: listing plugins needs neither.
 """
 
 from __future__ import annotations

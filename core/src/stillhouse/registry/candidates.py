@@ -6,21 +6,21 @@ every distribution and `METADATA` of those that declare something for Stillhouse
 
 from __future__ import annotations
 
-import logging
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import PurePath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import cast
 
 import importlib_metadata
 
-__all__ = ["HOOKS_GROUP", "LLMS_GROUP", "Candidate", "from_entry_points", "normalize", "scan"]
+__all__ = ["HOOKS_GROUP", "LLMS_GROUP", "Candidate", "Scan", "from_entry_points", "normalize", "scan"]
 
 LLMS_GROUP = "stillhouse.llms"
 HOOKS_GROUP = "stillhouse.hooks"
 
-_logger = logging.getLogger("stillhouse.registry")
+_Distribution = importlib_metadata.Distribution
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Candidate:
         summary: one line about the distribution.
         requires: its `Requires-Dist` lines.
         location: the folder that it is installed in.
-        shadowed: folders later on `sys.path` (or earlier, without a declaration) that hold the
-            same distribution again.
+        shadowed: the metadata folders of the same distribution besides the one used, whether
+            later on `sys.path` or earlier without a declaration.
     """
 
     name: str
@@ -71,10 +71,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Scan:
-    """Everything that one look at the installed distributions found, sorted."""
+    """Everything that one look at the installed distributions found.
+
+    Attributes:
+        candidates: what they declare, in the order of `sys.path`.
+        core_version: the version of stillhouse; empty if it is not installed as a distribution.
+        warnings: a sentence for each distribution whose declarations cannot be read.
+    """
 
     candidates: tuple[Candidate, ...]
     core_version: str
+    warnings: tuple[str, ...] = ()
 
 
 def normalize(distribution: str) -> str:
@@ -83,92 +90,182 @@ def normalize(distribution: str) -> str:
 
 
 def scan() -> Scan:
-    """Look through the installed distributions, in the order of `sys.path`."""
-    first_places: dict[str, str] = {}
-    declared: dict[str, list[Candidate]] = {}
-    repeated: dict[str, list[str]] = {}
-    core_version = ""
-    for distribution in cast("Iterator[importlib_metadata.Distribution]", importlib_metadata.distributions()):
-        name = _quick_name(distribution)
-        place = str(distribution.locate_file(""))
-        if name in first_places and place != first_places[name]:
-            repeated.setdefault(name, []).append(place)
-        elif name in first_places:
-            continue
-        first_places.setdefault(name, place)
-        if name == "stillhouse" and not core_version:
-            core_version = _headers(distribution).get("version", [""])[0]
-        if name not in declared:
-            found = list(_declared_by(distribution))
-            if found:
-                declared[name] = found
-    candidates = []
-    for name, found in declared.items():
-        places = [first_places[name], *repeated.get(name, ())]
-        others = tuple(place for place in places if place != found[0].location)
-        candidates += [_with_shadowed(candidate, others) for candidate in found]
-    return Scan(tuple(sorted(candidates, key=lambda item: item.sort_key)), core_version)
+    """Look through the installed distributions, in the order of `sys.path`.
+
+    Of several copies of a distribution, the first that declares something counts: an empty folder
+    left behind by an upgrade must not hide the real one.
+    """
+    copies: dict[str, list[_Distribution]] = {}
+    for distribution in cast("Iterator[_Distribution]", importlib_metadata.distributions()):
+        copies.setdefault(_quick_name(distribution), []).append(distribution)
+    candidates: list[Candidate] = []
+    warnings: list[str] = []
+    for name, found in copies.items():
+        if len(found) > 1:
+            found = _distinct(found)
+        for distribution in found:
+            declared = _declared_by(distribution, name, warnings)
+            if declared:
+                shadowed = _shadowed_by(distribution, found) if len(found) > 1 else ()
+                candidates += [replace(item, shadowed=shadowed) if shadowed else item for item in declared]
+                break
+    core_versions = (_version(distribution) for distribution in copies.get("stillhouse", ()))
+    return Scan(
+        candidates=tuple(candidates),
+        core_version=next(filter(None, core_versions), ""),
+        warnings=tuple(sorted(warnings)),
+    )
 
 
 def from_entry_points(entry_points: Iterable[importlib_metadata.EntryPoint], core_version: str) -> Scan:
     """A scan of given entry points instead of the installed ones, for tests and embedding."""
     candidates = []
     for entry_point in entry_points:
-        headers = (
-            _headers(cast("importlib_metadata.Distribution", entry_point.dist)) if entry_point.dist else {}
-        )
-        candidates.append(_candidate(entry_point, headers, ""))
-    return Scan(tuple(sorted(candidates, key=lambda item: item.sort_key)), core_version)
+        distribution = cast("_Distribution | None", entry_point.dist)
+        headers = _headers(distribution) if distribution else {}
+        candidates.append(_candidate(entry_point.name, entry_point.value, entry_point.group, headers, ""))
+    return Scan(tuple(candidates), core_version)
 
 
-def _with_shadowed(candidate: Candidate, shadowed: tuple[str, ...]) -> Candidate:
-    if not shadowed:
-        return candidate
-    return Candidate(**{**vars(candidate), "shadowed": shadowed})
+def _metadata_folder(distribution: _Distribution) -> str:
+    """The `.dist-info` or `.egg-info` folder, or an empty string where there is none."""
+    return str(getattr(distribution, "_path", None) or "")
 
 
-def _quick_name(distribution: importlib_metadata.Distribution) -> str:
+def _read(distribution: _Distribution, file: str) -> str:
+    """The text of a metadata file; empty if there is none.
+
+    Reading a plain folder without the `Path` objects of `read_text` halves the cost of a scan.
+    """
+    folder = getattr(distribution, "_path", None)
+    if not isinstance(folder, Path):
+        return distribution.read_text(file) or ""
+    try:
+        with open(f"{folder}{os.sep}{file}", encoding="utf-8") as stream:  # noqa: PTH123
+            return stream.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return ""
+
+
+def _quick_name(distribution: _Distribution) -> str:
     """The normalised name, from the name of the metadata's folder where there is one.
 
     Parsing the metadata of every installed package only to learn its name would be most of the
     cost of a scan.
     """
-    path = getattr(distribution, "_path", None)
-    stem, _, suffix = PurePath(str(path)).name.rpartition(".") if path is not None else ("", "", "")
-    if suffix in ("dist-info", "egg-info"):
+    stem, suffix = os.path.splitext(os.path.basename(_metadata_folder(distribution)))  # noqa: PTH119, PTH122
+    if suffix in (".dist-info", ".egg-info"):
         return normalize(stem.partition("-")[0])
     return normalize(_headers(distribution).get("name", [""])[0])
 
 
-def _declared_by(distribution: importlib_metadata.Distribution) -> Iterator[Candidate]:
-    try:
-        text = distribution.read_text("entry_points.txt")
-        if not text or "stillhouse." not in text:
-            return
-        entry_points = [
-            entry_point
-            for entry_point in distribution.entry_points
-            if _is_group(entry_point.group, LLMS_GROUP) or _is_group(entry_point.group, HOOKS_GROUP)
-        ]
-    except Exception as error:  # whatever is wrong with one package's metadata stays its own
-        _logger.warning(
-            "the entry points of %s cannot be read and are left out (%s); reinstall the package",
-            distribution.locate_file(""),
-            error,
+def _version(distribution: _Distribution) -> str:
+    return _headers(distribution).get("version", [""])[0]
+
+
+def _distinct(copies: list[_Distribution]) -> list[_Distribution]:
+    """The copies that are not the same folder once more, the newest of a folder first.
+
+    One folder is on `sys.path` twice where `lib64` is a link to `lib`. Within a folder the order
+    would be the file system's.
+    """
+    by_place: dict[str, dict[str, _Distribution]] = {}
+    for distribution in copies:
+        # A finder of another kind may know no folder; then nothing tells that two are the same.
+        path = _metadata_folder(distribution)
+        folder = os.path.realpath(path) if path else str(id(distribution))
+        by_place.setdefault(os.path.dirname(folder), {}).setdefault(folder, distribution)  # noqa: PTH120
+    return [
+        distribution
+        for place in by_place.values()
+        for distribution in sorted(place.values(), key=_age, reverse=True)
+    ]
+
+
+def _age(distribution: _Distribution) -> tuple[list[int], str]:
+    """What sorts the folders of one distribution by version, as far as their names tell."""
+    name = os.path.basename(_metadata_folder(distribution))  # noqa: PTH119
+    return [int(part) for part in re.findall(r"\d+", name.partition("-")[2])], name
+
+
+def _shadowed_by(used: _Distribution, copies: Sequence[_Distribution]) -> tuple[str, ...]:
+    """Where the other copies are, without the source folder of one that is installed editable."""
+    sources = [source for source in map(_editable_source, copies) if source is not None]
+    return tuple(
+        _metadata_folder(distribution) or str(distribution.locate_file(""))
+        for distribution in copies
+        if distribution is not used
+        and not any(
+            Path(os.path.realpath(_metadata_folder(item))).is_relative_to(source)
+            for source in sources
+            for item in (used, distribution)
         )
-        return
-    headers = _headers(distribution) if entry_points else {}
-    for entry_point in entry_points:
-        yield _candidate(entry_point, headers, str(distribution.locate_file("")))
+    )
 
 
-def _candidate(
-    entry_point: importlib_metadata.EntryPoint, headers: dict[str, list[str]], location: str
-) -> Candidate:
+def _editable_source(distribution: _Distribution) -> Path | None:
+    """The folder that `pip install --editable` points to. setuptools keeps an egg-info there."""
+    import json
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        origin = json.loads(_read(distribution, "direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            return Path(os.path.realpath(url2pathname(urlsplit(origin["url"]).path)))
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass
+    return None
+
+
+def _declared_by(distribution: _Distribution, name: str, warnings: list[str]) -> list[Candidate]:
+    """What a distribution declares for us. Whatever is wrong with its metadata stays its own."""
+    folder = _metadata_folder(distribution)
+    file = f"{folder}{os.sep}entry_points.txt"
+    try:
+        text = _read(distribution, "entry_points.txt")
+    except UnicodeDecodeError as error:
+        if b"stillhouse." in error.object:
+            warnings.append(f"{file} is not UTF-8, so the plugins in it are left out: reinstall {name}")
+        return []
+    except Exception as error:  # no permission, or whatever a foreign finder raises
+        warnings.append(f"{file} cannot be read, so plugins in it are left out: {error}")
+        return []
+    if "stillhouse." not in text:
+        return []
+    entries: list[tuple[str, str, str]] = []
+    group = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if line.startswith("[") and line.endswith("]"):
+            group = line[1:-1].strip()
+        elif line and line[0] not in "#;" and (_is_group(group, LLMS_GROUP) or _is_group(group, HOOKS_GROUP)):
+            entry, separator, value = line.partition("=")
+            if separator:
+                entries.append((entry.strip(), value.strip(), group))
+            else:
+                warnings.append(
+                    f"{file}:{number} is not NAME = MODULE:ATTRIBUTE and is left out: reinstall {name}"
+                )
+    if not entries:
+        return []
+    headers = {"name": [name], **_headers(distribution)}
+    location = os.path.dirname(folder) or str(distribution.locate_file(""))  # noqa: PTH120
+    found = [_candidate(*entry, headers, location) for entry in entries]
+    ours = {(item.kind, item.name) for item in found if item.group in (LLMS_GROUP, HOOKS_GROUP)}
+    # A plugin may serve several majors of the contract, side by side: ours is the one that counts.
+    return [
+        item
+        for item in found
+        if item.group in (LLMS_GROUP, HOOKS_GROUP) or (item.kind, item.name) not in ours
+    ]
+
+
+def _candidate(name: str, value: str, group: str, headers: dict[str, list[str]], location: str) -> Candidate:
     return Candidate(
-        name=entry_point.name,
-        value=entry_point.value,
-        group=entry_point.group,
+        name=name,
+        value=value,
+        group=group,
         distribution=headers.get("name", [""])[0],
         version=headers.get("version", [""])[0],
         summary=headers.get("summary", [""])[0],
@@ -189,15 +286,14 @@ def _headers(distribution: importlib_metadata.Distribution) -> dict[str, list[st
     that of listing many plugins.
     """
     try:
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    except (OSError, UnicodeDecodeError):
+        text = _read(distribution, "METADATA") or _read(distribution, "PKG-INFO")
+    except Exception:  # not UTF-8, no permission, or whatever a foreign finder raises
         return {}
     headers: dict[str, list[str]] = {}
     values: list[str] = []
-    for line in text.splitlines():
-        if not line.strip():
-            break
-        if line[0] in " \t":
+    # An empty line ends the headers; after it comes the whole README of the package.
+    for line in text.lstrip().partition("\n\n")[0].splitlines():
+        if line[:1] in (" ", "\t"):
             if values:
                 values[-1] += " " + line.strip()
             continue

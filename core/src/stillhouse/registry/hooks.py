@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -10,16 +11,26 @@ from typing import Any
 import pluggy
 
 from stillhouse.errors import GenerationError
+from stillhouse.outputs import check_output
 from stillhouse.registry import hookspecs
-from stillhouse.registry.trouble import Trouble
+from stillhouse.registry.trouble import Trouble, describe, source_of
 
 __all__ = ["Hooks"]
+
+_SPECS: dict[str, list[str]] = {
+    name: list(inspect.signature(spec).parameters)
+    for name, spec in vars(hookspecs).items()
+    if hasattr(spec, f"{hookspecs.PROJECT}_spec")
+}
+"""Each hook, and the arguments that it has."""
 
 _logger = logging.getLogger("stillhouse.hooks")
 
 
 class Hooks:
     """The registered hook plugins, and the calls of each hook.
+
+    Each plugin is called by itself, so that one that raises takes no other down with it.
 
     Attributes:
         before: whether any plugin implements `before_generate`.
@@ -29,9 +40,8 @@ class Hooks:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._reported: set[str] = set()
-        self.before = False
-        self.after = False
+        self._reported: set[tuple[str, str]] = set()
+        self._refresh()
 
     @property
     def empty(self) -> bool:
@@ -39,14 +49,20 @@ class Hooks:
 
     def register(self, name: str, plugin: object) -> Trouble | None:
         """Take a plugin's hooks in, all of them or, if one does not fit, none."""
-        trouble = self._misfit(plugin)
-        if trouble is None:
-            try:
+        if self._manager.has_plugin(name) or self._manager.is_registered(plugin):
+            return Trouble(
+                "E206",
+                f"a plugin of the name {name}, or the same object, has been taken in already",
+                "declare it once",
+            )
+        try:
+            trouble = self._misfit(plugin)
+            if trouble is None:
                 self._manager.register(plugin, name=name)
-            except (pluggy.PluginValidationError, ValueError) as error:
-                if self._manager.is_registered(plugin):
-                    self._manager.unregister(plugin)
-                trouble = Trouble("E206", str(error).splitlines()[-1].strip(), _hint())
+        except Exception as error:  # pluggy's own validation, or an attribute that raises
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            trouble = Trouble("E206", f"its hooks cannot be read: {describe(error)}", "correct it", error)
         self._refresh()
         return trouble
 
@@ -55,11 +71,21 @@ class Hooks:
         self._refresh()
 
     def _refresh(self) -> None:
-        self.before = bool(self._manager.hook.before_generate.get_hookimpls())
-        self.after = bool(self._manager.hook.after_generate.get_hookimpls())
+        # pluggy keeps them in the reverse of the order in which it calls them.
+        self._before = self._manager.hook.before_generate.get_hookimpls()[::-1]
+        self._after = self._manager.hook.after_generate.get_hookimpls()[::-1]
+        self.before = bool(self._before)
+        self.after = bool(self._after)
 
     def _misfit(self, plugin: object) -> Trouble | None:
         """What pluggy finds too late or not at all: unknown hooks, surplus arguments, no hook."""
+        if inspect.isclass(plugin):
+            return Trouble(
+                "E206",
+                f"it is the class {plugin.__qualname__}, whose hooks would be called without self"
+                f"{source_of(plugin)}",
+                "let the entry point name an instance or a module",
+            )
         found = False
         for name in dir(plugin):
             options = self._manager.parse_hookimpl_opts(plugin, name)
@@ -67,45 +93,38 @@ class Hooks:
                 continue
             found = True
             hook = options.get("specname") or name
-            spec: Any = getattr(hookspecs, hook, None)
-            if not hasattr(spec, f"{hookspecs.PROJECT}_spec"):
-                if options.get("optionalhook"):
-                    continue
-                return Trouble("E206", f"there is no hook {hook}", _hint())
-            known = list(inspect.signature(spec).parameters)
-            method = getattr(plugin, name)
-            if inspect.iscoroutinefunction(method):
-                return Trouble("E206", f"{hook} is a coroutine, but hooks are plain functions", _hint())
-            surplus = [
-                item.name
-                for item in inspect.signature(method).parameters.values()
-                if item.name not in known and item.default is item.empty
-            ]
-            if surplus:
-                return Trouble(
-                    "E206",
-                    f"{hook} takes {', '.join(surplus)}, but the hook has only {', '.join(known)}",
-                    _hint(),
-                )
+            if hook not in _SPECS and options.get("optionalhook"):
+                continue
+            problem = _problem(hook, getattr(plugin, name), options)
+            if problem is not None:
+                return Trouble("E206", problem[0] + source_of(getattr(plugin, name)), problem[1])
         if not found:
-            return Trouble("E206", "nothing in it is marked with stillhouse.hookimpl", _hint())
+            return Trouble(
+                "E206",
+                f"no function in it is marked with stillhouse.hookimpl{source_of(plugin)}",
+                "mark its hooks with @stillhouse.hookimpl",
+            )
         return None
 
     def before_generate(
         self, llm: Any, input: Any, num_generations: int, arguments: Mapping[str, Any]
     ) -> Any:
         """The first answer of a plugin, or `None`. A plugin that raises is reported and passed over."""
-        try:
-            answer = self._manager.hook.before_generate(
-                llm=llm, input=input, num_generations=num_generations, arguments=arguments
-            )
-        except Exception as error:
-            self._report("before_generate", error)
-            return None
-        if answer is not None and len(answer.get("generations", ())) != num_generations:
-            self._report("before_generate", ValueError("its answer has a wrong number of generations"))
-            return None
-        return answer
+        given = {
+            "llm": llm,
+            "input": input,
+            "num_generations": num_generations,
+            "arguments": arguments,
+        }
+        for hook in self._before:
+            try:
+                answer = hook.function(*[given[name] for name in hook.argnames])
+                if answer is not None:
+                    check_output(answer, num_generations, f"the hook plugin {hook.plugin_name}")
+                    return answer
+            except Exception as error:
+                self._report("before_generate", hook.plugin_name, error)
+        return None
 
     def after_generate(
         self,
@@ -116,33 +135,55 @@ class Hooks:
         result: Any,
         from_hook: bool,
     ) -> None:
-        """Tell every plugin what became of an input."""
+        """Tell every plugin what became of an input. A plugin that raises is reported and passed over."""
         failed = isinstance(result, GenerationError)
-        try:
-            self._manager.hook.after_generate(
-                llm=llm,
-                input=input,
-                num_generations=num_generations,
-                arguments=arguments,
-                output=None if failed else result,
-                error=result if failed else None,
-                from_hook=from_hook,
-            )
-        except Exception as error:
-            self._report("after_generate", error)
+        given = {
+            "llm": llm,
+            "input": input,
+            "num_generations": num_generations,
+            "arguments": arguments,
+            "output": None if failed else result,
+            "error": result if failed else None,
+            "from_hook": from_hook,
+        }
+        for hook in self._after:
+            try:
+                hook.function(*[given[name] for name in hook.argnames])
+            except Exception as error:
+                self._report("after_generate", hook.plugin_name, error)
 
-    def _report(self, hook: str, error: Exception) -> None:
-        """Say once per hook that it fails: a broken cache must not fail, or flood, a long run."""
-        text = f"{type(error).__name__}: {error}"
-        if hook not in self._reported:
-            self._reported.add(hook)
-            plugins = ", ".join(
-                item.plugin_name for item in getattr(self._manager.hook, hook).get_hookimpls()
-            )
+    def _report(self, hook: str, plugin: str, error: Exception) -> None:
+        """Say once that a plugin's hook fails: a broken cache must not fail, or flood, a long run."""
+        if (hook, plugin) not in self._reported:
+            self._reported.add((hook, plugin))
             _logger.warning(
-                "the hook %s failed and is passed over (%s); it comes from: %s", hook, text, plugins
+                "the hook %s of the plugin %s failed, and is passed over where it fails: %s; "
+                "further failures of it are not reported",
+                hook,
+                plugin,
+                describe(error),
             )
 
 
-def _hint() -> str:
-    return "pip install --upgrade the package, or report it to its authors"
+def _problem(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with one hook, and what its author does about it."""
+    if hook not in _SPECS:
+        near = difflib.get_close_matches(hook, _SPECS, n=1)
+        return f"there is no hook {hook}", f"rename it to {' or '.join(near or sorted(_SPECS))}"
+    if options.get("wrapper") or options.get("hookwrapper"):
+        return f"{hook} wraps the hooks of other plugins", "write it as a plain function"
+    if inspect.iscoroutinefunction(method):
+        return f"{hook} is a coroutine, but hooks are plain functions", "write it as def, not async def"
+    known = _SPECS[hook]
+    for item in inspect.signature(method).parameters.values():
+        if item.name not in known and item.default is item.empty:
+            return (
+                f"{hook} takes {item.name}, but the hook has only {', '.join(known)}",
+                f"take {item.name} out of its arguments",
+            )
+        if item.kind is item.KEYWORD_ONLY and item.default is item.empty:
+            return (
+                f"{hook} takes {item.name} by keyword, but hooks are called by place",
+                "take the * out of its arguments",
+            )
+    return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillhouse.errors import ConfigurationError
+from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.registry.candidates import Candidate, normalize
 
 __all__ = ["ALLOW_VARIABLE", "DENY_VARIABLE", "PREFER_VARIABLE", "Policy", "config_file"]
@@ -20,6 +20,9 @@ __all__ = ["ALLOW_VARIABLE", "DENY_VARIABLE", "PREFER_VARIABLE", "Policy", "conf
 ALLOW_VARIABLE = "STILLHOUSE_PLUGINS"
 DENY_VARIABLE = "STILLHOUSE_DISABLE_PLUGINS"
 PREFER_VARIABLE = "STILLHOUSE_PREFER"
+
+_KEYS = {"plugins": ALLOW_VARIABLE, "disable_plugins": DENY_VARIABLE, "prefer": PREFER_VARIABLE}
+"""The keys of the config file, and the variable that wins over each."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Policy:
         deny: the distributions that may not; it wins over `allow`.
         prefer: for a name that several distributions claim, the one to take.
         sources: where each of the three was set, for messages.
+        unknown_keys: a sentence for each key of the config file that means nothing.
     """
 
     allow: frozenset[str] | None = None
     deny: frozenset[str] = frozenset()
     prefer: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    unknown_keys: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Policy:
@@ -50,23 +55,24 @@ class Policy:
         stored = _read_file(path)
         given: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        for key, variable in (
-            ("plugins", ALLOW_VARIABLE),
-            ("disable_plugins", DENY_VARIABLE),
-            ("prefer", PREFER_VARIABLE),
-        ):
+        for key, variable in _KEYS.items():
             if variable in environ:
                 given[key] = _split(environ[variable])
                 sources[key] = variable
             elif key in stored:
                 given[key] = stored[key]
                 sources[key] = f"{key} in {path}"
+        unknown_keys = tuple(
+            f"{path} has the unknown key {key!r}; {near_matches(key, _KEYS)}"
+            for key in sorted(stored.keys() - _KEYS.keys())
+        )
         allow = given.get("plugins")
         return cls(
-            allow=None if allow is None else _names(allow, sources["plugins"]),
-            deny=_names(given.get("disable_plugins", ()), sources.get("disable_plugins", "")),
+            allow=None if allow is None else _names(allow, "plugins", sources),
+            deny=_names(given.get("disable_plugins", ()), "disable_plugins", sources),
             prefer=_preferences(given.get("prefer", {}), sources.get("prefer", "")),
             sources=sources,
+            unknown_keys=unknown_keys,
         )
 
     def switched_off_by(self, distribution: str) -> str:
@@ -79,17 +85,28 @@ class Policy:
         return ""
 
     def warnings(self, candidates: Iterable[Candidate]) -> list[str]:
-        """A sentence for each distribution that a switch names and nobody has installed."""
+        """A sentence for each name in a switch that nothing installed has, and each unknown key."""
+        candidates = list(candidates)
         installed = {normalize(candidate.distribution) for candidate in candidates}
+        claimed = {candidate.name for candidate in candidates}
+        prefer = self.sources.get("prefer", PREFER_VARIABLE)
         named = [
             ("plugins", ALLOW_VARIABLE, self.allow or frozenset()),
             ("disable_plugins", DENY_VARIABLE, self.deny),
             ("prefer", PREFER_VARIABLE, frozenset(self.prefer.values())),
         ]
         return [
-            f"{self.sources.get(key, variable)} names {name!r}, but no plugin of that name is installed"
-            for key, variable, names in named
-            for name in sorted(names - installed)
+            *self.unknown_keys,
+            *(
+                f"{self.sources.get(key, variable)} names {name!r}, but no package of that name "
+                f"with a plugin is installed; {near_matches(name, installed)}"
+                for key, variable, names in named
+                for name in sorted(names - installed)
+            ),
+            *(
+                f"{prefer} chooses who brings {name!r}, but no package does; {near_matches(name, claimed)}"
+                for name in sorted(self.prefer.keys() - claimed)
+            ),
         ]
 
 
@@ -106,7 +123,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}", hint=f"correct the permissions of {path}"
+        ) from None
     import tomllib
 
     try:
@@ -121,10 +140,10 @@ def _split(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-def _names(value: Any, source: str) -> frozenset[str]:
+def _names(value: Any, key: str, sources: Mapping[str, str]) -> frozenset[str]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise ConfigurationError(
-            f"{source} is not a list of names", hint='write it as plugins = ["stillhouse-openai"]'
+            f"{sources[key]} is not a list of names", hint=f'write it as {key} = ["stillhouse-openai"]'
         )
     return frozenset(normalize(item) for item in value)
 

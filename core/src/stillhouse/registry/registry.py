@@ -5,23 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError, near_matches
-from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, scan
+from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, normalize, scan
 from stillhouse.registry.judge import BUILT_IN, conflicts, judge
 from stillhouse.registry.known import PACKAGES
+from stillhouse.registry.loading import Loaded, for_users, load_hook, load_llm
 from stillhouse.registry.policy import Policy
-from stillhouse.registry.trouble import (
-    Trouble,
-    location_of,
-    missing_module_hint,
-    plugin_error,
-    report,
-)
+from stillhouse.registry.trouble import Trouble, plugin_error, report
 
 if TYPE_CHECKING:
     import importlib_metadata
@@ -32,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["PluginInfo", "Registry", "Status", "default_registry"]
 
 Status = Literal["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]
-
-_SLOW_IMPORT_SECONDS = 0.5
 
 _logger = logging.getLogger("stillhouse.registry")
 
@@ -73,20 +65,12 @@ class PluginInfo:
         return [report(self.candidate, trouble) for trouble in self.troubles]
 
 
-class _Loaded(NamedTuple):
-    """What loading a candidate gave: the object, or an error; and a warning perhaps."""
-
-    value: Any
-    error: Trouble | None
-    warning: Trouble | None
-
-
 @dataclass
 class _State:
     """What a registry remembers between calls; `refresh()` drops all of it but `registered`."""
 
     scan: Scan | None = None
-    loaded: dict[Candidate, _Loaded] = field(default_factory=dict)
+    loaded: dict[Candidate, Loaded] = field(default_factory=dict)
     hooks: Hooks | None = None
     warned: set[str] = field(default_factory=set)
 
@@ -124,12 +108,14 @@ class Registry:
     def plugins(self) -> list[PluginInfo]:
         """Every LLM and every hook plugin there is, sorted by name, without importing any."""
         policy = self._read_policy()
+        scan = self._scan()
         infos = []
         by_name: dict[tuple[str, str], list[tuple[Candidate, list[Trouble]]]] = {}
-        for candidate in self._scan().candidates:
-            troubles = judge(candidate, self.core_version)
+        for candidate in scan.candidates:
+            troubles = judge(candidate, scan.core_version)
             if policy.switched_off_by(candidate.distribution):
-                infos.append(PluginInfo(candidate.name, "disabled", candidate, tuple(troubles)))
+                # Its troubles are nobody's while it is off: this is how a user is rid of them.
+                infos.append(PluginInfo(candidate.name, "disabled", candidate))
             else:
                 by_name.setdefault((candidate.kind, candidate.name), []).append((candidate, troubles))
         for judged in by_name.values():
@@ -152,8 +138,9 @@ class Registry:
         return [info for info in self.plugins() if info.kind == "llm"]
 
     def warnings(self) -> list[str]:
-        """What the switches name and nobody has installed."""
-        return self._read_policy().warnings(self._scan().candidates)
+        """What the switches name and nobody has installed, and packages that cannot be read."""
+        scan = self._scan()
+        return [*scan.warnings, *self._read_policy().warnings(scan.candidates)]
 
     def refresh(self) -> None:
         """Forget what was discovered and loaded, so that newly installed packages are found.
@@ -282,11 +269,11 @@ class Registry:
         for info in infos:
             chosen = not wanted or info.name in wanted
             if chosen and info.status in ("built-in", "found"):
-                if info.kind == "hook":
-                    self.hooks()
-                else:
-                    with self._lock:
+                with self._lock:
+                    if info.kind == "llm":
                         self._load(info.candidate)
+                    elif self._state.hooks is None:
+                        self._state.hooks = self._load_hooks(tell=False)
         return [info for info in self.plugins() if not wanted or info.name in wanted]
 
     # Hooks
@@ -295,17 +282,29 @@ class Registry:
         """The hooks of every usable hook plugin, imported at the first call."""
         with self._lock:
             if self._state.hooks is None:
-                from stillhouse.registry.hooks import Hooks
-
-                hooks = self._state.hooks = Hooks()
-                for info in self.plugins():
-                    if info.kind == "hook" and info.status == "found":
-                        loaded = self._load(info.candidate)
-                        if loaded.error is not None:
-                            _logger.warning("%s", report(info.candidate, loaded.error))
-                for name, plugin in self._registered_hooks.items():
-                    hooks.register(name, plugin)
+                self._state.hooks = self._load_hooks(tell=True)
             return self._state.hooks
+
+    def _load_hooks(self, *, tell: bool) -> Hooks:
+        from stillhouse.registry.hooks import Hooks
+
+        hooks = Hooks()
+        for info in self.plugins():
+            if info.kind != "hook" or info.status == "disabled":
+                continue
+            error = next(iter(_errors(info.troubles)), None)
+            if error is None:
+                loaded = self._load(info.candidate)
+                error = loaded.error
+                if error is None:
+                    error = for_users(hooks.register(info.name, loaded.value), info.candidate)
+                    self._state.loaded[info.candidate] = loaded._replace(error=error)
+            if error is not None and tell:
+                # Nobody asks for a hook by name, so this is where its absence is told.
+                _logger.warning("%s", report(info.candidate, error))
+        for name, plugin in self._registered_hooks.items():
+            hooks.register(name, plugin)
+        return hooks
 
     def register_hooks(self, name: str, plugin: object) -> None:
         """Take in the hooks of an object or a module, for tests and notebooks.
@@ -379,21 +378,30 @@ class Registry:
         return PluginInfo(name, "loaded", _registered_candidate(name, cls))
 
     def _find(self, name: str) -> PluginInfo:
-        infos = self.available_llms()
+        infos = self.plugins()
         self._warn_of_switches()
-        own = [info for info in infos if info.name == name]
-        usable = [info for info in own if not _errors(info.troubles) and info.status != "disabled"]
-        if usable:
-            return usable[0]
-        broken = [info for info in own if info.status != "disabled"]
-        if broken:
-            return broken[0]
+        policy = self._read_policy()
+        preferred = policy.prefer.get(name, "")
+        own = [info for info in infos if info.kind == "llm" and info.name == name]
+
+        def rank(info: PluginInfo) -> tuple[bool, bool, bool]:
+            # Not by whether it could be loaded: the same question gets the same answer every time.
+            known = {trouble.code for trouble in info.troubles if trouble.code.startswith("E1")}
+            is_preferred = normalize(info.candidate.distribution) == preferred
+            return "E103" in known, not is_preferred, bool(known)
+
+        available = [info for info in own if info.status != "disabled"]
+        if available:
+            return min(available, key=rank)
         if own:
-            source = self._read_policy().switched_off_by(own[0].candidate.distribution)
+            distribution = own[0].candidate.distribution
+            source = policy.switched_off_by(distribution)
+            denied = normalize(distribution) in policy.deny
             raise UnknownLLMError(
                 f'the LLM "{name}" from {own[0].package} is switched off by {source}',
                 name=name,
-                hint=f"change {source}",
+                hint=f"{'take' if denied else 'add'} {normalize(distribution)} "
+                f"{'out of' if denied else 'to'} {source}",
             )
         raise self._unknown(name, infos)
 
@@ -402,9 +410,14 @@ class Registry:
             return UnknownLLMError(
                 f'the LLM "{name}" is not installed', name=name, hint=f"pip install {PACKAGES[name]}"
             )
-        usable = {info.name for info in infos if not _errors(info.troubles) and info.status != "disabled"}
+        if any(info.name == name for info in infos):
+            return UnknownLLMError(
+                f'"{name}" is a hook, not an LLM', name=name, hint="hooks are called by every LLM"
+            )
+        # A broken one may be what was meant: asking for it tells what is wrong with it.
+        known = {info.name for info in infos if info.kind == "llm" and info.status != "disabled"}
         return UnknownLLMError(
-            f'there is no LLM "{name}"', name=name, hint=near_matches(name, usable | set(PACKAGES))
+            f'there is no LLM "{name}"', name=name, hint=near_matches(name, known | PACKAGES.keys())
         )
 
     def _warn_of_switches(self) -> None:
@@ -413,66 +426,13 @@ class Registry:
                 self._state.warned.add(sentence)
                 _logger.warning("%s", sentence)
 
-    def _load(self, candidate: Candidate) -> _Loaded:
-        """Import and validate a candidate once; called with the lock held."""
+    def _load(self, candidate: Candidate) -> Loaded:
+        """Import a candidate once; called with the lock held."""
         loaded = self._state.loaded.get(candidate)
         if loaded is None:
-            loaded = self._import(candidate)
-            if loaded.error is None:
-                if candidate.kind == "hook":
-                    error = self.hooks().register(candidate.name, loaded.value)
-                else:
-                    from stillhouse.registry.validation import validate_llm
-
-                    error = validate_llm(loaded.value)
-                loaded = loaded._replace(error=error)
+            loaded = load_llm(candidate) if candidate.kind == "llm" else load_hook(candidate)
             self._state.loaded[candidate] = loaded
         return loaded
-
-    def _import(self, candidate: Candidate) -> _Loaded:
-        module_name, _, attribute = (part.strip() for part in candidate.value.partition(":"))
-        attribute = attribute.partition("[")[0].strip()
-        started = time.perf_counter()
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            return _Loaded(None, self._import_trouble(candidate, error), None)
-        seconds = time.perf_counter() - started
-        warning = None
-        if seconds > _SLOW_IMPORT_SECONDS and candidate.distribution != "stillhouse":
-            warning = Trouble(
-                "W208",
-                f"importing {module_name} took {seconds * 1000:.0f} ms",
-                "this is for the authors of the package: import heavy libraries in load()",
-            )
-        value: Any = module
-        for part in attribute.split(".") if attribute else ():
-            try:
-                value = getattr(value, part)
-            except AttributeError:
-                return _Loaded(
-                    None,
-                    Trouble(
-                        "E202",
-                        f"{module_name} has no {attribute} ({getattr(module, '__file__', module_name)})",
-                        f"pip install --upgrade {candidate.distribution}",
-                    ),
-                    warning,
-                )
-            except Exception as error:  # a lazy module attribute
-                return _Loaded(None, self._import_trouble(candidate, error), warning)
-        return _Loaded(value, None, warning)
-
-    def _import_trouble(self, candidate: Candidate, error: BaseException) -> Trouble:
-        where = location_of(error)
-        cause = f"{type(error).__name__}: {error}" + (f" ({where})" if where else "")
-        hint = f"pip install --upgrade {candidate.distribution}"
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            import importlib_metadata
-
-            core_requires = tuple(importlib_metadata.requires("stillhouse") or ())
-            hint = missing_module_hint(candidate, error.name, core_requires)
-        return Trouble("E201", cause, hint, exception=error)
 
 
 def _errors(troubles: Iterable[Trouble]) -> list[Trouble]:

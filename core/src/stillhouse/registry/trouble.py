@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from stillhouse.errors import PluginError
 from stillhouse.registry.candidates import Candidate, normalize
 
-__all__ = ["CODES", "Trouble", "location_of", "missing_module_hint", "plugin_error", "report"]
+__all__ = [
+    "CODES",
+    "Trouble",
+    "describe",
+    "location_of",
+    "missing_module_hint",
+    "plugin_error",
+    "report",
+    "source_of",
+]
 
 CODES: dict[str, str] = {
     "E101": "has a name that is not allowed",
@@ -31,6 +41,8 @@ CODES: dict[str, str] = {
     "W208": "takes long to import",
 }
 """Every code, and what it says about a plugin."""
+
+_CORE = PurePath(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -91,21 +103,56 @@ def plugin_error(candidate: Candidate, trouble: Trouble) -> PluginError:
     )
 
 
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, the first line of what it says, and where it was raised."""
+    # A SyntaxError's own text repeats the file and the line.
+    text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    where = location_of(error)
+    return type(error).__name__ + (f": {first}" if first else "") + (f" ({where})" if where else "")
+
+
 def location_of(error: BaseException) -> str:
-    """Where `error` was raised, as `package/module.py:line`, or an empty string."""
+    """Where `error` was raised, as `package/module.py:line`, or an empty string.
+
+    Frames of the core and of pydantic are passed over: what was written wrong is in the code that
+    called them.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_relative(error.filename)}:{error.lineno}"
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen ") and not _is_own_loader(frame.filename)
+        frame for frame in traceback.extract_tb(error.__traceback__) if not _is_passed_over(frame.filename)
     ]
     return f"{_relative(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
-def _is_own_loader(filename: str) -> bool:
+def source_of(item: Any, member: str = "") -> str:
+    """Where a module, a class or a function is written, or one field of a class, in brackets.
+
+    That is ` (package/module.py:line)`, or an empty string where there is no source.
+    """
+    try:
+        item = inspect.unwrap(item)
+        file = inspect.getsourcefile(item) or ""
+        if inspect.ismodule(item):
+            return f" ({_relative(file)})" if file else ""
+        lines, first = inspect.getsourcelines(item)
+    except (OSError, TypeError, ValueError):
+        return ""
+    # Decorators come before the line that is meant, other fields before the field.
+    meant = re.compile(rf"\s*{re.escape(member)}\s*[:=]" if member else r"\s*(class|async|def)\b")
+    offset = next((number for number, line in enumerate(lines) if meant.match(line)), 0)
+    return f" ({_relative(file)}:{first + offset})"
+
+
+def _is_passed_over(filename: str) -> bool:
     path = PurePath(filename)
-    return path.parent == PurePath(__file__).parent or "importlib" in path.parts[-2:]
+    return (
+        filename.startswith("<frozen ")
+        or path.is_relative_to(_CORE)
+        or "pydantic" in path.parts
+        or path.parts[-2:-1] == ("importlib",)
+    )
 
 
 def _relative(filename: str) -> str:
@@ -119,21 +166,41 @@ def _relative(filename: str) -> str:
 
 
 def missing_module_hint(candidate: Candidate, module: str, core_requires: tuple[str, ...]) -> str:
-    """The command that most likely brings a missing module.
+    """The command that most likely brings a missing module, or what to look for.
 
-    An extra of the plugin or of the core that lists a distribution of that name is better than
-    the bare name, for it also brings the right version.
+    An extra of the plugin or of the core that lists a distribution of that name also brings the
+    right version. Where no metadata tells which distribution has the module, none is named: a
+    wrong guess installs a stranger's code.
     """
-    top = normalize(module.partition(".")[0])
+    top = module.partition(".")[0]
+    if top == "stillhouse":
+        return f"pip install --upgrade stillhouse {candidate.distribution}".rstrip()
+    if top == candidate.value.partition(":")[0].strip().partition(".")[0]:
+        if not candidate.distribution:
+            return f"correct {candidate.value}: there is no such module"
+        return f"pip install --force-reinstall {candidate.distribution}; a file of it is missing"
+    name = normalize(top)
+    if any(_required(line) == name and not _extra(line) for line in candidate.requires):
+        return f"pip install --upgrade {candidate.distribution}"
     for distribution, requires in (
         (candidate.distribution, candidate.requires),
         ("stillhouse", core_requires),
     ):
         for line in requires:
-            name = re.match(r"[\w.-]+", line)
-            extra = re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", line)
-            if name and extra and normalize(name.group()) == top:
-                return f'pip install "{distribution}[{extra.group(1)}]"'
-    if any(normalize(re.split(r"[^\w.-]", line, maxsplit=1)[0]) == top for line in candidate.requires):
-        return f"pip install --upgrade {candidate.distribution}"
-    return f"pip install {top}"
+            if _required(line) == name and _extra(line):
+                return f'pip install "{distribution}[{_extra(line)}]"'
+    return (
+        f"install the package that brings the module {top}, often of the same name; "
+        f"{candidate.distribution or 'the plugin'} does not say which"
+    )
+
+
+def _required(line: str) -> str:
+    """The normalised name of the distribution that a `Requires-Dist` line asks for."""
+    return normalize(re.split(r"[^\w.-]", line, maxsplit=1)[0])
+
+
+def _extra(line: str) -> str:
+    """The extra for which a `Requires-Dist` line holds, or an empty string."""
+    found = re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", line)
+    return found.group(1) if found else ""

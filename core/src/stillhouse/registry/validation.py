@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import SecretBytes, SecretStr, TypeAdapter
@@ -15,27 +14,26 @@ from pydantic.fields import FieldInfo
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
 from stillhouse.parameters import generation_parameters
-from stillhouse.registry.trouble import Trouble
+from stillhouse.registry.trouble import Trouble, source_of
 
 __all__ = ["validate_llm"]
 
-_SECRET_NAME = re.compile(r"(^|_)(api_?key|secret(_key)?|password|(access|auth|bearer)_token)$|^token$")
-_REPORT_HINT = "this is for the authors of the package to correct; pip install --upgrade may bring it"
+_SECRET_NAME = re.compile(
+    r"(^|_)(api_?key|secret(_(access_)?key)?|(access|private|subscription)_key|password|passphrase"
+    r"|(access|api|auth|bearer|hf|refresh|security|session)_token)$|^token$"
+)
 
 
 def validate_llm(cls: Any) -> Trouble | None:
     """The first rule of the contract that `cls` breaks, or `None`."""
     if not (inspect.isclass(cls) and issubclass(cls, LLM)):
-        what = f"class {cls.__qualname__}" if inspect.isclass(cls) else f"{type(cls).__name__} object"
-        return Trouble(
-            "E203",
-            f"the entry point leads to a {what}",
-            "derive it from stillhouse.LLM or stillhouse.AsyncLLM",
-        )
+        return Trouble("E203", *_no_llm(cls))
     abstract: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
     if abstract:
         names = ", ".join(sorted(abstract))
-        return Trouble("E204", f"{cls.__qualname__} does not implement {names}", f"implement {names}")
+        return Trouble(
+            "E204", f"{cls.__qualname__} does not implement {names}{source_of(cls)}", f"implement {names}"
+        )
     for problem in _signature_problems(cls):
         return Trouble("E205", *problem)
     for problem in _description_problems(cls):
@@ -43,13 +41,19 @@ def validate_llm(cls: Any) -> Trouble | None:
     return None
 
 
-def _where(function: Callable[..., Any]) -> str:
-    try:
-        code = inspect.unwrap(function).__code__
-    except AttributeError:
-        return ""
-    path = PurePath(code.co_filename)
-    return f" ({path.parent.name}/{path.name}:{code.co_firstlineno})"
+def _no_llm(item: Any) -> tuple[str, str]:
+    if inspect.isclass(item):
+        return (
+            f"{item.__qualname__} is a class of another kind{source_of(item)}",
+            "derive it from stillhouse.LLM or stillhouse.AsyncLLM",
+        )
+    if inspect.ismodule(item):
+        what = f"the module {item.__name__}"
+    elif inspect.isroutine(item):
+        what = f"the function {item.__qualname__}{source_of(item)}"
+    else:
+        what = f"an object of the class {type(item).__qualname__}"
+    return f"the entry point leads to {what}", "let the entry point name the class, as MODULE:CLASS"
 
 
 def _signature_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
@@ -57,71 +61,94 @@ def _signature_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
     needs_count = cls.supports_num_generations() if issubclass(cls, AsyncLLM) else True
     name, inputs = ("agenerate", "input") if is_async else ("generate", "inputs")
     method = getattr(cls, name)
-    subject = f"{cls.__qualname__}.{name}"
+    subject, where = f"{cls.__qualname__}.{name}", source_of(method)
+    wanted = f"write it as {'async ' * is_async}def {name}(self, {inputs}, num_generations=1, …)"
     if inspect.iscoroutinefunction(method) != is_async:
-        must = "must be a coroutine: async def" if is_async else "must not be a coroutine"
-        yield (
-            f"{subject} {must}{_where(method)}",
-            (
-                f"write it as async def {name}(self, input, num_generations=1, …)"
-                if is_async
-                else "derive the class from stillhouse.AsyncLLM and implement agenerate"
-            ),
-        )
+        if not is_async:
+            wanted = "derive the class from stillhouse.AsyncLLM and implement agenerate"
+        yield f"{subject} must {'' if is_async else 'not '}be a coroutine{where}", wanted
+        return
+    if inspect.isgeneratorfunction(method):
+        yield f"{subject} yields, but must return a list{where}", "return a list of outputs"
         return
     parameters = list(inspect.signature(method).parameters.values())
-    wanted = f"write it as {name}(self, {inputs}, num_generations=1, …)"
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if len(parameters) < 2 or parameters[1].kind not in positional:
-        yield f"{subject} takes no {inputs}{_where(method)}", wanted
+    if any(item.kind is item.VAR_POSITIONAL for item in parameters[:2]):
+        return  # a wrapper that takes whatever there is
+    if len(parameters) < 2 or parameters[1].kind is parameters[1].KEYWORD_ONLY:
+        yield f"{subject} takes no {inputs}{where}", wanted
         return
-    is_open = any(item.kind is item.VAR_KEYWORD for item in parameters)
-    by_name = {item.name: item for item in parameters}
-    if needs_count and "num_generations" not in by_name and not is_open:
-        yield f"{subject} takes no num_generations{_where(method)}", wanted
+    if needs_count and not _takes_count(parameters, is_async):
+        problem = "takes no num_generations"
+        if any(item.name == "num_generations" for item in parameters):
+            problem = f"does not take num_generations {'by name' if is_async else 'right after inputs'}"
+        yield f"{subject} {problem}{where}", wanted
     for item in parameters[2:]:
         variadic = item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
         if item.default is item.empty and not variadic and item.name != "num_generations":
-            yield (
-                f"{subject} requires {item.name}, which nobody passes{_where(method)}",
-                f"give {item.name} a default",
-            )
+            yield f"{subject} requires {item.name}, which nobody passes{where}", f"give {item.name} a default"
+
+
+def _takes_count(parameters: list[inspect.Parameter], by_name: bool) -> bool:
+    """Whether `num_generations` arrives: the contract gives it to `agenerate` by name, else by place."""
+    if by_name:
+        return any(
+            item.kind is item.VAR_KEYWORD
+            or (item.name == "num_generations" and item.kind is not item.POSITIONAL_ONLY)
+            for item in parameters
+        )
+    return len(parameters) > 2 and (
+        parameters[2].kind is inspect.Parameter.VAR_POSITIONAL
+        or (
+            parameters[2].name == "num_generations"
+            and parameters[2].kind is not inspect.Parameter.KEYWORD_ONLY
+        )
+    )
 
 
 def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
     for name, field in cls.model_fields.items():
+        where = _where_declared(cls, name)
         if name == "llm":
             yield (
-                f"{cls.__qualname__} has a field llm, under which files keep the backend's name",
+                f"{cls.__qualname__} has a field llm, under which files keep the backend's name{where}",
                 "rename the field",
             )
         if field.exclude:
             continue
         if _SECRET_NAME.search(name) and _holds_plain_text(field.annotation):
             yield (
-                f"the field {name} of {cls.__qualname__} is a secret, but not a SecretStr",
-                f"annotate it as {name}: SecretStr",
+                f"the field {name} of {cls.__qualname__} holds a secret as plain text{where}",
+                f"annotate it as {name}: pydantic.SecretStr",
             )
         problem = _cannot_describe(field.annotation, field)
         if problem:
             yield (
-                f"the field {name} of {cls.__qualname__} cannot be stored in a file: {problem}",
+                f"the field {name} of {cls.__qualname__} cannot be stored in a file: {problem}{where}",
                 "give it a type that JSON knows, make it a private attribute (_name), "
                 "or declare it with Field(exclude=True)",
             )
     method: Any = cls.agenerate if issubclass(cls, AsyncLLM) else cls.generate
+    subject = method.__qualname__
     try:
         parameters = generation_parameters(method)
     except Exception as error:
-        yield f"the signature of {cls.__qualname__} cannot be read: {error}", _REPORT_HINT
+        yield (
+            f"the signature of {subject} cannot be read: {error}{source_of(method)}",
+            "annotate it with types that its module has",
+        )
         return
     for name, annotation in parameters.annotations.items():
         problem = _cannot_describe(annotation)
         if problem:
             yield (
-                f"the generation parameter {name} of {cls.__qualname__} cannot be described: {problem}",
+                f"the parameter {name} of {subject} cannot be described: {problem}{source_of(method)}",
                 "give it a type that JSON knows",
             )
+
+
+def _where_declared(cls: type[LLM], field: str) -> str:
+    owner = next((item for item in cls.__mro__ if field in inspect.get_annotations(item)), cls)
+    return source_of(owner, field)
 
 
 def _holds_plain_text(annotation: Any) -> bool:
@@ -139,7 +166,9 @@ def _cannot_describe(annotation: Any, field: FieldInfo | None = None) -> str:
         described: Any = typing.Annotated[annotation, field] if field and field.metadata else annotation
         TypeAdapter(described).json_schema(mode="serialization")
     except Exception as error:
-        return str(error).splitlines()[0].rstrip(".")
+        # pydantic goes on with advice for models of its own, which is not ours.
+        text = str(error).splitlines()[0].partition(". Set `")[0].rstrip(".")
+        return text.replace("Unable to generate pydantic-core schema for", "JSON has no form for")
     return ""
 
 

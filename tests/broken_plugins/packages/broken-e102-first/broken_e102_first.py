@@ -1,0 +1,14 @@
+"""One of two that claim a name."""
+
+import stillhouse
+
+
+class BrokenLLM(stillhouse.AsyncLLM):
+    model: str = "fine"
+
+    @property
+    def model_name(self):
+        return self.model
+
+    async def agenerate(self, input, num_generations=1):
+        return {"generations": ["the first"] * num_generations, "statistics": {}}

@@ -1,0 +1,3 @@
+"""Nothing here may be imported, for the name cannot be used."""
+
+raise SystemExit("imported")

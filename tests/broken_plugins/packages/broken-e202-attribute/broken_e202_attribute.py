@@ -1,0 +1,14 @@
+"""The entry point has another spelling of the class."""
+
+import stillhouse
+
+
+class BrokenLLM(stillhouse.AsyncLLM):
+    model: str = "fine"
+
+    @property
+    def model_name(self):
+        return self.model
+
+    async def agenerate(self, input, num_generations=1):
+        return {"generations": ["fine"] * num_generations, "statistics": {}}

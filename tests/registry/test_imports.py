@@ -1,0 +1,118 @@
+"""What is imported when, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+HEAVY = ["pydantic", "pydantic_core", "pluggy", "packaging", "jinja2", "yaml", "rich", "typer", "asyncio"]
+
+
+def modules_after(code: str, *folders: str) -> set[str]:
+    """The modules in `sys.modules` after running the code in a new process."""
+    program = (
+        f"import sys\nsys.path[:0] = {list(folders)!r}\n{textwrap.dedent(code)}\nprint('|', *sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.rpartition("|")[2].split())
+
+
+def test_importing_stillhouse_imports_nothing_else() -> None:
+    modules = modules_after("import stillhouse")
+    assert {name for name in modules if name.partition(".")[0] == "stillhouse"} == {"stillhouse"}
+    assert not modules & {*HEAVY, "importlib_metadata", "importlib.metadata"}
+
+
+def test_importing_everything_public_discovers_nothing(site: Any) -> None:
+    site.install_llm("plug", "plug", "plug_module", "raise SystemExit('imported')")
+    code = """
+        import importlib_metadata
+        def refuse(**kwargs): raise SystemExit("discovered")
+        importlib_metadata.distributions = refuse
+        import stillhouse
+        for name in stillhouse.__all__: getattr(stillhouse, name)
+    """
+    assert "plug_module" not in modules_after(code, str(site.folder))
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["available_llms()", "default_registry().plugins()", "default_registry().warnings()"],
+)
+def test_listing_imports_no_plugin_and_nothing_heavy(site: Any, call: str) -> None:
+    requires = ["stillhouse>=0.0.1,<99", "aiohttp"]
+    for name in ("one", "two"):
+        site.install(
+            name,
+            llms={name: f"{name}_module:LLM"},
+            requires=requires,
+            modules={f"{name}_module": "raise SystemExit('imported')"},
+        )
+    site.install("hooked", hooks={"hooked": "hooked_module"}, modules={"hooked_module": "raise SystemExit"})
+    modules = modules_after(f"import stillhouse\nassert stillhouse.{call} is not None", str(site.folder))
+    assert not modules & {*HEAVY, "one_module", "two_module", "hooked_module", "stillhouse.llm"}
+    assert {name for name in modules if name.startswith("stillhouse.registry.")} == {
+        f"stillhouse.registry.{name}"
+        for name in ("candidates", "judge", "known", "loading", "policy", "registry", "trouble")
+    }
+
+
+def test_loading_one_imports_no_other(site: Any) -> None:
+    site.install_llm("one", "one", "one_module")
+    site.install_llm("two", "two", "two_module", "raise SystemExit('imported')")
+    modules = modules_after("import stillhouse\nstillhouse.get_llm('one')", str(site.folder))
+    assert "one_module" in modules
+    assert "two_module" not in modules
+
+
+def test_an_unusual_range_is_left_to_packaging(site: Any) -> None:
+    """Only there is it worth its import; what it says is what counts."""
+    for name, requirement in {
+        "compatible": "stillhouse~=0.0",
+        "excluding": "stillhouse!=99.0",
+        "epoch": "stillhouse>=1!0",
+        "marked": 'stillhouse>=99; python_version < "3"',
+        "lower": "stillhouse (>=0.0.1)",
+        "unreadable": "stillhouse >>= 3",
+        "of-an-extra": 'stillhouse>=99; extra == "all"',
+        "neighbour": "stillhouse-other>=99",
+    }.items():
+        site.install(name, llms={name: "nowhere:LLM"}, requires=[requirement])
+    from stillhouse.registry import Registry
+
+    assert [info.name for info in site.infos(Registry()) if info.troubles] == ["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement", "is_met"),
+    [
+        ("0.1.0", "stillhouse>=0.1", True),
+        ("0.1", "stillhouse>=0.1.0,<0.2", True),
+        ("0.2.0", "stillhouse>=0.1,<0.2", False),
+        ("0.10", "stillhouse>=0.9", True),
+        ("0.9", "stillhouse>=0.10", False),
+        ("1.0", "stillhouse<1", False),
+        ("1", "stillhouse<1.0", False),
+        ("1", "stillhouse>=1.0", True),
+        ("1.0rc1", "stillhouse>=0.9,<1.0", False),
+        ("1.0rc1", "stillhouse>=0.9", True),
+        ("0.2.dev1", "stillhouse>=0.1", True),
+        ("0.1.0+local", "stillhouse==0.1.0", True),
+        ("0.1.0", "Stillhouse[http] >= 0.1 , < 1", True),
+        ("0.1.0", "stillhouse", True),
+        ("0.1.0", "stillhouse==0.1.*", True),
+        ("", "stillhouse>=99", True),
+    ],
+)
+def test_a_range_against_a_version(version: str, requirement: str, is_met: bool) -> None:
+    from stillhouse.registry.candidates import Candidate
+    from stillhouse.registry.judge import judge
+
+    candidate = Candidate("plug", "m:C", "stillhouse.llms", "plug", "1.0", requires=(requirement,))
+    codes = [trouble.code for trouble in judge(candidate, version)]
+    assert codes == ([] if is_met else ["E105"])

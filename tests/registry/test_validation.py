@@ -1,0 +1,253 @@
+"""What a class must be, before anybody generates with it."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pytest
+
+from stillhouse import PluginError
+from stillhouse.registry import Registry, Trouble
+
+HEAD = """
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import stillhouse
+from pydantic import Field, PrivateAttr, SecretStr
+
+
+class Named:
+    @property
+    def model_name(self):
+        return "x"
+
+
+class Opaque:
+    pass
+
+"""
+
+
+def load(site: Any, body: str) -> Trouble | None:
+    """What is wrong with `FakeLLM` in a module of this body."""
+    source = HEAD + textwrap.dedent(body)
+    site.install_llm("plug", "plug", "plug_module", source)
+    registry = Registry()
+    try:
+        registry.get_llm("plug")
+    except PluginError:
+        (trouble,) = site.info(registry).troubles
+        return trouble
+    return None
+
+
+def line(body: str, text: str) -> int:
+    """The number of the line of the module that begins with `text`."""
+    lines = (HEAD + textwrap.dedent(body)).splitlines()
+    return next(number for number, item in enumerate(lines, start=1) if item.strip().startswith(text))
+
+
+def class_with(method: str, base: str = "AsyncLLM", fields: str = "") -> str:
+    body = f"class FakeLLM(Named, stillhouse.{base}):\n"
+    for part in (fields, method):
+        body += textwrap.indent(textwrap.dedent(part), "    ")
+    return body
+
+
+GOOD = """
+async def agenerate(self, input, num_generations=1):
+    return {}
+"""
+
+# E203
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("FakeLLM = 3", "the entry point leads to an object of the class int"),
+        ("FakeLLM = asyncio", "the entry point leads to the module asyncio"),
+        ("def FakeLLM():\n    pass", "the entry point leads to the function FakeLLM (plug_module.py:20)"),
+        ("class FakeLLM:\n    pass", "FakeLLM is a class of another kind (plug_module.py:20)"),
+        ("FakeLLM = int", "int is a class of another kind"),
+        ("FakeLLM = stillhouse.EchoLLM()", "the entry point leads to an object of the class EchoLLM"),
+    ],
+)
+def test_what_is_no_llm(site: Any, body: str, cause: str) -> None:
+    trouble = load(site, body)
+    assert trouble is not None
+    assert (trouble.code, trouble.cause) == ("E203", cause)
+
+
+# E204
+
+
+def test_all_abstract_members_are_named(site: Any) -> None:
+    trouble = load(site, "class FakeLLM(stillhouse.AsyncLLM):\n    pass\n")
+    assert trouble is not None
+    assert trouble.code == "E204"
+    assert trouble.cause == "FakeLLM does not implement agenerate, model_name (plug_module.py:20)"
+
+
+# E205
+
+
+@pytest.mark.parametrize(
+    ("method", "base", "problem"),
+    [
+        (
+            "def agenerate(self, input, num_generations=1): return {}",
+            "AsyncLLM",
+            "agenerate must be a coroutine",
+        ),
+        (
+            "async def agenerate(self, input, num_generations=1): yield {}",
+            "AsyncLLM",
+            "agenerate must be a coroutine",
+        ),
+        (
+            "async def generate(self, inputs, num_generations=1): return []",
+            "LLM",
+            "generate must not be a coroutine",
+        ),
+        (
+            "def generate(self, inputs, num_generations=1): yield {}",
+            "LLM",
+            "generate yields, but must return a list",
+        ),
+        ("async def agenerate(self): return {}", "AsyncLLM", "agenerate takes no input"),
+        ("async def agenerate(self, *, input): return {}", "AsyncLLM", "agenerate takes no input"),
+        ("async def agenerate(self, input): return {}", "AsyncLLM", "agenerate takes no num_generations"),
+        (
+            "async def agenerate(self, input, num_generations=1, /): return {}",
+            "AsyncLLM",
+            "agenerate does not take num_generations by name",
+        ),
+        ("def generate(self, inputs): return []", "LLM", "generate takes no num_generations"),
+        ("def generate(self, inputs, **kwargs): return []", "LLM", "generate takes no num_generations"),
+        (
+            "def generate(self, inputs, temperature=1.0, num_generations=1): return []",
+            "LLM",
+            "generate does not take num_generations right after inputs",
+        ),
+        (
+            "def generate(self, inputs, *, num_generations=1): return []",
+            "LLM",
+            "generate does not take num_generations right after inputs",
+        ),
+        (
+            "async def agenerate(self, input, num_generations=1, *, temperature): return {}",
+            "AsyncLLM",
+            "agenerate requires temperature, which nobody passes",
+        ),
+    ],
+)
+def test_a_wrong_signature(site: Any, method: str, base: str, problem: str) -> None:
+    body = class_with(method, base)
+    trouble = load(site, body)
+    assert trouble is not None
+    assert trouble.code == "E205"
+    where = line(body, method.partition("(")[0])
+    assert trouble.cause == f"FakeLLM.{problem} (plug_module.py:{where})"
+
+
+@pytest.mark.parametrize(
+    ("method", "base"),
+    [
+        (GOOD, "AsyncLLM"),
+        ("async def agenerate(self, input, num_generations): return {}", "AsyncLLM"),
+        ("async def agenerate(self, input, temperature=1.0, num_generations=1): return {}", "AsyncLLM"),
+        ("async def agenerate(self, input, **kwargs): return {}", "AsyncLLM"),
+        ("async def agenerate(self, *args, **kwargs): return {}", "AsyncLLM"),
+        ("def generate(self, inputs, num_generations=1, **kwargs): return []", "LLM"),
+        ("def generate(self, inputs, *args, **kwargs): return []", "LLM"),
+        (
+            "_num_generations_param_supported: bool = PrivateAttr(default=False)\n"
+            "async def agenerate(self, input, temperature: float = 1.0): return {}",
+            "AsyncLLM",
+        ),
+    ],
+)
+def test_a_right_signature(site: Any, method: str, base: str) -> None:
+    assert load(site, class_with(method, base)) is None
+
+
+# E207
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("api_key: str = ''", "holds a secret as plain text"),
+        ("api_key: str | None = None", "holds a secret as plain text"),
+        ("openai_api_key: str = ''", "holds a secret as plain text"),
+        ("hf_token: str = ''", "holds a secret as plain text"),
+        ("aws_secret_access_key: str = ''", "holds a secret as plain text"),
+        ("db_password: stillhouse.RuntimeParameter[str] = ''", "holds a secret as plain text"),
+        (
+            "client: Opaque = Field(default_factory=Opaque)",
+            "cannot be stored in a file: JSON has no form for <class 'plug_module.Opaque'>",
+        ),
+        ("clients: list[Opaque] = []", "cannot be stored in a file: JSON has no form for"),
+        ("callback: Callable[[str], str] = str", "cannot be stored in a file: "),
+    ],
+)
+def test_a_field_that_cannot_be_stored(site: Any, fields: str, problem: str) -> None:
+    body = class_with(GOOD, fields="model: str = 'm'\n" + fields + "\n")
+    trouble = load(site, body)
+    assert trouble is not None
+    assert trouble.code == "E207"
+    name = fields.partition(":")[0]
+    assert trouble.cause.startswith(f"the field {name} of FakeLLM {problem}")
+    assert trouble.cause.endswith(f"(plug_module.py:{line(body, name)})")
+    assert "arbitrary_types_allowed" not in trouble.cause, "that is no advice of ours"
+
+
+def test_the_field_of_a_base_class_is_found_there(site: Any) -> None:
+    body = class_with(GOOD, fields="password: str = ''\n").replace("FakeLLM", "Base")
+    trouble = load(site, body + "\n\nclass FakeLLM(Base):\n    model: str = 'm'\n")
+    assert trouble is not None
+    assert trouble.cause.endswith(f"(plug_module.py:{line(body, 'password')})")
+
+
+def test_a_field_by_the_name_under_which_files_keep_the_backend(site: Any) -> None:
+    trouble = load(site, class_with(GOOD, fields="llm: str = 'm'\n"))
+    assert trouble is not None
+    assert trouble.code == "E207"
+    assert trouble.cause.startswith("FakeLLM has a field llm, under which files keep the backend's name")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "api_key: SecretStr | None = None",
+        "headers: dict[str, SecretStr] = {}",
+        "inner: stillhouse.LLM | None = None",
+        "inner: list[stillhouse.LLM] = []",
+        "client: Opaque = Field(default_factory=Opaque, exclude=True)",
+        "_client: Opaque | None = PrivateAttr(default=None)",
+        "max_tokens: int = 3",
+        "eos_token: str = '</s>'",
+        "tokenizer: str = 'x'",
+        "api_key_variable: str = 'MY_KEY'",
+        "score: Annotated[float, Field(ge=0)] = 0",
+        "anything: Any = None",
+    ],
+)
+def test_a_field_that_can(site: Any, fields: str) -> None:
+    assert load(site, class_with(GOOD, fields=fields + "\n")) is None
+
+
+def test_a_generation_parameter_that_cannot_be_described(site: Any) -> None:
+    body = class_with("async def agenerate(self, input, num_generations=1, guide: Opaque | None = None): ...")
+    trouble = load(site, body)
+    assert trouble is not None
+    assert trouble.code == "E207"
+    assert trouble.cause.startswith(
+        "the parameter guide of FakeLLM.agenerate cannot be described: JSON has no form for"
+    )
+    assert trouble.cause.endswith(f"(plug_module.py:{line(body, 'async def agenerate')})")
