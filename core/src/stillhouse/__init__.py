@@ -22,12 +22,12 @@ if TYPE_CHECKING:
         UnknownLLMError,
         UnsupportedError,
     )
+    from stillhouse.hookspecs import hookimpl
     from stillhouse.llm import LLM
     from stillhouse.magpie import MagpieChatTemplateMixin
     from stillhouse.outputs import compute_tokens, merge_responses, prepare_output
     from stillhouse.parameters import RuntimeParameter
     from stillhouse.registry import PluginInfo, Registry, default_registry
-    from stillhouse.registry.hookspecs import hookimpl
     from stillhouse.structured import StructuredOutputMixin, normalize_structured_output
     from stillhouse.typing import (
         Capability,
@@ -96,7 +96,7 @@ _HOMES = {
     "stillhouse.outputs": ["compute_tokens", "merge_responses", "prepare_output"],
     "stillhouse.parameters": ["RuntimeParameter"],
     "stillhouse.registry": ["PluginInfo", "Registry", "default_registry"],
-    "stillhouse.registry.hookspecs": ["hookimpl"],
+    "stillhouse.hookspecs": ["hookimpl"],
     "stillhouse.structured": ["StructuredOutputMixin", "normalize_structured_output"],
     "stillhouse.typing": [
         "Capability",

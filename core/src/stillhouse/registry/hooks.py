@@ -10,9 +10,9 @@ from typing import Any
 
 import pluggy
 
+from stillhouse import hookspecs
 from stillhouse.errors import GenerationError
 from stillhouse.outputs import check_output
-from stillhouse.registry import hookspecs
 from stillhouse.registry.trouble import Trouble, describe, source_of
 
 __all__ = ["Hooks"]

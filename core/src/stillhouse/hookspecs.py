@@ -41,7 +41,8 @@ def before_generate(
         llm: the loaded LLM.
         input: the input; not to be mutated.
         num_generations: how many generations were asked for.
-        arguments: the generation parameters in force.
+        arguments: the generation parameters in force, one dict for all inputs of a call; not to be
+            mutated.
     """
 
 
