@@ -46,7 +46,7 @@ def median(values: Sequence[float]) -> float:
 def command_seconds(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> float:
     """How long a command takes, from start to exit; its output is read and thrown away."""
     started = time.perf_counter()
-    result = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    result = subprocess.run(command, env=env, capture_output=True, check=False)
     seconds = time.perf_counter() - started
     if result.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{result.stderr.decode()}")

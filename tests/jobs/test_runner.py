@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import stillhouse
 from stillhouse import GenerateOutput, GenerationError
 from stillhouse.jobs.readers import Reader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import functools
 from abc import abstractmethod
 from collections.abc import (
     AsyncGenerator,
@@ -21,12 +21,18 @@ from typing import Any, cast
 from pydantic import Field, PrivateAttr
 
 from stillhouse.call import Call, check_num_generations
-from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.drive import adriven, driven
+from stillhouse.errors import (
+    ConfigurationError,
+    GenerationError,
+    OfflineBatchNotFinishedError,
+    UnsupportedError,
+)
 from stillhouse.llm import LLM, OnError, settle
-from stillhouse.loop import WAIT_SECONDS, LoopThread
+from stillhouse.loop import LoopThread
 from stillhouse.parameters import RuntimeParameter
 from stillhouse.typing import FormattedInput, GenerateOutput
-from stillhouse.window import Window
+from stillhouse.window import Result, Slots
 
 __all__ = ["AsyncLLM"]
 
@@ -45,6 +51,7 @@ class AsyncLLM(LLM):
 
     _num_generations_param_supported: bool = PrivateAttr(default=True)
     _thread: LoopThread | None = PrivateAttr(default=None)
+    _slots: Slots = PrivateAttr(default_factory=Slots)
 
     @classmethod
     def supports_num_generations(cls) -> bool:
@@ -64,25 +71,73 @@ class AsyncLLM(LLM):
         """The loop that this LLM runs on; it runs in a thread of its own."""
         return self._loop_thread().loop
 
+    def require_loaded(self) -> None:
+        """Raise a `ConfigurationError` unless the LLM is loaded, in this process."""
+        super().require_loaded()
+        if self._thread is not None and not self._thread.is_own:
+            raise ConfigurationError(
+                f"{type(self).__name__} was loaded in another process, from which this one was forked",
+                hint="unload() and load() it here, or load it after forking",
+            )
+
     def _loop_thread(self) -> LoopThread:
-        if self._thread is None:
+        thread = self._thread
+        if thread is not None and thread.is_own:
+            return thread  # without the lock: who unloads holds it, and waits for coroutines that ask
+        with self._lifecycle.lock:  # while it is held, only this thread can be changing anything
             if not self._lifecycle.changing:
                 self.require_loaded()
-            with self._lifecycle.lock:
-                if self._thread is None:
-                    self._thread = LoopThread(f"stillhouse-{type(self).__name__}")
-        if not self._thread.is_usable:
+            if self._thread is None:
+                self._thread = LoopThread(f"stillhouse-{type(self).__name__}")
+                self._slots = Slots()
+            return self._thread
+
+    def _prepare_structured_output(
+        self, structured_output: Any, client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """A client wrapped by `instructor`, for a backend without a JSON mode that can be relied on.
+
+        Args:
+            structured_output: the form; a JSON schema of an object.
+            client: the backend's own client, which stays as it is and serves plain calls.
+            framework: whose client it is: `openai`, `anthropic`, `mistral`, `groq`, `cohere`, …
+
+        Returns:
+            A dict with `client`, the wrapped one, and `structured_output`, normalised.
+
+        Raises:
+            ConfigurationError: instructor is missing, or the framework or the mode is unknown.
+            UnsupportedError: no client was given, or the form is no JSON schema.
+        """
+        from stillhouse.instructor import wrap_client
+
+        if client is None:
+            return cast("dict[str, Any]", super()._prepare_structured_output(structured_output))
+        return wrap_client(structured_output, client, framework)
+
+    def _prepare_kwargs(self, arguments: dict[str, Any], structured_output: Any = None) -> dict[str, Any]:
+        """The arguments of a call on the wrapped client: with `response_model` and `max_retries`.
+
+        Without a structured output they are those of a plain call, as given.
+        """
+        from stillhouse.instructor import prepare_kwargs
+
+        return prepare_kwargs(arguments, structured_output)
+
+    def _check_releasable(self) -> None:
+        if self._thread is not None and self._thread.is_current:
             raise ConfigurationError(
-                f"the event loop of {type(self).__name__} is in another process",
-                hint="load the LLM after forking, not before",
+                f"a coroutine of {type(self).__name__} unloads it, which would wait for ever",
+                hint="unload it from outside",
             )
-        return self._thread
 
     def _release(self) -> None:
-        super()._release()
-        if self._thread is not None:
-            self._thread.close()
-            self._thread = None
+        try:
+            super()._release()
+        finally:
+            if self._thread is not None:
+                self._thread.close()
+                self._thread = None
 
     @abstractmethod
     async def agenerate(self, input: FormattedInput, *args: Any, **kwargs: Any) -> GenerateOutput:
@@ -110,45 +165,59 @@ class AsyncLLM(LLM):
         as a `GenerationError` whose `outputs` keeps what was finished.
         """
         check_num_generations(num_generations)
-        outputs: list[GenerateOutput | None] = [None] * len(inputs)
-        signal = threading.Event()
-        window = self._window(num_generations, kwargs, ordered=False, signal=signal.set)
-        with contextlib.closing(_Drive(self._loop_thread(), window, signal)) as drive:
-            for index, result in drive.results(enumerate(inputs), _begin_nothing):
-                if isinstance(result, BaseException):
-                    raise _with_outputs(result, outputs) from result.__cause__
-                outputs[index] = result
-        return cast("list[GenerateOutput]", outputs)
+        outputs = _Outputs(len(inputs))
+        settings = self._window_settings(num_generations, kwargs, ordered=False, raises=True)
+        with driven(**settings) as drive:
+            for batch in drive.batches(inputs):
+                outputs.take(batch)
+                if outputs.error:
+                    break
+        return outputs.finish(drive.window.remaining())
 
     def _iter_outputs(
         self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
     ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
-        signal = threading.Event()
-        window = self._window(call.num_generations, call.arguments, ordered, signal.set)
-        pending: dict[int, Any] = {}
-        with contextlib.closing(_Drive(self._loop_thread(), window, signal)) as drive:
-            for index, result in drive.results(_noted(inputs, pending), call.begin):
-                yield index, settle(call.end(index, pending.pop(index), result), on_error)
+        settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
+        with driven(begin=call.begin, **settings) as drive:
+            for batch in drive.batches(inputs):
+                for index, input, result in batch:
+                    yield index, settle(call.end(index, input, result), on_error)
 
     async def agenerate_outputs(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
         """`generate_outputs` for a caller that is a coroutine itself; same arguments and errors."""
+        call, inputs = self._prepared(inputs, num_generations, kwargs)
+        if not inputs:
+            return []
         if self.use_offline_batch_generation:
-            return await asyncio.to_thread(self.generate_outputs, inputs, num_generations, **kwargs)
-        inputs = list(inputs)
-        outputs: list[GenerateOutput | None] = [None] * len(inputs)
-        call = Call(self, num_generations, kwargs)
-        for input in inputs:
-            self.check_input(input)
-        results = self._aiter_outputs(call, inputs, "raise", ordered=False)
-        async with contextlib.aclosing(results):
+            return await self._offline_outputs(call, inputs)
+        outputs = _Outputs(len(inputs))
+        settings = self._window_settings(num_generations, call.arguments, ordered=False, raises=True)
+        async with (
+            adriven(begin=call.begin, **settings) as drive,
+            contextlib.aclosing(drive.batches(inputs)) as batches,
+        ):
+            async for batch in batches:
+                outputs.take(batch, call)
+                if outputs.error:
+                    break
+        return outputs.finish(drive.window.remaining(), call)
+
+    async def _offline_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
+        """As `generate_outputs` offline, but between two questions the caller's loop is free."""
+        generate = functools.partial(
+            self.offline_batch_generate, inputs, call.num_generations, **call.arguments
+        )
+        while True:
             try:
-                async for index, output in results:
-                    outputs[index] = cast(GenerateOutput, output)
-            except GenerationError as error:
-                raise _with_outputs(error, outputs) from error.__cause__
-        return cast("list[GenerateOutput]", outputs)
+                outputs = await asyncio.to_thread(generate)
+                self._check_length(outputs, len(inputs))
+                return outputs
+            except OfflineBatchNotFinishedError:
+                if self.offline_batch_generation_block_until_done is None:
+                    raise
+            await asyncio.sleep(self.offline_batch_generation_block_until_done)
 
     def aiter_outputs(
         self,
@@ -175,132 +244,59 @@ class AsyncLLM(LLM):
     async def _aiter_outputs(
         self, call: Call, inputs: Any, on_error: OnError, ordered: bool
     ) -> AsyncGenerator[tuple[int, GenerateOutput | GenerationError], None]:
-        own_loop, event = asyncio.get_running_loop(), asyncio.Event()
+        settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
+        async with (
+            adriven(begin=call.begin, **settings) as drive,
+            contextlib.aclosing(drive.batches(inputs)) as batches,
+        ):
+            async for batch in batches:
+                for index, input, result in batch:
+                    yield index, settle(call.end(index, input, result), on_error)
+
+    def _window_settings(
+        self, num_generations: int, arguments: dict[str, Any], ordered: bool, raises: bool
+    ) -> dict[str, Any]:
+        """The settings of `Window` for a call with these arguments."""
         thread = self._loop_thread()
-        window = self._window(
-            call.num_generations,
-            call.arguments,
-            ordered,
-            lambda: own_loop.call_soon_threadsafe(event.set),
-        )
-        pending: dict[int, Any] = {}
-        source, index, exhausted = _stream(inputs), 0, False
-        try:
-            while not (exhausted and window.is_empty):
-                while not exhausted and window.has_room:
-                    try:
-                        pending[index] = input = await anext(source)
-                    except StopAsyncIteration:
-                        exhausted = True
-                        break
-                    result = call.begin(index, input)
-                    if result is None:
-                        window.submit(index, input)
-                    else:
-                        window.resolve(index, result)
-                    index += 1
-                window.flush()
-                event.clear()
-                results = window.take()
-                for position, result in results:
-                    yield position, settle(call.end(position, pending.pop(position), result), on_error)
-                if not results and not window.is_empty:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(event.wait(), WAIT_SECONDS)
-        finally:
-            with contextlib.suppress(RuntimeError):
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(window.close(), thread.loop))
-
-    def _window(
-        self,
-        num_generations: int,
-        arguments: dict[str, Any],
-        ordered: bool,
-        signal: Callable[[], Any],
-    ) -> Window:
         native = self._num_generations_param_supported
-        agenerate = self.agenerate
-
-        def call(input: Any) -> Awaitable[GenerateOutput]:
-            if native:
-                return agenerate(input, num_generations=num_generations, **arguments)
-            return agenerate(input, **arguments)
-
-        return Window(
-            self._loop_thread(),
-            call,
-            size=self.max_concurrency or 1,
-            ordered=ordered,
-            parts=1 if native else num_generations,
-            signal=signal,
-        )
-
-
-class _Drive:
-    """A window driven from a thread that waits."""
-
-    def __init__(self, thread: LoopThread, window: Window, signal: threading.Event) -> None:
-        if thread.is_current:
-            raise ConfigurationError(
-                "a coroutine of an LLM calls that LLM synchronously, which would wait for ever",
-                hint="use agenerate_outputs or aiter_outputs",
-            )
-        self._thread = thread
-        self._window = window
-        self._signal = signal
-
-    def results(
-        self, source: Iterator[tuple[int, Any]], begin: Callable[[int, Any], Any]
-    ) -> Iterator[tuple[int, Any]]:
-        window, signal, exhausted = self._window, self._signal, False
-        while not (exhausted and window.is_empty):
-            while not exhausted and window.has_room:
-                try:
-                    index, input = next(source)
-                except StopIteration:
-                    exhausted = True
-                    break
-                result = begin(index, input)
-                if result is None:
-                    window.submit(index, input)
-                else:
-                    window.resolve(index, result)
-            window.flush()
-            signal.clear()
-            results = window.take()
-            yield from results
-            if not results and not window.is_empty:
-                signal.wait(WAIT_SECONDS)
-
-    def close(self) -> None:
-        """Cancel the calls in flight and wait until they have ended."""
-        if self._thread.is_usable:
-            self._thread.run(self._window.close())
+        call: Callable[[Any], Awaitable[GenerateOutput]]
+        if native:
+            call = functools.partial(self.agenerate, num_generations=num_generations, **arguments)
+        else:
+            call = functools.partial(self.agenerate, **arguments)
+        return {
+            "thread": thread,
+            "slots": self._slots,
+            "call": call,
+            "size": self.max_concurrency or 1,
+            "ordered": ordered,
+            "parts": 1 if native else num_generations,
+            "raises": raises,
+        }
 
 
-def _begin_nothing(index: int, input: Any) -> None:
-    """Leave every input to the window."""
+class _Outputs:
+    """The outputs of a list of inputs while they come in, until all are there or one has failed."""
 
+    def __init__(self, count: int) -> None:
+        self._outputs: list[GenerateOutput | None] = [None] * count
+        self.error: Exception | None = None
 
-def _noted(inputs: Iterable[Any], pending: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-    """Number the inputs, and keep each until its result is out."""
-    for index, input in enumerate(inputs):
-        pending[index] = input
-        yield index, input
+    def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
+        """Take results in; `call` sees them first, if there is one."""
+        for index, input, result in batch:
+            if call is not None:
+                result = call.end(index, input, result)
+            if not isinstance(result, Exception):
+                self._outputs[index] = result
+            elif self.error is None:
+                self.error = result
 
-
-async def _stream(inputs: Any) -> AsyncIterator[Any]:
-    if hasattr(inputs, "__aiter__"):
-        async for input in inputs:
-            yield input
-    else:
-        for input in inputs:
-            yield input
-
-
-def _with_outputs(error: BaseException, outputs: Sequence[GenerateOutput | None]) -> GenerationError:
-    if not isinstance(error, Exception):
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    wrapped = GenerationError.wrap(error)
-    wrapped.outputs = list(outputs)
-    return wrapped
+    def finish(self, remaining: Iterable[Result], call: Call | None = None) -> list[GenerateOutput]:
+        """The outputs, or the error with those there are."""
+        self.take(remaining, call)
+        if self.error is None:
+            return cast("list[GenerateOutput]", self._outputs)
+        error = GenerationError.wrap(self.error)
+        error.outputs = self._outputs
+        raise error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
+from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.outputs import check_output
 from stillhouse.typing import GenerateOutput
 
@@ -56,7 +56,7 @@ class Call:
             return input
         try:
             self._check_input(input)
-        except StillhouseError as error:
+        except Exception as error:  # also one that a backend's own check did not mean to raise
             return error
         if self._before is None:
             return None
@@ -67,13 +67,11 @@ class Call:
 
     def end(self, index: int, input: Any, result: Any) -> GenerateOutput | Exception:
         """The result of an input, checked, after the hooks have seen it."""
-        if not isinstance(result, BaseException):
+        if not isinstance(result, Exception):
             try:
                 check_output(result, self.num_generations, self._name)
             except GenerationError as error:
                 result = error
-        elif not isinstance(result, Exception):
-            result = GenerationError.wrap(RuntimeError(f"{type(result).__name__}: {result}"))
         if self._after is not None and not isinstance(input, GenerationError):
             seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
             from_hook = index in self._answered

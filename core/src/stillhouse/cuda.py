@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.lifecycle import Holder
 from stillhouse.parameters import RuntimeParameter
 
 __all__ = ["CudaDevicePlacementMixin", "visible_devices"]
@@ -66,11 +67,11 @@ def _device_count() -> int:
         ) from None
 
 
-class CudaDevicePlacementMixin(BaseModel):
+class CudaDevicePlacementMixin(Holder):
     """For backends that run an engine on CUDA devices in this process or in a child of it.
 
-    `load()` of the backend calls `super().load()` before it starts its engine, and its `unload()`
-    calls `super().unload()`. Put this mixin *after* the LLM class among the bases.
+    `load()` of the backend calls `super().load()`, or this class's `load`, before it starts its
+    engine. `unload()` gives the devices back.
     """
 
     cuda_devices: RuntimeParameter[list[int] | Literal["auto"]] = Field(
@@ -82,12 +83,12 @@ class CudaDevicePlacementMixin(BaseModel):
     )
 
     _desired_num_gpus: int = PrivateAttr(default=1)
-    _placement: str = PrivateAttr(default_factory=lambda: uuid.uuid4().hex)
+    _placement: str | None = PrivateAttr(default=None)
     _cuda_device_ids: list[int] = PrivateAttr(default_factory=list)
 
     @property
     def cuda_device_ids(self) -> list[int]:
-        """The indices of the devices that this LLM holds; empty before `place()`."""
+        """The indices of the devices that this LLM holds; empty before `load()`."""
         return list(self._cuda_device_ids)
 
     def cuda_environment(self) -> dict[str, str]:
@@ -97,13 +98,25 @@ class CudaDevicePlacementMixin(BaseModel):
         listed = ",".join(str(device) for device in self._cuda_device_ids)
         return {**os.environ, "CUDA_VISIBLE_DEVICES": listed}
 
+    def load(self) -> None:
+        """Take the devices, which the LLM's own `load()` would do too, later perhaps."""
+        super().load()
+        self._place()
+
+    def unload(self) -> None:
+        """Give the devices back."""
+        self._give_back()
+        super().unload()
+
     def _acquire(self) -> None:
-        super()._acquire()  # type: ignore[misc]
+        super()._acquire()
         self._place()
 
     def _release(self) -> None:
-        self._give_back()
-        super()._release()  # type: ignore[misc]
+        try:
+            self._give_back()
+        finally:
+            super()._release()
 
     def _place(self) -> None:
         """Take devices: those of `cuda_devices`, or the first free ones.
@@ -111,16 +124,11 @@ class CudaDevicePlacementMixin(BaseModel):
         Raises:
             ConfigurationError: a device does not exist, or is not visible to this process.
         """
-        if self.disable_cuda_device_placement or self._cuda_device_ids:
+        if self.disable_cuda_device_placement or self._placement is not None:
             return
         visible = visible_devices()
         with _placements() as placements:
-            others = {
-                device: entry["llm"]
-                for key, entry in placements.items()
-                if key != self._placement
-                for device in entry["devices"]
-            }
+            others = {device: entry["llm"] for entry in placements.values() for device in entry["devices"]}
             if self.cuda_devices == "auto":
                 chosen = [device for device in visible if device not in others]
                 chosen = chosen[: self._desired_num_gpus]
@@ -142,18 +150,20 @@ class CudaDevicePlacementMixin(BaseModel):
                         )
                     if device in others:
                         _logger.warning("CUDA device %d is held by %s too", device, others[device])
-            placements[self._placement] = {
+            # Drawn here, not at construction: a copy or a pickle of this LLM is another holder.
+            placement = uuid.uuid4().hex
+            placements[placement] = {
                 "llm": type(self).__name__,
                 "devices": chosen,
                 **_this_process(),
             }
-            self._cuda_device_ids = chosen
+        self._placement, self._cuda_device_ids = placement, chosen
 
     def _give_back(self) -> None:
-        if self._cuda_device_ids:
+        if self._placement is not None:
             with _placements() as placements:
                 placements.pop(self._placement, None)
-            self._cuda_device_ids = []
+            self._placement, self._cuda_device_ids = None, []
 
 
 def _this_process() -> dict[str, Any]:

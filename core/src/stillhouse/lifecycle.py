@@ -10,13 +10,41 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from pydantic import BaseModel
+
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["Lifecycle", "loading", "unloading"]
+__all__ = ["Holder", "Lifecycle", "is_wrapped", "loading", "mark", "unloading"]
 
 L = TypeVar("L", bound="LLM")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+_MARK = "keeps_the_contract"
+
+
+class Holder(BaseModel):
+    """The end of the chain for what holds something between `load` and `unload`, LLM or mixin.
+
+    With it, an LLM and its mixins may stand among the bases in either order.
+    """
+
+    def load(self) -> None:
+        """Nothing to acquire here."""
+
+    def unload(self) -> None:
+        """Nothing to release here."""
+
+    def _acquire(self) -> None:
+        """What the contract itself acquires, whatever a backend's `load` calls."""
+
+    def _check_releasable(self) -> None:
+        """Refuse to be unloaded here and now."""
+
+    def _release(self) -> None:
+        """Release that."""
 
 
 class Lifecycle:
@@ -33,12 +61,15 @@ class Lifecycle:
         self.registry: Registry | None = None
 
     def fresh(self) -> Lifecycle:
+        """The one of a copy."""
         if self.loaded:
             raise TypeError(
                 "a loaded LLM can be neither pickled nor copied: it holds connections, threads or a "
                 "model; call unload() first, and load() on the other side"
             )
-        return Lifecycle()
+        lifecycle = Lifecycle()
+        lifecycle.registry = self.registry
+        return lifecycle
 
     def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
         self.fresh()
@@ -46,6 +77,11 @@ class Lifecycle:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Lifecycle:
         return self.fresh()
+
+
+def is_wrapped(function: Callable[..., Any]) -> bool:
+    """Whether a method is one that the contract's wrappers made."""
+    return getattr(function, _MARK, False)
 
 
 # By id, for pydantic models define equality by value and so have no hash.
@@ -59,6 +95,12 @@ def _unload_all() -> None:
         if llm is not None:
             with contextlib.suppress(Exception):
                 llm.unload()
+
+
+def mark(function: F) -> F:
+    """Mark a method that a wrapper made, so that a subclass leaves it as it is."""
+    setattr(function, _MARK, True)
+    return function
 
 
 def loading(function: Callable[[L], None]) -> Callable[[L], None]:
@@ -92,7 +134,7 @@ def loading(function: Callable[[L], None]) -> Callable[[L], None]:
             key = id(self)
             _loaded[key] = weakref.ref(self, lambda _: _loaded.pop(key, None))
 
-    return load
+    return mark(load)
 
 
 def unloading(function: Callable[[L], None]) -> Callable[[L], None]:
@@ -107,6 +149,7 @@ def unloading(function: Callable[[L], None]) -> Callable[[L], None]:
                 return
             if not lifecycle.loaded:
                 return
+            self._check_releasable()
             lifecycle.changing = "unload"
             try:
                 function(self)
@@ -118,4 +161,4 @@ def unloading(function: Callable[[L], None]) -> Callable[[L], None]:
                     lifecycle.loaded = False
                     _loaded.pop(id(self), None)
 
-    return unload
+    return mark(unload)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from stillhouse.call import Call
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.inputs import check_input
-from stillhouse.lifecycle import Lifecycle, loading, unloading
+from stillhouse.lifecycle import Holder, Lifecycle, is_wrapped, loading, unloading
 from stillhouse.offline import OfflineBatchMixin, binding
 from stillhouse.parameters import (
     GenerationParameters,
@@ -40,7 +40,7 @@ _WRAPPERS: dict[str, Any] = {
 }
 
 
-class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
+class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     """A language model: inputs go in, generations come out.
 
     A backend implements `model_name` and `generate`, declares its `capabilities`, and acquires and
@@ -53,6 +53,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
         validate_assignment=True,
         validate_default=True,
         arbitrary_types_allowed=True,
+        populate_by_name=True,
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
@@ -74,9 +75,10 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, wrapper in _WRAPPERS.items():
-            own = cls.__dict__.get(name)
-            if inspect.isfunction(own):
-                setattr(cls, name, wrapper(own))
+            function = getattr(cls, name)  # its own, or that of a mixin which is no LLM
+            own = function is not getattr(LLM, name)
+            if own and inspect.isfunction(function) and not is_wrapped(function):
+                setattr(cls, name, wrapper(function))
 
     @field_validator("generation_kwargs", mode="after")
     @classmethod
@@ -112,6 +114,16 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
 
     __hash__ = None  # type: ignore[assignment]  # fields can be assigned
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign; an assignment that is refused changes nothing."""
+        before = dict(self.__dict__)
+        try:
+            super().__setattr__(name, value)
+        except ValidationError:
+            # A validator of the whole model sees, and would leave behind, the new value.
+            object.__setattr__(self, "__dict__", before)
+            raise
+
     def __copy__(self) -> Self:
         lifecycle = self._lifecycle.fresh()
         copy = super().__copy__()
@@ -136,10 +148,8 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
         """
 
     def _acquire(self) -> None:
+        super()._acquire()
         self._logger = logging.getLogger(f"stillhouse.llm.{self.model_name}")
-
-    def _release(self) -> None:
-        """Release what the contract itself holds."""
 
     @property
     def is_loaded(self) -> bool:
@@ -163,7 +173,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
     # Generating
 
     @abstractmethod
-    def generate(self, inputs: Sequence[FormattedInput], *args: Any, **kwargs: Any) -> list[GenerateOutput]:
+    def generate(self, inputs: list[FormattedInput], *args: Any, **kwargs: Any) -> list[GenerateOutput]:
         """The outputs for a list of inputs, in their order.
 
         A backend implements it as `generate(self, inputs, num_generations=1, …)`, followed by its
@@ -201,20 +211,29 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
             GenerationError: an input failed; `outputs` holds what was finished.
             OfflineBatchNotFinishedError: the offline batch was submitted and is not done.
         """
-        call = Call(self, num_generations, kwargs)
-        inputs = list(inputs)
-        for input in inputs:
-            self.check_input(input)
+        call, inputs = self._prepared(inputs, num_generations, kwargs)
+        if not inputs:
+            return []
         if self.use_offline_batch_generation:
             generate = (
                 self.offline_batch_generate
                 if self.offline_batch_generation_block_until_done is None
                 else self._offline_batch_generate_polling
             )
-            return generate(inputs, num_generations, **call.arguments)
-        if not inputs:
-            return []
+            outputs = generate(inputs, num_generations, **call.arguments)
+            self._check_length(outputs, len(inputs))
+            return outputs
         return self._generate_checked(call, inputs)
+
+    def _prepared(
+        self, inputs: Iterable[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> tuple[Call, list[FormattedInput]]:
+        """The call for a list of inputs, every one of them checked before anything is sent."""
+        call = Call(self, num_generations, kwargs)
+        inputs = list(inputs)
+        for input in inputs:
+            self.check_input(input)
+        return call, inputs
 
     def _generate_checked(self, call: Call, inputs: list[FormattedInput]) -> list[GenerateOutput]:
         results: list[Any] = [call.begin(index, input) for index, input in enumerate(inputs)]
@@ -245,6 +264,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
         if len(outputs) != expected:
             raise GenerationError(
                 f"{type(self).__name__} returned {len(outputs)} outputs for {expected} inputs",
+                outputs=outputs,
                 hint="report it to the authors of the backend",
             )
 
@@ -313,10 +333,13 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, ABC):
             finished: list[Any] = _finished_outputs(error, len(inputs))
             if stops or on_error == "raise" or len(inputs) == 1:
                 return [error if output is None else output for output in finished]
-            return [
-                self._generate_isolated(call, [input], on_error)[0] if output is None else output
-                for input, output in zip(inputs, finished, strict=True)
-            ]
+            for position, input in enumerate(inputs):
+                if finished[position] is None:
+                    result = self._generate_isolated(call, [input], on_error)[0]
+                    finished[position] = result
+                    if isinstance(result, GenerationError) and result.stops_run:
+                        return [result if output is None else output for output in finished]
+            return finished
 
     def check_input(self, input: Any) -> None:
         """Refuse an input that the backend cannot take, before anything is sent.

@@ -7,18 +7,17 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from stillhouse.errors import ConfigurationError
 
-__all__ = ["LoopThread"]
+__all__ = ["WAIT_SECONDS", "LoopThread", "look_up"]
 
 T = TypeVar("T")
 
-# An interrupt reaches a thread that waits for ever only on some systems; one that looks up now and
-# then it reaches on all.
+# An interrupt that comes when a thread, or an event loop, is about to wait is noticed when the
+# waiting ends, and on some systems so is any other. Who looks up now and then notices all.
 WAIT_SECONDS = 1.0
 
 _EXIT_SECONDS = 10.0
@@ -34,14 +33,22 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=_serve, args=(self.loop,), name=name, daemon=True)
+        self._watchers: set[Callable[[], Any]] = set()
+        self._thread = threading.Thread(
+            target=_serve, args=(self.loop, self._watchers), name=name, daemon=True
+        )
         self._thread.start()
         self._finalizer = weakref.finalize(self, _stop, self.loop, self._thread, self._pid)
 
     @property
     def is_usable(self) -> bool:
-        """Whether the loop runs in this process: a forked child inherits the object, not the thread."""
-        return os.getpid() == self._pid and self._thread.is_alive()
+        """Whether the loop runs, in this process."""
+        return self.is_own and self._thread.is_alive() and not self.loop.is_closed()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the loop was made in this process: a forked child inherits the object, not the thread."""
+        return os.getpid() == self._pid
 
     @property
     def is_current(self) -> bool:
@@ -52,6 +59,9 @@ class LoopThread:
         """Run a coroutine on the loop and wait for it in this thread.
 
         An interrupt while waiting cancels the coroutine and waits until it has ended.
+
+        Raises:
+            ConfigurationError: the loop has ended, or this is its own thread.
         """
         if self.is_current:
             coroutine.close()
@@ -59,53 +69,140 @@ class LoopThread:
                 "a coroutine of an LLM calls that LLM synchronously, which would wait for ever",
                 hint="use agenerate_outputs or aiter_outputs",
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        try:
-            return self._wait(future)
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                with contextlib.suppress(Exception, CancelledError):
-                    self._wait(future)
-            raise
-
-    def _wait(self, future: Future[T]) -> T:
-        while True:
+        ended = threading.Event()
+        with self.watched(ended.set):
+            tasks = self._start(coroutine, ended.set)
             try:
-                return future.result(WAIT_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    return future.result()
-                if not self.is_usable:
-                    raise ConfigurationError(
-                        "the LLM was unloaded while it was used", hint="load it again"
-                    ) from None
+                self._wait(ended)
+            except BaseException:
+                _call_soon(self.loop, lambda: _cancel(tasks))
+                self._wait(ended)
+                raise
+        return _result(coroutine, tasks)
+
+    def _wait(self, ended: threading.Event) -> None:
+        while not ended.wait(WAIT_SECONDS) and self.is_usable:
+            pass
+
+    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """`run` for a caller on another loop. Cancelling the caller leaves the coroutine running.
+
+        Raises:
+            ConfigurationError: the loop has ended.
+        """
+        own_loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def end() -> None:
+            _call_soon(own_loop, ended.set)
+
+        with self.watched(end):
+            tasks = self._start(coroutine, end)
+            while not ended.is_set():
+                await look_up(ended)
+        return _result(coroutine, tasks)
+
+    @contextlib.contextmanager
+    def watched(self, notify: Callable[[], Any]) -> Iterator[None]:
+        """Call `notify`, on the loop's thread, if the loop ends inside this context."""
+        self._watchers.add(notify)
+        try:
+            yield
+        finally:
+            self._watchers.discard(notify)
+
+    def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """`run` for cleaning up: nothing is left to do once the loop has ended.
+
+        On the loop's own thread, where a generator may be collected, it does not wait.
+        """
+        with contextlib.suppress(ConfigurationError):
+            if self.is_current:
+                self._start(coroutine, lambda: None)
+            else:
+                self.run(coroutine)
+
+    async def aend(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """`end` for a caller on another loop."""
+        with contextlib.suppress(ConfigurationError):
+            await self.arun(coroutine)
+
+    def _start(self, coroutine: Coroutine[Any, Any, T], ended: Callable[[], Any]) -> list[asyncio.Task[T]]:
+        """Start a task on the loop; it is in the list once it runs, and `ended` is called after it."""
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            tasks.append(self.loop.create_task(coroutine))
+            tasks[0].add_done_callback(lambda _: ended())
+
+        if not (self.is_usable and _call_soon(self.loop, start)):
+            coroutine.close()
+            raise _ended()
+        return tasks
 
     def close(self) -> None:
         """Cancel what runs on the loop, wait until it has ended, and stop the thread."""
-        if self.is_current:
-            raise ConfigurationError(
-                "a coroutine of an LLM unloads that LLM, which would wait for ever",
-                hint="unload it from outside",
-            )
         self._finalizer.detach()
         _stop(self.loop, self._thread, self._pid, None)
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+async def look_up(event: asyncio.Event) -> None:
+    """Wait for an event, but not longer than until it is time to look up."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WAIT_SECONDS):
+            await event.wait()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> bool:
+    """Call a function on a loop from another thread; False if that loop is closed."""
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
+def _result(coroutine: Coroutine[Any, Any, T], tasks: list[asyncio.Task[T]]) -> T:
+    if not tasks:
+        coroutine.close()  # the loop ended before it began
+    if not tasks or not tasks[0].done() or tasks[0].cancelled():
+        raise _ended()
+    return tasks[0].result()
+
+
+def _ended() -> ConfigurationError:
+    return ConfigurationError("the LLM was unloaded while it was used", hint="load it again")
+
+
+def _serve(loop: asyncio.AbstractEventLoop, watchers: set[Callable[[], Any]]) -> None:
     try:
         loop.run_forever()
     finally:
         try:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            _cancel_all(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
+            _cancel_all(loop)
         finally:
             loop.close()
+            for notify in list(watchers):
+                notify()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel every task and wait until it has ended, those included that others start meanwhile."""
+    while True:
+        loop.run_until_complete(asyncio.sleep(0))  # what was handed over before the loop stopped
+        tasks = asyncio.all_tasks(loop)
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 def _stop(
@@ -116,7 +213,6 @@ def _stop(
 ) -> None:
     if os.getpid() != pid:
         return
-    with contextlib.suppress(RuntimeError):  # it is closed already
-        loop.call_soon_threadsafe(loop.stop)
+    _call_soon(loop, loop.stop)
     if threading.current_thread() is not thread:
         thread.join(timeout)

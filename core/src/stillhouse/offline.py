@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, PrivateAttr
 
 from stillhouse.errors import OfflineBatchNotFinishedError, UnsupportedError
+from stillhouse.lifecycle import mark
 from stillhouse.parameters import RuntimeParameter
 from stillhouse.serialization import digest
 from stillhouse.typing import FormattedInput, GenerateOutput
@@ -114,14 +115,14 @@ def binding(function: Generate) -> Generate:
         self._inside_offline_call = True
         try:
             outputs = function(self, inputs, num_generations, **kwargs)
+            self.jobs_ids = None
         except OfflineBatchNotFinishedError as unfinished:
-            self.jobs_ids = unfinished.jobs_ids
-            self.jobs_digest = own or self.jobs_digest
+            self.jobs_ids = unfinished.jobs_ids or self.jobs_ids
             raise
         finally:
+            # Also when the call broke off, for it may have submitted jobs before.
             self._inside_offline_call = False
-        self.jobs_ids = None
-        self.jobs_digest = None
+            self.jobs_digest = None if self.jobs_ids is None else own or self.jobs_digest
         return outputs
 
-    return offline_batch_generate  # type: ignore[return-value]
+    return mark(offline_batch_generate)  # type: ignore[return-value]

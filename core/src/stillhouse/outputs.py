@@ -118,14 +118,16 @@ def check_output(output: Any, num_generations: int, llm: str) -> None:
         GenerationError: the backend `llm` broke the rule.
     """
     try:
-        count = len(output["generations"])
-    except (KeyError, TypeError):
+        generations = output["generations"]
+    except (KeyError, TypeError, IndexError):
+        generations = None
+    if not isinstance(generations, list):
         raise GenerationError(
-            f"{llm} returned {type(output).__name__} instead of an output with generations",
+            f"{llm} returned {type(output).__name__} instead of an output with a list of generations",
             hint="report it to the authors of the backend",
-        ) from None
-    if count != num_generations:
+        )
+    if len(generations) != num_generations:
         raise GenerationError(
-            f"{llm} returned {count} generations where {num_generations} were asked for",
+            f"{llm} returned {len(generations)} generations where {num_generations} were asked for",
             hint="report it to the authors of the backend",
         )

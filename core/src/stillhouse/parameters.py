@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
-    SecretStr,
     ValidationError,
     create_model,
 )
@@ -131,41 +130,62 @@ class RuntimeParametersMixin(BaseModel):
         """Set runtime parameters by name, those of models inside this one by nested dicts.
 
         A dict of values for a parameter that is itself a dict (`generation_kwargs`) is merged into
-        it. Nothing is set when a name is wrong.
+        it. Nothing is set when a name or a value is wrong.
 
         Raises:
             ConfigurationError: a name is unknown, or a value does not fit.
         """
+        before = list(self._snapshot())
+        try:
+            self._set_runtime_parameters(runtime_parameters)
+        except BaseException:
+            for model, fields in before:
+                object.__setattr__(model, "__dict__", fields)
+            raise
+
+    def _snapshot(self) -> Iterator[tuple[RuntimeParametersMixin, dict[str, Any]]]:
+        """This model and those inside it, each with the values of its fields."""
+        yield self, dict(self.__dict__)
+        for _, inner in self._nested():
+            for model in inner.values() if isinstance(inner, dict) else [inner]:
+                yield from model._snapshot()
+
+    def _set_runtime_parameters(self, runtime_parameters: Mapping[str, Any]) -> None:
         nested = dict(self._nested())
         fields = self.runtime_fields()
-        for name in runtime_parameters:
-            if name not in nested and name not in fields:
-                raise ConfigurationError(
-                    f"{type(self).__name__} has no runtime parameter {name!r}",
-                    hint=near_matches(name, [*fields, *nested]),
-                )
+        own: dict[str, Any] = {}
         for name, value in runtime_parameters.items():
             inner = nested.get(name)
-            if inner is None:
-                self._set(name, fields[name], value)
-            elif isinstance(inner, dict):
+            if isinstance(inner, dict):
                 for key, item_value in _as_mapping(name, value).items():
                     if key not in inner:
                         raise ConfigurationError(f"{name} has no item {key!r}", hint=near_matches(key, inner))
                     inner[key].set_runtime_parameters(_as_mapping(f"{name}.{key}", item_value))
-            else:
+            elif inner is not None:
                 inner.set_runtime_parameters(_as_mapping(name, value))
+            elif name in fields:
+                current = getattr(self, name)
+                merge = isinstance(current, dict) and isinstance(value, Mapping)
+                own[name] = {**current, **value} if merge else value
+            else:
+                raise ConfigurationError(
+                    f"{type(self).__name__} has no runtime parameter {name!r}",
+                    hint=near_matches(name, [*fields, *nested]),
+                )
+        self._assign(own)
 
-    def _set(self, name: str, field: FieldInfo, value: Any) -> None:
-        current = getattr(self, name)
-        if isinstance(current, dict) and isinstance(value, Mapping):
-            value = {**current, **value}
-        elif isinstance(value, str) and isinstance(current, SecretStr):
-            value = SecretStr(value)
-        try:
-            setattr(self, name, value)
-        except ValidationError as error:
-            raise configuration_error(error, type(self)) from None
+    def _assign(self, values: dict[str, Any]) -> None:
+        """Assign to fields, of which one may be valid only after another."""
+        while values:
+            refused: dict[str, ValidationError] = {}
+            for name, value in values.items():
+                try:
+                    setattr(self, name, value)
+                except ValidationError as error:
+                    refused[name] = error
+            if len(refused) == len(values):
+                raise configuration_error(next(iter(refused.values())), type(self)) from None
+            values = {name: values[name] for name in refused}
 
 
 def _as_mapping(name: str, value: Any) -> Mapping[str, Any]:

@@ -6,19 +6,20 @@ imports nothing that is not an installed backend's own module, and runs nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from stillhouse.errors import ConfigurationError
+from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
@@ -30,9 +31,13 @@ _NAME_KEY = "llm"
 
 # Keys of dicts (headers, extra arguments) whose text is a secret wherever it stands.
 _SECRET_KEY = re.compile(
-    r"(proxy-)?authorization|(set-)?cookie|token|secret|password|"
-    r".*(api-?key|(access|auth|bearer|security|session)-token|secret(-key)?|-password|subscription-key)"
+    r"(proxy-)?authorization|(set-)?cookie|token|bearer|credentials?|"
+    r"(.*-)?(secret|password|passwd|passphrase)|"
+    r"(.*-)?(api|access|auth|bearer|hf|id|refresh|security|session)-?token|"
+    r".*(api-?|(access|functions|private|secret|subscription)-)key"
 )
+
+_BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 
 
 class Serializable(BaseModel):
@@ -49,14 +54,19 @@ class Serializable(BaseModel):
         """
         from stillhouse.registry import default_registry
 
-        registry = self._serializing_registry() or default_registry()
-        data: dict[str, Any] = {_NAME_KEY: registry.name_of(type(self))}  # type: ignore[arg-type]
-        for name, field in type(self).model_fields.items():
-            if not field.exclude:
-                value = _plain(getattr(self, name), f"{type(self).__name__}.{name}")
-                if value is not _OMITTED:
-                    data[name] = value
-        return data
+        return self._dump(default_registry())
+
+    def _dump(self, registry: Registry) -> dict[str, Any]:
+        """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own."""
+        registry = self._serializing_registry() or registry
+        fields = type(self).model_fields
+        kept = {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
+        plain = _plain(kept, type(self).__name__, registry)
+        return {_NAME_KEY: registry.name_of(type(self)), **plain}  # type: ignore[arg-type]
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _masked(name or "", value)
 
     def _serializing_registry(self) -> Registry | None:
         return None
@@ -96,30 +106,37 @@ class Serializable(BaseModel):
                 f"the settings are of a {found.__name__}, not of a {cls.__name__}",
                 hint=f"read them with {found.__name__}.from_dict or stillhouse.LLM.from_dict",
             )
+        known = found.model_fields
         fields = {}
         for key, value in data.items():
-            if key != _NAME_KEY:
-                field = found.model_fields.get(key)
-                holds_llms = field is not None and _mentions_llm(field.annotation)
-                fields[key] = _revive(value, registry) if holds_llms else value
+            if key == _NAME_KEY:
+                continue
+            if key not in known:
+                raise ConfigurationError(f"{name}: there is no {key!r}", hint=near_matches(str(key), known))
+            try:
+                fields[key] = _revive(value, registry) if _mentions_llm(known[key].annotation) else value
+            except RecursionError:
+                raise ConfigurationError(
+                    f"{name}: {key} holds itself", hint="write each LLM out in full"
+                ) from None
         llm = registry.create(name, **fields)
         assert isinstance(llm, cls)
         return llm
 
     @classmethod
-    def from_json(cls, path: str | Path) -> Self:
+    def from_json(cls, path: str | Path, registry: Registry | None = None) -> Self:
         """An LLM from a JSON file; errors as `from_dict`."""
-        return cls.from_dict(read_settings(path, "json"))
+        return cls.from_dict(read_settings(path, "json"), registry)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
+    def from_yaml(cls, path: str | Path, registry: Registry | None = None) -> Self:
         """An LLM from a YAML file; errors as `from_dict`."""
-        return cls.from_dict(read_settings(path, "yaml"))
+        return cls.from_dict(read_settings(path, "yaml"), registry)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Self:
+    def from_file(cls, path: str | Path, registry: Registry | None = None) -> Self:
         """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
-        return cls.from_dict(read_settings(path))
+        return cls.from_dict(read_settings(path), registry)
 
 
 def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:
@@ -153,7 +170,10 @@ def _parse_yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        # Not the whole text of the error: it quotes the file, in which there may be a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f": line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{getattr(error, 'problem', None) or type(error).__name__}{where}") from None
 
 
 def digest(*parts: Any) -> str:
@@ -179,25 +199,27 @@ def _schema_of(value: Any) -> Any:
 _OMITTED: Any = object()
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, registry: Registry) -> Any:
     """`value` as JSON types, or `_OMITTED` for a secret."""
-    if isinstance(value, (SecretStr, SecretBytes)):
+    if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return _OMITTED
     if isinstance(value, Serializable):
-        return value.dump()
-    if isinstance(value, BaseModel):
-        items = {name: getattr(value, name) for name in type(value).model_fields}
-        return _plain(items, where)
+        return value._dump(registry)
+    fields = _fields_of(value)
+    if fields is not None:
+        return _plain(fields, where, registry)
     if isinstance(value, Mapping):
         plain = {
-            str(key): _plain(item, f"{where}.{key}")
+            str(key): _plain(item, f"{where}.{key}", registry)
             for key, item in value.items()
-            if not (isinstance(item, (str, bytes)) and _is_secret_key(str(key)))
+            if not _is_secret(str(key), item)
         }
         return {key: item for key, item in plain.items() if item is not _OMITTED}
+    if _is_secret_header(value):
+        return _OMITTED
     if isinstance(value, (list, tuple, set, frozenset)):
         items_ = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        listed = [_plain(item, f"{where}[{position}]") for position, item in enumerate(items_)]
+        listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
         return [item for item in listed if item is not _OMITTED]
     try:
         return to_jsonable_python(value, fallback=_schema_of)
@@ -208,8 +230,53 @@ def _plain(value: Any, where: str) -> Any:
         ) from None
 
 
-def _is_secret_key(key: str) -> bool:
-    return _SECRET_KEY.fullmatch(key.lower().replace("_", "-")) is not None
+def _fields_of(value: Any) -> dict[str, Any] | None:
+    """The fields of a model or a dataclass by name."""
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return None
+
+
+def _is_secret_header(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _is_secret(*value)
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    """Whether a value is a secret in plain text, as its key says or the value itself."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(_is_secret(key, item) for item in value)
+    if not isinstance(value, (str, bytes)):
+        return False
+    if isinstance(value, str) and _BEARER.fullmatch(value):
+        return True
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", key).lower().replace("_", "-")
+    return _SECRET_KEY.fullmatch(words) is not None
+
+
+def _masked(key: str, value: Any) -> Any:
+    """`value` for a repr, without what `dump` would leave out."""
+    if _is_secret(key, value):
+        return "**********"
+    if _is_secret_header(value):
+        return (value[0], "**********")
+    if isinstance(value, Mapping):
+        return {name: _masked(str(name), item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_masked("", item) for item in value)
+    fields = None if isinstance(value, Serializable) else _fields_of(value)
+    if fields is not None:
+        shown = ", ".join(f"{name}={_masked(name, item)!r}" for name, item in fields.items())
+        return _Shown(f"{type(value).__name__}({shown})")
+    return value
+
+
+class _Shown(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def _mentions_llm(annotation: Any) -> bool:

@@ -53,11 +53,11 @@ def normalize_structured_output(value: Any) -> StructuredOutput | None:
     known = StructuredOutput.__annotations__
     for key in value:
         if key not in known:
-            raise _shape(f"structured_output has an unknown key {key!r}", near_matches(key, known))
+            raise _shape(f"structured_output has an unknown key {key!r}", near_matches(str(key), known))
     if "schema" not in value:
         raise _shape("structured_output has no schema")
     given = value.get("format") or _guess_format(value["schema"])
-    if given not in _CAPABILITIES:
+    if not isinstance(given, str) or given not in _CAPABILITIES:
         raise _shape(f"structured_output has the unknown format {given!r}")
     normal: dict[str, Any] = dict(value)
     normal["format"] = given
@@ -68,9 +68,9 @@ def normalize_structured_output(value: Any) -> StructuredOutput | None:
 def capability_of(structured_output: Any) -> Capability:
     """The capability that a backend needs to honour this structured output."""
     if isinstance(structured_output, Mapping):
-        needed = _CAPABILITIES.get(structured_output.get("format") or "")
-        if needed:
-            return needed
+        given = structured_output.get("format")
+        if isinstance(given, str) and given in _CAPABILITIES:
+            return _CAPABILITIES[given]
     normal = normalize_structured_output(structured_output)
     if normal is None:
         raise _shape("structured_output is None")

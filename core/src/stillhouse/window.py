@@ -1,8 +1,8 @@
 """A sliding window over a stream of inputs: the one way in which an `AsyncLLM` runs concurrently.
 
-The caller, a thread or a coroutine, pulls inputs, hands them over in groups and takes results. On
-the LLM's loop a fixed set of workers makes the calls. There is no task per input and no signal per
-result: what is handed over while the other side is busy goes over together.
+The caller, a thread or a coroutine (see `drive`), pulls inputs, hands them over in groups and takes
+results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
+signal per result: what is handed over while the other side is busy goes over together.
 """
 
 from __future__ import annotations
@@ -17,12 +17,50 @@ from stillhouse.errors import GenerationError
 from stillhouse.loop import LoopThread
 from stillhouse.outputs import merge_responses
 
-__all__ = ["Window"]
+__all__ = ["Result", "Slots", "Window"]
 
 # How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
 # input may lie behind the last one started, both as multiples of the window's size.
 READY = 1
 SPREAD = 16
+
+Result = tuple[int, Any, Any]
+"""An index, the input, and its output or the exception that was raised."""
+
+
+# Whose calls the code that runs now is part of.
+_inside: contextvars.ContextVar[tuple[Slots, ...]] = contextvars.ContextVar("inside", default=())
+
+
+class Slots:
+    """The calls in flight of one LLM, in however many windows. Touched by its loop alone."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, limit: int) -> None:
+        """Wait until fewer than `limit` calls are in flight, and count as one more."""
+        if self.taken < limit:
+            self.taken += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Hand the slot on to who waits longest."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.taken -= 1
 
 
 class Window:
@@ -30,72 +68,88 @@ class Window:
 
     Args:
         thread: the loop to make the calls on.
+        slots: the calls in flight of this LLM.
         call: makes one call for one input.
         size: how many calls may be in flight.
         ordered: whether results come out in the order of the inputs.
         parts: how many calls make the result of one input; their responses are merged.
+        raises: whether the caller stops at any error. Then no input is started after one; else
+            only an error that stops the run does that.
         signal: called on the loop's thread when a result waits that the caller has not seen.
     """
 
     def __init__(
         self,
         thread: LoopThread,
+        slots: Slots,
         call: Callable[[Any], Awaitable[Any]],
         *,
         size: int,
         ordered: bool,
         parts: int,
-        signal: Callable[[], None],
+        raises: bool,
+        signal: Callable[[], Any],
     ) -> None:
         self._thread = thread
         self._call = call
         self._size = size
         self._ordered = ordered
         self._parts = parts
+        self._raises = raises
         self._signal = signal
         self._context = contextvars.copy_context()
+        self._owner = slots
+        # A call that asks its own LLM again holds a slot already, and might wait for that one.
+        self._slots = Slots() if slots in _inside.get() else slots
         # Touched by the caller alone.
         self._outbox: list[tuple[int, Any]] = []
         self._partial: dict[int, list[Any]] = {}
-        self._waiting: dict[int, Any] = {}
+        self._waiting: dict[int, Result] = {}
         self._next = 0
         self._submitted = 0
         self._finished = 0
         self._taken = 0
+        self._stopped = False
         # Touched by the loop alone.
         self._ready: deque[tuple[int, Any]] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        # Crossing over: appended to on the loop, popped by the caller.
-        self._done: deque[tuple[int, Any]] = deque()
+        # Crossing over: appended to or set on the loop, popped or read by the caller.
+        self._done: deque[Result] = deque()
         self._signalled = False
+        self._halted = False
         self._lost = False
 
     # The caller's side
 
     @property
-    def has_room(self) -> bool:
-        """Whether another input may be submitted now."""
-        return (
-            self._submitted - self._finished < self._size * (1 + READY)
-            and self._submitted - self._taken < self._size * SPREAD
-        )
+    def room(self) -> int:
+        """How many inputs may be submitted now."""
+        if self._stopped or self._halted:
+            return 0
+        ready = self._size * (1 + READY) - (self._submitted - self._finished)
+        spread = self._size * SPREAD - (self._submitted - self._taken)
+        return max(0, min(ready, spread))
 
     @property
     def is_empty(self) -> bool:
         """Whether every input submitted was taken out again."""
         return self._submitted == self._taken
 
-    def submit(self, index: int, input: Any) -> None:
-        """Take an input in; `flush` hands it over. Indices count up from 0."""
+    def submit(self, input: Any) -> None:
+        """Take the next input in; `flush` hands it over."""
+        item = (self._submitted, input)
         self._submitted += 1
         for _ in range(self._parts):
-            self._outbox.append((index, input))
+            self._outbox.append(item)
 
-    def resolve(self, index: int, result: Any) -> None:
-        """Take an input in whose result is known already."""
+    def resolve(self, input: Any, result: Any) -> None:
+        """Take the next input in, whose result is known already."""
+        if isinstance(result, Exception) and self._stops(result):
+            self._stopped = True
+        self._waiting[self._submitted] = (self._submitted, input, result)
         self._submitted += 1
-        self._finish(index, result)
+        self._finished += 1
 
     def flush(self) -> None:
         """Hand what was submitted over to the loop."""
@@ -106,32 +160,23 @@ class Window:
             except RuntimeError:  # the loop is closed
                 self._lost = True
 
-    def take(self) -> list[tuple[int, Any]]:
-        """The results that may come out now: an output, or the exception that was raised.
+    def take(self) -> list[Result]:
+        """The results that may come out now.
 
         Raises:
             GenerationError: the LLM was unloaded in the meantime.
         """
         self._signalled = False
-        done = self._done
-        while done:
-            index, result = done.popleft()
-            if self._parts > 1:
-                responses = self._partial.setdefault(index, [])
-                responses.append(result)
-                if len(responses) < self._parts:
-                    continue
-                result = _merged(self._partial.pop(index))
-            self._finish(index, result)
-        results: list[tuple[int, Any]] = []
+        self._collect()
         waiting = self._waiting
-        if not self._ordered:
-            results.extend(waiting.items())
-            waiting.clear()
-        else:
+        if self._ordered:
+            results = []
             while self._next in waiting:
-                results.append((self._next, waiting.pop(self._next)))
+                results.append(waiting.pop(self._next))
                 self._next += 1
+        else:
+            results = list(waiting.values())
+            waiting.clear()
         self._taken += len(results)
         if not results and not self.is_empty and (self._lost or not self._thread.is_usable):
             raise GenerationError(
@@ -141,13 +186,31 @@ class Window:
             )
         return results
 
-    def _finish(self, index: int, result: Any) -> None:
-        self._finished += 1
-        self._waiting[index] = result
+    def remaining(self) -> list[Result]:
+        """What finished and was not taken, whosever turn it is; for after `close`."""
+        self._collect()
+        return list(self._waiting.values())
+
+    def _collect(self) -> None:
+        done, waiting = self._done, self._waiting
+        while done:
+            item = done.popleft()
+            index, input, result = item
+            if self._parts > 1:
+                responses = self._partial.setdefault(index, [])
+                responses.append(result)
+                missing = self._parts - len(responses)
+                if missing and not (isinstance(result, Exception) and self._stops(result)):
+                    continue
+                item = (index, input, _merged(self._partial.pop(index)))
+            self._finished += 1
+            waiting[index] = item
 
     # The loop's side
 
     def _start(self, group: list[tuple[int, Any]]) -> None:
+        if self._halted:
+            return
         self._ready.extend(group)
         woken = min(len(group), len(self._idle))
         for _ in range(woken):
@@ -159,35 +222,64 @@ class Window:
             self._tasks.append(task)
 
     async def _work(self) -> None:
-        loop, ready, call = self._thread.loop, self._ready, self._call
+        loop, ready, done, call = self._thread.loop, self._ready, self._done, self._call
+        slots, holds_slot = self._slots, False
+        _inside.set((*_inside.get(), self._owner))
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while True:
-                while not ready:
+                if not ready:
+                    if holds_slot:
+                        slots.release()
+                        holds_slot = False
                     wake = loop.create_future()
                     self._idle.append(wake)
                     await wake
+                    continue
+                if not holds_slot:
+                    await slots.acquire(self._size)
+                    holds_slot = True
+                    continue  # meanwhile another worker may have taken the input
                 index, input = ready.popleft()
                 result: Any
                 try:
                     result = await call(input)
-                except asyncio.CancelledError:
-                    task = asyncio.current_task()
-                    if task is None or task.cancelling():
-                        raise
-                    result = GenerationError("the backend cancelled its own request")
-                except (Exception, SystemExit) as error:
+                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                    if isinstance(error, asyncio.CancelledError):
+                        if task.cancelling():
+                            raise
+                        error = GenerationError("the backend cancelled its own request")
+                    elif isinstance(error, SystemExit):
+                        error = RuntimeError(f"SystemExit: {error}")
                     result = error
-                self._done.append((index, result))
+                    if self._stops(error):
+                        # Those that are ready come after it: inputs are started in their order.
+                        self._halted = True
+                        ready.clear()
+                done.append((index, input, result))
                 if not self._signalled:
                     self._signalled = True
                     self._signal()
-        except asyncio.CancelledError:
+                if task.cancelling():  # the backend kept it to itself
+                    raise asyncio.CancelledError
+                if slots.waiting:
+                    slots.release()
+                    holds_slot = False
+        except BaseException:
             self._lost = True
             self._signal()
             raise
+        finally:
+            if holds_slot:
+                slots.release()
+
+    def _stops(self, error: Exception) -> bool:
+        return self._raises or (isinstance(error, GenerationError) and error.stops_run)
 
     async def close(self) -> None:
         """On the loop: cancel the calls in flight and wait until they have ended."""
+        self._halted = True
         self._ready.clear()
         for task in self._tasks:
             task.cancel()
