@@ -1,0 +1,124 @@
+"""The engine of one loaded LLM: its servers, the threads that wait for them, what was tried on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stillhouse.errors import GenerationError
+from stillhouse.typing import ChatItem, HiddenState
+from stillhouse_llamacpp.guides import SENTINEL, Guide
+from stillhouse_llamacpp.server import Route, Server, Settings
+from stillhouse_llamacpp.workers import Cancelled, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Engine"]
+
+T = TypeVar("T")
+
+_REMEMBERED = 4096
+
+
+class Engine:
+    """A loaded model with its slots.
+
+    Raises:
+        ConfigurationError: the file is no model that the engine can load.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._server = Server(settings)
+        self._workers = Workers(settings.slots, "stillhouse-llamacpp")
+        self._lock = threading.Lock()
+        self._hidden: Server | None = None
+        self._honoured: dict[str, bool] = {}  # by grammar
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._workers.is_busy
+
+    async def run(self, function: Callable[[Cancelled], T]) -> T:
+        """What `function` returns, called in a thread when a slot is free; see `Workers.run`."""
+        self._server.running()  # a forked child has the queue of the threads, and no threads
+        return await self._workers.run(function)
+
+    def generate(self, route: Route, body: dict[str, Any], cancelled: Cancelled) -> list[Any]:
+        """What the engine answers to a request; see `Server.generate`."""
+        return self._server.generate(route, body, cancelled)
+
+    def require(self, guide: Guide) -> None:
+        """Try a guide, once; a request with one that does not compile would be answered freely.
+
+        Raises:
+            UnsupportedError: the engine drops it.
+        """
+        honoured = self._honoured.get(guide.grammar)
+        if honoured is None:
+            honoured = self._try(guide)
+            if len(self._honoured) >= _REMEMBERED:
+                self._honoured.clear()
+            self._honoured[guide.grammar] = honoured
+        if not honoured:
+            raise guide.refusal()
+
+    def _try(self, guide: Guide) -> bool:
+        """Whether the engine answers with the sentinel and, for JSON, goes on with something else.
+
+        It gives a grammar up too when nothing can follow (bounds that leave no number). Nothing that
+        the model writes freely begins with the sentinel; what it writes freely after it begins with
+        the sentinel's first letter, by the bias, and no JSON does.
+        """
+        body = {
+            "prompt": "A",
+            "grammar": guide.probe,
+            "max_tokens": len(SENTINEL) + 2,  # a token has one letter at least
+            "temperature": 0,
+            "logit_bias": {SENTINEL[0]: 100},
+        }
+        try:
+            answer = self._server.generate("completion", body, lambda: False)
+        except GenerationError as error:
+            if error.kind != "invalid_request":
+                raise
+            return False
+        text = answer[0]["choices"][0]["text"]
+        rest = text.removeprefix(SENTINEL)
+        return text.startswith(SENTINEL) and (guide.format != "json" or rest[:1] not in ("", SENTINEL[0]))
+
+    def render(self, chat: Sequence[ChatItem], *, answer: bool) -> str:
+        """A chat as the prompt that the chat template makes of it.
+
+        Args:
+            chat: the chat.
+            answer: whether the prompt ends where the assistant's answer begins.
+        """
+        body = {"messages": list(chat), "add_generation_prompt": answer}
+        return str(self._server.post("/apply-template", body)["prompt"])
+
+    def last_hidden_states(self, prompt: str) -> HiddenState:
+        """The last hidden states of a prompt, `[num_tokens, hidden_size]`.
+
+        A server that generates gives none, so that the first call loads the model a second time.
+        """
+        import numpy
+
+        self._server.running()
+        with self._lock:
+            if self._hidden is None:
+                self._hidden = Server(replace(self._settings, slots=1, hidden_states=True))
+        rows = self._hidden.post("/embeddings", {"input": prompt})[0]["embedding"]
+        return numpy.asarray(rows, dtype=numpy.float32)
+
+    def close(self) -> None:
+        """End the calls under way, and free the model."""
+        self._workers.close()
+        with self._lock:
+            self._server.close()
+            if self._hidden is not None:
+                self._hidden.close()
