@@ -12,7 +12,7 @@ import pytest
 
 from stillhouse import AsyncLLM, ConfigurationError, EchoLLM, GenerationError
 from stillhouse.outputs import prepare_output
-from stillhouse.window import SPREAD
+from stillhouse.window import SPREAD, Slots
 
 from .support import PATIENCE, ScriptedLLM, SingleLLM, chat, chats, in_thread, own_threads, text_of
 
@@ -138,6 +138,23 @@ def test_a_cancelled_caller_gives_its_place_in_the_queue_away() -> None:
         assert llm.calls.started == ["wait a", "c"]
 
 
+def test_a_slot_that_is_handed_to_a_call_just_cancelled_is_handed_on() -> None:
+    async def main() -> None:
+        slots = Slots()
+        await slots.acquire(1)
+        waiting = asyncio.create_task(slots.acquire(1))
+        await asyncio.sleep(0)
+        slots.release()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert slots.taken == 0
+        async with asyncio.timeout(PATIENCE):
+            await slots.acquire(1)
+
+    asyncio.run(main())
+
+
 def test_a_call_may_ask_its_own_llm_again() -> None:
     class NestedLLM(ScriptedLLM):
         async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
@@ -243,6 +260,24 @@ def test_inputs_are_pulled_lazily_and_boundedly(ordered: bool) -> None:
         for yielded, _ in enumerate(results):
             assert pulled - yielded <= size * SPREAD
         assert pulled == 2000
+
+
+def test_while_all_calls_wait_as_many_inputs_again_are_ready_and_no_more() -> None:
+    pulled = 0
+
+    def inputs() -> Iterator[Any]:
+        nonlocal pulled
+        for i in range(100):
+            pulled += 1
+            yield chat(f"wait {i}")
+
+    with ScriptedLLM(max_concurrency=4) as llm:
+        future = in_thread(lambda: list(llm.iter_outputs(inputs())))
+        llm.calls.wait_until(lambda calls: calls.in_flight == 4)
+        settle(llm)
+        assert pulled == 8
+        llm.release()
+        assert len(future.result(PATIENCE)) == 100
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -747,6 +782,17 @@ def test_if_one_of_these_calls_fails_the_input_fails_and_keeps_the_others() -> N
         with pytest.raises(GenerationError, match="the third one failed") as caught:
             llm.generate_outputs(chats("third x", "wait"), num_generations=3)
         assert caught.value.outputs == [None, None]
+
+
+def test_the_first_of_these_calls_to_fail_is_raised_at_once() -> None:
+    with SingleLLM(max_concurrency=1) as llm:
+        future = in_thread(lambda: llm.generate_outputs(chats("fail a", "b"), num_generations=3))
+        assert "fail a failed" in str(future.exception(PATIENCE))
+        future = in_thread(
+            lambda: list(llm.iter_outputs(chats("auth a", "b"), num_generations=3, on_error="yield"))
+        )
+        assert "refused" in str(future.exception(PATIENCE))
+        assert llm.calls.started == ["fail a", "auth a"]
 
 
 def test_an_empty_iterable_gives_nothing() -> None:

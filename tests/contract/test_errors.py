@@ -72,6 +72,7 @@ def test_each_travels(error: StillhouseError, base: type[Exception], clone: Any)
     assert type(other) is type(error)
     assert str(other) == str(error)
     assert vars(other) == vars(error)
+    assert other.args == error.args
 
 
 def test_a_generation_error_says_what_kind_and_what_was_finished() -> None:

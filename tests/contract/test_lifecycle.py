@@ -354,6 +354,33 @@ def test_the_interpreter_exits_cleanly_with_a_loaded_llm(ending: str) -> None:
     assert done.stderr == ""
 
 
+def test_the_end_of_the_interpreter_unloads_what_is_loaded() -> None:
+    """A backend may hold more than a loop: a process, an entry in a map."""
+    done = run_script(
+        """
+from stillhouse import LLM
+
+class EngineLLM(LLM):
+    model: str
+    @property
+    def model_name(self):
+        return self.model
+    def generate(self, inputs, num_generations=1):
+        return []
+    def unload(self):
+        print("unloaded", self.model)
+        if self.model == "broken":
+            raise OSError
+
+llms = [EngineLLM(model=name) for name in ("broken", "first", "second", "never loaded")]
+for llm in llms[:3]:
+    llm.load()
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["unloaded broken", "unloaded first", "unloaded second"]
+
+
 INTERRUPTED = {
     "generate_outputs": "llm.generate_outputs(chats(*['wait'] * 8))",
     "iter_outputs": "list(llm.iter_outputs(chats(*['wait'] * 8)))",

@@ -205,6 +205,20 @@ def test_outputs_that_do_not_match_the_inputs_are_never_paired_with_them() -> No
         assert len(caught.value.outputs) == 2  # they were paid
 
 
+def test_a_provider_that_names_no_ids_again_does_not_make_them_forgotten() -> None:
+    class TerseLLM(OfflineLLM):
+        def offline_batch_generate(self, inputs: Any = None, num_generations: int = 1, **kwargs: Any) -> Any:
+            if self.jobs_ids is None:
+                raise OfflineBatchNotFinishedError(["job-0"])
+            raise OfflineBatchNotFinishedError
+
+    with offline(TerseLLM) as llm:
+        for _ in range(3):
+            with pytest.raises(OfflineBatchNotFinishedError):
+                llm.generate_outputs(INPUTS)
+            assert llm.jobs_ids == ("job-0",)
+
+
 def test_no_inputs_submit_nothing() -> None:
     with offline() as llm:
         assert llm.generate_outputs([]) == []
@@ -282,24 +296,26 @@ def test_an_interrupt_during_the_call_gives_the_ids(monkeypatch: pytest.MonkeyPa
         assert caught.value.jobs_ids == ()
 
 
-def test_a_coroutine_polls_without_blocking_its_loop() -> None:
+def test_a_coroutine_polls_without_blocking_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        assert go_on.wait(PATIENCE), "the loop of the caller is blocked"
+
+    def blocks(seconds: float) -> None:
+        raise AssertionError("the thread sleeps")
+
     async def main(llm: Any) -> Any:
+        task = asyncio.create_task(llm.agenerate_outputs(INPUTS))
+        await asyncio.to_thread(asked.wait, PATIENCE)
+        go_on.set()  # while the provider is being asked, this loop runs
+        return await task
+
+    with offline(AsyncOfflineLLM, offline_batch_generation_block_until_done=0.001) as llm:
         llm._provider.patience = 5
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0)
-
-        ticking = asyncio.create_task(tick())
-        outputs = await llm.agenerate_outputs(INPUTS)
-        ticking.cancel()
-        assert ticks > 5
-        return outputs
-
-    with offline(AsyncOfflineLLM, offline_batch_generation_block_until_done=0) as llm:
+        llm._provider.on_ask = ask
+        monkeypatch.setattr("time.sleep", blocks)
         outputs = asyncio.run(main(llm))
     assert [output["generations"] for output in outputs] == [["a"], ["b"], ["c"]]
 

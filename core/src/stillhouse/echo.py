@@ -61,13 +61,14 @@ class EchoLLM(AsyncLLM):
                 hint="set failure_rate to 0",
             )
         words = text.split()
+        input_tokens = len(words)
         generation, reason = text, "stop"
         if max_new_tokens is not None and len(words) > max_new_tokens:
             words = words[:max_new_tokens]
             generation, reason = " ".join(words), "length"
         return prepare_output(
             [generation] * num_generations,
-            input_tokens=[len(text.split())],
+            input_tokens=[input_tokens],
             output_tokens=[len(words)] * num_generations,
             finish_reasons=[reason] * num_generations,
         )

@@ -112,8 +112,6 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
 
-    __hash__ = None  # type: ignore[assignment]  # fields can be assigned
-
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign; an assignment that is refused changes nothing."""
         before = dict(self.__dict__)

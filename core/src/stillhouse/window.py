@@ -8,6 +8,7 @@ signal per result: what is handed over while the other side is busy goes over to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -118,7 +119,6 @@ class Window:
         self._done: deque[Result] = deque()
         self._signalled = False
         self._halted = False
-        self._lost = False
 
     # The caller's side
 
@@ -155,10 +155,8 @@ class Window:
         """Hand what was submitted over to the loop."""
         if self._outbox:
             group, self._outbox = self._outbox, []
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, as `take` will say
                 self._thread.loop.call_soon_threadsafe(self._start, group)
-            except RuntimeError:  # the loop is closed
-                self._lost = True
 
     def take(self) -> list[Result]:
         """The results that may come out now.
@@ -178,7 +176,7 @@ class Window:
             results = list(waiting.values())
             waiting.clear()
         self._taken += len(results)
-        if not results and not self.is_empty and (self._lost or not self._thread.is_usable):
+        if not results and not self.is_empty and not self._thread.is_usable:
             raise GenerationError(
                 "the LLM was unloaded while it was generating",
                 kind="connection",
@@ -212,12 +210,16 @@ class Window:
         if self._halted:
             return
         self._ready.extend(group)
-        woken = min(len(group), len(self._idle))
-        for _ in range(woken):
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Set one more worker to work, if there is one."""
+        while self._idle:
             wake = self._idle.pop()
             if not wake.done():
                 wake.set_result(None)
-        for _ in range(min(self._size - len(self._tasks), len(self._ready) - woken)):
+                return
+        if len(self._tasks) < self._size:
             task = self._thread.loop.create_task(self._work(), context=self._context.copy())
             self._tasks.append(task)
 
@@ -242,6 +244,10 @@ class Window:
                     holds_slot = True
                     continue  # meanwhile another worker may have taken the input
                 index, input = ready.popleft()
+                if ready and (self._idle or len(self._tasks) < self._size):
+                    # Each rouses two: all are up soon, and few in vain if the calls wait for nothing.
+                    self._rouse()
+                    self._rouse()
                 result: Any
                 try:
                     result = await call(input)
@@ -266,10 +272,6 @@ class Window:
                 if slots.waiting:
                     slots.release()
                     holds_slot = False
-        except BaseException:
-            self._lost = True
-            self._signal()
-            raise
         finally:
             if holds_slot:
                 slots.release()

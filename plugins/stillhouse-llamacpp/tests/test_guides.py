@@ -134,3 +134,8 @@ def test_an_answer_is_one_of_the_choices() -> None:
     guide = guide_for({"format": "choice", "schema": ["yes", 'a "b"\n/😀']})
     assert guide.grammar.endswith('start: "yes" | "a \\"b\\"\\n/\\ud83d\\ude00"')
     assert [kind_of(guide, text) for text in ("yes", 'a "b"\n/😀', "ye")] == ["", "", "schema"]
+
+
+def test_the_llm_prepares_the_field_of_a_request() -> None:
+    choice = {"format": "choice", "schema": ["a"]}
+    assert LlamaCppLLM()._prepare_structured_output(choice) == {"grammar": guide_for(choice).grammar}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -13,23 +13,20 @@ from stillhouse import (
     AsyncLLM,
     FormattedInput,
     GenerateOutput,
-    GenerationError,
     HiddenState,
     MagpieChatTemplateMixin,
     RuntimeParameter,
     StructuredOutputMixin,
-    merge_responses,
 )
 from stillhouse.inputs import split_input
 from stillhouse.typing import Capability, StandardInput
-from stillhouse_llamacpp.answers import read_answer
 from stillhouse_llamacpp.engine import Engine
 from stillhouse_llamacpp.failures import unloaded
+from stillhouse_llamacpp.generation import generate_one, merged
 from stillhouse_llamacpp.guides import Guide, guide_for
 from stillhouse_llamacpp.requests import request_body, seed_of
 from stillhouse_llamacpp.server import Route, Settings
 from stillhouse_llamacpp.weights import find_weights, name_of
-from stillhouse_llamacpp.workers import Cancelled
 
 __all__ = ["LlamaCppLLM"]
 
@@ -227,7 +224,7 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         body = request_body(route, parameters, wants_logprobs, top_logprobs, extra_body)
         engine = self._loaded_engine()
         generate = functools.partial(
-            _generate,
+            generate_one,
             engine,
             route,
             guide=self._guide(input),
@@ -238,7 +235,7 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         for generation in range(num_generations):
             own = body if seed is None else {**body, "seed": seed_of(seed, generation)}
             calls.append(engine.run(functools.partial(generate, own)))
-        return _merged(await asyncio.gather(*calls, return_exceptions=True))
+        return merged(await asyncio.gather(*calls, return_exceptions=True))
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:
         """The last hidden states of each input, of the prompt as it is when generating.
@@ -258,13 +255,16 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         engine = self._loaded_engine()
         return [engine.last_hidden_states(self._prompt(engine, split_input(input)[0])) for input in inputs]
 
-    def _prepare_structured_output(self, structured_output: Any) -> Guide:
-        return guide_for(structured_output)
+    def _prepare_structured_output(
+        self, structured_output: Any, client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """The field of a request that guides its answer; the other arguments mean nothing here."""
+        return {"grammar": guide_for(structured_output).grammar}
 
     def _guide(self, input: Any) -> Guide | None:
         """The guide for an input: its own structured output wins over the LLM's."""
         structured_output = split_input(input)[1] or self.structured_output
-        return None if structured_output is None else self._prepare_structured_output(structured_output)
+        return None if structured_output is None else guide_for(structured_output)
 
     def _is_magpie(self, chat: StandardInput) -> bool:
         return bool(self.use_magpie_template) and (not chat or chat[-1]["role"] != "user")
@@ -281,39 +281,6 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
             self.require_loaded()
             raise unloaded()
         return self._engine
-
-
-def _generate(
-    engine: Engine,
-    route: Route,
-    body: dict[str, Any],
-    cancelled: Cancelled,
-    *,
-    guide: Guide | None,
-    prompt: StandardInput | str | Callable[[], str],
-    candidates: int | None,
-) -> GenerateOutput:
-    """One generation; it blocks."""
-    content = prompt() if callable(prompt) else prompt
-    body = {**body, ("messages" if route == "chat" else "prompt"): content}
-    if guide is not None:
-        engine.require(guide)
-        body["grammar"] = guide.grammar
-    output = read_answer(engine.generate(route, body, cancelled), candidates)
-    if guide is not None:
-        guide.check(output["generations"][0] or "", output["finish_reasons"][0])
-    return output
-
-
-def _merged(results: Sequence[GenerateOutput | BaseException]) -> GenerateOutput:
-    """One output from those of the generations, or the first error with what was finished."""
-    outputs = [result for result in results if not isinstance(result, BaseException)]
-    for result in results:
-        if isinstance(result, GenerationError) and outputs:
-            result.outputs = list(merge_responses(outputs, len(outputs)))
-        if isinstance(result, BaseException):
-            raise result
-    return merge_responses(outputs, len(outputs))[0]
 
 
 def _on_loop() -> bool:

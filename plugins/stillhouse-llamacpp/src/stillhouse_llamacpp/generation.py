@@ -1,0 +1,63 @@
+"""One generation of an input, and several as one output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stillhouse import GenerateOutput, GenerationError, merge_responses
+from stillhouse.typing import StandardInput
+from stillhouse_llamacpp.answers import read_answer
+from stillhouse_llamacpp.engine import Engine
+from stillhouse_llamacpp.guides import Guide
+from stillhouse_llamacpp.server import Route
+from stillhouse_llamacpp.workers import Cancelled
+
+__all__ = ["generate_one", "merged"]
+
+
+def generate_one(
+    engine: Engine,
+    route: Route,
+    body: dict[str, Any],
+    cancelled: Cancelled,
+    *,
+    guide: Guide | None,
+    prompt: StandardInput | str | Callable[[], str],
+    candidates: int | None,
+) -> GenerateOutput:
+    """An output with one generation; it blocks.
+
+    Args:
+        engine: the loaded model.
+        route: the engine's route for the prompt.
+        body: the request, without prompt and grammar.
+        cancelled: ends the request when it says so.
+        guide: the form that the answer must have.
+        prompt: a chat, a text, or what makes one when it is called.
+        candidates: see `read_answer`.
+
+    Raises:
+        GenerationError: the engine refused it or failed, or the answer lacks the form.
+        UnsupportedError: the engine cannot honour the form.
+    """
+    content = prompt() if callable(prompt) else prompt
+    body = {**body, ("messages" if route == "chat" else "prompt"): content}
+    if guide is not None:
+        engine.require(guide)
+        body["grammar"] = guide.grammar
+    output = read_answer(engine.generate(route, body, cancelled), candidates)
+    if guide is not None:
+        guide.check(output["generations"][0] or "", output["finish_reasons"][0])
+    return output
+
+
+def merged(results: Sequence[GenerateOutput | BaseException]) -> GenerateOutput:
+    """One output from those of the generations, or the first error with what was finished."""
+    outputs = [result for result in results if not isinstance(result, BaseException)]
+    for result in results:
+        if isinstance(result, GenerationError) and outputs:
+            result.outputs = list(merge_responses(outputs, len(outputs)))
+        if isinstance(result, BaseException):
+            raise result
+    return merge_responses(outputs, len(outputs))[0]
