@@ -84,7 +84,7 @@ class Calls:
 class ScriptedLLM(AsyncLLM):
     """Answers with its input. The text of an input says what else happens.
 
-    `wait …` waits until `release()`; `fail …` fails; `auth …` fails as a refused key does;
+    `wait …` waits until `release()`; `pause …` lets the other calls go on; `fail …` fails; `auth …` fails as a refused key does;
     `wait fail …` waits, then fails.
     """
 
@@ -131,6 +131,8 @@ class ScriptedLLM(AsyncLLM):
         try:
             if text.startswith("wait"):
                 await self._gate.wait()
+            if text.startswith("pause"):
+                await asyncio.sleep(0)
             if "fail" in text:
                 raise GenerationError(f"{text} failed", kind="server")
             if "auth" in text:

@@ -232,7 +232,7 @@ def test_there_is_no_task_per_input(how: str) -> None:
 
     with ScriptedLLM(max_concurrency=8) as llm:
         llm.event_loop.set_task_factory(factory)
-        inputs = chats(*(str(i) for i in range(1000)))
+        inputs = chats(*(f"pause {i}" for i in range(1000)))
         if how == "generate":
             llm.generate_outputs(inputs)
         elif how == "iterate":
@@ -241,6 +241,7 @@ def test_there_is_no_task_per_input(how: str) -> None:
         else:
             asyncio.run(iterate(llm, inputs))
         assert len(llm.calls.finished) == 1000
+    assert created.count("Window._work") <= 8
     assert len(created) < 30, created
 
 
@@ -512,8 +513,16 @@ def test_a_backend_that_swallows_its_cancellation_does_not_hang_the_caller() -> 
                 return prepare_output(["late"])
 
     with StubbornLLM(max_concurrency=3) as llm:
-        future = in_thread(lambda: llm.generate_outputs(chats("wait", "wait", "fail")))
-        assert isinstance(future.exception(PATIENCE), GenerationError)
+        for generate in (llm.generate_outputs, lambda inputs: asyncio.run(llm.agenerate_outputs(inputs))):
+            future = in_thread(lambda generate=generate: generate(chats("wait", "wait", "fail")))
+            error = future.exception(PATIENCE)
+            assert isinstance(error, GenerationError)
+            # What it answered with after all was finished too.
+            assert [output and output["generations"] for output in error.outputs] == [
+                ["late"],
+                ["late"],
+                None,
+            ]
         future = in_thread(lambda: llm.generate_outputs(chats("wait", "wait", "wait", "wait")))
         llm.calls.wait_until(lambda calls: calls.in_flight == 3)
         in_thread(llm.unload).result(PATIENCE)

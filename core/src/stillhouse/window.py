@@ -225,7 +225,7 @@ class Window:
 
     async def _work(self) -> None:
         loop, ready, done, call = self._thread.loop, self._ready, self._done, self._call
-        slots, holds_slot = self._slots, False
+        slots, holds_slot, is_fresh = self._slots, False, True
         _inside.set((*_inside.get(), self._owner))
         task = asyncio.current_task()
         assert task is not None
@@ -238,16 +238,18 @@ class Window:
                     wake = loop.create_future()
                     self._idle.append(wake)
                     await wake
+                    is_fresh = True
                     continue
                 if not holds_slot:
                     await slots.acquire(self._size)
                     holds_slot = True
                     continue  # meanwhile another worker may have taken the input
                 index, input = ready.popleft()
-                if ready and (self._idle or len(self._tasks) < self._size):
+                if is_fresh:
                     # Each rouses two: all are up soon, and few in vain if the calls wait for nothing.
-                    self._rouse()
-                    self._rouse()
+                    is_fresh = False
+                    for _ in range(min(2, len(ready))):
+                        self._rouse()
                 result: Any
                 try:
                     result = await call(input)

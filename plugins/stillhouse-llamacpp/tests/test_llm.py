@@ -121,8 +121,16 @@ def test_log_probabilities_are_whole_with_a_stop_sequence(llm: LlamaCppLLM) -> N
 
 
 def test_a_trailing_message_of_the_assistant_is_answered_and_not_continued(llm: LlamaCppLLM) -> None:
-    chat = [*user("Say hi"), {"role": "assistant", "content": "Well, hello"}]
-    assert not one(llm, chat)["generations"][0].startswith("Well, hello")
+    chat = [
+        {"role": "system", "content": "Be kind."},
+        *user("Say hi"),
+        {"role": "assistant", "content": "Well, hello"},
+    ]
+    rendered = "".join(f"<|im_start|>{item['role']}\n{item['content']}<|im_end|>\n" for item in chat)
+    expected = one(llm, rendered + "<|im_start|>assistant\n")
+    output = one(llm, chat)
+    assert output["generations"] == expected["generations"]
+    assert output["statistics"]["input_tokens"] == expected["statistics"]["input_tokens"]
 
 
 def test_a_prompt_that_is_too_long(llm: LlamaCppLLM) -> None:
@@ -331,30 +339,30 @@ def test_magpie_lets_the_model_write_the_users_message(llm: LlamaCppLLM, sent: l
 
 
 @pytest.fixture
-def long_call(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[bool]]:
-    """An event that is set when a request has begun to be answered, and every look at its cancelling."""
-    began, looks = threading.Event(), []
+def long_call(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[Any]]:
+    """An event that is set when a request has begun to be answered, and the answers that were finished."""
+    began, finished = threading.Event(), []
     generate = Server.generate
 
     def watched(self: Server, route: Any, body: Any, cancelled: Callable[[], bool]) -> Any:
         def look() -> bool:
-            looks.append(cancelled())
             began.set()
-            return looks[-1]
+            return cancelled()
 
-        return generate(self, route, body, look)
+        finished.append(generate(self, route, body, look))
+        return finished[-1]
 
     monkeypatch.setattr(Server, "generate", watched)
-    return began, looks
+    return began, finished
 
 
 ENDLESS: dict[str, Any] = {"max_new_tokens": 450, "extra_body": {"ignore_eos": True}}
 
 
 def test_cancelling_a_coroutine_stops_the_engine(
-    llm: LlamaCppLLM, long_call: tuple[threading.Event, list[bool]]
+    llm: LlamaCppLLM, long_call: tuple[threading.Event, list[Any]]
 ) -> None:
-    began, looks = long_call
+    began, finished = long_call
 
     async def main() -> None:
         task = asyncio.create_task(llm.agenerate(user("Tell a story"), num_generations=3, **ENDLESS))
@@ -364,16 +372,15 @@ def test_cancelling_a_coroutine_stops_the_engine(
             await task
 
     asyncio.run(main())
-    assert looks.count(True) >= 1
-    assert len(looks) < 300
+    assert finished == []
     assert llm._engine is not None
     assert not llm._engine.is_busy
 
 
 def test_unloading_ends_what_is_under_way(
-    small: dict[str, Any], long_call: tuple[threading.Event, list[bool]]
+    small: dict[str, Any], long_call: tuple[threading.Event, list[Any]]
 ) -> None:
-    began, looks = long_call
+    began, finished = long_call
     llm = LlamaCppLLM(**small)
     llm.load()
     caught: list[BaseException] = []
@@ -392,7 +399,7 @@ def test_unloading_ends_what_is_under_way(
     assert not thread.is_alive()
     assert isinstance(caught[0], GenerationError)
     assert caught[0].kind == "connection"
-    assert len(looks) < 300
+    assert finished == []
 
 
 def test_loading_again_pickling_and_two_at_once(llm: LlamaCppLLM, small: dict[str, Any]) -> None:
