@@ -64,11 +64,6 @@ def test_unloading_frees_the_memory() -> None:
     assert int(done.stdout) > 150  # MiB; the context alone has 180
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="seen to fail about once in thirty runs on a loaded machine, for a reason not found yet: "
-    "forking a process with the engine's threads is undefined beyond what the child is refused",
-)
 @pytest.mark.model
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_is_refused_and_ends() -> None:

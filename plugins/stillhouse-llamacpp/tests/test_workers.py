@@ -64,6 +64,26 @@ def test_a_cancelled_call_is_told_and_waited_for() -> None:
     workers.close()
 
 
+def test_what_a_cancelled_call_raised_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    workers, began = Workers(1, "test"), threading.Event()
+
+    def call(cancelled: Cancelled) -> None:
+        wait_until_cancelled(cancelled, began)
+        raise ValueError("it was cancelled")
+
+    async def main() -> None:
+        task = asyncio.create_task(workers.run(call))
+        await asyncio.to_thread(began.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    workers.close()
+    gc.collect()
+    assert caplog.text == ""
+
+
 def test_closing_ends_calls_and_threads() -> None:
     workers, began = Workers(1, "test-closing"), threading.Event()
     results: list[Any] = []

@@ -69,6 +69,8 @@ class Workers:
             left.set()
             if not call.future.cancel():
                 await asyncio.wait([result])
+                if not result.cancelled():
+                    result.exception()  # nobody will ask for it any more, and asyncio must not log that
             raise
         finally:
             self._calls.discard(call)
