@@ -12,11 +12,12 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Sequence,
 )
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
@@ -35,6 +36,8 @@ from stillhouse.typing import FormattedInput, GenerateOutput
 from stillhouse.window import Result, Slots
 
 __all__ = ["AsyncLLM"]
+
+T = TypeVar("T")
 
 
 class AsyncLLM(LLM):
@@ -79,6 +82,13 @@ class AsyncLLM(LLM):
                 f"{type(self).__name__} was loaded in another process, from which this one was forked",
                 hint="unload() and load() it here, or load it after forking",
             )
+
+    def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on this LLM's loop and wait for it, such as one that opens a connection.
+
+        It is for `load` and `unload`; what `agenerate` calls runs on that loop anyway.
+        """
+        return self._loop_thread().run(coroutine)
 
     def _loop_thread(self) -> LoopThread:
         thread = self._thread

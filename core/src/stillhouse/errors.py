@@ -119,6 +119,8 @@ class GenerationError(StillhouseError):
     Attributes:
         kind: what failed, one of `ERROR_KINDS`.
         attempts: how often the request was tried; 0 when nothing was sent.
+        request_id: the provider's id of the request, if it gave one.
+        stops_run: whether every further request would fail in the same way, as with a refused key.
         outputs: where a list of inputs was given, one entry per input: its output, or `None`
             where it was not finished. For a single input, at most its partial output.
     """
@@ -130,17 +132,16 @@ class GenerationError(StillhouseError):
         kind: ErrorKind = "unknown",
         attempts: int = 1,
         outputs: Sequence[GenerateOutput | None] = (),
+        request_id: str = "",
+        stops_run: bool = False,
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind: ErrorKind = kind
         self.attempts = attempts
+        self.request_id = request_id
+        self.stops_run = stops_run or kind == "authentication"
         self.outputs: list[GenerateOutput | None] = list(outputs)
-
-    @property
-    def stops_run(self) -> bool:
-        """Whether every further request would fail in the same way (a refused key, say)."""
-        return self.kind == "authentication"
 
     @classmethod
     def wrap(cls, error: Exception) -> GenerationError:

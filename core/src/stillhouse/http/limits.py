@@ -1,0 +1,238 @@
+"""How fast an endpoint is asked: concurrency, pace, quotas and pauses, for all its requests together.
+
+Everything here runs on one event loop and takes no lock. A request that may start at once costs a
+few comparisons and no task, no timer and no future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+__all__ = ["Limits", "Permit"]
+
+# The window opens from here, one more for each success, as TCP's does, until the first congestion.
+FIRST_LIMIT = 32
+DECREASE = 0.7
+
+# A provider that refuses has shown its rate: what it accepted since it last refused. From just below
+# that rate the pace grows again, first by little, so that few requests are refused, then by more, so
+# that a raised quota and a wrong estimate are found out.
+PACE_MARGIN = 0.98
+PACE_DECREASE = 0.95
+FIRST_GROWTH = 0.01
+MOST_GROWTH = 0.25
+GROWTH_SECONDS = 5.0
+FEWEST_ACCEPTED = 10
+
+# A timer is late now and then; so much is made up for at once.
+LATENESS_SECONDS = 0.01
+
+# How much of a quota per minute may be used at once.
+BURST_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Permit:
+    """Leave to send one request.
+
+    Attributes:
+        epoch: how many congestions there had been when it was given.
+        tokens: what was taken from the token quota for it.
+    """
+
+    epoch: int
+    tokens: int
+
+
+class _Bucket:
+    """A quota per minute that refills evenly. It may be overdrawn by one request, and waits for it."""
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self.rate = per_minute / 60
+        self.capacity = max(1.0, self.rate * BURST_SECONDS)
+        self._level = self.capacity
+        self._updated = now
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may be taken; more than the capacity needs a full bucket."""
+        self._level = min(self.capacity, self._level + (now - self._updated) * self.rate)
+        self._updated = now
+        missing = min(amount, self.capacity) - self._level
+        return missing / self.rate if missing > 1e-9 else 0.0
+
+    def take(self, amount: float) -> None:
+        self._level -= amount
+
+    def correct(self, estimated: float, actual: float) -> None:
+        """What was taken turned out to be another amount."""
+        self._level = min(self.capacity, self._level + estimated - actual)
+
+
+class Limits:
+    """Permits for the requests of one LLM.
+
+    Args:
+        max_concurrency: how many requests may ever be in flight.
+        requests_per_minute: a known quota, or `None`.
+        tokens_per_minute: a known quota of input and output tokens together, or `None`.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._most = max_concurrency
+        self.limit = float(min(FIRST_LIMIT, max_concurrency))
+        self.in_flight = 0
+        self._slow_start = True
+        self._epoch = 0
+        self._requests = _Bucket(requests_per_minute, now) if requests_per_minute else None
+        self._tokens = _Bucket(tokens_per_minute, now) if tokens_per_minute else None
+        self._pace: float | None = None  # requests per second
+        self._next_start = 0.0
+        self._pace_grows_at = 0.0
+        self._growth = FIRST_GROWTH
+        self._sustained = 0.0  # the pace before it last grew
+        self._period_started = now
+        self._accepted = 0
+        self._paused_until = 0.0
+        self._waiting: deque[tuple[asyncio.Future[Permit], int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pace(self) -> float | None:
+        """The learned pace in requests per second; `None` while no request was refused."""
+        return self._pace
+
+    async def acquire(self, tokens: int = 0) -> Permit:
+        """Wait for leave to send a request that is estimated to use so many tokens."""
+        if not self._waiting:
+            wait = self._wait(tokens)
+            if wait == 0.0:
+                return self._grant(tokens)
+            if wait > 0:
+                self._wake_in(wait)
+        future: asyncio.Future[Permit] = self._loop.create_future()
+        self._waiting.append((future, tokens))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release(future.result())
+            raise
+
+    def release(self, permit: Permit, used_tokens: int | None = None) -> None:
+        """Give a permit back, with the tokens that the request really used, if that is known."""
+        self.in_flight -= 1
+        if self._tokens is not None and used_tokens is not None:
+            self._tokens.correct(permit.tokens, used_tokens)
+        if self._waiting:
+            self._admit()
+
+    def succeeded(self) -> None:
+        """A request was accepted and answered."""
+        self._accepted += 1
+        if self.limit < self._most:
+            self.limit = min(self._most, self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
+
+    def refused(self, permit: Permit, retry_after: float | None) -> None:
+        """The provider refused a request because there were too many."""
+        now = self._loop.time()
+        if self._is_news(permit):
+            self.limit = max(1.0, self.limit * DECREASE)
+            elapsed = now - self._period_started
+            if self._accepted >= FEWEST_ACCEPTED and elapsed > 0:
+                self._pace = PACE_MARGIN * max(self._accepted / elapsed, self._sustained)
+                self._period_started, self._accepted, self._sustained = now, 0, 0.0
+            elif self._pace is not None:  # too few to tell a rate from; they count on
+                self._pace *= PACE_DECREASE
+            self._pace_grows_at, self._growth = now + GROWTH_SECONDS, FIRST_GROWTH
+        if retry_after:
+            self._paused_until = max(self._paused_until, now + retry_after)
+
+    def overloaded(self, permit: Permit, retry_after: float | None) -> None:
+        """The provider could not cope with a request: it was overloaded, or did not answer."""
+        if self._is_news(permit):
+            self.limit = max(1.0, min(self.limit, self.in_flight + 1) * DECREASE)
+        if retry_after:
+            self._paused_until = max(self._paused_until, self._loop.time() + retry_after)
+
+    def exhausted(self, seconds: float) -> None:
+        """The provider's headers say that a quota is used up for so long."""
+        self._paused_until = max(self._paused_until, self._loop.time() + seconds)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _is_news(self, permit: Permit) -> bool:
+        """Whether this congestion began after the last one was answered: one decrease for each."""
+        self._slow_start = False
+        if permit.epoch < self._epoch:
+            return False
+        self._epoch += 1
+        return True
+
+    def _wait(self, tokens: int) -> float:
+        """Seconds until a request may start; -1 if only another's end can tell."""
+        if self.in_flight >= int(self.limit):
+            return -1.0
+        if self._paused_until == 0.0 and self._pace is None and self._requests is self._tokens is None:
+            return 0.0
+        now = self._loop.time()
+        wait = max(0.0, self._paused_until - now)
+        if self._pace is not None:
+            if now >= self._pace_grows_at:
+                self._sustained = self._pace
+                self._pace *= 1 + self._growth
+                self._growth = min(MOST_GROWTH, 2 * self._growth)
+                self._pace_grows_at = now + GROWTH_SECONDS
+            wait = max(wait, self._next_start - now)
+        if self._requests is not None:
+            wait = max(wait, self._requests.wait(1, now))
+        if self._tokens is not None:
+            wait = max(wait, self._tokens.wait(tokens, now))
+        return wait
+
+    def _grant(self, tokens: int) -> Permit:
+        self.in_flight += 1
+        if self._pace is not None:
+            earliest = self._loop.time() - LATENESS_SECONDS
+            self._next_start = max(self._next_start, earliest) + 1 / self._pace
+        if self._requests is not None:
+            self._requests.take(1)
+        if self._tokens is not None:
+            self._tokens.take(tokens)
+        return Permit(self._epoch, tokens)
+
+    def _admit(self) -> None:
+        """Let those in that may start, in the order in which they came."""
+        waiting = self._waiting
+        while waiting:
+            future, tokens = waiting[0]
+            if future.done():  # cancelled
+                waiting.popleft()
+                continue
+            wait = self._wait(tokens)
+            if wait == 0.0:
+                waiting.popleft()
+                future.set_result(self._grant(tokens))
+                continue
+            if wait > 0:
+                self._wake_in(wait)
+            return
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(seconds, 0.001), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._admit()

@@ -1,0 +1,180 @@
+"""`HTTPLLM`: the base of every backend that asks a server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from yarl import URL
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.errors import ConfigurationError
+from stillhouse.http.failures import Failure, failure_of
+from stillhouse.http.limits import Limits
+from stillhouse.http.transport import Transport
+from stillhouse.parameters import RuntimeParameter
+from stillhouse.serialization import is_secret_key
+
+__all__ = ["HTTPLLM"]
+
+
+class HTTPLLM(AsyncLLM):
+    """A model behind an HTTP API that takes and gives JSON.
+
+    A backend says where the API is and how it is authorised (the class variables, and
+    `auth_headers`), and in `agenerate` turns an input into a body, calls `post`, and turns what
+    comes back into a `GenerateOutput`. Connections, retries, rate limits, timeouts and errors are
+    seen to here.
+    """
+
+    default_base_url: ClassVar[str | None] = None
+    """Where the API is if neither the field nor the variable says so."""
+
+    base_url_variable: ClassVar[str | None] = None
+    """The environment variable for `base_url`."""
+
+    api_key_variable: ClassVar[str | None] = None
+    """The environment variable for `api_key`; `None` where the API needs no key."""
+
+    api_key_required: ClassVar[bool] = True
+    """Whether loading without a key is refused."""
+
+    model: str = Field(description="The model's name, as the API knows it.")
+    base_url: RuntimeParameter[str] | None = Field(
+        default=None, description="The address of the API; the environment's or the provider's if None."
+    )
+    api_key: RuntimeParameter[SecretStr] | None = Field(
+        default=None, description="The API key; the environment's if None."
+    )
+    default_headers: RuntimeParameter[dict[str, str | SecretStr]] = Field(
+        default_factory=dict, description="Headers to send with every request besides the API's own."
+    )
+    timeout: RuntimeParameter[float] = Field(
+        default=120.0, gt=0, description="Seconds that one attempt may take."
+    )
+    retry_timeout: RuntimeParameter[float] = Field(
+        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
+    )
+    requests_per_minute: RuntimeParameter[float] | None = Field(
+        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
+    )
+    tokens_per_minute: RuntimeParameter[float] | None = Field(
+        default=None, gt=0, description="The quota of tokens, if you know it."
+    )
+
+    _transport: Transport | None = PrivateAttr(default=None)
+    _base: URL = PrivateAttr(default_factory=URL)
+    _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
+
+    @field_validator("default_headers", mode="after")
+    @classmethod
+    def _hide_secrets(cls, value: dict[str, str | SecretStr] | None) -> dict[str, str | SecretStr]:
+        return {
+            name: SecretStr(text) if isinstance(text, str) and is_secret_key(name) else text
+            for name, text in (value or {}).items()
+        }
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def load(self) -> None:
+        super().load()
+        self._base = self._find_base_url()
+        self._urls = {}
+        headers = {**self.auth_headers(self._find_api_key())}
+        for name, text in (self.default_headers or {}).items():
+            headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
+        self._transport = self.run_on_loop(self._open(headers))
+
+    def unload(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self.run_on_loop(transport.close())
+        super().unload()
+
+    async def _open(self, headers: Mapping[str, str]) -> Transport:
+        return Transport(
+            self._base,
+            headers,
+            Limits(self.max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute),
+            timeout=self.timeout or 120.0,
+            retry_timeout=self.retry_timeout or 0.0,
+            classify=self.classify,
+        )
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        """The headers that authorise a request; a backend overrides it where the API's differ."""
+        return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """Which failure a response with an error status is; a backend may know better."""
+        return failure_of(status, headers, body)
+
+    async def post(
+        self,
+        path: str,
+        body: Any,
+        *,
+        max_new_tokens: int | None = None,
+        used_tokens: Callable[[Any], int | None] | None = None,
+    ) -> Any:
+        """Send a body to a path below `base_url`, and return the JSON that comes back.
+
+        Args:
+            path: such as `chat/completions`.
+            body: what to send; JSON types.
+            max_new_tokens: how many tokens may be generated, for the estimate that
+                `tokens_per_minute` needs.
+            used_tokens: how many tokens a response says that it used, for the same.
+
+        Raises:
+            GenerationError: it failed, after as many attempts as made sense; `kind` says how.
+        """
+        transport = self._transport
+        if transport is None:
+            self.require_loaded()
+            raise AssertionError
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._base.joinpath(*path.split("/"))
+        tokens = 0
+        if self.tokens_per_minute:
+            tokens = len(str(body)) // 4 + (max_new_tokens or 0)
+        return await transport.post(url, body, tokens=tokens, used_tokens=used_tokens)
+
+    def _find_base_url(self) -> URL:
+        variable = self.base_url_variable
+        given = self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
+        hint = f"set base_url, or the environment variable {variable}" if variable else "set base_url"
+        if not given:
+            raise ConfigurationError(f"{type(self).__name__} does not know where the API is", hint=hint)
+        try:
+            url = URL(given.strip().rstrip("/"))
+            usable = url.scheme in ("http", "https") and bool(url.host)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigurationError(
+                f"the base_url {given!r} is not an address", hint="write it as https://host/v1"
+            )
+        return url
+
+    def _find_api_key(self) -> str:
+        if self.api_key is not None:
+            key = self.api_key.get_secret_value()
+        else:
+            key = os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
+        key = key.strip()
+        if not key and self.api_key_required:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs an API key",
+                hint=f"set the environment variable {self.api_key_variable}, or api_key",
+            )
+        if not key.isascii() or not key.isprintable():
+            raise ConfigurationError(
+                "the API key has characters that no key has", hint="copy the key again, without anything else"
+            )
+        return key

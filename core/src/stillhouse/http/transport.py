@@ -1,0 +1,206 @@
+"""One request, made as often as it takes: the session, the limits, the retries."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from stillhouse.errors import GenerationError
+from stillhouse.http.failures import Failure, failure_of, request_id_of
+from stillhouse.http.limits import Limits
+from stillhouse.http.retry import backoff_seconds
+
+__all__ = ["LARGEST_BODY", "Transport"]
+
+LARGEST_BODY = 64 * 2**20
+"""Bytes of a response above which it is refused, for memory is not the server's to use up."""
+
+Classify = Callable[[int, Mapping[str, str], bytes], Failure]
+
+
+class Transport:
+    """The connections of one LLM to one host. It is made and used on one event loop.
+
+    Args:
+        base_url: the host; a proxy that the environment names for it is used.
+        headers: sent with every request; they hold the credentials, and are shown nowhere.
+        limits: how fast the host is asked.
+        timeout: seconds that one attempt may take.
+        retry_timeout: seconds from the first attempt after which a request is given up.
+        classify: which failure a response with an error status is.
+        ssl_context: how certificates are verified; `None` is aiohttp's way.
+    """
+
+    def __init__(
+        self,
+        base_url: URL,
+        headers: Mapping[str, str],
+        limits: Limits,
+        *,
+        timeout: float,
+        retry_timeout: float,
+        classify: Classify = failure_of,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.limits = limits
+        self._classify = classify
+        self._retry_timeout = retry_timeout
+        self._loop = asyncio.get_running_loop()
+        self._session = aiohttp.ClientSession(
+            # The limits bound the connections; a bound of the pool's own would only queue.
+            connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0)),
+            headers={"content-type": "application/json", "accept": "application/json", **headers},
+            auto_decompress=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # aiohttp would look the environment's proxies up for every request, in a thread.
+            proxy=_proxy_for(base_url),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.limits.close()
+        await self._session.close()
+
+    async def post(
+        self,
+        url: URL,
+        body: Any,
+        *,
+        tokens: int = 0,
+        used_tokens: Callable[[Any], int | None] | None = None,
+    ) -> Any:
+        """Send a body as JSON and return the JSON that comes back.
+
+        Args:
+            url: where to.
+            body: what to send.
+            tokens: how many tokens it is estimated to use.
+            used_tokens: how many a response says that it used.
+
+        Raises:
+            GenerationError: it failed, after as many attempts as made sense.
+        """
+        data = orjson.dumps(body)
+        limits = self.limits
+        attempt, deadline = 0, 0.0
+        while True:
+            permit = await limits.acquire(tokens)
+            attempt += 1
+            used: int | None = None
+            try:
+                result = await self._attempt(url, data)
+                if not isinstance(result, Failure):
+                    limits.succeeded()
+                    if used_tokens is not None:
+                        used = used_tokens(result)
+                    return result
+                if result.kind == "rate_limit" and result.congestion:
+                    limits.refused(permit, result.retry_after)
+                elif result.congestion:
+                    limits.overloaded(permit, result.retry_after)
+            finally:
+                limits.release(permit, used)
+            now = self._loop.time()
+            deadline = deadline or now + self._retry_timeout
+            delay = max(result.retry_after or 0.0, backoff_seconds(attempt))
+            if not result.retried or now + delay >= deadline:
+                raise _given_up(result, attempt)
+            await asyncio.sleep(delay)
+
+    async def _attempt(self, url: URL, data: bytes) -> Any:
+        """The JSON of the answer, or the failure."""
+        try:
+            async with self._session.post(url, data=data, allow_redirects=False) as response:
+                status, headers = response.status, response.headers
+                raw = await _read(response)
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Failure(
+                "connection",
+                f"the certificate of {url.host} does not verify: {error.certificate_error}",
+                hint="check base_url, or make the certificate's authority known to this machine",
+            )
+        except (aiohttp.ServerTimeoutError, TimeoutError):
+            return Failure("timeout", f"{url.host} did not answer in time", retried=True, congestion=True)
+        except aiohttp.InvalidURL:
+            return Failure("invalid_request", f"{url} is not a usable address", hint="check base_url")
+        except aiohttp.ClientConnectorError as error:
+            reason = error.os_error.strerror or error.os_error
+            return Failure(
+                "connection",
+                f"{url.host}:{url.port} cannot be reached: {reason}",
+                hint="check base_url",
+                retried=True,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            text = str(error) or type(error).__name__
+            return Failure("connection", f"the connection to {url.host} broke: {text}", retried=True)
+        if raw is None:
+            return Failure(
+                "server",
+                f"the answer has more than {LARGEST_BODY >> 20} MiB",
+                hint="check base_url, or ask for fewer tokens",
+                request_id=request_id_of(headers),
+            )
+        if status >= 300:
+            return self._classify(status, headers, raw)
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return _not_json(url, headers, raw)
+
+
+def _proxy_for(url: URL) -> str | None:
+    """The proxy that the environment names for this host, as every tool reads it."""
+    host = url.host or ""
+    return None if proxy_bypass(host) else getproxies().get(url.scheme)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, or `None` if it is too large."""
+    length = response.content_length
+    if length is not None and length <= LARGEST_BODY and "content-encoding" not in response.headers:
+        return await response.read()
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            response.close()
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
+    identity = request_id_of(headers)
+    if not raw.strip():
+        return Failure("server", "the answer is empty", retried=True, congestion=True, request_id=identity)
+    if raw.lstrip()[:1] == b"<":
+        return Failure(
+            "invalid_request",
+            f"{url.host} answered with a page instead of JSON",
+            hint="check base_url: it is the address of the API, not of the website",
+            stops_run=True,
+            request_id=identity,
+        )
+    return Failure(
+        "server", "the answer is not valid JSON", retried=True, congestion=True, request_id=identity
+    )
+
+
+def _given_up(failure: Failure, attempts: int) -> GenerationError:
+    return GenerationError(
+        failure.message,
+        kind=failure.kind,
+        attempts=attempts,
+        hint=failure.hint,
+        request_id=failure.request_id,
+        stops_run=failure.stops_run,
+    )
