@@ -1,0 +1,175 @@
+"""`AnthropicLLM`: the Messages API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr
+
+from stillhouse import (
+    Capability,
+    ConfigurationError,
+    FormattedInput,
+    GenerateOutput,
+    StructuredOutputMixin,
+    normalize_structured_output,
+)
+from stillhouse.http import HTTPLLM, Failure
+from stillhouse_anthropic.conform import check_conformity
+from stillhouse_anthropic.failures import anthropic_failure
+from stillhouse_anthropic.messages import request_messages
+from stillhouse_anthropic.schemas import output_format_of
+from stillhouse_anthropic.tools import request_tool_choice, request_tools
+from stillhouse_anthropic.wire import limited_tokens, message_output
+
+__all__ = ["DEFAULT_MAX_NEW_TOKENS", "AnthropicLLM"]
+
+DEFAULT_MAX_NEW_TOKENS = 4096
+"""The API has no default. So many tokens every one of its models can generate."""
+
+
+class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
+    """Models of Anthropic, and of any server that speaks its Messages API.
+
+    A request has one generation; several are as many requests, each tried again by itself. No
+    model is refused for its name: the server knows which it has.
+
+    `input_tokens` counts the whole input: what was read from the cache (`cached_tokens`), what was
+    written to it (`cache_creation_tokens`), and the rest. `output_tokens` includes the reasoning.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema", "tools"})
+
+    default_base_url: ClassVar[str | None] = "https://api.anthropic.com"
+    base_url_variable: ClassVar[str | None] = "ANTHROPIC_BASE_URL"
+    api_key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
+    api_key_required: ClassVar[bool] = False  # a token does as well: see auth_headers
+
+    anthropic_version: str = Field(
+        default="2023-06-01",
+        min_length=1,
+        description="The version of the API's protocol; from 2026-10-21 on it takes no temperature.",
+    )
+
+    _num_generations_param_supported: bool = PrivateAttr(default=False)
+    _format: tuple[Any, dict[str, Any] | None] = PrivateAttr(default=(None, None))
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        """Those of the key, or without one of the token in `ANTHROPIC_AUTH_TOKEN`, as a gateway takes it."""
+        headers = {"anthropic-version": self.anthropic_version}
+        token = os.environ.get("ANTHROPIC_AUTH_TOKEN", "").strip()
+        given = {name.lower() for name in self.default_headers or {}}
+        if api_key:
+            headers["x-api-key"] = api_key
+        elif token:
+            headers["authorization"] = f"Bearer {token}"
+        elif not given & {"authorization", "x-api-key"}:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs an API key",
+                hint=f"set the environment variable {self.api_key_variable}, or api_key",
+            )
+        return headers
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        return anthropic_failure(status, headers, body)
+
+    def load(self) -> None:
+        self._own_format()  # a schema that cannot be honoured is refused before anything else
+        super().load()
+
+    def check_input(self, input: Any) -> None:
+        super().check_input(input)
+        if type(input) is tuple:
+            self._format_of(input[1])
+            input = input[0]
+        request_messages(input)
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: str | list[str] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = None,
+        thinking: dict[str, Any] | None = None,
+        reasoning_effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None,
+        extra_body: dict[str, Any] | None = None,
+    ) -> GenerateOutput:
+        """Generate once for one chat. `None` is not sent: it means the API's default.
+
+        Args:
+            input: the chat.
+            max_new_tokens: how many tokens to generate at most, reasoning included; the API wants
+                to be told. `None` is 4096, on top of the budget for thinking if there is one.
+            temperature: how evenly the tokens are drawn, from 0 to 1; models from Claude 4.7 on
+                refuse another value than the default, and also of the next two.
+            top_p: draw from the likeliest tokens that make up this share.
+            top_k: draw from so many of the likeliest tokens.
+            stop: texts at which to stop.
+            tools: the tools that the model may call, in OpenAI's form or the API's.
+            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
+            thinking: how to think before answering, in the API's form, such as
+                `{"type": "enabled", "budget_tokens": 2048}`. The text is returned as `reasoning`.
+            reasoning_effort: how much effort to spend on the answer.
+            extra_body: further fields of the request, as the API knows them.
+
+        Raises:
+            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
+                `truncated` if it was cut off, and `schema` if it does not validate.
+        """
+        own: Any = None
+        chat: Any = input
+        if type(input) is tuple:
+            chat, own = input
+        form = self._own_format() if own is None else self._format_of(own)
+        system, messages = request_messages(chat)
+        if max_new_tokens is None:
+            max_new_tokens = DEFAULT_MAX_NEW_TOKENS + ((thinking or {}).get("budget_tokens") or 0)
+        body: dict[str, Any] = {"model": self.model, "max_tokens": max_new_tokens, "messages": messages}
+        fields: dict[str, Any] = {
+            "system": system,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "stop_sequences": [stop] if isinstance(stop, str) else stop,
+            "tools": None if tools is None else request_tools(tools),
+            "tool_choice": None if tool_choice is None else request_tool_choice(tool_choice),
+            "thinking": thinking,
+        }
+        for name, value in fields.items():
+            if value is not None:
+                body[name] = value
+        extra = dict(extra_body or {})
+        config = {"format": form, "effort": reasoning_effort}
+        config = {name: value for name, value in config.items() if value is not None}
+        config |= extra.pop("output_config", None) or {}
+        if config:
+            body["output_config"] = config
+        body |= extra
+        answer = await self.post(self._path, body, max_new_tokens=max_new_tokens, used_tokens=limited_tokens)
+        output = message_output(answer)
+        if form is not None:
+            check_conformity(output, form["schema"])
+        return output
+
+    @property
+    def _path(self) -> str:
+        """The SDK's base URLs end before `/v1`; those of most other servers end with it."""
+        return "messages" if self._base.path.endswith("/v1") else "v1/messages"
+
+    def _format_of(self, structured_output: Any) -> dict[str, Any] | None:
+        return output_format_of(normalize_structured_output(structured_output), type(self).__name__)
+
+    def _own_format(self) -> dict[str, Any] | None:
+        """The output format of the LLM's own structured output, made once for each that is set."""
+        structured_output, form = self._format
+        if structured_output is not self.structured_output:
+            structured_output = self.structured_output
+            form = output_format_of(structured_output, type(self).__name__)
+            self._format = (structured_output, form)
+        return form
