@@ -10,7 +10,7 @@ import pytest
 
 from stillhouse import ConfigurationError, GenerationError
 
-from .conftest import Reply, ScriptedServer
+from .conftest import Reply, ScriptedServer, ScriptLLM
 
 CHAT = [{"role": "user", "content": "hello"}]
 
@@ -56,7 +56,11 @@ def test_what_may_pass_is_tried_again(make: Any, server: ScriptedServer, status:
         (error(400, "This model's maximum context length is 8192 tokens"), "context_length", "shorten"),
         (error(413, "prompt is too long"), "context_length", "shorten"),
         (error(400, "flagged", "content_filter"), "content_filter", "change the prompt"),
+        (error(403, "Your prompt was flagged by our safety system"), "content_filter", "change the prompt"),
+        (error(400, "Unknown parameter: 'safety_identifier'"), "invalid_request", ""),
         (error(429, "You exceeded your current quota", "insufficient_quota"), "rate_limit", "billing"),
+        (error(429, "Request too large for m: Limit 10000, Requested 20000"), "context_length", "quota of a minute"),
+        (error(413, "Request too large for model m, reduce it"), "context_length", "quota of a minute"),
         (Reply(302, b"", {"location": "https://elsewhere.example/"}), "invalid_request", "base_url"),
         (Reply(200, b"<html><body>Welcome</body></html>"), "invalid_request", "website"),
     ],
@@ -114,7 +118,7 @@ def test_a_stalled_answer_is_a_timeout(make: Any, server: ScriptedServer) -> Non
 def test_a_server_that_is_not_there(make: Any, server: ScriptedServer) -> None:
     server.close()
     caught = failure(make, retry_timeout=0)
-    assert caught.kind == "connection"
+    assert (caught.kind, caught.stops_run) == ("connection", True)
     assert "cannot be reached" in caught.message
     assert "base_url" in caught.hint
 
@@ -206,3 +210,37 @@ def test_load_and_unload_again(make: Any) -> None:
     for _ in range(2):
         with llm:
             assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
+
+
+def test_a_wait_that_no_request_survives_ends_the_run_and_holds_nobody_up(
+    make: Any, server: ScriptedServer
+) -> None:
+    with make(retry_timeout=60, max_concurrency=1) as llm:
+        server.script = [error(429, "daily quota", retry_after="3600")]
+        with pytest.raises(GenerationError) as caught:
+            list(llm.iter_outputs([CHAT] * 100, on_error="yield"))
+        assert caught.value.stops_run
+        assert "3600 s" in caught.value.message
+        assert "retry_timeout" in caught.value.hint
+        assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"], "at once, not in an hour"
+
+
+def test_what_json_cannot_hold_is_refused_before_it_is_sent(make: Any, server: ScriptedServer) -> None:
+    with make() as llm, pytest.raises(GenerationError) as caught:
+        llm.generate_outputs([[{"role": "user", "content": "half a character: \ud83d"}]])
+    assert (caught.value.kind, caught.value.attempts) == ("invalid_request", 0)
+    assert server.requests == []
+
+
+def test_credentials_that_expire_are_asked_for_at_every_attempt(server: ScriptedServer) -> None:
+    class Renewing(ScriptLLM):
+        base_path = "v9"
+
+        async def authorize(self) -> dict[str, str]:
+            return {"authorization": f"Bearer {len(server.requests)}"}
+
+    server.script = [error(503)]
+    with Renewing(model="m", base_url=server.url.removesuffix("/v1"), api_key="fixed") as llm:
+        llm.generate_outputs([CHAT])
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer 0", "Bearer 1"]
+    assert {request.path for request in server.requests} == {"/v9/generate"}

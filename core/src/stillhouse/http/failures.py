@@ -31,7 +31,14 @@ _TOO_LONG = re.compile(
     r"|prompt is too long|too many (input )?tokens|exceed(s|ed)? .{0,40}(context|token)|input is too long",
     re.IGNORECASE,
 )
-_FILTERED = re.compile(r"content[_ ](filter|policy|management)|safety|moderation", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content[_ -]?(filter|policy|management)|(block|flag|reject|violat).{0,60}(safety|moderation)"
+    r"|(safety|moderation).{0,60}(block|flag|reject|violat)",
+    re.IGNORECASE,
+)
+# One request with more tokens than the quota of a minute; see
+# https://platform.openai.com/docs/guides/rate-limits.
+_OVER_QUOTA = re.compile(r"request too large", re.IGNORECASE)
 _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing|payment required", re.IGNORECASE)
 _NO_MODEL = re.compile(
     r"model_not_found|model .{0,80}(not (exist|found)|does not exist)|no such model", re.IGNORECASE
@@ -77,13 +84,16 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     elif status < 500 and _NO_CREDIT.search(both):
         kind, retried, stops_run = "rate_limit", False, True
         hint = "the account has no credit left: see its billing page"
+    elif status in (400, 403) and _FILTERED.search(both):
+        kind, hint = "content_filter", "change the prompt"
     elif kind == "authentication":
         stops_run = True
         hint = "check the API key, and what it may be used for"
     elif status in (400, 413, 422) and _TOO_LONG.search(both):
         kind, hint = "context_length", "shorten the prompt, or ask for fewer new tokens"
-    elif status in (400, 403) and _FILTERED.search(both):
-        kind, hint = "content_filter", "change the prompt"
+    elif status in (413, 429) and _OVER_QUOTA.search(both):
+        kind, retried = "context_length", False
+        hint = "shorten the prompt or ask for fewer new tokens: it alone exceeds the quota of a minute"
     elif status == 404:
         stops_run = True
         hint = "check the model's name" if _NO_MODEL.search(both) else "check base_url and the model's name"

@@ -35,6 +35,9 @@ class HTTPLLM(AsyncLLM):
     base_url_variable: ClassVar[str | None] = None
     """The environment variable for `base_url`."""
 
+    base_path: ClassVar[str] = ""
+    """The path that a `base_url` without any gets, such as `v1`."""
+
     api_key_variable: ClassVar[str | None] = None
     """The environment variable for `api_key`; `None` where the API needs no key."""
 
@@ -96,6 +99,7 @@ class HTTPLLM(AsyncLLM):
         super().unload()
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
+        cls = type(self)
         return Transport(
             self._base,
             headers,
@@ -103,11 +107,23 @@ class HTTPLLM(AsyncLLM):
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
             classify=self.classify,
+            authorize=None if cls.authorize is HTTPLLM.authorize else self.authorize,
         )
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """The headers that authorise a request; a backend overrides it where the API's differ."""
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def authorize(self) -> Mapping[str, str]:
+        """The headers that authorise one attempt, for credentials that expire while the LLM is loaded.
+
+        It is called for every attempt, on the LLM's loop, and only if a backend overrides it.
+        """
+        return {}
+
+    def url_of(self, base_url: URL, path: str) -> URL:
+        """The address of a path of the API; a backend overrides it where that is not simply below."""
+        return base_url.joinpath(*path.split("/"))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Which failure a response with an error status is; a backend may know better."""
@@ -139,7 +155,7 @@ class HTTPLLM(AsyncLLM):
             raise AssertionError
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self._base.joinpath(*path.split("/"))
+            url = self._urls[path] = self.url_of(self._base, path)
         tokens = 0
         if self.tokens_per_minute:
             tokens = len(str(body)) // 4 + (max_new_tokens or 0)
@@ -154,6 +170,8 @@ class HTTPLLM(AsyncLLM):
         try:
             url = URL(given.strip().rstrip("/"))
             usable = url.scheme in ("http", "https") and bool(url.host)
+            if usable and self.base_path and url.path in ("", "/"):
+                url = url.joinpath(*self.base_path.split("/"))
         except ValueError:
             usable = False
         if not usable:

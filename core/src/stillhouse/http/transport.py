@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,6 +24,7 @@ LARGEST_BODY = 64 * 2**20
 """Bytes of a response above which it is refused, for memory is not the server's to use up."""
 
 Classify = Callable[[int, Mapping[str, str], bytes], Failure]
+Authorize = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class Transport:
@@ -35,6 +37,7 @@ class Transport:
         timeout: seconds that one attempt may take.
         retry_timeout: seconds from the first attempt after which a request is given up.
         classify: which failure a response with an error status is.
+        authorize: the headers of one attempt besides `headers`, for credentials that expire.
         ssl_context: how certificates are verified; `None` is aiohttp's way.
     """
 
@@ -47,10 +50,12 @@ class Transport:
         timeout: float,
         retry_timeout: float,
         classify: Classify = failure_of,
+        authorize: Authorize | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
         self._classify = classify
+        self._authorize = authorize
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
@@ -88,7 +93,15 @@ class Transport:
         Raises:
             GenerationError: it failed, after as many attempts as made sense.
         """
-        data = orjson.dumps(body)
+        try:
+            data = orjson.dumps(body)
+        except TypeError as error:
+            raise GenerationError(
+                f"the request cannot be written as JSON: {error}",
+                kind="invalid_request",
+                attempts=0,
+                hint="give text that is valid Unicode, and values that JSON knows",
+            ) from None
         limits = self.limits
         attempt, deadline = 0, 0.0
         while True:
@@ -96,29 +109,36 @@ class Transport:
             attempt += 1
             used: int | None = None
             try:
-                result = await self._attempt(url, data)
+                extra = None if self._authorize is None else await self._authorize()
+                result = await self._attempt(url, data, extra)
                 if not isinstance(result, Failure):
                     limits.succeeded()
                     if used_tokens is not None:
                         used = used_tokens(result)
                     return result
+                # A wait that no request survives is not shared: it would only hold the others up.
+                is_long = (result.retry_after or 0.0) >= self._retry_timeout
+                pause = None if is_long else result.retry_after
                 if result.kind == "rate_limit" and result.congestion:
-                    limits.refused(permit, result.retry_after)
+                    limits.refused(permit, pause)
                 elif result.congestion:
-                    limits.overloaded(permit, result.retry_after)
+                    limits.overloaded(permit, pause)
             finally:
                 limits.release(permit, used)
             now = self._loop.time()
             deadline = deadline or now + self._retry_timeout
             delay = max(result.retry_after or 0.0, backoff_seconds(attempt))
             if not result.retried or now + delay >= deadline:
+                if result.retried and is_long and result.retry_after:
+                    result = _long_wait(result, self._retry_timeout)
                 raise _given_up(result, attempt)
             await asyncio.sleep(delay)
 
-    async def _attempt(self, url: URL, data: bytes) -> Any:
+    async def _attempt(self, url: URL, data: bytes, headers: Mapping[str, str] | None) -> Any:
         """The JSON of the answer, or the failure."""
         try:
-            async with self._session.post(url, data=data, allow_redirects=False) as response:
+            sending = self._session.post(url, data=data, headers=headers, allow_redirects=False)
+            async with sending as response:
                 status, headers = response.status, response.headers
                 raw = await _read(response)
         except aiohttp.ClientConnectorCertificateError as error:
@@ -136,8 +156,9 @@ class Transport:
             return Failure(
                 "connection",
                 f"{url.host}:{url.port} cannot be reached: {reason}",
-                hint="check base_url",
+                hint="check base_url, and whether the server runs; then make the same call again",
                 retried=True,
+                stops_run=True,  # once it was tried for as long as a request is tried
             )
         except (aiohttp.ClientError, OSError) as error:
             text = str(error) or type(error).__name__
@@ -192,6 +213,16 @@ def _not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
         )
     return Failure(
         "server", "the answer is not valid JSON", retried=True, congestion=True, request_id=identity
+    )
+
+
+def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
+    """A refusal for longer than a request may wait, such as of a quota per day: a run ends with it."""
+    return replace(
+        failure,
+        message=f"{failure.message} (it asks to wait {failure.retry_after:.0f} s)",
+        hint=f"run the same command again after that, or raise retry_timeout, now {retry_timeout:.0f} s",
+        stops_run=True,
     )
 
 
