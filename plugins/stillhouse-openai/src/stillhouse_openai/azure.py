@@ -1,0 +1,120 @@
+"""`AzureOpenAILLM`: OpenAI's models as deployments on Azure."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ClassVar
+
+from pydantic import Field, PrivateAttr, SecretStr
+from yarl import URL
+
+from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
+from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse_openai.schemas import KEYWORDS
+
+__all__ = ["AzureOpenAILLM"]
+
+_TOKEN_SECONDS = 60.0
+
+
+class AzureOpenAILLM(CompatibleLLM):
+    """Deployments of OpenAI's models on Azure; `model` is the deployment's name.
+
+    It is authorised by an API key, or by a token of Microsoft Entra ID. `base_url` is the endpoint
+    of the resource, an address that names the deployment, or one that ends in `/openai/v1`. The
+    variables of the environment are those of OpenAI's SDK.
+    """
+
+    base_url_variable: ClassVar[str | None] = "AZURE_OPENAI_ENDPOINT"
+    api_key_variable: ClassVar[str | None] = "AZURE_OPENAI_API_KEY"
+    api_key_required: ClassVar[bool] = False
+
+    # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs lists the
+    # others as unsupported.
+    schema_keywords: ClassVar[frozenset[str]] = KEYWORDS - {
+        "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems", "maximum", "minItems", "minimum",
+        "multipleOf", "pattern",
+    }  # fmt: skip
+
+    api_version: RuntimeParameter[str] | None = Field(
+        default=None, description="The version of the API, such as 2024-10-21; OPENAI_API_VERSION if None."
+    )
+    azure_ad_token: RuntimeParameter[SecretStr] | None = Field(
+        default=None, description="A token of Microsoft Entra ID; AZURE_OPENAI_AD_TOKEN if None."
+    )
+    azure_ad_token_provider: Callable[[], str | Awaitable[str]] | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Gives a token of Microsoft Entra ID whenever one is needed; it is not saved.",
+    )
+
+    _version: str = PrivateAttr(default="")
+    _token: str = PrivateAttr(default="")
+    _token_until: float = PrivateAttr(default=0.0)
+    _token_lock: asyncio.Lock = PrivateAttr(default_factory=asyncio.Lock)
+
+    def load(self) -> None:
+        self._version = self.api_version or os.environ.get("OPENAI_API_VERSION", "")
+        self._token_until, self._token_lock = 0.0, asyncio.Lock()
+        self.url_of(self._find_base_url(), "models")  # what is missing is told now
+        super().load()
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        if self.azure_ad_token_provider is not None:
+            return {}
+        token = "" if self.azure_ad_token is None else self.azure_ad_token.get_secret_value()
+        if not token and self.api_key is None:
+            token = os.environ.get("AZURE_OPENAI_AD_TOKEN", "")
+        if token:
+            return super().auth_headers(token.strip())
+        if not api_key:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs an API key, or a token of Entra ID",
+                hint="set the environment variable AZURE_OPENAI_API_KEY, or azure_ad_token_provider",
+            )
+        return {"api-key": api_key}
+
+    async def authorize(self) -> Mapping[str, str]:
+        provider = self.azure_ad_token_provider
+        if provider is None:
+            return {}
+        # Providers keep their token and renew it minutes before it expires, but may block meanwhile.
+        if self.event_loop.time() >= self._token_until:
+            async with self._token_lock:
+                if self.event_loop.time() >= self._token_until:
+                    self._token = await _token_of(provider)
+                    self._token_until = self.event_loop.time() + _TOKEN_SECONDS
+        return super().auth_headers(self._token)
+
+    def url_of(self, base_url: URL, path: str) -> URL:
+        where = base_url.path.rstrip("/")
+        if "/openai/" not in f"{where}/":
+            base_url = base_url.joinpath("openai", "deployments", self.model)
+        if not self._version and not where.endswith("/openai/v1"):
+            raise ConfigurationError(
+                f"{type(self).__name__} needs the version of the API",
+                hint="set api_version, or the environment variable OPENAI_API_VERSION",
+            )
+        url = super().url_of(base_url, path)
+        return url.update_query({"api-version": self._version}) if self._version else url
+
+
+async def _token_of(provider: Callable[[], str | Awaitable[str]]) -> str:
+    try:
+        token = await asyncio.to_thread(provider)
+        if inspect.isawaitable(token):
+            token = await token
+        if not isinstance(token, str) or not token:
+            raise TypeError(f"it gave {type(token).__name__} instead of a token")
+    except Exception as error:
+        raise GenerationError(
+            f"azure_ad_token_provider failed: {type(error).__name__}: {error}",
+            kind="authentication",
+            attempts=0,
+            hint="try it by itself, and check what the identity may be used for",
+        ) from error
+    return token

@@ -1,0 +1,230 @@
+"""`CompatibleLLM`: what every server that speaks OpenAI's chat completions API has in common."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field, field_validator
+
+from stillhouse import (
+    Capability,
+    ConfigurationError,
+    FormattedInput,
+    GenerateOutput,
+    GenerationError,
+    StructuredOutputMixin,
+    UnsupportedError,
+    merge_responses,
+    normalize_structured_output,
+)
+from stillhouse.http import HTTPLLM
+from stillhouse_openai.forms import Form, json_problem
+from stillhouse_openai.schemas import KEYWORDS, strict
+from stillhouse_openai.wire import output_of, total_tokens
+
+__all__ = ["CompatibleLLM"]
+
+
+class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
+    """A model behind an API like OpenAI's: chats go to `chat/completions`, raw prompts to `completions`.
+
+    A subclass says where the API is and what it does in another way.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"chat", "images", "json_schema", "logprobs", "num_generations", "raw_prompt", "seed", "tools"}
+    )
+
+    schema_keywords: ClassVar[frozenset[str]] = KEYWORDS
+    """The keywords of JSON Schema that the API keeps to."""
+
+    raw_forms: ClassVar[bool] = False
+    """Whether a raw prompt can have a structured output."""
+
+    max_tokens_name: str = Field(
+        default="max_completion_tokens",
+        description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
+    )
+
+    @field_validator("structured_output", mode="after")
+    @classmethod
+    def _can_be_honoured(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            cls.form_of(value)
+        return value
+
+    def check_input(self, input: Any) -> None:
+        super().check_input(input)
+        if type(input) is tuple:
+            if input[1] is not None:
+                self.form_of(input[1])
+        elif self.structured_output is not None and type(input) is str and not self.raw_forms:
+            raise UnsupportedError(
+                f"{type(self).__name__} has no structured output for raw prompts", hint="send a chat"
+            )
+
+    @classmethod
+    def form_of(cls, structured_output: Any) -> Form:
+        """The form for a structured output, in any of its shapes; equal ones give the same form.
+
+        Raises:
+            ConfigurationError: it has another shape, or the schema is not valid.
+            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
+        """
+        try:
+            key = orjson.dumps(normalize_structured_output(structured_output))
+        except TypeError as error:
+            raise ConfigurationError(f"the schema is not JSON: {error}") from None
+        return _form(cls, key)
+
+    @classmethod
+    def make_form(cls, structured_output: dict[str, Any]) -> Form:
+        """As `form_of`, of the one shape; a backend with another mechanism overrides it."""
+        if structured_output["format"] != "json":
+            raise UnsupportedError(
+                f"{cls.__name__} has no structured output of the format {structured_output['format']}",
+                hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
+            )
+        schema = structured_output["schema"]
+        problem = json_problem(schema)
+        title = str(schema.get("title") or "answer")
+        name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
+        narrow = strict(schema, cls.__name__, cls.schema_keywords)
+        wanted = {"name": name, "schema": narrow, "strict": True}
+        fields = {"response_format": {"type": "json_schema", "json_schema": wanted}}
+        return Form("json", fields, problem)
+
+    def _prepare_structured_output(self, structured_output: Any) -> dict[str, Any]:
+        return self.form_of(structured_output).fields
+
+    def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
+        """The fields of a request that ask for log probabilities; `None` is not sent."""
+        if logprobs is None and top_logprobs is not None:
+            logprobs = True
+        if raw:  # a number there; 0 asks some servers for none at all
+            return {"logprobs": max(top_logprobs or 0, 1) if logprobs else None}
+        return {"logprobs": logprobs, "top_logprobs": top_logprobs if logprobs else None}
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | list[str] | None = None,
+        seed: int | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logprobs: bool | None = None,
+        top_logprobs: int | None = None,
+        logit_bias: dict[str, int | float] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = None,
+        response_format: dict[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        extra_body: dict[str, Any] | None = None,
+    ) -> GenerateOutput:
+        """Generate for one chat or raw prompt. `None` is not sent: it means the server's default.
+
+        Args:
+            input: the chat, or the raw prompt.
+            num_generations: how many generations, in one request if the server gives as many.
+            max_new_tokens: how many tokens to generate at most, reasoning included.
+            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
+            top_p: draw from the likeliest tokens that make up this share.
+            stop: texts at which to stop.
+            seed: the seed of the draw, as far as the server keeps to it.
+            frequency_penalty: how much to avoid tokens for each time that they occurred.
+            presence_penalty: how much to avoid tokens that occurred at all.
+            logprobs: whether to return the log probabilities of the tokens.
+            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
+            logit_bias: what to add to the logits of tokens, by token id.
+            tools: the tools that the model may call, in the API's form; chats only.
+            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name; chats only.
+            response_format: the API's own response format; `structured_output` is the portable way.
+            reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
+            extra_body: further fields of the request, as the server knows them; they win over others.
+        """
+        form = None if self.structured_output is None else self.form_of(self.structured_output)
+        if type(input) is tuple:
+            input, own = input
+            form = form if own is None else self.form_of(own)
+        raw = type(input) is str
+        body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": input}
+        fields: dict[str, Any] = {
+            "n": num_generations if num_generations > 1 else None,
+            "max_tokens" if raw else self.max_tokens_name: max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "stop": stop,
+            "seed": seed,
+            "frequency_penalty": frequency_penalty,
+            "presence_penalty": presence_penalty,
+            "logit_bias": logit_bias,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "response_format": response_format,
+            "reasoning_effort": reasoning_effort,
+        }
+        for name in ("tools", "tool_choice", "response_format", "reasoning_effort") if raw else ():
+            if fields[name] is not None:
+                raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+        if logprobs is not None or top_logprobs is not None:
+            fields |= self.logprobs_fields(raw, logprobs, top_logprobs)
+        for name, value in fields.items():
+            if value is not None:
+                body[name] = value
+        if form is not None:
+            body |= form.fields
+        if extra_body:
+            body |= extra_body
+        return await self._complete(body, num_generations, max_new_tokens or 0, form)
+
+    async def _complete(
+        self, body: dict[str, Any], missing: int, max_new_tokens: int, form: Form | None
+    ) -> GenerateOutput:
+        """So many generations, in as few requests as the server lets there be."""
+        chat = "messages" in body
+        outputs: list[GenerateOutput] = []
+        while True:
+            try:
+                answer = await self.post(
+                    "chat/completions" if chat else "completions",
+                    body,
+                    max_new_tokens=max_new_tokens * missing,
+                    used_tokens=total_tokens,
+                )
+                output = _first(output_of(answer, chat=chat), missing)
+                if form is not None:
+                    for text, reason in zip(output["generations"], output["finish_reasons"], strict=True):
+                        form.check(text, reason)
+            except GenerationError as error:
+                error.outputs = list(outputs and merge_responses(outputs, len(outputs)))
+                raise
+            outputs.append(output)
+            made = len(output["generations"])
+            missing -= made
+            if missing == 0:
+                return output if len(outputs) == 1 else merge_responses(outputs, len(outputs))[0]
+            body = {**body, "n": missing}
+            if "seed" in body:  # the same one would give the same generations again
+                body["seed"] += made
+
+
+@functools.lru_cache(maxsize=256)
+def _form(cls: type[CompatibleLLM], key: bytes) -> Form:
+    return cls.make_form(orjson.loads(key))
+
+
+def _first(output: GenerateOutput, count: int) -> GenerateOutput:
+    """The first generations of an output, where a server gives more than it was asked for."""
+    made = len(output["generations"])
+    if made <= count:
+        return output
+    return {  # type: ignore[return-value]
+        key: value[:count] if isinstance(value, list) and len(value) == made else value
+        for key, value in output.items()
+    }

@@ -1,0 +1,152 @@
+"""`ClientvLLM`: a vLLM server."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stillhouse import Capability, FormattedInput, GenerateOutput
+from stillhouse.structured import check_schema
+from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse_openai.forms import Form, choice_problem, json_problem, regex_problem
+
+__all__ = ["ClientvLLM"]
+
+
+class ClientvLLM(CompatibleLLM):
+    """A model that a vLLM server serves, with vLLM's further parameters and structured outputs.
+
+    `base_url` is the server's, such as `http://localhost:8000/v1`; the key is that which the server
+    was started with, if any. Structured outputs need vLLM 0.11 or newer; they also hold for raw
+    prompts.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = CompatibleLLM.capabilities | {"choice", "regex"}
+
+    base_path: ClassVar[str] = "v1"
+    api_key_variable: ClassVar[str | None] = "VLLM_API_KEY"
+    api_key_required: ClassVar[bool] = False
+
+    raw_forms: ClassVar[bool] = True
+
+    # vLLM chooses a grammar engine that takes the schema, in the end LLGuidance, which has these.
+    schema_keywords: ClassVar[frozenset[str]] = frozenset(
+        {
+            "$ref", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "enum",
+            "exclusiveMaximum", "exclusiveMinimum", "format", "items", "maxItems", "maxLength",
+            "maxProperties", "maximum", "minItems", "minLength", "minProperties", "minimum", "multipleOf",
+            "oneOf", "pattern", "patternProperties", "prefixItems", "properties", "required", "type",
+        }
+    )  # fmt: skip
+
+    @classmethod
+    def make_form(cls, structured_output: dict[str, Any]) -> Form:
+        kind, schema = structured_output["format"], structured_output["schema"]
+        if kind == "json":
+            problem = json_problem(schema)
+            check_schema(schema, cls.schema_keywords, cls.__name__)
+        else:
+            problem = regex_problem(schema) if kind == "regex" else choice_problem(schema)
+        wanted = {kind: schema}
+        if structured_output.get("whitespace_pattern"):
+            wanted["whitespace_pattern"] = structured_output["whitespace_pattern"]
+        return Form(kind, {"structured_outputs": wanted}, problem)
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | list[str] | None = None,
+        seed: int | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logprobs: bool | None = None,
+        top_logprobs: int | None = None,
+        logit_bias: dict[str, int | float] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = None,
+        response_format: dict[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        extra_body: dict[str, Any] | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        min_tokens: int | None = None,
+        stop_token_ids: list[int] | None = None,
+        include_stop_str_in_output: bool | None = None,
+        ignore_eos: bool | None = None,
+        skip_special_tokens: bool | None = None,
+        bad_words: list[str] | None = None,
+        truncate_prompt_tokens: int | None = None,
+        priority: int | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> GenerateOutput:
+        """Generate for one chat or raw prompt. `None` is not sent: it means the server's default.
+
+        Args:
+            input: the chat, or the raw prompt.
+            num_generations: how many generations, in one request if the server gives as many.
+            max_new_tokens: how many tokens to generate at most, reasoning included.
+            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
+            top_p: draw from the likeliest tokens that make up this share.
+            stop: texts at which to stop.
+            seed: the seed of the draw, as far as the server keeps to it.
+            frequency_penalty: how much to avoid tokens for each time that they occurred.
+            presence_penalty: how much to avoid tokens that occurred at all.
+            logprobs: whether to return the log probabilities of the tokens.
+            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
+            logit_bias: what to add to the logits of tokens, by token id.
+            tools: the tools that the model may call, in the API's form; chats only.
+            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name; chats only.
+            response_format: the API's own response format; `structured_output` is the portable way.
+            reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
+            extra_body: further fields of the request, as the server knows them; they win over others.
+            top_k: draw from this many of the likeliest tokens.
+            min_p: draw from the tokens that are at least this share as likely as the likeliest.
+            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
+            min_tokens: how many tokens to generate at least.
+            stop_token_ids: tokens at which to stop, by id.
+            include_stop_str_in_output: whether to keep the text at which it stopped.
+            ignore_eos: whether to go on after the token that ends an answer.
+            skip_special_tokens: whether to leave special tokens out of the text.
+            bad_words: words that are not to be generated.
+            truncate_prompt_tokens: keep so many tokens of the prompt, from its end.
+            priority: the priority of the request, if the server schedules by it; lower is earlier.
+            chat_template_kwargs: variables of the chat template; chats only.
+        """
+        own: dict[str, Any] = {
+            "top_k": top_k,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "min_tokens": min_tokens,
+            "stop_token_ids": stop_token_ids,
+            "include_stop_str_in_output": include_stop_str_in_output,
+            "ignore_eos": ignore_eos,
+            "skip_special_tokens": skip_special_tokens,
+            "bad_words": bad_words,
+            "truncate_prompt_tokens": truncate_prompt_tokens,
+            "priority": priority,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
+        given = {name: value for name, value in own.items() if value is not None}
+        return await super().agenerate(
+            input,
+            num_generations,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+            logit_bias=logit_bias,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            reasoning_effort=reasoning_effort,
+            extra_body=given | (extra_body or {}),
+        )

@@ -1,0 +1,186 @@
+"""OpenAI's own SDK as the judge: its types take what we send, its parser reads what we read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from stillhouse_openai import AzureOpenAILLM, OpenAILLM
+
+openai = pytest.importorskip("openai")
+
+CHAT = [{"role": "user", "content": "hello"}]
+
+
+class Answer(BaseModel):
+    name: str
+    tags: list[str] = []
+
+
+def check(body: dict[str, Any], params: Any) -> None:
+    """Hold a body to the SDK's types, and to the names in them: a TypedDict takes any others."""
+    TypeAdapter(params).validate_python(body)
+    assert set(body) <= set(params.__annotations__), "the SDK knows no such field"
+
+
+IMAGE = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        ],
+    }
+]
+CALLED = [
+    *CHAT,
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "c", "content": "42"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("input", [CHAT, IMAGE, CALLED], ids=["text", "image", "tools"])
+def test_its_types_take_our_chats(make: Any, server: Any, input: Any) -> None:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as Params
+
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    server.script = [server.chat('{"name": "a", "tags": []}', '{"name": "b", "tags": []}')]
+    with make(structured_output={"format": "json", "schema": Answer}) as llm:
+        llm.generate_outputs(
+            [input], num_generations=2, max_new_tokens=5, temperature=0.5, top_p=0.5, stop=["a"], seed=1,
+            frequency_penalty=0.5, presence_penalty=0.5, logprobs=True, top_logprobs=2, logit_bias={"1": 5},
+            tools=tools, tool_choice="required", reasoning_effort="low",
+        )  # fmt: skip
+    body = server.bodies[0]
+    check(body, Params)
+    with pytest.raises((ValidationError, AssertionError)):  # the check can fail
+        check({**body, "max_new_tokens": 5}, Params)
+    with pytest.raises(ValidationError):
+        check({**body, "n": "two"}, Params)
+
+
+def test_its_types_take_our_raw_prompts(make: Any, server: Any) -> None:
+    from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as Params
+
+    server.script = [{"choices": [{"text": "a", "index": 0}, {"text": "b", "index": 1}]}]
+    with make() as llm:
+        llm.generate_outputs(
+            ["Once"], num_generations=2, max_new_tokens=5, temperature=0.5, top_p=0.5, stop="a", seed=1,
+            frequency_penalty=0.5, presence_penalty=0.5, top_logprobs=2, logit_bias={"1": 5},
+        )  # fmt: skip
+    check(server.bodies[0], Params)
+
+
+class Leaf(BaseModel):
+    weight: float
+    label: str | None = None
+
+
+class Tree(BaseModel):
+    first: Leaf
+    leaves: list[Leaf]
+
+
+def test_its_strict_schemas_are_ours(make: Any) -> None:
+    from openai.lib._pydantic import to_strict_json_schema
+
+    def bare(schema: Any) -> Any:
+        """Without what only describes: the SDK leaves defaults and titles in."""
+        if isinstance(schema, list):
+            return [bare(item) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        return {
+            key: {name: bare(item) for name, item in value.items()}
+            if key in ("properties", "$defs")
+            else bare(value)
+            for key, value in schema.items()
+            if key not in ("title", "description", "default")
+        }
+
+    for model in (Answer, Tree):
+        fields = make()._prepare_structured_output({"format": "json", "schema": model})
+        ours = fields["response_format"]["json_schema"]["schema"]
+        assert bare(ours) == bare(to_strict_json_schema(model))
+
+
+def full_chat(server: Any) -> dict[str, Any]:
+    top = [{"token": "a", "logprob": -0.1, "bytes": [97]}, {"token": "b", "logprob": -3.0, "bytes": [98]}]
+    answer = server.chat(
+        "text", None, tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+        usage={
+            "prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80,
+            "prompt_tokens_details": {"cached_tokens": 40}, "completion_tokens_details": {"reasoning_tokens": 20},
+        },
+    )  # fmt: skip
+    answer["choices"][1]["message"]["refusal"] = "I will not"
+    answer["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
+    return dict(answer)
+
+
+def test_its_parser_reads_what_we_read(make: Any, server: Any) -> None:
+    answer = full_chat(server)
+    server.script = [answer, answer]
+    with make() as llm:
+        ours = llm.generate_outputs([CHAT], num_generations=2)[0]
+    with openai.OpenAI(base_url=f"{server.origin}/v1", api_key="key", max_retries=0) as client:
+        theirs = client.chat.completions.create(model="m", messages=CHAT, n=2)
+    assert server.bodies[0] == server.bodies[1], "the SDK sends the same request"
+    assert server.paths[0] == server.paths[1]
+    assert server.headers[0]["authorization"] == server.headers[1]["authorization"]
+    assert ours["generations"] == [choice.message.content for choice in theirs.choices]
+    assert ours["refusals"] == [choice.message.refusal for choice in theirs.choices]
+    assert ours["finish_reasons"][0] == theirs.choices[0].finish_reason
+    assert ours["tool_calls"] == [
+        [call.model_dump() for call in choice.message.tool_calls] for choice in theirs.choices
+    ]
+    token = theirs.choices[0].logprobs.content[0]
+    assert ours["logprobs"][0] == [
+        [{"token": item.token, "logprob": item.logprob} for item in token.top_logprobs]
+    ]
+    assert ours["logprobs"][1] is theirs.choices[1].logprobs is None
+    usage = theirs.usage
+    assert ours["statistics"] == {
+        "input_tokens": [usage.prompt_tokens],
+        "output_tokens": [usage.completion_tokens],
+        "cached_tokens": [usage.prompt_tokens_details.cached_tokens],
+        "reasoning_tokens": [usage.completion_tokens_details.reasoning_tokens],
+    }
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("input", [CHAT, "Once upon a"], ids=["chat", "raw"])
+def test_a_real_server_says_the_same_to_both(real_server: dict[str, str], input: Any) -> None:
+    with OpenAILLM(model="m", **real_server) as llm:
+        ours = llm.generate_outputs([input], max_new_tokens=6, temperature=0.0, seed=1)[0]
+    with openai.OpenAI(max_retries=0, **real_server) as client:
+        given: dict[str, Any] = {"model": "m", "temperature": 0.0, "seed": 1}
+        if isinstance(input, str):
+            theirs: Any = client.completions.create(prompt=input, max_tokens=6, **given)
+            text = theirs.choices[0].text
+        else:
+            theirs = client.chat.completions.create(messages=input, max_completion_tokens=6, **given)
+            text = theirs.choices[0].message.content
+    assert ours["generations"] == [text]
+    assert ours["finish_reasons"] == [theirs.choices[0].finish_reason]
+    assert ours["statistics"]["output_tokens"] == [theirs.usage.completion_tokens]
+    assert ours["statistics"]["input_tokens"] == [theirs.usage.prompt_tokens]
+
+
+def test_it_asks_azure_at_the_same_address_with_the_same_headers(server: Any) -> None:
+    given = {"api_version": "2024-10-21"}
+    for credentials in ({"api_key": "key"}, {"azure_ad_token_provider": lambda: "token"}):
+        server.paths.clear()
+        server.headers.clear()
+        with AzureOpenAILLM(model="dep", base_url=server.origin, **given, **credentials) as llm:
+            llm.generate_outputs([CHAT])
+        with openai.AzureOpenAI(
+            azure_endpoint=server.origin, max_retries=0, **given, **credentials
+        ) as client:
+            client.chat.completions.create(model="dep", messages=CHAT)
+        assert server.paths[0] == server.paths[1]
+        ours, theirs = server.headers
+        for name in ("api-key", "authorization"):
+            assert ours.get(name) == theirs.get(name)
