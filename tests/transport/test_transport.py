@@ -142,13 +142,13 @@ def test_a_request_is_given_up_after_its_time(make: Any, server: ScriptedServer)
 
 def test_retry_after_holds_back_every_request(make: Any, server: ScriptedServer) -> None:
     server.script = [error(429, retry_after_ms="300")]
-    with make(max_concurrency=1) as llm:
+    with make(max_concurrency=2) as llm:
         times = []
         loop = llm.event_loop
         server.answer = lambda request: times.append(loop.time())  # type: ignore[func-returns-value]
-        llm.generate_outputs([CHAT, CHAT])
-    assert len(times) == 3
-    assert times[1] - times[0] >= 0.29
+        llm.generate_outputs([CHAT] * 4)
+    assert len(times) == 5
+    assert times[2] - times[0] >= 0.29, "the third was none of those in flight, and waited all the same"
 
 
 def test_a_refused_key_stops_a_long_run(make: Any, server: ScriptedServer) -> None:
