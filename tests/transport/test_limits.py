@@ -77,7 +77,9 @@ async def drive(provider: Provider, limits: Limits, workers: int, seconds: float
     await asyncio.gather(*(work() for _ in range(workers)))
 
 
-@pytest.mark.parametrize(("rate", "burst", "latency"), [(100, 100, 0.5), (20, 5, 1.0), (400, 50, 0.2), (50, 1, 0.1)])
+@pytest.mark.parametrize(
+    ("rate", "burst", "latency"), [(100, 100, 0.5), (20, 5, 1.0), (400, 50, 0.2), (50, 1, 0.1)]
+)
 def test_a_hidden_rate_limit_is_found_and_kept(rate: float, burst: float, latency: float) -> None:
     provider = Provider(rate, burst, latency)
 

@@ -59,7 +59,11 @@ def test_what_may_pass_is_tried_again(make: Any, server: ScriptedServer, status:
         (error(403, "Your prompt was flagged by our safety system"), "content_filter", "change the prompt"),
         (error(400, "Unknown parameter: 'safety_identifier'"), "invalid_request", ""),
         (error(429, "You exceeded your current quota", "insufficient_quota"), "rate_limit", "billing"),
-        (error(429, "Request too large for m: Limit 10000, Requested 20000"), "context_length", "quota of a minute"),
+        (
+            error(429, "Request too large for m: Limit 10000, Requested 20000"),
+            "context_length",
+            "quota of a minute",
+        ),
         (error(413, "Request too large for model m, reduce it"), "context_length", "quota of a minute"),
         (Reply(302, b"", {"location": "https://elsewhere.example/"}), "invalid_request", "base_url"),
         (Reply(200, b"<html><body>Welcome</body></html>"), "invalid_request", "website"),

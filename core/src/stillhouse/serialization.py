@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["Serializable", "digest", "read_settings"]
+__all__ = ["Serializable", "digest", "is_secret", "read_settings"]
 
 _NAME_KEY = "llm"
 
@@ -212,7 +212,7 @@ def _plain(value: Any, where: str, registry: Registry) -> Any:
         plain = {
             str(key): _plain(item, f"{where}.{key}", registry)
             for key, item in value.items()
-            if not _is_secret(str(key), item)
+            if not is_secret(str(key), item)
         }
         return {key: item for key, item in plain.items() if item is not _OMITTED}
     if _is_secret_header(value):
@@ -240,13 +240,13 @@ def _fields_of(value: Any) -> dict[str, Any] | None:
 
 
 def _is_secret_header(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _is_secret(*value)
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and is_secret(*value)
 
 
-def _is_secret(key: str, value: Any) -> bool:
+def is_secret(key: str, value: Any) -> bool:
     """Whether a value is a secret in plain text, as its key says or the value itself."""
     if isinstance(value, (list, tuple)):
-        return bool(value) and all(_is_secret(key, item) for item in value)
+        return bool(value) and all(is_secret(key, item) for item in value)
     if not isinstance(value, (str, bytes)):
         return False
     if isinstance(value, str) and _BEARER.fullmatch(value):
@@ -257,7 +257,7 @@ def _is_secret(key: str, value: Any) -> bool:
 
 def _masked(key: str, value: Any) -> Any:
     """`value` for a repr, without what `dump` would leave out."""
-    if _is_secret(key, value):
+    if is_secret(key, value):
         return "**********"
     if _is_secret_header(value):
         return (value[0], "**********")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
-from yarl import URL
 
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
 from stillhouse.http.failures import Failure, failure_of
-from stillhouse.http.limits import Limits
-from stillhouse.http.transport import Transport
 from stillhouse.parameters import RuntimeParameter
-from stillhouse.serialization import is_secret_key
+from stillhouse.serialization import is_secret
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+    from stillhouse.http.transport import Transport
 
 __all__ = ["HTTPLLM"]
 
@@ -68,14 +70,14 @@ class HTTPLLM(AsyncLLM):
     )
 
     _transport: Transport | None = PrivateAttr(default=None)
-    _base: URL = PrivateAttr(default_factory=URL)
+    _base: URL = PrivateAttr()
     _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
 
     @field_validator("default_headers", mode="after")
     @classmethod
     def _hide_secrets(cls, value: dict[str, str | SecretStr] | None) -> dict[str, str | SecretStr]:
         return {
-            name: SecretStr(text) if isinstance(text, str) and is_secret_key(name) else text
+            name: SecretStr(text) if isinstance(text, str) and is_secret(name, text) else text
             for name, text in (value or {}).items()
         }
 
@@ -99,6 +101,10 @@ class HTTPLLM(AsyncLLM):
         super().unload()
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
+        # aiohttp takes long to import, and whoever lists or checks backends has no use for it.
+        from stillhouse.http.limits import Limits
+        from stillhouse.http.transport import Transport
+
         cls = type(self)
         return Transport(
             self._base,
@@ -162,6 +168,8 @@ class HTTPLLM(AsyncLLM):
         return await transport.post(url, body, tokens=tokens, used_tokens=used_tokens)
 
     def _find_base_url(self) -> URL:
+        from yarl import URL
+
         variable = self.base_url_variable
         given = self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
         hint = f"set base_url, or the environment variable {variable}" if variable else "set base_url"

@@ -8,5 +8,12 @@ from __future__ import annotations
 __all__ = ["PACKAGES"]
 
 PACKAGES: dict[str, str] = {
+    "anthropic": "stillhouse-anthropic",
+    "anyscale": "stillhouse-openai",
+    "azure-openai": "stillhouse-openai",
+    "groq": "stillhouse-openai",
     "llamacpp": "stillhouse-llamacpp",
+    "openai": "stillhouse-openai",
+    "together": "stillhouse-openai",
+    "vllm-server": "stillhouse-openai",
 }

@@ -14,15 +14,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from stillhouse import LLM
 from stillhouse.errors import ConfigurationError
+from stillhouse.serialization import is_secret
 
 __all__ = ["plain"]
-
-# The keys under which `LLM.dump()` leaves text out of a file because it authorises. It may change
-# from day to day, and the answer does not depend on it.
-_SECRET_KEY = re.compile(
-    r"(proxy-)?authorization|(set-)?cookie|token|secret|password|"
-    r".*(api-?key|(access|auth|bearer|security|session)-token|secret(-key)?|-password|subscription-key)"
-)
 
 
 def plain(value: Any, where: str, of_llm: Callable[[LLM], Any]) -> Any:
@@ -54,7 +48,7 @@ def plain(value: Any, where: str, of_llm: Callable[[LLM], Any]) -> Any:
         return {
             str(key): plain(item, f"{where}.{key}", of_llm)
             for key, item in value.items()
-            if not (isinstance(item, (str, bytes)) and _is_secret_key(str(key)))
+            if not is_secret(str(key), item)
         }
     if isinstance(value, (list, tuple, set, frozenset)):
         ordered = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
@@ -74,7 +68,3 @@ def plain(value: Any, where: str, of_llm: Callable[[LLM], Any]) -> Any:
             f"{where} holds a {type(value).__name__}, of which no stable digest can be made",
             hint="use plain values in its place where outputs are to be kept",
         ) from None
-
-
-def _is_secret_key(key: str) -> bool:
-    return _SECRET_KEY.fullmatch(key.lower().replace("_", "-")) is not None

@@ -6,14 +6,16 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr
-from yarl import URL
 
 from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
 from stillhouse_openai.compatible import CompatibleLLM
 from stillhouse_openai.schemas import KEYWORDS
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 __all__ = ["AzureOpenAILLM"]
 
