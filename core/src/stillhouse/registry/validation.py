@@ -107,23 +107,25 @@ def _takes_count(parameters: list[inspect.Parameter], by_name: bool) -> bool:
 
 def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
     for name, field in cls.model_fields.items():
-        where = _where_declared(cls, name)
         if name == "llm":
             yield (
-                f"{cls.__qualname__} has a field llm, under which files keep the backend's name{where}",
+                f"{cls.__qualname__} has a field llm, under which files keep the backend's name"
+                f"{_where_declared(cls, name)}",
                 "rename the field",
             )
         if field.exclude:
             continue
         if _SECRET_NAME.search(name) and _holds_plain_text(field.annotation):
             yield (
-                f"the field {name} of {cls.__qualname__} holds a secret as plain text{where}",
+                f"the field {name} of {cls.__qualname__} holds a secret as plain text"
+                f"{_where_declared(cls, name)}",
                 f"annotate it as {name}: pydantic.SecretStr",
             )
         problem = _cannot_describe(field.annotation, field)
         if problem:
             yield (
-                f"the field {name} of {cls.__qualname__} cannot be stored in a file: {problem}{where}",
+                f"the field {name} of {cls.__qualname__} cannot be stored in a file: {problem}"
+                f"{_where_declared(cls, name)}",
                 "give it a type that JSON knows, make it a private attribute (_name), "
                 "or declare it with Field(exclude=True)",
             )
@@ -147,6 +149,7 @@ def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
 
 
 def _where_declared(cls: type[LLM], field: str) -> str:
+    """Where a field is declared. Finding it reads the source: not before there is trouble."""
     owner = next((item for item in cls.__mro__ if field in inspect.get_annotations(item)), cls)
     return source_of(owner, field)
 
