@@ -96,7 +96,10 @@ class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
         fields = {"response_format": {"type": "json_schema", "json_schema": wanted}}
         return Form("json", fields, problem)
 
-    def _prepare_structured_output(self, structured_output: Any) -> dict[str, Any]:
+    def _prepare_structured_output(
+        self, structured_output: Any, client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """The fields of a request that ask for the form; the other arguments mean nothing here."""
         return self.form_of(structured_output).fields
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
