@@ -16,15 +16,15 @@ import argparse
 import contextlib
 import gc
 import os
-import platform
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
+
+from measure import machine
 
 from stillhouse import Registry, hookimpl
 from stillhouse.call import Call
@@ -104,17 +104,6 @@ def echo(*plugins: object) -> Any:
     llm = registry.create("echo")
     llm.load()
     return llm
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    version = platform.python_version()
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {version}"
 
 
 def main() -> None:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
+
+from measure import machine
 
 from stillhouse_llamacpp import LlamaCppLLM
 
@@ -106,15 +105,6 @@ def measure(slots: int, options: argparse.Namespace) -> float:
     return ratio
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default=None, help="a GGUF file; the default model without it")
@@ -126,8 +116,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print every round")
     options = parser.parse_args()
     print(
-        f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}; "
-        f"{options.prompts} prompts of {options.tokens} tokens, {options.rounds} rounds, medians"
+        f"{machine()}; {options.prompts} prompts of {options.tokens} tokens, {options.rounds} rounds, medians"
     )
     failed = False
     for slots in options.slots:

@@ -163,10 +163,6 @@ class Limits:
         if retry_after:
             self._paused_until = max(self._paused_until, self._loop.time() + retry_after)
 
-    def exhausted(self, seconds: float) -> None:
-        """The provider's headers say that a quota is used up for so long."""
-        self._paused_until = max(self._paused_until, self._loop.time() + seconds)
-
     def close(self) -> None:
         """Stop the timer."""
         if self._timer is not None:
