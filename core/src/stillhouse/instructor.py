@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from stillhouse.answers import value_problem
 from stillhouse.errors import ConfigurationError, UnsupportedError, near_matches
 from stillhouse.structured import normalize_structured_output
 from stillhouse.typing import StructuredOutput
@@ -98,13 +99,7 @@ def response_model(schema: dict[str, Any]) -> type[BaseModel]:
         raise UnsupportedError(
             "instructor honours a schema only if it is of an object", hint='wrap it: {"type": "object", …}'
         )
-    jsonschema = _import("jsonschema")
-    validator_class = jsonschema.validators.validator_for(kept)
-    try:
-        validator_class.check_schema(kept)
-    except jsonschema.SchemaError as error:
-        raise ConfigurationError(f"the JSON schema is not valid: {error.message}") from None
-    validator = validator_class(kept)
+    problem = value_problem(kept)
 
     class Answer(BaseModel):
         model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -112,9 +107,9 @@ def response_model(schema: dict[str, Any]) -> type[BaseModel]:
         @model_validator(mode="before")
         @classmethod
         def _holds(cls, value: Any) -> Any:
-            problems = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
-            if problems:
-                raise ValueError("; ".join(problems))
+            found = problem(value)
+            if found:
+                raise ValueError(found)
             return value
 
         @classmethod

@@ -40,8 +40,9 @@ _ANNOTATIONS = {
 def normalize_structured_output(value: Any) -> StructuredOutput | None:
     """`value` in its one shape: a dict with `format` and a plain, serialisable `schema`.
 
-    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source. A
-    missing `format` is told from the schema. A new dict is returned; `value` is left alone.
+    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with
+    its flags. A missing `format` is told from the schema. A new dict is returned; `value` is left
+    alone.
 
     Raises:
         ConfigurationError: it has another shape, an unknown key, or an unusable schema.
@@ -110,7 +111,7 @@ def _json_schema(schema: Any) -> dict[str, Any]:
 
 
 def _pattern(schema: Any) -> str:
-    pattern = schema.pattern if isinstance(schema, re.Pattern) else schema
+    pattern = _source(schema) if isinstance(schema, re.Pattern) else schema
     if not isinstance(pattern, str):
         raise _shape(f"a regex is a string, not {type(schema).__name__}")
     try:
@@ -118,6 +119,21 @@ def _pattern(schema: Any) -> str:
     except re.error as error:
         raise _shape(f"the regex {pattern!r} is not valid: {error}") from None
     return pattern
+
+
+# Flags that can be written into a pattern. UNICODE is what a string means anyway.
+_INLINE = {re.ASCII: "a", re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x"}
+
+
+def _source(pattern: re.Pattern[Any]) -> Any:
+    """The source of a compiled pattern, with the flags that it was compiled with in front of it."""
+    source = pattern.pattern
+    if not isinstance(source, str):
+        return source
+    # Those that stand in the pattern itself are found by compiling it again.
+    flags = re.RegexFlag(pattern.flags & ~re.compile(source).flags)
+    letters = "".join(letter for flag, letter in _INLINE.items() if flag & flags)
+    return f"(?{letters}:{source}\n)" if "x" in letters else f"(?{letters}:{source})" if letters else source
 
 
 def _choices(schema: Any) -> list[str]:

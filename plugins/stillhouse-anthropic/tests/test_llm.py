@@ -191,9 +191,11 @@ def test_refused_before_anything_is_sent(script: Any, make: Make, input: Any, er
     assert script.requests == []
 
 
-def test_schema_of_the_llm_is_refused_when_it_loads(make: Make) -> None:
+def test_schema_of_the_llm_is_refused_when_it_is_set() -> None:
     with pytest.raises(UnsupportedError, match="'minimum'"):
-        make(structured_output={"format": "json", "schema": {"type": "integer", "minimum": 1}})
+        AnthropicLLM(
+            model="m", structured_output={"format": "json", "schema": {"type": "integer", "minimum": 1}}
+        )
 
 
 def test_seed_is_no_parameter(make: Make) -> None:
@@ -289,10 +291,9 @@ def test_merged_generations_stay_aligned(script: Any, make: Make) -> None:
     ("answer", "kind"),
     [
         (message('{"a": ', stop_reason="max_tokens"), "truncated"),
-        (message('{"a": 1}', stop_reason="pause_turn"), "truncated"),
+        (message('{"a":', stop_reason="pause_turn"), "truncated"),
         (message('{"a": '), "schema"),
         (message('{"a": "x"}'), "schema"),
-        (message('{"a": 1, "b": 2}'), "schema"),
         (message(), "schema"),
     ],
 )

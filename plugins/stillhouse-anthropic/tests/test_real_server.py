@@ -99,6 +99,6 @@ def test_wrong_key(real_server: Any) -> None:
 
 def test_server_that_ignores_the_schema_is_found_out(llm: AnthropicLLM) -> None:
     form: Any = {"format": "json", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
-    with pytest.raises(GenerationError, match="not valid JSON") as caught:
+    with pytest.raises(GenerationError, match="not JSON") as caught:
         llm.generate_outputs([(HELLO, form)], max_new_tokens=60)
     assert caught.value.kind == "schema"

@@ -10,7 +10,6 @@ import pytest
 from pydantic import BaseModel, Field
 
 from stillhouse import UnsupportedError, normalize_structured_output
-from stillhouse_anthropic.conform import violation
 from stillhouse_anthropic.schemas import narrowed, output_format_of
 
 
@@ -64,19 +63,12 @@ def of_model(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def test_validation_is_that_of_the_standard() -> None:
-    schema = of_model(Owner)
-    standard = jsonschema.Draft202012Validator(schema)
-    expected = [standard.is_valid(value) for value in VALUES]
-    assert [not violation(value, schema) for value in VALUES] == expected
-    assert expected.count(True) == 4
-
-
 def test_narrower_than_what_was_given() -> None:
     given = jsonschema.Draft202012Validator(Owner.model_json_schema())
     sent = jsonschema.Draft202012Validator(of_model(Owner))
     for value in VALUES:
         assert given.is_valid(value) or not sent.is_valid(value)
+    assert sum(sent.is_valid(value) for value in VALUES) == 4
 
 
 def test_every_object_is_closed_and_nothing_else_changes() -> None:

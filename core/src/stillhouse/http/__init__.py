@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stillhouse.http.failures import Failure, failure_of
+from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
 from stillhouse.http.llm import HTTPLLM
 
-__all__ = ["HTTPLLM", "Failure", "failure_of"]
+__all__ = ["HTTPLLM", "Failure", "RequestForm", "StructuredHTTPLLM", "failure_of"]

@@ -13,11 +13,9 @@ from stillhouse import (
     ConfigurationError,
     FormattedInput,
     GenerateOutput,
-    StructuredOutputMixin,
-    normalize_structured_output,
+    StructuredOutput,
 )
-from stillhouse.http import HTTPLLM, Failure
-from stillhouse_anthropic.conform import check_conformity
+from stillhouse.http import Failure, StructuredHTTPLLM
 from stillhouse_anthropic.failures import anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.schemas import output_format_of
@@ -30,7 +28,7 @@ DEFAULT_MAX_NEW_TOKENS = 4096
 """The API has no default. So many tokens every one of its models can generate."""
 
 
-class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
+class AnthropicLLM(StructuredHTTPLLM):
     """Models of Anthropic, and of any server that speaks its Messages API.
 
     A request has one generation; several are as many requests, each tried again by itself. No
@@ -54,7 +52,6 @@ class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
-    _format: tuple[Any, dict[str, Any] | None] = PrivateAttr(default=(None, None))
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """Those of the key, or without one of the token in `ANTHROPIC_AUTH_TOKEN`, as a gateway takes it."""
@@ -75,16 +72,13 @@ class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         return anthropic_failure(status, headers, body)
 
-    def load(self) -> None:
-        self._own_format()  # a schema that cannot be honoured is refused before anything else
-        super().load()
-
     def check_input(self, input: Any) -> None:
         super().check_input(input)
-        if type(input) is tuple:
-            self._format_of(input[1])
-            input = input[0]
-        request_messages(input)
+        request_messages(input[0] if type(input) is tuple else input)
+
+    @classmethod
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
+        return {"output_config": {"format": output_format_of(structured_output, cls.__name__)}}
 
     async def agenerate(
         self,
@@ -122,11 +116,7 @@ class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
             GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
                 `truncated` if it was cut off, and `schema` if it does not validate.
         """
-        own: Any = None
-        chat: Any = input
-        if type(input) is tuple:
-            chat, own = input
-        form = self._own_format() if own is None else self._format_of(own)
+        chat, form = self.split(input)
         system, messages = request_messages(chat)
         if max_new_tokens is None:
             max_new_tokens = DEFAULT_MAX_NEW_TOKENS + ((thinking or {}).get("budget_tokens") or 0)
@@ -145,8 +135,9 @@ class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
             if value is not None:
                 body[name] = value
         extra = dict(extra_body or {})
-        config = {"format": form, "effort": reasoning_effort}
-        config = {name: value for name, value in config.items() if value is not None}
+        config = {} if reasoning_effort is None else {"effort": reasoning_effort}
+        if form is not None:
+            config |= form.fields["output_config"]
         config |= extra.pop("output_config", None) or {}
         if config:
             body["output_config"] = config
@@ -154,22 +145,10 @@ class AnthropicLLM(HTTPLLM, StructuredOutputMixin):
         answer = await self.post(self._path, body, max_new_tokens=max_new_tokens, used_tokens=limited_tokens)
         output = message_output(answer)
         if form is not None:
-            check_conformity(output, form["schema"])
+            form.check(output["generations"][0], output["finish_reasons"][0])
         return output
 
     @property
     def _path(self) -> str:
         """The SDK's base URLs end before `/v1`; those of most other servers end with it."""
         return "messages" if self._base.path.endswith("/v1") else "v1/messages"
-
-    def _format_of(self, structured_output: Any) -> dict[str, Any] | None:
-        return output_format_of(normalize_structured_output(structured_output), type(self).__name__)
-
-    def _own_format(self) -> dict[str, Any] | None:
-        """The output format of the LLM's own structured output, made once for each that is set."""
-        structured_output, form = self._format
-        if structured_output is not self.structured_output:
-            structured_output = self.structured_output
-            form = output_format_of(structured_output, type(self).__name__)
-            self._format = (structured_output, form)
-        return form

@@ -30,14 +30,12 @@ _UNSUPPORTED_PATTERN = re.compile(r"\(\?[=!<]|\\[1-9bB]|\(\?P=")
 _ANNOTATIONS = frozenset({"title", "description"})
 
 
-def output_format_of(structured_output: StructuredOutput | Any | None, llm: str) -> dict[str, Any] | None:
-    """The `output_config.format` for a structured output, or `None` for none.
+def output_format_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
+    """The `output_config.format` for a structured output.
 
     Raises:
         UnsupportedError: the API cannot hold an answer to it exactly; it says which keyword.
     """
-    if structured_output is None:
-        return None
     if structured_output["format"] != "json":
         raise UnsupportedError(
             f"{llm} has no structured output of the format {structured_output['format']}",

@@ -9,15 +9,13 @@ alone that are known to be enforced; every guide is tried on the loaded engine b
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.answers import AnswerForm, answer_problem
+from stillhouse.errors import ConfigurationError, UnsupportedError
 from stillhouse.structured import check_schema, normalize_structured_output
 
 __all__ = ["KEYWORDS", "SENTINEL", "Guide", "guide_for"]
@@ -41,18 +39,14 @@ _ESCAPES = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
 
 
 @dataclass(frozen=True)
-class Guide:
-    """The form that an answer must have.
+class Guide(AnswerForm):
+    """The form that an answer must have, for the engine.
 
     Attributes:
-        format: `json`, `regex` or `choice`.
         body: the form, as an expression of a grammar.
-        problem: says what is wrong with an answer, or an empty string.
     """
 
-    format: str
     body: str
-    problem: Callable[[str], str]
 
     @property
     def grammar(self) -> str:
@@ -63,27 +57,6 @@ class Guide:
     def probe(self) -> str:
         """A grammar whose answer begins with `SENTINEL`, unless the engine drops it."""
         return f'{_HEAD}start: "{SENTINEL}" answer\nanswer: {self.body}'
-
-    def check(self, text: str, finish_reason: str | None) -> None:
-        """Hold an answer to the form.
-
-        Raises:
-            GenerationError: it is `truncated`, or violates the form (`schema`).
-        """
-        problem = self.problem(text)
-        if not problem:
-            return
-        if finish_reason == "length":
-            raise GenerationError(
-                f"the answer was cut off before it had the form asked for ({self.format})",
-                kind="truncated",
-                hint="raise max_new_tokens, or n_ctx if that is not set",
-            )
-        raise GenerationError(
-            f"the answer has not the form asked for ({self.format}): {problem}",
-            kind="schema",
-            hint="do not end it early with stop; simplify the schema; try another seed",
-        )
 
     def refusal(self) -> UnsupportedError:
         """The error for a guide that the engine drops."""
@@ -120,21 +93,13 @@ def guide_for(structured_output: Any) -> Guide:
 def _guide(format: str, schema: str, whitespace: str | None) -> Guide:
     content = json.loads(schema)
     if format == "json":
-        return _json_guide(content, whitespace)
-    if format == "regex":
-        return _regex_guide(content)
-    choices = frozenset(content)
-    body = " | ".join(json.dumps(choice) for choice in content)
-    return Guide(format, body, lambda text: "" if text in choices else "it is none of the choices")
-
-
-def _regex_guide(pattern: str) -> Guide:
-    compiled = re.compile(pattern)
-    return Guide(
-        "regex",
-        f"/{_expression(pattern)}/",
-        lambda text: "" if compiled.fullmatch(text) else "the pattern does not match",
-    )
+        check_schema(content, KEYWORDS, _LLM)
+        body = _json_body(content, whitespace)
+    elif format == "regex":
+        body = f"/{_expression(content)}/"
+    else:
+        body = " | ".join(json.dumps(choice) for choice in content)
+    return Guide(format, answer_problem({"format": format, "schema": content}), body)  # type: ignore[typeddict-item]
 
 
 def _expression(pattern: str) -> str:
@@ -159,52 +124,7 @@ def _expression(pattern: str) -> str:
     return re.sub(r"(?s)\\.|[/\n\r\[\]]", rewritten, pattern)
 
 
-def _json_guide(schema: dict[str, Any], whitespace: str | None) -> Guide:
-    check_schema(schema, KEYWORDS, _LLM)
-    problem = _validator(schema)
+def _json_body(schema: dict[str, Any], whitespace: str | None) -> str:
     # Free white space lets a small model write nothing else until it is cut off.
     spacing = {"whitespace_flexible": False} if whitespace is None else {"whitespace_pattern": whitespace}
-    return Guide("json", "%json " + json.dumps({**schema, "x-guidance": spacing}), problem)
-
-
-def _validator(schema: dict[str, Any]) -> Callable[[str], str]:
-    # Not an import statement: its types are in a package of their own.
-    validators: Any = importlib.import_module("jsonschema.validators")
-    registry: Any = importlib.import_module("referencing").Registry()
-    dialect = validators.validator_for(schema, default=validators.Draft202012Validator)
-    try:
-        dialect.check_schema(schema)
-    except importlib.import_module("jsonschema.exceptions").SchemaError as error:
-        where = "/".join(["#", *(str(part) for part in error.absolute_path)])
-        raise ConfigurationError(
-            f"the JSON schema is not valid at {where}: {error.message.partition(chr(10))[0]}",
-            hint="correct the schema",
-        ) from None
-    exact = validators.extend(dialect, {"multipleOf": _multiple_of})
-    # A registry of its own keeps a reference to another document from being fetched.
-    validator = exact(schema, registry=registry, format_checker=dialect.FORMAT_CHECKER)
-
-    def problem(text: str) -> str:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            return f"it is not JSON: {error}"
-        try:
-            violation = next(validator.iter_errors(value), None)
-        except Exception as error:  # a reference that leads nowhere, a pattern that is not Python's
-            return f"the schema cannot be applied: {type(error).__name__}: {error}"
-        return "" if violation is None else violation.message
-
-    return problem
-
-
-def _multiple_of(validator: Any, factor: Any, instance: Any, _: Any) -> Any:
-    """`multipleOf` in decimals: in binary fractions, 0.3 is no multiple of 0.1."""
-    errors: Any = importlib.import_module("jsonschema.exceptions")
-    if validator.is_type(instance, "number"):
-        try:
-            whole = Decimal(repr(instance)) % Decimal(repr(factor)) == 0
-        except InvalidOperation:
-            whole = True  # beyond the digits that can be told apart
-        if not whole:
-            yield errors.ValidationError(f"{instance!r} is not a multiple of {factor!r}")
+    return "%json " + json.dumps({**schema, "x-guidance": spacing})

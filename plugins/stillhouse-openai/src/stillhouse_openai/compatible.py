@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
-import orjson
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from stillhouse import (
     Capability,
-    ConfigurationError,
     FormattedInput,
     GenerateOutput,
     GenerationError,
-    StructuredOutputMixin,
+    StructuredOutput,
     UnsupportedError,
     merge_responses,
-    normalize_structured_output,
 )
-from stillhouse.http import HTTPLLM
-from stillhouse_openai.forms import Form, json_problem
+from stillhouse.http import RequestForm, StructuredHTTPLLM
 from stillhouse_openai.schemas import KEYWORDS, strict
 from stillhouse_openai.wire import output_of, total_tokens
 
 __all__ = ["CompatibleLLM"]
 
 
-class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
+class CompatibleLLM(StructuredHTTPLLM):
     """A model behind an API like OpenAI's: chats go to `chat/completions`, raw prompts to `completions`.
 
     A subclass says where the API is and what it does in another way.
@@ -40,67 +35,24 @@ class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
     schema_keywords: ClassVar[frozenset[str]] = KEYWORDS
     """The keywords of JSON Schema that the API keeps to."""
 
-    raw_forms: ClassVar[bool] = False
-    """Whether a raw prompt can have a structured output."""
-
     max_tokens_name: str = Field(
         default="max_completion_tokens",
         description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
     )
 
-    @field_validator("structured_output", mode="after")
     @classmethod
-    def _can_be_honoured(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            cls.form_of(value)
-        return value
-
-    def check_input(self, input: Any) -> None:
-        super().check_input(input)
-        if type(input) is tuple:
-            if input[1] is not None:
-                self.form_of(input[1])
-        elif self.structured_output is not None and type(input) is str and not self.raw_forms:
-            raise UnsupportedError(
-                f"{type(self).__name__} has no structured output for raw prompts", hint="send a chat"
-            )
-
-    @classmethod
-    def form_of(cls, structured_output: Any) -> Form:
-        """The form for a structured output, in any of its shapes; equal ones give the same form.
-
-        Raises:
-            ConfigurationError: it has another shape, or the schema is not valid.
-            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
-        """
-        try:
-            key = orjson.dumps(normalize_structured_output(structured_output))
-        except TypeError as error:
-            raise ConfigurationError(f"the schema is not JSON: {error}") from None
-        return _form(cls, key)
-
-    @classmethod
-    def make_form(cls, structured_output: dict[str, Any]) -> Form:
-        """As `form_of`, of the one shape; a backend with another mechanism overrides it."""
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
         if structured_output["format"] != "json":
             raise UnsupportedError(
                 f"{cls.__name__} has no structured output of the format {structured_output['format']}",
                 hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
             )
         schema = structured_output["schema"]
-        problem = json_problem(schema)
         title = str(schema.get("title") or "answer")
         name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
         narrow = strict(schema, cls.__name__, cls.schema_keywords)
         wanted = {"name": name, "schema": narrow, "strict": True}
-        fields = {"response_format": {"type": "json_schema", "json_schema": wanted}}
-        return Form("json", fields, problem)
-
-    def _prepare_structured_output(
-        self, structured_output: Any, client: Any = None, framework: str | None = None
-    ) -> dict[str, Any]:
-        """The fields of a request that ask for the form; the other arguments mean nothing here."""
-        return self.form_of(structured_output).fields
+        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
         """The fields of a request that ask for log probabilities; `None` is not sent."""
@@ -151,12 +103,9 @@ class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
             reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
             extra_body: further fields of the request, as the server knows them; they win over others.
         """
-        form = None if self.structured_output is None else self.form_of(self.structured_output)
-        if type(input) is tuple:
-            input, own = input
-            form = form if own is None else self.form_of(own)
-        raw = type(input) is str
-        body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": input}
+        prompt, form = self.split(input)
+        raw = type(prompt) is str
+        body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": prompt}
         fields: dict[str, Any] = {
             "n": num_generations if num_generations > 1 else None,
             "max_tokens" if raw else self.max_tokens_name: max_new_tokens,
@@ -187,7 +136,7 @@ class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
         return await self._complete(body, num_generations, max_new_tokens or 0, form)
 
     async def _complete(
-        self, body: dict[str, Any], missing: int, max_new_tokens: int, form: Form | None
+        self, body: dict[str, Any], missing: int, max_new_tokens: int, form: RequestForm | None
     ) -> GenerateOutput:
         """So many generations, in as few requests as the server lets there be."""
         chat = "messages" in body
@@ -215,11 +164,6 @@ class CompatibleLLM(HTTPLLM, StructuredOutputMixin):
             body = {**body, "n": missing}
             if "seed" in body:  # the same one would give the same generations again
                 body["seed"] += made
-
-
-@functools.lru_cache(maxsize=256)
-def _form(cls: type[CompatibleLLM], key: bytes) -> Form:
-    return cls.make_form(orjson.loads(key))
 
 
 def _first(output: GenerateOutput, count: int) -> GenerateOutput:

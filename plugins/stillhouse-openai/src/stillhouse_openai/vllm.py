@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from stillhouse import Capability, FormattedInput, GenerateOutput
+from stillhouse import Capability, FormattedInput, GenerateOutput, StructuredOutput
 from stillhouse.structured import check_schema
 from stillhouse_openai.compatible import CompatibleLLM
-from stillhouse_openai.forms import Form, choice_problem, json_problem, regex_problem
 
 __all__ = ["ClientvLLM"]
 
@@ -39,17 +38,14 @@ class ClientvLLM(CompatibleLLM):
     )  # fmt: skip
 
     @classmethod
-    def make_form(cls, structured_output: dict[str, Any]) -> Form:
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
         kind, schema = structured_output["format"], structured_output["schema"]
         if kind == "json":
-            problem = json_problem(schema)
             check_schema(schema, cls.schema_keywords, cls.__name__)
-        else:
-            problem = regex_problem(schema) if kind == "regex" else choice_problem(schema)
-        wanted = {kind: schema}
+        wanted: dict[str, Any] = {kind: schema}
         if structured_output.get("whitespace_pattern"):
             wanted["whitespace_pattern"] = structured_output["whitespace_pattern"]
-        return Form(kind, {"structured_outputs": wanted}, problem)
+        return {"structured_outputs": wanted}
 
     async def agenerate(
         self,
