@@ -60,6 +60,9 @@ def normalize_structured_output(value: Any) -> StructuredOutput | None:
     given = value.get("format") or _guess_format(value["schema"])
     if not isinstance(given, str) or given not in _CAPABILITIES:
         raise _shape(f"structured_output has the unknown format {given!r}")
+    retries = value.get("max_retries")
+    if retries is not None and (type(retries) is not int or retries < 0):
+        raise _shape(f"max_retries is {retries!r}", "give a whole number of at least 0")
     normal: dict[str, Any] = dict(value)
     normal["format"] = given
     normal["schema"] = _NORMALIZE[given](value["schema"])

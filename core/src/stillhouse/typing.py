@@ -59,8 +59,9 @@ class StructuredOutput(TypedDict, total=False):
     """The form that a generation must have.
 
     `format` is `json`, `regex` or `choice`; `schema` is a pydantic class, a JSON schema (dict or
-    string), a pattern, or a list of choices. `mode` and `max_retries` are for `instructor`;
-    `whitespace_pattern` is a pattern for the white space between JSON tokens.
+    string), a pattern, or a list of choices. `max_retries` is how often an
+    answer that violates the form is asked for again, where that can happen; 1 if there is none.
+    `mode` is for `instructor`; `whitespace_pattern` is a pattern for the white space between JSON tokens.
     """
 
     format: Literal["json", "regex", "choice"]

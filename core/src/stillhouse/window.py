@@ -291,11 +291,18 @@ class Window:
 
 
 def _merged(responses: list[Any]) -> Any:
-    """One output from the responses for one input, or the first error with what was finished."""
-    outputs = [item for item in responses if not isinstance(item, BaseException)]
+    """One output from the responses for one input, or the first error with all that was finished."""
+    outputs: list[Any] = []
+    first: BaseException | None = None
     for item in responses:
-        if isinstance(item, BaseException):
-            if isinstance(item, GenerationError) and outputs and not item.outputs:
-                item.outputs = list(merge_responses(outputs, len(outputs)))
-            return item
-    return merge_responses(responses, len(responses))[0]
+        if not isinstance(item, BaseException):
+            outputs.append(item)
+            continue
+        first = first or item
+        if isinstance(item, GenerationError):  # it may have a part, or tell what was paid for
+            outputs.extend(output for output in item.outputs if output is not None)
+    if first is None:
+        return merge_responses(responses, len(responses))[0]
+    if isinstance(first, GenerationError):
+        first.outputs = list(merge_responses(outputs, len(outputs))) if outputs else []
+    return first

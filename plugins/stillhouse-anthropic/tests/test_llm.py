@@ -445,3 +445,14 @@ def test_no_secret_is_written(make: Make) -> None:
     assert KEY not in text
     assert "hidden-1" not in text
     assert AnthropicLLM.from_dict(llm.dump()).model_name == "claude-test"
+
+
+def test_another_form_is_asked_for_again(script: Any, make: Make) -> None:
+    script.reply(message('{"a": "x"}'))
+    script.reply(message('{"a": 1}'))
+    output = make(structured_output=FORM).generate_outputs([[USER]])[0]
+    assert output["generations"] == ['{"a": 1}']
+    first, second = (request.body["messages"] for request in script.requests)
+    assert second[:2] == [*first, {"role": "assistant", "content": '{"a": "x"}'}]
+    assert "'x' is not of type 'integer' at $.a" in second[2]["content"]
+    assert len(output["statistics"]["output_tokens"]) == 1

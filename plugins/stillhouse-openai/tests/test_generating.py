@@ -167,7 +167,10 @@ def test_an_answer_in_another_form_is_an_error(
     make: Any, server: Any, content: str | None, finish: str, kind: str, message: str
 ) -> None:
     server.script = [server.chat(content, finish=finish)]
-    with make(structured_output=FORM) as llm, pytest.raises(GenerationError) as caught:
+    with (
+        make(structured_output={**FORM, "max_retries": 0}) as llm,
+        pytest.raises(GenerationError) as caught,
+    ):
         llm.generate_outputs([CHAT])
     assert caught.value.kind == kind
     assert message in caught.value.message

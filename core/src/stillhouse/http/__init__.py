@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stillhouse.http.asking import ask_until_done
 from stillhouse.http.failures import Failure, failure_of
 from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
 from stillhouse.http.llm import HTTPLLM
 
-__all__ = ["HTTPLLM", "Failure", "RequestForm", "StructuredHTTPLLM", "failure_of"]
+__all__ = ["HTTPLLM", "Failure", "RequestForm", "StructuredHTTPLLM", "ask_until_done", "failure_of"]

@@ -25,9 +25,11 @@ class RequestForm(AnswerForm):
 
     Attributes:
         fields: the fields of the request.
+        retries: how often an answer that violates the form is asked for again.
     """
 
     fields: dict[str, Any]
+    retries: int = 1
 
 
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
@@ -102,4 +104,5 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
 def _form(cls: type[StructuredHTTPLLM], key: bytes) -> RequestForm:
     normal = orjson.loads(key)
     problem = answer_problem(normal)
-    return RequestForm(normal["format"], problem, cls.form_fields(normal))
+    retries = normal.get("max_retries")
+    return RequestForm(normal["format"], problem, cls.form_fields(normal), 1 if retries is None else retries)

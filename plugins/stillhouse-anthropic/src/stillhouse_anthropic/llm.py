@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
 from stillhouse import (
     Capability,
+    ChatItem,
     ConfigurationError,
     FormattedInput,
     GenerateOutput,
     StructuredOutput,
 )
-from stillhouse.http import Failure, StructuredHTTPLLM
+from stillhouse.http import Failure, StructuredHTTPLLM, ask_until_done
 from stillhouse_anthropic.failures import anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.schemas import output_format_of
@@ -142,11 +143,15 @@ class AnthropicLLM(StructuredHTTPLLM):
         if config:
             body["output_config"] = config
         body |= extra
-        answer = await self.post(self._path, body, max_new_tokens=max_new_tokens, used_tokens=limited_tokens)
-        output = message_output(answer)
-        if form is not None:
-            form.check(output["generations"][0], output["finish_reasons"][0])
-        return output
+
+        async def ask(_: int, __: int, added: Sequence[ChatItem]) -> GenerateOutput:
+            sent = {**body, "messages": [*body["messages"], *added]} if added else body
+            answer = await self.post(
+                self._path, sent, max_new_tokens=max_new_tokens, used_tokens=limited_tokens
+            )
+            return message_output(answer)
+
+        return await ask_until_done(ask, 1, form)
 
     @property
     def _path(self) -> str:

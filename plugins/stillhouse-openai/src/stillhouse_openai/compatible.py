@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from stillhouse import (
     Capability,
+    ChatItem,
     FormattedInput,
     GenerateOutput,
-    GenerationError,
     StructuredOutput,
     UnsupportedError,
-    merge_responses,
 )
-from stillhouse.http import RequestForm, StructuredHTTPLLM
+from stillhouse.http import RequestForm, StructuredHTTPLLM, ask_until_done
 from stillhouse_openai.schemas import KEYWORDS, strict
 from stillhouse_openai.wire import output_of, total_tokens
 
@@ -136,42 +136,21 @@ class CompatibleLLM(StructuredHTTPLLM):
         return await self._complete(body, num_generations, max_new_tokens or 0, form)
 
     async def _complete(
-        self, body: dict[str, Any], missing: int, max_new_tokens: int, form: RequestForm | None
+        self, body: dict[str, Any], num_generations: int, max_new_tokens: int, form: RequestForm | None
     ) -> GenerateOutput:
-        """So many generations, in as few requests as the server lets there be."""
         chat = "messages" in body
-        outputs: list[GenerateOutput] = []
-        while True:
-            try:
-                answer = await self.post(
-                    "chat/completions" if chat else "completions",
-                    body,
-                    max_new_tokens=max_new_tokens * missing,
-                    used_tokens=total_tokens,
-                )
-                output = _first(output_of(answer, chat=chat), missing)
-                if form is not None:
-                    for text, reason in zip(output["generations"], output["finish_reasons"], strict=True):
-                        form.check(text, reason)
-            except GenerationError as error:
-                error.outputs = list(outputs and merge_responses(outputs, len(outputs)))
-                raise
-            outputs.append(output)
-            made = len(output["generations"])
-            missing -= made
-            if missing == 0:
-                return output if len(outputs) == 1 else merge_responses(outputs, len(outputs))[0]
-            body = {**body, "n": missing}
-            if "seed" in body:  # the same one would give the same generations again
-                body["seed"] += made
+        path = "chat/completions" if chat else "completions"
 
+        async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
+            sent = body
+            if made:
+                sent = {**body, "n": missing} if missing != body.get("n", 1) else dict(body)
+                if "seed" in body:
+                    sent["seed"] += made
+                if chat:
+                    sent["messages"] = [*body["messages"], *messages]
+            tokens = max_new_tokens * missing
+            answer = await self.post(path, sent, max_new_tokens=tokens, used_tokens=total_tokens)
+            return output_of(answer, chat=chat)
 
-def _first(output: GenerateOutput, count: int) -> GenerateOutput:
-    """The first generations of an output, where a server gives more than it was asked for."""
-    made = len(output["generations"])
-    if made <= count:
-        return output
-    return {  # type: ignore[return-value]
-        key: value[:count] if isinstance(value, list) and len(value) == made else value
-        for key, value in output.items()
-    }
+        return await ask_until_done(ask, num_generations, form)

@@ -1,0 +1,146 @@
+"""Asking until every generation is there and has the form that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from stillhouse.errors import GenerationError
+from stillhouse.http.forms import RequestForm
+from stillhouse.outputs import merge_responses
+from stillhouse.typing import ChatItem, GenerateOutput
+
+__all__ = ["Ask", "ask_until_done"]
+
+Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
+"""Makes one request: for so many generations, after so many were made, with these messages added.
+
+What was made is to be added to a seed, or the same generations come again. A raw prompt takes no
+messages.
+"""
+
+
+async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | None = None) -> GenerateOutput:
+    """So many generations, in as few requests as the server lets there be.
+
+    A generation that violates the form is asked for again, with what was wrong with it, as often as
+    the form says. One that was cut off is not: it would be again. The statistics count the tokens of
+    all the answers, also of those that are thrown away.
+
+    Raises:
+        GenerationError: what `ask` raised, or `truncated` or `schema`; its `attempts` counts every
+            request, and its `outputs` has what is good, and what it all cost.
+    """
+    asked = _Asked(ask, form)
+    try:
+        missing = num_generations
+        while missing > 0:
+            output = await asked.output(missing)
+            missing -= len(output["generations"])
+            wrong = asked.keep(output)
+            for text, error in wrong:
+                await asked.mend(text, error)
+    except GenerationError as error:
+        error.outputs = asked.partial()
+        raise
+    return asked.result()
+
+
+class _Asked:
+    """The answers to one input so far."""
+
+    def __init__(self, ask: Ask, form: RequestForm | None) -> None:
+        self._ask = ask
+        self._form = form
+        self._kept: list[GenerateOutput] = []
+        self._statistics: list[dict[str, list[Any]]] = []  # of every answer
+        self._made = 0
+        self._is_mended = False
+
+    async def output(self, count: int, messages: Sequence[ChatItem] = ()) -> GenerateOutput:
+        try:
+            output = await self._ask(count, self._made, messages)
+        except GenerationError as error:
+            error.attempts += len(self._statistics)
+            raise
+        made = len(output["generations"])
+        self._made += made
+        self._statistics.append(output["statistics"])
+        return output if made <= count else _picked(output, range(count))
+
+    def keep(self, output: GenerateOutput) -> list[tuple[str | None, GenerationError]]:
+        """Keep what is good, and return what is not, each with what is wrong with it.
+
+        Raises:
+            GenerationError: one was cut off.
+        """
+        wrong: list[tuple[str | None, GenerationError]] = []
+        good: list[int] = []
+        cut_off: GenerationError | None = None
+        if self._form is None:
+            self._kept.append(output)
+            return wrong
+        texts = output["generations"]
+        for place, reason in enumerate(output["finish_reasons"]):
+            try:
+                self._form.check(texts[place], reason)
+                good.append(place)
+            except GenerationError as error:
+                error.attempts = len(self._statistics)
+                wrong.append((texts[place], error))
+                if error.kind == "truncated":
+                    cut_off = cut_off or error
+        if good:
+            self._kept.append(output if not wrong else _picked(output, good))
+        self._is_mended = self._is_mended or bool(wrong)
+        if cut_off is not None:
+            raise cut_off
+        return wrong
+
+    async def mend(self, text: str | None, error: GenerationError) -> None:
+        """Ask again for one generation that violates the form."""
+        assert self._form is not None
+        for _ in range(self._form.retries):
+            wrong = self.keep(await self.output(1, _correction(text, error)))
+            if not wrong:
+                return
+            ((text, error),) = wrong
+        raise error
+
+    def result(self) -> GenerateOutput:
+        if not self._is_mended:
+            return merge_responses(self._kept, len(self._kept))[0]
+        return self._totalled()
+
+    def partial(self) -> list[GenerateOutput | None]:
+        return [self._totalled()] if self._statistics else []
+
+    def _totalled(self) -> GenerateOutput:
+        """What was kept, with one sum per statistic: of an answer in part, nobody knows the parts."""
+        kept = [{**output, "statistics": {}} for output in self._kept]
+        merged: dict[str, Any] = {"generations": [], "statistics": {}}
+        if kept:
+            merged = {**merge_responses(cast("list[GenerateOutput]", kept), len(kept))[0]}
+        names = dict.fromkeys(name for statistics in self._statistics for name in statistics)
+        merged["statistics"] = {
+            name: [sum(number or 0 for item in self._statistics for number in item.get(name, ()))]
+            for name in names
+        }
+        return cast(GenerateOutput, merged)
+
+
+def _correction(text: str | None, error: GenerationError) -> list[ChatItem]:
+    """The messages that say what was wrong; an empty answer is simply asked for again."""
+    if not text:
+        return []
+    what = f"{error.message}.\nAnswer again, with nothing but an answer in that form."
+    return [{"role": "assistant", "content": text}, {"role": "user", "content": what}]
+
+
+def _picked(output: GenerateOutput, places: Sequence[int]) -> GenerateOutput:
+    """Some generations of an output, with what belongs to them."""
+    made = len(output["generations"])
+    return {  # type: ignore[return-value]
+        key: [value[place] for place in places] if isinstance(value, list) and len(value) == made else value
+        for key, value in output.items()
+    }
