@@ -7,7 +7,11 @@ itself is imported when it is first used.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
+import inspect
+import json
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -17,7 +21,7 @@ from stillhouse.errors import ConfigurationError, UnsupportedError, near_matches
 from stillhouse.structured import normalize_structured_output
 from stillhouse.typing import StructuredOutput
 
-__all__ = ["prepare_kwargs", "response_model", "wrap_client"]
+__all__ = ["check_mode", "prepare_kwargs", "response_model", "wrap_client"]
 
 # The function of instructor that wraps an asynchronous client of each framework, and what it needs.
 _WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,7 +38,9 @@ _WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
 def wrap_client(structured_output: Any, client: Any, framework: str | None) -> dict[str, Any]:
     """A client that takes `response_model`, and the structured output in its one shape.
 
-    `client` itself is neither replaced nor changed: plain calls go on using it.
+    `client` itself is neither replaced nor changed: plain calls go on using it. It may also be a
+    coroutine function that takes the fields of one request and returns the answer as an object of
+    the framework's SDK; what is returned is then such a function too.
 
     Returns:
         A dict with `client` and `structured_output`.
@@ -54,11 +60,51 @@ def wrap_client(structured_output: Any, client: Any, framework: str | None) -> d
     settings = dict(settings)
     mode = normal.get("mode")
     if mode is not None:
-        modes = {item.value: item for item in instructor.Mode}
-        if mode.lower() not in modes:
-            raise ConfigurationError(f"instructor has no mode {mode!r}", hint=near_matches(mode, modes))
-        settings["mode"] = modes[mode.lower()]
-    return {"client": getattr(instructor, name)(client, **settings), "structured_output": normal}
+        settings["mode"] = _mode(instructor, mode)
+    wrap: Callable[..., Any] = getattr(instructor, name)
+    if inspect.iscoroutinefunction(client):
+        settings["provider"] = instructor.Provider(framework)
+        wrap = functools.partial(instructor.patch, create=client)
+        return {"client": wrap(**settings), "structured_output": normal}
+    return {"client": wrap(client, **settings), "structured_output": normal}
+
+
+def check_mode(structured_output: Any, framework: str) -> None:
+    """Refuse a structured output with a mode that instructor has not, or not for the framework.
+
+    Raises:
+        ConfigurationError: the mode is none for the framework, or instructor is missing.
+        UnsupportedError: the form is no JSON schema of an object.
+    """
+    normal = _json_form(structured_output)
+    response_model(normal["schema"])
+    instructor, mode = _import("instructor"), str(normal.get("mode"))
+
+    async def nothing(**_: Any) -> None:
+        """Stands for a client."""
+
+    def suits(item: Any) -> bool:
+        # One answer of one object is what is asked for, by the chat API.
+        if item.value.startswith("responses") or "parallel" in item.value:
+            return False
+        try:
+            instructor.patch(create=nothing, mode=item, provider=instructor.Provider(framework))
+        except Exception:
+            return False
+        return True
+
+    if not suits(_mode(instructor, mode)):
+        raise ConfigurationError(
+            f"the mode {mode!r} of instructor is none for {framework}",
+            hint=f"use one of {', '.join(item.value for item in instructor.Mode if suits(item))}",
+        )
+
+
+def _mode(instructor: Any, name: str) -> Any:
+    modes = {item.value: item for item in instructor.Mode}
+    if name.lower() not in modes:
+        raise ConfigurationError(f"instructor has no mode {name!r}", hint=near_matches(name, modes))
+    return modes[name.lower()]
 
 
 def prepare_kwargs(arguments: dict[str, Any], structured_output: Any) -> dict[str, Any]:
@@ -94,7 +140,13 @@ def response_model(schema: dict[str, Any]) -> type[BaseModel]:
         ConfigurationError: jsonschema is missing, or the schema is not valid.
         UnsupportedError: the schema is not of an object.
     """
-    kept = _with_root(copy.deepcopy(schema))
+    # Classes are kept: making one takes longer than a request, and instructor keeps them too.
+    return _response_model(json.dumps(schema))
+
+
+@functools.lru_cache(maxsize=256)
+def _response_model(schema: str) -> type[BaseModel]:
+    kept = _with_root(json.loads(schema))
     if kept.get("type") != "object":
         raise UnsupportedError(
             "instructor honours a schema only if it is of an object", hint='wrap it: {"type": "object", …}'
@@ -136,5 +188,5 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise ConfigurationError(
-            f"this structured output needs {name}", hint="pip install instructor jsonschema"
+            f"this structured output needs {name}", hint='pip install "stillhouse[instructor]"'
         ) from None

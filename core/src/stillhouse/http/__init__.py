@@ -5,6 +5,15 @@ from __future__ import annotations
 from stillhouse.http.asking import ask_until_done
 from stillhouse.http.failures import Failure, failure_of
 from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
+from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
 
-__all__ = ["HTTPLLM", "Failure", "RequestForm", "StructuredHTTPLLM", "ask_until_done", "failure_of"]
+__all__ = [
+    "HTTPLLM",
+    "Failure",
+    "RequestForm",
+    "StructuredHTTPLLM",
+    "ask_instructed",
+    "ask_until_done",
+    "failure_of",
+]

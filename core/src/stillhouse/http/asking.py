@@ -10,7 +10,7 @@ from stillhouse.http.forms import RequestForm
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import ChatItem, GenerateOutput
 
-__all__ = ["Ask", "ask_until_done"]
+__all__ = ["Ask", "ask_until_done", "summed"]
 
 Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
 """Makes one request: for so many generations, after so many were made, with these messages added.
@@ -62,6 +62,7 @@ class _Asked:
             output = await self._ask(count, self._made, messages)
         except GenerationError as error:
             error.attempts += len(self._statistics)
+            self._statistics.extend(part["statistics"] for part in error.outputs if part is not None)
             raise
         made = len(output["generations"])
         self._made += made
@@ -121,12 +122,16 @@ class _Asked:
         merged: dict[str, Any] = {"generations": [], "statistics": {}}
         if kept:
             merged = {**merge_responses(cast("list[GenerateOutput]", kept), len(kept))[0]}
-        names = dict.fromkeys(name for statistics in self._statistics for name in statistics)
-        merged["statistics"] = {
-            name: [sum(number or 0 for item in self._statistics for number in item.get(name, ()))]
-            for name in names
-        }
+        merged["statistics"] = summed(self._statistics)
         return cast(GenerateOutput, merged)
+
+
+def summed(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """The sum of every statistic over several answers, as that of one request."""
+    names = dict.fromkeys(name for item in statistics for name in item)
+    return {
+        name: [sum(number or 0 for item in statistics for number in item.get(name, ()))] for name in names
+    }
 
 
 def _correction(text: str | None, error: GenerationError) -> list[ChatItem]:

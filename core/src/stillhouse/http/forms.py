@@ -13,6 +13,7 @@ from pydantic import field_validator
 from stillhouse.answers import AnswerForm, answer_problem
 from stillhouse.errors import ConfigurationError, UnsupportedError
 from stillhouse.http.llm import HTTPLLM
+from stillhouse.instructor import check_mode
 from stillhouse.structured import StructuredOutputMixin, normalize_structured_output
 from stillhouse.typing import FormattedInput, StructuredOutput
 
@@ -25,11 +26,22 @@ class RequestForm(AnswerForm):
 
     Attributes:
         fields: the fields of the request.
-        retries: how often an answer that violates the form is asked for again.
+        asked: the structured output, in its one shape.
     """
 
     fields: dict[str, Any]
-    retries: int = 1
+    asked: StructuredOutput
+
+    @property
+    def retries(self) -> int:
+        """How often an answer that violates the form is asked for again."""
+        given = self.asked.get("max_retries")
+        return 1 if given is None else given
+
+    @property
+    def is_instructed(self) -> bool:
+        """Whether instructor asks for it."""
+        return bool(self.asked.get("mode"))
 
 
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
@@ -41,6 +53,9 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
 
     raw_forms: ClassVar[bool] = False
     """Whether a raw prompt can have a structured output."""
+
+    instructor_framework: ClassVar[str | None] = None
+    """Whose requests and answers these are, in instructor's words; `None` if it knows no such."""
 
     @field_validator("structured_output", mode="after")
     @classmethod
@@ -54,10 +69,14 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
         if type(input) is tuple:
             if input[1] is not None:
                 self.form_of(input[1])
-        elif self.structured_output is not None and type(input) is str and not self.raw_forms:
+        elif type(input) is str and not self._has_raw_form():
             raise UnsupportedError(
                 f"{type(self).__name__} has no structured output for raw prompts", hint="send a chat"
             )
+
+    def _has_raw_form(self) -> bool:
+        own = self.structured_output
+        return own is None or (self.raw_forms and not own.get("mode"))
 
     @classmethod
     @abstractmethod
@@ -96,13 +115,35 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     def _prepare_structured_output(
         self, structured_output: Any, client: Any = None, framework: str | None = None
     ) -> dict[str, Any]:
-        """The fields of a request that ask for the form; the other arguments mean nothing here."""
+        """The fields of a request that ask for the form; with a client, that client wrapped by instructor."""
+        if client is not None:
+            return super()._prepare_structured_output(structured_output, client, framework)
         return self.form_of(structured_output).fields
+
+    @classmethod
+    def sdk_answer(cls, answer: Any) -> Any:
+        """An answer as an object of the provider's SDK, which instructor reads.
+
+        A backend with an `instructor_framework` implements it; the extra installs the SDK's types.
+        """
+        raise NotImplementedError
 
 
 @functools.lru_cache(maxsize=256)
 def _form(cls: type[StructuredHTTPLLM], key: bytes) -> RequestForm:
     normal = orjson.loads(key)
     problem = answer_problem(normal)
-    retries = normal.get("max_retries")
-    return RequestForm(normal["format"], problem, cls.form_fields(normal), 1 if retries is None else retries)
+    if not normal.get("mode"):
+        return RequestForm(normal["format"], problem, cls.form_fields(normal), normal)
+    if cls.instructor_framework is None:
+        raise UnsupportedError(
+            f"{cls.__name__} has no structured output with a mode", hint="remove mode from structured_output"
+        )
+    check_mode(normal, cls.instructor_framework)
+    try:
+        cls.sdk_answer({})
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a structured output with a mode needs {error.name}", hint=f"pip install {error.name}"
+        ) from None
+    return RequestForm(normal["format"], problem, {}, normal)

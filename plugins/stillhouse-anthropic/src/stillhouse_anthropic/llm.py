@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from stillhouse import (
     GenerateOutput,
     StructuredOutput,
 )
-from stillhouse.http import Failure, StructuredHTTPLLM, ask_until_done
+from stillhouse.http import Failure, StructuredHTTPLLM, ask_instructed, ask_until_done
 from stillhouse_anthropic.failures import anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.schemas import output_format_of
@@ -40,6 +41,8 @@ class AnthropicLLM(StructuredHTTPLLM):
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema", "tools"})
+
+    instructor_framework: ClassVar[str | None] = "anthropic"
 
     default_base_url: ClassVar[str | None] = "https://api.anthropic.com"
     base_url_variable: ClassVar[str | None] = "ANTHROPIC_BASE_URL"
@@ -76,6 +79,11 @@ class AnthropicLLM(StructuredHTTPLLM):
     def check_input(self, input: Any) -> None:
         super().check_input(input)
         request_messages(input[0] if type(input) is tuple else input)
+
+    @classmethod
+    def sdk_answer(cls, answer: Any) -> Any:
+        types: Any = importlib.import_module("anthropic.types")
+        return types.Message.model_construct(**answer)
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
@@ -138,18 +146,22 @@ class AnthropicLLM(StructuredHTTPLLM):
         extra = dict(extra_body or {})
         config = {} if reasoning_effort is None else {"effort": reasoning_effort}
         if form is not None:
-            config |= form.fields["output_config"]
+            config |= form.fields.get("output_config", {})
         config |= extra.pop("output_config", None) or {}
         if config:
             body["output_config"] = config
         body |= extra
 
-        async def ask(_: int, __: int, added: Sequence[ChatItem]) -> GenerateOutput:
-            sent = {**body, "messages": [*body["messages"], *added]} if added else body
-            answer = await self.post(
+        async def send(sent: dict[str, Any]) -> Any:
+            return await self.post(
                 self._path, sent, max_new_tokens=max_new_tokens, used_tokens=limited_tokens
             )
-            return message_output(answer)
+
+        async def ask(_: int, __: int, added: Sequence[ChatItem]) -> GenerateOutput:
+            sent = {**body, "messages": [*body["messages"], *added]} if added else body
+            if form is not None and form.is_instructed:
+                return await ask_instructed(self, sent, form, send, message_output)
+            return message_output(await send(sent))
 
         return await ask_until_done(ask, 1, form)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from stillhouse import (
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import RequestForm, StructuredHTTPLLM, ask_until_done
+from stillhouse.http import RequestForm, StructuredHTTPLLM, ask_instructed, ask_until_done
 from stillhouse_openai.schemas import KEYWORDS, strict
 from stillhouse_openai.wire import output_of, total_tokens
 
@@ -35,6 +36,8 @@ class CompatibleLLM(StructuredHTTPLLM):
     schema_keywords: ClassVar[frozenset[str]] = KEYWORDS
     """The keywords of JSON Schema that the API keeps to."""
 
+    instructor_framework: ClassVar[str | None] = "openai"
+
     max_tokens_name: str = Field(
         default="max_completion_tokens",
         description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
@@ -53,6 +56,11 @@ class CompatibleLLM(StructuredHTTPLLM):
         narrow = strict(schema, cls.__name__, cls.schema_keywords)
         wanted = {"name": name, "schema": narrow, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+    @classmethod
+    def sdk_answer(cls, answer: Any) -> Any:
+        types: Any = importlib.import_module("openai.types.chat")
+        return types.ChatCompletion.model_construct(**answer)
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
         """The fields of a request that ask for log probabilities; `None` is not sent."""
@@ -141,6 +149,13 @@ class CompatibleLLM(StructuredHTTPLLM):
         chat = "messages" in body
         path = "chat/completions" if chat else "completions"
 
+        async def send(sent: dict[str, Any]) -> Any:
+            tokens = max_new_tokens * sent.get("n", 1)
+            return await self.post(path, sent, max_new_tokens=tokens, used_tokens=total_tokens)
+
+        def read(answer: Any) -> GenerateOutput:
+            return output_of(answer, chat=chat)
+
         async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
             sent = body
             if made:
@@ -149,8 +164,9 @@ class CompatibleLLM(StructuredHTTPLLM):
                     sent["seed"] += made
                 if chat:
                     sent["messages"] = [*body["messages"], *messages]
-            tokens = max_new_tokens * missing
-            answer = await self.post(path, sent, max_new_tokens=tokens, used_tokens=total_tokens)
-            return output_of(answer, chat=chat)
+            if form is not None and form.is_instructed:
+                one = {name: value for name, value in sent.items() if name != "n"}
+                return await ask_instructed(self, one, form, send, read)
+            return read(await send(sent))
 
         return await ask_until_done(ask, num_generations, form)

@@ -1,0 +1,102 @@
+"""Asking by way of instructor, whose requests go through this transport like all others.
+
+instructor writes the request and reads the answer, and asks again. It is given no client of an SDK:
+retries, limits, timeouts and secrets stay here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import orjson
+
+from stillhouse.errors import GenerationError
+from stillhouse.http.asking import summed
+from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
+from stillhouse.typing import GenerateOutput
+
+__all__ = ["ask_instructed"]
+
+
+async def ask_instructed(
+    llm: StructuredHTTPLLM,
+    body: dict[str, Any],
+    form: RequestForm,
+    send: Callable[[dict[str, Any]], Awaitable[Any]],
+    read: Callable[[Any], GenerateOutput],
+) -> GenerateOutput:
+    """One generation, in a form with a mode.
+
+    Args:
+        llm: who asks.
+        body: the request without anything about the form.
+        form: the form.
+        send: makes a request and returns the answer.
+        read: the output of an answer; its statistics are counted.
+
+    Raises:
+        GenerationError: what `send` or `read` raised, or `truncated` or `schema`.
+    """
+    outputs: list[GenerateOutput] = []
+    failures: list[GenerationError] = []
+
+    async def create(**fields: Any) -> Any:
+        try:
+            answer = await send(orjson.loads(orjson.dumps(fields, default=_plain)))
+            outputs.append(read(answer))
+        except GenerationError as error:
+            error.attempts += len(outputs)
+            failures.append(error)
+            raise
+        return llm.sdk_answer(answer)
+
+    prepared = llm._prepare_structured_output(form.asked, create, llm.instructor_framework)
+    arguments = llm._prepare_kwargs(body, {**form.asked, "max_retries": form.retries})
+    try:
+        model = await prepared["client"](**arguments)
+    except Exception as error:
+        failed = failures[-1] if failures else _failure(error, outputs, form)
+        failed.outputs = [_output([], outputs)] if outputs else []
+        raise failed from error
+    return _output([model.model_dump_json()], outputs)
+
+
+def _output(generations: list[str | None], outputs: list[GenerateOutput]) -> GenerateOutput:
+    """The last answer's output with other generations; a call of a tool was only how they came."""
+    output: dict[str, Any] = {
+        **(outputs[-1] if generations else {}),
+        "generations": generations,
+        "statistics": summed([output["statistics"] for output in outputs]),
+        "finish_reasons": ["stop"] * len(generations),
+    }
+    output.pop("tool_calls", None)
+    return cast(GenerateOutput, output)
+
+
+def _failure(error: Exception, outputs: list[GenerateOutput], form: RequestForm) -> GenerationError:
+    if not outputs:
+        return GenerationError(
+            f"instructor could not make the request: {type(error).__name__}: {error}",
+            kind="invalid_request",
+            attempts=0,
+            hint="try another mode, or none",
+        )
+    if "length" in outputs[-1]["finish_reasons"]:
+        return GenerationError(
+            f"the answer was cut off before it had the form asked for ({form.format})",
+            kind="truncated",
+            attempts=len(outputs),
+            hint="raise max_new_tokens; a model that reasons needs more than its answer has",
+        )
+    return GenerationError(
+        f"the answer has not the form asked for ({form.format}): {' '.join(str(error).split())[:500]}",
+        kind="schema",
+        attempts=len(outputs),
+        hint="raise max_retries, try another mode, or simplify the schema",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """An object of the SDK, which instructor puts into a chat when it asks again, as JSON types."""
+    return value.model_dump(mode="json", exclude_unset=True)
