@@ -143,18 +143,32 @@ class CompatibleLLM(StructuredHTTPLLM):
             body |= extra_body
         return await self._complete(body, num_generations, max_new_tokens or 0, form)
 
+    def path_of(self, body: dict[str, Any]) -> str:
+        """Where a request goes: to `chat/completions`, or to `completions` if it has a raw prompt."""
+        return "chat/completions" if "messages" in body else "completions"
+
+    def body_for(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The body as it is sent to the path; for a subclass with another path."""
+        return body
+
+    def output_from(self, path: str, answer: Any) -> GenerateOutput:
+        """The output of an answer from the path."""
+        return output_of(answer, chat=path == "chat/completions")
+
     async def _complete(
         self, body: dict[str, Any], num_generations: int, max_new_tokens: int, form: RequestForm | None
     ) -> GenerateOutput:
         chat = "messages" in body
-        path = "chat/completions" if chat else "completions"
+        path = self.path_of(body)
 
         async def send(sent: dict[str, Any]) -> Any:
             tokens = max_new_tokens * sent.get("n", 1)
-            return await self.post(path, sent, max_new_tokens=tokens, used_tokens=total_tokens)
+            return await self.post(
+                path, self.body_for(path, sent), max_new_tokens=tokens, used_tokens=total_tokens
+            )
 
         def read(answer: Any) -> GenerateOutput:
-            return output_of(answer, chat=chat)
+            return self.output_from(path, answer)
 
         async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
             sent = body

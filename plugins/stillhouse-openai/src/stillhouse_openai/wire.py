@@ -6,7 +6,7 @@ from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
 
-__all__ = ["output_of", "total_tokens"]
+__all__ = ["candidates", "output_of", "total_tokens"]
 
 
 def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
@@ -115,14 +115,7 @@ def _logprobs(logprobs: Any) -> list[list[Logprob]] | None:
         return None
     positions = logprobs.get("content")
     if positions is not None:
-        return [
-            _candidates(
-                position["token"],
-                position["logprob"],
-                [(item["token"], item["logprob"]) for item in position.get("top_logprobs") or ()],
-            )
-            for position in positions
-        ]
+        return [candidates(position) for position in positions]
     tokens, values = logprobs.get("tokens"), logprobs.get("token_logprobs")
     if tokens is None or values is None:
         return None
@@ -133,6 +126,12 @@ def _logprobs(logprobs: Any) -> list[list[Logprob]] | None:
         _candidates(token, value, list((top or {}).items()))
         for token, value, top in zip(tokens, values, tops, strict=True)
     ]
+
+
+def candidates(position: dict[str, Any]) -> list[Logprob]:
+    """Those of one position in the chat's form: the generated token, then the likeliest others."""
+    listed = [(item["token"], item["logprob"]) for item in position.get("top_logprobs") or ()]
+    return _candidates(position["token"], position["logprob"], listed)
 
 
 def _candidates(token: str, value: float, listed: list[tuple[str, float]]) -> list[Logprob]:

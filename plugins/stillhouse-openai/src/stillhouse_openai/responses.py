@@ -1,0 +1,211 @@
+"""The responses API: chats as its items, and its answers in the shape of those to a chat."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from stillhouse import GenerateOutput, GenerationError, UnsupportedError, prepare_output
+from stillhouse_openai.wire import candidates
+
+__all__ = ["has_only_responses", "responses_body", "responses_output"]
+
+# What the models' pages list with "Responses" as their only endpoint, by the families' names.
+_RESPONSES_ONLY = re.compile(
+    r"(o\d|gpt-).*-(pro|codex|cyber|deep-research|research|law)\b|(codex|computer-use)-"
+    r"|gpt-daybreak-|gpt-.*\brosalind\b"
+)
+_UNKNOWN = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
+
+
+def has_only_responses(model: str) -> bool:
+    """Whether a model of this name answers on the responses API alone."""
+    return _RESPONSES_ONLY.match(model) is not None
+
+
+def responses_body(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request, from that of the same one to `chat/completions`; it is left alone.
+
+    Nothing is stored at the provider unless the body says so, as with chats.
+
+    Raises:
+        UnsupportedError: a parameter has no place in this API.
+    """
+    rest = dict(body)
+    for name in _UNKNOWN:
+        if rest.pop(name, None) is not None:
+            raise UnsupportedError(
+                f"{name} means nothing to the responses API", hint="leave it out, or choose another model"
+            )
+    rest.pop("n", None)
+    made: dict[str, Any] = {"model": rest.pop("model"), "input": _items(rest.pop("messages")), "store": False}
+    for name in ("max_completion_tokens", "max_tokens"):
+        if name in rest:
+            made["max_output_tokens"] = rest.pop(name)
+    effort, form = rest.pop("reasoning_effort", None), rest.pop("response_format", None)
+    if effort is not None:
+        made["reasoning"] = {"effort": effort} | (rest.pop("reasoning", None) or {})
+    if form is not None:
+        flat = {"type": form["type"], **(form.get("json_schema") or {})}
+        made["text"] = {"format": flat} | (rest.pop("text", None) or {})
+    if "tools" in rest:
+        made["tools"] = [_tool(tool) for tool in rest.pop("tools")]
+    if "tool_choice" in rest:
+        made["tool_choice"] = _tool_choice(rest.pop("tool_choice"))
+    if rest.pop("logprobs", None):
+        made["include"] = [*(rest.pop("include", None) or ()), "message.output_text.logprobs"]
+    return made | rest
+
+
+def _items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    for given in messages:
+        message = dict(given)
+        content, calls = message.pop("content", None), message.pop("tool_calls", None)
+        if message["role"] == "tool":
+            output = content if isinstance(content, str) else [_part(part) for part in content or ()]
+            items.append(
+                {"type": "function_call_output", "call_id": message["tool_call_id"], "output": output}
+            )
+            continue
+        if message["role"] == "assistant" and isinstance(content, list):
+            content = "".join(part.get("text") or "" for part in content)
+        if isinstance(content, list):
+            content = [_part(part) for part in content]
+        if content or not calls:
+            items.append({**message, "content": content or ""})
+        for call in calls or ():
+            function = call["function"]
+            items.append(
+                {
+                    "type": "function_call",
+                    "call_id": call["id"],
+                    "name": function["name"],
+                    "arguments": function["arguments"],
+                }
+            )
+    return items
+
+
+def _part(part: Any) -> Any:
+    """A part of a message; one that only this API has is left as it is."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text":
+        return {**part, "type": "input_text"}
+    if kind == "image_url":
+        image = part["image_url"]
+        image = {"url": image} if isinstance(image, str) else dict(image)
+        return {"type": "input_image", "image_url": image.pop("url"), "detail": "auto", **image}
+    if kind == "file":
+        return {"type": "input_file", **part["file"]}
+    return part
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool  # one of this API's own
+    # Here a function is strict unless it says otherwise; in chats it is the other way round.
+    return {"type": "function", "parameters": None, "strict": False, **function}
+
+
+def _tool_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        return {"type": "function", **choice["function"]}
+    return choice
+
+
+def responses_output(answer: Any) -> GenerateOutput:
+    """The output of an answer, with one generation.
+
+    Raises:
+        GenerationError: the answer has another shape, or says that it failed.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
+        error = answer.get("error") if isinstance(answer, dict) else None
+        raise (
+            _failed(error)
+            if error
+            else GenerationError(
+                "the answer has no output",
+                kind="server",
+                hint="check that base_url is that of an OpenAI API; api says which",
+            )
+        )
+    if answer.get("status") in ("cancelled", "failed"):
+        raise _failed(answer.get("error") or answer["status"])
+    try:
+        return _output(answer)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GenerationError(
+            f"the answer has another shape than the API's: {type(error).__name__}: {error}",
+            kind="server",
+            hint="check that base_url is that of an OpenAI API; api says which",
+        ) from None
+
+
+def _failed(error: Any) -> GenerationError:
+    if not isinstance(error, dict):
+        error = {"message": error}
+    kind = "rate_limit" if error.get("code") == "rate_limit_exceeded" else "server"
+    return GenerationError(
+        f"the server answered with an error: {error.get('message')}",
+        kind=kind,  # type: ignore[arg-type]
+        hint="make the same request again",
+    )
+
+
+def _output(answer: dict[str, Any]) -> GenerateOutput:
+    items = answer["output"]
+    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
+    texts = [part for part in parts if part["type"] == "output_text"]
+    refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal") or None
+    calls = [_call(item) for item in items if item["type"] == "function_call"]
+    text = "".join(part["text"] for part in texts) or None
+    reason = (answer.get("incomplete_details") or {}).get("reason")
+    if answer.get("status") != "incomplete":
+        reason = "refusal" if refusal and text is None else "tool_calls" if calls else "stop"
+    elif reason == "max_output_tokens":
+        reason = "length"
+    usage = answer.get("usage") or {}
+    given, made = usage.get("input_tokens"), usage.get("output_tokens")
+    output = prepare_output(
+        [text],
+        input_tokens=None if given is None else [given],
+        output_tokens=None if made is None else [made],
+        finish_reasons=[reason],
+        tool_calls=[calls] if calls else None,
+        refusals=[refusal] if refusal else None,
+        reasoning=_reasoning(items),
+    )
+    for name, details in (
+        ("cached_tokens", "input_tokens_details"),
+        ("reasoning_tokens", "output_tokens_details"),
+    ):
+        count = (usage.get(details) or {}).get(name)
+        if count is not None:
+            output["statistics"][name] = [count]
+    positions = [position for part in texts for position in part.get("logprobs") or ()]
+    if positions:
+        output["logprobs"] = [[candidates(position) for position in positions]]
+    return output
+
+
+def _reasoning(items: list[dict[str, Any]]) -> list[str] | None:
+    """The summaries, or what was thought itself, where a server tells."""
+    found = [
+        part["text"]
+        for item in items
+        if item["type"] == "reasoning"
+        for part in item.get("summary") or item.get("content") or ()
+    ]
+    return ["\n\n".join(found)] if found else None
+
+
+def _call(item: dict[str, Any]) -> dict[str, Any]:
+    """A call in the shape that chats have it in, and take it back in."""
+    return {
+        "id": item["call_id"],
+        "type": "function",
+        "function": {"name": item["name"], "arguments": item["arguments"]},
+    }
