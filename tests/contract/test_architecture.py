@@ -26,9 +26,9 @@ LAYERS = [
     },
     {"llm"},
     {"async_llm"},
-    {"describe", "echo", "http", "testing"},
+    {"describe", "echo", "http"},
     {"registry"},
-    {"jobs"},
+    {"jobs", "testing"},
     {"cli"},
 ]  # fmt: skip
 
@@ -99,6 +99,13 @@ def test_only_the_command_line_knows_the_command_line_and_only_it_knows_jobs() -
                 assert module.startswith("stillhouse.cli"), module
             if imported.startswith("stillhouse.jobs"):
                 assert module.startswith(("stillhouse.cli", "stillhouse.jobs")), module
+
+
+def test_only_the_kit_knows_the_kit_and_pytest() -> None:
+    for module, path in MODULES.items():
+        if not module.startswith("stillhouse.testing"):
+            known = imports(path, lazy=True)
+            assert not [name for name in known if name.startswith(("stillhouse.testing", "pytest"))], module
 
 
 def test_the_core_imports_no_plugin() -> None:

@@ -1,0 +1,210 @@
+"""What every rule stands on: making the LLM under test, loading it, asking it, putting it back."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.errors import ConfigurationError
+from stillhouse.llm import LLM
+from stillhouse.registry import Registry
+from stillhouse.registry.policy import Policy
+from stillhouse.testing.globals import changes, snapshot
+from stillhouse.testing.rule import rule_of
+from stillhouse.typing import FormattedInput, GenerateOutput
+
+__all__ = ["Conformance"]
+
+_KIT = "stillhouse.testing."
+
+
+class Conformance:
+    """The base of the kit's classes. An author gives `make`, and may set the class variables."""
+
+    arguments: ClassVar[Mapping[str, Any] | None] = None
+    """Generation parameters for every call; `None` asks for short answers and, where there is one,
+    sets a seed."""
+
+    texts: ClassVar[Sequence[str]] = (
+        "Name a river.",
+        "Name a river in Peru, and say where it ends.",
+        "Name three rivers of Peru, say for each of them where it ends, and which of them is the longest.",
+        "Name one river and one lake in Peru.",
+    )
+    """Four texts of different lengths, to ask the LLM."""
+
+    answers_are_scripted: ClassVar[bool] = False
+    """Whether a script answers, so that an answer does not show what the backend can do."""
+
+    changed: ClassVar[set[str]] = set()
+    """What of the whole process was changed while the LLM was loaded or used, in any test."""
+
+    _shared: ClassVar[LLM | None] = None
+    _looked_at: ClassVar[LLM | None] = None
+    _registry: ClassVar[Registry | None] = None
+
+    def make(self) -> LLM:
+        """A new LLM, not loaded. The kit loads and unloads it."""
+        raise NotImplementedError(f"{type(self).__name__} has no make(): return an LLM that is not loaded")
+
+    def make_failing(self) -> tuple[LLM, FormattedInput] | None:
+        """An LLM, not loaded, and an input that fails on it; `None` if there is no way to make one."""
+        return None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse to leave a rule out: an override must be marked xfail, and give the reason."""
+        super().__init_subclass__(**kwargs)
+        kit = [base for base in cls.__mro__ if base.__module__.startswith(_KIT)]
+        names = {name for base in kit for name, item in vars(base).items() if rule_of(item)}
+        for name in sorted(names):
+            original = next(vars(base)[name] for base in kit if name in vars(base))
+            found = inspect.getattr_static(cls, name)
+            if found is original:
+                continue
+            marks = [mark for mark in getattr(found, "pytestmark", ()) if mark.name == "xfail"]
+            rule = rule_of(original)
+            assert rule is not None
+            if not any(mark.kwargs.get("reason") for mark in marks):
+                raise TypeError(
+                    f"{cls.__name__}.{name} overrides the test of {rule.id} ({rule.promise}). A rule is left "
+                    f"out only openly: decorate the override with @pytest.mark.xfail(reason=…), and call "
+                    f"super().{name}() in it"
+                )
+            found.conformance_rule = rule
+
+    # For the rules
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """pytest calls it before the first test of the class."""
+        cls.changed = set()
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """pytest calls it after the last test of the class."""
+        if cls._shared is not None:
+            _quietly_unload(cls._shared)
+        cls._shared = cls._looked_at = cls._registry = None
+
+    @pytest.fixture(autouse=True)
+    def _clean_up(self) -> Iterator[None]:
+        """Put back what a test set, and unload what it loaded."""
+        self._stack = contextlib.ExitStack()
+        yield
+        self._stack.close()
+
+    @property
+    def registry(self) -> Registry:
+        """A registry with every installed backend and no hook, so that no cache answers for the LLM."""
+        cls = type(self)
+        if cls._registry is None:
+            import importlib_metadata
+
+            entry_points = importlib_metadata.entry_points(group="stillhouse.llms")
+            cls._registry = Registry(entry_points, Policy())
+            backend = type(self.make())
+            try:
+                cls._registry.name_of(backend)
+            except ConfigurationError:
+                # Not by `register`, which refuses a class that breaks a rule: one test says that.
+                cls._registry._registered["under-test"] = backend
+        return cls._registry
+
+    def new(self) -> LLM:
+        """A new LLM, with the kit's registry."""
+        llm = self.make()
+        if not isinstance(llm, LLM):
+            raise TypeError(f"make() returned {type(llm).__name__}; return an LLM that is not loaded")
+        llm.use_registry(self.registry)
+        return llm
+
+    def loaded(self) -> LLM:
+        """A new LLM, loaded until the test ends."""
+        llm = self.new()
+        self._stack.callback(_quietly_unload, llm)
+        with self._observed():
+            llm.load()
+        return llm
+
+    def shared(self) -> LLM:
+        """One loaded LLM for many tests; what a test sets is set back when it ends."""
+        cls = type(self)
+        if cls._shared is None or not cls._shared.is_loaded:
+            llm = self.new()
+            with self._observed():
+                llm.load()
+            cls._shared = llm
+        llm = cls._shared
+        before = dict(llm.__dict__)
+        self._stack.callback(object.__setattr__, llm, "__dict__", before)
+        return llm
+
+    @property
+    def cls(self) -> type[LLM]:
+        """The class under test."""
+        return type(self._unloaded())
+
+    @property
+    def is_async(self) -> bool:
+        return issubclass(self.cls, AsyncLLM)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset(self._unloaded().capabilities)
+
+    def _unloaded(self) -> LLM:
+        """One that is never loaded, to be looked at."""
+        cls = type(self)
+        if cls._looked_at is None:
+            cls._looked_at = self.new()
+        return cls._looked_at
+
+    def input_of(self, text: str) -> FormattedInput:
+        """A chat with this text, or the text itself where the backend takes no chat."""
+        if "chat" in self.capabilities:
+            return [{"role": "user", "content": text}]
+        return text
+
+    def inputs(self, count: int | None = None) -> list[FormattedInput]:
+        """So many inputs; the texts come again and again."""
+        count = len(self.texts) if count is None else count
+        return [copy.deepcopy(self.input_of(self.texts[index % len(self.texts)])) for index in range(count)]
+
+    def given(self, **more: Any) -> dict[str, Any]:
+        """The generation parameters of a call."""
+        if self.arguments is not None:
+            return {**copy.deepcopy(dict(self.arguments)), **more}
+        names = self.cls.generation_parameters().parameters
+        given: dict[str, Any] = {}
+        if "max_new_tokens" in names:
+            given["max_new_tokens"] = 12
+        if "seed" in names:
+            given["seed"] = 7
+        return given | more
+
+    def ask(
+        self, llm: LLM, inputs: list[FormattedInput] | None = None, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """The outputs for inputs, four if none are given."""
+        with self._observed():
+            return llm.generate_outputs(self.inputs() if inputs is None else inputs, **self.given(**kwargs))
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[None]:
+        before = snapshot()
+        try:
+            yield
+        finally:
+            self.changed.update(changes(before))
+
+
+def _quietly_unload(llm: LLM) -> None:
+    """Unload; what that raises, a rule tells."""
+    with contextlib.suppress(Exception):
+        llm.unload()

@@ -1,0 +1,32 @@
+"""What the kit asks with: an image, a tool, and a form for each capability that has one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["FORMS", "IMAGE", "TOOL"]
+
+# A red dot of one pixel.
+IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8Dw"
+    "HwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
+)
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"river": {"type": "string"}, "country": {"enum": ["Peru", "Chile"]}},
+    "required": ["river", "country"],
+    "additionalProperties": False,
+}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "length_of",
+        "description": "The length of a river in km.",
+        "parameters": {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]},
+    },
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "json_schema": {"format": "json", "schema": _SCHEMA},
+    "regex": {"format": "regex", "schema": "[0-9]{3}-[a-c]{2}"},
+    "choice": {"format": "choice", "schema": ["yes", "no"]},
+}

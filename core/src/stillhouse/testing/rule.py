@@ -1,0 +1,143 @@
+"""What a rule is: one promise of the contract, its reason, its remedy, and the test that checks it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, overload
+
+import pytest
+
+from stillhouse.typing import Capability
+
+__all__ = ["Broken", "ConformanceWarning", "Rule", "all_rules", "expect", "rule", "rule_of", "warn"]
+
+Test = Callable[[Any], None]
+
+_NAME = re.compile(r"test_([ch]\d\d)_\w+")
+_DEEPEST_FRAMES = 6
+
+_rules: dict[str, Rule] = {}
+
+
+class ConformanceWarning(UserWarning):
+    """Something works that the backend does not declare, or costs more than it should."""
+
+
+class Broken(Exception):  # noqa: N818  -- a rule is broken; the kit is not in error
+    """A rule is broken; the text says what was seen."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the contract.
+
+    Attributes:
+        id: it stays the same for ever: `C01`, or `H01` for what only backends that ask a server keep.
+        promise: what is promised, in a sentence.
+        why: what goes wrong for users where it is not kept.
+        fix: what to do when it is broken.
+        capability: the capability without which the rule means nothing, or `None`.
+        test: the name of its test.
+    """
+
+    id: str
+    promise: str
+    why: str
+    fix: str
+    capability: Capability | None
+    test: str
+
+    def broken(self, seen: str) -> str:
+        """What to tell an author who broke the rule."""
+        return f"{self.id} is broken: {self.promise}\n  seen  {seen}\n  why   {self.why}\n  fix   {self.fix}"
+
+
+@overload
+def rule(function: Test) -> Test: ...
+@overload
+def rule(*, capability: Capability | None = None, concurrent: bool = False) -> Callable[[Test], Test]: ...
+def rule(
+    function: Test | None = None, *, capability: Capability | None = None, concurrent: bool = False
+) -> Any:
+    """Make a method `test_c01_…` the test of a rule.
+
+    Its docstring is the rule: a first sentence, then a paragraph after `Why:` and one after `Fix:`.
+
+    Args:
+        function: the method.
+        capability: skip it where the backend does not declare this capability.
+        concurrent: skip it where the backend is no `AsyncLLM`.
+    """
+    if function is None:
+        return functools.partial(rule, capability=capability, concurrent=concurrent)
+    made = _parse(function, capability)
+    _rules[made.id] = made
+
+    @functools.wraps(function)
+    def test(self: Any) -> None:
+        if capability is not None and capability not in self.capabilities:
+            pytest.skip(f"{capability} is not declared")
+        if concurrent and not self.is_async:
+            pytest.skip("for an AsyncLLM only")
+        try:
+            function(self)
+            return
+        except Broken as error:
+            seen = str(error)
+        except Warning:
+            raise
+        except Exception as error:
+            seen = _raised(error)
+        pytest.fail(made.broken(seen), pytrace=False)
+
+    test.conformance_rule = made  # type: ignore[attr-defined]
+    return test
+
+
+def rule_of(function: Any) -> Rule | None:
+    """The rule that a test checks, if it checks one."""
+    found = getattr(function, "conformance_rule", None)
+    return found if isinstance(found, Rule) else None
+
+
+def all_rules() -> list[Rule]:
+    """Every rule of the kit, by id."""
+    import stillhouse.testing.http_suite  # noqa: F401  -- its rules are made when it is imported
+
+    return [_rules[id] for id in sorted(_rules)]
+
+
+def expect(condition: Any, seen: str) -> None:
+    """Break the rule unless the condition holds."""
+    if not condition:
+        raise Broken(seen)
+
+
+def warn(message: str) -> None:
+    """Tell the author of something that breaks no rule."""
+    warnings.warn(message, ConformanceWarning, stacklevel=2)
+
+
+def _parse(function: Test, capability: Capability | None) -> Rule:
+    name = _NAME.fullmatch(function.__name__)
+    assert name, f"{function.__name__} names no rule"
+    parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.getdoc(function) or "")]
+    assert len(parts) == 3, f"{function.__name__} needs a promise, Why: and Fix:"
+    promise, why, fix = parts
+    assert why.startswith("Why: ")
+    assert fix.startswith("Fix: ")
+    return Rule(name[1].upper(), promise, why[5:], fix[5:], capability, function.__name__)
+
+
+def _raised(error: Exception) -> str:
+    """An exception that the backend let out, with the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)[-_DEEPEST_FRAMES:]
+    where = "".join(traceback.format_list(frames)).rstrip()
+    text = str(error).replace("\n", " ")
+    return f"it raised {type(error).__name__}: {text}\n{where}"

@@ -1,0 +1,373 @@
+"""Rules on many inputs at once: inside loops, from threads, bounded, cancelled, streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.errors import ERROR_KINDS, GenerationError
+from stillhouse.testing.base import Conformance
+from stillhouse.testing.rule import Broken, expect, rule
+from stillhouse.testing.watch import watching
+from stillhouse.typing import GenerateOutput
+
+__all__ = ["ConcurrencyRules"]
+
+# How long the kit waits for what happens at once where the rule is kept.
+_PATIENCE_SECONDS = 5.0
+# A call that takes longer than this without giving way holds up every other call.
+_BLOCKING_SECONDS = 0.05
+# How far `iter_outputs` may run ahead of the caller, as a multiple of max_concurrency.
+_AHEAD = 20
+
+
+class ConcurrencyRules(Conformance):
+    """As many at once as asked for, and none left when the caller goes."""
+
+    @rule
+    def test_c40_it_works_inside_a_running_event_loop(self) -> None:
+        """`generate_outputs` works where an event loop runs already, and leaves that loop alone.
+
+        Why: notebooks and servers are such places.
+
+        Fix: in an `AsyncLLM`, write `agenerate` and leave the loop to the contract, or use
+        `run_on_loop`; elsewhere never call `asyncio.run` or `run_until_complete`.
+        """
+        llm = self.shared()
+
+        async def main() -> list[GenerateOutput]:
+            loop = asyncio.get_running_loop()
+            outputs = self.ask(llm, self.inputs(2))
+            expect(asyncio.get_running_loop() is loop, "another event loop runs after the call")
+            return outputs
+
+        expect(len(asyncio.run(main())) == 2, "other than two outputs came back")
+
+    @rule
+    def test_c41_several_threads_may_use_it_at_once(self) -> None:
+        """Several threads may generate with one loaded LLM at once, and each gets its own answers.
+
+        Why: a server has a thread per request.
+
+        Fix: keep nothing of a call in attributes of the LLM; put a lock around an engine that takes
+        one call at a time.
+        """
+        llm = self.shared()
+        inputs = self.inputs()
+        alone = [self.ask(llm, [input])[0] for input in inputs]
+        barrier = threading.Barrier(len(inputs))
+
+        def ask(position: int) -> GenerateOutput:
+            barrier.wait(_PATIENCE_SECONDS)
+            return self.ask(llm, [inputs[position]])[0]
+
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            together = list(pool.map(ask, range(len(inputs))))
+        for position, (output, expected) in enumerate(zip(together, alone, strict=True)):
+            expect(len(output["generations"]) == 1, f"thread {position} got another number of generations")
+            seen, own = (item["statistics"].get("input_tokens") for item in (output, expected))
+            expect(seen == own, f"thread {position} got input_tokens {seen}, where its own input has {own}")
+
+    @rule(concurrent=True)
+    def test_c42_concurrency_is_bounded(self) -> None:
+        """At most `max_concurrency` inputs are in flight.
+
+        Why: it is what keeps a run within a provider's limits and a machine's memory.
+
+        Fix: do not override `generate`; if you must, hold a semaphore of that size.
+        """
+        llm = self.shared()
+        assert isinstance(llm, AsyncLLM)
+        llm.max_concurrency = 2
+        with watching(llm, before=_give_way) as watch:
+            self.ask(llm, self.inputs(8))
+            list(llm.iter_outputs(self.inputs(8), **self.given()))
+        expect(watch.most <= 2, f"{watch.most} calls were in flight, and max_concurrency is 2")
+
+    @rule(concurrent=True)
+    def test_c43_concurrency_is_real(self) -> None:
+        """With `max_concurrency` of 4, four inputs are in flight at once, and none holds the others up.
+
+        Why: it is what an `AsyncLLM` is for: a million rows one by one take weeks.
+
+        Fix: `await` inside `agenerate`; move what blocks to `await asyncio.to_thread(…)`; do not hold
+        a lock around the request.
+        """
+        llm = self.shared()
+        assert isinstance(llm, AsyncLLM)
+        llm.max_concurrency = 4
+        arrived, all_here = 0, asyncio.Event()
+
+        async def meet(_: Any) -> None:
+            nonlocal arrived
+            arrived += 1
+            if arrived == 4:
+                all_here.set()
+            await asyncio.wait_for(all_here.wait(), _PATIENCE_SECONDS)
+
+        try:
+            with watching(llm, before=meet):
+                self.ask(llm, self.inputs(4))
+        except GenerationError:
+            expect(arrived >= 4, f"{arrived} of 4 inputs were in flight; the others waited for them to end")
+            raise
+        expect(not _holds_the_loop(self, llm), "agenerate holds the event loop while it waits")
+
+    @rule(concurrent=True)
+    def test_c44_who_cancels_leaves_nothing_running(self) -> None:
+        """When the caller is cancelled, or stops reading, its calls are cancelled and have ended.
+
+        Why: requests that nobody waits for are paid for, and hold connections and slots.
+
+        Fix: let `asyncio.CancelledError` through; do not `shield` a request; await every task that
+        `agenerate` starts.
+        """
+        llm = self.loaded()
+        assert isinstance(llm, AsyncLLM)
+        before = llm.run_on_loop(_tasks())
+        started = threading.Event()
+
+        async def tell(_: Any) -> None:
+            started.set()
+
+        async def main() -> None:
+            task = asyncio.create_task(llm.agenerate_outputs(self.inputs(), **self.given()))
+            await asyncio.to_thread(started.wait, _PATIENCE_SECONDS)
+            task.cancel()
+            await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+            expect(task.done(), f"{_PATIENCE_SECONDS:.0f} seconds after it was cancelled, the call goes on")
+
+        with watching(llm, before=tell) as watch:
+            asyncio.run(main())
+            expect(watch.in_flight == 0, f"{watch.in_flight} calls are in flight after the cancellation")
+            for _ in llm.iter_outputs(self.inputs(), **self.given()):
+                break
+            expect(watch.in_flight == 0, f"{watch.in_flight} calls are in flight after the caller stopped")
+        left = [task for task in llm.run_on_loop(_tasks()) - before if not task.done()]
+        expect(not left, f"still running on the LLM's loop: {[_name_of(task) for task in left]}")
+
+    @rule(concurrent=True)
+    def test_c45_the_first_failure_cancels_the_others(self) -> None:
+        """The first failed input cancels the others, and is a `GenerationError` whose `outputs` keeps
+        what was finished.
+
+        Why: whoever meets a failure shall neither wait for the rest nor lose what was paid for.
+
+        Fix: do not override `generate`; raise `GenerationError` from `agenerate`.
+        """
+        llm = self.loaded()
+        assert isinstance(llm, AsyncLLM)
+        llm.max_concurrency = 4
+        inputs, first_done, forever = self.inputs(4), asyncio.Event(), asyncio.Event()
+
+        async def fail_second(input: Any) -> None:
+            position = inputs.index(input)
+            if position == 1:
+                await asyncio.wait_for(first_done.wait(), _PATIENCE_SECONDS)
+                raise GenerationError("the conformance kit failed this input", kind="server")
+            if position > 1:
+                await asyncio.wait_for(forever.wait(), _PATIENCE_SECONDS)
+
+        async def agenerate(*args: Any, **kwargs: Any) -> GenerateOutput:
+            output = await original(*args, **kwargs)
+            first_done.set()
+            return output
+
+        original = llm.agenerate
+        llm.__dict__["agenerate"] = agenerate
+        with watching(llm, before=fail_second) as watch:
+            try:
+                self.ask(llm, inputs)
+            except GenerationError as error:
+                done = [output is not None for output in error.outputs]
+            else:
+                raise Broken("an input failed, and no error was raised")
+        expect(done == [True, False, False, False], f"of four inputs, the first finished; outputs has {done}")
+        expect(watch.cancelled == 2, f"{watch.cancelled} of the 2 other calls were cancelled")
+        expect(watch.in_flight == 0, f"{watch.in_flight} calls are still in flight")
+
+    @rule
+    def test_c46_a_stream_is_read_as_it_is_needed(self) -> None:
+        """`iter_outputs` pulls inputs lazily, and stays a bounded number of inputs ahead.
+
+        Why: a run of a million rows must not hold a million rows.
+
+        Fix: do not override `iter_outputs`, or pull with `itertools.islice`, never with `list`.
+        """
+        llm = self.shared()
+        bound = llm.preferred_batch_size * 2
+        if isinstance(llm, AsyncLLM):
+            llm.max_concurrency = 2
+            bound = 2 * _AHEAD
+        pulled = 0
+
+        def source() -> Iterator[Any]:
+            nonlocal pulled
+            for index in itertools.count():
+                pulled += 1
+                if pulled > bound:
+                    return
+                yield self.inputs(4)[index % 4]
+
+        stream = llm.iter_outputs(source(), **self.given())
+        expect(pulled == 0, "inputs were pulled before the first result was asked for")
+        for _ in range(3):
+            next(stream)
+        getattr(stream, "close", lambda: None)()
+        expect(pulled <= bound, f"for three results more than {bound} inputs were pulled")
+
+    @rule
+    def test_c47_results_have_the_index_of_their_input(self) -> None:
+        """`iter_outputs` yields each index once, with the output of that input; with `ordered=True` in
+        order.
+
+        Why: it is the only link between a row and its answer.
+
+        Fix: do not override `iter_outputs` or `_iter_outputs`.
+        """
+        llm = self.shared()
+        inputs = self.inputs(6)
+        tokens = [output["statistics"].get("input_tokens") for output in self.ask(llm, inputs)]
+        for ordered in (True, False):
+            results = list(llm.iter_outputs(inputs, ordered=ordered, **self.given()))
+            indices = [index for index, _ in results]
+            expect(
+                sorted(indices) == list(range(6)),
+                f"ordered={ordered}: for 6 inputs the indices are {indices}",
+            )
+            expect(not ordered or indices == sorted(indices), f"ordered=True yielded {indices}")
+            for index, output in results:
+                assert not isinstance(output, GenerationError)
+                own = output["statistics"].get("input_tokens")
+                expect(own == tokens[index], f"index {index} has input_tokens {own}, not {tokens[index]}")
+
+    @rule
+    def test_c48_a_failed_input_is_yielded_in_its_place(self) -> None:
+        """With `on_error="yield"` a refused or unreadable input is an error in its place, and the
+        others are generated.
+
+        Why: one bad row must not end a run of a million.
+
+        Fix: do not override `iter_outputs`; refuse inputs in `check_input`, each by itself.
+        """
+        llm = self.shared()
+        unreadable = GenerationError("this row could not be read", kind="invalid_input", attempts=0)
+        first, last = self.inputs(2)
+        inputs: list[Any] = [first, 5, unreadable, last]
+        results = dict(llm.iter_outputs(inputs, on_error="yield", **self.given()))
+        failed = [isinstance(results.get(index), GenerationError) for index in range(4)]
+        expect(failed == [False, True, True, False], f"of [good, bad, unreadable, good], failed: {failed}")
+        expect(results[2] is unreadable, "an input that is an error is not its own result")
+        self._check(results[1])
+
+    @rule(concurrent=True)
+    def test_c49_coroutines_get_the_same(self) -> None:
+        """`agenerate_outputs` and `aiter_outputs` give what `generate_outputs` gives.
+
+        Why: a server written with coroutines shall not get other answers than a script.
+
+        Fix: do not override them; write `agenerate` alone.
+        """
+        llm = self.shared()
+        assert isinstance(llm, AsyncLLM)
+        inputs = self.inputs()
+        expected = [_shape(output) for output in self.ask(llm, inputs, num_generations=2)]
+
+        async def main() -> tuple[list[Any], list[Any]]:
+            given = self.given()
+            outputs = await llm.agenerate_outputs(inputs, 2, **given)
+            stream = [result async for result in llm.aiter_outputs(inputs, 2, **given)]
+            return [_shape(output) for output in outputs], [_shape(output) for _, output in stream]
+
+        for name, seen in zip(("agenerate_outputs", "aiter_outputs"), asyncio.run(main()), strict=True):
+            expect(seen == expected, f"{name} gives {seen} where generate_outputs gives {expected}")
+
+    @rule
+    def test_c50_a_failure_is_an_error_of_a_kind(self) -> None:
+        """An input that fails raises `GenerationError` with one of the known kinds, and what to do.
+
+        Why: failures are counted and retried by kind.
+
+        Fix: raise `GenerationError(message, kind=…, hint=…)`; catch what the engine raises. Give the
+        kit `make_failing()` so that it sees one.
+        """
+        failing = self.make_failing()
+        if failing is None:
+            import pytest
+
+            pytest.skip("make_failing() gives no input that fails")
+        llm, input = failing
+        llm.use_registry(self.registry)
+        with llm:
+            try:
+                llm.generate_outputs([input], **self.given())
+            except GenerationError as error:
+                self._check(error)
+            else:
+                raise Broken("the input that make_failing() gives did not fail")
+            ((index, result),) = llm.iter_outputs([input], on_error="yield", **self.given())
+            expect(index == 0, f"the failed input 0 was yielded as {index}")
+            self._check(result)
+
+    def _check(self, error: Any) -> None:
+        expect(isinstance(error, GenerationError), f"the failure is a {type(error).__name__}")
+        expect(error.kind in ERROR_KINDS, f"the kind {error.kind!r} is none of {', '.join(ERROR_KINDS)}")
+        expect(error.kind != "unknown", f"the kind is unknown: {error}")
+        expect(bool(error.message.strip()), "the error has no message")
+        expect(isinstance(error.attempts, int) and error.attempts >= 0, f"attempts is {error.attempts!r}")
+
+
+def _holds_the_loop(kit: Conformance, llm: AsyncLLM) -> bool:
+    """Whether each of four calls takes long without ever giving way to the loop."""
+    turns = 0
+    held: list[bool] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    original = llm.agenerate
+
+    async def agenerate(*args: Any, **kwargs: Any) -> GenerateOutput:
+        loop = asyncio.get_running_loop()
+        before, began = turns, loop.time()
+        output = await original(*args, **kwargs)
+        held.append(turns == before and loop.time() - began > _BLOCKING_SECONDS)
+        return output
+
+    async def main() -> asyncio.Task[None]:
+        return asyncio.create_task(count())
+
+    counter = llm.run_on_loop(main())
+    llm.__dict__["agenerate"] = agenerate
+    try:
+        kit.ask(llm, kit.inputs(4))
+    finally:
+        llm.__dict__.pop("agenerate")
+        llm.event_loop.call_soon_threadsafe(counter.cancel)
+    return bool(held) and all(held)
+
+
+async def _give_way(_: Any) -> None:
+    """Let every other call begin that may begin."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def _tasks() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
+
+
+def _shape(output: Any) -> tuple[int, Any]:
+    return len(output["generations"]), output["statistics"].get("input_tokens")

@@ -1,0 +1,200 @@
+"""Rules on the distribution: it is found, it says what it needs, and it is light."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import operator
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.llm import LLM
+from stillhouse.registry.candidates import Candidate
+from stillhouse.registry.validation import validate_llm
+from stillhouse.testing.base import Conformance
+from stillhouse.testing.rule import Broken, expect, rule, warn
+
+__all__ = ["PackagingRules"]
+
+_SLOW_SECONDS = 0.5
+
+# What takes long to import, or belongs to an engine or a client.
+_HEAVY = (
+    "aiohttp", "anthropic", "boto3", "cohere", "google.genai", "groq", "httpx", "huggingface_hub",
+    "instructor", "jax", "litellm", "llama_cpp", "mistralai", "mlx", "mlx_lm", "numpy", "onnxruntime",
+    "openai", "outlines", "pandas", "pyarrow", "requests", "scipy", "tensorflow", "tokenizers", "torch",
+    "transformers", "vllm", "xllamacpp",
+)  # fmt: skip
+
+# Imports a module in a process of its own and tells what that brought and cost. CPU time: other
+# programs on the machine do not count.
+_PROBE = """
+import json, sys, time
+import stillhouse.async_llm, stillhouse.registry.registry
+before, began = set(sys.modules), time.process_time()
+__import__(sys.argv[1])
+seconds = time.process_time() - began
+print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+class PackagingRules(Conformance):
+    """Whoever installs it finds it in the list, and pays for it when it is used."""
+
+    @rule
+    def test_c90_the_registry_finds_nothing_wrong(self) -> None:
+        """The class passes every check with which the registry loads it.
+
+        Why: else `stillhouse check` reports it, and nobody can use it by its name.
+
+        Fix: see the sentence after `seen`; `stillhouse check NAME` gives the whole report.
+        """
+        trouble = validate_llm(self.cls)
+        expect(
+            trouble is None,
+            f"{trouble and trouble.code}: {trouble and trouble.cause}; {trouble and trouble.hint}",
+        )
+
+    @rule
+    def test_c91_an_entry_point_leads_to_the_class(self) -> None:
+        """An installed distribution declares an entry point in `stillhouse.llms` for the class.
+
+        Why: it is how the backend is found.
+
+        Fix: add `NAME = "module:Class"` under `[project.entry-points."stillhouse.llms"]` in
+        pyproject.toml, and install the distribution again.
+        """
+        self._candidate()
+
+    @rule
+    def test_c92_the_name_is_a_name(self) -> None:
+        """The entry point's name is made of small letters, digits and hyphens.
+
+        Why: it is typed on command lines and written in files (E101).
+
+        Fix: rename the entry point.
+        """
+        name = self._found().name
+        expect(re.fullmatch(r"[a-z0-9][a-z0-9-]*", name), f"the name is {name!r}")
+
+    @rule
+    def test_c93_the_core_is_required_in_a_range(self) -> None:
+        """The distribution requires `stillhouse` from a version on and below another, and what is
+        installed lies between.
+
+        Why: with a core that it was not written for, it is refused with a reason (E105) instead of
+        failing somewhere.
+
+        Fix: write `dependencies = ["stillhouse>=0.1,<0.2"]`.
+        """
+        candidate = self._found()
+        if candidate.distribution == "stillhouse":
+            pytest.skip("it is part of the core")
+        parsed = [Requirement(line) for line in candidate.requires]
+        own = [
+            item
+            for item in parsed
+            if item.name == "stillhouse" and not (item.marker and "extra" in str(item.marker))
+        ]
+        expect(own, f"{candidate.package} does not require stillhouse")
+        operators = {specifier.operator for item in own for specifier in item.specifier}
+        lower, upper = operators & {">=", ">", "==", "~="}, operators & {"<", "<=", "==", "~="}
+        expect(lower and upper, f"it requires {own[0]}, which has no {'upper' if lower else 'lower'} bound")
+        core = self.registry.core_version
+        fits = all(item.specifier.contains(core, prereleases=True) for item in own)
+        expect(fits, f"it requires {own[0]}, and stillhouse {core} is installed")
+
+    @rule
+    def test_c94_it_describes_itself(self) -> None:
+        """The distribution has a summary; the class and every field of its own have a description.
+
+        Why: `stillhouse list` and `stillhouse show` print them.
+
+        Fix: set `description` in pyproject.toml, write a docstring for the class, and
+        `Field(description=…)` for each field.
+        """
+        candidate, cls = self._found(), self.cls
+        expect(candidate.summary.strip(), f"{candidate.package} has no summary")
+        expect("__doc__" in vars(cls) and inspect.getdoc(cls), f"{cls.__name__} has no docstring")
+        known = {**LLM.model_fields, **AsyncLLM.model_fields}
+        missing = [
+            name for name, field in cls.model_fields.items() if name not in known and not field.description
+        ]
+        expect(not missing, f"fields without a description: {', '.join(missing)}")
+
+    @rule
+    def test_c95_it_is_imported_quickly(self) -> None:
+        """Importing it takes less than half a second. Breaking this rule is a warning.
+
+        Why: whoever lists, checks or configures it pays for the import (W208).
+
+        Fix: import heavy libraries in `load()`, or in the function that needs them.
+        """
+        seconds = _import_in_a_process(self._module())["seconds"]
+        if seconds > _SLOW_SECONDS:
+            warn(f"importing {self._module()} took {seconds * 1000:.0f} ms of CPU time")
+
+    @rule
+    def test_c96_nothing_heavy_is_imported_before_loading(self) -> None:
+        """Importing it imports no engine, no vendor's SDK and no HTTP client.
+
+        Why: they belong to `load()`; until then nobody needs them, and they may be broken or missing.
+
+        Fix: import them in `load()` or in the function that needs them, and for types alone under
+        `if TYPE_CHECKING:`.
+        """
+        imported = set(_import_in_a_process(self._module())["modules"])
+        heavy = [name for name in _HEAVY if name in imported]
+        expect(not heavy, f"importing {self._module()} imports {', '.join(heavy)}")
+
+    def _module(self) -> str:
+        return self._found().value.partition(":")[0].strip()
+
+    def _found(self) -> Candidate:
+        """The candidate of the class; without any, one rule is broken and these say nothing."""
+        try:
+            return self._candidate()
+        except Broken:
+            pytest.skip("no entry point leads to the class")
+
+    def _candidate(self) -> Candidate:
+        cls = self.cls
+        for info in self.registry.available_llms():
+            module, _, attribute = info.candidate.value.partition(":")
+            if (
+                not info.candidate.distribution
+                or module.partition(".")[0] != cls.__module__.partition(".")[0]
+            ):
+                continue
+            try:
+                found = operator.attrgetter(attribute.partition("[")[0].strip())(sys.modules[module.strip()])
+            except (AttributeError, KeyError, ValueError):
+                continue
+            if found is cls:
+                return info.candidate
+        raise Broken(
+            f"none of the entry points in stillhouse.llms leads to {cls.__module__}:{cls.__qualname__}"
+        )
+
+
+@functools.cache
+def _import_in_a_process(module: str) -> Any:
+    path = os.pathsep.join(item or "." for item in sys.path)
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", _PROBE, module],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise Broken(f"in a process of its own it cannot be imported: {result.stderr.strip()[-300:]}")
+    return json.loads(result.stdout.splitlines()[-1])
