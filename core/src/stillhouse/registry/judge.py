@@ -122,7 +122,7 @@ def _is_plainly_met(line: str, core_version: str) -> bool:
     Importing `packaging` takes longer than listing a hundred plugins, nearly all of which write
     their range like this.
     """
-    clauses = re.sub(r"[\s()]", "", line[len("stillhouse") :])
+    clauses = re.sub(r"^\s*\[[^]]*\]|[\s()]", "", line[len("stillhouse") :])  # without its extras
     if not _RELEASE.fullmatch(core_version):
         return False
     for clause in clauses.split(",") if clauses else ():

@@ -273,18 +273,8 @@ def _holds_secret(field: FieldInfo) -> bool:
 
 
 def _is_a_secret(field: FieldInfo) -> bool:
-    """Whether the field itself is a secret, and not a dict with one."""
-    annotation = field.annotation
-    members = [annotation, *typing.get_args(annotation)]
-    return any(
-        _bare(member) in (SecretStr, SecretBytes)
-        for item in members
-        for member in [item, *typing.get_args(item)]
-    ) and not _mentions(annotation, (dict,))
-
-
-def _bare(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+    """Whether the field itself is a secret, and not a dict or a list with one."""
+    return _holds_secret(field) and not _mentions(field.annotation, (dict, list, tuple))
 
 
 def _mentions(annotation: Any, classes: tuple[type, ...]) -> bool:
