@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stillhouse.http.limits import FIRST_LIMIT, Limits
+from stillhouse.http.quotas import seconds_until
 from stillhouse.http.retry import backoff_seconds, retry_after_seconds
 
 
@@ -56,8 +57,15 @@ class Provider:
         await asyncio.sleep(self.latency)
         return True
 
+    def left(self) -> tuple[float, float, float]:
+        """What its headers would say: what is left, the whole, and when it is full again."""
+        level = max(0.0, float(int(self.level)))
+        return level, self.burst, (self.burst - level) / self.rate
 
-async def drive(provider: Provider, limits: Limits, workers: int, seconds: float) -> None:
+
+async def drive(
+    provider: Provider, limits: Limits, workers: int, seconds: float, *, tells: bool = False
+) -> None:
     loop = asyncio.get_running_loop()
 
     async def work() -> None:
@@ -68,6 +76,8 @@ async def drive(provider: Provider, limits: Limits, workers: int, seconds: float
             attempt = 0 if fine else attempt + 1
             if fine:
                 limits.succeeded()
+                if tells:
+                    limits.told("requests", *provider.left(), is_tokens=False)
             else:
                 limits.refused(permit, None)
             limits.release(permit)
@@ -92,6 +102,81 @@ def test_a_hidden_rate_limit_is_found_and_kept(rate: float, burst: float, latenc
     refused = sum(1 for time in provider.refused if settled <= time < 300)
     assert accepted / (300 - settled) >= 0.9 * rate
     assert refused / (accepted + refused) < 0.01
+
+
+@pytest.mark.parametrize(("rate", "burst", "latency"), [(100, 6000, 0.5), (5, 300, 1.0), (400, 400, 0.2)])
+def test_a_quota_that_is_told_is_kept_from_the_start(rate: float, burst: float, latency: float) -> None:
+    seconds = 3 * burst / rate
+
+    def run(is_told: bool) -> Provider:
+        provider = Provider(rate, burst, latency)
+
+        async def main() -> None:
+            await drive(provider, Limits(256), 256, seconds, tells=is_told)
+
+        simulate(main)
+        return provider
+
+    tells, silent = run(True), run(False)
+    assert len(tells.accepted) >= 0.9 * (burst + rate * seconds), "what is allowed is used"
+    assert len(tells.refused) <= len(silent.refused) / 4
+
+
+def test_a_quota_slows_nothing_down_while_there_is_plenty() -> None:
+    async def main() -> tuple[float, float]:
+        limits, loop = Limits(4), asyncio.get_running_loop()
+
+        async def ask(left: float, reset: float) -> None:
+            for _ in range(50):
+                permit = await limits.acquire()
+                limits.told("requests", left, 1000, reset, is_tokens=False)
+                limits.told("tokens", 900_000, 1_000_000, 6.0, is_tokens=True)
+                limits.release(permit, used_tokens=10)
+
+        await ask(500, 30.0)
+        assert loop.time() == 0.0
+        await ask(0, 100.0)
+        slow = loop.time()
+        await ask(500, 30.0)
+        return slow, loop.time() - slow
+
+    slow, fast = simulate(main)
+    assert slow == pytest.approx(4.9)
+    assert fast == pytest.approx(0.1)
+
+
+def test_of_several_quotas_the_tightest_holds() -> None:
+    async def main() -> float:
+        limits = Limits(8)
+        limits.release(await limits.acquire(), used_tokens=100)
+        for _ in range(20):
+            permit = await limits.acquire()
+            limits.told("tokens", 0, 6000, 60.0, is_tokens=True)  # 100 a second
+            limits.told("input-tokens", 50_000, 60_000, 6.0, is_tokens=True)
+            limits.told("requests", 999, 1000, 0.1, is_tokens=False)
+            limits.release(permit, used_tokens=100)
+        return asyncio.get_running_loop().time()
+
+    assert simulate(main) == pytest.approx(19, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("6m0s", 360.0),
+        ("120ms", 0.12),
+        ("1h2m3.5s", 3723.5),
+        ("7.66", 7.66),
+        ("2024-01-01T00:00:30Z", 30.0),
+        ("2024-01-01T00:00:30", None),
+        ("soon", None),
+        ("", None),
+        ("1s!", None),
+    ],
+)
+def test_when_a_quota_is_full_again(text: str, seconds: float | None) -> None:
+    assert seconds_until(text, now=1704067200.0) == seconds
 
 
 def test_a_known_quota_is_never_overrun() -> None:

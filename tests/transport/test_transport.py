@@ -248,3 +248,36 @@ def test_credentials_that_expire_are_asked_for_at_every_attempt(server: Scripted
         llm.generate_outputs([CHAT])
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer 0", "Bearer 1"]
     assert {request.path for request in server.requests} == {"/v9/generate"}
+
+
+def test_what_is_left_of_a_quota_is_read_from_the_headers(
+    make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(
+        "stillhouse.http.limits.Limits.told",
+        lambda self, name, *quota, is_tokens: told.append((quota, is_tokens)),
+    )
+    kinds = {"limit": "500", "remaining": "12", "reset": "1m2s"}
+    server.script = [
+        Reply(headers={f"X-RateLimit-{kind.title()}-Requests": text for kind, text in kinds.items()}),
+        Reply(headers={f"x-ratelimit-{kind}-tokens": text for kind, text in kinds.items()}),
+        Reply(headers={**{f"x-ratelimit-{kind}-tokens": text for kind, text in kinds.items()}, "x-ratelimit-reset-tokens": "soon"}),
+        Reply(),
+    ]  # fmt: skip
+    with make(max_concurrency=1) as llm:
+        llm.generate_outputs([CHAT] * 4)
+    assert told == [((12.0, 500.0, 62.0), False), ((12.0, 500.0, 62.0), True)]
+
+
+def test_the_id_of_an_answered_request_is_in_the_log(
+    make: Any, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script = [Reply(headers={"x-request-id": "req_7"}), Reply(headers={"x-request-id": "req_8"})]
+    with make() as llm:
+        llm.generate_outputs([CHAT])
+        caplog.set_level("DEBUG", logger="stillhouse.http")
+        llm.generate_outputs([CHAT])
+    assert [record.getMessage() for record in caplog.records if "req_" in record.getMessage()] == [
+        "127.0.0.1 answered request req_8"
+    ]

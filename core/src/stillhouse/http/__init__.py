@@ -7,10 +7,12 @@ from stillhouse.http.failures import Failure, failure_of
 from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
+from stillhouse.http.quotas import QuotaHeaders
 
 __all__ = [
     "HTTPLLM",
     "Failure",
+    "QuotaHeaders",
     "RequestForm",
     "StructuredHTTPLLM",
     "ask_instructed",

@@ -49,11 +49,20 @@ class Permit:
 class _Bucket:
     """A quota per minute that refills evenly. It may be overdrawn by one request, and waits for it."""
 
-    def __init__(self, per_minute: float, now: float) -> None:
-        self.rate = per_minute / 60
-        self.capacity = max(1.0, self.rate * BURST_SECONDS)
+    def __init__(self, per_second: float, now: float) -> None:
+        self.refill(per_second)
         self._level = self.capacity
         self._updated = now
+
+    def refill(self, per_second: float) -> None:
+        """Set how fast it refills."""
+        self.rate = per_second
+        self.capacity = max(1.0, self.rate * BURST_SECONDS)
+
+    def lower(self, level: float, now: float) -> None:
+        """There is no more in it than this."""
+        self.wait(0, now)
+        self._level = min(self._level, level)
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; more than the capacity needs a full bucket."""
@@ -92,8 +101,10 @@ class Limits:
         self.in_flight = 0
         self._slow_start = True
         self._epoch = 0
-        self._requests = _Bucket(requests_per_minute, now) if requests_per_minute else None
-        self._tokens = _Bucket(tokens_per_minute, now) if tokens_per_minute else None
+        self._requests = _Bucket(requests_per_minute / 60, now) if requests_per_minute else None
+        self._tokens = _Bucket(tokens_per_minute / 60, now) if tokens_per_minute else None
+        self._told: dict[str, tuple[_Bucket, bool]] = {}  # those with little left; whether of tokens
+        self._typical_tokens = 0.0  # of a request
         self._pace: float | None = None  # requests per second
         self._next_start = 0.0
         self._pace_grows_at = 0.0
@@ -130,8 +141,10 @@ class Limits:
     def release(self, permit: Permit, used_tokens: int | None = None) -> None:
         """Give a permit back, with the tokens that the request really used, if that is known."""
         self.in_flight -= 1
-        if self._tokens is not None and used_tokens is not None:
-            self._tokens.correct(permit.tokens, used_tokens)
+        if used_tokens is not None:
+            self._typical_tokens = used_tokens
+            if self._tokens is not None:
+                self._tokens.correct(permit.tokens, used_tokens)
         if self._waiting:
             self._admit()
 
@@ -163,6 +176,34 @@ class Limits:
         if retry_after:
             self._paused_until = max(self._paused_until, self._loop.time() + retry_after)
 
+    def told(self, name: str, left: float, whole: float, reset: float, *, is_tokens: bool) -> None:
+        """An answer says what is left of a quota; requests slow down before they are refused.
+
+        A quota refills evenly, so that what was used of it and the time until it is full again tell how
+        fast. What is in flight may not have been counted yet. As soon as there is plenty again, the
+        quota slows nothing down.
+
+        Args:
+            name: which quota.
+            left: what is left of it.
+            whole: the whole of it.
+            reset: seconds until it is full again.
+            is_tokens: whether it is one of tokens, or else of requests.
+        """
+        if left >= whole or reset <= 0:
+            return
+        rate = (whole - left) / reset
+        each = self._typical_tokens if is_tokens else 1.0
+        spare = left - (self.in_flight - 1) * each
+        if spare > rate * BURST_SECONDS + each:
+            self._told.pop(name, None)
+            return
+        now = self._loop.time()
+        bucket, _ = self._told.get(name) or (_Bucket(rate, now), is_tokens)
+        bucket.refill(rate)
+        bucket.lower(spare, now)
+        self._told[name] = (bucket, is_tokens)
+
     def close(self) -> None:
         """Stop the timer."""
         if self._timer is not None:
@@ -180,7 +221,12 @@ class Limits:
         """Seconds until a request may start; -1 if only another's end can tell."""
         if self.in_flight >= int(self.limit):
             return -1.0
-        if self._paused_until == 0.0 and self._pace is None and self._requests is self._tokens is None:
+        if (
+            self._paused_until == 0.0
+            and self._pace is None
+            and self._requests is self._tokens is None
+            and not self._told
+        ):
             return 0.0
         now = self._loop.time()
         wait = max(0.0, self._paused_until - now)
@@ -195,6 +241,8 @@ class Limits:
             wait = max(wait, self._requests.wait(1, now))
         if self._tokens is not None:
             wait = max(wait, self._tokens.wait(tokens, now))
+        for bucket, is_tokens in self._told.values():
+            wait = max(wait, bucket.wait(self._typical_tokens if is_tokens else 1, now))
         return wait
 
     def _grant(self, tokens: int) -> Permit:
@@ -206,6 +254,8 @@ class Limits:
             self._requests.take(1)
         if self._tokens is not None:
             self._tokens.take(tokens)
+        for bucket, is_tokens in self._told.values():
+            bucket.take(self._typical_tokens if is_tokens else 1)
         return Permit(self._epoch, tokens)
 
     def _admit(self) -> None:

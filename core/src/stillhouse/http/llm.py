@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
 from stillhouse.http.failures import Failure, failure_of
+from stillhouse.http.quotas import X_RATELIMIT, QuotaHeaders
 from stillhouse.parameters import RuntimeParameter
 from stillhouse.serialization import is_secret
 
@@ -45,6 +46,9 @@ class HTTPLLM(AsyncLLM):
 
     api_key_required: ClassVar[bool] = True
     """Whether loading without a key is refused."""
+
+    quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
+    """The headers of an answer that say what is left of a quota."""
 
     model: str = Field(description="The model's name, as the API knows it.")
     base_url: RuntimeParameter[str] | None = Field(
@@ -113,6 +117,7 @@ class HTTPLLM(AsyncLLM):
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
             classify=self.classify,
+            quotas=self.quota_headers,
             authorize=None if cls.authorize is HTTPLLM.authorize else self.authorize,
         )
 

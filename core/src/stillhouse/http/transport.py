@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -16,9 +17,12 @@ from yarl import URL
 from stillhouse.errors import GenerationError
 from stillhouse.http.failures import Failure, failure_of, request_id_of
 from stillhouse.http.limits import Limits
+from stillhouse.http.quotas import QuotaHeaders, left_of
 from stillhouse.http.retry import backoff_seconds
 
 __all__ = ["LARGEST_BODY", "Transport"]
+
+logger = logging.getLogger("stillhouse.http")
 
 LARGEST_BODY = 64 * 2**20
 """Bytes of a response above which it is refused, for memory is not the server's to use up."""
@@ -37,6 +41,7 @@ class Transport:
         timeout: seconds that one attempt may take.
         retry_timeout: seconds from the first attempt after which a request is given up.
         classify: which failure a response with an error status is.
+        quotas: the headers of an answer that say what is left of a quota.
         authorize: the headers of one attempt besides `headers`, for credentials that expire.
         ssl_context: how certificates are verified; `None` is aiohttp's way.
     """
@@ -50,11 +55,13 @@ class Transport:
         timeout: float,
         retry_timeout: float,
         classify: Classify = failure_of,
+        quotas: Sequence[QuotaHeaders] = (),
         authorize: Authorize | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
         self._classify = classify
+        self._quotas = tuple(quotas)
         self._authorize = authorize
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
@@ -172,6 +179,12 @@ class Transport:
             )
         if status >= 300:
             return self._classify(status, headers, raw)
+        for quota in self._quotas:
+            told = left_of(headers, quota)
+            if told is not None:
+                self.limits.told(quota.remaining, *told, is_tokens=quota.unit == "tokens")
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s answered request %s", url.host, request_id_of(headers) or "without an id")
         try:
             return orjson.loads(raw)
         except orjson.JSONDecodeError:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import orjson
 
 from stillhouse.errors import ErrorKind
-from stillhouse.http import Failure, failure_of
+from stillhouse.http import Failure, QuotaHeaders, failure_of
+from stillhouse.http.quotas import seconds_until
 
-__all__ = ["anthropic_failure"]
+__all__ = ["QUOTAS", "anthropic_failure"]
 
-_LIMITED = ("requests", "tokens", "input-tokens", "output-tokens")
+QUOTAS = tuple(
+    QuotaHeaders(
+        "requests" if name == "requests" else "tokens",
+        f"anthropic-ratelimit-{name}-limit",
+        f"anthropic-ratelimit-{name}-remaining",
+        f"anthropic-ratelimit-{name}-reset",
+    )
+    for name in ("requests", "tokens", "input-tokens", "output-tokens")
+)
+"""See https://platform.claude.com/docs/en/api/rate-limits#response-headers."""
 
 
 def anthropic_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
@@ -60,12 +68,9 @@ def _error(body: bytes) -> dict[str, Any]:
 def _until_reset(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds until every quota with nothing left is full again, or `None` if none says so."""
     waits = []
-    for quota in _LIMITED:
-        if headers.get(f"anthropic-ratelimit-{quota}-remaining") == "0":
-            try:
-                reset = datetime.fromisoformat(headers.get(f"anthropic-ratelimit-{quota}-reset", ""))
-            except ValueError:
-                continue
-            if reset.tzinfo is not None:
-                waits.append(reset.timestamp() - (time.time() if now is None else now))
+    for quota in QUOTAS:
+        if headers.get(quota.remaining) == "0":
+            seconds = seconds_until(headers.get(quota.reset, ""), now)
+            if seconds is not None:
+                waits.append(seconds)
     return max(0.0, *waits) if waits else None

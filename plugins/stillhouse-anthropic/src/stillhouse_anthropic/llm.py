@@ -17,8 +17,8 @@ from stillhouse import (
     GenerateOutput,
     StructuredOutput,
 )
-from stillhouse.http import Failure, StructuredHTTPLLM, ask_instructed, ask_until_done
-from stillhouse_anthropic.failures import anthropic_failure
+from stillhouse.http import Failure, QuotaHeaders, StructuredHTTPLLM, ask_instructed, ask_until_done
+from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.schemas import output_format_of
 from stillhouse_anthropic.tools import request_tool_choice, request_tools
@@ -48,6 +48,8 @@ class AnthropicLLM(StructuredHTTPLLM):
     base_url_variable: ClassVar[str | None] = "ANTHROPIC_BASE_URL"
     api_key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
     api_key_required: ClassVar[bool] = False  # a token does as well: see auth_headers
+
+    quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
 
     anthropic_version: str = Field(
         default="2023-06-01",
