@@ -21,8 +21,8 @@ MODULES = {
 LAYERS = [
     {"errors", "hookspecs", "typing"},
     {
-        "answers", "call", "cuda", "drive", "inputs", "instructor", "lifecycle", "loop", "magpie", "offline",
-        "outputs", "parameters", "serialization", "structured", "window",
+        "answers", "call", "cuda", "drive", "inputs", "instructor", "ledger", "lifecycle", "loop", "magpie",
+        "offline", "outputs", "parameters", "serialization", "structured", "window",
     },
     {"llm"},
     {"async_llm"},

@@ -43,8 +43,13 @@ class Scripted:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                raw = self.rfile.read(int(self.headers["content-length"] or 0))
+                is_json = raw and not self.headers["content-type"].startswith("multipart/")
+                body = json.loads(raw) if is_json else raw.decode()
                 with scripted._lock:
                     scripted.paths.append(self.path)
                     scripted.headers.append({name.lower(): value for name, value in self.headers.items()})

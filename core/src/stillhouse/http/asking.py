@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from stillhouse.errors import GenerationError
@@ -10,7 +11,7 @@ from stillhouse.http.forms import RequestForm
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import ChatItem, GenerateOutput
 
-__all__ = ["Ask", "ask_until_done", "summed"]
+__all__ = ["Ask", "ask_until_done", "checked", "summed"]
 
 Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
 """Makes one request: for so many generations, after so many were made, with these messages added.
@@ -44,6 +45,34 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
         error.outputs = asked.partial()
         raise
     return asked.result()
+
+
+def checked(output: GenerateOutput, num_generations: int, form: RequestForm | None) -> GenerateOutput:
+    """An output that cannot be asked for again, held to what `ask_until_done` holds outputs to.
+
+    Raises:
+        GenerationError: a generation is missing, or is not in the form; its `outputs` has the others.
+    """
+    outputs = [output]
+
+    async def ask(missing: int, _: int, __: Sequence[ChatItem]) -> GenerateOutput:
+        if not outputs:
+            raise GenerationError(
+                f"the server made {num_generations - missing} of {num_generations} generations",
+                kind="server",
+                hint="ask for fewer at once, or again",
+            )
+        return outputs.pop()
+
+    if form is not None:
+        form = replace(form, asked={**form.asked, "max_retries": 0})
+    asking = ask_until_done(ask, num_generations, form)
+    try:
+        asking.send(None)
+    except StopIteration as done:
+        result: GenerateOutput = done.value
+        return result
+    raise AssertionError
 
 
 class _Asked:

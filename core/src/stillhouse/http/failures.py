@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from stillhouse.errors import ErrorKind
+from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.http.retry import RETRIED_STATUSES, retry_after_seconds
 
-__all__ = ["Failure", "failure_of", "message_of"]
+__all__ = ["Failure", "UnclearError", "failure_of", "message_of"]
 
 LONGEST_MESSAGE = 500
 
@@ -58,6 +58,7 @@ class Failure:
         stops_run: whether every further request would meet the same.
         retry_after: seconds that the provider asks to wait, or `None`.
         request_id: the provider's id of the request, or an empty string.
+        unclear: whether the request may have been carried out all the same.
     """
 
     kind: ErrorKind
@@ -68,6 +69,11 @@ class Failure:
     stops_run: bool = False
     retry_after: float | None = None
     request_id: str = ""
+    unclear: bool = False
+
+
+class UnclearError(GenerationError):
+    """A request that must not be made twice failed so that nobody knows whether it was carried out."""
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
@@ -110,6 +116,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         stops_run=stops_run and not retried,
         retry_after=retry_after_seconds(headers),
         request_id=request_id_of(headers),
+        unclear=status in (408, 409) or status >= 500,
     )
 
 

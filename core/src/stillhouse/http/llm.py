@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from stillhouse.http.transport import Transport
+    from stillhouse.http.uploads import Upload
 
 __all__ = ["HTTPLLM"]
 
@@ -160,17 +161,49 @@ class HTTPLLM(AsyncLLM):
         Raises:
             GenerationError: it failed, after as many attempts as made sense; `kind` says how.
         """
-        transport = self._transport
-        if transport is None:
-            self.require_loaded()
-            raise AssertionError
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = self.url_of(self._base, path)
         tokens = 0
         if self.tokens_per_minute:
             tokens = len(str(body)) // 4 + (max_new_tokens or 0)
-        return await transport.post(url, body, tokens=tokens, used_tokens=used_tokens)
+        return await self._connected().post(url, body, tokens=tokens, used_tokens=used_tokens)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        data: bytes | Upload | None = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        save_to: IO[bytes] | None = None,
+        once: bool = False,
+    ) -> Any:
+        """Make any other request to a path below `base_url`, and return the JSON that comes back.
+
+        Args:
+            method: such as `GET`.
+            path: such as `batches`.
+            data: the body: JSON, or a file.
+            query: the parameters of the query.
+            save_to: a file for the response, of whatever size; `None` is returned then.
+            once: never make it again when it may have been carried out.
+
+        Raises:
+            UnclearError: it was made `once`, and may have been carried out.
+            GenerationError: it failed, after as many attempts as made sense; `kind` says how.
+        """
+        transport = self._connected()
+        url = self.url_of(self._base, path)
+        if query:
+            url = url.update_query(query)
+        return await transport.request(method, url, data, save_to=save_to, once=once)
+
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            self.require_loaded()
+            raise AssertionError
+        return self._transport
 
     def _find_base_url(self) -> URL:
         from yarl import URL

@@ -7,7 +7,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -15,10 +15,11 @@ import orjson
 from yarl import URL
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.failures import Failure, failure_of, request_id_of
+from stillhouse.http.failures import Failure, UnclearError, failure_of, request_id_of
 from stillhouse.http.limits import Limits
 from stillhouse.http.quotas import QuotaHeaders, left_of
 from stillhouse.http.retry import backoff_seconds
+from stillhouse.http.uploads import BLOCK, Upload
 
 __all__ = ["LARGEST_BODY", "Transport"]
 
@@ -64,11 +65,13 @@ class Transport:
         self._quotas = tuple(quotas)
         self._authorize = authorize
         self._retry_timeout = retry_timeout
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0))
+        # A large file takes as long as it takes, while something moves.
+        self._file_timeout = aiohttp.ClientTimeout(sock_connect=min(timeout, 30.0), sock_read=timeout)
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
             # The limits bound the connections; a bound of the pool's own would only queue.
             connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0)),
             headers={"content-type": "application/json", "accept": "application/json", **headers},
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -109,6 +112,35 @@ class Transport:
                 attempts=0,
                 hint="give text that is valid Unicode, and values that JSON knows",
             ) from None
+        return await self.request("POST", url, data, tokens=tokens, used_tokens=used_tokens)
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        data: bytes | Upload | None = None,
+        *,
+        tokens: int = 0,
+        used_tokens: Callable[[Any], int | None] | None = None,
+        save_to: IO[bytes] | None = None,
+        once: bool = False,
+    ) -> Any:
+        """Make a request, as often as it takes, and return the JSON that comes back.
+
+        Args:
+            method: such as `GET`.
+            url: where to.
+            data: the body.
+            tokens: how many tokens it is estimated to use.
+            used_tokens: how many a response says that it used.
+            save_to: a file that the response is written to, whatever it is and however large;
+                `None` is returned then.
+            once: never make it again when it may have been carried out.
+
+        Raises:
+            UnclearError: it was made `once`, and may have been carried out.
+            GenerationError: it failed, after as many attempts as made sense.
+        """
         limits = self.limits
         attempt, deadline = 0, 0.0
         while True:
@@ -117,7 +149,7 @@ class Transport:
             used: int | None = None
             try:
                 extra = None if self._authorize is None else await self._authorize()
-                result = await self._attempt(url, data, extra)
+                result = await self._attempt(method, url, data, extra, save_to)
                 if not isinstance(result, Failure):
                     limits.succeeded()
                     if used_tokens is not None:
@@ -132,6 +164,8 @@ class Transport:
                     limits.overloaded(permit, pause)
             finally:
                 limits.release(permit, used)
+            if once and result.unclear:
+                raise _given_up(result, attempt, UnclearError)
             now = self._loop.time()
             deadline = deadline or now + self._retry_timeout
             delay = max(result.retry_after or 0.0, backoff_seconds(attempt))
@@ -141,12 +175,31 @@ class Transport:
                 raise _given_up(result, attempt)
             await asyncio.sleep(delay)
 
-    async def _attempt(self, url: URL, data: bytes, headers: Mapping[str, str] | None) -> Any:
+    async def _attempt(
+        self,
+        method: str,
+        url: URL,
+        data: bytes | Upload | None,
+        headers: Mapping[str, str] | None,
+        save_to: IO[bytes] | None,
+    ) -> Any:
         """The JSON of the answer, or the failure."""
+        timeout = self._timeout if save_to is None else self._file_timeout
+        body: Any = data
+        if isinstance(data, Upload):
+            body, timeout = data.blocks(), self._file_timeout
+            headers = {**data.headers, **(headers or {})}
+        if save_to is not None:
+            headers = {"accept": "*/*", **(headers or {})}
         try:
-            sending = self._session.post(url, data=data, headers=headers, allow_redirects=False)
+            sending = self._session.request(
+                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            )
             async with sending as response:
                 status, headers = response.status, response.headers
+                if save_to is not None and status < 300:
+                    await _save(response, save_to)
+                    return None
                 raw = await _read(response)
         except aiohttp.ClientConnectorCertificateError as error:
             return Failure(
@@ -155,7 +208,9 @@ class Transport:
                 hint="check base_url, or make the certificate's authority known to this machine",
             )
         except (aiohttp.ServerTimeoutError, TimeoutError):
-            return Failure("timeout", f"{url.host} did not answer in time", retried=True, congestion=True)
+            return Failure(
+                "timeout", f"{url.host} did not answer in time", retried=True, congestion=True, unclear=True
+            )
         except aiohttp.InvalidURL:
             return Failure("invalid_request", f"{url} is not a usable address", hint="check base_url")
         except aiohttp.ClientConnectorError as error:
@@ -169,12 +224,15 @@ class Transport:
             )
         except (aiohttp.ClientError, OSError) as error:
             text = str(error) or type(error).__name__
-            return Failure("connection", f"the connection to {url.host} broke: {text}", retried=True)
+            return Failure(
+                "connection", f"the connection to {url.host} broke: {text}", retried=True, unclear=True
+            )
         if raw is None:
             return Failure(
                 "server",
                 f"the answer has more than {LARGEST_BODY >> 20} MiB",
                 hint="check base_url, or ask for fewer tokens",
+                unclear=True,
                 request_id=request_id_of(headers),
             )
         if status >= 300:
@@ -212,10 +270,27 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(chunks)
 
 
+async def _save(response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
+    """Write the body to a file, over whatever an earlier attempt left there."""
+    file.seek(0)
+    file.truncate()
+    async for block in response.content.iter_chunked(BLOCK):
+        try:
+            file.write(block)
+        except OSError as error:
+            raise GenerationError(
+                f"the answer cannot be kept: {error.strerror or error}",
+                hint="make room in the folder for temporary files, and run the same again",
+                stops_run=True,
+            ) from None
+
+
 def _not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
     identity = request_id_of(headers)
     if not raw.strip():
-        return Failure("server", "the answer is empty", retried=True, congestion=True, request_id=identity)
+        return Failure(
+            "server", "the answer is empty", retried=True, congestion=True, unclear=True, request_id=identity
+        )
     if raw.lstrip()[:1] == b"<":
         return Failure(
             "invalid_request",
@@ -225,7 +300,12 @@ def _not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
             request_id=identity,
         )
     return Failure(
-        "server", "the answer is not valid JSON", retried=True, congestion=True, request_id=identity
+        "server",
+        "the answer is not valid JSON",
+        retried=True,
+        congestion=True,
+        unclear=True,
+        request_id=identity,
     )
 
 
@@ -239,8 +319,10 @@ def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
     )
 
 
-def _given_up(failure: Failure, attempts: int) -> GenerationError:
-    return GenerationError(
+def _given_up(
+    failure: Failure, attempts: int, error: type[GenerationError] = GenerationError
+) -> GenerationError:
+    return error(
         failure.message,
         kind=failure.kind,
         attempts=attempts,

@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr
 
 from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
-from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse.http.batches import BatchLimits
+from stillhouse.ledger import Chunk
+from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.schemas import KEYWORDS
 
 if TYPE_CHECKING:
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["AzureOpenAILLM"]
 
 _TOKEN_SECONDS = 60.0
+_FILE_SECONDS = 2.0
 
 
-class AzureOpenAILLM(CompatibleLLM):
+class AzureOpenAILLM(FileBatchLLM):
     """Deployments of OpenAI's models on Azure; `model` is the deployment's name.
 
     It is authorised by an API key, or by a token of Microsoft Entra ID. `base_url` is the endpoint
@@ -40,6 +43,10 @@ class AzureOpenAILLM(CompatibleLLM):
         "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems", "maximum", "minItems", "minimum",
         "multipleOf", "pattern",
     }  # fmt: skip
+
+    # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=100_000, bytes=200_000_000)
+    batch_endpoints: ClassVar[dict[str, str]] = {"chat/completions": "/chat/completions"}
 
     api_version: RuntimeParameter[str] | None = Field(
         default=None, description="The version of the API, such as 2024-10-21; OPENAI_API_VERSION if None."
@@ -92,10 +99,27 @@ class AzureOpenAILLM(CompatibleLLM):
                     self._token_until = self.event_loop.time() + _TOKEN_SECONDS
         return super().auth_headers(self._token)
 
+    async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
+        """Upload the file and wait until it is processed: before that, no job can be made of it."""
+        name = await super().upload_batch(chunk, file, size)
+        while True:
+            answer = await self.request("GET", f"files/{name}")
+            status = str(answer.get("status")).lower()
+            if status in ("processed", "succeeded", "uploaded"):
+                return name
+            if status in ("error", "failed", "canceled"):
+                details = answer.get("status_details") or answer.get("error") or status
+                raise GenerationError(f"the file of the batch was refused: {details}", kind="invalid_request")
+            await asyncio.sleep(_FILE_SECONDS)
+
     def url_of(self, base_url: URL, path: str) -> URL:
         where = base_url.path.rstrip("/")
-        if "/openai/" not in f"{where}/":
-            base_url = base_url.joinpath("openai", "deployments", self.model)
+        is_batch = path.partition("/")[0] in ("batches", "files")
+        if is_batch and "/deployments/" in where:  # these belong to the resource, not to a deployment
+            base_url = base_url.with_path(where.partition("/deployments/")[0])
+        elif "/openai/" not in f"{where}/":
+            below = ("openai",) if is_batch else ("openai", "deployments", self.model)
+            base_url = base_url.joinpath(*below)
         if not self._version and not where.endswith("/openai/v1"):
             raise ConfigurationError(
                 f"{type(self).__name__} needs the version of the API",

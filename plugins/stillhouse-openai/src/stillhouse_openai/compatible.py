@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -16,7 +16,7 @@ from stillhouse import (
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import RequestForm, StructuredHTTPLLM, ask_instructed, ask_until_done
+from stillhouse.http import StructuredHTTPLLM, ask_instructed, ask_until_done
 from stillhouse_openai.schemas import KEYWORDS, strict
 from stillhouse_openai.wire import output_of, total_tokens
 
@@ -37,6 +37,9 @@ class CompatibleLLM(StructuredHTTPLLM):
     """The keywords of JSON Schema that the API keeps to."""
 
     instructor_framework: ClassVar[str | None] = "openai"
+
+    own_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters of `agenerate` that only this API has, and that are sent under their own names."""
 
     max_tokens_name: str = Field(
         default="max_completion_tokens",
@@ -111,37 +114,45 @@ class CompatibleLLM(StructuredHTTPLLM):
             reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
             extra_body: further fields of the request, as the server knows them; they win over others.
         """
+        return await CompatibleLLM._generate(**locals())
+
+    def body_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The body of a request to `chat/completions` or `completions`; the arguments are `agenerate`'s."""
         prompt, form = self.split(input)
         raw = type(prompt) is str
         body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": prompt}
         fields: dict[str, Any] = {
             "n": num_generations if num_generations > 1 else None,
-            "max_tokens" if raw else self.max_tokens_name: max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "stop": stop,
-            "seed": seed,
-            "frequency_penalty": frequency_penalty,
-            "presence_penalty": presence_penalty,
-            "logit_bias": logit_bias,
-            "tools": tools,
-            "tool_choice": tool_choice,
-            "response_format": response_format,
-            "reasoning_effort": reasoning_effort,
+            "max_tokens" if raw else self.max_tokens_name: arguments.get("max_new_tokens"),
+            "temperature": arguments.get("temperature"),
+            "top_p": arguments.get("top_p"),
+            "stop": arguments.get("stop"),
+            "seed": arguments.get("seed"),
+            "frequency_penalty": arguments.get("frequency_penalty"),
+            "presence_penalty": arguments.get("presence_penalty"),
+            "logit_bias": arguments.get("logit_bias"),
+            "tools": arguments.get("tools"),
+            "tool_choice": arguments.get("tool_choice"),
+            "response_format": arguments.get("response_format"),
+            "reasoning_effort": arguments.get("reasoning_effort"),
         }
         for name in ("tools", "tool_choice", "response_format", "reasoning_effort") if raw else ():
             if fields[name] is not None:
                 raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+        logprobs, top_logprobs = arguments.get("logprobs"), arguments.get("top_logprobs")
         if logprobs is not None or top_logprobs is not None:
             fields |= self.logprobs_fields(raw, logprobs, top_logprobs)
+        for name in self.own_parameters:
+            fields[name] = arguments.get(name)
         for name, value in fields.items():
             if value is not None:
                 body[name] = value
         if form is not None:
             body |= form.fields
-        if extra_body:
-            body |= extra_body
-        return await self._complete(body, num_generations, max_new_tokens or 0, form)
+        body |= arguments.get("extra_body") or {}
+        return body
 
     def path_of(self, body: dict[str, Any]) -> str:
         """Where a request goes: to `chat/completions`, or to `completions` if it has a raw prompt."""
@@ -155,11 +166,14 @@ class CompatibleLLM(StructuredHTTPLLM):
         """The output of an answer from the path."""
         return output_of(answer, chat=path == "chat/completions")
 
-    async def _complete(
-        self, body: dict[str, Any], num_generations: int, max_new_tokens: int, form: RequestForm | None
+    async def _generate(
+        self, input: FormattedInput, num_generations: int, **arguments: Any
     ) -> GenerateOutput:
+        body = self.body_of(input, num_generations, arguments)
+        _, form = self.split(input)
         chat = "messages" in body
         path = self.path_of(body)
+        max_new_tokens = arguments.get("max_new_tokens") or 0
 
         async def send(sent: dict[str, Any]) -> Any:
             tokens = max_new_tokens * sent.get("n", 1)

@@ -7,24 +7,28 @@ from typing import ClassVar
 from pydantic import PrivateAttr
 
 from stillhouse import Capability
-from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse.http.batches import BatchLimits
+from stillhouse_openai.batches import FileBatchLLM
 
 __all__ = ["GroqLLM"]
 
 
-class GroqLLM(CompatibleLLM):
+class GroqLLM(FileBatchLLM):
     """Open models on Groq. It makes one generation per request, and has chats only.
 
     The variables of the environment are those of Groq's SDK, whose base URL is the host alone.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {"chat", "images", "json_schema", "seed", "tools"}
+        {"chat", "images", "json_schema", "offline_batch", "seed", "tools"}
     )
 
     default_base_url: ClassVar[str | None] = "https://api.groq.com/openai/v1"
     base_url_variable: ClassVar[str | None] = "GROQ_BASE_URL"
     base_path: ClassVar[str] = "openai/v1"
     api_key_variable: ClassVar[str | None] = "GROQ_API_KEY"
+
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=50_000, bytes=100_000_000)
+    batch_endpoints: ClassVar[dict[str, str]] = {"chat/completions": "/v1/chat/completions"}
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)

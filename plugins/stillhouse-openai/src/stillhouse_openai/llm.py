@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from stillhouse import GenerateOutput, RuntimeParameter, UnsupportedError
-from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.responses import has_only_responses, responses_body, responses_output
 
 __all__ = ["OpenAILLM"]
 
 
-class OpenAILLM(CompatibleLLM):
+class OpenAILLM(FileBatchLLM):
     """Models of OpenAI, and of any server that speaks its chat completions API.
 
     A chat goes to `chat/completions`, or to `responses` where `api` says so; a raw prompt goes to

@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
+from stillhouse.http.batches import BatchLimits
+from stillhouse.ledger import Chunk
+from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.compatible import CompatibleLLM
 
 __all__ = ["TogetherLLM"]
 
 
-class TogetherLLM(CompatibleLLM):
+class TogetherLLM(FileBatchLLM):
     """Open models on Together. The variables of the environment are those of Together's SDK."""
 
     default_base_url: ClassVar[str | None] = "https://api.together.ai/v1"
@@ -26,6 +29,24 @@ class TogetherLLM(CompatibleLLM):
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
         return super().logprobs_fields(True, logprobs, top_logprobs)  # a number in chats too
+
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=50_000, bytes=100_000_000)
+    batch_endpoints: ClassVar[dict[str, str]] = {"chat/completions": "/v1/chat/completions"}
+    batch_upload_path: ClassVar[str] = "files/upload"
+    batch_file_purpose: ClassVar[str] = "batch-api"
+
+    own_parameters: ClassVar[tuple[str, ...]] = ("top_k", "min_p", "repetition_penalty")
+
+    def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": custom_id, "body": body}
+
+    def batch_file_fields(self, name: str) -> dict[str, str]:
+        return {**super().batch_file_fields(name), "file_name": name, "file_type": "jsonl"}
+
+    def batch_job_body(self, chunk: Chunk) -> dict[str, Any]:
+        body = super().batch_job_body(chunk)
+        del body["metadata"]  # its jobs have none; the id of the file tells which is which
+        return body
 
     async def agenerate(
         self,
@@ -74,28 +95,4 @@ class TogetherLLM(CompatibleLLM):
             min_p: draw from the tokens that are at least this share as likely as the likeliest.
             repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
         """
-        own: dict[str, Any] = {
-            "top_k": top_k,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-        }
-        given = {name: value for name, value in own.items() if value is not None}
-        return await super().agenerate(
-            input,
-            num_generations,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            logprobs=logprobs,
-            top_logprobs=top_logprobs,
-            logit_bias=logit_bias,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            reasoning_effort=reasoning_effort,
-            extra_body=given | (extra_body or {}),
-        )
+        return await CompatibleLLM._generate(**locals())

@@ -47,6 +47,21 @@ class ClientvLLM(CompatibleLLM):
             wanted["whitespace_pattern"] = structured_output["whitespace_pattern"]
         return {"structured_outputs": wanted}
 
+    own_parameters: ClassVar[tuple[str, ...]] = (
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "min_tokens",
+        "stop_token_ids",
+        "include_stop_str_in_output",
+        "ignore_eos",
+        "skip_special_tokens",
+        "bad_words",
+        "truncate_prompt_tokens",
+        "priority",
+        "chat_template_kwargs",
+    )
+
     async def agenerate(
         self,
         input: FormattedInput,
@@ -112,37 +127,4 @@ class ClientvLLM(CompatibleLLM):
             priority: the priority of the request, if the server schedules by it; lower is earlier.
             chat_template_kwargs: variables of the chat template; chats only.
         """
-        own: dict[str, Any] = {
-            "top_k": top_k,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "min_tokens": min_tokens,
-            "stop_token_ids": stop_token_ids,
-            "include_stop_str_in_output": include_stop_str_in_output,
-            "ignore_eos": ignore_eos,
-            "skip_special_tokens": skip_special_tokens,
-            "bad_words": bad_words,
-            "truncate_prompt_tokens": truncate_prompt_tokens,
-            "priority": priority,
-            "chat_template_kwargs": chat_template_kwargs,
-        }
-        given = {name: value for name, value in own.items() if value is not None}
-        return await super().agenerate(
-            input,
-            num_generations,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            logprobs=logprobs,
-            top_logprobs=top_logprobs,
-            logit_bias=logit_bias,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            reasoning_effort=reasoning_effort,
-            extra_body=given | (extra_body or {}),
-        )
+        return await CompatibleLLM._generate(**locals())

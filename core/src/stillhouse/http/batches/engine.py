@@ -1,0 +1,382 @@
+"""`OfflineBatch`: rows into jobs of the provider, and their results back, whatever happens in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stillhouse.call import Call
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.http.batches.files import BrokenFileError, RequestFile, ResultFile, custom_id
+from stillhouse.http.batches.jobs import Job, UndecidedError
+from stillhouse.http.batches.results import ROWS_AT_ONCE, Results
+from stillhouse.http.failures import UnclearError
+from stillhouse.http.retry import backoff_seconds
+from stillhouse.ledger import BatchLedger, Chunk, Rows
+from stillhouse.typing import FormattedInput
+
+if TYPE_CHECKING:
+    from stillhouse.http.batches.llm import BatchHTTPLLM
+
+__all__ = ["InputsOf", "OfflineBatch"]
+
+InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
+"""The inputs of rows, by their ids."""
+
+SETTLE_SECONDS = 60.0
+"""How long after a request for a job its absence from the provider's list means that there is none."""
+
+SETTLE_PAUSE = 5.0
+
+CREATE_ATTEMPTS = 3
+DOWNLOAD_ATTEMPTS = 3
+
+
+class OfflineBatch:
+    """The offline batch of one run: its rows, in as many jobs as the provider's limits make them.
+
+    Everything is in the ledger, so that this object may be thrown away and made again, in another
+    process, at any time; one at a time may work on a run. The order of a start, of which every step
+    may be repeated: `reconcile`, `submit` with the rows that have no result yet, then from time to
+    time `poll` and `collect`, until `is_finished`.
+
+    No job is made twice. A chunk is written down before it is sent, and its name goes up with it.
+    After a crash, or an answer that was lost, the provider's own list of jobs says whether there is
+    one of that name, and only when it says no, a minute after it was asked for, is another made.
+
+    Args:
+        llm: a loaded LLM with offline batches.
+        ledger: where the state is.
+        key: the name of the run in the ledger.
+        num_generations: how many generations of each row.
+        arguments: generation parameters; they, and the inputs, must be the same every time.
+    """
+
+    def __init__(
+        self,
+        llm: BatchHTTPLLM,
+        ledger: BatchLedger,
+        key: str,
+        num_generations: int = 1,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        call = Call(llm, num_generations, arguments or {})
+        self.llm = llm
+        self.ledger = ledger
+        self.key = key
+        self.num_generations = num_generations
+        self.arguments = call.arguments
+        self.parts = 1 if llm._num_generations_param_supported else num_generations
+        ledger.open_run(key)
+
+    # What is there
+
+    def jobs(self) -> list[Chunk]:
+        """The chunks, with the provider's ids, states and counts as they were last heard of."""
+        return self.ledger.chunks(self.key)
+
+    def held(self) -> Rows:
+        """The rows that are in a job, or are going to be, and whose results are not collected."""
+        return self.ledger.held(self.key)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every chunk is collected."""
+        return all(chunk.state == "collected" for chunk in self.jobs())
+
+    # Sending
+
+    def submit(
+        self,
+        items: Iterable[tuple[int, FormattedInput]],
+        refused: Callable[[int, GenerationError], None],
+    ) -> int:
+        """Send rows, in as few jobs as the provider's limits allow. Rows that are held are passed over.
+
+        Args:
+            items: ids and inputs, pulled lazily; at most one job's worth is kept, in a temporary file.
+            refused: told of a row that no request can be made of, or that alone exceeds a limit.
+
+        Returns:
+            How many jobs were made.
+
+        Raises:
+            GenerationError: the provider refused a file or a job. The rows of earlier jobs are held,
+                the others are not.
+        """
+        held = self.held()
+        fresh = ((row, input) for row, input in items if row not in held)
+        return self._submit(fresh, refused, None)
+
+    def resubmit(self, inputs_of: InputsOf, refused: Callable[[int, GenerationError], None]) -> int:
+        """Send the rows that are to be sent again; `collect` has planned them, or `reconcile`.
+
+        Returns:
+            How many jobs were made.
+
+        Raises:
+            GenerationError: as `submit`; the rows stay planned.
+        """
+        made = 0
+        for plan in self.jobs():
+            if plan.state == "planned":
+                made += self._submit(_items(plan.rows, inputs_of), refused, plan)
+        return made
+
+    def _submit(
+        self,
+        items: Iterable[tuple[int, FormattedInput]],
+        refused: Callable[[int, GenerationError], None],
+        plan: Chunk | None,
+    ) -> int:
+        made = 0
+        there = self.ledger.parts(self.key)
+        files: dict[str, RequestFile] = {}
+        try:
+            for row, input in items:
+                missing = [part for part in range(self.parts) if part not in there.get(row, ())]
+                try:
+                    path, body = self._request(input)
+                    file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
+                    lines = self._lines(file, row, missing, body)
+                except Exception as error:
+                    refused(row, GenerationError.wrap(error))
+                    continue
+                if not file.fits(lines):
+                    made += self._send(files.pop(path), plan)
+                    file = files.setdefault(path, self._new_file(path, plan))
+                    lines = self._lines(file, row, missing, body)
+                file.add(row, lines, type(input) is tuple and input[1] is not None)
+            while files:
+                made += self._send(files.pop(next(iter(files))), plan)
+        finally:
+            for file in files.values():
+                file.close()
+        if plan is not None:  # what is left of it was refused
+            self.ledger.drop(plan)
+        return made
+
+    def _request(self, input: FormattedInput) -> tuple[str, dict[str, Any]]:
+        self.llm.check_input(input)
+        _, form = self.llm.split(input)
+        if form is not None and form.is_instructed:
+            raise UnsupportedError(
+                "a structured output with a mode asks again, which an offline batch cannot",
+                hint="remove mode, or set use_offline_batch_generation to False",
+            )
+        native = self.num_generations if self.parts == 1 else 1
+        return self.llm.batch_request(input, native, self.arguments)
+
+    def _new_file(self, path: str, plan: Chunk | None) -> RequestFile:
+        round = 0 if plan is None else plan.round
+        return RequestFile(path, round, self.llm.batch_limits, self.llm.batch_framing)
+
+    def _lines(self, file: RequestFile, row: int, parts: Iterable[int], body: Any) -> list[bytes]:
+        """The requests of a row.
+
+        Raises:
+            GenerationError: they alone are too large for a job.
+        """
+        lines = [
+            orjson.dumps(self.llm.batch_line(custom_id(file.name, row, part), file.path, body))
+            for part in parts
+        ]
+        if not file.could_hold(lines):
+            limits = self.llm.batch_limits
+            raise GenerationError(
+                f"it is too large for an offline batch, which holds {limits.requests} requests of "
+                f"together {limits.bytes:,} bytes",
+                kind="invalid_request",
+                attempts=0,
+                hint="shorten it, ask for fewer generations, or generate it online",
+            )
+        return lines
+
+    def _send(self, file: RequestFile, plan: Chunk | None) -> int:
+        """Send a chunk; 1 if it is known to have its job now, else 0.
+
+        Raises:
+            GenerationError: there is no job, and none will be.
+        """
+        if not file.rows:
+            file.close()
+            return 0
+        file.finish()
+        chunk = Chunk(
+            file.name, 0, file.round, "intent", type(self.llm).__name__, file.path, Rows(file.rows),
+            requests=file.requests, digest=file.digest, own_forms=file.own_forms,
+        )  # fmt: skip
+        chunk = self.ledger.add(self.key, chunk, plan)
+        is_clear = True
+        try:
+            input_file = self._run(self.llm.upload_batch(chunk, file.file, file.size))
+            for attempt in range(1, CREATE_ATTEMPTS + 1):
+                chunk = self.ledger.update(
+                    chunk, state="uploaded", input_file=input_file, sent_at=time.time()
+                )
+                try:
+                    job: Job | None = self._run(self.llm.create_batch(chunk, file.file, file.size))
+                except UnclearError:
+                    is_clear = False
+                    job = self._settle(chunk)
+                    is_clear = True
+                    if job is None and attempt == CREATE_ATTEMPTS:
+                        raise
+                if job is not None:
+                    self._record(chunk, job)
+                    return 1
+        except UndecidedError:
+            return 0
+        except GenerationError:
+            if not is_clear:  # `reconcile` will see
+                raise
+            if plan is None:
+                self.ledger.drop(chunk)
+            else:
+                self.ledger.replan(self.key, chunk)
+            raise
+        finally:
+            file.close()
+        raise AssertionError
+
+    # Knowing
+
+    def reconcile(self) -> None:
+        """Find out what became of chunks that an earlier process was sending when it ended.
+
+        Of those whose job the provider has, the id is written down. The rows of the others are
+        planned, for `collect` to send them again.
+        """
+        for chunk in self.jobs():
+            if chunk.state == "intent":  # no job was asked for yet
+                self.ledger.replan(self.key, chunk)
+            elif chunk.state == "uploaded":
+                try:
+                    job = self._settle(chunk)
+                except UndecidedError:
+                    continue
+                if job is None:
+                    self.ledger.replan(self.key, chunk)
+                else:
+                    self._record(chunk, job)
+
+    def _settle(self, chunk: Chunk) -> Job | None:
+        """The job of a chunk that was asked for one, or `None` if there is none and will be none."""
+        while True:
+            is_late = time.time() >= chunk.sent_at + SETTLE_SECONDS
+            known = {other.job for other in self.jobs() if other.job}
+            job: Job | None = self._run(self.llm.find_batch(chunk, known))
+            if job is not None or is_late:
+                return job
+            time.sleep(SETTLE_PAUSE)
+
+    def poll(self) -> list[Chunk]:
+        """Ask the provider about the jobs that go on, and return what `jobs` does."""
+        self.reconcile()
+        for chunk in self.jobs():
+            if chunk.state == "created":
+                self._record(chunk, self._run(self.llm.batch_job(chunk)))
+        return self.jobs()
+
+    def cancel(self) -> None:
+        """Cancel the jobs that go on, and plan nothing more. What is finished can still be collected."""
+        self.reconcile()
+        for chunk in self.jobs():
+            if chunk.state == "planned":
+                self.ledger.drop(chunk)
+            elif chunk.state == "created":
+                try:
+                    self._run(self.llm.cancel_batch(chunk))
+                except GenerationError:  # it may have ended meanwhile
+                    job = self._run(self.llm.batch_job(chunk))
+                    if job.state == "created":
+                        raise
+        self.poll()
+
+    def _record(self, chunk: Chunk, job: Job) -> Chunk:
+        return self.ledger.update(
+            chunk,
+            state=job.state,
+            job=job.id,
+            provider_state=job.provider_state,
+            counts=dict(job.counts),
+            result_files=tuple(job.result_files),
+            message=job.failure.message if job.failure else "",
+        )
+
+    # Collecting
+
+    def collect(self, inputs_of: InputsOf | None = None) -> Iterator[Results]:
+        """The results of every chunk that has ended, and then send again what is to be sent again.
+
+        For each chunk: iterate over it, put what comes where it belongs, and only then call
+        `acknowledge`. A chunk that was not acknowledged comes again, whole.
+
+        Args:
+            inputs_of: the inputs of rows. Without it nothing is sent again, and answers cannot be
+                held to a structured output that an input has of its own.
+
+        Raises:
+            GenerationError: results could not be read whole, or a file or a job was refused.
+        """
+        for chunk in self.jobs():
+            if not chunk.is_ended:
+                continue
+            if chunk.own_forms and inputs_of is None:
+                raise ConfigurationError(
+                    "some inputs have a structured output of their own, which their answers are held to",
+                    hint="give the inputs again",
+                )
+            job = self._run(self.llm.batch_job(chunk))
+            failure = job.failure
+            if failure is not None and failure.kind == "rate_limit" and self._others_go_on(chunk):
+                continue  # sent again now, it would meet the same full queue
+            file = ResultFile(chunk.name, chunk.rows)
+            try:
+                self._download(chunk, job, file)
+                yield Results(self, chunk, job, file, inputs_of)
+            finally:
+                file.clear()
+        if inputs_of is not None:
+            # A row that is refused now, though it was not before, is free: `submit` will say why.
+            self.resubmit(inputs_of, lambda _row, _error: None)
+
+    def _others_go_on(self, chunk: Chunk) -> bool:
+        return any(other.state == "created" and other.name != chunk.name for other in self.jobs())
+
+    def _download(self, chunk: Chunk, job: Job, file: ResultFile) -> None:
+        paid = job.counts.get("completed", 0)
+        expected = paid + job.counts.get("failed", 0)
+        for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
+            file.clear()
+            for place in job.result_files:
+                self._run(self.llm.save_results(chunk, place, file.new_file()))
+            try:
+                found = file.index()
+            except BrokenFileError:
+                found = -1
+            if found >= min(expected, chunk.requests):
+                return
+            if attempt < DOWNLOAD_ATTEMPTS:
+                time.sleep(backoff_seconds(attempt))
+        if found < min(paid, chunk.requests):
+            raise GenerationError(
+                f"the results of the job {chunk.job} are not whole",
+                kind="server",
+                attempts=DOWNLOAD_ATTEMPTS,
+                hint="run the same again later; nothing of it is lost",
+            )
+
+    def _run(self, coroutine: Any) -> Any:
+        return self.llm.run_on_loop(coroutine)
+
+
+def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInput]]:
+    ids = list(rows)
+    for start in range(0, len(ids), ROWS_AT_ONCE):
+        group = ids[start : start + ROWS_AT_ONCE]
+        inputs = inputs_of(group)
+        yield from ((row, inputs[row]) for row in group)

@@ -1,0 +1,207 @@
+"""Offline batches as OpenAI has them: a file of requests goes up, a job is made of it, files come down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import IO, Any, ClassVar
+
+import orjson
+
+from stillhouse import Capability, FormattedInput, GenerateOutput, GenerationError, UnsupportedError
+from stillhouse.http import Failure
+from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
+from stillhouse.http.uploads import form_upload
+from stillhouse.ledger import Chunk, ChunkState
+from stillhouse_openai.compatible import CompatibleLLM
+
+__all__ = ["FileBatchLLM"]
+
+_STATES: dict[str, ChunkState] = {
+    "completed": "finished",
+    "expired": "expired",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+"""The states in which a job has ended; in any other it goes on."""
+
+_NAME = "stillhouse_chunk"
+"""The key of the chunk's name in the job's metadata."""
+
+# Clocks differ; jobs that are older than this before the chunk was sent are not looked at.
+_CLOCK_SECONDS = 6 * 3600
+_PAGE = 100
+
+
+class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
+    """A `CompatibleLLM` with offline batches, as files.
+
+    A job is found again by the id of its file, which is written down before the job is asked for,
+    and by the chunk's name in its metadata.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = CompatibleLLM.capabilities | {"offline_batch"}
+
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=50_000, bytes=200_000_000)
+
+    batch_endpoints: ClassVar[dict[str, str]] = {
+        "chat/completions": "/v1/chat/completions",
+        "completions": "/v1/completions",
+        "responses": "/v1/responses",
+    }
+    """What jobs call the paths that they can have."""
+
+    batch_upload_path: ClassVar[str] = "files"
+    batch_file_purpose: ClassVar[str] = "batch"
+
+    def batch_request(
+        self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        body = self.body_of(input, num_generations, arguments)
+        path = self.path_of(body)
+        if path not in self.batch_endpoints:
+            raise UnsupportedError(
+                f"{type(self).__name__} has no offline batches of raw prompts", hint="send chats"
+            )
+        return path, self.body_for(path, body)
+
+    def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": custom_id, "method": "POST", "url": self.batch_endpoints[path], "body": body}
+
+    def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
+        return self.output_from(path, answer)
+
+    def batch_result(self, line: dict[str, Any]) -> JobResult:
+        response = line.get("response")
+        response = response if isinstance(response, dict) else {}
+        error = line.get("error")
+        status = response.get("status_code") or 0
+        request_id = str(response.get("request_id") or "")
+        if not error and 200 <= status < 300:
+            return JobResult(response.get("body"), None if response.get("body") else _nothing(request_id))
+        if status >= 400:
+            body = orjson.dumps(response.get("body") or {"error": error})
+            return JobResult(failure=self.classify(status, {"x-request-id": request_id}, body))
+        code = str(error.get("code") or "") if isinstance(error, dict) else ""
+        if "cancel" in code:
+            return JobResult()
+        return JobResult(failure=_failure(error, code, request_id))
+
+    async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
+        fields = self.batch_file_fields(f"{chunk.name}.jsonl")
+        upload = form_upload(fields, f"{chunk.name}.jsonl", file, size)
+        answer = await self.request("POST", self.batch_upload_path, upload)
+        return _id_of(answer, "file")
+
+    def batch_file_fields(self, name: str) -> dict[str, str]:
+        """The fields that go up with a file."""
+        return {"purpose": self.batch_file_purpose}
+
+    def batch_job_body(self, chunk: Chunk) -> dict[str, Any]:
+        """The body of the request for a job."""
+        return {
+            "input_file_id": chunk.input_file,
+            "endpoint": self.batch_endpoints[chunk.path],
+            "completion_window": "24h",
+            "metadata": {_NAME: chunk.name},
+        }
+
+    async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
+        body = orjson.dumps(self.batch_job_body(chunk))
+        answer = await self.request("POST", "batches", body, once=True)
+        if isinstance(answer, dict):
+            answer = answer.get("job", answer)
+        return self._job(answer)
+
+    async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
+        async for job in self._list():
+            metadata = job.get("metadata")
+            name = metadata.get(_NAME) if isinstance(metadata, dict) else None
+            if name == chunk.name or job.get("input_file_id") == chunk.input_file:
+                return self._job(job)
+            created = _seconds(job.get("created_at"))
+            if created is not None and created < chunk.sent_at - _CLOCK_SECONDS:
+                return None  # they come newest first
+        return None
+
+    async def _list(self) -> AsyncIterator[dict[str, Any]]:
+        """The jobs, newest first, page by page."""
+        query: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            answer = await self.request("GET", "batches", query=query)
+            page = answer.get("data") if isinstance(answer, dict) else answer
+            if not isinstance(page, list):
+                raise _odd("a list of jobs")
+            for job in page:
+                yield job
+            if not (page and isinstance(answer, dict) and answer.get("has_more")):
+                return
+            query["after"] = page[-1]["id"]
+
+    async def batch_job(self, chunk: Chunk) -> Job:
+        return self._job(await self.request("GET", f"batches/{chunk.job}"))
+
+    async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
+        await self.request("GET", f"files/{place}/content", save_to=file)
+
+    async def cancel_batch(self, chunk: Chunk) -> None:
+        await self.request("POST", f"batches/{chunk.job}/cancel")
+
+    def _job(self, answer: Any) -> Job:
+        id = _id_of(answer, "job")
+        word = str(answer.get("status") or "")
+        state = _STATES.get(word.lower(), "created")
+        counts = answer.get("request_counts") or {}
+        files = (answer.get("output_file_id"), answer.get("error_file_id"))
+        return Job(
+            id=id,
+            state=state,
+            provider_state=word,
+            counts={name: count for name, count in counts.items() if isinstance(count, int)},
+            result_files=tuple(file for file in files if file),
+            failure=self._job_failure(answer) if state == "failed" else None,
+        )
+
+    def _job_failure(self, answer: dict[str, Any]) -> Failure:
+        errors = (answer.get("errors") or {}).get("data") or [answer.get("error") or "the job failed"]
+        first = errors[0]
+        code = str(first.get("code") or "") if isinstance(first, dict) else ""
+        if code == "token_limit_exceeded":  # of all jobs that wait for a model; it is free again later
+            return Failure("rate_limit", str(first.get("message") or code), retried=True)
+        return self.classify(400, {}, orjson.dumps({"error": first}))
+
+
+def _failure(error: Any, code: str, request_id: str) -> Failure:
+    message = str(error.get("message") or code) if isinstance(error, dict) else str(error or "no answer")
+    if "expired" in code:
+        return Failure("timeout", message, retried=True, request_id=request_id)
+    return Failure("invalid_request", message, request_id=request_id)
+
+
+def _nothing(request_id: str) -> Failure:
+    return Failure("server", "the answer is empty", retried=True, request_id=request_id)
+
+
+def _id_of(answer: Any, what: str) -> str:
+    id = answer.get("id") if isinstance(answer, dict) else None
+    if not isinstance(id, str) or not id:
+        raise _odd(f"the id of a {what}")
+    return id
+
+
+def _odd(what: str) -> GenerationError:
+    return GenerationError(
+        f"the server answered with something else than {what}",
+        kind="server",
+        hint="check that base_url is that of an API with offline batches",
+    )
+
+
+def _seconds(created: Any) -> float | None:
+    """A time as seconds since the epoch, from a number or a date."""
+    if isinstance(created, str):
+        try:
+            return datetime.fromisoformat(created).timestamp()
+        except ValueError:
+            return None
+    return created if isinstance(created, (int, float)) else None
