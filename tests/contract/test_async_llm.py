@@ -9,8 +9,16 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from pydantic import PrivateAttr
 
-from stillhouse import AsyncLLM, ConfigurationError, EchoLLM, GenerationError
+from stillhouse import (
+    AsyncLLM,
+    ConfigurationError,
+    EchoLLM,
+    FormattedInput,
+    GenerateOutput,
+    GenerationError,
+)
 from stillhouse.outputs import prepare_output
 from stillhouse.window import SPREAD, Slots
 
@@ -814,3 +822,29 @@ def test_an_empty_iterable_gives_nothing() -> None:
         assert llm.generate_outputs([]) == []
         assert list(llm.iter_outputs([])) == []
         asyncio.run(main(llm))
+
+
+class SeededLLM(ScriptedLLM):
+    """A backend that makes one generation a call, and the first of them last."""
+
+    _num_generations_param_supported: bool = PrivateAttr(default=False)
+    _seeds: list[int | None] = PrivateAttr(default_factory=list)
+    _others: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
+
+    async def agenerate(  # type: ignore[override]
+        self, input: FormattedInput, seed: int | None = None
+    ) -> GenerateOutput:
+        self._seeds.append(seed)
+        if seed == 7:
+            await asyncio.wait_for(self._others.wait(), PATIENCE)
+        elif {8, 9} <= set(self._seeds):
+            self._others.set()
+        return prepare_output([str(seed)])
+
+
+def test_merged_calls_have_a_seed_each_and_are_merged_in_its_order() -> None:
+    with SeededLLM() as llm:
+        (output,) = llm.generate_outputs([chat("x")], num_generations=3, seed=7)
+        assert output["generations"] == ["7", "8", "9"]
+        (output,) = llm.generate_outputs([chat("x")], num_generations=2)
+        assert output["generations"] == ["None", "None"]

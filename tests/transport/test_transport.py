@@ -187,6 +187,12 @@ def test_loading_says_what_is_missing(make: Any, fields: dict[str, Any], message
     assert hint in caught.value.hint
 
 
+def test_a_header_of_the_callers_does_as_well_as_a_key(make: Any, server: ScriptedServer) -> None:
+    with make(api_key=None, default_headers={"Authorization": "Basic c2VzYW1l"}) as llm:
+        llm.generate_outputs([CHAT])
+    assert server.requests[0].headers["authorization"] == "Basic c2VzYW1l"
+
+
 def test_the_environment_names_key_and_address(
     make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

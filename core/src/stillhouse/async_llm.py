@@ -61,7 +61,7 @@ class AsyncLLM(LLM):
         """Whether `agenerate` takes `num_generations`.
 
         Where it does not (`_num_generations_param_supported` is False), it is called that many
-        times, and the responses are merged.
+        times, a given `seed` raised by one each time, and the responses are merged in that order.
         """
         return bool(cls.__private_attributes__["_num_generations_param_supported"].default)
 
@@ -268,19 +268,22 @@ class AsyncLLM(LLM):
     ) -> dict[str, Any]:
         """The settings of `Window` for a call with these arguments."""
         thread = self._loop_thread()
-        native = self._num_generations_param_supported
-        call: Callable[[Any], Awaitable[GenerateOutput]]
-        if native:
-            call = functools.partial(self.agenerate, num_generations=num_generations, **arguments)
-        else:
-            call = functools.partial(self.agenerate, **arguments)
+        calls: list[Callable[[Any], Awaitable[GenerateOutput]]]
+        if self._num_generations_param_supported:
+            calls = [functools.partial(self.agenerate, num_generations=num_generations, **arguments)]
+        elif arguments.get("seed") is None:
+            calls = [functools.partial(self.agenerate, **arguments)] * num_generations
+        else:  # one seed would give the same generation every time
+            calls = [
+                functools.partial(self.agenerate, **{**arguments, "seed": arguments["seed"] + number})
+                for number in range(num_generations)
+            ]
         return {
             "thread": thread,
             "slots": self._slots,
-            "call": call,
+            "calls": calls,
             "size": self.max_concurrency or 1,
             "ordered": ordered,
-            "parts": 1 if native else num_generations,
             "raises": raises,
         }
 

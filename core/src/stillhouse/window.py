@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from stillhouse.errors import GenerationError
@@ -27,6 +27,9 @@ SPREAD = 16
 
 Result = tuple[int, Any, Any]
 """An index, the input, and its output or the exception that was raised."""
+
+_Item = tuple[int, int, Any]
+"""An index, which of the calls for it, and the input."""
 
 
 # Whose calls the code that runs now is part of.
@@ -70,10 +73,9 @@ class Window:
     Args:
         thread: the loop to make the calls on.
         slots: the calls in flight of this LLM.
-        call: makes one call for one input.
+        calls: each makes one call for one input; the responses of several are merged, in their order.
         size: how many calls may be in flight.
         ordered: whether results come out in the order of the inputs.
-        parts: how many calls make the result of one input; their responses are merged.
         raises: whether the caller stops at any error. Then no input is started after one; else
             only an error that stops the run does that.
         signal: called on the loop's thread when a result waits that the caller has not seen.
@@ -83,19 +85,18 @@ class Window:
         self,
         thread: LoopThread,
         slots: Slots,
-        call: Callable[[Any], Awaitable[Any]],
+        calls: Sequence[Callable[[Any], Awaitable[Any]]],
         *,
         size: int,
         ordered: bool,
-        parts: int,
         raises: bool,
         signal: Callable[[], Any],
     ) -> None:
         self._thread = thread
-        self._call = call
+        self._calls = calls
         self._size = size
         self._ordered = ordered
-        self._parts = parts
+        self._parts = len(calls)
         self._raises = raises
         self._signal = signal
         self._context = contextvars.copy_context()
@@ -103,8 +104,8 @@ class Window:
         # A call that asks its own LLM again holds a slot already, and might wait for that one.
         self._slots = Slots() if slots in _inside.get() else slots
         # Touched by the caller alone.
-        self._outbox: list[tuple[int, Any]] = []
-        self._partial: dict[int, list[Any]] = {}
+        self._outbox: list[_Item] = []
+        self._partial: dict[int, dict[int, Any]] = {}
         self._waiting: dict[int, Result] = {}
         self._next = 0
         self._submitted = 0
@@ -112,11 +113,11 @@ class Window:
         self._taken = 0
         self._stopped = False
         # Touched by the loop alone.
-        self._ready: deque[tuple[int, Any]] = deque()
+        self._ready: deque[_Item] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         # Crossing over: appended to or set on the loop, popped or read by the caller.
-        self._done: deque[Result] = deque()
+        self._done: deque[tuple[int, int, Any, Any]] = deque()
         self._signalled = False
         self._halted = False
 
@@ -138,10 +139,9 @@ class Window:
 
     def submit(self, input: Any) -> None:
         """Take the next input in; `flush` hands it over."""
-        item = (self._submitted, input)
+        for part in range(self._parts):
+            self._outbox.append((self._submitted, part, input))
         self._submitted += 1
-        for _ in range(self._parts):
-            self._outbox.append(item)
 
     def resolve(self, input: Any, result: Any) -> None:
         """Take the next input in, whose result is known already."""
@@ -192,21 +192,21 @@ class Window:
     def _collect(self) -> None:
         done, waiting = self._done, self._waiting
         while done:
-            item = done.popleft()
-            index, input, result = item
+            index, part, input, result = done.popleft()
             if self._parts > 1:
-                responses = self._partial.setdefault(index, [])
-                responses.append(result)
+                responses = self._partial.setdefault(index, {})
+                responses[part] = result
                 missing = self._parts - len(responses)
                 if missing and not (isinstance(result, Exception) and self._stops(result)):
                     continue
-                item = (index, input, _merged(self._partial.pop(index)))
+                del self._partial[index]
+                result = _merged([responses[part] for part in sorted(responses)])
             self._finished += 1
-            waiting[index] = item
+            waiting[index] = (index, input, result)
 
     # The loop's side
 
-    def _start(self, group: list[tuple[int, Any]]) -> None:
+    def _start(self, group: list[_Item]) -> None:
         if self._halted:
             return
         self._ready.extend(group)
@@ -224,7 +224,7 @@ class Window:
             self._tasks.append(task)
 
     async def _work(self) -> None:
-        loop, ready, done, call = self._thread.loop, self._ready, self._done, self._call
+        loop, ready, done, calls = self._thread.loop, self._ready, self._done, self._calls
         slots, holds_slot, is_fresh = self._slots, False, True
         _inside.set((*_inside.get(), self._owner))
         task = asyncio.current_task()
@@ -244,7 +244,7 @@ class Window:
                     await slots.acquire(self._size)
                     holds_slot = True
                     continue  # meanwhile another worker may have taken the input
-                index, input = ready.popleft()
+                index, part, input = ready.popleft()
                 if is_fresh:
                     # Each rouses two: all are up soon, and few in vain if the calls wait for nothing.
                     is_fresh = False
@@ -252,7 +252,7 @@ class Window:
                         self._rouse()
                 result: Any
                 try:
-                    result = await call(input)
+                    result = await calls[part](input)
                 except (Exception, SystemExit, asyncio.CancelledError) as error:
                     if isinstance(error, asyncio.CancelledError):
                         if task.cancelling():
@@ -265,7 +265,7 @@ class Window:
                         # Those that are ready come after it: inputs are started in their order.
                         self._halted = True
                         ready.clear()
-                done.append((index, input, result))
+                done.append((index, part, input, result))
                 if not self._signalled:
                     self._signalled = True
                     self._signal()

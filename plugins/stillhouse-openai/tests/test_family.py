@@ -207,3 +207,16 @@ def test_vllm_answers_in_every_form(server: Any, form: dict[str, Any], good: str
     assert wanted[form["format"]] == form["schema"]
     assert wanted.get("whitespace_pattern") == form.get("whitespace_pattern")
     assert server.bodies[1]["structured_outputs"] == wanted
+
+
+def test_generations_that_are_merged_have_a_seed_each_and_come_in_its_order(server: Any) -> None:
+    server.script = [server.chat(str(number)) for number in range(6)]
+    with GroqLLM(model="m", base_url=f"{server.origin}/v1", api_key="k") as llm:
+        (output,) = llm.generate_outputs([CHAT], num_generations=3, seed=7)
+        seeds = [body["seed"] for body in server.bodies]
+        assert sorted(seeds) == [7, 8, 9]
+        by_seed = dict(zip(seeds, output["generations"], strict=True))
+        (again,) = llm.generate_outputs([CHAT], num_generations=3)
+    assert set(by_seed.values()) == {"0", "1", "2"}
+    assert again["generations"]
+    assert all("seed" not in body for body in server.bodies[3:])

@@ -46,7 +46,14 @@ class HTTPLLM(AsyncLLM):
     """The environment variable for `api_key`; `None` where the API needs no key."""
 
     api_key_required: ClassVar[bool] = True
-    """Whether loading without a key is refused."""
+    """Whether loading without any credential is refused."""
+
+    credential_headers: ClassVar[tuple[str, ...]] = ("authorization",)
+    """Headers of which any one authorises a request, in lower case; `default_headers` may have it too."""
+
+    other_credentials: ClassVar[str] = ""
+    """What does as well as an API key, for the message where there is neither; such as
+    `azure_ad_token_provider`."""
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
     """The headers of an answer that say what is left of a quota."""
@@ -97,6 +104,12 @@ class HTTPLLM(AsyncLLM):
         headers = {**self.auth_headers(self._find_api_key())}
         for name, text in (self.default_headers or {}).items():
             headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
+        if self.api_key_required and not self.has_credential(headers):
+            others = f", or {self.other_credentials}" if self.other_credentials else ""
+            raise ConfigurationError(
+                f"{type(self).__name__} needs an API key{others}",
+                hint=f"set the environment variable {self.api_key_variable}, or api_key{others}",
+            )
         self._transport = self.run_on_loop(self._open(headers))
 
     def unload(self) -> None:
@@ -122,8 +135,19 @@ class HTTPLLM(AsyncLLM):
             authorize=None if cls.authorize is HTTPLLM.authorize else self.authorize,
         )
 
+    def has_credential(self, headers: Mapping[str, str]) -> bool:
+        """Whether requests with these headers are authorised; more than one way may do.
+
+        A backend that overrides `authorize` overrides it too, for credentials that are not there yet.
+        """
+        return any(headers.get(name) for name in self.credential_headers)
+
     def auth_headers(self, api_key: str) -> dict[str, str]:
-        """The headers that authorise a request; a backend overrides it where the API's differ."""
+        """The headers that authorise a request; a backend overrides it where the API's differ.
+
+        Args:
+            api_key: that of the field or the environment; an empty string if there is none.
+        """
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def authorize(self) -> Mapping[str, str]:
@@ -232,11 +256,6 @@ class HTTPLLM(AsyncLLM):
         else:
             key = os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
         key = key.strip()
-        if not key and self.api_key_required:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs an API key",
-                hint=f"set the environment variable {self.api_key_variable}, or api_key",
-            )
         if not key.isascii() or not key.isprintable():
             raise ConfigurationError(
                 "the API key has characters that no key has", hint="copy the key again, without anything else"

@@ -12,7 +12,6 @@ from pydantic import Field, PrivateAttr
 from stillhouse import (
     Capability,
     ChatItem,
-    ConfigurationError,
     FormattedInput,
     GenerateOutput,
     StructuredOutput,
@@ -47,7 +46,8 @@ class AnthropicLLM(StructuredHTTPLLM):
     default_base_url: ClassVar[str | None] = "https://api.anthropic.com"
     base_url_variable: ClassVar[str | None] = "ANTHROPIC_BASE_URL"
     api_key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
-    api_key_required: ClassVar[bool] = False  # a token does as well: see auth_headers
+    credential_headers: ClassVar[tuple[str, ...]] = ("x-api-key", "authorization")
+    other_credentials: ClassVar[str] = "a token in ANTHROPIC_AUTH_TOKEN"
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
 
@@ -63,16 +63,10 @@ class AnthropicLLM(StructuredHTTPLLM):
         """Those of the key, or without one of the token in `ANTHROPIC_AUTH_TOKEN`, as a gateway takes it."""
         headers = {"anthropic-version": self.anthropic_version}
         token = os.environ.get("ANTHROPIC_AUTH_TOKEN", "").strip()
-        given = {name.lower() for name in self.default_headers or {}}
         if api_key:
             headers["x-api-key"] = api_key
         elif token:
             headers["authorization"] = f"Bearer {token}"
-        elif not given & {"authorization", "x-api-key"}:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs an API key",
-                hint=f"set the environment variable {self.api_key_variable}, or api_key",
-            )
         return headers
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:

@@ -35,7 +35,8 @@ class AzureOpenAILLM(FileBatchLLM):
 
     base_url_variable: ClassVar[str | None] = "AZURE_OPENAI_ENDPOINT"
     api_key_variable: ClassVar[str | None] = "AZURE_OPENAI_API_KEY"
-    api_key_required: ClassVar[bool] = False
+    credential_headers: ClassVar[tuple[str, ...]] = ("api-key", "authorization")
+    other_credentials: ClassVar[str] = "a token of Entra ID by azure_ad_token_provider"
 
     # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs lists the
     # others as unsupported.
@@ -80,12 +81,10 @@ class AzureOpenAILLM(FileBatchLLM):
             token = os.environ.get("AZURE_OPENAI_AD_TOKEN", "")
         if token:
             return super().auth_headers(token.strip())
-        if not api_key:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs an API key, or a token of Entra ID",
-                hint="set the environment variable AZURE_OPENAI_API_KEY, or azure_ad_token_provider",
-            )
-        return {"api-key": api_key}
+        return {"api-key": api_key} if api_key else {}
+
+    def has_credential(self, headers: Mapping[str, str]) -> bool:
+        return self.azure_ad_token_provider is not None or super().has_credential(headers)
 
     async def authorize(self) -> Mapping[str, str]:
         provider = self.azure_ad_token_provider
