@@ -70,8 +70,8 @@ class HooklessCall(Call):
 
 def without_hooks(llm: Any, inputs: list[Any]) -> Iterator[tuple[int, Any]]:
     """What `iter_outputs` does, with the call above."""
-    results: Iterator[tuple[int, Any]] = llm._iter_outputs(HooklessCall(llm, 1, {}), inputs, "raise", True)
-    return results
+    groups = llm._iter_finished(HooklessCall(llm, 1, {}), inputs, "raise", True)
+    return ((index, result) for group in groups for index, result, _ in group)
 
 
 def with_hooks(llm: Any, inputs: list[Any]) -> Iterator[tuple[int, Any]]:

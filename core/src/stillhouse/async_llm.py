@@ -13,8 +13,8 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Generator,
     Iterable,
-    Iterator,
     Sequence,
 )
 from typing import Any, TypeVar, cast
@@ -29,7 +29,7 @@ from stillhouse.errors import (
     OfflineBatchNotFinishedError,
     UnsupportedError,
 )
-from stillhouse.llm import LLM, OnError, settle
+from stillhouse.llm import LLM, Finished, OnError, settled
 from stillhouse.loop import LoopThread
 from stillhouse.parameters import RuntimeParameter
 from stillhouse.typing import FormattedInput, GenerateOutput
@@ -184,14 +184,13 @@ class AsyncLLM(LLM):
                     break
         return outputs.finish(drive.window.remaining())
 
-    def _iter_outputs(
+    def _iter_finished(
         self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
-    ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
+    ) -> Generator[list[Finished], None, None]:
         settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
         with driven(begin=call.begin, **settings) as drive:
             for batch in drive.batches(inputs):
-                for index, input, result in batch:
-                    yield index, settle(call.end(index, input, result), on_error)
+                yield from settled(call, batch, on_error)
 
     async def agenerate_outputs(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
@@ -260,8 +259,9 @@ class AsyncLLM(LLM):
             contextlib.aclosing(drive.batches(inputs)) as batches,
         ):
             async for batch in batches:
-                for index, input, result in batch:
-                    yield index, settle(call.end(index, input, result), on_error)
+                for finished in settled(call, batch, on_error):
+                    for index, result, _ in finished:
+                        yield index, result
 
     def _window_settings(
         self, num_generations: int, arguments: dict[str, Any], ordered: bool, raises: bool
@@ -297,7 +297,7 @@ class _Outputs:
 
     def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
         """Take results in; `call` sees them first, if there is one."""
-        for index, input, result in batch:
+        for index, input, result, _ in batch:
             if call is not None:
                 result = call.end(index, input, result)
             if not isinstance(result, Exception):

@@ -14,10 +14,19 @@ import pluggy
 
 if TYPE_CHECKING:
     from stillhouse.errors import GenerationError
+    from stillhouse.jobs.formats import RowReader, RowWriter
     from stillhouse.llm import LLM
     from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["PROJECT", "after_generate", "before_generate", "hookimpl", "hookspec"]
+__all__ = [
+    "PROJECT",
+    "after_generate",
+    "before_generate",
+    "hookimpl",
+    "hookspec",
+    "open_reader",
+    "open_writer",
+]
 
 PROJECT = "stillhouse"
 
@@ -66,4 +75,27 @@ def after_generate(
         output: the output, not to be mutated; `None` if there is an error.
         error: the error; `None` if there is an output.
         from_hook: whether a plugin's `before_generate` gave the output, so that nothing was paid.
+    """
+
+
+@hookspec(firstresult=True)
+def open_reader(source: str) -> RowReader | None:
+    """Open a source of rows, or return `None` if it is none of this plugin's.
+
+    The first plugin that opens it wins, also over the formats of Stillhouse. A `ConfigurationError`
+    says that the source is this plugin's and cannot be read.
+
+    Args:
+        source: what the user gave as INPUT, such as a path or `name:…`.
+    """
+
+
+@hookspec(firstresult=True)
+def open_writer(target: str) -> RowWriter | None:
+    """Open a target for rows, or return `None` if it is none of this plugin's.
+
+    The first plugin that opens it wins. A `ConfigurationError` says that it cannot be written.
+
+    Args:
+        target: what the user gave as OUTPUT.
     """

@@ -6,9 +6,10 @@ import functools
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -29,9 +30,25 @@ from stillhouse.typing import Capability, FormattedInput, GenerateOutput, Hidden
 if TYPE_CHECKING:
     from stillhouse.registry import Registry
 
-__all__ = ["LLM"]
+__all__ = ["LLM", "Finished"]
 
 OnError = Literal["raise", "yield"]
+
+
+class Finished(NamedTuple):
+    """What became of one input.
+
+    Attributes:
+        input_index: the index of the input.
+        result: its output, or its error.
+        seconds: how long the call took; that of the whole list where a list was one call, and 0
+            where there was none.
+    """
+
+    input_index: int
+    result: GenerateOutput | GenerationError
+    seconds: float
+
 
 _WRAPPERS: dict[str, Any] = {
     "load": loading,
@@ -296,6 +313,23 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
             ConfigurationError: as `generate_outputs`, at once and not at the first result.
             GenerationError, UnsupportedError: an input failed.
         """
+        groups = self.iter_finished(inputs, num_generations, on_error=on_error, ordered=ordered, **kwargs)
+        return ((index, result) for group in groups for index, result, _ in group)
+
+    def iter_finished(
+        self,
+        inputs: Iterable[FormattedInput | GenerationError],
+        num_generations: int = 1,
+        *,
+        on_error: OnError = "raise",
+        ordered: bool = True,
+        **kwargs: Any,
+    ) -> Generator[list[Finished], None, None]:
+        """As `iter_outputs`, but several results at a time: those that have come in meanwhile.
+
+        It is for who writes results somewhere: one transaction for each list keeps all of them
+        safe before anything else is waited for.
+        """
         if on_error not in ("raise", "yield"):
             raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
         if self.use_offline_batch_generation:
@@ -303,20 +337,29 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
                 "an offline batch takes all its inputs at once",
                 hint="use generate_outputs, or set use_offline_batch_generation to False",
             )
-        return self._iter_outputs(Call(self, num_generations, kwargs), inputs, on_error, ordered)
+        return self._iter_finished(Call(self, num_generations, kwargs), inputs, on_error, ordered)
 
-    def _iter_outputs(
-        self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
-    ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
+    def _iter_finished(
+        self,
+        call: Call,
+        inputs: Iterable[Any],
+        on_error: OnError,
+        ordered: bool,
+    ) -> Generator[list[Finished], None, None]:
         source = enumerate(inputs)
         while group := list(islice(source, self.preferred_batch_size)):
             results = {index: call.begin(index, input) for index, input in group}
             open_ = [(index, input) for index, input in group if results[index] is None]
+            started = monotonic()
             outputs = self._generate_isolated(call, [input for _, input in open_], on_error)
+            seconds = monotonic() - started
             for (index, _), output in zip(open_, outputs, strict=True):
                 results[index] = output
-            for index, input in group:
-                yield index, settle(call.end(index, input, results[index]), on_error)
+            asked = {index for index, _ in open_}
+            batch = [
+                (index, input, results[index], seconds if index in asked else 0.0) for index, input in group
+            ]
+            yield from settled(call, batch, on_error)
 
     def _generate_isolated(self, call: Call, inputs: list[Any], on_error: OnError) -> list[Any]:
         """An output or an error for each input; after a failure, one call for each unfinished one."""
@@ -446,14 +489,31 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
         )
 
 
-def settle(result: GenerateOutput | Exception, on_error: OnError) -> GenerateOutput | GenerationError:
-    """A result as `iter_outputs` gives it out; raises the error of one that must be raised."""
-    if not isinstance(result, Exception):
-        return result
-    wrapped = GenerationError.wrap(result)
-    if on_error == "raise" or wrapped.stops_run:
-        raise result if isinstance(result, (ConfigurationError, UnsupportedError)) else wrapped
-    return wrapped
+def settled(
+    call: Call, batch: Iterable[tuple[int, Any, Any, float]], on_error: OnError
+) -> Iterator[list[Finished]]:
+    """Results as `iter_finished` gives them out: those that came in, then the error that must be raised.
+
+    With `raise`, what comes after the error is not given out; with `yield`, all that was paid is.
+    """
+    finished: list[Finished] = []
+    fatal: Exception | None = None
+    for index, input, result, seconds in batch:
+        ended = call.end(index, input, result)
+        if isinstance(ended, Exception):
+            wrapped = GenerationError.wrap(ended)
+            if on_error == "raise" or wrapped.stops_run:
+                if fatal is None:
+                    fatal = ended if isinstance(ended, (ConfigurationError, UnsupportedError)) else wrapped
+                if on_error == "raise":
+                    break
+                continue
+            ended = wrapped
+        finished.append(Finished(index, ended, seconds))
+    if finished:
+        yield finished
+    if fatal is not None:
+        raise fatal
 
 
 def _finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:

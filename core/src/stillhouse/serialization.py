@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["Serializable", "digest", "is_secret", "read_settings"]
+__all__ = ["Serializable", "digest", "is_secret", "read_settings", "shaping_fields"]
 
 _NAME_KEY = "llm"
 
@@ -37,7 +37,32 @@ _SECRET_KEY = re.compile(
     r".*(api-?|(access|functions|private|secret|subscription)-)key"
 )
 
+# Fields that change when an answer comes, what it costs or how often it is tried, and never what
+# it says. Every other field counts: a miss too many costs money, a hit too many is a wrong answer.
+_WITHOUT_EFFECT = frozenset({
+    "jobs_digest",
+    "jobs_ids",
+    "max_concurrency",
+    "max_retries",
+    "offline_batch_generation_block_until_done",
+    "requests_per_minute",
+    "retry_timeout",
+    "timeout",
+    "tokens_per_minute",
+    "use_offline_batch_generation",
+})  # fmt: skip
+
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
+
+
+def shaping_fields(llm: LLM) -> list[str]:
+    """The fields of an LLM on which its outputs depend.
+
+    `generation_kwargs` are not among them: they are part of a call's arguments.
+    """
+    return [
+        name for name in type(llm).model_fields if name not in _WITHOUT_EFFECT and name != "generation_kwargs"
+    ]
 
 
 class Serializable(BaseModel):

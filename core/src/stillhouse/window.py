@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from stillhouse.errors import GenerationError
@@ -25,8 +26,8 @@ __all__ = ["Result", "Slots", "Window"]
 READY = 1
 SPREAD = 16
 
-Result = tuple[int, Any, Any]
-"""An index, the input, and its output or the exception that was raised."""
+Result = tuple[int, Any, Any, float]
+"""An index, the input, its output or the exception that was raised, and the seconds that it took."""
 
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
@@ -105,7 +106,7 @@ class Window:
         self._slots = Slots() if slots in _inside.get() else slots
         # Touched by the caller alone.
         self._outbox: list[_Item] = []
-        self._partial: dict[int, dict[int, Any]] = {}
+        self._partial: dict[int, dict[int, tuple[Any, float]]] = {}
         self._waiting: dict[int, Result] = {}
         self._next = 0
         self._submitted = 0
@@ -117,7 +118,7 @@ class Window:
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         # Crossing over: appended to or set on the loop, popped or read by the caller.
-        self._done: deque[tuple[int, int, Any, Any]] = deque()
+        self._done: deque[tuple[int, int, Any, Any, float]] = deque()
         self._signalled = False
         self._halted = False
 
@@ -147,7 +148,7 @@ class Window:
         """Take the next input in, whose result is known already."""
         if isinstance(result, Exception) and self._stops(result):
             self._stopped = True
-        self._waiting[self._submitted] = (self._submitted, input, result)
+        self._waiting[self._submitted] = (self._submitted, input, result, 0.0)
         self._submitted += 1
         self._finished += 1
 
@@ -192,17 +193,18 @@ class Window:
     def _collect(self) -> None:
         done, waiting = self._done, self._waiting
         while done:
-            index, part, input, result = done.popleft()
+            index, part, input, result, seconds = done.popleft()
             if self._parts > 1:
                 responses = self._partial.setdefault(index, {})
-                responses[part] = result
+                responses[part] = (result, seconds)
                 missing = self._parts - len(responses)
                 if missing and not (isinstance(result, Exception) and self._stops(result)):
                     continue
                 del self._partial[index]
-                result = _merged([responses[part] for part in sorted(responses)])
+                results, times = zip(*(responses[part] for part in sorted(responses)), strict=True)
+                result, seconds = _merged(results), max(times)
             self._finished += 1
-            waiting[index] = (index, input, result)
+            waiting[index] = (index, input, result, seconds)
 
     # The loop's side
 
@@ -251,6 +253,7 @@ class Window:
                     for _ in range(min(2, len(ready))):
                         self._rouse()
                 result: Any
+                started = monotonic()
                 try:
                     result = await calls[part](input)
                 except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -265,7 +268,7 @@ class Window:
                         # Those that are ready come after it: inputs are started in their order.
                         self._halted = True
                         ready.clear()
-                done.append((index, part, input, result))
+                done.append((index, part, input, result, monotonic() - started))
                 if not self._signalled:
                     self._signalled = True
                     self._signal()
@@ -290,7 +293,7 @@ class Window:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _merged(responses: list[Any]) -> Any:
+def _merged(responses: Sequence[Any]) -> Any:
     """One output from the responses for one input, or the first error with all that was finished."""
     outputs: list[Any] = []
     first: BaseException | None = None

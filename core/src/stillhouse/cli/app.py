@@ -10,6 +10,7 @@ from stillhouse.cli.check import check
 from stillhouse.cli.generate import generate
 from stillhouse.cli.list import list_plugins
 from stillhouse.cli.show import show
+from stillhouse.cli.status import status
 
 __all__ = ["app"]
 
@@ -49,5 +50,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, check, generate):
+for command in (list_plugins, show, check, generate, status):
     app.add_command(command)

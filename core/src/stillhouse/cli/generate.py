@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
-from itertools import islice
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from stillhouse.cli.output import guarded, print_error
 from stillhouse.errors import ConfigurationError, StillhouseError
 
 if TYPE_CHECKING:
+    from stillhouse.jobs.bulk import Command
     from stillhouse.jobs.rows import RowFormatter
     from stillhouse.jobs.runner import RunStatistics
-    from stillhouse.jobs.store import RunStore
     from stillhouse.llm import LLM
 
 __all__ = ["generate"]
@@ -29,7 +29,7 @@ COULD_NOT_START, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 @click.command("generate")
 @click.argument("input", required=False)
 @click.option("--llm", metavar="NAME[:MODEL]", help="The LLM, and the model it shall use.")
-@click.option("-o", "--output", help="The .jsonl file to write, or - for standard output.")
+@click.option("-o", "--output", help="The .jsonl or .parquet file to write, or - for standard output.")
 @click.option("--prompt", metavar="TEXT", help="Generate once for this text, instead of INPUT, and print.")
 @click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns, for the prompt.")
 @click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own.")
@@ -54,7 +54,10 @@ COULD_NOT_START, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 )
 @click.option("--max-concurrency", type=click.IntRange(min=1), help="How many rows may be in flight.")
 @click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only.")
-@click.option("--restart", is_flag=True, help="Replace an output that is there already.")
+@click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it.")
+@click.option(
+    "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
+)
 @guarded
 def generate(
     input: str | None,
@@ -71,12 +74,16 @@ def generate(
     max_concurrency: int | None,
     limit: int | None,
     restart: bool,
+    retry: str | None,
 ) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
-    INPUT is a .jsonl or .csv file, or - for JSONL on standard input. A row's prompt is its column
+    INPUT is a .jsonl, .csv or .parquet file, or - for JSONL on standard input. A row's prompt is its column
     messages (a chat), prompt or instruction, or what --template makes of its columns. A row that
     fails has its error in the column error, and the others go on.
+
+    What is finished is kept in OUTPUT.run.db at once. However a run ends, the same command goes
+    on with it, and generates for no finished row again.
 
     Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
     failed rows, 130 interrupted.
@@ -88,13 +95,19 @@ def generate(
             raise ConfigurationError(
                 "--prompt prints what it generates", hint="leave out -o, --template and --limit"
             )
+        if output == "-" and (restart or retry):
+            raise ConfigurationError(
+                "what was printed is not kept", hint="give -o OUTPUT.jsonl for a run that can be gone on with"
+            )
         if prompt is None and output is None:
             raise ConfigurationError("no output is named", hint="give -o OUTPUT.jsonl, or -o - to print")
         if llm is None and config is None:
             raise ConfigurationError("no LLM is named", hint="give --llm NAME; stillhouse list shows them")
+        from stillhouse.jobs.bulk import parse_kinds
         from stillhouse.jobs.rows import RowFormatter
 
         formatter = RowFormatter(template, system, raw)
+        kinds = parse_kinds(retry) if retry else []
     from stillhouse.cli.settings import build_llm, parse_arguments
     from stillhouse.registry import default_registry
 
@@ -104,11 +117,15 @@ def generate(
     if prompt is not None:
         status = _generate_once(model, formatter, prompt, num_generations, arguments)
     else:
+        from stillhouse.jobs.bulk import Command
+
         assert input is not None
         assert output is not None
-        status = _generate_file(
-            model, formatter, input, output, num_generations, arguments, limit=limit, restart=restart
-        )
+        command = Command(
+            input, output, formatter, {"template": template, "system": system, "raw": raw},
+            num_generations, arguments, limit, restart, kinds,
+        )  # fmt: skip
+        status = _print_all(model, command) if output == "-" else _generate_file(model, command)
     if status:
         raise click.exceptions.Exit(status)
 
@@ -145,71 +162,116 @@ def _generate_once(
     return FAILED_ROWS if missing else 0
 
 
-def _generate_file(
-    llm: LLM,
-    formatter: RowFormatter,
-    input: str,
-    output: str,
-    num_generations: int,
-    arguments: dict[str, Any],
-    *,
-    limit: int | None,
-    restart: bool,
-) -> int:
-    from stillhouse.jobs.progress import show_progress
-    from stillhouse.jobs.readers import Reader
+def _print_all(llm: LLM, command: Command) -> int:
+    """Write the rows to standard output as they come; nothing is kept."""
+    from stillhouse.jobs.formats import open_reader, open_writer
     from stillhouse.jobs.runner import RunStatistics, run
-    from stillhouse.jobs.store import JsonlStore
+    from stillhouse.jobs.store import StreamStore
 
+    hooks = llm.registry.hooks()
     statistics = RunStatistics()
-    reader = Reader(input)
-    with contextlib.closing(reader), _terminable():
-        store = JsonlStore(output, llm.model_name, replace=restart)
-        try:
-            with llm:
-                statistics = RunStatistics()
-                window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
-
-                def share() -> float | None:
-                    if limit is None:
-                        return reader.share_read
-                    return max(reader.share_read or 0.0, statistics.pulled / limit)
-
-                with show_progress(statistics, sys.stderr, share=share, window=window):
-                    run(
-                        llm,
-                        islice(reader, limit),
-                        formatter,
-                        store,
-                        num_generations=num_generations,
-                        arguments=arguments,
-                        statistics=statistics,
-                    )
-            store.finish()
-        except KeyboardInterrupt:
-            _print_kept("interrupted", store, statistics)
-            return INTERRUPTED
-        except (StillhouseError, OSError) as error:
-            problem = error if isinstance(error, StillhouseError) else _as_configuration_error(error)
-            print_error(problem)
-            _print_kept("the run stopped", store, statistics)
-            return COULD_NOT_START
-    _print_summary(statistics)
+    try:
+        with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
+            writer = open_writer(command.output, hooks)
+            store = StreamStore(writer, llm.model_name)
+            with _progress(llm, command, statistics, lambda: reader.share_read), _stoppable() as stopping:
+                run(
+                    llm, reader, command.formatter, store, num_generations=command.num_generations,
+                    arguments=command.arguments, limit=command.limit, statistics=statistics,
+                    stopping=stopping,
+                )  # fmt: skip
+                writer.finish()
+                if stopping():
+                    return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    _print_summary(statistics, statistics.done, statistics.failed)
     return FAILED_ROWS if statistics.failures else 0
 
 
+def _generate_file(llm: LLM, command: Command) -> int:
+    from stillhouse.jobs.bulk import BulkRun
+    from stillhouse.jobs.runner import RunStatistics
+
+    with BulkRun(llm, command) as bulk:
+        earlier = bulk.summary
+        if bulk.is_complete:
+            print(f"{command.output} is complete: {earlier.rows:,} rows", file=sys.stderr)
+            return FAILED_ROWS if earlier.failures else 0
+        if bulk.resumed:
+            print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
+        if command.retry:
+            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
+        problem, complete = None, False
+        statistics = RunStatistics()
+        try:
+            with llm:
+                statistics.started = time.monotonic()
+                with _progress(llm, command, statistics, lambda: bulk.share_read), _stoppable() as stopping:
+                    complete = bulk.work(statistics, stopping)
+        except KeyboardInterrupt:
+            bulk.interrupted()
+        except StillhouseError as error:
+            problem = error
+        except OSError as error:
+            problem = _as_configuration_error(error)
+        if problem is not None:
+            print_error(problem)
+        with contextlib.suppress(StillhouseError):  # it may be the state itself that is of no use
+            summary = bulk.summary
+            if complete:
+                _print_summary(statistics, summary.done, summary.failed)
+                return FAILED_ROWS if summary.failures else 0
+            what = "the run stopped" if problem else "interrupted"
+            print(
+                f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}; the same command goes on",
+                file=sys.stderr,
+            )
+        return COULD_NOT_START if problem else INTERRUPTED
+
+
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a request to terminate end the run as an interrupt does."""
+def _progress(
+    llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None]
+) -> Iterator[None]:
+    from stillhouse.jobs.progress import show_progress
 
-    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
+    limit = command.limit
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    def share() -> float | None:
+        if limit is None:
+            return share_read()
+        return max(share_read() or 0.0, statistics.pulled / limit)
+
+    window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
+    with show_progress(statistics, sys.stderr, share=share, window=window):
         yield
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Let the first interrupt or request to terminate end the run with what is in flight, the second at once.
+
+    Requests in flight are paid for; to wait for them is seconds, to drop them is to pay again.
+    """
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+        print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield lambda: stopped
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _as_configuration_error(error: OSError) -> ConfigurationError:
@@ -219,15 +281,10 @@ def _as_configuration_error(error: OSError) -> ConfigurationError:
     )
 
 
-def _print_kept(what: str, store: RunStore, statistics: RunStatistics) -> None:
-    place = store.abandon()
-    print(f"{what}: {statistics.rows:,} finished rows are in {place}", file=sys.stderr)
-
-
-def _print_summary(statistics: RunStatistics) -> None:
+def _print_summary(statistics: RunStatistics, done: int, failed: Mapping[str, int]) -> None:
     from stillhouse.jobs.progress import summary_lines
 
-    lines = summary_lines(statistics)
+    lines = summary_lines(statistics, done, failed)
     width = max(len(label) for label, _ in lines)
     for label, value in lines:
         print(f"{label.ljust(width)}  {value}", file=sys.stderr)

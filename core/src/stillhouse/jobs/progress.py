@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runner import RunStatistics
+    from stillhouse.jobs.summary import Summary
 
-__all__ = ["duration", "show_progress", "summary_lines"]
+__all__ = ["duration", "show_progress", "status_lines", "summary_lines"]
 
 PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
@@ -56,7 +58,7 @@ def show_progress(
 def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
     seconds = max(statistics.seconds, 1e-9)
     rows = statistics.rows
-    in_flight = min(statistics.pulled - rows, window)
+    in_flight = min(statistics.in_flight, window)
     parts = [
         f"{rows:,} rows" if share is None else f"{rows:,} rows ({_finished_share(statistics, share):.0%})",
         f"{statistics.failures:,} failed",
@@ -73,7 +75,8 @@ def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
 
 def _finished_share(statistics: RunStatistics, share: float) -> float:
     """The share of the file whose rows are finished; the reader is ahead by the window."""
-    return min(1.0, share * statistics.rows / statistics.pulled) if statistics.pulled else 0.0
+    finished = statistics.rows + statistics.skipped
+    return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
 
 
 class _Plain:
@@ -113,16 +116,52 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def summary_lines(statistics: RunStatistics) -> list[tuple[str, str]]:
-    """The closing table: what, and how much."""
+def summary_lines(statistics: RunStatistics, done: int, failed: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The closing table: what, and how much.
+
+    Args:
+        statistics: of this process, for the tokens and the times.
+        done: rows with an output, those of earlier processes included.
+        failed: likewise rows without, by the kind of their error.
+    """
     seconds = max(statistics.seconds, 1e-9)
-    lines = [("rows", f"{statistics.rows:,}"), ("done", f"{statistics.done:,}")]
-    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in statistics.failed.most_common()]
+    lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in Counter(failed).most_common()]
+    if statistics.skipped:
+        lines.append(("finished before", f"{statistics.skipped:,}"))
     lines += [
         ("input tokens", f"{statistics.input_tokens:,}"),
         ("output tokens", f"{statistics.output_tokens:,}"),
-        ("time", duration(time.monotonic() - statistics.started)),
+        ("time", duration(statistics.seconds)),
         ("rows per second", f"{statistics.rows / seconds:,.1f}"),
         ("output tokens per second", f"{statistics.output_tokens / seconds:,.0f}"),
     ]
     return lines
+
+
+def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
+    """What a run has, for who looks at it from beside it."""
+    last = summary.sessions[-1] if summary.sessions else None
+    if working and last is not None:
+        state = f"process {last.process} on {last.host} works on it, since {_clock(last.started)}"
+    elif summary.complete:
+        state = "complete"
+    elif last is None:
+        state = "not started"
+    else:
+        state = f"{last.outcome or 'killed'}; the same command goes on with it"
+    lines = [("state", state), ("rows finished", f"{summary.rows:,}"), ("done", f"{summary.done:,}")]
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in summary.failed.items()]
+    if summary.queued:
+        lines.append(("to be tried again", f"{summary.queued:,}"))
+    lines += [
+        ("input tokens", f"{summary.input_tokens:,}"),
+        ("output tokens", f"{summary.output_tokens:,}"),
+    ]
+    if summary.last_finished is not None:
+        lines.append(("last row finished", _clock(summary.last_finished)))
+    return lines
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

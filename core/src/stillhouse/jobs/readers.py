@@ -3,54 +3,57 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
-from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.rows import Row, invalid_row
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.rows import Row, digest_of, invalid_row
 
-__all__ = ["Reader"]
+__all__ = ["CsvReader", "JsonlReader"]
 
 
-class Reader:
-    """The rows of one file.
-
-    Iterating yields every row once, an unreadable one with its error. Blank lines are no rows.
-
-    Args:
-        path: the file, or `-` for standard input.
+class FileReader(ABC):
+    """The rows of one file, or of standard input for `-`. Blank lines are no rows.
 
     Raises:
-        ConfigurationError: it cannot be opened, or its format is not known.
+        ConfigurationError: it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
-        read = _FORMATS.get(".jsonl" if path == "-" else Path(path).suffix.lower())
-        if read is None:
-            raise ConfigurationError(
-                f"{path} is in a format that is not known", hint="give a .jsonl or .csv file, or - for JSONL"
-            )
-        self._read = read
         try:
-            self._stream: IO[bytes] = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
-            self.size = _size_of(self._stream)
+            self._stream: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
+            self._size = _size_of(self._stream)
         except OSError as error:
             raise ConfigurationError(
                 f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
             ) from None
-        self.position = 0
+        self._position = 0
+
+    @abstractmethod
+    def _rows(self, lines: Iterator[bytes]) -> Iterator[Row]:
+        """The rows that the lines are."""
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read(self._lines())
+        if self._size:
+            self._stream.seek(0)
+            self._position = 0
+        return self._rows(self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         for line in self._stream:
-            self.position += len(line)
+            self._position += len(line)
             yield line
+
+    def digest(self) -> str:
+        """A digest of the bytes of the file; standard input has none."""
+        self._stream.seek(0)
+        return hashlib.file_digest(self._stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Close the file."""
@@ -60,10 +63,24 @@ class Reader:
     @property
     def share_read(self) -> float | None:
         """How much of the file was read, from 0 to 1; `None` where its size is not known."""
-        return self.position / self.size if self.size else None
+        return self._position / self._size if self._size else None
 
 
-def _size_of(stream: IO[bytes]) -> int:
+class JsonlReader(FileReader):
+    """The rows of a JSONL file: an object on each line."""
+
+    def _rows(self, lines: Iterator[bytes]) -> Iterator[Row]:
+        return _read_jsonl(lines)
+
+
+class CsvReader(FileReader):
+    """The rows of a CSV file whose first line has the names of the columns."""
+
+    def _rows(self, lines: Iterator[bytes]) -> Iterator[Row]:
+        return _read_csv(lines)
+
+
+def _size_of(stream: BinaryIO) -> int:
     status = os.fstat(stream.fileno())
     return status.st_size if status.st_size > 0 else 0
 
@@ -75,22 +92,24 @@ def _read_jsonl(lines: Iterator[bytes]) -> Iterator[Row]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
-        try:
-            columns = _decode(line)
-        except json.JSONDecodeError as error:
-            problem = f"not valid JSON: {error.msg} at character {error.pos + 1}"
-            yield Row(index, number, error=invalid_row(number, problem))
-        except ValueError as error:
-            yield Row(index, number, error=invalid_row(number, f"not valid JSON: {error}"))
-        except RecursionError:
-            yield Row(index, number, error=invalid_row(number, "not usable JSON: nested too deeply"))
-        else:
-            if isinstance(columns, dict):
-                yield Row(index, number, columns)
-            else:
-                problem = f"not a JSON object but {type(columns).__name__}"
-                yield Row(index, number, error=invalid_row(number, problem))
+        columns, error = _object(line, number)
+        yield Row(index, number, columns, error, digest_of(line.rstrip(b"\r\n")))
         index += 1
+
+
+def _object(line: bytes, number: int) -> tuple[dict[str, Any], GenerationError | None]:
+    """The columns on a line, or none and the error that says why."""
+    try:
+        columns = _decode(line)
+    except json.JSONDecodeError as error:
+        return {}, invalid_row(number, f"not valid JSON: {error.msg} at character {error.pos + 1}")
+    except ValueError as error:
+        return {}, invalid_row(number, f"not valid JSON: {error}")
+    except RecursionError:
+        return {}, invalid_row(number, "not usable JSON: nested too deeply")
+    if not isinstance(columns, dict):
+        return {}, invalid_row(number, f"not a JSON object but {type(columns).__name__}")
+    return columns, None
 
 
 def _decode(line: bytes) -> Any:
@@ -122,7 +141,8 @@ def _read_csv(lines: Iterator[bytes]) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(index, start, error=invalid_row(start, f"not valid CSV: {error}"))
+                problem = f"not valid CSV: {error}"
+                yield Row(index, start, error=invalid_row(start, problem), digest=digest_of(problem.encode()))
                 index += 1
                 continue
             if not values:
@@ -137,22 +157,18 @@ def _read_csv(lines: Iterator[bytes]) -> Iterator[Row]:
 
 
 def _csv_row(index: int, line: int, header: list[str], values: list[str]) -> Row:
+    # Separated by what separates no columns of a CSV file.
+    digest = digest_of("\x1f".join(values).encode("utf-8", "surrogateescape"))
     if len(values) != len(header):
         problem = f"{len(values)} columns where the header has {len(header)}"
-        return Row(index, line, error=invalid_row(line, problem))
+        return Row(index, line, error=invalid_row(line, problem), digest=digest)
     try:
         "".join(values).encode()
     except UnicodeEncodeError:
-        return Row(index, line, error=invalid_row(line, "not valid UTF-8"))
-    return Row(index, line, dict(zip(header, values, strict=True)))
+        return Row(index, line, error=invalid_row(line, "not valid UTF-8"), digest=digest)
+    return Row(index, line, dict(zip(header, values, strict=True)), digest=digest)
 
 
 def _without_mark(texts: Iterator[str]) -> Iterator[str]:
     for number, text in enumerate(texts):
         yield text.removeprefix("\ufeff") if number == 0 else text
-
-
-_FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Row]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.typing import FormattedInput, StandardInput
 
-__all__ = ["Row", "RowFormatter", "invalid_row"]
+__all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,19 @@ class Row:
         line: the line of the file that it begins at, from 1.
         columns: its columns; empty if it could not be read.
         error: why it could not be read, or `None`.
+        digest: a number that is another one if the row is another; see `digest_of`.
     """
 
     index: int
     line: int
     columns: dict[str, Any] = field(default_factory=dict)
     error: GenerationError | None = None
+    digest: int = 0
+
+
+def digest_of(content: bytes) -> int:
+    """A signed number of 64 bits for what a row consists of, as a database keeps one best."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
 def invalid_row(line: int, problem: str) -> GenerationError:

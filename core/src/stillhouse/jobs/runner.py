@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from stillhouse.errors import GenerationError
+from stillhouse.jobs.columns import tokens_of
 from stillhouse.jobs.rows import Row, RowFormatter
-from stillhouse.jobs.store import RunStore
+from stillhouse.jobs.store import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.typing import FormattedInput, GenerateOutput
 
@@ -19,21 +22,23 @@ __all__ = ["RunStatistics", "run"]
 
 @dataclass
 class RunStatistics:
-    """What happened so far.
+    """What happened so far, in this process.
 
     Attributes:
         done: rows with an output.
         failed: rows without, by the kind of their error.
         input_tokens: as far as the backend said.
         output_tokens: likewise.
-        pulled: rows read.
-        started: when the run began, on the monotonic clock.
+        skipped: rows read that were finished before.
+        pulled: rows read, those included.
+        started: when it began, on the monotonic clock.
     """
 
     done: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
+    skipped: int = 0
     pulled: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -46,6 +51,11 @@ class RunStatistics:
         return sum(self.failed.values())
 
     @property
+    def in_flight(self) -> int:
+        """Rows that were read and have no result yet; some of them wait for their turn."""
+        return self.pulled - self.skipped - self.rows
+
+    @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
@@ -54,10 +64,9 @@ class RunStatistics:
             self.failed[result.kind] += 1
             return
         self.done += 1
-        statistics = result.get("statistics")
-        if statistics:
-            self.input_tokens += sum(filter(None, statistics.get("input_tokens", ())))
-            self.output_tokens += sum(filter(None, statistics.get("output_tokens", ())))
+        input_tokens, output_tokens = tokens_of(result)
+        self.input_tokens += input_tokens or 0
+        self.output_tokens += output_tokens or 0
 
 
 def run(
@@ -68,39 +77,82 @@ def run(
     *,
     num_generations: int = 1,
     arguments: dict[str, Any] | None = None,
+    limit: int | None = None,
     statistics: RunStatistics | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> RunStatistics:
-    """Generate for every row, and put each into the store with what became of it.
+    """Generate for every row that is not finished, and put each into the store with what became of it.
 
     A row that cannot be read, and one whose generation fails, fails alone. Memory is bounded by
-    the window of the LLM.
+    the window of the LLM. What came in together is committed together, before anything else is
+    waited for.
 
     Args:
         llm: the LLM, loaded.
-        rows: the rows, pulled lazily.
+        rows: the rows, pulled lazily; several times where some of them lack fewer generations.
         formatter: makes a row's input.
-        store: takes the rows.
+        store: knows which rows are finished, and takes the others.
         num_generations: how many generations of each row.
         arguments: generation parameters.
+        limit: how many rows belong to the run; `None` means all.
         statistics: counted up while the run goes on, for a progress display.
+        stopping: looked at before each row; once it is true, no row is started any more, and the
+            run ends when those in flight have.
 
     Raises:
         GenerationError: an error that every further row would meet, such as a refused key.
-        OSError: the rows cannot be read on, or the store cannot write.
+        OSError: the rows cannot be read on.
+        StoreError: the store cannot take more.
     """
     counts = statistics if statistics is not None else RunStatistics()
+    for part in store.parts():
+        counts.pulled = counts.rows + counts.skipped
+        _run_part(
+            llm, itertools.islice(rows, limit), formatter, store, part, counts, stopping,
+            num_generations - part.made, _shifted(arguments or {}, part.made),
+        )  # fmt: skip
+        if stopping():
+            break
+    return counts
+
+
+def _shifted(arguments: dict[str, Any], made: int) -> dict[str, Any]:
+    """The arguments for what is missing: the same seed would give the same generations again."""
+    seed = arguments.get("seed")
+    return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
+
+
+def _run_part(
+    llm: LLM,
+    rows: Iterator[Row],
+    formatter: RowFormatter,
+    store: RunStore,
+    part: Part,
+    counts: RunStatistics,
+    stopping: Callable[[], bool],
+    num_generations: int,
+    arguments: dict[str, Any],
+) -> None:
     pending: dict[int, Row] = {}
+    position = itertools.count()
 
     def inputs() -> Iterator[FormattedInput | GenerationError]:
-        for position, row in enumerate(rows):
+        for row in rows:
+            if stopping():
+                return
             counts.pulled += 1
-            pending[position] = row
-            yield formatter(row)
+            if part.wants(row.index):
+                pending[next(position)] = row
+                yield formatter(row)
+            else:
+                counts.skipped += 1
 
-    results = llm.iter_outputs(
-        inputs(), num_generations, on_error="yield", ordered=store.ordered, **(arguments or {})
+    groups = llm.iter_finished(
+        inputs(), num_generations, on_error="yield", ordered=store.ordered, **arguments
     )
-    for index, result in results:
-        counts.add(result)
-        store.put(pending.pop(index), result)
-    return counts
+    with contextlib.closing(groups):
+        for group in groups:
+            for index, result, seconds in group:
+                counts.add(result)
+                store.put(pending.pop(index), result, seconds)
+            store.commit()

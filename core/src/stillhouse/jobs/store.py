@@ -1,23 +1,55 @@
-"""Where a run's finished rows go. This is the runner's one seam: it knows no file and no format."""
+"""What a run has so far. This is the runner's one seam: it knows no file and no database."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import sys
+import socket
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.errors import GenerationError
+from stillhouse.jobs import lock
+from stillhouse.jobs.columns import columns_of, output_of, tokens_of
+from stillhouse.jobs.database import StoreError, connect, store_path, translated
+from stillhouse.jobs.formats import RowWriter
 from stillhouse.jobs.rows import Row
+from stillhouse.jobs.writers import to_json
+from stillhouse.outputs import merge_responses
 from stillhouse.typing import GenerateOutput
 
-__all__ = ["JsonlStore", "RunStore", "record_of"]
+__all__ = ["Part", "RunStore", "SqliteStore", "Stored", "StreamStore"]
+
+QUEUED, DONE, FAILED = 0, 1, 2
+
+# How long what was committed may stay in the system's cache, where only the end of the machine
+# loses it.
+SYNC_SECONDS = 1.0
+
+# Kept free for the results that come in when the disk is full.
+RESERVE_BYTES = 4 << 20
+
+
+class Part(NamedTuple):
+    """Rows that need equally many generations.
+
+    Attributes:
+        made: how many there are already.
+        wants: whether a row, by its index, is one of them.
+    """
+
+    made: int
+    wants: Callable[[int], bool]
 
 
 class RunStore(Protocol):
-    """Takes every row once, with what became of it.
+    """Takes every row, with what became of it.
 
     Attributes:
         ordered: whether rows must come in the order of the input. A store that can put them in
@@ -26,100 +58,268 @@ class RunStore(Protocol):
 
     ordered: bool
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError) -> None:
+    def parts(self) -> list[Part]:
+        """The rows that are not finished."""
+
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
         """Take a row in."""
 
-    def finish(self) -> None:
-        """Every row was put: make the output final."""
-
-    def abandon(self) -> str:
-        """The run ended early: keep what there is, and say where."""
+    def commit(self) -> None:
+        """Make sure that nothing that was taken in is lost."""
 
 
-def record_of(row: Row, result: GenerateOutput | GenerationError, model_name: str) -> dict[str, Any]:
-    """A row of the output: the input's columns, then what was generated, or the error."""
-    record = dict(row.columns)
-    if isinstance(result, GenerationError):
-        record.update(
-            generations=None,
-            statistics=None,
-            finish_reasons=None,
-            model_name=model_name,
-            error={"kind": result.kind, "message": result.message},
-        )
-        return record
-    record.update(
-        generations=result["generations"],
-        statistics=result.get("statistics") or {},
-        finish_reasons=result.get("finish_reasons"),
-        model_name=model_name,
-        error=None,
-    )
-    for key, value in result.items():
-        if key not in ("generations", "statistics", "finish_reasons"):
-            record[key] = value
-    return record
-
-
-class JsonlStore:
-    """Writes rows to a JSONL file as they come, and gives it its name when it is whole.
-
-    Until then the rows are in `OUTPUT.partial`, so that nobody reads half a file for a whole one.
+class StreamStore:
+    """Writes rows as they come, in their order, and keeps nothing: for standard output.
 
     Args:
-        path: the output, or `-` for standard output.
+        writer: where to.
         model_name: the model's name, for every row.
-        replace: whether an output that is there already may be replaced.
-
-    Raises:
-        ConfigurationError: it cannot be written, is there already, or is of another format.
     """
 
     ordered = True
 
-    def __init__(self, path: str, model_name: str, replace: bool = False) -> None:
+    def __init__(self, writer: RowWriter, model_name: str) -> None:
+        self._writer = writer
         self._model_name = model_name
-        self._path = Path(path)
-        self._stream: IO[bytes]
-        self.rows = 0
-        if path == "-":
-            self._partial = None
-            self._stream = sys.stdout.buffer
-            return
-        if self._path.suffix.lower() != ".jsonl":
-            raise ConfigurationError(f"{path} is in a format that is not known", hint="give a .jsonl file")
-        if self._path.exists() and not replace:
-            raise ConfigurationError(
-                f"{path} is there already", hint="give another output, or replace it with --restart"
-            )
-        self._partial = self._path.with_name(f"{self._path.name}.partial")
+
+    def parts(self) -> list[Part]:
+        return [Part(0, lambda _: True)]
+
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+        if isinstance(result, GenerationError):
+            columns = columns_of(result.outputs[0] if result.outputs else None, result, self._model_name)
+        else:
+            columns = columns_of(result, None, self._model_name)
+        self._writer.write({**row.columns, **columns})
+
+    def commit(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished row as the store has it.
+
+    Attributes:
+        index: its place in the input.
+        digest: that of the row when it was sent.
+        columns: the columns that the output gets.
+    """
+
+    index: int
+    digest: int
+    columns: dict[str, Any]
+
+
+class SqliteStore:
+    """A run in one SQLite file, which one process at a time works on.
+
+    Args:
+        output: the output of the run.
+        model_name: the model's name, for every row.
+        restart: whether to forget an earlier run.
+
+    Attributes:
+        path: the file.
+        connection: the database, for reading.
+
+    Raises:
+        StoreError: another process works on it, or it cannot be used.
+    """
+
+    ordered = False
+
+    def __init__(self, output: str | Path, model_name: str, restart: bool = False) -> None:
+        self.path = store_path(output)
+        self._model_name = model_name
+        self._buffer: list[tuple[Any, ...]] = []
+        self._session = 0
+        self._queued: set[int] = set()
+        self._synced = time.monotonic()
+        self._lock = lock.acquire(self.path)
         try:
-            self._stream = self._partial.open("wb", buffering=1 << 16)
+            if restart:
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            self.connection = connect(self.path)
         except OSError as error:
-            raise ConfigurationError(
-                f"{self._partial} cannot be written: {error.strerror}",
-                hint="check the folder and its permissions",
+            self._lock.release()
+            raise StoreError(
+                f"{self.path} cannot be replaced: {error.strerror}", hint="check the folder's permissions"
             ) from None
+        except BaseException:
+            self._lock.release()
+            raise
+        self._reserve = self.path.with_name(f"{self.path.name}-reserve")
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError) -> None:
-        record = record_of(row, result, self._model_name)
+    @staticmethod
+    def exists(output: str | Path) -> bool:
+        """Whether there is a run of this output."""
+        return store_path(output).exists()
+
+    def start(self) -> None:
+        """Note that this process works on the run from now on."""
+        import importlib_metadata
+
+        with self._transaction():
+            cursor = self.connection.execute(
+                "INSERT INTO sessions (started, process, host, version) VALUES (?, ?, ?, ?)",
+                (time.time(), os.getpid(), socket.gethostname(), importlib_metadata.version("stillhouse")),
+            )
+            self._session = cursor.lastrowid or 0
+        with contextlib.suppress(OSError):
+            # Without room for it the disk is full already, as the first commit will say.
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+
+    def close(self, outcome: str) -> None:
+        """End the work of this process: `complete`, `interrupted` or `stopped`."""
         try:
-            line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
-            line = json.dumps(record, separators=(",", ":")).encode()
-        self._stream.write(line + b"\n")
-        self.rows += 1
+            with contextlib.suppress(StoreError), self._transaction():  # the disk may be full
+                self.connection.execute(
+                    "UPDATE sessions SET ended = ?, outcome = ? WHERE session = ?",
+                    (time.time(), outcome, self._session),
+                )
+            is_empty = self._session == 0 and self.get("command") is None
+            self.connection.close()
+            if is_empty:  # it never began
+                self.path.unlink(missing_ok=True)
+        finally:
+            self._reserve.unlink(missing_ok=True)
+            self._lock.release()
 
-    def finish(self) -> None:
-        self._stream.flush()
-        if self._partial is not None:
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-            self._partial.replace(self._path)
+    # What was asked for
 
-    def abandon(self) -> str:
-        if self._partial is None:
-            return "standard output"
-        with contextlib.suppress(OSError):  # the disk is full; what was flushed stays
-            self._stream.close()
-        return str(self._partial)
+    def get(self, key: str) -> Any:
+        """A fact about the run, or `None`."""
+        with translated(self.path):
+            found = self.connection.execute("SELECT value FROM info WHERE key = ?", (key,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def set(self, key: str, value: Any) -> None:
+        """Note a fact about the run; JSON types."""
+        with self._transaction():
+            self.connection.execute(
+                "INSERT INTO info VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (key, to_json(value)),
+            )
+
+    # Rows
+
+    def parts(self) -> list[Part]:
+        finished, made = bytearray(), array("H")
+        with translated(self.path):
+            last = self.connection.execute("SELECT max(row) FROM rows").fetchone()[0]
+            if last is not None:
+                finished = bytearray(last + 1)
+                made = array("H", bytes(2 * (last + 1)))
+                for row, state, count in self.connection.execute("SELECT row, state, made FROM rows"):
+                    finished[row] = state != QUEUED
+                    made[row] = count
+        size = len(finished)
+        self._queued = {row for row in range(size) if made[row] and not finished[row]}
+        counts = {0, *(made[row] for row in self._queued)}
+
+        def part(count: int) -> Part:
+            def wants(row: int) -> bool:
+                return count == 0 if row >= size else not finished[row] and made[row] == count
+
+            return Part(count, wants)
+
+        return [part(count) for count in sorted(counts)]
+
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+        earlier = self._partial(row.index)
+        error = result if isinstance(result, GenerationError) else None
+        if isinstance(result, GenerationError):
+            state = FAILED
+            made = [item for item in (earlier, *result.outputs) if item is not None]
+            output = (
+                merge_responses(made, sum(len(item["generations"]) for item in made))[0] if made else None
+            )
+        else:
+            state = DONE
+            output = result if earlier is None else merge_responses([earlier, result], 2)[0]
+        columns = columns_of(output, error, self._model_name)
+        input_tokens, output_tokens = tokens_of(output)
+        self._buffer.append((
+            row.index, row.digest, state, error and error.kind, len(output["generations"]) if output else 0,
+            to_json(columns), time.time(), seconds, input_tokens, output_tokens,
+        ))  # fmt: skip
+
+    def _partial(self, row: int) -> GenerateOutput | None:
+        """What an earlier attempt generated for a row that is queued again."""
+        if row not in self._queued:
+            return None
+        with translated(self.path):
+            (text,) = self.connection.execute("SELECT result FROM rows WHERE row = ?", (row,)).fetchone()
+        return output_of(json.loads(text))
+
+    def commit(self) -> None:
+        if not self._buffer:
+            return
+        try:
+            self._insert()
+        except StoreError:
+            if not self._reserve.exists():
+                raise
+            # What came in last was paid for: it gets the room that was kept for it, and then the
+            # run ends.
+            self._reserve.unlink()
+            self._insert()
+            raise
+
+    def _insert(self) -> None:
+        now = time.monotonic()
+        through = now - self._synced > SYNC_SECONDS
+        if through:
+            self.connection.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            self.connection.executemany(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._buffer
+            )
+        self._buffer.clear()
+        if through:
+            self._synced = now
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+
+    def stored(self) -> Iterator[Stored]:
+        """Every row that was taken in, in the order of the input."""
+        query = "SELECT row, digest, result FROM rows WHERE state != 0 ORDER BY row"
+        with translated(self.path):
+            for index, digest, text in self.connection.execute(query):
+                yield Stored(index, digest, json.loads(text))
+
+    def digests(self) -> Iterator[tuple[int, int]]:
+        """Every row that was taken in, with its digest, in the order of the input."""
+        with translated(self.path):
+            yield from self.connection.execute("SELECT row, digest FROM rows ORDER BY row")
+
+    def requeue(self, kinds: Iterable[str]) -> int:
+        """Let the rows that failed with one of these kinds be generated again; how many there are.
+
+        What was generated of them is kept: only what is missing is asked for.
+        """
+        wanted = list(kinds)
+        with self._transaction():
+            cursor = self.connection.executemany(
+                "UPDATE rows SET state = ? WHERE state = ? AND kind = ?",
+                [(QUEUED, FAILED, kind) for kind in wanted],
+            )
+        return cursor.rowcount
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Forget what is known of these rows."""
+        with self._transaction():
+            self.connection.executemany("DELETE FROM rows WHERE row = ?", ((row,) for row in rows))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with translated(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self.connection.execute("ROLLBACK")
+                raise

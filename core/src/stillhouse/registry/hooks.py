@@ -11,7 +11,7 @@ from typing import Any
 import pluggy
 
 from stillhouse import hookspecs
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.outputs import check_output
 from stillhouse.registry.trouble import Trouble, describe, source_of
 
@@ -151,6 +151,27 @@ class Hooks:
                 hook.function(*[given[name] for name in hook.argnames])
             except Exception as error:
                 self._report("after_generate", hook.plugin_name, error)
+
+    def open_reader(self, source: str) -> Any:
+        """The reader of the first plugin that opens the source, or `None`."""
+        return self._open("open_reader", source)
+
+    def open_writer(self, target: str) -> Any:
+        """The writer of the first plugin that opens the target, or `None`."""
+        return self._open("open_writer", target)
+
+    def _open(self, name: str, place: str) -> Any:
+        for hook in getattr(self._manager.hook, name).get_hookimpls()[::-1]:
+            try:
+                opened = hook.function(*([place] if hook.argnames else []))
+            except StillhouseError:  # it is the plugin's to open, and it says what is wrong
+                raise
+            except Exception as error:
+                self._report(name, hook.plugin_name, error)
+            else:
+                if opened is not None:
+                    return opened
+        return None
 
     def _report(self, hook: str, plugin: str, error: Exception) -> None:
         """Say once that a plugin's hook fails: a broken cache must not fail, or flood, a long run."""

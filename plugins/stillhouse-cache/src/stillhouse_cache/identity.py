@@ -9,37 +9,14 @@ from typing import Any
 from stillhouse import LLM
 from stillhouse.errors import ConfigurationError
 from stillhouse.registry import Registry
+from stillhouse.serialization import shaping_fields
 from stillhouse_cache.code import code_digest
 from stillhouse_cache.plain import plain
 
-__all__ = ["identity", "shaping_fields"]
-
-# Fields that change when an answer comes, what it costs or how often it is tried, and never what
-# it says. Every other field counts: a miss too many costs money, a hit too many is a wrong answer.
-_WITHOUT_EFFECT = frozenset({
-    "jobs_digest",
-    "jobs_ids",
-    "max_concurrency",
-    "max_retries",
-    "offline_batch_generation_block_until_done",
-    "requests_per_minute",
-    "timeout",
-    "tokens_per_minute",
-    "use_offline_batch_generation",
-})  # fmt: skip
+__all__ = ["identity"]
 
 # The installed versions behind a class do not change while a process runs.
 _versions: weakref.WeakKeyDictionary[type, list[tuple[str, str]]] = weakref.WeakKeyDictionary()
-
-
-def shaping_fields(llm: LLM) -> list[str]:
-    """The fields of an LLM on which its outputs depend.
-
-    `generation_kwargs` are not among them: they are part of a call's arguments.
-    """
-    return [
-        name for name in type(llm).model_fields if name not in _WITHOUT_EFFECT and name != "generation_kwargs"
-    ]
 
 
 def identity(llm: LLM) -> dict[str, Any]:

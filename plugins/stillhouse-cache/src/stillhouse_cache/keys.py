@@ -15,7 +15,7 @@ from stillhouse import StructuredOutput, normalize_structured_output
 from stillhouse.errors import ConfigurationError
 from stillhouse.inputs import split_input
 from stillhouse.serialization import digest
-from stillhouse_cache.identity import identity, shaping_fields
+from stillhouse_cache.identity import identity
 from stillhouse_cache.plain import plain
 
 if TYPE_CHECKING:

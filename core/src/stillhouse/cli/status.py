@@ -1,0 +1,55 @@
+"""`stillhouse status`: how a run goes, from beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from stillhouse.cli.output import guarded
+
+__all__ = ["status"]
+
+WATCH_SECONDS = 2.0
+
+
+@click.command("status")
+@click.argument("output")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@click.option("--watch", is_flag=True, help="Print them again and again, until nobody works on the run.")
+@guarded
+def status(output: str, as_json: bool, watch: bool) -> None:
+    """Say how the run of OUTPUT goes, whether or not a process works on it now."""
+    while True:
+        working = _print_status(output, as_json, one_line=watch)
+        if not watch or not working:
+            return
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+
+
+def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
+    from stillhouse.jobs.database import read, store_path, translated
+    from stillhouse.jobs.lock import is_worked_on
+    from stillhouse.jobs.progress import status_lines
+    from stillhouse.jobs.summary import summarize
+
+    path = store_path(output)
+    with contextlib.closing(read(path)) as connection, translated(path):
+        summary = summarize(connection)
+    working = is_worked_on(path)
+    if as_json:
+        facts = {"output": str(Path(output)), "working": working, **summary.as_json()}
+        print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
+        return working
+    lines = status_lines(summary, working)
+    width = max(len(label) for label, _ in lines)
+    print(
+        "\n".join(f"{label.ljust(width)}  {value}" for label, value in lines),
+        end="\n\n" if one_line else "\n",
+    )
+    return working

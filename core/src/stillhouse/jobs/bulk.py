@@ -1,0 +1,209 @@
+"""A bulk run from its command to its output: started, gone on with, finished."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
+from stillhouse.jobs.assembly import assemble
+from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.formats import RowReader, open_reader, open_writer
+from stillhouse.jobs.rows import RowFormatter
+from stillhouse.jobs.runner import RunStatistics, run
+from stillhouse.jobs.store import SqliteStore
+from stillhouse.jobs.summary import Summary, summarize
+from stillhouse.llm import LLM
+
+__all__ = ["BulkRun", "Command", "parse_kinds"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a run is asked for.
+
+    Attributes:
+        source: the input: a file, `-` for standard input, or what a plugin opens.
+        output: the output: a file, or what a plugin opens.
+        formatter: makes a row's input.
+        formatting: what the formatter was made from, as it is told in a difference.
+        num_generations: how many generations of each row.
+        arguments: generation parameters.
+        limit: how many rows belong to the run; `None` means all. It may be another one next time.
+        restart: forget an earlier run, and replace the output.
+        retry: kinds of errors whose rows are generated again.
+    """
+
+    source: str
+    output: str
+    formatter: RowFormatter
+    formatting: dict[str, Any] = field(default_factory=dict)
+    num_generations: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    restart: bool = False
+    retry: Sequence[str] = ()
+
+
+def parse_kinds(text: str) -> list[str]:
+    """The kinds of errors in a list such as `rate_limit,timeout`; `all` means every one.
+
+    Raises:
+        ConfigurationError: there is no such kind.
+    """
+    kinds = [item.strip() for item in text.split(",") if item.strip()]
+    if kinds == ["all"]:
+        return list(ERROR_KINDS)
+    for kind in kinds:
+        if kind not in ERROR_KINDS:
+            raise ConfigurationError(
+                f"there is no kind of error {kind!r}", hint=near_matches(kind, [*ERROR_KINDS, "all"])
+            )
+    return kinds
+
+
+class BulkRun:
+    """One process's work on a run; a context manager, which keeps what there is.
+
+    Args:
+        llm: the LLM; `generate` and `finish` want it loaded.
+        command: what to do.
+
+    Attributes:
+        resumed: whether an earlier process worked on this run.
+        queued: how many failed rows are generated again.
+
+    Raises:
+        ConfigurationError: the input cannot be read, the output cannot be written or is there
+            already, or the run was started with another command.
+        StoreError: another process works on it, or its state cannot be used.
+    """
+
+    def __init__(self, llm: LLM, command: Command) -> None:
+        self._llm = llm
+        self._command = command
+        self._outcome = "stopped"
+        self._reader: RowReader | None = None
+        self._spooled: Path | None = None
+        output = Path(command.output)
+        is_new = command.restart or not SqliteStore.exists(command.output)
+        if is_new and output.exists() and not command.restart:
+            raise ConfigurationError(
+                f"{output} is there already, and no state of a run beside it",
+                hint="give another output, or replace it with --restart",
+            )
+        self.store = SqliteStore(command.output, llm.model_name, restart=command.restart)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        command, hooks = self._command, self._llm.registry.hooks()
+        # That the output cannot be written must not be found out when everything was paid for.
+        open_writer(command.output, hooks).abandon()
+        source = command.source
+        if source == "-":
+            self._spooled = Path(f"{command.output}.run.input.jsonl")
+            with self._spooled.open("wb") as stream:
+                shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
+            source = str(self._spooled)
+        self._reader = reader = open_reader(source, hooks)
+        now = command_of(
+            self._llm, command.arguments, command.num_generations, command.formatting, reader.digest()
+        )
+        before = self.store.get("command")
+        self.resumed = before is not None
+        if before is None:
+            self.store.set("command", now)
+        else:
+            check_unchanged(before, now, input_difference(reader, self.store.digests()))
+        self._digest = now["input"]
+        self.store.start()
+        self.queued = self.store.requeue(command.retry) if command.retry else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is finished and the output is there."""
+        complete = self.store.get("complete")
+        return (
+            complete is not None
+            and complete["limit"] == self._command.limit
+            and not self.queued
+            and Path(self._command.output).exists()
+        )
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the input was read, from 0 to 1; `None` where its size is not known."""
+        return None if self._reader is None else self._reader.share_read
+
+    @property
+    def summary(self) -> Summary:
+        """What the run has so far, earlier processes included."""
+        return summarize(self.store.connection)
+
+    def work(self, statistics: RunStatistics, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Generate for every row that is not finished, and write the output; whether it is complete.
+
+        Args:
+            statistics: counted up.
+            stopping: once it is true, no row is started any more, and the work ends when those in
+                flight have.
+
+        Raises:
+            GenerationError: an error that every further row would meet.
+            ConfigurationError: the input changed while the run went on.
+            StoreError, OSError: the state, the input or the output cannot be used any more.
+        """
+        assert self._reader is not None
+        command, again = self._command, False
+        self.store.set("complete", None)
+        while True:
+            run(
+                self._llm, self._reader, command.formatter, self.store,
+                num_generations=command.num_generations, arguments=command.arguments,
+                limit=command.limit, statistics=statistics, stopping=stopping,
+            )  # fmt: skip
+            if stopping():
+                self._outcome = "interrupted"
+                return False
+            writer = open_writer(command.output, self._llm.registry.hooks())
+            wrong = assemble(self._reader, self.store.stored(), writer, command.limit)
+            if not wrong:
+                break
+            if again or self._reader.digest() != self._digest:
+                raise ConfigurationError(
+                    f"the input changed while the run went on: {len(wrong):,} rows are not those that it "
+                    "generated for",
+                    hint="put it back as it was and make the same command again, or begin with --restart",
+                )
+            # It was another one for a while, and is again what it was: those rows are not finished.
+            self.store.forget(wrong)
+            again = True
+        self.store.set("complete", {"limit": command.limit})
+        self._outcome = "complete"
+        return True
+
+    def interrupted(self) -> None:
+        """Note that somebody stopped the work."""
+        self._outcome = "interrupted"
+
+    def close(self) -> None:
+        """End the work of this process; what there is is kept."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._spooled is not None:
+            self._spooled.unlink(missing_ok=True)
+        self.store.close(self._outcome)

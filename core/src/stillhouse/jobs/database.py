@@ -1,0 +1,145 @@
+"""The database of a run: its schema, how it is opened, and what its errors mean.
+
+One SQLite file holds a run: what was asked for (`info`), every row that has a result (`rows`), and
+the times at which somebody worked on it (`sessions`). One process at a time writes it, held by a
+lock beside it; any number may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from stillhouse.errors import ConfigurationError
+
+__all__ = ["StoreError", "connect", "read", "store_path", "translated"]
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x5374696C  # "Stil"
+
+_SCHEMA = """
+CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE rows (
+    row INTEGER PRIMARY KEY,       -- its place in the input, from 0
+    digest INTEGER NOT NULL,       -- of the row as it was when it was sent
+    state INTEGER NOT NULL,        -- 0 to be generated again, 1 done, 2 failed
+    kind TEXT,                     -- of the error; NULL if there is none
+    made INTEGER NOT NULL,         -- how many generations there are
+    result TEXT NOT NULL,          -- the columns that the output gets, as JSON
+    finished REAL NOT NULL,        -- when, in seconds since 1970
+    seconds REAL NOT NULL,         -- how long the call took
+    input_tokens INTEGER,          -- as far as the backend said
+    output_tokens INTEGER
+);
+CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
+
+CREATE TABLE sessions (
+    session INTEGER PRIMARY KEY,
+    started REAL NOT NULL,
+    ended REAL,                    -- NULL while it works, and if it was killed
+    outcome TEXT,                  -- complete, interrupted, stopped
+    process INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    version TEXT NOT NULL          -- of stillhouse
+);
+"""
+
+
+class StoreError(ConfigurationError):
+    """The run's database cannot be used, or cannot be written any more."""
+
+
+def store_path(output: str | Path) -> Path:
+    """Where the run of an output is kept."""
+    path = Path(output)
+    return path.with_name(f"{path.name}.run.db")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The database for the one process that writes it; made if it is not there.
+
+    Raises:
+        StoreError: it is damaged, of a newer version, no run's, or cannot be written.
+    """
+    with translated(path):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+        try:
+            # A commit is safe from the end of the process at once, and from that of the machine
+            # when `RunStore` has it written through.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if _version(connection, path) == 0:
+                with connection:
+                    connection.executescript(
+                        f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                        f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                    )
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def read(path: Path) -> sqlite3.Connection:
+    """The database for one who only reads, also while it is being written.
+
+    Raises:
+        StoreError: there is none, or it cannot be used.
+    """
+    if not path.is_file():
+        raise StoreError(
+            f"there is no run of this output: {path} does not exist",
+            hint="give the OUTPUT of a stillhouse generate",
+        )
+    with translated(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
+        try:
+            if _version(connection, path) == 0:
+                raise StoreError(f"{path} holds no run yet", hint="start one, or wait until it has started")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema; 0 for a new file."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != APPLICATION_ID and (
+        application or version or connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    ):
+        raise StoreError(f"{path} is a database of something else", hint="give another output, or move it")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer version of stillhouse (schema {version}; this one knows "
+            f"{SCHEMA_VERSION})",
+            hint="pip install --upgrade stillhouse",
+        )
+    return version
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Say of SQLite's errors what happened to the run and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        hint = "make the same command again when that is mended; it goes on from there"
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise StoreError(
+                f"the run's state {path} is damaged: {error}",
+                hint="put a copy in its place, or begin anew with --restart",
+            ) from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise StoreError(
+                f"the run's state {path} cannot be written: {error}",
+                hint="check the folder and its permissions",
+            ) from error
+        raise StoreError(f"the run's state {path} cannot be used: {error}", hint=hint) from error

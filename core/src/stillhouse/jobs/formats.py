@@ -1,0 +1,99 @@
+"""The formats that rows are read from and written to, and how one is found for a name.
+
+A plugin adds one through the hooks `open_reader` and `open_writer`; it is asked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.rows import Row
+
+if TYPE_CHECKING:
+    from stillhouse.registry.hooks import Hooks
+
+__all__ = ["RowReader", "RowWriter", "open_reader", "open_writer"]
+
+
+class RowReader(Protocol):
+    """The rows of one source.
+
+    Iterating yields every row, in order and from the first on each time; a row that cannot be
+    read is yielded with its error.
+    """
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the source was read, from 0 to 1; `None` where its size is not known."""
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+    def digest(self) -> str:
+        """A digest of the whole content: another one if any row is another."""
+
+    def close(self) -> None:
+        """Release the source."""
+
+
+class RowWriter(Protocol):
+    """Takes rows in their order. Nobody sees the output before `finish`."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Take the next row in."""
+
+    def finish(self) -> None:
+        """Every row was written: give the output its name, in the place of an earlier one."""
+
+    def abandon(self) -> None:
+        """Remove what was written; an earlier output stays as it is."""
+
+
+def open_reader(source: str, hooks: Hooks | None = None) -> RowReader:
+    """A reader for a source: a plugin's, or one of our own by the file's suffix.
+
+    Raises:
+        ConfigurationError: it cannot be read, or its format is not known.
+    """
+    reader: RowReader | None = hooks.open_reader(source) if hooks is not None else None
+    if reader is not None:
+        return reader
+    opening = _readers().get(".jsonl" if source == "-" else Path(source).suffix.lower())
+    if opening is None:
+        raise ConfigurationError(
+            f"{source} is in a format that is not known",
+            hint="give a .jsonl, .csv or .parquet file, or - for JSONL; plugins may add others",
+        )
+    return opening(source)
+
+
+def open_writer(target: str, hooks: Hooks | None = None) -> RowWriter:
+    """A writer for a target: a plugin's, or one of our own by the file's suffix.
+
+    Raises:
+        ConfigurationError: it cannot be written, or its format is not known.
+    """
+    writer: RowWriter | None = hooks.open_writer(target) if hooks is not None else None
+    if writer is not None:
+        return writer
+    opening = _writers().get(".jsonl" if target == "-" else Path(target).suffix.lower())
+    if opening is None:
+        raise ConfigurationError(
+            f"{target} is in a format that is not known",
+            hint="give a .jsonl or .parquet file, or - for JSONL; plugins may add others",
+        )
+    return opening(target)
+
+
+def _readers() -> dict[str, Callable[[str], RowReader]]:
+    from stillhouse.jobs.readers import CsvReader, JsonlReader
+
+    return {".jsonl": JsonlReader, ".csv": CsvReader}
+
+
+def _writers() -> dict[str, Callable[[str], RowWriter]]:
+    from stillhouse.jobs.writers import JsonlWriter
+
+    return {".jsonl": JsonlWriter}

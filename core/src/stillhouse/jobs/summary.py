@@ -1,0 +1,98 @@
+"""What a run has so far, read from its database, also while it goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Session", "Summary", "summarize"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """The work of one process on a run.
+
+    Attributes:
+        started: when, in seconds since 1970.
+        ended: likewise; `None` while it works, and if it was killed.
+        outcome: `complete`, `interrupted` or `stopped`; `None` as above.
+        process: its number.
+        host: the machine.
+        version: that of stillhouse.
+    """
+
+    started: float
+    ended: float | None
+    outcome: str | None
+    process: int
+    host: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run has.
+
+    Attributes:
+        complete: whether every row is finished and the output written.
+        done: rows with an output.
+        failed: rows without, by the kind of their error.
+        queued: rows that failed and are to be generated again.
+        input_tokens: as far as the backend said; those of failed rows that were paid for included.
+        output_tokens: likewise.
+        last_finished: when the last row was, in seconds since 1970, or `None`.
+        command: what the run was asked for.
+        sessions: the processes that worked on it, the first one first.
+    """
+
+    complete: bool
+    done: int
+    failed: dict[str, int]
+    queued: int
+    input_tokens: int
+    output_tokens: int
+    last_finished: float | None
+    command: dict[str, Any] | None
+    sessions: list[Session] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that are finished."""
+        return self.done + self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as JSON types."""
+        return {"rows": self.rows, "failures": self.failures, **asdict(self)}
+
+
+def summarize(connection: sqlite3.Connection) -> Summary:
+    """The summary of a run's database."""
+    import json
+
+    info = dict(connection.execute("SELECT key, value FROM info"))
+    states = connection.execute(
+        "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
+        "FROM rows GROUP BY state, kind"
+    ).fetchall()
+    failed = {kind: count for state, kind, count, *_ in states if state == 2}
+    return Summary(
+        complete=json.loads(info.get("complete", "null")) is not None,
+        done=sum(count for state, _, count, *_ in states if state == 1),
+        failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
+        queued=sum(count for state, _, count, *_ in states if state == 0),
+        input_tokens=int(sum(row[3] for row in states)),
+        output_tokens=int(sum(row[4] for row in states)),
+        last_finished=max((row[5] for row in states), default=None),
+        command=json.loads(info.get("command", "null")),
+        sessions=[
+            Session(*row)
+            for row in connection.execute(
+                "SELECT started, ended, outcome, process, host, version FROM sessions ORDER BY session"
+            )
+        ],
+    )
