@@ -11,9 +11,10 @@ import pytest
 
 import stillhouse
 from stillhouse import GenerateOutput, GenerationError
-from stillhouse.jobs.readers import Reader
+from stillhouse.jobs.readers import JsonlReader
 from stillhouse.jobs.rows import Row, RowFormatter, invalid_row
 from stillhouse.jobs.runner import run
+from stillhouse.jobs.store import Part
 
 
 class MemoryStore:
@@ -22,14 +23,18 @@ class MemoryStore:
     def __init__(self, ordered: bool) -> None:
         self.ordered = ordered
         self.rows: list[tuple[int, GenerateOutput | GenerationError]] = []
+        self.uncommitted = 0
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError) -> None:
+    def parts(self) -> list[Part]:
+        return [Part(0, lambda _: True)]
+
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+        assert seconds >= 0
         self.rows.append((row.index, result))
+        self.uncommitted += 1
 
-    def finish(self) -> None: ...
-
-    def abandon(self) -> str:
-        return "memory"
+    def commit(self) -> None:
+        self.uncommitted = 0
 
 
 def rows_of(count: int) -> Iterator[Row]:
@@ -48,6 +53,7 @@ def test_every_row_is_put_once_with_its_own_result(ordered: bool) -> None:
     assert (statistics.done, dict(statistics.failed)) == (900, {"invalid_input": 100})
     assert statistics.output_tokens == 1800
     assert sorted(index for index, _ in store.rows) == list(range(1000))
+    assert store.uncommitted == 0
     if ordered:
         assert [index for index, _ in store.rows] == list(range(1000))
     for index, result in store.rows:
@@ -61,7 +67,7 @@ def test_rows_are_forgotten_once_they_are_put() -> None:
     class CountingStore(MemoryStore):
         count = 0
 
-        def put(self, row: Row, result: Any) -> None:
+        def put(self, row: Row, result: Any, seconds: float) -> None:
             self.count += 1
 
     def peak(count: int) -> int:
@@ -83,7 +89,7 @@ def test_bad_rows_alone_do_not_pile_up() -> None:
     most = 0
 
     class Store(MemoryStore):
-        def put(self, row: Row, result: Any) -> None:
+        def put(self, row: Row, result: Any, seconds: float) -> None:
             nonlocal most
             most = max(most, pulled - row.index)
 
@@ -104,7 +110,7 @@ def test_bad_rows_alone_do_not_pile_up() -> None:
 def test_a_reader_counts_what_it_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a"}\n' * 10)
-    reader = Reader(str(path))
+    reader = JsonlReader(str(path))
     rows = iter(reader)
     assert reader.share_read == 0
     next(rows)
