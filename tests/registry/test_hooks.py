@@ -111,7 +111,11 @@ AFTER = f"{BEFORE}, output, error, from_hook"
             "take outputs out of its arguments",
         ),
         (Typo(), "there is no hook after_generat", "rename it to after_generate"),
-        (SomethingElse(), "there is no hook zzz", "rename it to after_generate or before_generate or open_reader or open_writer"),
+        (
+            SomethingElse(),
+            "there is no hook zzz",
+            "rename it to after_generate or before_generate or open_reader or open_writer",
+        ),
         (
             Coroutine(),
             "after_generate is a coroutine, but hooks are plain functions",

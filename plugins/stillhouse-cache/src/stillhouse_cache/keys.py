@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from stillhouse import StructuredOutput, normalize_structured_output
 from stillhouse.errors import ConfigurationError
 from stillhouse.inputs import split_input
-from stillhouse.serialization import digest
+from stillhouse.serialization import digest, shaping_fields
 from stillhouse_cache.identity import identity
 from stillhouse_cache.plain import plain
 
