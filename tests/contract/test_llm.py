@@ -285,7 +285,11 @@ def test_a_backend_may_compute_its_generation_kwargs() -> None:
 
 
 def test_a_backend_with_kwargs_takes_any_name() -> None:
-    class OpenLLM(SyncLLM):
+    class OpenLLM(LLM):
+        @property
+        def model_name(self) -> str:
+            return "open"
+
         def generate(self, inputs: Any, num_generations: int = 1, top_p: float = 1, **kwargs: Any) -> Any:
             return [prepare_output([f"{top_p} {kwargs}"]) for _ in inputs]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from stillhouse import (
     LLM,
@@ -55,6 +55,64 @@ CONTRACT = {
 GENERATION = {"temperature": True, "stop": True}
 
 
+class Base(LLM):
+    @property
+    def model_name(self) -> str:
+        return "base"
+
+    def generate(
+        self, inputs: Any, num_generations: int = 1, *, temperature: float | None = None, seed: int = 0
+    ) -> Any:
+        """Generate.
+
+        Args:
+            inputs: the inputs.
+            temperature: how far to stray.
+            seed: where to start.
+        """
+        return [{"generations": [f"{temperature} {seed}"], "statistics": {}} for _ in inputs]
+
+
+class Extended(Base):
+    def generate(  # a signature that adds to the inherited one
+        self, inputs: Any, num_generations: int = 1, *, top_k: int = 5, seed: int = 1, **kwargs: Any
+    ) -> Any:
+        """Generate more.
+
+        Args:
+            top_k: of so many.
+            seed: where else to start.
+        """
+        return super().generate(inputs, num_generations, seed=seed + top_k, **kwargs)
+
+
+class Further(Extended):
+    def generate(self, inputs: Any, num_generations: int = 1, *, min_p: float = 0, **kwargs: Any) -> Any:
+        return super().generate(inputs, num_generations, **kwargs)
+
+
+def test_a_signature_with_kwargs_extends_the_inherited_one() -> None:
+    declared = Further.generation_parameters()
+    assert list(declared.parameters) == ["temperature", "seed", "top_k", "min_p"]
+    assert declared.parameters["seed"].default == 1
+    assert declared.annotations["temperature"] == float | None
+    assert declared.descriptions["temperature"] == "how far to stray."
+    assert declared.descriptions["seed"] == "where else to start."
+    assert not declared.open
+    llm = Further(generation_kwargs={"top_k": "7"})
+    names = [item.name for item in llm.generate_parameters]
+    assert names == ["inputs", "num_generations", "min_p", "temperature", "seed", "top_k"]
+    assert llm.generate_parsed_docstring["args"]["top_k"] == "of so many."
+    with pytest.raises(ConfigurationError, match="'temperatur'") as caught:
+        llm.check_arguments({"temperatur": 1})
+    assert "'temperature'" in caught.value.hint
+    with pytest.raises(ValidationError, match="top_p"):
+        Extended(generation_kwargs={"top_p": 1})
+    with llm:
+        (output,) = llm.generate_outputs([[{"role": "user", "content": "x"}]], temperature=0.5)
+    assert output["generations"] == ["0.5 8"]
+
+
 def test_names_say_whether_a_parameter_may_be_left_unset() -> None:
     assert TunedLLM().runtime_parameters_names == {
         **CONTRACT,
@@ -75,7 +133,7 @@ def test_a_parameter_without_a_default_may_be_set_later() -> None:
 
 def test_a_generation_parameter_without_a_default_is_required() -> None:
     class NeedyLLM(SyncLLM):
-        def generate(self, inputs: Any, num_generations: int = 1, *, size: int, **kwargs: Any) -> Any:  # type: ignore[override]
+        def generate(self, inputs: Any, num_generations: int = 1, *, size: int) -> Any:  # type: ignore[override]
             """Generate.
 
             Args:

@@ -31,7 +31,7 @@ from stillhouse.errors import (
 )
 from stillhouse.llm import LLM, Finished, OnError, settled
 from stillhouse.loop import LoopThread
-from stillhouse.parameters import RuntimeParameter
+from stillhouse.parameters import RuntimeParameter, implementations
 from stillhouse.typing import FormattedInput, GenerateOutput
 from stillhouse.window import Result, Slots
 
@@ -66,8 +66,8 @@ class AsyncLLM(LLM):
         return bool(cls.__private_attributes__["_num_generations_param_supported"].default)
 
     @classmethod
-    def _generate_method(cls) -> Any:
-        return cls.agenerate
+    def _generate_methods(cls) -> tuple[Any, ...]:
+        return implementations(cls, "agenerate")
 
     @property
     def event_loop(self) -> asyncio.AbstractEventLoop:

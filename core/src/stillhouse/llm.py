@@ -23,6 +23,7 @@ from stillhouse.parameters import (
     RuntimeParameter,
     RuntimeParametersMixin,
     generation_parameters,
+    implementations,
 )
 from stillhouse.serialization import Serializable
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
@@ -396,14 +397,14 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     # Generation parameters
 
     @classmethod
-    def _generate_method(cls) -> Any:
-        """The method whose signature declares the generation parameters."""
-        return cls.generate
+    def _generate_methods(cls) -> tuple[Any, ...]:
+        """The methods whose signatures declare the generation parameters, its own first."""
+        return implementations(cls, "generate")
 
     @classmethod
     def generation_parameters(cls) -> GenerationParameters:
         """The generation parameters that the backend declares."""
-        return generation_parameters(cls._generate_method())
+        return generation_parameters(*cls._generate_methods())
 
     def get_generation_kwargs(self) -> dict[str, Any]:
         """The generation parameters in force when a call gives none."""
@@ -419,8 +420,12 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
 
     @property
     def generate_parameters(self) -> list[inspect.Parameter]:
-        """The parameters of `generate`, or of `agenerate`, without `self`."""
-        return list(inspect.signature(self._generate_method()).parameters.values())[1:]
+        """The parameters of `generate`, or of `agenerate`, without `self`, with those that are inherited."""
+        declared = self.generation_parameters()
+        own = list(inspect.signature(self._generate_methods()[0]).parameters.values())[1:]
+        named = {item.name for item in own}
+        kept = [item for item in own if declared.open or item.kind is not item.VAR_KEYWORD]
+        return [*kept, *(item for name, item in declared.parameters.items() if name not in named)]
 
     @functools.cached_property
     def generate_parsed_docstring(self) -> dict[str, Any]:
@@ -431,11 +436,15 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
         """
         from docstring_parser import parse
 
-        parsed = parse(inspect.getdoc(self._generate_method()) or "")
+        parsed = parse(inspect.getdoc(self._generate_methods()[0]) or "")
+        declared = self.generation_parameters()
         return {
             "short_description": parsed.short_description or "",
             "long_description": parsed.long_description or "",
-            "args": {item.arg_name: item.description or "" for item in parsed.params},
+            "args": {
+                **{item.arg_name: item.description or "" for item in parsed.params},
+                **{name: declared.descriptions.get(name, "") for name in declared.parameters},
+            },
             "returns": (parsed.returns.description or "") if parsed.returns else "",
             "raises": {item.type_name or "": item.description or "" for item in parsed.raises},
         }

@@ -28,6 +28,7 @@ __all__ = [
     "RuntimeParametersMixin",
     "configuration_error",
     "generation_parameters",
+    "implementations",
 ]
 
 T = TypeVar("T")
@@ -277,27 +278,52 @@ class GenerationParameters:
         }
 
 
+def implementations(cls: type, name: str) -> tuple[Callable[..., Any], ...]:
+    """The implementations of a method whose generation parameters are those of `cls`, its own first.
+
+    One that takes `**kwargs` hands them on to the implementation that it overrides, and has its
+    parameters too.
+    """
+    found: list[Callable[..., Any]] = []
+    for base in cls.__mro__:
+        function = base.__dict__.get(name)
+        if function is None:
+            continue
+        found.append(function)
+        kinds = [item.kind for item in inspect.signature(function).parameters.values()]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return tuple(found)
+
+
 @functools.lru_cache(maxsize=256)
-def generation_parameters(function: Callable[..., Any]) -> GenerationParameters:
-    """Read the generation parameters of `function`, an unbound `generate` or `agenerate`."""
+def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameters:
+    """Read the generation parameters of `generate` or `agenerate`.
+
+    Args:
+        functions: what `implementations` gives: the method, and those that it hands `**kwargs` on to.
+    """
     from docstring_parser import parse
 
-    signature = inspect.signature(function)
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a name that exists for type checkers only
-        hints = {}
     parameters: dict[str, inspect.Parameter] = {}
+    annotations: dict[str, Any] = {}
+    descriptions: dict[str, str] = {}
     is_open = False
-    for position, (name, parameter) in enumerate(signature.parameters.items()):
-        if parameter.kind is parameter.VAR_KEYWORD:
-            is_open = True
-        elif position > 1 and name != "num_generations" and parameter.kind is not parameter.VAR_POSITIONAL:
-            parameters[name] = parameter
-    documented = parse(inspect.getdoc(function) or "").params
+    for function in reversed(functions):  # what is inherited comes first, and is overridden
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except Exception:  # a name that exists for type checkers only
+            hints = {}
+        for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
+            if parameter.kind is parameter.VAR_KEYWORD:
+                is_open = is_open or function is functions[-1]
+            elif (
+                position > 1 and name != "num_generations" and parameter.kind is not parameter.VAR_POSITIONAL
+            ):
+                parameters[name] = parameter
+                annotations[name] = hints.get(name, Any)
+        documented = parse(inspect.getdoc(function) or "").params
+        descriptions |= {item.arg_name: item.description or "" for item in documented}
     return GenerationParameters(
-        parameters=parameters,
-        annotations={name: hints.get(name, Any) for name in parameters},
-        descriptions={item.arg_name: item.description or "" for item in documented},
-        open=is_open,
+        parameters=parameters, annotations=annotations, descriptions=descriptions, open=is_open
     )

@@ -35,7 +35,11 @@ Capability = Literal[
     "offline_batch",
     "seed",
 ]
-"""What a backend can do. `num_generations`: several generations of one input in one call."""
+"""What a backend can do.
+
+`num_generations`: the engine or the API makes several generations of one input in one call. Without
+it several are as many calls, whose generations are merged: what comes back has as many either way.
+"""
 
 CAPABILITIES: frozenset[Capability] = frozenset(get_args(Capability))
 

@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
-from stillhouse.parameters import generation_parameters
 from stillhouse.registry.trouble import Trouble, source_of
 
 __all__ = ["validate_llm"]
@@ -132,7 +131,7 @@ def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
     method: Any = cls.agenerate if issubclass(cls, AsyncLLM) else cls.generate
     subject = method.__qualname__
     try:
-        parameters = generation_parameters(method)
+        parameters = cls.generation_parameters()
     except Exception as error:
         yield (
             f"the signature of {subject} cannot be read: {error}{source_of(method)}",

@@ -77,6 +77,7 @@ class CompatibleLLM(StructuredHTTPLLM):
         self,
         input: FormattedInput,
         num_generations: int = 1,
+        *,
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,

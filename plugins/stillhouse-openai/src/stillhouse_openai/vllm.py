@@ -66,21 +66,7 @@ class ClientvLLM(CompatibleLLM):
         self,
         input: FormattedInput,
         num_generations: int = 1,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        stop: str | list[str] | None = None,
-        seed: int | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        logprobs: bool | None = None,
-        top_logprobs: int | None = None,
-        logit_bias: dict[str, int | float] | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        tool_choice: str | dict[str, Any] | None = None,
-        response_format: dict[str, Any] | None = None,
-        reasoning_effort: str | None = None,
-        extra_body: dict[str, Any] | None = None,
+        *,
         top_k: int | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
@@ -93,27 +79,11 @@ class ClientvLLM(CompatibleLLM):
         truncate_prompt_tokens: int | None = None,
         priority: int | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> GenerateOutput:
-        """Generate for one chat or raw prompt. `None` is not sent: it means the server's default.
+        """As that of `CompatibleLLM`, with further parameters.
 
         Args:
-            input: the chat, or the raw prompt.
-            num_generations: how many generations, in one request if the server gives as many.
-            max_new_tokens: how many tokens to generate at most, reasoning included.
-            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
-            top_p: draw from the likeliest tokens that make up this share.
-            stop: texts at which to stop.
-            seed: the seed of the draw, as far as the server keeps to it.
-            frequency_penalty: how much to avoid tokens for each time that they occurred.
-            presence_penalty: how much to avoid tokens that occurred at all.
-            logprobs: whether to return the log probabilities of the tokens.
-            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
-            logit_bias: what to add to the logits of tokens, by token id.
-            tools: the tools that the model may call, in the API's form; chats only.
-            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name; chats only.
-            response_format: the API's own response format; `structured_output` is the portable way.
-            reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
-            extra_body: further fields of the request, as the server knows them; they win over others.
             top_k: draw from this many of the likeliest tokens.
             min_p: draw from the tokens that are at least this share as likely as the likeliest.
             repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
@@ -127,4 +97,6 @@ class ClientvLLM(CompatibleLLM):
             priority: the priority of the request, if the server schedules by it; lower is earlier.
             chat_template_kwargs: variables of the chat template; chats only.
         """
-        return await CompatibleLLM._generate(**locals())
+        given = locals()
+        own = {name: given[name] for name in self.own_parameters}
+        return await self._generate(input, num_generations, **own, **kwargs)
