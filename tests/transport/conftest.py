@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ class Request:
 class ScriptedServer:
     """Answers requests by a script, a list used up from the front; then with `fine`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl = ssl_context
         self.script: list[Reply] = []
         self.answer: Callable[[Request], Reply | None] | None = None
         self.requests: list[Request] = []
@@ -67,7 +69,7 @@ class ScriptedServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0, ssl=self._ssl)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()

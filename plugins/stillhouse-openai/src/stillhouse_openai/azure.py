@@ -38,8 +38,8 @@ class AzureOpenAILLM(FileBatchLLM):
     credential_headers: ClassVar[tuple[str, ...]] = ("api-key", "authorization")
     other_credentials: ClassVar[str] = "a token of Entra ID by azure_ad_token_provider"
 
-    # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs lists the
-    # others as unsupported.
+    # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs lists these as
+    # unsupported, which OpenAI itself keeps to; it says nothing of the exclusive bounds.
     schema_keywords: ClassVar[frozenset[str]] = KEYWORDS - {
         "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems", "maximum", "minItems", "minimum",
         "multipleOf", "pattern",
