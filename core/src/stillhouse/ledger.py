@@ -139,7 +139,8 @@ class Chunk:
         digest: SHA-256 of its requests.
         own_forms: whether a row has a structured output of its own, which its answer is held to.
         job: the provider's id of the job, or an empty string.
-        input_file: the provider's id of the uploaded file, or an empty string.
+        input_file: the provider's id of the uploaded file, or what else the backend wrote down before
+            it asked for the job, to find it again.
         result_files: where the provider has the results.
         provider_state: the provider's own word for the state.
         counts: how many requests are `completed`, `failed`, …, as the provider says.

@@ -16,7 +16,8 @@ from stillhouse import (
     GenerateOutput,
     StructuredOutput,
 )
-from stillhouse.http import Failure, QuotaHeaders, StructuredHTTPLLM, ask_instructed, ask_until_done
+from stillhouse.http import Failure, QuotaHeaders, ask_instructed, ask_until_done
+from stillhouse_anthropic.batches import MessageBatchLLM
 from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.schemas import output_format_of
@@ -29,7 +30,7 @@ DEFAULT_MAX_NEW_TOKENS = 4096
 """The API has no default. So many tokens every one of its models can generate."""
 
 
-class AnthropicLLM(StructuredHTTPLLM):
+class AnthropicLLM(MessageBatchLLM):
     """Models of Anthropic, and of any server that speaks its Messages API.
 
     A request has one generation; several are as many requests, each tried again by itself. No
@@ -39,7 +40,9 @@ class AnthropicLLM(StructuredHTTPLLM):
     written to it (`cache_creation_tokens`), and the rest. `output_tokens` includes the reasoning.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema", "tools"})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"chat", "images", "json_schema", "offline_batch", "tools"}
+    )
 
     instructor_framework: ClassVar[str | None] = "anthropic"
 
@@ -121,16 +124,23 @@ class AnthropicLLM(StructuredHTTPLLM):
             GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
                 `truncated` if it was cut off, and `schema` if it does not validate.
         """
+        return await AnthropicLLM._generate(**locals())
+
+    def body_of(self, input: FormattedInput, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a request; the arguments are those of `agenerate`."""
         chat, form = self.split(input)
         system, messages = request_messages(chat)
+        thinking, max_new_tokens = arguments.get("thinking"), arguments.get("max_new_tokens")
         if max_new_tokens is None:
             max_new_tokens = DEFAULT_MAX_NEW_TOKENS + ((thinking or {}).get("budget_tokens") or 0)
+        stop, tools = arguments.get("stop"), arguments.get("tools")
+        tool_choice, effort = arguments.get("tool_choice"), arguments.get("reasoning_effort")
         body: dict[str, Any] = {"model": self.model, "max_tokens": max_new_tokens, "messages": messages}
         fields: dict[str, Any] = {
             "system": system,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
+            "temperature": arguments.get("temperature"),
+            "top_p": arguments.get("top_p"),
+            "top_k": arguments.get("top_k"),
             "stop_sequences": [stop] if isinstance(stop, str) else stop,
             "tools": None if tools is None else request_tools(tools),
             "tool_choice": None if tool_choice is None else request_tool_choice(tool_choice),
@@ -139,19 +149,27 @@ class AnthropicLLM(StructuredHTTPLLM):
         for name, value in fields.items():
             if value is not None:
                 body[name] = value
-        extra = dict(extra_body or {})
-        config = {} if reasoning_effort is None else {"effort": reasoning_effort}
+        extra = dict(arguments.get("extra_body") or {})
+        config = {} if effort is None else {"effort": effort}
         if form is not None:
             config |= form.fields.get("output_config", {})
         config |= extra.pop("output_config", None) or {}
         if config:
             body["output_config"] = config
         body |= extra
+        return body
+
+    def batch_request(
+        self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        return self.messages_path, self.body_of(input, arguments)
+
+    async def _generate(self, input: FormattedInput, **arguments: Any) -> GenerateOutput:
+        body, path = self.body_of(input, arguments), self.messages_path
+        _, form = self.split(input)
 
         async def send(sent: dict[str, Any]) -> Any:
-            return await self.post(
-                self._path, sent, max_new_tokens=max_new_tokens, used_tokens=limited_tokens
-            )
+            return await self.post(path, sent, max_new_tokens=body["max_tokens"], used_tokens=limited_tokens)
 
         async def ask(_: int, __: int, added: Sequence[ChatItem]) -> GenerateOutput:
             sent = {**body, "messages": [*body["messages"], *added]} if added else body
@@ -160,8 +178,3 @@ class AnthropicLLM(StructuredHTTPLLM):
             return message_output(await send(sent))
 
         return await ask_until_done(ask, 1, form)
-
-    @property
-    def _path(self) -> str:
-        """The SDK's base URLs end before `/v1`; those of most other servers end with it."""
-        return "messages" if self._base.path.endswith("/v1") else "v1/messages"

@@ -348,8 +348,8 @@ class OfflineBatch:
         return any(other.state == "created" and other.name != chunk.name for other in self.jobs())
 
     def _download(self, chunk: Chunk, job: Job, file: ResultFile) -> None:
-        paid = job.counts.get("completed", 0)
-        expected = paid + job.counts.get("failed", 0)
+        paid = 0 if job.failure else job.counts.get("completed", 0)
+        expected = 0 if job.failure else paid + job.counts.get("failed", 0)
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             file.clear()
             for place in job.result_files:

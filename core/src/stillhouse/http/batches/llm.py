@@ -79,10 +79,11 @@ class BatchHTTPLLM(StructuredHTTPLLM):
         return checked(self.batch_answer(answer, path), num_generations, form)
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
-        """Upload the file of a chunk, and return the provider's id of it.
+        """Upload the file of a chunk, and return the provider's id of it, which becomes `chunk.input_file`.
 
         It may be uploaded again after a crash: a file alone costs nothing. An API that takes the
-        requests with the job has nothing to do here.
+        requests with the job has nothing to upload; what is returned is written down all the same
+        before the job is asked for.
         """
         return ""
 

@@ -1,0 +1,167 @@
+"""Message batches: offline batches whose requests go up with the job."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, Any, ClassVar
+
+import orjson
+
+from stillhouse import GenerateOutput, GenerationError
+from stillhouse.http import Failure
+from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Framing, Job, JobResult, UndecidedError
+from stillhouse.http.uploads import Upload
+from stillhouse.ledger import Chunk, ChunkState
+from stillhouse_anthropic.wire import message_output
+
+__all__ = ["MessageBatchLLM"]
+
+# https://docs.anthropic.com/en/api/errors
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_PAGE = 100
+
+
+class MessageBatchLLM(BatchHTTPLLM):
+    """What of a backend for the Messages API are its batches.
+
+    A batch has neither metadata nor a file, so only the ids of its requests, which come with its
+    results, tell whose it is. Before a batch is asked for, the id of the newest one is therefore
+    written down. When nobody knows what became of the request, the batch is one of those that are
+    newer, unknown, and as large. If there is none, there is none. One that has ended shows the ids of
+    its requests. Of one that goes on it cannot be told, and until it can, nothing is sent again: that
+    may take as long as a batch takes, and is certain.
+    """
+
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=100_000, bytes=256_000_000)
+    batch_framing: ClassVar[Framing] = Framing(b'{"requests":[', b",", b"]}")
+
+    @property
+    def messages_path(self) -> str:
+        """The path of messages. The SDK's base URLs end before `/v1`; those of most servers with it."""
+        return "messages" if self._base.path.endswith("/v1") else "v1/messages"
+
+    def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": custom_id, "params": body}
+
+    def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
+        return message_output(answer)
+
+    def batch_result(self, line: dict[str, Any]) -> JobResult:
+        result = line.get("result")
+        if not isinstance(result, dict):
+            result = {}
+        kind = result.get("type")
+        if kind == "succeeded" and result.get("message"):
+            return JobResult(result["message"])
+        if kind == "canceled":
+            return JobResult()
+        if kind == "expired":
+            return JobResult(failure=Failure("timeout", "the batch expired before its turn", retried=True))
+        error = result.get("error")
+        inner = error.get("error", error) if isinstance(error, dict) else {}
+        status = _STATUSES.get(str(inner.get("type")), 500)
+        body = orjson.dumps(error if isinstance(error, dict) else {"error": {"message": f"it is {kind}"}})
+        return JobResult(failure=self.classify(status, {}, body))
+
+    async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
+        """The id of the newest batch, for `find_batch`; the requests go up with the job."""
+        answer = await self.request("GET", f"{self.messages_path}/batches", query={"limit": 1})
+        page = _page(answer)
+        return str(page[0]["id"]) if page else ""
+
+    async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
+        path = f"{self.messages_path}/batches"
+        return self._job(await self.request("POST", path, Upload(file, size), once=True))
+
+    async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
+        undecided = False
+        async for batch in self._newer(chunk.input_file):
+            counts = batch.get("request_counts") or {}
+            if batch["id"] in known or sum(counts.values()) != chunk.requests:
+                continue
+            job = self._job(batch)
+            if job.state == "created":
+                undecided = True
+            elif job.result_files and await self._first_id(job) == chunk.name:
+                return job
+        if undecided:
+            raise UndecidedError
+        return None
+
+    async def _newer(self, id: str) -> AsyncIterator[dict[str, Any]]:
+        """The batches that are newer than this one, newest first."""
+        query: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            answer = await self.request("GET", f"{self.messages_path}/batches", query=query)
+            page = _page(answer)
+            for batch in page:
+                if batch["id"] == id:
+                    return
+                yield batch
+            if not (page and answer.get("has_more")):
+                return
+            query["after_id"] = page[-1]["id"]
+
+    async def _first_id(self, job: Job) -> str:
+        """The name of the chunk that a batch with results was made of."""
+        with tempfile.TemporaryFile() as file:
+            await self.request("GET", f"{self.messages_path}/batches/{job.id}/results", save_to=file)
+            file.seek(0)
+            try:
+                custom_id = str(orjson.loads(file.readline())["custom_id"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                return ""
+        return custom_id.rsplit("-", 2)[0]
+
+    async def batch_job(self, chunk: Chunk) -> Job:
+        return self._job(await self.request("GET", f"{self.messages_path}/batches/{chunk.job}"))
+
+    async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
+        await self.request("GET", f"{self.messages_path}/batches/{place}/results", save_to=file)
+
+    async def cancel_batch(self, chunk: Chunk) -> None:
+        await self.request("POST", f"{self.messages_path}/batches/{chunk.job}/cancel")
+
+    def _job(self, answer: Any) -> Job:
+        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+            raise _odd("a batch")
+        word = str(answer.get("processing_status") or "")
+        state: ChunkState = "created"
+        failure = None
+        if word == "ended":
+            state = "cancelled" if answer.get("cancel_initiated_at") else "finished"
+            if answer.get("archived_at"):
+                state = "failed"
+                failure = Failure("invalid_request", f"the results of {answer['id']} are kept no longer")
+        counts = dict(answer.get("request_counts") or {})
+        counts["completed"] = counts.pop("succeeded", 0)
+        counts["failed"] = counts.pop("errored", 0)
+        ended = state != "created" and failure is None
+        return Job(answer["id"], state, word, counts, (answer["id"],) if ended else (), failure)
+
+
+def _page(answer: Any) -> list[dict[str, Any]]:
+    page = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(page, list):
+        raise _odd("a list of batches")
+    return page
+
+
+def _odd(what: str) -> GenerationError:
+    return GenerationError(
+        f"the server answered with something else than {what}",
+        kind="server",
+        hint="check that base_url is that of an Anthropic API",
+    )
