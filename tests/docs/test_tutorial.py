@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TUTORIAL = ROOT / "docs" / "write-a-backend.md"
+from .steps import DOCS, commands, steps
 
-BLOCK = re.compile(r"(?:^`(?P<path>[^`\n]+)`\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
-
-
-def steps() -> list[tuple[str, str]]:
-    """What the page asks for, in its order: `(path, content)` of a file, or `("$", transcript)`."""
-    found = []
-    for block in BLOCK.finditer(TUTORIAL.read_text(encoding="utf-8")):
-        if block["language"] == "console":
-            found.append(("$", block["text"]))
-        else:
-            assert block["path"], f"a block of {block['language']} has no file name before it"
-            found.append((block["path"], block["text"]))
-    return found
-
-
-def commands(transcript: str) -> list[tuple[str, list[str]]]:
-    """The commands of a transcript, each with the lines that it shall print."""
-    parsed: list[tuple[str, list[str]]] = []
-    for line in transcript.splitlines():
-        if line.startswith("$ "):
-            parsed.append((line[2:], []))
-        else:
-            parsed[-1][1].append(line)
-    return parsed
+TUTORIAL = DOCS / "write-a-backend.md"
 
 
 @pytest.mark.environment
 def test_the_tutorial_does_what_it_says(tmp_path: Path, fresh_environment: Path) -> None:
     ran = 0
-    for path, text in steps():
+    for path, text in steps(TUTORIAL):
         if path != "$":
             target = tmp_path / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,4 +44,6 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, fresh_environment: Path)
 
 def test_the_page_has_no_step_that_is_left_out() -> None:
     text = TUTORIAL.read_text(encoding="utf-8")
-    assert text.count("```") == 2 * len(steps())
+    found = steps(TUTORIAL)
+    assert text.count("```") == 2 * len(found)
+    assert all(path for path, _ in found), "a block has no file name before it"
