@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stillhouse.http.limits import FIRST_LIMIT, Limits
-from stillhouse.http.quotas import seconds_until
+from stillhouse.http.quotas import X_RATELIMIT, left_of, seconds_until
 from stillhouse.http.retry import backoff_seconds, retry_after_seconds
 
 
@@ -158,6 +158,42 @@ def test_of_several_quotas_the_tightest_holds() -> None:
         return asyncio.get_running_loop().time()
 
     assert simulate(main) == pytest.approx(19, abs=2)
+
+
+def test_who_asks_last_of_many_learns_what_is_left() -> None:
+    async def main() -> float:
+        limits, loop = Limits(20), asyncio.get_running_loop()
+        permits = [await limits.acquire() for _ in range(20)]
+        for permit in permits:  # all had been counted when the first was answered
+            limits.told("requests", 3, 100, 970.0, is_tokens=False)  # one in ten seconds
+            limits.release(permit)
+        for _ in range(4):
+            await limits.acquire()
+        return loop.time()
+
+    assert simulate(main) <= 30
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-ratelimit-remaining-requests": "1"},
+        {"x-ratelimit-remaining-requests": "1", "x-ratelimit-limit-requests": "9"},
+        {
+            "x-ratelimit-remaining-requests": "nan",
+            "x-ratelimit-limit-requests": "9",
+            "x-ratelimit-reset-requests": "1",
+        },
+        {
+            "x-ratelimit-remaining-requests": "1",
+            "x-ratelimit-limit-requests": "no limit",
+            "x-ratelimit-reset-requests": "1",
+        },
+    ],
+)
+def test_headers_that_tell_nothing(headers: dict[str, str]) -> None:
+    assert left_of(headers, X_RATELIMIT[0]) is None
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ class _Bucket:
         self.rate = per_second
         self.capacity = max(1.0, self.rate * BURST_SECONDS)
 
-    def lower(self, level: float, now: float) -> None:
-        """There is no more in it than this."""
+    def measured(self, level: float, now: float, *, is_exact: bool) -> None:
+        """There is this in it, or if that is not exact, perhaps more."""
         self.wait(0, now)
-        self._level = min(self._level, level)
+        self._level = min(self.capacity, level) if is_exact else min(self._level, level)
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; more than the capacity needs a full bucket."""
@@ -201,7 +201,7 @@ class Limits:
         now = self._loop.time()
         bucket, _ = self._told.get(name) or (_Bucket(rate, now), is_tokens)
         bucket.refill(rate)
-        bucket.lower(spare, now)
+        bucket.measured(spare, now, is_exact=self.in_flight <= 1)
         self._told[name] = (bucket, is_tokens)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -57,7 +58,9 @@ def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> tuple[float, flo
     except ValueError:
         return None
     reset = seconds_until(headers.get(quota.reset, ""))
-    return None if reset is None else (left, whole, reset)
+    if reset is None or not (math.isfinite(left) and math.isfinite(whole) and math.isfinite(reset)):
+        return None
+    return max(0.0, left), whole, reset
 
 
 def seconds_until(text: str, now: float | None = None) -> float | None:
