@@ -44,6 +44,7 @@ class BatchServer:
         self.files: dict[str, bytes] = {}
         self.jobs: dict[str, ServedJob] = {}
         self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.faults: dict[str, list[Any]] = {}
         """By `METHOD first-part-of-path`, used up from the front: a status, or `lost` or `cut`."""
         self._loop = asyncio.new_event_loop()
@@ -119,6 +120,7 @@ class BatchServer:
         parts = request.match_info["rest"].split("/")
         name = f"{request.method} {parts[0]}"
         self.requests.append(f"{request.method} {'/'.join(parts)}")
+        self.headers.append({key.lower(): text for key, text in request.headers.items()})
         faults = self.faults.get(name) or [None]
         fault = faults.pop(0)
         if isinstance(fault, int):
@@ -128,6 +130,8 @@ class BatchServer:
             assert request.transport is not None
             request.transport.abort()
             return answer
+        if fault == "elsewhere":
+            return web.Response(status=302, headers={"location": f"{self.url}/{'/'.join(parts)}?signed=yes"})
         if fault == "cut" and isinstance(answer.body, bytes):
             return web.Response(body=answer.body[: len(answer.body) * 2 // 3])
         return answer

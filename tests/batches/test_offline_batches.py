@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -385,8 +386,29 @@ def test_neither_requests_nor_keys_are_in_the_ledger(
 ) -> None:
     llm = make(api_key="sk-very-secret")
     submit(llm, chats("a very private question"))
-    stored = b"".join(path.read_bytes() for path in state_folder.iterdir())
+    stored = b"".join(path.read_bytes() for path in state_folder.rglob("*") if path.is_file())
     assert b"job-0" in stored
     assert b"private" not in stored
     assert b"secret" not in stored
     assert (state_folder / "batches.db").stat().st_mode & 0o077 == 0
+
+
+def test_one_process_at_a_time_is_at_a_batch(make: Any, server: BatchServer) -> None:
+    """What another is just sending must not look like what a dead process left behind."""
+    other = make()
+    seen: list[str] = []
+
+    class BusyLLM(TinyLLM):
+        async def upload_batch(self, *args: Any) -> str:
+            try:
+                await asyncio.to_thread(other.offline_batch_generate, INPUTS)
+            except ConfigurationError as error:
+                seen.append(error.message)
+            return await super().upload_batch(*args)
+
+    BusyLLM.__name__ = "TinyLLM"
+    submit(make(BusyLLM))
+    assert seen == ["another process is at the same offline batch"]
+    assert len(server.jobs) == 1
+    submit(other)
+    assert len(server.jobs) == 1

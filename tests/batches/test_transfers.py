@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from stillhouse import GenerationError
+from stillhouse.http.batches.files import BatchLimits, Framing, RequestFile, ResultFile, custom_id
 from stillhouse.http.failures import UnclearError
 from stillhouse.http.transport import LARGEST_BODY
 from stillhouse.http.uploads import form_upload
+from stillhouse.ledger import Rows
 
 from .support import BatchServer
 
@@ -62,3 +65,44 @@ def test_what_was_surely_not_done_is_repeated_even_so(make: Any, server: BatchSe
     llm.run_on_loop(llm.request("POST", "jobs", b'{"file": "f", "name": "n"}', once=True))
     assert server.requests.count("POST jobs") == 2
     assert len(server.jobs) == 1
+
+
+def test_a_file_that_is_elsewhere_is_fetched_without_the_key(make: Any, server: BatchServer) -> None:
+    llm = make(api_key="sk-secret", default_headers={"x-team": "blue"})
+    server.files["f"] = b"content"
+    server.faults = {"GET files": ["elsewhere"]}
+    with tempfile.TemporaryFile() as file:
+        llm.run_on_loop(llm.request("GET", "files/f", save_to=file))
+        file.seek(0)
+        assert file.read() == b"content"
+    asked, fetched = server.headers
+    assert (asked["authorization"], asked["x-team"]) == ("Bearer sk-secret", "blue")
+    assert "authorization" not in fetched
+    assert "x-team" not in fetched
+    server.faults = {"GET files": ["elsewhere"]}
+    with pytest.raises(GenerationError, match="302"):  # an answer is not looked for elsewhere
+        llm.run_on_loop(llm.request("GET", "files/f"))
+
+
+def test_neither_requests_nor_results_are_held_in_memory() -> None:
+    tracemalloc.start()
+    try:
+        requests = RequestFile("generate", 0, BatchLimits(1000, 10**9), Framing())
+        for row in range(60):
+            requests.add(row, [b"x" * 2**20], own_form=False)
+        requests.finish()
+        assert requests.size > 60 * 2**20
+        results = ResultFile(requests.name, Rows(range(60)))
+        file = results.new_file()
+        for row in range(60):
+            file.write(
+                b'{"custom_id": "%s", "text": "%s"}\n'
+                % (custom_id(requests.name, row, 0).encode(), b"x" * 2**20)
+            )
+        assert results.index() == 60
+        assert [part for part, _ in results.results_of(59, 1)] == [0]
+        assert tracemalloc.get_traced_memory()[1] < 25 * 2**20
+    finally:
+        tracemalloc.stop()
+    requests.close()
+    results.clear()

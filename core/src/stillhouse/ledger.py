@@ -230,6 +230,29 @@ class BatchLedger:
 
     # Runs
 
+    @contextmanager
+    def working(self, key: str) -> Iterator[None]:
+        """Be the only process that works on a run; a bulk run has a lock of its own.
+
+        What another process is just sending looks like what a dead one left behind, and would be
+        sent again.
+
+        Raises:
+            ConfigurationError: another process, or thread, works on it.
+        """
+        import filelock
+
+        folder = self.path.with_name(f"{self.path.name}.locks")
+        folder.mkdir(exist_ok=True, mode=0o700)
+        try:
+            with filelock.FileLock(folder / key, timeout=1.0):
+                yield
+        except filelock.Timeout:
+            raise ConfigurationError(
+                "another process is at the same offline batch",
+                hint="wait until it is done, then make the same call again",
+            ) from None
+
     def open_run(self, key: str, **note: Any) -> None:
         """Begin a run, or go on with it; of one that is known the note stays as it is."""
         with self._transaction() as connection:

@@ -28,6 +28,9 @@ logger = logging.getLogger("stillhouse.http")
 LARGEST_BODY = 64 * 2**20
 """Bytes of a response above which it is refused, for memory is not the server's to use up."""
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
 Classify = Callable[[int, Mapping[str, str], bytes], Failure]
 Authorize = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -134,7 +137,8 @@ class Transport:
             tokens: how many tokens it is estimated to use.
             used_tokens: how many a response says that it used.
             save_to: a file that the response is written to, whatever it is and however large;
-                `None` is returned then.
+                `None` is returned then. It may be elsewhere: a redirect is followed, without
+                the credentials.
             once: never make it again when it may have been carried out.
 
         Raises:
@@ -200,6 +204,8 @@ class Transport:
                 if save_to is not None and status < 300:
                     await _save(response, save_to)
                     return None
+                if save_to is not None and status in _REDIRECTS and "location" in headers:
+                    return await self._save_from(url.join(URL(headers["location"])), save_to)
                 raw = await _read(response)
         except aiohttp.ClientConnectorCertificateError as error:
             return Failure(
@@ -247,6 +253,26 @@ class Transport:
             return orjson.loads(raw)
         except orjson.JSONDecodeError:
             return _not_json(url, headers, raw)
+
+    async def _save_from(self, url: URL, save_to: IO[bytes]) -> Failure | None:
+        """Save a file from where the server says that it is, such as a store of files.
+
+        Nothing of the session goes there, so no credentials either; the address has its own.
+        """
+        if url.scheme != "https" and url.host not in _LOCAL:
+            return Failure("server", f"the file is at {url.host}, which is not encrypted")
+        bare = aiohttp.ClientSession(
+            connector=self._session.connector,
+            connector_owner=False,
+            timeout=self._file_timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=_proxy_for(url),
+        )
+        async with bare, bare.get(url, allow_redirects=False) as response:
+            if response.status >= 300:
+                return Failure("server", f"{url.host} answered with status {response.status}", retried=True)
+            await _save(response, save_to)
+        return None
 
 
 def _proxy_for(url: URL) -> str | None:

@@ -126,11 +126,11 @@ class BatchHTTPLLM(StructuredHTTPLLM):
 
         Its state is in a ledger in the user's state folder (the environment variable
         `STILLHOUSE_STATE_DIR` names another), which outlives the process: the same call with the same
-        inputs goes on where an earlier one ended, however it ended, and no job is made twice. One
-        process at a time may make the same call.
+        inputs goes on where an earlier one ended, however it ended, and no job is made twice.
 
         Raises:
             OfflineBatchNotFinishedError: the provider is not done; `jobs_ids` says which jobs.
+            ConfigurationError: another process makes the same call just now.
             GenerationError: it is over, and inputs failed; `outputs` has what was finished.
         """
         call = Call(self, num_generations, kwargs)
@@ -138,20 +138,22 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             return []
         with BatchLedger(default_path()) as ledger:
             key, note = self._known_run(ledger) if inputs is None else self._batch_run(ledger, inputs, call)
-            batch = OfflineBatch(self, ledger, key, note["num_generations"], kwargs)
-            try:
-                if self._advance(batch, inputs):
-                    return self._take(ledger, key, note["inputs"])
-            finally:
-                jobs = tuple(chunk.job for chunk in batch.jobs() if chunk.job)
-                self.jobs_ids = jobs or None
+            with ledger.working(key):
+                batch = OfflineBatch(self, ledger, key, note["num_generations"], kwargs)
+                try:
+                    if self._advance(batch, inputs):
+                        return self._take(ledger, key, note["inputs"])
+                finally:
+                    jobs = tuple(chunk.job for chunk in batch.jobs() if chunk.job)
+                    self.jobs_ids = jobs or None
         raise OfflineBatchNotFinishedError(jobs)
 
     def cancel_offline_batch(self) -> None:
         """Cancel the jobs in `jobs_ids`. The next call collects what was finished until then."""
         with BatchLedger(default_path()) as ledger:
             key, note = self._known_run(ledger)
-            OfflineBatch(self, ledger, key, note["num_generations"]).cancel()
+            with ledger.working(key):
+                OfflineBatch(self, ledger, key, note["num_generations"]).cancel()
 
     def _batch_run(
         self, ledger: BatchLedger, inputs: Sequence[FormattedInput], call: Call
