@@ -20,6 +20,8 @@ from stillhouse.jobs.store import Part
 class MemoryStore:
     """A store that puts rows in order itself, as a durable one does."""
 
+    problem = None
+
     def __init__(self, ordered: bool) -> None:
         self.ordered = ordered
         self.rows: list[tuple[int, GenerateOutput | GenerationError]] = []

@@ -197,13 +197,13 @@ def _generate_file(llm: LLM, command: Command) -> int:
 
     with BulkRun(llm, command) as bulk:
         earlier = bulk.summary
+        if command.retry:
+            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
         if bulk.is_complete:
             print(f"{command.output} is complete: {earlier.rows:,} rows", file=sys.stderr)
             return FAILED_ROWS if earlier.failures else 0
         if bulk.resumed:
             print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
-        if command.retry:
-            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
         problem, complete = None, False
         statistics = RunStatistics()
         try:

@@ -24,12 +24,14 @@ def command_of(
     What changes only how fast it goes, such as `max_concurrency`, is not part of it.
     """
     shaping = {"llm", *shaping_fields(llm)}
+    parameters = {**llm.get_generation_kwargs(), **arguments}
     return json.loads(  # type: ignore[no-any-return]
         json.dumps(
             {
                 "llm": {name: value for name, value in llm.dump().items() if name in shaping},
                 "model_name": llm.model_name,
-                "parameters": {**llm.get_generation_kwargs(), **arguments},
+                # None is not sent: it is the same as none given.
+                "parameters": {name: value for name, value in parameters.items() if value is not None},
                 "num_generations": num_generations,
                 **formatting,
                 "input": input_digest,

@@ -111,6 +111,8 @@ def run(
             llm, itertools.islice(rows, limit), formatter, store, part, counts, stopping,
             num_generations - part.made, _shifted(arguments or {}, part.made),
         )  # fmt: skip
+        if store.problem is not None:
+            raise store.problem
         if stopping():
             break
     return counts
@@ -138,7 +140,7 @@ def _run_part(
 
     def inputs() -> Iterator[FormattedInput | GenerationError]:
         for row in rows:
-            if stopping():
+            if stopping() or store.problem is not None:
                 return
             counts.pulled += 1
             if part.wants(row.index):

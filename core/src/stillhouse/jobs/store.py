@@ -54,9 +54,12 @@ class RunStore(Protocol):
     Attributes:
         ordered: whether rows must come in the order of the input. A store that can put them in
             order itself takes them as they are finished.
+        problem: why it will soon take no more rows: none is to be started, and those in flight
+            are still taken in. `None` while there is no reason.
     """
 
     ordered: bool
+    problem: StoreError | None
 
     def parts(self) -> list[Part]:
         """The rows that are not finished."""
@@ -77,6 +80,7 @@ class StreamStore:
     """
 
     ordered = True
+    problem: StoreError | None = None
 
     def __init__(self, writer: RowWriter, model_name: str) -> None:
         self._writer = writer
@@ -132,6 +136,7 @@ class SqliteStore:
     def __init__(self, output: str | Path, model_name: str, restart: bool = False) -> None:
         self.path = store_path(output)
         self._model_name = model_name
+        self.problem: StoreError | None = None
         self._buffer: list[tuple[Any, ...]] = []
         self._session = 0
         self._queued: set[int] = set()
@@ -259,14 +264,13 @@ class SqliteStore:
             return
         try:
             self._insert()
-        except StoreError:
+        except StoreError as error:
             if not self._reserve.exists():
                 raise
-            # What came in last was paid for: it gets the room that was kept for it, and then the
-            # run ends.
+            # What was asked for is paid for: it gets the room that was kept for it.
             self._reserve.unlink()
+            self.problem = error
             self._insert()
-            raise
 
     def _insert(self) -> None:
         now = time.monotonic()

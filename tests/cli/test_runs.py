@@ -1,0 +1,323 @@
+"""Runs that go on: what is refused, what is said, and what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import stillhouse
+from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, prepare_output
+from stillhouse.jobs.store import SqliteStore
+
+STATE = "out.jsonl.run.db"
+
+
+@pytest.fixture
+def generate(run: Any, tmp_path: Path) -> Any:
+    """Run `stillhouse generate rows.jsonl --llm echo -o out.jsonl` with further options."""
+
+    def call(*options: object, llm: str = "echo", source: object = None) -> Any:
+        return run(
+            "generate",
+            source or tmp_path / "rows.jsonl",
+            "--llm",
+            llm,
+            "-o",
+            tmp_path / "out.jsonl",
+            *options,
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--param", "max_new_tokens=3"], "parameters.max_new_tokens: it was null, and is 3 now"),
+        (["--set", "failure_rate=0.5"], "llm.failure_rate: it was 0.0, and is 0.5 now"),
+        (["-n", "2"], "num_generations: it was 1, and is 2 now"),
+        (["--template", "{{ id }}"], 'template: it was null, and is "{{ id }}" now'),
+        (["--system", "s"], 'system: it was null, and is "s" now'),
+        (["--raw"], "raw: it was false, and is true now"),
+    ],
+)
+def test_another_command_is_refused_with_the_difference(
+    generate: Any, rows_file: Any, tmp_path: Path, options: list[str], difference: str
+) -> None:
+    rows_file([{"id": 1, "prompt": "a"}])
+    assert generate().status == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    refused = generate(*options)
+    assert refused.status == 1
+    assert difference in refused.err
+    assert "--restart" in refused.err
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert generate(*options, "--restart").status == 0
+    assert generate(*options).status == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--max-concurrency", "3"], ["--set", "model=echo"], ["--param", "max_new_tokens=null"]]
+)
+def test_a_command_that_means_the_same_goes_on(generate: Any, rows_file: Any, options: list[str]) -> None:
+    rows_file([{"prompt": "a"}])
+    assert generate().status == 0
+    again = generate(*options)
+    assert again.status == 0, again.err
+    assert "is complete: 1 rows" in again.err
+
+
+def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file: Any) -> None:
+    rows = [{"prompt": f"row {number}"} for number in range(5)]
+    rows_file(rows)
+    assert generate().status == 0
+    rows[2]["prompt"] = "another"
+    rows_file(rows)
+    refused = generate()
+    assert refused.status == 1
+    assert "input: 1 of 5 rows are others; the first is on line 3" in refused.err
+    rows_file([{"prompt": f"row {number}"} for number in range(4)])
+    assert "input: it has fewer rows than were generated" in generate().err
+    rows_file([{"prompt": f"row {number}"} for number in range(6)])
+    assert "input: it changed, but not in the 5 rows that were generated" in generate().err
+
+
+def test_a_larger_limit_goes_on(generate: Any, rows_file: Any, read: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": f"row {number}"} for number in range(5)])
+    assert generate("--limit", 2).status == 0
+    assert len(read(tmp_path / "out.jsonl")) == 2
+    again = generate()
+    assert again.status == 0
+    assert "going on: 2 rows are finished" in again.err
+    assert [row["generations"] for row in read(tmp_path / "out.jsonl")] == [
+        [f"row {number}"] for number in range(5)
+    ]
+
+
+def test_an_output_that_was_removed_is_written_again(
+    generate: Any, rows_file: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    rows_file([{"prompt": "a"}] * 3)
+    assert generate().status == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "out.jsonl").unlink()
+    again = generate()
+    assert again.status == 0
+    assert "finished before" in again.err
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_standard_input_goes_on_when_it_is_the_same(start: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    for text, status, message in (
+        ('{"prompt": "a"}\n', 0, "rows                      1"),
+        ('{"prompt": "a"}\n', 0, "is complete"),
+        ('{"prompt": "b"}\n', 1, "1 of 1 rows are others"),
+    ):
+        process = start("generate", "-", "--llm", "echo", "-o", output, stdin=-1)
+        _, err = process.communicate(text, timeout=60)
+        assert process.returncode == status, err
+        assert message in err
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", STATE, f"{STATE}.lock"}
+
+
+def test_two_processes_on_one_output(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "a"}])
+    store = SqliteStore(tmp_path / "out.jsonl", "echo")
+    store.start()
+    try:
+        refused = generate()
+        assert refused.status == 1
+        assert f"another process works on this run: process {os.getpid()} on " in refused.err
+        assert generate("--restart").status == 1
+    finally:
+        store.close("stopped")
+    assert generate().status == 0
+
+
+def test_a_state_of_a_newer_version(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "a"}])
+    assert generate().status == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / STATE)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    before = (tmp_path / STATE).read_bytes()
+    refused = generate()
+    assert refused.status == 1
+    assert "newer version of stillhouse" in refused.err
+    assert "pip install --upgrade stillhouse" in refused.err
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all" * 500, b"", None], ids=["text", "empty", "cut off"]
+)
+def test_a_damaged_state(
+    generate: Any, run: Any, rows_file: Any, tmp_path: Path, content: bytes | None
+) -> None:
+    rows_file([{"prompt": f"{number} " + "x" * 500} for number in range(200)])
+    assert generate().status == 0
+    whole = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    refused = generate()
+    if content == b"":  # an empty file is a new database, and there is an output beside it
+        assert refused.status in (0, 1)
+    else:
+        assert refused.status == 1, refused.err
+        assert "is damaged" in refused.err
+        assert "--restart" in refused.err
+    assert "Traceback" not in refused.err
+    assert "Traceback" not in run("status", tmp_path / "out.jsonl").err
+    assert generate("--restart").status == 0
+
+
+def test_a_database_of_something_else_is_left_alone(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "a"}])
+    with contextlib.closing(sqlite3.connect(tmp_path / STATE)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    refused = generate()
+    assert refused.status == 1
+    assert "a database of something else" in refused.err
+    with contextlib.closing(sqlite3.connect(tmp_path / STATE)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "a"}])
+    tmp_path.chmod(0o555)
+    try:
+        refused = generate()
+    finally:
+        tmp_path.chmod(0o755)
+    assert refused.status == 1
+    assert "cannot be written" in refused.err
+
+
+class EditingLLM(AsyncLLM):
+    """Does something to the input while the run goes on."""
+
+    edit: Any = None
+
+    @property
+    def model_name(self) -> str:
+        return "editing"
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        if EDITS:
+            EDITS.pop()()
+        return prepare_output([str(input[-1]["content"])])  # type: ignore[index]
+
+
+EDITS: list[Any] = []
+
+
+def test_an_input_that_changed_under_the_run(
+    generate: Any, rows_file: Any, read: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    own_registry.register("editing", EditingLLM)
+    rows = [{"prompt": f"row {number}"} for number in range(100)]
+    changed = [{"prompt": f"ROW {number}"} for number in range(100)]
+    source = rows_file(rows)
+    whole = source.read_bytes()
+    # It is written in place when the first rows are in flight, so that later rows are read changed.
+    EDITS.append(lambda: rows_file(changed))
+    refused = generate("--max-concurrency", 1, llm="editing")
+    assert refused.status == 1
+    assert "the input changed while the run went on" in refused.err
+    assert not (tmp_path / "out.jsonl").exists()
+    source.write_bytes(whole)
+    again = generate("--max-concurrency", 1, llm="editing")
+    assert again.status == 0, again.err
+    assert [row["generations"] for row in read(tmp_path / "out.jsonl")] == [
+        [f"row {number}"] for number in range(100)
+    ]
+
+
+def test_duplicate_and_empty_rows_are_rows_of_their_own(
+    generate: Any, rows_file: Any, read: Any, tmp_path: Path
+) -> None:
+    rows_file([{"prompt": "a"}, {"prompt": "a"}, {}, {"prompt": ""}, "", {"prompt": "a"}])
+    assert generate().status == 3
+    written = read(tmp_path / "out.jsonl")
+    assert [row["generations"] for row in written] == [["a"], ["a"], None, [""], ["a"]]
+    assert written[2]["error"]["kind"] == "invalid_input"
+
+
+def test_a_row_of_fifty_megabytes(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "x" * 50_000_000}, {"prompt": "small"}])
+    assert generate().status == 0
+    with (tmp_path / "out.jsonl").open() as stream:
+        first = json.loads(next(stream))
+        assert len(first["generations"][0]) == 50_000_000
+        assert json.loads(next(stream))["generations"] == ["small"]
+
+
+def test_retry_says_how_many_and_refuses_an_unknown_kind(generate: Any, rows_file: Any) -> None:
+    rows_file([{"prompt": "a"}, {"text": "none"}])
+    assert generate().status == 3
+    assert generate().status == 3
+    refused = generate("--retry", "timeot")
+    assert refused.status == 2
+    assert "did you mean 'timeout'?" in refused.err
+    assert "0 failed rows are generated again" in generate("--retry", "timeout").err
+    again = generate("--retry", "invalid_input")
+    assert again.status == 3
+    assert "1 failed rows are generated again" in again.err
+
+
+def test_what_is_printed_cannot_be_gone_on_with(run: Any, rows_file: Any) -> None:
+    result = run("generate", rows_file([{"prompt": "a"}]), "--llm", "echo", "-o", "-", "--restart")
+    assert result.status == 2
+    assert "what was printed is not kept" in result.err
+
+
+def test_status_while_it_runs_and_after(generate: Any, run: Any, rows_file: Any, tmp_path: Path) -> None:
+    missing = run("status", tmp_path / "out.jsonl")
+    assert missing.status == 1
+    assert "there is no run of this output" in missing.err
+    rows_file([{"prompt": "a"}, {"text": "none"}])
+    generate()
+    shown = run("status", tmp_path / "out.jsonl")
+    assert shown.status == 0
+    assert "complete" in shown.out
+    assert "failed: invalid_input  1" in shown.out
+    facts = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)
+    assert (facts["complete"], facts["working"], facts["rows"], facts["failed"]) == (
+        True, False, 2, {"invalid_input": 1},
+    )  # fmt: skip
+    assert facts["command"]["llm"]["llm"] == "echo"
+    assert facts["sessions"][0]["outcome"] == "complete"
+    store = SqliteStore(tmp_path / "out.jsonl", "echo")
+    store.start()
+    try:
+        facts = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)
+        assert facts["working"] is True
+        assert facts["sessions"][1]["process"] == os.getpid()
+    finally:
+        store.close("interrupted")
+    # It is watched until nobody works on it.
+    assert json.loads(run("status", tmp_path / "out.jsonl", "--json", "--watch").out)["working"] is False
+
+
+def test_no_secret_is_in_the_state(
+    run: Any, rows_file: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    class SecretiveLLM(EditingLLM):
+        api_key: SecretStr | None = None
+        headers: dict[str, str] | None = None
+
+    own_registry.register("secretive", SecretiveLLM)
+    result = run(
+        "generate", rows_file([{"prompt": "a"}]), "--llm", "secretive", "-o", tmp_path / "out.jsonl",
+        "--set", "api_key=sk-hidden", "--set", 'headers={"authorization": "Bearer sk-hidden"}',
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    for path in tmp_path.iterdir():
+        assert b"sk-hidden" not in path.read_bytes()
