@@ -298,10 +298,12 @@ def test_merged_generations_stay_aligned(script: Any, make: Make) -> None:
     ],
 )
 def test_answers_of_another_form(script: Any, make: Make, answer: Any, kind: str) -> None:
-    script.reply(answer)
+    script.reply(message("Sure!"), request_id="req_1")
+    script.reply(answer, request_id="req_2")
     with pytest.raises(GenerationError) as caught:
         make(structured_output=FORM).generate_outputs([[USER]])
     assert caught.value.kind == kind
+    assert caught.value.request_id == "req_2"
     assert caught.value.hint
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from stillhouse.errors import GenerationError
+from stillhouse.http.failures import answered, request_id_of
 from stillhouse.http.forms import RequestForm
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import ChatItem, GenerateOutput
@@ -117,6 +118,7 @@ class _Asked:
                 good.append(place)
             except GenerationError as error:
                 error.attempts = len(self._statistics)
+                error.request_id = request_id_of(answered.get({}))
                 wrong.append((texts[place], error))
                 if error.kind == "truncated":
                     cut_off = cut_off or error

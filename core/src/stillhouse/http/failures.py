@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,10 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         request_id=request_id_of(headers),
         unclear=status in (408, 409) or status >= 500,
     )
+
+
+answered: ContextVar[Mapping[str, str]] = ContextVar("answered")
+"""The headers of the answer that the code which runs now got last."""
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ import orjson
 from yarl import URL
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.failures import Failure, UnclearError, failure_of, request_id_of
+from stillhouse.http.failures import Failure, UnclearError, answered, failure_of, request_id_of
 from stillhouse.http.limits import Limits
 from stillhouse.http.quotas import QuotaHeaders, left_of
 from stillhouse.http.retry import backoff_seconds
@@ -247,6 +247,7 @@ class Transport:
             told = left_of(headers, quota)
             if told is not None:
                 self.limits.told(quota.remaining, *told, is_tokens=quota.unit == "tokens")
+        answered.set(headers)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s answered request %s", url.host, request_id_of(headers) or "without an id")
         try:
