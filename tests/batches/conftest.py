@@ -20,7 +20,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come at once, and what the provider does not list is not there."""
     monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.0)
     monkeypatch.setattr("stillhouse.http.batches.engine.backoff_seconds", lambda attempt: 0.0)
-    monkeypatch.setattr("stillhouse.http.batches.engine.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("stillhouse.http.batches.sending.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

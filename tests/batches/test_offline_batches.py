@@ -156,8 +156,8 @@ def test_an_absence_counts_only_after_a_while(
     make: Any, server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that is slow to list what it accepted."""
-    monkeypatch.setattr("stillhouse.http.batches.engine.SETTLE_SECONDS", 60.0)
-    monkeypatch.setattr("stillhouse.http.batches.engine.SETTLE_PAUSE", 0.01)
+    monkeypatch.setattr("stillhouse.http.batches.sending.SETTLE_SECONDS", 60.0)
+    monkeypatch.setattr("stillhouse.http.batches.sending.SETTLE_PAUSE", 0.01)
     hidden: dict[str, Any] = {}
 
     class SlowLLM(TinyLLM):
@@ -412,3 +412,20 @@ def test_one_process_at_a_time_is_at_a_batch(make: Any, server: BatchServer) -> 
     assert len(server.jobs) == 1
     submit(other)
     assert len(server.jobs) == 1
+
+
+def test_without_inputs_nothing_is_given_up_that_was_never_sent(make: Any, server: BatchServer) -> None:
+    class SmallLLM(TinyLLM):
+        batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=2, bytes=10_000)
+
+    server.faults = {"POST jobs": [None, 400]}
+    llm = make(SmallLLM)
+    with pytest.raises(GenerationError):
+        llm.offline_batch_generate(INPUTS)
+    assert llm.jobs_ids == ("job-0",)
+    server.finish()
+    with pytest.raises(ConfigurationError, match="still to be sent"):
+        llm.offline_batch_generate(None)
+    submit(llm)
+    server.finish()
+    assert texts(llm.offline_batch_generate(None)) == [["A"], ["B"], ["C"]]

@@ -132,7 +132,7 @@ class Batches:
 @pytest.fixture(autouse=True)
 def quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr("stillhouse.http.batches.engine.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("stillhouse.http.batches.sending.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

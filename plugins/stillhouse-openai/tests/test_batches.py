@@ -214,9 +214,15 @@ def test_a_job_is_found_on_a_later_page_by_its_name_or_its_file(make: Any, serve
             assert server.paths == ["/v1/batches?limit=100", "/v1/batches?limit=100&after=batch_x1"]
         server.script = [page(*others)]
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())) is None
-        old = job(id="batch_old", created_at=CHUNK.sent_at - 86_400)
+        old = job(id="batch_old", created_at=CHUNK.sent_at - 200_000)
         server.script = [page(*others, old, more=True)]  # older ones are not asked for
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())) is None
+
+
+def test_an_answer_that_makes_no_sense_may_still_mean_a_job(make: Any, server: Any) -> None:
+    server.script = [{"id": "file-1"}, {"what": "is this"}, {"data": [job(input_file_id="file-1")]}]
+    submit(server, make())
+    assert server.paths == ["/v1/files", "/v1/batches", "/v1/batches?limit=100"]
 
 
 def test_together_lists_its_jobs_without_pages(server: Any) -> None:

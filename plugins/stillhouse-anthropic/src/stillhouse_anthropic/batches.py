@@ -8,9 +8,10 @@ from typing import IO, Any, ClassVar
 
 import orjson
 
-from stillhouse import GenerateOutput, GenerationError
+from stillhouse import GenerateOutput
 from stillhouse.http import Failure
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Framing, Job, JobResult, UndecidedError
+from stillhouse.http.failures import UnclearError
 from stillhouse.http.uploads import Upload
 from stillhouse.ledger import Chunk, ChunkState
 from stillhouse_anthropic.wire import message_output
@@ -159,8 +160,9 @@ def _page(answer: Any) -> list[dict[str, Any]]:
     return page
 
 
-def _odd(what: str) -> GenerationError:
-    return GenerationError(
+def _odd(what: str) -> UnclearError:
+    """An answer that may be that of a gateway in between, so that what was asked for may be done."""
+    return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
         hint="check that base_url is that of an Anthropic API",

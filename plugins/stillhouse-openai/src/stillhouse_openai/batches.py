@@ -8,9 +8,10 @@ from typing import IO, Any, ClassVar
 
 import orjson
 
-from stillhouse import Capability, FormattedInput, GenerateOutput, GenerationError, UnsupportedError
+from stillhouse import Capability, FormattedInput, GenerateOutput, UnsupportedError
 from stillhouse.http import Failure
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
+from stillhouse.http.failures import UnclearError
 from stillhouse.http.uploads import form_upload
 from stillhouse.ledger import Chunk, ChunkState
 from stillhouse_openai.compatible import CompatibleLLM
@@ -29,7 +30,7 @@ _NAME = "stillhouse_chunk"
 """The key of the chunk's name in the job's metadata."""
 
 # Clocks differ; jobs that are older than this before the chunk was sent are not looked at.
-_CLOCK_SECONDS = 6 * 3600
+_CLOCK_SECONDS = 48 * 3600
 _PAGE = 100
 
 
@@ -189,8 +190,9 @@ def _id_of(answer: Any, what: str) -> str:
     return id
 
 
-def _odd(what: str) -> GenerationError:
-    return GenerationError(
+def _odd(what: str) -> UnclearError:
+    """An answer that may be that of a gateway in between, so that what was asked for may be done."""
+    return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
         hint="check that base_url is that of an API with offline batches",

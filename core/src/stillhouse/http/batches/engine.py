@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from stillhouse.call import Call
-from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
-from stillhouse.http.batches.files import BrokenFileError, RequestFile, ResultFile, custom_id
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.http.batches.files import BrokenFileError, ResultFile
 from stillhouse.http.batches.jobs import Job, UndecidedError
 from stillhouse.http.batches.results import ROWS_AT_ONCE, Results
-from stillhouse.http.failures import UnclearError
+from stillhouse.http.batches.sending import Sender
 from stillhouse.http.retry import backoff_seconds
 from stillhouse.ledger import BatchLedger, Chunk, Rows
 from stillhouse.typing import FormattedInput
@@ -26,12 +24,6 @@ __all__ = ["InputsOf", "OfflineBatch"]
 InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
 """The inputs of rows, by their ids."""
 
-SETTLE_SECONDS = 60.0
-"""How long after a request for a job its absence from the provider's list means that there is none."""
-
-SETTLE_PAUSE = 5.0
-
-CREATE_ATTEMPTS = 3
 DOWNLOAD_ATTEMPTS = 3
 
 
@@ -68,8 +60,8 @@ class OfflineBatch:
         self.ledger = ledger
         self.key = key
         self.num_generations = num_generations
-        self.arguments = call.arguments
-        self.parts = 1 if llm._num_generations_param_supported else num_generations
+        self._sender = Sender(llm, ledger, key, num_generations, call.arguments)
+        self.parts = self._sender.parts
         ledger.open_run(key)
 
     # What is there
@@ -109,7 +101,7 @@ class OfflineBatch:
         """
         held = self.held()
         fresh = ((row, input) for row, input in items if row not in held)
-        return self._submit(fresh, refused, None)
+        return self._sender.send(fresh, refused, None)
 
     def resubmit(self, inputs_of: InputsOf, refused: Callable[[int, GenerationError], None]) -> int:
         """Send the rows that are to be sent again; `collect` has planned them, or `reconcile`.
@@ -123,124 +115,8 @@ class OfflineBatch:
         made = 0
         for plan in self.jobs():
             if plan.state == "planned":
-                made += self._submit(_items(plan.rows, inputs_of), refused, plan)
+                made += self._sender.send(_items(plan.rows, inputs_of), refused, plan)
         return made
-
-    def _submit(
-        self,
-        items: Iterable[tuple[int, FormattedInput]],
-        refused: Callable[[int, GenerationError], None],
-        plan: Chunk | None,
-    ) -> int:
-        made = 0
-        there = self.ledger.parts(self.key)
-        files: dict[str, RequestFile] = {}
-        try:
-            for row, input in items:
-                missing = [part for part in range(self.parts) if part not in there.get(row, ())]
-                try:
-                    path, body = self._request(input)
-                    file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
-                    lines = self._lines(file, row, missing, body)
-                except Exception as error:
-                    refused(row, GenerationError.wrap(error))
-                    continue
-                if not file.fits(lines):
-                    made += self._send(files.pop(path), plan)
-                    file = files.setdefault(path, self._new_file(path, plan))
-                    lines = self._lines(file, row, missing, body)
-                file.add(row, lines, type(input) is tuple and input[1] is not None)
-            while files:
-                made += self._send(files.pop(next(iter(files))), plan)
-        finally:
-            for file in files.values():
-                file.close()
-        if plan is not None:  # what is left of it was refused
-            self.ledger.drop(plan)
-        return made
-
-    def _request(self, input: FormattedInput) -> tuple[str, dict[str, Any]]:
-        self.llm.check_input(input)
-        _, form = self.llm.split(input)
-        if form is not None and form.is_instructed:
-            raise UnsupportedError(
-                "a structured output with a mode asks again, which an offline batch cannot",
-                hint="remove mode, or set use_offline_batch_generation to False",
-            )
-        native = self.num_generations if self.parts == 1 else 1
-        return self.llm.batch_request(input, native, self.arguments)
-
-    def _new_file(self, path: str, plan: Chunk | None) -> RequestFile:
-        round = 0 if plan is None else plan.round
-        return RequestFile(path, round, self.llm.batch_limits, self.llm.batch_framing)
-
-    def _lines(self, file: RequestFile, row: int, parts: Iterable[int], body: Any) -> list[bytes]:
-        """The requests of a row.
-
-        Raises:
-            GenerationError: they alone are too large for a job.
-        """
-        lines = [
-            orjson.dumps(self.llm.batch_line(custom_id(file.name, row, part), file.path, body))
-            for part in parts
-        ]
-        if not file.could_hold(lines):
-            limits = self.llm.batch_limits
-            raise GenerationError(
-                f"it is too large for an offline batch, which holds {limits.requests} requests of "
-                f"together {limits.bytes:,} bytes",
-                kind="invalid_request",
-                attempts=0,
-                hint="shorten it, ask for fewer generations, or generate it online",
-            )
-        return lines
-
-    def _send(self, file: RequestFile, plan: Chunk | None) -> int:
-        """Send a chunk; 1 if it is known to have its job now, else 0.
-
-        Raises:
-            GenerationError: there is no job, and none will be.
-        """
-        if not file.rows:
-            file.close()
-            return 0
-        file.finish()
-        chunk = Chunk(
-            file.name, 0, file.round, "intent", type(self.llm).__name__, file.path, Rows(file.rows),
-            requests=file.requests, digest=file.digest, own_forms=file.own_forms,
-        )  # fmt: skip
-        chunk = self.ledger.add(self.key, chunk, plan)
-        is_clear = True
-        try:
-            input_file = self._run(self.llm.upload_batch(chunk, file.file, file.size))
-            for attempt in range(1, CREATE_ATTEMPTS + 1):
-                chunk = self.ledger.update(
-                    chunk, state="uploaded", input_file=input_file, sent_at=time.time()
-                )
-                try:
-                    job: Job | None = self._run(self.llm.create_batch(chunk, file.file, file.size))
-                except UnclearError:
-                    is_clear = False
-                    job = self._settle(chunk)
-                    is_clear = True
-                    if job is None and attempt == CREATE_ATTEMPTS:
-                        raise
-                if job is not None:
-                    self._record(chunk, job)
-                    return 1
-        except UndecidedError:
-            return 0
-        except GenerationError:
-            if not is_clear:  # `reconcile` will see
-                raise
-            if plan is None:
-                self.ledger.drop(chunk)
-            else:
-                self.ledger.replan(self.key, chunk)
-            raise
-        finally:
-            file.close()
-        raise AssertionError
 
     # Knowing
 
@@ -255,30 +131,20 @@ class OfflineBatch:
                 self.ledger.replan(self.key, chunk)
             elif chunk.state == "uploaded":
                 try:
-                    job = self._settle(chunk)
+                    job = self._sender.settle(chunk)
                 except UndecidedError:
                     continue
                 if job is None:
                     self.ledger.replan(self.key, chunk)
                 else:
-                    self._record(chunk, job)
-
-    def _settle(self, chunk: Chunk) -> Job | None:
-        """The job of a chunk that was asked for one, or `None` if there is none and will be none."""
-        while True:
-            is_late = time.time() >= chunk.sent_at + SETTLE_SECONDS
-            known = {other.job for other in self.jobs() if other.job}
-            job: Job | None = self._run(self.llm.find_batch(chunk, known))
-            if job is not None or is_late:
-                return job
-            time.sleep(SETTLE_PAUSE)
+                    self._sender.record(chunk, job)
 
     def poll(self) -> list[Chunk]:
         """Ask the provider about the jobs that go on, and return what `jobs` does."""
         self.reconcile()
         for chunk in self.jobs():
             if chunk.state == "created":
-                self._record(chunk, self._run(self.llm.batch_job(chunk)))
+                self._sender.record(chunk, self._run(self.llm.batch_job(chunk)))
         return self.jobs()
 
     def cancel(self) -> None:
@@ -295,17 +161,6 @@ class OfflineBatch:
                     if job.state == "created":
                         raise
         self.poll()
-
-    def _record(self, chunk: Chunk, job: Job) -> Chunk:
-        return self.ledger.update(
-            chunk,
-            state=job.state,
-            job=job.id,
-            provider_state=job.provider_state,
-            counts=dict(job.counts),
-            result_files=tuple(job.result_files),
-            message=job.failure.message if job.failure else "",
-        )
 
     # Collecting
 

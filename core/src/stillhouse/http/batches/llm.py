@@ -15,7 +15,7 @@ from stillhouse.http.batches.engine import OfflineBatch
 from stillhouse.http.batches.files import BatchLimits, Framing
 from stillhouse.http.batches.jobs import Job, JobResult
 from stillhouse.http.forms import StructuredHTTPLLM
-from stillhouse.ledger import BatchLedger, Chunk, default_path
+from stillhouse.ledger import BatchLedger, Chunk, Rows, default_path
 from stillhouse.serialization import digest
 from stillhouse.typing import FormattedInput, GenerateOutput
 
@@ -141,7 +141,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             with ledger.working(key):
                 batch = OfflineBatch(self, ledger, key, note["num_generations"], kwargs)
                 try:
-                    if self._advance(batch, inputs):
+                    if self._advance(batch, inputs, note["inputs"]):
                         return self._take(ledger, key, note["inputs"])
                 finally:
                     jobs = tuple(chunk.job for chunk in batch.jobs() if chunk.job)
@@ -185,7 +185,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             )
         return key, note
 
-    def _advance(self, batch: OfflineBatch, inputs: Sequence[FormattedInput] | None) -> bool:
+    def _advance(self, batch: OfflineBatch, inputs: Sequence[FormattedInput] | None, count: int) -> bool:
         """Submit what is not submitted, collect what is there; whether nothing is left to wait for."""
         ledger, key = batch.ledger, batch.key
         batch.reconcile()
@@ -196,6 +196,10 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             items = ((row, input) for row, input in enumerate(inputs) if row not in kept)
             if batch.submit(items, lambda row, error: ledger.keep(key, [_kept(row, error)])):
                 return False
+        else:
+            there = Rows.union([batch.held(), ledger.kept_rows(key)])
+            if len(there) < count or any(chunk.state == "planned" for chunk in batch.jobs()):
+                raise ConfigurationError("some inputs are still to be sent", hint="give the inputs")
         batch.poll()
         for results in batch.collect(inputs_of):
             source = iter(results)

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 import time
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.ledger.chunks import Chunk, new_name
+from stillhouse.ledger.rows import Rows
 
-__all__ = ["BatchLedger", "Chunk", "ChunkState", "Rows", "default_path", "new_name"]
-
-ChunkState = Literal[
-    "planned", "intent", "uploaded", "created", "finished", "expired", "failed", "cancelled", "collected"
-]
-"""How far a chunk has come.
-
-`planned`: its rows are to be sent again, and nothing was sent. `intent`: its file is being made and
-uploaded; no job was asked for. `uploaded`: the job is being asked for, so that there may be one, and
-its id is not known. `created`: the job's id is known, and it goes on. `finished`, `expired`, `failed`,
-`cancelled`: the provider has ended it. `collected`: its results are where they belong.
-"""
-
-ENDED: tuple[ChunkState, ...] = ("finished", "expired", "failed", "cancelled")
+__all__ = ["BatchLedger", "default_path"]
 
 _BUSY_SECONDS = 60.0
 
@@ -64,114 +51,6 @@ def default_path() -> Path:
     given = os.environ.get("STILLHOUSE_STATE_DIR")
     folder = Path(given) if given else Path(platformdirs.user_state_dir("stillhouse"))
     return folder / "batches.db"
-
-
-def new_name() -> str:
-    """A name for a chunk that no other has."""
-    return f"sh-{secrets.token_hex(8)}"
-
-
-class Rows:
-    """A set of row ids as ranges: rows are submitted in order, so a few numbers say it all."""
-
-    def __init__(self, ids: Iterable[int] = ()) -> None:
-        self._ranges: list[list[int]] = []
-        for id in sorted(ids):
-            self.add(id)
-
-    def add(self, id: int) -> None:
-        """Add an id that is greater than all others, or there already as the greatest."""
-        last = self._ranges[-1] if self._ranges else None
-        if last is None or id > last[1] + 1:
-            self._ranges.append([id, id])
-        else:
-            last[1] = max(last[1], id)
-
-    @classmethod
-    def union(cls, many: Iterable[Rows]) -> Rows:
-        """All ids of several sets."""
-        rows = cls()
-        for first, last in sorted(item for one in many for item in one._ranges):
-            if rows._ranges and first <= rows._ranges[-1][1] + 1:
-                rows._ranges[-1][1] = max(rows._ranges[-1][1], last)
-            else:
-                rows._ranges.append([first, last])
-        return rows
-
-    @classmethod
-    def parse(cls, text: str) -> Rows:
-        """From what `str` gives."""
-        rows = cls()
-        rows._ranges = [
-            [int(first), int(last or first)]
-            for first, _, last in (part.partition("-") for part in text.split(",") if part)
-        ]
-        return rows
-
-    def __contains__(self, id: int) -> bool:
-        position = bisect_right(self._ranges, id, key=lambda item: item[0]) - 1
-        return position >= 0 and id <= self._ranges[position][1]
-
-    def __iter__(self) -> Iterator[int]:
-        for first, last in self._ranges:
-            yield from range(first, last + 1)
-
-    def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in self._ranges)
-
-    def __str__(self) -> str:
-        return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in self._ranges)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows that go into one job of the provider.
-
-    Attributes:
-        name: the id that the provider is told; no other chunk anywhere has it.
-        number: the place among the chunks of its run.
-        round: how often its rows were sent before.
-        state: how far it has come.
-        provider: who does it: the backend's name for itself.
-        path: the path of the API that its requests are for.
-        rows: the ids of its rows.
-        requests: how many requests it has; several for a row if the API makes one generation each.
-        digest: SHA-256 of its requests.
-        own_forms: whether a row has a structured output of its own, which its answer is held to.
-        job: the provider's id of the job, or an empty string.
-        input_file: the provider's id of the uploaded file, or what else the backend wrote down before
-            it asked for the job, to find it again.
-        result_files: where the provider has the results.
-        provider_state: the provider's own word for the state.
-        counts: how many requests are `completed`, `failed`, …, as the provider says.
-        message: why the job failed as a whole, or an empty string.
-        created_at, updated_at, sent_at: seconds since the epoch; `sent_at` of asking for the job.
-    """
-
-    name: str
-    number: int
-    round: int
-    state: ChunkState
-    provider: str
-    path: str
-    rows: Rows
-    requests: int = 0
-    digest: str = ""
-    own_forms: bool = False
-    job: str = ""
-    input_file: str = ""
-    result_files: tuple[str, ...] = ()
-    provider_state: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    message: str = ""
-    created_at: float = 0.0
-    updated_at: float = 0.0
-    sent_at: float = 0.0
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the provider is done with it, and its results are not collected yet."""
-        return self.state in ENDED
 
 
 _COLUMNS = tuple(Chunk.__dataclass_fields__)
@@ -271,6 +150,10 @@ class BatchLedger:
             if found:
                 return str(found[0][0])
         return None
+
+    def known_jobs(self) -> set[str]:
+        """The ids of all jobs, of whichever run."""
+        return {job for (job,) in self._rows("SELECT job FROM batch_chunks WHERE job != ''")}
 
     def forget(self, key: str) -> None:
         """Remove everything about a run."""
