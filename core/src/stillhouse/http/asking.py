@@ -79,6 +79,8 @@ def checked(output: GenerateOutput, num_generations: int, form: RequestForm | No
 class _Asked:
     """The answers to one input so far."""
 
+    __slots__ = ("_ask", "_form", "_is_mended", "_kept", "_made", "_statistics")
+
     def __init__(self, ask: Ask, form: RequestForm | None) -> None:
         self._ask = ask
         self._form = form
@@ -140,9 +142,9 @@ class _Asked:
         raise error
 
     def result(self) -> GenerateOutput:
-        if not self._is_mended:
-            return merge_responses(self._kept, len(self._kept))[0]
-        return self._totalled()
+        if self._is_mended:
+            return self._totalled()
+        return self._kept[0] if len(self._kept) == 1 else merge_responses(self._kept, len(self._kept))[0]
 
     def partial(self) -> list[GenerateOutput | None]:
         return [self._totalled()] if self._statistics else []

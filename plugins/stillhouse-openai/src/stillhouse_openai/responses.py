@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ _RESPONSES_ONLY = re.compile(
 _UNKNOWN = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
 
 
+@functools.lru_cache(maxsize=64)
 def has_only_responses(model: str) -> bool:
     """Whether a model of this name answers on the responses API alone."""
     return _RESPONSES_ONLY.match(model) is not None
