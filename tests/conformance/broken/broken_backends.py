@@ -734,10 +734,8 @@ class IgnoresTheInputsForm(GoodSync):
     """Lets its own JSON schema win over the input's."""
 
     def answers(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.structured_output == {"format": "json", "schema": {"type": "object"}}:
-            inputs = [item[0] if isinstance(item, tuple) else item for item in inputs]
         outputs = super().answers(inputs, *args, **kwargs)
-        if self.structured_output == {"format": "json", "schema": {"type": "object"}}:
+        if "lake" in str(self.structured_output):
             for output in outputs:
                 output["generations"] = ["{}"] * len(output["generations"])
         return outputs

@@ -20,6 +20,7 @@ from stillhouse.http.limits import Limits
 from stillhouse.http.quotas import QuotaHeaders, left_of
 from stillhouse.http.retry import backoff_seconds
 from stillhouse.http.uploads import BLOCK, Upload
+from stillhouse.serialization import is_secret
 
 __all__ = ["LARGEST_BODY", "Transport"]
 
@@ -27,6 +28,9 @@ logger = logging.getLogger("stillhouse.http")
 
 LARGEST_BODY = 64 * 2**20
 """Bytes of a response above which it is refused, for memory is not the server's to use up."""
+
+SHORTEST_SECRET = 8
+"""Characters of a secret below which it is a word that a message may hold by itself."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -67,6 +71,7 @@ class Transport:
         self._classify = classify
         self._quotas = tuple(quotas)
         self._authorize = authorize
+        self._headers = headers
         self._retry_timeout = retry_timeout
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0))
         # A large file takes as long as it takes, while something moves.
@@ -159,6 +164,8 @@ class Transport:
                     if used_tokens is not None:
                         used = used_tokens(result)
                     return result
+                message = _without_secrets(result.message, {**self._headers, **(extra or {})})
+                result = replace(result, message=message)
                 # A wait that no request survives is not shared: it would only hold the others up.
                 is_long = (result.retry_after or 0.0) >= self._retry_timeout
                 pause = None if is_long else result.retry_after
@@ -344,6 +351,15 @@ def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
         hint=f"run the same command again after that, or raise retry_timeout, now {retry_timeout:.0f} s",
         stops_run=True,
     )
+
+
+def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
+    """What a server says, in which some of them quote the key that they refuse."""
+    for name, value in headers.items():
+        secret = value.rpartition(" ")[2]
+        if len(secret) >= SHORTEST_SECRET and is_secret(name, value):
+            text = text.replace(secret, "**********")
+    return text
 
 
 def _given_up(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["FORMS", "IMAGE", "TOOL"]
+__all__ = ["FORMS", "IMAGE", "OTHER_FORMS", "TOOL"]
 
 # A red dot of one pixel.
 IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8Dw"
     "HwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 )
-_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"river": {"type": "string"}, "country": {"enum": ["Peru", "Chile"]}},
-    "required": ["river", "country"],
-    "additionalProperties": False,
-}
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -26,7 +20,32 @@ TOOL: dict[str, Any] = {
     },
 }
 FORMS: dict[str, dict[str, Any]] = {
-    "json_schema": {"format": "json", "schema": _SCHEMA},
+    "json_schema": {
+        "format": "json",
+        "schema": {
+            "type": "object",
+            "properties": {
+                "river": {"type": "string"},
+                "country": {"type": "string", "enum": ["Peru", "Chile"]},
+            },
+            "required": ["river", "country"],
+            "additionalProperties": False,
+        },
+    },
     "regex": {"format": "regex", "schema": "[0-9]{3}-[a-c]{2}"},
     "choice": {"format": "choice", "schema": ["yes", "no"]},
 }
+OTHER_FORMS: dict[str, dict[str, Any]] = {
+    "json_schema": {
+        "format": "json",
+        "schema": {
+            "type": "object",
+            "properties": {"lake": {"type": "string"}},
+            "required": ["lake"],
+            "additionalProperties": False,
+        },
+    },
+    "regex": {"format": "regex", "schema": "[x-z]{4}"},
+    "choice": {"format": "choice", "schema": ["x", "y"]},
+}
+"""Another form of each kind: what the LLM has in its field while an input asks for the first."""

@@ -16,7 +16,7 @@ from stillhouse.errors import OfflineBatchNotFinishedError
 from stillhouse.llm import LLM
 from stillhouse.offline import OfflineBatchMixin
 from stillhouse.testing.base import Conformance
-from stillhouse.testing.examples import FORMS, IMAGE, TOOL
+from stillhouse.testing.examples import FORMS, IMAGE, OTHER_FORMS, TOOL
 from stillhouse.testing.rule import Broken, expect, rule, warn
 from stillhouse.typing import CAPABILITIES, Capability, GenerateOutput
 
@@ -167,7 +167,7 @@ class CapabilityRules(Conformance):
         Fix: use the engine's own mechanism, check what comes back and raise an error of the kind
         `schema`; or take `json_schema` out of the capabilities.
         """
-        self._held_to(FORMS["json_schema"], {"format": "json", "schema": {"type": "object"}})
+        self._held_to(FORMS["json_schema"], OTHER_FORMS["json_schema"])
 
     @rule(capability="regex")
     def test_c79_a_pattern_is_matched(self) -> None:
@@ -177,7 +177,7 @@ class CapabilityRules(Conformance):
 
         Fix: use the engine's grammar for it, or take `regex` out of the capabilities.
         """
-        self._held_to(FORMS["regex"], {"format": "regex", "schema": "[x-z]{4}"})
+        self._held_to(FORMS["regex"], OTHER_FORMS["regex"])
 
     @rule(capability="choice")
     def test_c80_a_choice_is_one_of_those_given(self) -> None:
@@ -187,7 +187,7 @@ class CapabilityRules(Conformance):
 
         Fix: use the engine's grammar for it, or take `choice` out of the capabilities.
         """
-        self._held_to(FORMS["choice"], {"format": "choice", "schema": ["x", "y"]})
+        self._held_to(FORMS["choice"], OTHER_FORMS["choice"])
 
     @rule(capability="offline_batch")
     def test_c81_an_offline_batch_is_submitted_once_and_collected(self) -> None:

@@ -1,0 +1,128 @@
+"""What the rules on requests stand on: the server, and the LLM that asks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from stillhouse.errors import GenerationError
+from stillhouse.llm import LLM
+from stillhouse.testing.base import Conformance
+from stillhouse.testing.rule import Broken
+from stillhouse.testing.server import Reply, ScriptedServer
+from stillhouse.typing import FormattedInput, GenerateOutput
+
+__all__ = ["KEY", "HTTPBase"]
+
+KEY = "sk-conformance-key-5d41402abc4b2a76"
+"""The key that the LLM is given, and that must not be seen anywhere but in a header."""
+
+_EXAMPLES = {
+    "json": json.dumps({"river": "Ucayali", "country": "Peru"}),
+    "regex": "123-ab",
+    "choice": "yes",
+}
+
+
+class HTTPBase(Conformance):
+    """The base of the rules on requests. An author gives `make_at` and `respond`."""
+
+    answers_are_scripted: ClassVar[bool] = True
+
+    _server: ClassVar[ScriptedServer | None] = None
+
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        """A new LLM, not loaded, that asks the server at this address, with this key."""
+        raise NotImplementedError(f"{type(self).__name__} has no make_at(base_url, api_key)")
+
+    def respond(self, path: str, body: Any) -> Any:
+        """The API's answer to a request, as JSON types.
+
+        It should answer with the text that it was asked, so that the kit can tell answers apart, with
+        as many generations as asked for, and with `example(…)` where a form is asked for.
+
+        Args:
+            path: the path of the request.
+            body: its body, as JSON types.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no respond(path, body)")
+
+    def refusal(self, message: str) -> Any:
+        """The body with which the API refuses a request."""
+        return {"error": {"message": message}}
+
+    def example(self, format: str) -> str:
+        """A text of the form that the kit asks for: for `json`, `regex` or `choice`."""
+        return _EXAMPLES[format]
+
+    def make(self) -> LLM:
+        return self.make_at(self.server.origin, KEY)
+
+    def make_failing(self) -> tuple[LLM, FormattedInput]:
+        self.server.always = Reply(400, self.refusal("the conformance kit refuses this"))
+        return self.new(), self.inputs(1)[0]
+
+    # For the rules
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """pytest calls it before the first test of the class."""
+        super().setup_class()
+        cls._server = ScriptedServer(lambda path, body: cls().respond(path, body))
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """pytest calls it after the last test of the class."""
+        super().teardown_class()
+        if cls._server is not None:
+            cls._server.close()
+            cls._server = None
+
+    @pytest.fixture(autouse=True)
+    def _no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """The kit's server is on this machine, whatever proxy there is."""
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+        yield
+        self.server.reset()
+
+    @property
+    def server(self) -> ScriptedServer:
+        assert self._server is not None
+        return self._server
+
+    def asking(self, *script: Reply, always: Reply | None = None, **fields: Any) -> LLM:
+        """A loaded LLM of its own, and a server that answers by this script.
+
+        Fields that it does not have are left out: an author whose backend has none of them gives it
+        short timeouts in `make_at`.
+        """
+        llm = self.new()
+        for name, value in fields.items():
+            if name in type(llm).model_fields:
+                setattr(llm, name, value)
+        self._stack.callback(llm.unload)
+        with self._observed():
+            llm.load()
+        self.server.reset()
+        self.server.script, self.server.always = list(script), always
+        return llm
+
+    def answer(self, llm: LLM) -> GenerateOutput:
+        """The output for one input, which must come."""
+        try:
+            (output,) = self.ask(llm, self.inputs(1))
+        except GenerationError as error:
+            raise Broken(f"after {len(self.server.requests)} requests it gave up: {error}") from None
+        return output
+
+    def failure(self, llm: LLM) -> GenerationError:
+        """The error for one input, which must come."""
+        try:
+            (output,) = self.ask(llm, self.inputs(1))
+        except GenerationError as error:
+            return error
+        raise Broken(f"no error was raised; the output is {str(output)[:200]}")

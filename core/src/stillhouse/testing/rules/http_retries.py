@@ -1,0 +1,185 @@
+"""Rules on what is sent again, when, and what is not."""
+
+from __future__ import annotations
+
+import math
+import time
+from email.utils import formatdate
+from typing import Any
+
+from stillhouse.errors import GenerationError
+from stillhouse.testing.http_base import HTTPBase
+from stillhouse.testing.rule import Broken, expect, rule
+from stillhouse.testing.server import Reply
+
+__all__ = ["HTTPRetryRules"]
+
+_WAIT_SECONDS = 1
+_WAIT_MILLISECONDS = 700
+# Clocks are read with this much of an error.
+_SLACK_SECONDS = 0.05
+
+
+class HTTPRetryRules(HTTPBase):
+    """What may succeed is tried again, after as long as the server asks; nothing else is."""
+
+    @rule
+    def test_h01_a_wait_in_seconds_is_obeyed(self) -> None:
+        """After a 429 with `Retry-After` in seconds the request is sent again, not before.
+
+        Why: who comes back earlier is refused again, and for longer.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, which does; in `classify`, keep `retry_after`.
+        """
+        self._waits({"retry-after": str(_WAIT_SECONDS)}, _WAIT_SECONDS)
+
+    @rule
+    def test_h02_a_wait_until_a_date_is_obeyed(self) -> None:
+        """After a 429 with `Retry-After` as an HTTP date the request is sent again, not before.
+
+        Why: some servers and most proxies send the date.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`; in `classify`, keep `retry_after`.
+        """
+        llm = self.asking()
+        date = math.ceil(time.time()) + 1
+        self.server.script = [self._limited({"retry-after": formatdate(date, usegmt=True)})]
+        self.answer(llm)
+        count = len(self.server.requests)
+        expect(count == 2, f"{count} requests instead of 2")
+        early = date - self.server.requests[1].at
+        expect(early <= _SLACK_SECONDS, f"it was sent again {early:.2f} s before the date")
+
+    @rule
+    def test_h03_a_wait_in_milliseconds_is_obeyed(self) -> None:
+        """After a 429 with `retry-after-ms` the request is sent again, not before.
+
+        Why: it is the finer of the two headers, and the one that OpenAI and Azure send.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`; in `classify`, keep `retry_after`.
+        """
+        self._waits({"retry-after-ms": str(_WAIT_MILLISECONDS)}, _WAIT_MILLISECONDS / 1000)
+
+    @rule
+    def test_h04_a_dropped_connection_is_tried_again(self) -> None:
+        """A request whose connection was closed without an answer is sent again.
+
+        Why: servers close idle connections, and are restarted.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or retry connection errors.
+        """
+        self._tried_again(Reply(fault="drop"))
+
+    @rule
+    def test_h05_a_truncated_answer_is_tried_again(self) -> None:
+        """A request whose answer breaks off is sent again.
+
+        Why: half an answer is none, and must not be taken for one.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or retry incomplete bodies.
+        """
+        self._tried_again(Reply(fault="truncate"))
+
+    @rule
+    def test_h06_a_stalled_request_is_tried_again(self) -> None:
+        """A request that is not answered within the timeout is sent again.
+
+        Why: one lost answer would hold a run up for ever.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or give every attempt a timeout and retry it. The
+        kit sets the field `timeout`; without one, give a short timeout in `make_at`.
+        """
+        self._tried_again(Reply(fault="stall"), timeout=0.5)
+
+    @rule
+    def test_h07_server_errors_are_tried_again(self) -> None:
+        """Several 5xx in a row are tried again until the server answers.
+
+        Why: an overloaded server recovers within seconds, and a run shall survive it.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or retry 5xx with growing waits.
+        """
+        self._tried_again(Reply(503, self.refusal("overloaded")), Reply(500, b"oops"))
+
+    @rule
+    def test_h08_a_refused_key_stops_everything(self) -> None:
+        """A 401 is not tried again, has the kind `authentication`, and ends the run at once.
+
+        Why: a million rows would fail one by one, and the account may be locked.
+
+        Fix: raise `GenerationError(kind="authentication")`; in `classify`, keep 401 as it is.
+        """
+        llm = self.asking(always=Reply(401, self.refusal("no such key")), max_concurrency=2)
+        stopped: list[GenerationError] = []
+        try:
+            for _ in llm.iter_outputs(self.inputs(20), on_error="yield", **self.given()):
+                pass
+        except GenerationError as error:
+            stopped = [error]
+        count = len(self.server.requests)
+        expect(stopped, f"the run of 20 inputs went on to its end, with {count} requests")
+        expect(stopped[0].kind == "authentication", f"the kind is {stopped[0].kind}")
+        expect(count <= 4, f"{count} requests were sent with a key that was refused at once")
+
+    @rule
+    def test_h09_a_refused_request_is_not_tried_again(self) -> None:
+        """A 400 fails its own input, is not tried again, and the others go on.
+
+        Why: the same request is refused again, and each attempt counts against the quota.
+
+        Fix: retry no 4xx but 408, 409, 425 and 429; keep `stops_run` False for them.
+        """
+        llm = self.asking(Reply(), Reply(400, self.refusal("too odd")), max_concurrency=1)
+        results = list(llm.iter_outputs(self.inputs(3), on_error="yield", **self.given()))
+        failed = [isinstance(result, GenerationError) for _, result in results]
+        expect(failed == [False, True, False], f"of three inputs the second was refused; failed: {failed}")
+        count = len(self.server.requests)
+        expect(count == 3, f"{count} requests for three inputs")
+
+    @rule
+    def test_h10_an_empty_answer_is_tried_again(self) -> None:
+        """A request whose answer has an empty body is sent again.
+
+        Why: it is what a proxy sends when the server behind it goes away.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or treat an empty body as a server error.
+        """
+        self._tried_again(Reply(body=b""))
+
+    @rule
+    def test_h11_what_does_not_recover_is_an_error_of_its_kind(self) -> None:
+        """What fails again and again is a `GenerationError` of the right kind: `rate_limit`, `server`,
+        `connection` or `timeout`.
+
+        Why: failures are counted, and queued again, by kind.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`; in `classify`, keep the kind. The kit sets the field
+        `retry_timeout`; without one, let `make_at` give up soon.
+        """
+        faults = {
+            "rate_limit": self._limited({}),
+            "server": Reply(502, b"<html>bad gateway</html>"),
+            "connection": Reply(fault="drop"),
+            "timeout": Reply(fault="stall"),
+        }
+        for kind, reply in faults.items():
+            error = self.failure(self.asking(always=reply, timeout=0.5, retry_timeout=0.0))
+            expect(error.kind == kind, f"what should be {kind} is {error.kind}: {error.message}")
+
+    def _limited(self, headers: dict[str, str]) -> Reply:
+        return Reply(429, self.refusal("slow down"), headers)
+
+    def _waits(self, headers: dict[str, str], seconds: float) -> None:
+        self.answer(self.asking(self._limited(headers)))
+        count = len(self.server.requests)
+        expect(count == 2, f"{count} requests instead of 2")
+        waited = self.server.requests[1].at - self.server.requests[0].at
+        told = f"the server asked to wait {seconds} s, and it waited {waited:.2f} s"
+        expect(waited >= seconds - _SLACK_SECONDS, told)
+
+    def _tried_again(self, *faults: Reply, **fields: Any) -> None:
+        output = self.answer(self.asking(*faults, **fields))
+        count, expected = len(self.server.requests), len(faults) + 1
+        expect(count == expected, f"{count} requests instead of {expected}")
+        if not any(output["generations"]):
+            raise Broken(f"after the fault the answer was not read: {output}")

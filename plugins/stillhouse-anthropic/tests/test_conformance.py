@@ -1,0 +1,42 @@
+"""`AnthropicLLM` keeps every rule of the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stillhouse import LLM
+from stillhouse.testing import HTTPConformance
+from stillhouse_anthropic import AnthropicLLM
+
+
+class TestAnthropic(HTTPConformance):
+    @pytest.fixture(autouse=True)
+    def no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No variable of the machine decides a test."""
+        for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+            monkeypatch.delenv(name, raising=False)
+
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return AnthropicLLM(model="claude-test", base_url=base_url, api_key=api_key)
+
+    def respond(self, path: str, body: Any) -> Any:
+        """What the Messages API answers: the question again, or the form that was asked for."""
+        content = body["messages"][-1]["content"]
+        text = content if isinstance(content, str) else content[0].get("text", "a result")
+        if "format" in body.get("output_config", {}):
+            text = self.example("json")
+        return {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": body["model"],
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {"input_tokens": len(str(body).split()), "output_tokens": len(text.split())},
+        }
+
+    def refusal(self, message: str) -> Any:
+        return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}

@@ -1,0 +1,91 @@
+"""Every LLM of this package keeps every rule of the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillhouse import LLM
+from stillhouse.testing import HTTPConformance
+from stillhouse_openai import (
+    AnyscaleLLM,
+    AzureOpenAILLM,
+    ClientvLLM,
+    GroqLLM,
+    OpenAILLM,
+    TogetherLLM,
+)
+
+
+class Compatible(HTTPConformance):
+    """What OpenAI's API answers: the question again, once for each generation."""
+
+    def respond(self, path: str, body: Any) -> Any:
+        chat = "messages" in body
+        text = self.text_of(body["messages"][-1]["content"]) if chat else body["prompt"]
+        text = self.form_of(body) or text
+        choices = []
+        for index in range(body.get("n") or 1):
+            choice: dict[str, Any] = {"index": index, "finish_reason": "stop", "logprobs": None}
+            choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            choice["logprobs"] = self.logprobs(body, chat)
+            choices.append(choice)
+        used = len(str(text).split())
+        return {
+            "id": "1",
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": len(str(body).split()),
+                "completion_tokens": used,
+                "total_tokens": used,
+            },
+        }
+
+    def text_of(self, content: Any) -> str:
+        return content if isinstance(content, str) else content[0]["text"]
+
+    def form_of(self, body: Any) -> str:
+        return self.example("json") if "response_format" in body else ""
+
+    def logprobs(self, body: Any, chat: bool) -> Any:
+        if not body.get("logprobs"):
+            return None
+        if body["logprobs"] is True:
+            return {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}
+        return {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -1.0}]}
+
+
+class TestOpenAI(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return OpenAILLM(model="m", base_url=f"{base_url}/v1", api_key=api_key)
+
+
+class TestAzureOpenAI(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return AzureOpenAILLM(model="m", base_url=base_url, api_key=api_key, api_version="2024-10-21")
+
+
+class TestAnyscale(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return AnyscaleLLM(model="m", base_url=base_url, api_key=api_key)
+
+
+class TestTogether(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return TogetherLLM(model="m", base_url=base_url, api_key=api_key)
+
+
+class TestGroq(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return GroqLLM(model="m", base_url=base_url, api_key=api_key)
+
+    def logprobs(self, body: Any, chat: bool) -> Any:
+        return None  # Groq has none
+
+
+class TestVLLM(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return ClientvLLM(model="m", base_url=base_url, api_key=api_key)
+
+    def form_of(self, body: Any) -> str:
+        (asked,) = body.get("structured_outputs") or [""]
+        return self.example(asked) if asked else ""
