@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, ClassVar
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
@@ -19,7 +20,39 @@ from stillhouse_openai import (
 class Compatible(HTTPConformance):
     """What OpenAI's API answers: the question again, once for each generation."""
 
+    uploaded: ClassVar[list[dict[str, Any]]] = []
+
     def respond(self, path: str, body: Any) -> Any:
+        place = path.partition("?")[0].partition("v1/")[2] or path.partition("?")[0].partition("openai/")[2]
+        if place.startswith(("files", "batches")):
+            return self.batch(place, body)
+        return self.answer(body)
+
+    def batch(self, place: str, body: Any) -> Any:
+        """An offline batch: it is done when somebody asks, and its results come in another order."""
+        match place:
+            case "files/file-1":
+                return {"id": "file-1", "status": "processed"}
+            case "files" | "files/upload":
+                lines = [line for line in body.splitlines() if line.startswith(b"{")]
+                self.uploaded[:] = [json.loads(line) for line in lines]
+                return {"id": "file-1", "status": "processed"}
+            case "batches":
+                return {"id": "batch_1", "status": "in_progress"}
+            case "batches/batch_1":
+                return {"id": "batch_1", "status": "completed", "output_file_id": "file-2"}
+        assert place == "files/file-2/content", place
+        results = [
+            {
+                "custom_id": line["custom_id"],
+                "response": {"status_code": 200, "body": self.answer(line["body"])},
+                "error": None,
+            }
+            for line in reversed(self.uploaded)
+        ]
+        return "\n".join(json.dumps(result) for result in results).encode()
+
+    def answer(self, body: Any) -> Any:
         chat = "messages" in body
         text = self.text_of(body["messages"][-1]["content"]) if chat else body["prompt"]
         text = self.form_of(body) or text

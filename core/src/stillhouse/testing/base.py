@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -93,8 +94,9 @@ class Conformance:
         cls._shared = cls._looked_at = cls._registry = None
 
     @pytest.fixture(autouse=True)
-    def _clean_up(self) -> Iterator[None]:
-        """Put back what a test set, and unload what it loaded."""
+    def _clean_up(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        """Put back what a test set, unload what it loaded, and leave the user's own state alone."""
+        monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
         self._stack = contextlib.ExitStack()
         yield
         self._stack.close()

@@ -45,8 +45,9 @@ class HTTPBase(Conformance):
         as many generations as asked for, and with `example(…)` where a form is asked for.
 
         Args:
-            path: the path of the request.
-            body: its body, as JSON types.
+            path: the path of the request, with its query.
+            body: its body, as JSON types; bytes where it is no JSON, such as an upload, and `None`
+                where there is none.
         """
         raise NotImplementedError(f"{type(self).__name__} has no respond(path, body)")
 

@@ -120,13 +120,21 @@ def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> R
         return Reply(400, {"error": {"message": message}})
 
 
+def _read(raw: bytes) -> Any:
+    """A body as JSON types, as bytes where it is no JSON, or `None` where there is none."""
+    try:
+        return json.loads(raw) if raw else None
+    except ValueError:
+        return raw
+
+
 def _handler(scripted: ScriptedServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _serve(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            body = json.loads(raw) if raw else None
+            body = _read(raw)
             headers = {name.lower(): text for name, text in self.headers.items()}
             reply = scripted.begin(Request(self.path, headers, body, time.time()))
             try:
@@ -138,7 +146,7 @@ def _handler(scripted: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             finally:
                 scripted.end()
 
-        do_GET = do_POST = _serve  # noqa: N815
+        do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
         def _answer(self, reply: Reply, body: Any) -> None:
             if reply.fault == "drop":
