@@ -26,7 +26,7 @@ class Compatible(HTTPConformance):
         place = path.partition("?")[0].partition("v1/")[2] or path.partition("?")[0].partition("openai/")[2]
         if place.startswith(("files", "batches")):
             return self.batch(place, body)
-        return self.answer(body)
+        return self.completion(body)
 
     def batch(self, place: str, body: Any) -> Any:
         """An offline batch: it is done when somebody asks, and its results come in another order."""
@@ -45,14 +45,14 @@ class Compatible(HTTPConformance):
         results = [
             {
                 "custom_id": line["custom_id"],
-                "response": {"status_code": 200, "body": self.answer(line["body"])},
+                "response": {"status_code": 200, "body": self.completion(line["body"])},
                 "error": None,
             }
             for line in reversed(self.uploaded)
         ]
         return "\n".join(json.dumps(result) for result in results).encode()
 
-    def answer(self, body: Any) -> Any:
+    def completion(self, body: Any) -> Any:
         chat = "messages" in body
         text = self.text_of(body["messages"][-1]["content"]) if chat else body["prompt"]
         text = self.form_of(body) or text

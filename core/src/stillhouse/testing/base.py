@@ -24,6 +24,14 @@ __all__ = ["Conformance"]
 
 _KIT = "stillhouse.testing."
 
+_FOR_AUTHORS = {
+    "answers_are_scripted", "arguments", "example", "input_of", "make", "make_at", "make_failing",
+    "pytestmark", "refusal", "respond", "setup_class", "teardown_class", "texts",
+}  # fmt: skip
+"""What a subclass may define; any other name of the kit's is its own."""
+
+_STATE = {"_looked_at", "_registry", "_server", "_shared", "changed"}
+
 
 class Conformance:
     """The base of the kit's classes. An author gives `make`, and may set the class variables."""
@@ -62,15 +70,15 @@ class Conformance:
         """Refuse to leave a rule out: an override must be marked xfail, and give the reason."""
         super().__init_subclass__(**kwargs)
         kit = [base for base in cls.__mro__ if base.__module__.startswith(_KIT)]
-        names = {name for base in kit for name, item in vars(base).items() if rule_of(item)}
-        for name in sorted(names):
+        for name in sorted({name for base in kit for name in vars(base)} - _FOR_AUTHORS):
             original = next(vars(base)[name] for base in kit if name in vars(base))
             found = inspect.getattr_static(cls, name)
-            if found is original:
-                continue
-            marks = [mark for mark in getattr(found, "pytestmark", ()) if mark.name == "xfail"]
             rule = rule_of(original)
-            assert rule is not None
+            if found is original or name.startswith("__") or name in _STATE:
+                continue
+            if rule is None:
+                raise TypeError(f"{cls.__name__}.{name}: the kit has a member of this name; rename yours")
+            marks = [mark for mark in getattr(found, "pytestmark", ()) if mark.name == "xfail"]
             if not any(mark.kwargs.get("reason") for mark in marks):
                 raise TypeError(
                     f"{cls.__name__}.{name} overrides the test of {rule.id} ({rule.promise}). A rule is left "
