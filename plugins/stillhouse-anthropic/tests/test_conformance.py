@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,6 +23,31 @@ class TestAnthropic(HTTPConformance):
         return AnthropicLLM(model="claude-test", base_url=base_url, api_key=api_key)
 
     def respond(self, path: str, body: Any) -> Any:
+        _, is_batch, place = path.partition("?")[0].partition("/batches")
+        return self.batch(place, path, body) if is_batch else self.message(body)
+
+    uploaded: ClassVar[list[dict[str, Any]]] = []
+
+    def batch(self, place: str, path: str, body: Any) -> Any:
+        """An offline batch: it is done when somebody asks, and its results come in another order."""
+        job = {"id": "msgbatch_1", "type": "message_batch", "results_url": None}
+        if place.endswith("/results"):
+            results = [
+                {
+                    "custom_id": item["custom_id"],
+                    "result": {"type": "succeeded", "message": self.message(item["params"])},
+                }
+                for item in reversed(self.uploaded)
+            ]
+            return "\n".join(json.dumps(result) for result in results).encode()
+        if place:
+            return {**job, "processing_status": "ended", "results_url": f"{path}/results"}
+        if body is None:
+            return {"data": [], "has_more": False}
+        self.uploaded[:] = body["requests"]
+        return {**job, "processing_status": "in_progress"}
+
+    def message(self, body: Any) -> Any:
         """What the Messages API answers: the question again, or the form that was asked for."""
         content = body["messages"][-1]["content"]
         text = content if isinstance(content, str) else content[0].get("text", "a result")
