@@ -212,6 +212,23 @@ def test_a_raw_prompt_and_unknown_parameters(make: Any, server: Any) -> None:
     assert server.paths == ["/v1/completions"]
 
 
+def test_a_provider_that_fails_now_and_then(llmock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.04 * 2**attempt)
+    fields = {"base_url": llmock.base_url("openai"), "api_key": "k", "retry_timeout": 20.0}
+    with OpenAILLM(model="gpt-5-pro", **fields) as llm:
+        llmock.fail(503, times=2).reply("fine")
+        (output,) = llm.generate_outputs([CHAT])
+        llmock.call_tool("f", {"x": 1})
+        (called,) = llm.generate_outputs([CHAT])
+    assert (output["generations"], output["finish_reasons"]) == (["fine"], ["stop"])
+    ((call,),) = called["tool_calls"]
+    assert call is not None
+    assert json.loads(call["function"]["arguments"]) == {"x": 1}
+    assert called["finish_reasons"] == ["tool_calls"]
+    assert {record.path for record in llmock.requests} == {"/v1/responses"}
+    llmock.assert_resilient(strict=True)
+
+
 @pytest.mark.model
 def test_a_real_server_says_the_same_on_both_apis(real_server: dict[str, str]) -> None:
     outputs = []
