@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, Field, PrivateAttr
 
@@ -15,6 +15,9 @@ from stillhouse.lifecycle import mark
 from stillhouse.parameters import RuntimeParameter
 from stillhouse.serialization import digest
 from stillhouse.typing import FormattedInput, GenerateOutput
+
+if TYPE_CHECKING:
+    from stillhouse.ledger import BatchLedger
 
 __all__ = ["OfflineBatchMixin", "binding"]
 
@@ -69,6 +72,27 @@ class OfflineBatchMixin(BaseModel):
         raise UnsupportedError(
             f"{type(self).__name__} has no offline batch generation",
             hint="set use_offline_batch_generation to False",
+        )
+
+    def open_offline_batch(
+        self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Any:
+        """The batches of a bulk run, for inputs that are many and outputs that go elsewhere.
+
+        Args:
+            ledger: where their state is kept.
+            key: their name in it.
+            num_generations: how many generations of each input.
+            arguments: generation parameters.
+
+        Returns:
+            What does as `stillhouse.http.batches.OfflineBatch` does.
+
+        Raises:
+            UnsupportedError: the backend has no batches that a bulk run can use.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} has no offline batches", hint="run it online: leave out --batch"
         )
 
     def _offline_batch_generate_polling(

@@ -6,6 +6,7 @@ import difflib
 
 import click
 
+from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate import generate
 from stillhouse.cli.list import list_plugins
@@ -50,5 +51,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, check, generate, status):
+for command in (list_plugins, show, check, generate, status, batches):
     app.add_command(command)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from stillhouse.jobs.bulk import Command
     from stillhouse.jobs.rows import RowFormatter
     from stillhouse.jobs.runner import RunStatistics
+    from stillhouse.ledger import Chunk
     from stillhouse.llm import LLM
 
 __all__ = ["generate"]
 
-COULD_NOT_START, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
+COULD_NOT_START, USAGE, FAILED_ROWS, UNFINISHED_BATCH, INTERRUPTED = 1, 2, 3, 4, 130
+
+_WAIT_SECONDS = 60.0
 
 
 @click.command("generate")
@@ -58,6 +61,20 @@ COULD_NOT_START, USAGE, FAILED_ROWS, INTERRUPTED = 1, 2, 3, 130
 @click.option(
     "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
 )
+@click.option("--batch", is_flag=True, help="Generate through the provider's offline batches.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=_WAIT_SECONDS,
+    metavar="[SECONDS]",
+    help=f"Ask every so many seconds until the batches are done; {_WAIT_SECONDS:.0f} if not said.",
+)
+@click.option(
+    "--finish-online",
+    is_flag=True,
+    help="Cancel the batches that go on, keep what they did, and generate the rest online.",
+)
 @guarded
 def generate(
     input: str | None,
@@ -75,6 +92,9 @@ def generate(
     limit: int | None,
     restart: bool,
     retry: str | None,
+    batch: bool,
+    wait: float | None,
+    finish_online: bool,
 ) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
@@ -86,7 +106,8 @@ def generate(
     on with it, and generates for no finished row again.
 
     Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
-    failed rows, 130 interrupted.
+    failed rows, 4 an offline batch is not finished yet (make the same command again to collect
+    it), 130 interrupted.
     """
     with _usage():
         if (input is None) == (prompt is None):
@@ -95,7 +116,7 @@ def generate(
             raise ConfigurationError(
                 "--prompt prints what it generates", hint="leave out -o, --template and --limit"
             )
-        if output == "-" and (restart or retry):
+        if output == "-" and (restart or retry or batch or finish_online):
             raise ConfigurationError(
                 "what was printed is not kept", hint="give -o OUTPUT.jsonl for a run that can be gone on with"
             )
@@ -108,12 +129,22 @@ def generate(
 
         formatter = RowFormatter(template, system, raw)
         kinds = parse_kinds(retry) if retry else []
+        if batch and finish_online:
+            raise ConfigurationError("--finish-online ends the batches", hint="leave out --batch")
     from stillhouse.cli.settings import build_llm, parse_arguments
     from stillhouse.registry import default_registry
 
     with _usage():
         model = build_llm(default_registry(), llm, config, fields, max_concurrency)
         arguments = parse_arguments(type(model), param)
+        offline = model.use_offline_batch_generation or batch
+        if wait is not None and not (offline or finish_online):
+            raise ConfigurationError("there is no batch to wait for", hint="give --batch as well")
+        if offline and "offline_batch" not in model.capabilities:
+            raise ConfigurationError(f"{llm or config} has no offline batches", hint="leave out --batch")
+        if output is not None:
+            model.use_offline_batch_generation = False  # the run sees to it
+        wait = wait or (model.offline_batch_generation_block_until_done if offline else None)
     if prompt is not None:
         status = _generate_once(model, formatter, prompt, num_generations, arguments)
     else:
@@ -124,6 +155,7 @@ def generate(
         command = Command(
             input, output, formatter, {"template": template, "system": system, "raw": raw},
             num_generations, arguments, limit, restart, kinds,
+            offline and not finish_online, wait, finish_online,
         )  # fmt: skip
         status = _print_all(model, command) if output == "-" else _generate_file(model, command)
     if status:
@@ -204,13 +236,14 @@ def _generate_file(llm: LLM, command: Command) -> int:
             return FAILED_ROWS if earlier.failures else 0
         if bulk.resumed:
             print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
-        problem, complete = None, False
+        problem, complete, stopped = None, False, False
         statistics = RunStatistics()
         try:
             with llm:
                 statistics.started = time.monotonic()
                 with _progress(llm, command, statistics, lambda: bulk.share_read), _stoppable() as stopping:
                     complete = bulk.work(statistics, stopping)
+                    stopped = stopping()
         except KeyboardInterrupt:
             bulk.interrupted()
         except StillhouseError as error:
@@ -224,12 +257,25 @@ def _generate_file(llm: LLM, command: Command) -> int:
             if complete:
                 _print_summary(statistics, summary.done, summary.failed)
                 return FAILED_ROWS if summary.failures else 0
+            if problem is None and not stopped and bulk.is_waiting:
+                _print_jobs(bulk.jobs, summary.rows)
+                return UNFINISHED_BATCH
             what = "the run stopped" if problem else "interrupted"
             print(
                 f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}; the same command goes on",
                 file=sys.stderr,
             )
         return COULD_NOT_START if problem else INTERRUPTED
+
+
+def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
+    from stillhouse.jobs.progress import job_lines
+
+    for line in job_lines(jobs):
+        print(line, file=sys.stderr)
+    print(
+        f"{finished:,} rows are finished; make the same command again to collect the others", file=sys.stderr
+    )
 
 
 @contextlib.contextmanager

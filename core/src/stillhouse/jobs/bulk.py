@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.assembly import assemble
+from stillhouse.jobs.batching import PASSING, OfflineRun, has_batches, jobs_of, made_of
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, open_writer
 from stillhouse.jobs.rows import RowFormatter
 from stillhouse.jobs.runner import RunStatistics, run
 from stillhouse.jobs.store import SqliteStore
 from stillhouse.jobs.summary import Summary, summarize
+from stillhouse.ledger import BatchLedger, Chunk
 from stillhouse.llm import LLM
 
-__all__ = ["BulkRun", "Command", "parse_kinds"]
+__all__ = ["BulkRun", "Command", "opened_batches", "parse_kinds"]
+
+# How often a run that waits for batches looks whether it shall stop.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class Command:
         limit: how many rows belong to the run; `None` means all. It may be another one next time.
         restart: forget an earlier run, and replace the output.
         retry: kinds of errors whose rows are generated again.
+        offline: generate through the provider's offline batches.
+        wait: ask every so many seconds until the batches are done; `None` asks once.
+        finish_online: cancel the batches that go on, and generate online what they did not.
     """
 
     source: str
@@ -47,6 +57,9 @@ class Command:
     limit: int | None = None
     restart: bool = False
     retry: Sequence[str] = ()
+    offline: bool = False
+    wait: float | None = None
+    finish_online: bool = False
 
 
 def parse_kinds(text: str) -> list[str]:
@@ -86,6 +99,8 @@ class BulkRun:
     def __init__(self, llm: LLM, command: Command) -> None:
         self._llm = llm
         self._command = command
+        self._ledger: BatchLedger | None = None
+        self._source = command.source
         self._outcome = "stopped"
         self._reader: RowReader | None = None
         self._spooled: Path | None = None
@@ -107,13 +122,12 @@ class BulkRun:
         command, hooks = self._command, self._llm.registry.hooks()
         # That the output cannot be written must not be found out when everything was paid for.
         open_writer(command.output, hooks).abandon()
-        source = command.source
-        if source == "-":
+        if command.source == "-":
             self._spooled = Path(f"{command.output}.run.input.jsonl")
             with self._spooled.open("wb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
-            source = str(self._spooled)
-        self._reader = reader = open_reader(source, hooks)
+            self._source = str(self._spooled)
+        self._reader = reader = open_reader(self._source, hooks)
         now = command_of(
             self._llm, command.arguments, command.num_generations, command.formatting, reader.digest()
         )
@@ -124,8 +138,26 @@ class BulkRun:
         else:
             check_unchanged(before, now, input_difference(reader, self.store.digests()))
         self._digest = now["input"]
+        self._open_ledger()
         self.store.start()
         self.queued = self.store.requeue(command.retry) if command.retry else 0
+
+    def _open_ledger(self) -> None:
+        """Refuse to generate online what the provider generates already."""
+        command = self._command
+        if not (command.offline or command.finish_online or has_batches(self.store.connection)):
+            return
+        self._ledger = BatchLedger(self.store.path)
+        if command.offline or command.finish_online:
+            return
+        going = [job for job in jobs_of(self._ledger) if job.state != "collected"]
+        if going:
+            rows = sum(len(job.rows) for job in going)
+            raise ConfigurationError(
+                f"{rows:,} rows of this run are in {len(going)} offline batches",
+                hint="give --batch to collect them, or --finish-online to cancel them and generate the rest "
+                "online",
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +203,9 @@ class BulkRun:
         command, again = self._command, False
         self.store.set("complete", None)
         while True:
+            if self._ledger is not None and not self._work_offline(statistics, stopping):
+                self._outcome = "interrupted" if stopping() else "waiting"
+                return False
             run(
                 self._llm, self._reader, command.formatter, self.store,
                 num_generations=command.num_generations, arguments=command.arguments,
@@ -196,6 +231,41 @@ class BulkRun:
         self._outcome = "complete"
         return True
 
+    def _work_offline(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+        """Have the batches done; whether nothing is at the provider any more."""
+        command, ledger = self._command, self._ledger
+        assert ledger is not None
+        if not (command.offline or command.finish_online):
+            return True
+        hooks = self._llm.registry.hooks()
+        while not stopping():
+            offline = OfflineRun(
+                self._llm, ledger, self.store, lambda: open_reader(self._source, hooks), command.formatter,
+                num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
+            )  # fmt: skip
+            if command.finish_online:
+                if offline.withdraw(statistics):
+                    self.store.requeue(PASSING)
+                    return True
+            elif offline.advance(statistics):
+                return True
+            if command.wait is None:
+                return False
+            ends = time.monotonic() + command.wait
+            while not stopping() and time.monotonic() < ends:
+                time.sleep(min(_LOOK_SECONDS, command.wait))
+        return False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the work ended because batches go on."""
+        return self._outcome == "waiting"
+
+    @property
+    def jobs(self) -> list[Chunk]:
+        """The offline batches of the run, as they were last heard of."""
+        return [] if self._ledger is None else jobs_of(self._ledger)
+
     def interrupted(self) -> None:
         """Note that somebody stopped the work."""
         self._outcome = "interrupted"
@@ -204,6 +274,36 @@ class BulkRun:
         """End the work of this process; what there is is kept."""
         if self._reader is not None:
             self._reader.close()
+        if self._ledger is not None:
+            self._ledger.close()
         if self._spooled is not None:
             self._spooled.unlink(missing_ok=True)
         self.store.close(self._outcome)
+
+
+@contextlib.contextmanager
+def opened_batches(output: str) -> Iterator[list[Any]]:
+    """The offline batches of a run that nobody works on, with the LLM that it was started with.
+
+    Secrets come from the environment, for the run does not keep them.
+
+    Raises:
+        StoreError: somebody works on the run, or its state cannot be used.
+        ConfigurationError, UnknownLLMError, PluginError: the LLM cannot be made again.
+    """
+    store = SqliteStore(output, "")
+    try:
+        command = store.get("command")
+        if command is None:
+            yield []
+            return
+        llm = LLM.from_dict(command["llm"])
+        with llm, BatchLedger(store.path) as ledger:
+            yield [
+                llm.open_offline_batch(
+                    ledger, key, command["num_generations"] - made_of(key), command["parameters"]
+                )
+                for key in ledger.run_keys()
+            ]
+    finally:
+        store.close("stopped")

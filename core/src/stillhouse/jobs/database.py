@@ -40,7 +40,7 @@ CREATE TABLE sessions (
     session INTEGER PRIMARY KEY,
     started REAL NOT NULL,
     ended REAL,                    -- NULL while it works, and if it was killed
-    outcome TEXT,                  -- complete, interrupted, stopped
+    outcome TEXT,                  -- complete, interrupted, stopped, or waiting for batches
     process INTEGER NOT NULL,
     host TEXT NOT NULL,
     version TEXT NOT NULL          -- of stillhouse

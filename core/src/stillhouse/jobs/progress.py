@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runner import RunStatistics
     from stillhouse.jobs.summary import Summary
+    from stillhouse.ledger import Chunk
 
-__all__ = ["duration", "show_progress", "status_lines", "summary_lines"]
+__all__ = ["duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
 
 PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
@@ -160,6 +161,22 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
     ]
     if summary.last_finished is not None:
         lines.append(("last row finished", _clock(summary.last_finished)))
+    return lines
+
+
+def job_lines(jobs: Sequence[Chunk]) -> list[str]:
+    """A line for each offline batch: its id, the provider's word for its state, and its counts."""
+    lines = []
+    for job in jobs:
+        counts = ", ".join(f"{count:,} {name}" for name, count in job.counts.items() if count)
+        state = job.provider_state or job.state
+        if job.state == "collected":
+            state = "collected"
+        lines.append(
+            f"{job.job or '(no id yet)'}  {state}  {job.requests:,} requests"
+            + (f" ({counts})" if counts else "")
+            + (f"  {job.message}" if job.message else "")
+        )
     return lines
 
 

@@ -17,7 +17,7 @@ from stillhouse.jobs.store import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["RunStatistics", "run"]
+__all__ = ["RunStatistics", "run", "shifted"]
 
 
 @dataclass
@@ -109,7 +109,7 @@ def run(
         counts.pulled = counts.rows + counts.skipped
         _run_part(
             llm, itertools.islice(rows, limit), formatter, store, part, counts, stopping,
-            num_generations - part.made, _shifted(arguments or {}, part.made),
+            num_generations - part.made, shifted(arguments or {}, part.made),
         )  # fmt: skip
         if store.problem is not None:
             raise store.problem
@@ -118,7 +118,7 @@ def run(
     return counts
 
 
-def _shifted(arguments: dict[str, Any], made: int) -> dict[str, Any]:
+def shifted(arguments: dict[str, Any], made: int) -> dict[str, Any]:
     """The arguments for what is missing: the same seed would give the same generations again."""
     seed = arguments.get("seed")
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments

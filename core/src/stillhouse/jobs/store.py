@@ -177,7 +177,7 @@ class SqliteStore:
             self._reserve.write_bytes(bytes(RESERVE_BYTES))
 
     def close(self, outcome: str) -> None:
-        """End the work of this process: `complete`, `interrupted` or `stopped`."""
+        """End the work of this process: `complete`, `interrupted`, `stopped` or `waiting`."""
         try:
             with contextlib.suppress(StoreError), self._transaction():  # the disk may be full
                 self.connection.execute(

@@ -16,7 +16,7 @@ class Session:
     Attributes:
         started: when, in seconds since 1970.
         ended: likewise; `None` while it works, and if it was killed.
-        outcome: `complete`, `interrupted` or `stopped`; `None` as above.
+        outcome: `complete`, `interrupted`, `stopped`, or `waiting` for offline batches; `None` as above.
         process: its number.
         host: the machine.
         version: that of stillhouse.

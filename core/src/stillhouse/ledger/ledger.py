@@ -138,6 +138,10 @@ class BatchLedger:
             values = (key, json.dumps(note), time.time())
             connection.execute("INSERT OR IGNORE INTO batch_runs VALUES (?, ?, ?)", values)
 
+    def run_keys(self) -> list[str]:
+        """The keys of all runs, the first begun first."""
+        return [key for (key,) in self._rows("SELECT key FROM batch_runs ORDER BY created_at, key")]
+
     def note(self, key: str) -> dict[str, Any] | None:
         """The note that a run was begun with; `None` if it is not known."""
         found = self._rows("SELECT note FROM batch_runs WHERE key = ?", key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any, ClassVar, cast
 
@@ -118,6 +118,12 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     @abstractmethod
     async def cancel_batch(self, chunk: Chunk) -> None:
         """Cancel the job of a chunk. What is finished of it stays."""
+
+    def open_offline_batch(
+        self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
+    ) -> OfflineBatch:
+        """The batches of a bulk run."""
+        return OfflineBatch(self, ledger, key, num_generations, arguments)
 
     def offline_batch_generate(
         self, inputs: Sequence[FormattedInput] | None = None, num_generations: int = 1, **kwargs: Any

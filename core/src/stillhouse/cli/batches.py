@@ -1,0 +1,69 @@
+"""`stillhouse batches`: the offline batches of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import click
+
+from stillhouse.cli.output import guarded
+
+__all__ = ["batches"]
+
+
+@click.command("batches")
+@click.argument("output")
+@click.option("--refresh", is_flag=True, help="Ask the provider how they are now.")
+@click.option("--cancel", is_flag=True, help="Cancel those that go on; what they did can be collected.")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@guarded
+def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
+    """List the offline batches of the run of OUTPUT, as they were last heard of."""
+    from stillhouse.jobs.batching import has_batches, jobs_of
+    from stillhouse.jobs.database import read, store_path
+    from stillhouse.jobs.progress import job_lines
+    from stillhouse.ledger import BatchLedger
+
+    path = store_path(output)
+    with contextlib.closing(read(path)) as connection:
+        there = has_batches(connection)
+    jobs = []
+    if there:
+        if refresh or cancel:
+            _ask(output, cancel)
+        with BatchLedger(path) as ledger:
+            jobs = jobs_of(ledger)
+    if as_json:
+        print(json.dumps([_facts(job) for job in jobs], indent=2))
+    elif not jobs:
+        print("there are no offline batches in this run")
+    else:
+        print("\n".join(job_lines(jobs)))
+
+
+def _ask(output: str, cancel: bool) -> None:
+    """Hear of the jobs from the provider, with the LLM that the run was started with."""
+    from stillhouse.jobs.bulk import opened_batches
+
+    with opened_batches(output) as opened:
+        for batch in opened:
+            if cancel:
+                batch.cancel()
+            else:
+                batch.poll()
+
+
+def _facts(job: Any) -> dict[str, Any]:
+    return {
+        "id": job.job,
+        "state": job.state,
+        "provider_state": job.provider_state,
+        "requests": job.requests,
+        "rows": len(job.rows),
+        "counts": job.counts,
+        "message": job.message,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at,
+    }
