@@ -32,6 +32,9 @@ LARGEST_BODY = 64 * 2**20
 SHORTEST_SECRET = 8
 """Characters of a secret below which it is a word that a message may hold by itself."""
 
+SLOWEST_UPLOAD = 50_000
+"""Bytes of a file a second below which sending it is given up."""
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -74,7 +77,7 @@ class Transport:
         self._headers = headers
         self._retry_timeout = retry_timeout
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0))
-        # A large file takes as long as it takes, while something moves.
+        # A large file comes as long as something comes.
         self._file_timeout = aiohttp.ClientTimeout(sock_connect=min(timeout, 30.0), sock_read=timeout)
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
@@ -198,7 +201,12 @@ class Transport:
         timeout = self._timeout if save_to is None else self._file_timeout
         body: Any = data
         if isinstance(data, Upload):
-            body, timeout = data.blocks(), self._file_timeout
+            body = data.blocks()
+            # A stalled connection takes nothing, and says nothing.
+            timeout = aiohttp.ClientTimeout(
+                total=(self._timeout.total or 0.0) + data.size / SLOWEST_UPLOAD,
+                sock_connect=self._timeout.sock_connect,
+            )
             headers = {**data.headers, **(headers or {})}
         if save_to is not None:
             headers = {"accept": "*/*", **(headers or {})}
