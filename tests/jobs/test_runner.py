@@ -30,7 +30,8 @@ class MemoryStore:
     def parts(self) -> list[Part]:
         return [Part(0, lambda _: True)]
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
+        assert seconds is not None
         assert seconds >= 0
         self.rows.append((row.index, result))
         self.uncommitted += 1
@@ -69,7 +70,7 @@ def test_rows_are_forgotten_once_they_are_put() -> None:
     class CountingStore(MemoryStore):
         count = 0
 
-        def put(self, row: Row, result: Any, seconds: float) -> None:
+        def put(self, row: Row, result: Any, seconds: float | None) -> None:
             self.count += 1
 
     def peak(count: int) -> int:
@@ -91,7 +92,7 @@ def test_bad_rows_alone_do_not_pile_up() -> None:
     most = 0
 
     class Store(MemoryStore):
-        def put(self, row: Row, result: Any, seconds: float) -> None:
+        def put(self, row: Row, result: Any, seconds: float | None) -> None:
             nonlocal most
             most = max(most, pulled - row.index)
 

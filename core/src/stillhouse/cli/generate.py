@@ -6,13 +6,13 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_error
+from stillhouse.cli.output import guarded, print_error, print_facts
 from stillhouse.errors import ConfigurationError, StillhouseError
 
 if TYPE_CHECKING:
@@ -75,6 +75,18 @@ _WAIT_SECONDS = 60.0
     is_flag=True,
     help="Cancel the batches that go on, keep what they did, and generate the rest online.",
 )
+@click.option(
+    "--max-tokens-total",
+    type=click.IntRange(min=1),
+    help="Stop before the run takes more tokens, input and output together.",
+)
+@click.option(
+    "--max-cost",
+    metavar="USD",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop before the run costs more.",
+)
+@click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing.")
 @guarded
 def generate(
     input: str | None,
@@ -95,6 +107,9 @@ def generate(
     batch: bool,
     wait: float | None,
     finish_online: bool,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    estimate: bool,
 ) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
@@ -103,7 +118,8 @@ def generate(
     fails has its error in the column error, and the others go on.
 
     What is finished is kept in OUTPUT.run.db at once. However a run ends, the same command goes
-    on with it, and generates for no finished row again.
+    on with it, and generates for no finished row again. A run that stopped at a ceiling goes on
+    with a higher one.
 
     Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
     failed rows, 4 an offline batch is not finished yet (make the same command again to collect
@@ -112,15 +128,21 @@ def generate(
     with _usage():
         if (input is None) == (prompt is None):
             raise ConfigurationError("there is nothing to do", hint="give either INPUT or --prompt TEXT")
-        if prompt is not None and (output is not None or template is not None or limit is not None):
+        has_ceiling = max_tokens_total is not None or max_cost is not None
+        if prompt is not None and (output or template is not None or limit or has_ceiling or estimate):
             raise ConfigurationError(
-                "--prompt prints what it generates", hint="leave out -o, --template and --limit"
+                "--prompt prints what it generates",
+                hint="leave out -o, --template, --limit, --estimate, --max-tokens-total and --max-cost",
+            )
+        if estimate and input == "-":
+            raise ConfigurationError(
+                "what is read from standard input is gone afterwards", hint="give --estimate a file"
             )
         if output == "-" and (restart or retry or batch or finish_online):
             raise ConfigurationError(
                 "what was printed is not kept", hint="give -o OUTPUT.jsonl for a run that can be gone on with"
             )
-        if prompt is None and output is None:
+        if prompt is None and output is None and not estimate:
             raise ConfigurationError("no output is named", hint="give -o OUTPUT.jsonl, or -o - to print")
         if llm is None and config is None:
             raise ConfigurationError("no LLM is named", hint="give --llm NAME; stillhouse list shows them")
@@ -145,19 +167,31 @@ def generate(
         if output is not None:
             model.use_offline_batch_generation = False  # the run sees to it
         wait = wait or (model.offline_batch_generation_block_until_done if offline else None)
+        ceiling = None
+        if has_ceiling and offline and not finish_online:
+            raise ConfigurationError(
+                "what a batch takes is told when it is done, so no ceiling on it can be held",
+                hint="leave out --max-tokens-total and --max-cost; --estimate says what it takes at most",
+            )
+        if has_ceiling:
+            from stillhouse.jobs.budget import Ceiling
+
+            ceiling = Ceiling(model, arguments, max_tokens_total, max_cost)
     if prompt is not None:
         status = _generate_once(model, formatter, prompt, num_generations, arguments)
     else:
         from stillhouse.jobs.bulk import Command
 
         assert input is not None
-        assert output is not None
         command = Command(
-            input, output, formatter, {"template": template, "system": system, "raw": raw},
+            input, output or "-", formatter, {"template": template, "system": system, "raw": raw},
             num_generations, arguments, limit, restart, kinds,
-            offline and not finish_online, wait, finish_online,
+            offline and not finish_online, wait, finish_online, ceiling,
         )  # fmt: skip
-        status = _print_all(model, command) if output == "-" else _generate_file(model, command)
+        if estimate:
+            status = _print_estimate(model, command)
+        else:
+            status = _print_all(model, command) if output == "-" else _generate_file(model, command)
     if status:
         raise click.exceptions.Exit(status)
 
@@ -194,14 +228,30 @@ def _generate_once(
     return FAILED_ROWS if missing else 0
 
 
+def _print_estimate(llm: LLM, command: Command) -> int:
+    from stillhouse.jobs.estimate import estimate
+
+    try:
+        found = estimate(llm, command)
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    print_facts(found.lines(), sys.stdout)
+    return 0
+
+
 def _print_all(llm: LLM, command: Command) -> int:
     """Write the rows to standard output as they come; nothing is kept."""
+    from stillhouse.jobs.budget import Budget
     from stillhouse.jobs.formats import open_reader, open_writer
+    from stillhouse.jobs.prices import find_prices, offer_of
+    from stillhouse.jobs.progress import summary_lines
     from stillhouse.jobs.runner import RunStatistics, run
     from stillhouse.jobs.store import StreamStore
 
     hooks = llm.registry.hooks()
-    statistics = RunStatistics()
+    statistics = RunStatistics(
+        prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
+    )
     try:
         with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
             writer = open_writer(command.output, hooks)
@@ -219,12 +269,14 @@ def _print_all(llm: LLM, command: Command) -> int:
         return INTERRUPTED
     except OSError as error:
         raise _as_configuration_error(error) from None
-    _print_summary(statistics, statistics.done, statistics.failed)
+    print_facts(summary_lines(statistics, statistics.done, statistics.failed), sys.stderr)
     return FAILED_ROWS if statistics.failures else 0
 
 
 def _generate_file(llm: LLM, command: Command) -> int:
     from stillhouse.jobs.bulk import BulkRun
+    from stillhouse.jobs.prices import find_prices, offer_of
+    from stillhouse.jobs.progress import summary_lines
     from stillhouse.jobs.runner import RunStatistics
 
     with BulkRun(llm, command) as bulk:
@@ -237,7 +289,7 @@ def _generate_file(llm: LLM, command: Command) -> int:
         if bulk.resumed:
             print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
         problem, complete, stopped = None, False, False
-        statistics = RunStatistics()
+        statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         try:
             with llm:
                 statistics.started = time.monotonic()
@@ -255,7 +307,7 @@ def _generate_file(llm: LLM, command: Command) -> int:
         with contextlib.suppress(StillhouseError):  # it may be the state itself that is of no use
             summary = bulk.summary
             if complete:
-                _print_summary(statistics, summary.done, summary.failed)
+                print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
                 return FAILED_ROWS if summary.failures else 0
             if problem is None and not stopped and bulk.is_waiting:
                 _print_jobs(bulk.jobs, summary.rows)
@@ -325,12 +377,3 @@ def _as_configuration_error(error: OSError) -> ConfigurationError:
     return ConfigurationError(
         f"{where}{error.strerror or error}", hint="make room, or check the file, and start again"
     )
-
-
-def _print_summary(statistics: RunStatistics, done: int, failed: Mapping[str, int]) -> None:
-    from stillhouse.jobs.progress import summary_lines
-
-    lines = summary_lines(statistics, done, failed)
-    width = max(len(label) for label, _ in lines)
-    for label, value in lines:
-        print(f"{label.ljust(width)}  {value}", file=sys.stderr)

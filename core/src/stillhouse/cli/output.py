@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TextIO, TypeVar
 
 import click
 
 from stillhouse.errors import StillhouseError
 
-__all__ = ["guarded", "print_error", "print_json", "print_reports", "print_table"]
+__all__ = ["guarded", "print_error", "print_facts", "print_json", "print_reports", "print_table"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +53,13 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for line in [header, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         print("  ".join(cells).rstrip())
+
+
+def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO) -> None:
+    """What, and how much, in two columns."""
+    width = max(len(label) for label, _ in lines)
+    for label, value in lines:
+        print(f"{label.ljust(width)}  {value}", file=stream)
 
 
 def print_json(value: object) -> None:

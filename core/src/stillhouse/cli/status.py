@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from stillhouse.cli.output import guarded
+from stillhouse.cli.output import guarded, print_facts
 
 __all__ = ["status"]
 
@@ -46,10 +46,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
         facts = {"output": str(Path(output)), "working": working, **summary.as_json()}
         print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
         return working
-    lines = status_lines(summary, working)
-    width = max(len(label) for label, _ in lines)
-    print(
-        "\n".join(f"{label.ljust(width)}  {value}" for label, value in lines),
-        end="\n\n" if one_line else "\n",
-    )
+    print_facts(status_lines(summary, working), sys.stdout)
+    if one_line:
+        print()
     return working

@@ -229,6 +229,16 @@ class HTTPLLM(AsyncLLM):
             raise AssertionError
         return self._transport
 
+    @property
+    def api_url(self) -> str:
+        """Where the API is, without credentials; also while the LLM is not loaded.
+
+        Raises:
+            ConfigurationError: it is not known, or no address.
+        """
+        url = self._find_base_url()
+        return f"{url.origin()}{url.path}"
+
     def _find_base_url(self) -> URL:
         from yarl import URL
 

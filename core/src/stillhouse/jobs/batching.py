@@ -174,8 +174,8 @@ class OfflineRun:
         return released
 
     def _put(self, row: Row, result: Any, counts: RunStatistics) -> None:
-        counts.add(result)
-        self._store.put(row, result, 0.0)
+        counts.add(result, None)
+        self._store.put(row, result, None)
 
     def _inputs(self, seeker: _Seeker, ids: Sequence[int]) -> dict[int, FormattedInput]:
         inputs = {}

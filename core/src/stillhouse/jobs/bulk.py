@@ -14,8 +14,11 @@ from typing import Any, Self
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.assembly import assemble
 from stillhouse.jobs.batching import PASSING, OfflineRun, has_batches, jobs_of, made_of
+from stillhouse.jobs.budget import Budget, Ceiling
+from stillhouse.jobs.database import StoreError
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, open_writer
+from stillhouse.jobs.prices import offer_of
 from stillhouse.jobs.rows import RowFormatter
 from stillhouse.jobs.runner import RunStatistics, run
 from stillhouse.jobs.store import SqliteStore
@@ -46,6 +49,7 @@ class Command:
         offline: generate through the provider's offline batches.
         wait: ask every so many seconds until the batches are done; `None` asks once.
         finish_online: cancel the batches that go on, and generate online what they did not.
+        ceiling: what the run may spend; it may be another one next time.
     """
 
     source: str
@@ -60,6 +64,7 @@ class Command:
     offline: bool = False
     wait: float | None = None
     finish_online: bool = False
+    ceiling: Ceiling | None = None
 
 
 def parse_kinds(text: str) -> list[str]:
@@ -104,6 +109,7 @@ class BulkRun:
         self._outcome = "stopped"
         self._reader: RowReader | None = None
         self._spooled: Path | None = None
+        self._budget: Budget | None = None
         output = Path(command.output)
         is_new = command.restart or not SqliteStore.exists(command.output)
         if is_new and output.exists() and not command.restart:
@@ -139,6 +145,12 @@ class BulkRun:
             check_unchanged(before, now, input_difference(reader, self.store.digests()))
         self._digest = now["input"]
         self._open_ledger()
+        self.store.set("offer", offer_of(self._llm))
+        if command.ceiling is not None:
+            self._budget = Budget(
+                command.ceiling, self.store.connection, self.store.get("unreported"),
+                lambda unreported: self.store.set("unreported", unreported),
+            )  # fmt: skip
         self.store.start()
         self.queued = self.store.requeue(command.retry) if command.retry else 0
 
@@ -196,11 +208,12 @@ class BulkRun:
 
         Raises:
             GenerationError: an error that every further row would meet.
-            ConfigurationError: the input changed while the run went on.
+            ConfigurationError: the input changed while the run went on, or the budget is used up.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
         assert self._reader is not None
         command, again = self._command, False
+        statistics.budget = self._budget
         self.store.set("complete", None)
         while True:
             if self._ledger is not None and not self._work_offline(statistics, stopping):
@@ -272,6 +285,9 @@ class BulkRun:
 
     def close(self) -> None:
         """End the work of this process; what there is is kept."""
+        if self._budget is not None:
+            with contextlib.suppress(StoreError):  # the disk may be full
+                self._budget.abandon()
         if self._reader is not None:
             self._reader.close()
         if self._ledger is not None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from stillhouse.errors import GenerationError
 from stillhouse.typing import GenerateOutput
 
-__all__ = ["columns_of", "output_of", "tokens_of"]
+__all__ = ["Tokens", "columns_of", "output_of", "tokens_of"]
+
+
+class Tokens(NamedTuple):
+    """Tokens of a row, as far as the backend said.
+
+    Attributes:
+        input: of the whole input.
+        output: of the output, reasoning included.
+        cached: of the input, what was read from the provider's cache.
+        written: of the input, what was written to it.
+    """
+
+    input: int | None
+    output: int | None
+    cached: int | None
+    written: int | None
+
+
+_STATISTICS = ("input_tokens", "output_tokens", "cached_tokens", "cache_creation_tokens")
 
 
 def columns_of(
@@ -37,9 +56,16 @@ def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
     return cast("GenerateOutput", kept)
 
 
-def tokens_of(output: GenerateOutput | None) -> tuple[int | None, int | None]:
-    """Input and output tokens, as far as the backend said."""
-    statistics = {} if output is None else output.get("statistics") or {}
-    counts = [statistics.get(name) for name in ("input_tokens", "output_tokens")]
-    found = [None if count is None else sum(filter(None, count)) for count in counts]
-    return found[0], found[1]
+def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
+    """The tokens of what was generated for a row, as far as the backend said."""
+    counts = [
+        [
+            count
+            for output in outputs
+            if output
+            for count in (output.get("statistics") or {}).get(name) or ()
+            if count is not None
+        ]
+        for name in _STATISTICS
+    ]
+    return Tokens(*(sum(known) if known else None for known in counts))

@@ -30,9 +30,11 @@ CREATE TABLE rows (
     made INTEGER NOT NULL,         -- how many generations there are
     result TEXT NOT NULL,          -- the columns that the output gets, as JSON
     finished REAL NOT NULL,        -- when, in seconds since 1970
-    seconds REAL NOT NULL,         -- how long the call took
+    seconds REAL,                  -- how long the call took; 0 without one, NULL for a batch
     input_tokens INTEGER,          -- as far as the backend said
-    output_tokens INTEGER
+    output_tokens INTEGER,         -- reasoning included
+    cached_tokens INTEGER,         -- of the input, what was read from the provider's cache
+    written_tokens INTEGER         -- of the input, what was written to it
 );
 CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
 

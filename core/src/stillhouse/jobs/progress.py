@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from stillhouse.jobs.prices import cost_text
+
 if TYPE_CHECKING:
     from stillhouse.jobs.runner import RunStatistics
     from stillhouse.jobs.summary import Summary
@@ -67,6 +69,10 @@ def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
         f"{statistics.output_tokens / seconds:,.0f} tokens/s",
         f"{in_flight} in flight",
     ]
+    if statistics.prices is not None:
+        parts.append(f"{cost_text(statistics.cost)} spent")
+    if statistics.budget is not None:
+        parts.append(f"{statistics.budget.left} left")
     if share:
         finished = _finished_share(statistics, share)
         if finished > 0:
@@ -117,13 +123,16 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def summary_lines(statistics: RunStatistics, done: int, failed: Mapping[str, int]) -> list[tuple[str, str]]:
+def summary_lines(
+    statistics: RunStatistics, done: int, failed: Mapping[str, int], cost: float | None = None
+) -> list[tuple[str, str]]:
     """The closing table: what, and how much.
 
     Args:
         statistics: of this process, for the tokens and the times.
         done: rows with an output, those of earlier processes included.
         failed: likewise rows without, by the kind of their error.
+        cost: likewise of all rows in USD, if it is known.
     """
     seconds = max(statistics.seconds, 1e-9)
     lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
@@ -137,7 +146,17 @@ def summary_lines(statistics: RunStatistics, done: int, failed: Mapping[str, int
         ("rows per second", f"{statistics.rows / seconds:,.1f}"),
         ("output tokens per second", f"{statistics.output_tokens / seconds:,.0f}"),
     ]
+    if statistics.prices is not None:
+        lines.append(("cost", _cost_line(statistics.cost, statistics.prices.source)))
+        if cost is not None and statistics.skipped:
+            lines.append(("cost of the whole run", cost_text(cost)))
+    if statistics.budget is not None:
+        lines.append(("budget left", statistics.budget.left))
     return lines
+
+
+def _cost_line(cost: float, source: str) -> str:
+    return f"{cost_text(cost)} (prices of {source})"
 
 
 def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
@@ -159,6 +178,8 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
         ("input tokens", f"{summary.input_tokens:,}"),
         ("output tokens", f"{summary.output_tokens:,}"),
     ]
+    if summary.cost is not None:
+        lines.append(("cost", _cost_line(summary.cost, summary.prices or "")))
     if summary.last_finished is not None:
         lines.append(("last row finished", _clock(summary.last_finished)))
     return lines

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stillhouse.errors import GenerationError
+from stillhouse.jobs.budget import Budget
 from stillhouse.jobs.columns import tokens_of
+from stillhouse.jobs.prices import Prices
 from stillhouse.jobs.rows import Row, RowFormatter
 from stillhouse.jobs.store import Part, RunStore
 from stillhouse.llm import LLM
@@ -32,6 +34,9 @@ class RunStatistics:
         skipped: rows read that were finished before.
         pulled: rows read, those included.
         started: when it began, on the monotonic clock.
+        prices: those of the model, if they are known.
+        cost: in USD, by these prices.
+        budget: the run's, if it has one.
     """
 
     done: int = 0
@@ -41,6 +46,9 @@ class RunStatistics:
     skipped: int = 0
     pulled: int = 0
     started: float = field(default_factory=time.monotonic)
+    prices: Prices | None = None
+    cost: float = 0.0
+    budget: Budget | None = None
 
     @property
     def rows(self) -> int:
@@ -59,14 +67,18 @@ class RunStatistics:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def add(self, result: GenerateOutput | GenerationError) -> None:
+    def add(self, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
+        """Count a row; `seconds` is how long the call took, 0 where there was none, `None` for a batch."""
         if isinstance(result, GenerationError):
             self.failed[result.kind] += 1
-            return
-        self.done += 1
-        input_tokens, output_tokens = tokens_of(result)
-        self.input_tokens += input_tokens or 0
-        self.output_tokens += output_tokens or 0
+            tokens = tokens_of(*result.outputs)
+        else:
+            self.done += 1
+            tokens = tokens_of(result)
+        self.input_tokens += tokens.input or 0
+        self.output_tokens += tokens.output or 0
+        if self.prices is not None:
+            self.cost += self.prices.cost(tokens, seconds)
 
 
 def run(
@@ -95,7 +107,8 @@ def run(
         num_generations: how many generations of each row.
         arguments: generation parameters.
         limit: how many rows belong to the run; `None` means all.
-        statistics: counted up while the run goes on, for a progress display.
+        statistics: counted up while the run goes on, for a progress display. A row is started only
+            if the `budget` in it has room for all that the row can take.
         stopping: looked at before each row; once it is true, no row is started any more, and the
             run ends when those in flight have.
 
@@ -103,6 +116,7 @@ def run(
         GenerationError: an error that every further row would meet, such as a refused key.
         OSError: the rows cannot be read on.
         StoreError: the store cannot take more.
+        BudgetError: the budget is used up; nothing is in flight then.
     """
     counts = statistics if statistics is not None else RunStatistics()
     for part in store.parts():
@@ -135,26 +149,52 @@ def _run_part(
     num_generations: int,
     arguments: dict[str, Any],
 ) -> None:
+    budget = counts.budget
+    held: tuple[Row, FormattedInput] | None = None  # what did not fit into the budget
     pending: dict[int, Row] = {}
     position = itertools.count()
 
     def inputs() -> Iterator[FormattedInput | GenerationError]:
+        nonlocal held
+        for row, input in itertools.chain([held] if held else [], wanted()):
+            fails = isinstance(input, GenerationError)
+            if budget and not fails and not budget.reserve(row.index, input, num_generations):
+                held = row, input
+                return
+            pending[next(position)] = row
+            yield input
+        held = None
+
+    def wanted() -> Iterator[tuple[Row, Any]]:
         for row in rows:
             if stopping() or store.problem is not None:
                 return
             counts.pulled += 1
             if part.wants(row.index):
-                pending[next(position)] = row
-                yield formatter(row)
+                yield row, formatter(row)
             else:
                 counts.skipped += 1
 
-    groups = llm.iter_finished(
-        inputs(), num_generations, on_error="yield", ordered=store.ordered, **arguments
-    )
-    with contextlib.closing(groups):
-        for group in groups:
-            for index, result, seconds in group:
-                counts.add(result)
-                store.put(pending.pop(index), result, seconds)
-            store.commit()
+    while True:
+        # What is in flight cannot be waited for while inputs are pulled: when one does not fit, they
+        # end for now.
+        position = itertools.count()
+        groups = llm.iter_finished(
+            inputs(), num_generations, on_error="yield", ordered=store.ordered, **arguments
+        )
+        with contextlib.closing(groups):
+            for group in groups:
+                for index, result, seconds in group:
+                    row = pending.pop(index)
+                    counts.add(result, seconds)
+                    if budget:
+                        budget.settle(row.index, result, seconds)
+                    store.put(row, result, seconds)
+                store.commit()
+                if budget:
+                    budget.commit()
+        if held is None or stopping():
+            return
+        if not next(position):
+            assert budget
+            raise budget.refusal(*held, num_generations)

@@ -64,8 +64,14 @@ class RunStore(Protocol):
     def parts(self) -> list[Part]:
         """The rows that are not finished."""
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
-        """Take a row in."""
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
+        """Take a row in.
+
+        Args:
+            row: the row.
+            result: its output, or its error.
+            seconds: how long the call took: 0 where there was none, `None` for a batch.
+        """
 
     def commit(self) -> None:
         """Make sure that nothing that was taken in is lost."""
@@ -89,7 +95,7 @@ class StreamStore:
     def parts(self) -> list[Part]:
         return [Part(0, lambda _: True)]
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
         if isinstance(result, GenerationError):
             columns = columns_of(result.outputs[0] if result.outputs else None, result, self._model_name)
         else:
@@ -232,23 +238,20 @@ class SqliteStore:
 
         return [part(count) for count in sorted(counts)]
 
-    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float) -> None:
+    def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
         earlier = self._partial(row.index)
         error = result if isinstance(result, GenerationError) else None
         if isinstance(result, GenerationError):
             state = FAILED
             made = [item for item in (earlier, *result.outputs) if item is not None]
-            output = (
-                merge_responses(made, sum(len(item["generations"]) for item in made))[0] if made else None
-            )
+            output = merge_responses(made, len(made))[0] if made else None
         else:
             state = DONE
             output = result if earlier is None else merge_responses([earlier, result], 2)[0]
         columns = columns_of(output, error, self._model_name)
-        input_tokens, output_tokens = tokens_of(output)
         self._buffer.append((
             row.index, row.digest, state, error and error.kind, len(output["generations"]) if output else 0,
-            to_json(columns), time.time(), seconds, input_tokens, output_tokens,
+            to_json(columns), time.time(), seconds, *tokens_of(output),
         ))  # fmt: skip
 
     def _partial(self, row: int) -> GenerateOutput | None:
@@ -279,7 +282,7 @@ class SqliteStore:
             self.connection.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             self.connection.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._buffer
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._buffer
             )
         self._buffer.clear()
         if through:

@@ -6,6 +6,8 @@ import sqlite3
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stillhouse.jobs.prices import find_prices
+
 __all__ = ["Session", "Summary", "summarize"]
 
 
@@ -43,6 +45,8 @@ class Summary:
         output_tokens: likewise.
         last_finished: when the last row was, in seconds since 1970, or `None`.
         command: what the run was asked for.
+        cost: of every row, failed ones included, in USD; `None` where the prices are not known.
+        prices: where they are from.
         sessions: the processes that worked on it, the first one first.
     """
 
@@ -54,6 +58,8 @@ class Summary:
     output_tokens: int
     last_finished: float | None
     command: dict[str, Any] | None
+    cost: float | None
+    prices: str | None
     sessions: list[Session] = field(default_factory=list)
 
     @property
@@ -79,6 +85,8 @@ def summarize(connection: sqlite3.Connection) -> Summary:
         "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
         "FROM rows GROUP BY state, kind"
     ).fetchall()
+    offer = json.loads(info.get("offer", "null"))
+    prices = find_prices(offer) if offer else None
     failed = {kind: count for state, kind, count, *_ in states if state == 2}
     return Summary(
         complete=json.loads(info.get("complete", "null")) is not None,
@@ -89,6 +97,8 @@ def summarize(connection: sqlite3.Connection) -> Summary:
         output_tokens=int(sum(row[4] for row in states)),
         last_finished=max((row[5] for row in states), default=None),
         command=json.loads(info.get("command", "null")),
+        cost=prices.spent(connection) if prices else None,
+        prices=prices.source if prices else None,
         sessions=[
             Session(*row)
             for row in connection.execute(

@@ -1,0 +1,114 @@
+"""What a run costs, against the library that the prices are from."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+import stillhouse
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.columns import Tokens, tokens_of
+from stillhouse.jobs.database import connect
+from stillhouse.jobs.prices import cost_text, find_prices, offer_of
+
+genai_prices = pytest.importorskip("genai_prices")
+
+OPENAI = {"backend": "openai", "model": "gpt-5-mini", "api_url": "https://api.openai.com/v1"}
+CLAUDE = {"backend": "anthropic", "model": "claude-sonnet-4-5", "api_url": None}
+GEMINI = {"backend": "google", "model": "gemini-2.5-pro", "api_url": None}
+GROQ = {"backend": "groq", "model": "llama-3.3-70b-versatile", "api_url": "https://api.groq.com/openai/v1"}
+
+
+def some_tokens(dice: random.Random) -> Tokens:
+    cached, written, rest = (dice.choice([0, dice.randint(0, 200_000)]) for _ in range(3))
+    return Tokens(cached + written + rest, dice.randint(0, 10_000), cached, written)
+
+
+def cost_by_the_library(offer: dict[str, str | None], tokens: Tokens, seconds: float | None) -> float:
+    if seconds == 0:
+        return 0.0
+    usage = genai_prices.Usage(
+        input_tokens=tokens.input, output_tokens=tokens.output,
+        cache_read_tokens=tokens.cached, cache_write_tokens=tokens.written,
+    )  # fmt: skip
+    url = offer["api_url"]
+    where = {"provider_api_url": url} if url else {"provider_id": offer["backend"]}
+    context = {"processing": "batch"} if seconds is None else None
+    return float(genai_prices.calc_price(usage, offer["model"], price_context=context, **where).total_price)
+
+
+@pytest.mark.parametrize("offer", [OPENAI, CLAUDE, GEMINI, GROQ], ids=lambda offer: offer["model"])
+def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: Path) -> None:
+    prices = find_prices(offer)
+    assert prices is not None
+    assert prices.source == f"genai-prices {genai_prices.__version__}"
+    dice, total = random.Random(3), 0.0
+    with contextlib.closing(connect(tmp_path / "run.db")) as connection:
+        for row in range(200):
+            tokens = some_tokens(dice)
+            if offer in (OPENAI, GROQ):  # nothing is written to a cache there
+                tokens = tokens._replace(written=0)
+            seconds = dice.choice([0.0, 1.0, None])
+            cost = cost_by_the_library(offer, tokens, seconds)
+            assert prices.cost(tokens, seconds) == pytest.approx(cost)
+            most = prices.most(tokens.input or 0, tokens.output or 0, batch=seconds is None)
+            assert most >= cost * (1 - 1e-9)
+            total += cost
+            connection.execute(
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?)", (row, seconds, *tokens)
+            )
+            assert prices.spent(connection) == pytest.approx(total)
+
+
+def test_a_batch_is_cheaper() -> None:
+    prices = find_prices(OPENAI)
+    assert prices is not None
+    tokens = Tokens(1000, 1000, 0, 0)
+    assert prices.cost(tokens, None) < prices.cost(tokens, 1.0)
+
+
+def test_the_model_of_another_server_has_no_price() -> None:
+    own_server = {**OPENAI, "api_url": "http://localhost:8000/v1"}
+    assert find_prices(own_server) is None
+    with pytest.raises(ConfigurationError, match=r"no price of the model gpt-5-mini at http://localhost"):
+        find_prices(own_server, required=True)
+    assert find_prices(offer_of(stillhouse.create("echo"))) is None
+
+
+def test_without_the_library_nothing_costs_and_a_ceiling_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    assert find_prices(OPENAI) is None
+    with pytest.raises(ConfigurationError) as refused:
+        find_prices(OPENAI, required=True)
+    assert "stillhouse[cost]" in refused.value.hint
+
+
+def test_the_network_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect_to(*_: object) -> None:
+        raise AssertionError("something was asked for over the network")
+
+    monkeypatch.setattr("socket.socket.connect", connect_to)
+    monkeypatch.setattr("socket.getaddrinfo", connect_to)
+    assert find_prices(OPENAI) is not None
+
+
+def test_tokens_are_told_as_far_as_they_are_known() -> None:
+    known = stillhouse.prepare_output(["a", "b"], [7], [1, 2])
+    known["statistics"] |= {"cached_tokens": [3, None], "cache_creation_tokens": [None, None]}
+    assert tokens_of(known) == (7, 3, 3, None)
+    assert tokens_of(None) == (None, None, None, None)
+    assert tokens_of(known, None, known) == (14, 6, 6, None)
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(0, "$0.00"), (1234.5, "$1,234.50"), (0.5, "$0.50"), (0.0000012, "$0.000001"), (0.012, "$0.012")],
+)
+def test_an_amount_is_readable(cost: float, text: str) -> None:
+    assert cost_text(cost) == text
