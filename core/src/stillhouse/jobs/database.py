@@ -96,8 +96,11 @@ def read(path: Path) -> sqlite3.Connection:
             f"there is no run of this output: {path} does not exist",
             hint="give the OUTPUT of a stillhouse generate",
         )
+    # Nobody writes where there is no log; to read it as such leaves no files beside it.
+    is_idle = not Path(f"{path}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_idle else ''}"
     with translated(path):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
+        connection = sqlite3.connect(uri, uri=True, timeout=10.0)
         try:
             if _version(connection, path) == 0:
                 raise StoreError(f"{path} holds no run yet", hint="start one, or wait until it has started")
