@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from stillhouse import GenerationError
+from stillhouse import ConfigurationError, GenerationError
 from stillhouse.http.batches import BatchLimits, OfflineBatch
 from stillhouse.ledger import BatchLedger
 
@@ -153,3 +154,61 @@ def test_cancelled_rows_are_free_again(open_batch: Any, server: BatchServer) -> 
     assert released == [2]
     assert batch.is_finished
     assert list(batch.held()) == []
+
+
+@pytest.mark.parametrize("pages_left", range(4))
+def test_a_disk_that_is_full_before_the_job_is_made(
+    open_batch: Any, server: BatchServer, pages_left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmallLLM, "batch_limits", BatchLimits(requests=10_000, bytes=10_000_000))
+    batch = open_batch()
+    connection = batch.ledger._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    rows = range(0, 4000, 2)  # so many ranges fill pages
+    source = [(row, chat(f"t{row}")) for row in rows]
+    connection.execute(f"PRAGMA max_page_count = {pages + pages_left}")
+    with pytest.raises(ConfigurationError, match="full"):
+        batch.submit(source, nobody)
+    assert len(server.jobs) == 0
+    batch = open_batch()
+    batch.reconcile()
+    batch.submit(source, nobody)
+    batch.resubmit(lambda ids: dict(source), nobody)
+    assert len(server.jobs) == 1
+    assert list(batch.held()) == list(rows)
+
+
+def test_a_row_whose_input_is_gone_is_free(open_batch: Any, server: BatchServer) -> None:
+    batch = open_batch()
+    batch.submit(items(0, 1), nobody)
+    server.finish(outcome=lambda body: 500)
+    batch.poll()
+    for results in batch.collect(
+        lambda rows: {row: input for row, input in inputs_of(rows).items() if row != 1}
+    ):
+        assert list(results) == []
+        results.acknowledge()
+    assert server.texts(server.jobs["job-1"]) == ["t0"]
+    assert list(batch.held()) == [0]
+
+
+def test_a_disk_that_is_full_when_the_job_is_made_makes_no_second_one(
+    make: Any, server: BatchServer, tmp_path: Path
+) -> None:
+    class WordyLLM(TinyLLM):
+        async def create_batch(self, *args: Any) -> Any:
+            job = await super().create_batch(*args)
+            (pages,) = full._connection.execute("PRAGMA page_count").fetchone()
+            full._connection.execute(f"PRAGMA max_page_count = {pages}")
+            return dataclasses.replace(job, provider_state="x" * 100_000)
+
+    path = tmp_path / "out.jsonl.run.db"
+    with BatchLedger(path) as full, pytest.raises(ConfigurationError, match="full"):
+        OfflineBatch(make(WordyLLM), full, "run").submit(items(0, 1), nobody)
+    assert len(server.jobs) == 1
+    with BatchLedger(path) as ledger:
+        batch = OfflineBatch(make(), ledger, "run")
+        batch.reconcile()
+        assert batch.submit(items(0, 1), nobody) == 0
+        assert [chunk.job for chunk in batch.jobs()] == ["job-0"]
+    assert len(server.jobs) == 1

@@ -99,13 +99,19 @@ class BatchLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        connection = self._connection
         try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ConfigurationError(
+                f"the ledger of offline batches, {self.path}, cannot be written: {error}",
+                hint="make room for it, then make the same call again; no job is made twice",
+            ) from None
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     # Runs
 

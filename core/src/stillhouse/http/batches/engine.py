@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["InputsOf", "OfflineBatch"]
 
 InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
-"""The inputs of rows, by their ids."""
+"""The inputs of rows, by their ids; one that cannot be had is left out."""
 
 DOWNLOAD_ATTEMPTS = 3
 
@@ -234,4 +234,5 @@ def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInpu
     for start in range(0, len(ids), ROWS_AT_ONCE):
         group = ids[start : start + ROWS_AT_ONCE]
         inputs = inputs_of(group)
-        yield from ((row, inputs[row]) for row in group)
+        # A row whose input is not there any more is left out of the plan, and so free.
+        yield from ((row, inputs[row]) for row in group if row in inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -142,9 +143,10 @@ class Sender:
         Raises:
             GenerationError: there is no job, and none will be.
         """
-        if not file.rows:
-            file.close()
-            return 0
+        with contextlib.closing(file):
+            return self._send_rows(file, plan) if file.rows else 0
+
+    def _send_rows(self, file: RequestFile, plan: Chunk | None) -> int:
         file.finish()
         chunk = Chunk(
             file.name, 0, file.round, "intent", type(self.llm).__name__, file.path, Rows(file.rows),
@@ -179,8 +181,6 @@ class Sender:
             else:
                 self.ledger.replan(self.key, chunk)
             raise
-        finally:
-            file.close()
         raise AssertionError
 
     def settle(self, chunk: Chunk) -> Job | None:
