@@ -114,7 +114,7 @@ AFTER = f"{BEFORE}, output, error, from_hook"
         (
             SomethingElse(),
             "there is no hook zzz",
-            "rename it to after_generate or before_generate or open_reader or open_writer",
+            "rename it to after_generate or before_generate or open_reader or open_writer or output_path",
         ),
         (
             Coroutine(),

@@ -8,11 +8,14 @@ imported when the first run starts, whatever backend it uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from stillhouse.errors import GenerationError
     from stillhouse.jobs.formats import RowReader, RowWriter
     from stillhouse.llm import LLM
@@ -26,6 +29,7 @@ __all__ = [
     "hookspec",
     "open_reader",
     "open_writer",
+    "output_path",
 ]
 
 PROJECT = "stillhouse"
@@ -91,10 +95,23 @@ def open_reader(source: str) -> RowReader | None:
 
 
 @hookspec(firstresult=True)
-def open_writer(target: str) -> RowWriter | None:
+def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
     """Open a target for rows, or return `None` if it is none of this plugin's.
 
     The first plugin that opens it wins. A `ConfigurationError` says that it cannot be written.
+
+    Args:
+        target: what the user gave as OUTPUT.
+        schema: the types of the input's columns, where its format has them.
+    """
+
+
+@hookspec(firstresult=True)
+def output_path(target: str) -> Path | None:
+    """Where a target of this plugin's is once it is whole, or `None` if it is none of them.
+
+    The state of the run is kept beside that path, as `PATH.run.db`, also for a target that is on no
+    disk. Nothing may be opened or made: `stillhouse status` asks too.
 
     Args:
         target: what the user gave as OUTPUT.

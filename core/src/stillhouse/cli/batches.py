@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,16 +24,19 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     """List the offline batches of the run of OUTPUT, as they were last heard of."""
     from stillhouse.jobs.batching import has_batches, jobs_of
     from stillhouse.jobs.database import read, store_path
+    from stillhouse.jobs.formats import output_path
     from stillhouse.jobs.progress import job_lines
     from stillhouse.ledger import BatchLedger
+    from stillhouse.registry import default_registry
 
-    path = store_path(output)
+    place = output_path(output, default_registry().hooks())
+    path = store_path(place)
     with contextlib.closing(read(path)) as connection:
         there = has_batches(connection)
     jobs = []
     if there:
         if refresh or cancel:
-            _ask(output, cancel)
+            _ask(place, cancel)
         with BatchLedger(path) as ledger:
             jobs = jobs_of(ledger)
     if as_json:
@@ -43,7 +47,7 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
         print("\n".join(job_lines(jobs)))
 
 
-def _ask(output: str, cancel: bool) -> None:
+def _ask(output: Path, cancel: bool) -> None:
     """Hear of the jobs from the provider, with the LLM that the run was started with."""
     from stillhouse.jobs.bulk import opened_batches
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-from pathlib import Path
 
 import click
 
@@ -34,16 +33,18 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.database import read, store_path, translated
+    from stillhouse.jobs.formats import output_path
     from stillhouse.jobs.lock import is_worked_on
     from stillhouse.jobs.progress import status_lines
     from stillhouse.jobs.summary import summarize
+    from stillhouse.registry import default_registry
 
-    path = store_path(output)
+    path = store_path(output_path(output, default_registry().hooks()))
     with contextlib.closing(read(path)) as connection, translated(path):
         summary = summarize(connection)
     working = is_worked_on(path)
     if as_json:
-        facts = {"output": str(Path(output)), "working": working, **summary.as_json()}
+        facts = {"output": output, "working": working, **summary.as_json()}
         print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
         return working
     print_facts(status_lines(summary, working), sys.stdout)

@@ -17,7 +17,7 @@ from stillhouse.jobs.batching import PASSING, OfflineRun, has_batches, jobs_of, 
 from stillhouse.jobs.budget import Budget, Ceiling
 from stillhouse.jobs.database import StoreError
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.formats import RowReader, open_reader, open_writer
+from stillhouse.jobs.formats import RowReader, open_reader, open_writer, output_path
 from stillhouse.jobs.prices import offer_of
 from stillhouse.jobs.rows import RowFormatter
 from stillhouse.jobs.runner import RunStatistics, run
@@ -110,14 +110,14 @@ class BulkRun:
         self._reader: RowReader | None = None
         self._spooled: Path | None = None
         self._budget: Budget | None = None
-        output = Path(command.output)
-        is_new = command.restart or not SqliteStore.exists(command.output)
+        self._output = output = output_path(command.output, llm.registry.hooks())
+        is_new = command.restart or not SqliteStore.exists(output)
         if is_new and output.exists() and not command.restart:
             raise ConfigurationError(
                 f"{output} is there already, and no state of a run beside it",
                 hint="give another output, or replace it with --restart",
             )
-        self.store = SqliteStore(command.output, llm.model_name, restart=command.restart)
+        self.store = SqliteStore(output, llm.model_name, restart=command.restart)
         try:
             self._open()
         except BaseException:
@@ -129,7 +129,7 @@ class BulkRun:
         # That the output cannot be written must not be found out when everything was paid for.
         open_writer(command.output, hooks).abandon()
         if command.source == "-":
-            self._spooled = Path(f"{command.output}.run.input.jsonl")
+            self._spooled = Path(f"{self._output}.run.input.jsonl")
             with self._spooled.open("wb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
             self._source = str(self._spooled)
@@ -185,7 +185,7 @@ class BulkRun:
             complete is not None
             and complete["limit"] == self._command.limit
             and not self.queued
-            and Path(self._command.output).exists()
+            and self._output.exists()
         )
 
     @property
@@ -227,7 +227,7 @@ class BulkRun:
             if stopping():
                 self._outcome = "interrupted"
                 return False
-            writer = open_writer(command.output, self._llm.registry.hooks())
+            writer = open_writer(command.output, self._llm.registry.hooks(), self._reader.schema)
             wrong = assemble(self._reader, self.store.stored(), writer, command.limit)
             if not wrong:
                 break
@@ -298,8 +298,8 @@ class BulkRun:
 
 
 @contextlib.contextmanager
-def opened_batches(output: str) -> Iterator[list[Any]]:
-    """The offline batches of a run that nobody works on, with the LLM that it was started with.
+def opened_batches(output: str | Path) -> Iterator[list[Any]]:
+    """The offline batches of the run at a path that nobody works on, with the LLM that it was started with.
 
     Secrets come from the environment, for the run does not keep them.
 

@@ -13,9 +13,11 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.rows import Row
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from stillhouse.registry.hooks import Hooks
 
-__all__ = ["RowReader", "RowWriter", "open_reader", "open_writer"]
+__all__ = ["RowReader", "RowWriter", "open_reader", "open_writer", "output_path"]
 
 
 class RowReader(Protocol):
@@ -24,6 +26,10 @@ class RowReader(Protocol):
     Iterating yields every row, in order and from the first on each time; a row that cannot be
     read is yielded with its error.
     """
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The types of the columns, which an output with types keeps; `None` where there are none."""
 
     @property
     def share_read(self) -> float | None:
@@ -69,13 +75,18 @@ def open_reader(source: str, hooks: Hooks | None = None) -> RowReader:
     return opening(source)
 
 
-def open_writer(target: str, hooks: Hooks | None = None) -> RowWriter:
+def open_writer(target: str, hooks: Hooks | None = None, schema: pa.Schema | None = None) -> RowWriter:
     """A writer for a target: a plugin's, or one of our own by the file's suffix.
+
+    Args:
+        target: a path, or what a plugin writes.
+        hooks: the installed plugins.
+        schema: the types of the input's columns, where they are known.
 
     Raises:
         ConfigurationError: it cannot be written, or its format is not known.
     """
-    writer: RowWriter | None = hooks.open_writer(target) if hooks is not None else None
+    writer: RowWriter | None = hooks.open_writer(target, schema) if hooks is not None else None
     if writer is not None:
         return writer
     opening = _writers().get(".jsonl" if target == "-" else Path(target).suffix.lower())
@@ -84,16 +95,24 @@ def open_writer(target: str, hooks: Hooks | None = None) -> RowWriter:
             f"{target} is in a format that is not known",
             hint="give a .jsonl or .parquet file, or - for JSONL; plugins may add others",
         )
-    return opening(target)
+    return opening(target, schema)
+
+
+def output_path(target: str, hooks: Hooks | None = None) -> Path:
+    """Where an output is once it is whole; the state of its run is kept beside it."""
+    path: Path | None = hooks.output_path(target) if hooks is not None else None
+    return Path(target if path is None else path)
 
 
 def _readers() -> dict[str, Callable[[str], RowReader]]:
+    from stillhouse.jobs.parquet import ParquetReader
     from stillhouse.jobs.readers import CsvReader, JsonlReader
 
-    return {".jsonl": JsonlReader, ".csv": CsvReader}
+    return {".jsonl": JsonlReader, ".csv": CsvReader, ".parquet": ParquetReader}
 
 
-def _writers() -> dict[str, Callable[[str], RowWriter]]:
+def _writers() -> dict[str, Callable[[str, pa.Schema | None], RowWriter]]:
+    from stillhouse.jobs.parquet import ParquetWriter
     from stillhouse.jobs.writers import JsonlWriter
 
-    return {".jsonl": JsonlWriter}
+    return {".jsonl": lambda target, _: JsonlWriter(target), ".parquet": ParquetWriter}

@@ -15,24 +15,38 @@ from typing import Any, BinaryIO
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.jobs.rows import Row, digest_of, invalid_row
 
-__all__ = ["CsvReader", "JsonlReader"]
+__all__ = ["CsvReader", "JsonlReader", "open_source"]
+
+
+def open_source(path: str) -> BinaryIO:
+    """The bytes of a file, or of standard input for `-`.
+
+    Raises:
+        ConfigurationError: it cannot be opened.
+    """
+    try:
+        return sys.stdin.buffer if path == "-" else Path(path).open("rb")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from None
 
 
 class FileReader(ABC):
     """The rows of one file, or of standard input for `-`. Blank lines are no rows.
 
+    Attributes:
+        schema: `None`: a line says nothing of the types of others.
+
     Raises:
         ConfigurationError: it cannot be opened.
     """
 
+    schema = None
+
     def __init__(self, path: str) -> None:
-        try:
-            self._stream: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
-            self._size = _size_of(self._stream)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
-            ) from None
+        self._stream = open_source(path)
+        self._size = _size_of(self._stream)
         self._position = 0
 
     @abstractmethod

@@ -110,9 +110,20 @@ class RowFormatter:
         for position, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise ValueError(f"message {position + 1} of the row is not an object with a role")
+        messages = [_without_nulls(message) for message in messages]
         if self._system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system}, *messages]
         return cast(StandardInput, messages)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A message without the fields that it has not, where a column's type lists those of all messages."""
+    if isinstance(value, dict):
+        # An assistant's message that only calls tools has the content null.
+        return {
+            key: _without_nulls(item) for key, item in value.items() if item is not None or key == "content"
+        }
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _compiled(template: str) -> Callable[[dict[str, Any]], str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import datetime
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -79,13 +82,37 @@ class JsonlWriter:
 
 
 def to_json(value: Any) -> str:
-    """JSON in one line, of text that can be encoded."""
-    text = _encode(value)
+    """JSON in one line, of text that can be encoded.
+
+    What JSON has no type for: dates and times are ISO text, bytes are base64, a number that is
+    none or infinite is null, and anything else is its text.
+    """
+    try:
+        text = _encode(value)
+    except ValueError:
+        value = _finite(value)
+        text = _encode(value)
     # Half a surrogate pair, which only an escape can carry; a text without one is found fast.
-    return text if text.isascii() or _is_encodable(text) else json.dumps(value, default=str)
+    return text if text.isascii() or _is_encodable(text) else json.dumps(value, default=_plain)
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+def _plain(value: Any) -> Any:
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode
 
 
 def _is_encodable(text: str) -> bool:

@@ -154,23 +154,28 @@ class Hooks:
 
     def open_reader(self, source: str) -> Any:
         """The reader of the first plugin that opens the source, or `None`."""
-        return self._open("open_reader", source)
+        return self._first("open_reader", {"source": source})
 
-    def open_writer(self, target: str) -> Any:
+    def open_writer(self, target: str, schema: Any = None) -> Any:
         """The writer of the first plugin that opens the target, or `None`."""
-        return self._open("open_writer", target)
+        return self._first("open_writer", {"target": target, "schema": schema})
 
-    def _open(self, name: str, place: str) -> Any:
+    def output_path(self, target: str) -> Any:
+        """The path that the first plugin whose target it is gives, or `None`."""
+        return self._first("output_path", {"target": target})
+
+    def _first(self, name: str, given: Mapping[str, Any]) -> Any:
+        """What the first plugin that answers says."""
         for hook in getattr(self._manager.hook, name).get_hookimpls()[::-1]:
             try:
-                opened = hook.function(*([place] if hook.argnames else []))
-            except StillhouseError:  # it is the plugin's to open, and it says what is wrong
+                answer = hook.function(*[given[argument] for argument in hook.argnames])
+            except StillhouseError:  # it is the plugin's, and it says what is wrong
                 raise
             except Exception as error:
                 self._report(name, hook.plugin_name, error)
             else:
-                if opened is not None:
-                    return opened
+                if answer is not None:
+                    return answer
         return None
 
     def _report(self, hook: str, plugin: str, error: Exception) -> None:
