@@ -70,6 +70,11 @@ class ByKeyword:
     def after_generate(self, *, llm: Any) -> None: ...
 
 
+class Misnamed:
+    @hookimpl
+    def open_writer(self, output: str) -> Any: ...
+
+
 class Wrapper:
     @hookimpl(wrapper=True)
     def after_generate(self, llm: Any) -> Any:
@@ -109,6 +114,11 @@ AFTER = f"{BEFORE}, output, error, from_hook"
             Surplus(),
             f"after_generate takes outputs, but the hook has only {AFTER}",
             "take outputs out of its arguments",
+        ),
+        (
+            Misnamed(),
+            "open_writer takes output, but the hook has only target, schema",
+            "take output out of its arguments",
         ),
         (Typo(), "there is no hook after_generat", "rename it to after_generate"),
         (

@@ -1,0 +1,173 @@
+"""Sources and targets that a hook plugin opens, through `stillhouse generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from stillhouse import ConfigurationError, hookimpl
+from stillhouse.jobs.rows import Row
+
+
+class Reader:
+    schema = pa.schema([("prompt", pa.large_string())])
+    share_read = None
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Row]:
+        return (Row(index, index + 1, {"prompt": text}) for index, text in enumerate(self.texts))
+
+    def digest(self) -> str:
+        return str(self.texts)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Memory:
+    """Sources and targets named `memory:…`."""
+
+    def __init__(self, folder: Path, texts: list[str]) -> None:
+        self.folder = folder
+        self.reader = Reader(texts)
+        self.schemas: list[Any] = []
+        self.written: list[dict[str, Any]] = []
+
+    @hookimpl
+    def open_reader(self, source: str) -> Any:
+        return self.reader if source.startswith("memory:") else None
+
+    @hookimpl
+    def open_writer(self, target: str, schema: Any) -> Any:
+        if not target.startswith("memory:"):
+            return None
+        self.schemas.append(schema)
+        return self
+
+    @hookimpl
+    def output_path(self, target: str) -> Path | None:
+        return self.folder / target.removeprefix("memory:") if target.startswith("memory:") else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.written.append(record)
+
+    def finish(self) -> None:
+        (self.folder / "out").touch()
+
+    def abandon(self) -> None:
+        self.written.clear()
+
+
+class Refusing:
+    @hookimpl
+    def open_reader(self, source: str) -> None:
+        if source == "memory:secret":
+            raise ConfigurationError("memory:secret is not yours to read", hint="ask for it")
+
+    @hookimpl
+    def open_writer(self, target: str) -> None:
+        if target == "memory:full":
+            raise ConfigurationError("memory:full is full", hint="make room")
+
+
+class Raising:
+    @hookimpl
+    def open_reader(self) -> None:
+        raise RuntimeError("no reader today")
+
+    @hookimpl
+    def open_writer(self, target: str) -> None:
+        raise OSError("no writer today")
+
+    @hookimpl
+    def output_path(self, target: str) -> None:
+        raise KeyError(target)
+
+
+@pytest.fixture
+def memory(own_registry: Any, tmp_path: Path) -> Memory:
+    plugin = Memory(tmp_path, ["one", "two"])
+    own_registry.register_hooks("memory", plugin)
+    return plugin
+
+
+def test_a_plugins_source_and_target(run: Any, memory: Memory, tmp_path: Path) -> None:
+    result = run("generate", "memory:in", "--llm", "echo", "-o", "memory:out")
+    assert result.status == 0, result.err
+    assert [row["generations"] for row in memory.written] == [["one"], ["two"]]
+    assert memory.reader.closed
+    assert memory.schemas[-1] == Reader.schema
+    assert (tmp_path / "out.run.db").exists()
+    status = run("status", "memory:out")
+    assert (status.status, "complete" in status.out) == (0, True), status.err
+    assert "no offline batches" in run("batches", "memory:out").out
+    again = run("generate", "memory:in", "--llm", "echo", "-o", "memory:out")
+    assert "memory:out is complete: 2 rows" in again.err
+
+
+def test_a_plugins_rows_in_a_file_keep_their_types(run: Any, memory: Memory, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert run("generate", "memory:in", "--llm", "echo", "-o", tmp_path / "o.parquet").status == 0
+    assert pq.read_schema(tmp_path / "o.parquet").field("prompt").type == pa.large_string()
+
+
+def test_the_first_plugin_that_opens_it_wins(
+    run: Any, memory: Memory, own_registry: Any, rows_file: Any, tmp_path: Path
+) -> None:
+    class Everything(Memory):
+        @hookimpl
+        def open_reader(self, source: str) -> Any:
+            return self.reader
+
+    # The last one registered is asked first, also before the formats of Stillhouse.
+    first = Everything(tmp_path, ["mine"])
+    own_registry.register_hooks("first", first)
+    source = rows_file([{"prompt": "the file's"}])
+    assert run("generate", source, "--llm", "echo", "-o", "memory:out").status == 0
+    assert memory.written == []
+    assert [row["generations"] for row in first.written] == [["mine"]]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [
+        ("memory:secret", "memory:out", "memory:secret is not yours to read"),
+        ("memory:in", "memory:full", "memory:full is full"),
+    ],
+)
+def test_what_a_plugin_says_is_told(
+    run: Any, memory: Memory, own_registry: Any, tmp_path: Path, source: str, target: str, told: str
+) -> None:
+    own_registry.register_hooks("refusing", Refusing())
+    result = run("generate", source, "--llm", "echo", "-o", target)
+    assert result.status == 1
+    assert told in result.err
+    assert not list(tmp_path.glob("*.run.db"))
+
+
+def test_one_that_raises_is_told_once_and_passed_over(
+    run: Any, memory: Memory, own_registry: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_registry.register_hooks("raising", Raising())
+    assert run("generate", "memory:in", "--llm", "echo", "-o", "memory:out").status == 0
+    assert [row["generations"] for row in memory.written] == [["one"], ["two"]]
+    told = [message.partition(" failed")[0] for message in caplog.messages]
+    assert sorted(told) == [
+        "the hook open_reader of the plugin raising",
+        "the hook open_writer of the plugin raising",
+        "the hook output_path of the plugin raising",
+    ]
+
+
+def test_a_name_that_nobody_opens(run: Any, memory: Memory, tmp_path: Path) -> None:
+    result = run("generate", "other:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
+    assert result.status == 1
+    assert "other:in is in a format that is not known" in result.err
