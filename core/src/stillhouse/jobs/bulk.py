@@ -298,7 +298,7 @@ class BulkRun:
 
 
 @contextlib.contextmanager
-def opened_batches(output: str | Path) -> Iterator[list[Any]]:
+def opened_batches(output: Path) -> Iterator[list[Any]]:
     """The offline batches of the run at a path that nobody works on, with the LLM that it was started with.
 
     Secrets come from the environment, for the run does not keep them.

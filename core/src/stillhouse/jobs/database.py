@@ -54,10 +54,9 @@ class StoreError(ConfigurationError):
     """The run's database cannot be used, or cannot be written any more."""
 
 
-def store_path(output: str | Path) -> Path:
+def store_path(output: Path) -> Path:
     """Where the run of an output is kept."""
-    path = Path(output)
-    return path.with_name(f"{path.name}.run.db")
+    return output.with_name(f"{output.name}.run.db")
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.jobs.bounds import Bounds, size_of
 from stillhouse.jobs.database import read, store_path, translated
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.formats import RowReader, open_reader
+from stillhouse.jobs.formats import RowReader, open_reader, output_path
 from stillhouse.jobs.prices import Prices, cost_text, find_prices, offer_of
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
     Besides, how many input tokens the rows had of which the backend said it.
     """
     finished: array[int] = array("h")
-    path = store_path(command.output)
+    path = store_path(output_path(command.output, llm.registry.hooks()))
     if command.restart or not path.exists():
         return finished, 0
     with contextlib.closing(read(path)) as connection, translated(path):

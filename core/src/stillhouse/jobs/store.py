@@ -125,7 +125,7 @@ class SqliteStore:
     """A run in one SQLite file, which one process at a time works on.
 
     Args:
-        output: the output of the run.
+        output: the path of the output of the run.
         model_name: the model's name, for every row.
         restart: whether to forget an earlier run.
 
@@ -139,7 +139,7 @@ class SqliteStore:
 
     ordered = False
 
-    def __init__(self, output: str | Path, model_name: str, restart: bool = False) -> None:
+    def __init__(self, output: Path, model_name: str, restart: bool = False) -> None:
         self.path = store_path(output)
         self._model_name = model_name
         self.problem: StoreError | None = None
@@ -164,7 +164,7 @@ class SqliteStore:
         self._reserve = self.path.with_name(f"{self.path.name}-reserve")
 
     @staticmethod
-    def exists(output: str | Path) -> bool:
+    def exists(output: Path) -> bool:
         """Whether there is a run of this output."""
         return store_path(output).exists()
 
