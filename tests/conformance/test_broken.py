@@ -15,14 +15,18 @@ import pytest
 from stillhouse.testing import all_rules
 
 BROKEN = Path(__file__).parent / "broken"
+SHARES = 5
 ELSEWHERE = {"Heavy": "C96", "Slow": "C95"}
 
 
 def declared() -> dict[str, str]:
     """Each broken backend, and the rule that it breaks, as the source says."""
-    text = (BROKEN / "broken_backends.py").read_text(encoding="utf-8")
-    found = re.findall(r'^@breaks\("(C\d\d)"\)\nclass (\w+)\(', text, re.MULTILINE)
-    return {name: rule for rule, name in found} | ELSEWHERE
+    found = ELSEWHERE.copy()
+    for module in ("broken_backends", "broken_http"):
+        text = (BROKEN / f"{module}.py").read_text(encoding="utf-8")
+        pairs = re.findall(r'^@breaks\("([CH]\d\d)"\)\nclass (\w+)\(', text, re.MULTILINE)
+        found |= {name: rule for rule, name in pairs}
+    return found
 
 
 def distribution(folder: Path, name: str, requires: str, entry_points: dict[str, str]) -> None:
@@ -43,28 +47,47 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     """What the kit says of each backend: the outcome of each rule."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "vllm.py").write_text("", encoding="utf-8")
-    ordinary = {name for name in declared() if name not in (*ELSEWHERE, "NotDeclared", "BadName", "NoRange")}
-    entry_points = {f"x-{name.lower()}": f"broken_backends:{name}" for name in sorted(ordinary)}
+    entry_points = {"x-goodhttp": "broken_http:GoodHTTP"}
+    for name, rule in declared().items():
+        if name not in (*ELSEWHERE, "NotDeclared", "BadName", "NoRange"):
+            module = "broken_http" if rule.startswith("H") else "broken_backends"
+            entry_points[f"x-{name.lower()}"] = f"{module}:{name}"
     entry_points |= {"Bad_Name": "broken_backends:BadName"}
     entry_points |= {"x-heavy": "broken_heavy:Heavy", "x-slow": "broken_slow:Slow"}
     entry_points |= {"x-good": "good_backends:Good", "x-goodsync": "good_backends:GoodSync"}
     distribution(folder, "broken-backends", "stillhouse>=0.1,<9", entry_points)
     distribution(folder, "broken-range", "stillhouse", {"x-norange": "broken_backends:NoRange"})
-    report = folder / "report.json"
-    result = subprocess.run(
+    runs = [start(folder, "suites.py", "")]
+    runs += [start(folder, "http_suites.py", f"{share}/{SHARES}") for share in range(SHARES)]
+    found = {}
+    for process, report in runs:
+        printed, _ = process.communicate()
+        assert report.exists(), printed[-3000:]
+        for item in json.loads(report.read_text(encoding="utf-8")):
+            name = item["class"].rpartition("::Test")[2]
+            found[name] = {rule["id"]: rule["outcome"] for rule in item["rules"]}
+    return found
+
+
+def start(folder: Path, suites: str, share: str) -> tuple[subprocess.Popen[str], Path]:
+    """Run the kit on backends in a process of its own; with the file that it reports to."""
+    report = folder / f"{suites}-{share.replace('/', '-')}.json"
+    # Of those that ask a server, the rules on requests; all others hold as for every backend.
+    chosen = "test_h or TestGoodHTTP" if share else ""
+    process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull,
-         "--conformance-json", report, BROKEN / "suites.py"],
+         "--conformance-json", report, "-k", chosen, BROKEN / suites],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(BROKEN), str(folder)])},
-        capture_output=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(BROKEN), str(folder)]),
+            "BROKEN_SHARE": share,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )  # fmt: skip
-    assert report.exists(), result.stdout[-3000:] + result.stderr[-3000:]
-    return {
-        item["class"].rpartition("::Test")[2]: {rule["id"]: rule["outcome"] for rule in item["rules"]}
-        for item in json.loads(report.read_text(encoding="utf-8"))
-    }
+    return process, report
 
 
 @pytest.mark.parametrize(("name", "rule"), sorted(declared().items()))
@@ -75,7 +98,7 @@ def test_the_kit_names_the_rule_that_is_broken_and_no_other(
     assert found == {rule}
 
 
-@pytest.mark.parametrize("name", ["Good", "GoodSync"])
+@pytest.mark.parametrize("name", ["Good", "GoodHTTP", "GoodSync"])
 def test_a_backend_that_keeps_every_rule_is_told_so(name: str, outcomes: dict[str, dict[str, str]]) -> None:
     assert set(outcomes[name].values()) <= {"kept", "skipped", "not declared"}
 

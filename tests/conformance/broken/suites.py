@@ -16,16 +16,16 @@ CLASSES: list[type[LLM]] = [Good, GoodSync, *BREAKS, broken_heavy.Heavy, broken_
 
 
 class Suite(LLMConformance):
-    cls_: type[LLM]
+    backend: type[LLM]
 
     def make(self) -> LLM:
-        return self.cls_() if "model" not in self.cls_.model_fields else self.cls_(model="another")
+        return self.backend() if "model" not in self.backend.model_fields else self.backend(model="another")
 
     def make_failing(self) -> tuple[LLM, Any] | None:
-        if "KindOfItsOwn" in self.cls_.__name__ or "LetsErrorsOut" in self.cls_.__name__:
+        if "KindOfItsOwn" in self.backend.__name__ or "LetsErrorsOut" in self.backend.__name__:
             return self.make(), "fail"
         return None
 
 
-for _cls in CLASSES:
-    globals()[f"Test{_cls.__name__}"] = type(f"Test{_cls.__name__}", (Suite,), {"cls_": _cls})
+for _backend in CLASSES:
+    globals()[f"Test{_backend.__name__}"] = type(f"Test{_backend.__name__}", (Suite,), {"backend": _backend})

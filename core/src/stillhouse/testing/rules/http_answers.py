@@ -150,7 +150,7 @@ class HTTPAnswerRules(HTTPBase):
 
         Fix: size the connection pool to `max_concurrency`; hold no lock around a request.
         """
-        llm = self.asking(max_concurrency=4)
+        llm = self.asking(max_concurrency=4, retry_timeout=0.0)
         self.server.meeting = threading.Barrier(4, timeout=_PATIENCE_SECONDS)
         with contextlib.suppress(GenerationError):
             self.ask(llm, self.inputs(8))
