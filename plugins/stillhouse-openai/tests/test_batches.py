@@ -214,9 +214,12 @@ def test_a_job_is_found_on_a_later_page_by_its_name_or_its_file(make: Any, serve
             assert server.paths == ["/v1/batches?limit=100", "/v1/batches?limit=100&after=batch_x1"]
         server.script = [page(*others)]
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())) is None
-        old = job(id="batch_old", created_at=CHUNK.sent_at - 200_000)
-        server.script = [page(*others, old, more=True)]  # older ones are not asked for
+        full = {"data": [job(id=f"batch_{number}x") for number in range(100)]}
+        server.script = [full, full]  # it does not say whether there is more, and has but one page
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())) is None
+        assert server.script == []
+        server.script = [full, {"data": [job(input_file_id="file-1")]}]
+        assert llm.run_on_loop(llm.find_batch(CHUNK, set())).id == "batch_1"
 
 
 def test_an_answer_that_makes_no_sense_may_still_mean_a_job(make: Any, server: Any) -> None:

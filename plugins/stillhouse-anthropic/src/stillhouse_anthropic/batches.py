@@ -111,7 +111,7 @@ class MessageBatchLLM(BatchHTTPLLM):
                 if batch["id"] == id:
                     return
                 yield batch
-            if not (page and answer.get("has_more")):
+            if not (page and answer.get("has_more")) or page[-1]["id"] == query.get("after_id"):
                 return
             query["after_id"] = page[-1]["id"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import IO, Any, ClassVar
 
 import orjson
@@ -29,8 +28,6 @@ _STATES: dict[str, ChunkState] = {
 _NAME = "stillhouse_chunk"
 """The key of the chunk's name in the job's metadata."""
 
-# Clocks differ; jobs that are older than this before the chunk was sent are not looked at.
-_CLOCK_SECONDS = 48 * 3600
 _PAGE = 100
 
 
@@ -120,23 +117,25 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
             name = metadata.get(_NAME) if isinstance(metadata, dict) else None
             if name == chunk.name or job.get("input_file_id") == chunk.input_file:
                 return self._job(job)
-            created = _seconds(job.get("created_at"))
-            if created is not None and created < chunk.sent_at - _CLOCK_SECONDS:
-                return None  # they come newest first
         return None
 
     async def _list(self) -> AsyncIterator[dict[str, Any]]:
-        """The jobs, newest first, page by page."""
+        """All jobs, page by page. Neither their order nor anybody's clock is relied on."""
         query: dict[str, str | int] = {"limit": _PAGE}
+        seen: set[str] = set()
         while True:
             answer = await self.request("GET", "batches", query=query)
             page = answer.get("data") if isinstance(answer, dict) else answer
             if not isinstance(page, list):
                 raise _odd("a list of jobs")
-            for job in page:
+            news = [job for job in page if job["id"] not in seen]
+            for job in news:
                 yield job
-            if not (page and isinstance(answer, dict) and answer.get("has_more")):
+            # Some servers do not say whether there is more, and some have one page, whatever is asked.
+            more = answer.get("has_more", len(page) >= _PAGE) if isinstance(answer, dict) else False
+            if not (news and more):
                 return
+            seen.update(job["id"] for job in news)
             query["after"] = page[-1]["id"]
 
     async def batch_job(self, chunk: Chunk) -> Job:
@@ -197,13 +196,3 @@ def _odd(what: str) -> UnclearError:
         kind="server",
         hint="check that base_url is that of an API with offline batches",
     )
-
-
-def _seconds(created: Any) -> float | None:
-    """A time as seconds since the epoch, from a number or a date."""
-    if isinstance(created, str):
-        try:
-            return datetime.fromisoformat(created).timestamp()
-        except ValueError:
-            return None
-    return created if isinstance(created, (int, float)) else None
