@@ -104,6 +104,19 @@ def test_a_hidden_rate_limit_is_found_and_kept(rate: float, burst: float, latenc
     assert refused / (accepted + refused) < 0.01
 
 
+def test_a_first_estimate_that_is_far_too_low_is_soon_corrected() -> None:
+    provider = Provider(100, 10, 0.2)
+
+    async def main() -> None:
+        limits = Limits(256)
+        await asyncio.sleep(10)  # nothing was asked yet, which says nothing of the rate
+        await drive(provider, limits, 256, 60)
+
+    simulate(main)
+    counted = sum(1 for time in provider.accepted if 30 <= time < 60)
+    assert counted >= 0.9 * 100 * 30
+
+
 @pytest.mark.parametrize(("rate", "burst", "latency"), [(100, 6000, 0.5), (5, 300, 1.0), (400, 400, 0.2)])
 def test_a_quota_that_is_told_is_kept_from_the_start(rate: float, burst: float, latency: float) -> None:
     seconds = 3 * burst / rate

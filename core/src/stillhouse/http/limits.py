@@ -17,13 +17,15 @@ FIRST_LIMIT = 32
 DECREASE = 0.7
 
 # A provider that refuses has shown its rate: what it accepted since it last refused. From just below
-# that rate the pace grows again, first by little, so that few requests are refused, then by more, so
-# that a raised quota and a wrong estimate are found out.
+# that rate the pace grows again, by twice as much each time, so that a raised quota and a wrong
+# estimate are found out. After the first refusal, when little is known, it begins with much and after
+# a second; after each further one with half of that and later, so that few requests are refused.
 PACE_MARGIN = 0.98
 PACE_DECREASE = 0.95
 FIRST_GROWTH = 0.01
 MOST_GROWTH = 0.25
 GROWTH_SECONDS = 5.0
+LEAST_PATIENCE = 1.0
 FEWEST_ACCEPTED = 10
 
 # A timer is late now and then; so much is made up for at once.
@@ -108,7 +110,9 @@ class Limits:
         self._pace: float | None = None  # requests per second
         self._next_start = 0.0
         self._pace_grows_at = 0.0
-        self._growth = FIRST_GROWTH
+        # The first estimate is made of little, and soon corrected; each refusal makes it surer.
+        self._caution = MOST_GROWTH, LEAST_PATIENCE
+        self._growth, self._patience = self._caution
         self._sustained = 0.0  # the pace before it last grew
         self._period_started = now
         self._accepted = 0
@@ -165,7 +169,10 @@ class Limits:
                 self._period_started, self._accepted, self._sustained = now, 0, 0.0
             elif self._pace is not None:  # too few to tell a rate from; they count on
                 self._pace *= PACE_DECREASE
-            self._pace_grows_at, self._growth = now + GROWTH_SECONDS, FIRST_GROWTH
+            self._growth, self._patience = self._caution
+            self._pace_grows_at = now + self._patience
+            growth, patience = self._caution
+            self._caution = max(FIRST_GROWTH, growth / 2), min(GROWTH_SECONDS, 2 * patience)
         if retry_after:
             self._paused_until = max(self._paused_until, now + retry_after)
 
@@ -235,7 +242,7 @@ class Limits:
                 self._sustained = self._pace
                 self._pace *= 1 + self._growth
                 self._growth = min(MOST_GROWTH, 2 * self._growth)
-                self._pace_grows_at = now + GROWTH_SECONDS
+                self._pace_grows_at = now + self._patience
             wait = max(wait, self._next_start - now)
         if self._requests is not None:
             wait = max(wait, self._requests.wait(1, now))
