@@ -1,21 +1,11 @@
-"""What a row costs with `echo`: through the contract, and as a whole `stillhouse generate` run.
-
-The contract's rows run in this process, CPU time of all its threads. The whole runs are commands of
-their own, of 10,000 and of 1,000,000 rows; budget: resident memory at most 1.25 of each other.
-"""
+"""What a row costs with `echo` through the contract: CPU time of all threads of this process."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from measure import alternate, machine, median, print_rows
 
@@ -53,6 +43,20 @@ def gather(rows: int, llm: stillhouse.AsyncLLM) -> float:
     return (time.process_time() - started) / rows
 
 
+def main() -> None:
+        semaphore = asyncio.Semaphore(64)
+
+        async def one(chat: list[stillhouse.ChatItem]) -> stillhouse.GenerateOutput:
+            async with semaphore:
+                return await llm.agenerate(chat, num_generations=1)
+
+        await asyncio.gather(*(one(chat) for chat in chats(rows)))
+
+    started = time.process_time()
+    asyncio.run(main())
+    return (time.process_time() - started) / rows
+
+
 def whole_run(rows: int, folder: Path) -> tuple[float, float, float]:
     """Rows per second, CPU microseconds per row, and resident mebibytes of a whole run."""
     source, output = folder / f"{rows}.jsonl", folder / f"{rows}.out.jsonl"
@@ -77,7 +81,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--million", type=int, default=1_000_000, help="rows of the large run")
     arguments = parser.parse_args()
     print(machine())
     llm = stillhouse.create("echo")
@@ -93,13 +96,6 @@ def main() -> None:
     print_rows("CPU per row", readings, "us", 1e6)
     by_hand = median(readings["gather and a semaphore, by hand"])
     print(f"against by hand: {median(readings['iter_outputs, window of 64']) / by_hand:.2f}")
-    with tempfile.TemporaryDirectory() as temporary:
-        results = {rows: whole_run(rows, Path(temporary)) for rows in (10_000, arguments.million)}
-    print("\na whole run of `stillhouse generate` (rows/s, CPU us a row, resident MiB)")
-    for rows, (rate, cpu, resident) in results.items():
-        print(f"  {rows:>9,} rows  {rate:10,.0f} {cpu:10.1f} {resident:10.1f}")
-    ratio = results[arguments.million][2] / results[10_000][2]
-    print(f"resident memory of the large run against the small: {ratio:.2f} (budget 1.25)")
 
 
 if __name__ == "__main__":

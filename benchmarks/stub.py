@@ -16,7 +16,8 @@ delay, per_second = float(sys.argv[1]), float(sys.argv[2])
 
 def answer(status, body, *headers):
     content = json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(content)}", *headers]
+    length = f"content-length: {len(content)}"
+    lines = [f"HTTP/1.1 {status}", "content-type: application/json", length, *headers]
     return ("\\r\\n".join(lines) + "\\r\\n\\r\\n").encode() + content
 
 TEXT = "The capital is Lima."

@@ -21,6 +21,7 @@ class MemoryStore:
     """A store that puts rows in order itself, as a durable one does."""
 
     problem = None
+    members = None
 
     def __init__(self, ordered: bool) -> None:
         self.ordered = ordered

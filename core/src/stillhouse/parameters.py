@@ -71,6 +71,11 @@ def _is_optional(field: FieldInfo) -> bool:
 class RuntimeParametersMixin(BaseModel):
     """Names, describes and sets the runtime parameters of a model and of the models inside it."""
 
+    @property
+    def is_composite(self) -> bool:
+        """Whether it is made of other models, which it asks."""
+        return any(True for _ in self._nested())
+
     def _nested(self) -> Iterator[tuple[str, RuntimeParametersMixin | dict[str, RuntimeParametersMixin]]]:
         """Fields that hold a model with runtime parameters, or a list of them by position."""
         for name in type(self).model_fields:

@@ -19,7 +19,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.loop import LoopThread
 from stillhouse.outputs import merge_responses
 
-__all__ = ["Result", "Slots", "Window"]
+__all__ = ["Result", "Slots", "Window", "current_input"]
 
 # How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
 # input may lie behind the last one started, both as multiples of the window's size.
@@ -35,6 +35,9 @@ _Item = tuple[int, int, Any]
 
 # Whose calls the code that runs now is part of.
 _inside: contextvars.ContextVar[tuple[Slots, ...]] = contextvars.ContextVar("inside", default=())
+
+current_input: contextvars.ContextVar[int | None] = contextvars.ContextVar("current_input", default=None)
+"""The index of the input of the outermost LLM that the code that runs now works on."""
 
 
 class Slots:
@@ -228,6 +231,7 @@ class Window:
     async def _work(self) -> None:
         loop, ready, done, calls = self._thread.loop, self._ready, self._done, self._calls
         slots, holds_slot, is_fresh = self._slots, False, True
+        is_outermost = not _inside.get()
         _inside.set((*_inside.get(), self._owner))
         task = asyncio.current_task()
         assert task is not None
@@ -253,6 +257,8 @@ class Window:
                     for _ in range(min(2, len(ready))):
                         self._rouse()
                 result: Any
+                if is_outermost:
+                    current_input.set(index)
                 started = monotonic()
                 try:
                     result = await calls[part](input)

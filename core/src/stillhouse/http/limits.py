@@ -169,10 +169,10 @@ class Limits:
                 self._period_started, self._accepted, self._sustained = now, 0, 0.0
             elif self._pace is not None:  # too few to tell a rate from; they count on
                 self._pace *= PACE_DECREASE
-            self._growth, self._patience = self._caution
-            self._pace_grows_at = now + self._patience
-            growth, patience = self._caution
-            self._caution = max(FIRST_GROWTH, growth / 2), min(GROWTH_SECONDS, 2 * patience)
+            self._growth, self._patience = growth, patience = self._caution
+            self._pace_grows_at = now + patience
+            if self._pace is not None:
+                self._caution = max(FIRST_GROWTH, growth / 2), min(GROWTH_SECONDS, 2 * patience)
         if retry_after:
             self._paused_until = max(self._paused_until, now + retry_after)
 

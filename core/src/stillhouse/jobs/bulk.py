@@ -18,6 +18,7 @@ from stillhouse.jobs.budget import Budget, Ceiling
 from stillhouse.jobs.database import StoreError
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, open_writer, output_path
+from stillhouse.jobs.members import Members
 from stillhouse.jobs.prices import offer_of
 from stillhouse.jobs.rows import RowFormatter
 from stillhouse.jobs.runner import RunStatistics, run
@@ -219,11 +220,12 @@ class BulkRun:
             if self._ledger is not None and not self._work_offline(statistics, stopping):
                 self._outcome = "interrupted" if stopping() else "waiting"
                 return False
-            run(
-                self._llm, self._reader, command.formatter, self.store,
-                num_generations=command.num_generations, arguments=command.arguments,
-                limit=command.limit, statistics=statistics, stopping=stopping,
-            )  # fmt: skip
+            with self._keeping_members():
+                run(
+                    self._llm, self._reader, command.formatter, self.store,
+                    num_generations=command.num_generations, arguments=command.arguments,
+                    limit=command.limit, statistics=statistics, stopping=stopping,
+                )  # fmt: skip
             if stopping():
                 self._outcome = "interrupted"
                 return False
@@ -243,6 +245,20 @@ class BulkRun:
         self.store.set("complete", {"limit": command.limit})
         self._outcome = "complete"
         return True
+
+    @contextlib.contextmanager
+    def _keeping_members(self) -> Iterator[None]:
+        """What members of a composite give is kept until their row is finished."""
+        if not self._llm.is_composite:
+            yield
+            return
+        members = Members(self.store.path, self._llm)
+        with members.installed():
+            self.store.members = members
+            try:
+                yield
+            finally:
+                self.store.members = None
 
     def _work_offline(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         """Have the batches done; whether nothing is at the provider any more."""

@@ -153,6 +153,8 @@ def _run_part(
     held: tuple[Row, FormattedInput] | None = None  # what did not fit into the budget
     pending: dict[int, Row] = {}
     position = itertools.count()
+    if store.members is not None:
+        store.members.follow(lambda index: pending[index].index if index in pending else None)
 
     def inputs() -> Iterator[FormattedInput | GenerationError]:
         nonlocal held

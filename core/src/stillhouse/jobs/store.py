@@ -19,6 +19,7 @@ from stillhouse.jobs import lock
 from stillhouse.jobs.columns import columns_of, output_of, tokens_of
 from stillhouse.jobs.database import StoreError, connect, store_path, translated
 from stillhouse.jobs.formats import RowWriter
+from stillhouse.jobs.members import Members
 from stillhouse.jobs.rows import Row
 from stillhouse.jobs.writers import to_json
 from stillhouse.outputs import merge_responses
@@ -56,10 +57,13 @@ class RunStore(Protocol):
             order itself takes them as they are finished.
         problem: why it will soon take no more rows: none is to be started, and those in flight
             are still taken in. `None` while there is no reason.
+        members: keeps what the members of a composite LLM give; `None` if it is none, or nothing
+            is kept.
     """
 
     ordered: bool
     problem: StoreError | None
+    members: Members | None
 
     def parts(self) -> list[Part]:
         """The rows that are not finished."""
@@ -87,6 +91,7 @@ class StreamStore:
 
     ordered = True
     problem: StoreError | None = None
+    members: Members | None = None
 
     def __init__(self, writer: RowWriter, model_name: str) -> None:
         self._writer = writer
@@ -143,6 +148,7 @@ class SqliteStore:
         self.path = store_path(output)
         self._model_name = model_name
         self.problem: StoreError | None = None
+        self.members: Members | None = None
         self._buffer: list[tuple[Any, ...]] = []
         self._session = 0
         self._queued: set[int] = set()
@@ -284,6 +290,8 @@ class SqliteStore:
             self.connection.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._buffer
             )
+        if self.members is not None:
+            self.members.forget([row for row, _, state, *_ in self._buffer if state == DONE])
         self._buffer.clear()
         if through:
             self._synced = now
