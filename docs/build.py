@@ -1,0 +1,82 @@
+"""Build the site: gather the pages that are written, make those that come from the code, render all.
+
+    python docs/build.py [--conformance FOLDER]
+
+The site is in `.site/html`. FOLDER holds what `pytest --conformance-json` wrote, for the page of the
+backends. A warning, such as a link to nowhere, is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import commands
+import gallery
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SITE = ROOT / ".site"
+
+LINK = re.compile(r"\[(?P<text>[^\]\n]+)\]\((?P<target>(?![a-z]+:|#)[^)\s]+)\)")
+
+
+def published() -> dict[str, str]:
+    """The files outside of `docs` that are on the site, and the page of each."""
+    pages = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+    for readme in sorted(ROOT.glob("plugins/*/README.md")):
+        pages[readme.relative_to(ROOT).as_posix()] = f"plugins/{readme.parent.name}.md"
+    return pages
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the site into .site/html.")
+    parser.add_argument("--conformance", type=Path, metavar="FOLDER", default=SITE / "conformance")
+    results = parser.parse_args().conformance
+    pages = SITE / "pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(DOCS / "assets", pages / "assets")
+    for source in sorted(DOCS.rglob("*.md")):
+        put(pages, source.relative_to(ROOT).as_posix(), source.relative_to(DOCS).as_posix())
+    for file, page in published().items():
+        put(pages, file, page)
+    (pages / "commands.md").write_text(commands.page(), encoding="utf-8")
+    (pages / "backends.md").write_text(gallery.page(results), encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def put(pages: Path, file: str, page: str) -> None:
+    """Copy a file of the repository to its page, its links to files turned into links to pages."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    target = pages / page
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(LINK.sub(lambda link: relinked(link, file, page), text), encoding="utf-8")
+
+
+def relinked(link: re.Match[str], file: str, page: str) -> str:
+    """The link as it must be on the page; its text alone where the file is not on the site."""
+    path, hash, anchor = link["target"].partition("#")
+    parts: list[str] = []
+    for part in (*PurePosixPath(file).parent.parts, *PurePosixPath(path).parts):
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    where = "/".join(parts)
+    if where.startswith("docs/"):
+        found: str | None = where.removeprefix("docs/")
+    else:
+        found = published().get(where) or published().get(f"{where}/README.md")
+    if found is None:
+        return link["text"]
+    up = "../" * (len(PurePosixPath(page).parts) - 1)
+    return f"[{link['text']}]({up}{found}{hash}{anchor})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The page of the backends: everything that is installed where the site is built."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.describe import describe
+from stillhouse.errors import PluginError
+from stillhouse.llm import LLM
+from stillhouse.registry import PluginInfo, default_registry
+
+__all__ = ["page"]
+
+CONTRACT = {*LLM.model_fields, *AsyncLLM.model_fields}
+
+INTRODUCTION = """\
+# The installed backends
+
+Made from what is installed where this site was built: nothing on this page is written by hand.
+`stillhouse list` and `stillhouse show NAME` tell the same of your own machine.
+"""
+
+
+def page(results: Path) -> str:
+    """The Markdown of the page; `results` is a folder of files of `pytest --conformance-json`."""
+    outcomes = read_outcomes(results)
+    registry = default_registry()
+    classes: dict[str, dict[str, Any]] = {}
+    plugins = registry.plugins()
+    for info in plugins:
+        if info.kind == "llm" and info.name not in classes:
+            try:
+                classes[info.name] = describe(registry.get_llm(info.name))
+            except PluginError:
+                continue
+    plugins = registry.plugins()  # what importing has brought to light is in the reports
+    llms = [info for info in plugins if info.kind == "llm"]
+    hooks = [info for info in plugins if info.kind == "hook"]
+    lines = [INTRODUCTION, *_overview(llms, classes, outcomes)]
+    for info in llms:
+        lines += _section(info, classes.get(info.name), outcomes)
+    if hooks:
+        lines += ["## Hooks", "", "These take part in every run, whatever backend it uses.", ""]
+        lines += _table(
+            ("hook", "package", "what it is"), [(_code(i.name), i.package, i.summary) for i in hooks]
+        )
+    return "\n".join(lines)
+
+
+def read_outcomes(folder: Path) -> dict[str, Counter[str]]:
+    """How many rules of the conformance kit had which outcome, for each class of a backend."""
+    outcomes: dict[str, Counter[str]] = {}
+    for file in sorted(folder.glob("*.json")):
+        for suite in json.loads(file.read_text(encoding="utf-8")):
+            counts = outcomes.setdefault(suite.get("backend") or suite["class"], Counter())
+            counts.update(rule["outcome"] for rule in suite["rules"])
+    return outcomes
+
+
+def _overview(
+    llms: list[PluginInfo], classes: dict[str, dict[str, Any]], outcomes: dict[str, Counter[str]]
+) -> list[str]:
+    rows = [
+        (
+            f"[`{info.name}`](#{info.name})",
+            info.package,
+            info.summary,
+            _conformance(classes.get(info.name), outcomes),
+        )
+        for info in llms
+    ]
+    return _table(("name", "package", "what it is", "conformance"), rows)
+
+
+def _section(
+    info: PluginInfo, described: dict[str, Any] | None, outcomes: dict[str, Counter[str]]
+) -> list[str]:
+    lines = [f"## {info.name}", ""]
+    if described is None:
+        return [*lines, "It is installed and cannot be used:", "", "```text", *info.reports, "```", ""]
+    own = [field for field in described["fields"] if field["name"] not in CONTRACT]
+    common = [field for field in described["fields"] if field["name"] in CONTRACT]
+    capabilities = described["capabilities"]
+    listed = (
+        "depend on its settings" if capabilities is None else ", ".join(map(_code, capabilities)) or "none"
+    )
+    lines += [described["description"].split("\n\n")[0], ""]
+    lines += _table(
+        ("", ""),
+        [
+            ("package", info.package),
+            ("class", _code(described["class"])),
+            ("capabilities", listed),
+            ("conformance", _conformance(described, outcomes)),
+        ],
+    )
+    if own:
+        lines += ["**Fields**, given to `stillhouse.create` or with `--set`:", "", *_entries(own)]
+    if described["parameters"]:
+        lines += ["**Generation parameters**, given to a call or with `--param`:", ""]
+        lines += _entries(described["parameters"])
+    folded = "\n".join(_entries(common)).rstrip().replace("\n", "\n    ")
+    return [*lines, '??? note "Fields that every backend has"', "", f"    {folded}", ""]
+
+
+def _conformance(described: dict[str, Any] | None, outcomes: dict[str, Counter[str]]) -> str:
+    counts = outcomes.get(described["class"]) if described else None
+    if not counts:
+        return "not known here"
+    shown = [
+        f"{counts[name]} {name}" for name in ("kept", "warned", "broken", "xfail", "skipped") if counts[name]
+    ]
+    return ", ".join(shown)
+
+
+def _entries(entries: Iterable[dict[str, Any]]) -> list[str]:
+    rows = []
+    for entry in entries:
+        if entry["required"]:
+            default = "required"
+        elif entry["default"] is None:
+            default = ""
+        else:
+            default = _code(json.dumps(entry["default"], ensure_ascii=False))
+        rows.append((_code(entry["name"]), _code(entry["type"]), default, entry["description"]))
+    return _table(("name", "type", "default", "meaning"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(header), line("---" for _ in header), *map(line, rows), ""]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
