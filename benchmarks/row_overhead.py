@@ -44,40 +44,6 @@ def gather(rows: int, llm: stillhouse.AsyncLLM) -> float:
 
 
 def main() -> None:
-        semaphore = asyncio.Semaphore(64)
-
-        async def one(chat: list[stillhouse.ChatItem]) -> stillhouse.GenerateOutput:
-            async with semaphore:
-                return await llm.agenerate(chat, num_generations=1)
-
-        await asyncio.gather(*(one(chat) for chat in chats(rows)))
-
-    started = time.process_time()
-    asyncio.run(main())
-    return (time.process_time() - started) / rows
-
-
-def whole_run(rows: int, folder: Path) -> tuple[float, float, float]:
-    """Rows per second, CPU microseconds per row, and resident mebibytes of a whole run."""
-    source, output = folder / f"{rows}.jsonl", folder / f"{rows}.out.jsonl"
-    with source.open("w") as stream:
-        for number in range(rows):
-            stream.write(json.dumps({"id": number, "prompt": PROMPT.format(number)}) + "\n")
-    code = "from stillhouse.cli import main; main()"
-    command = [sys.executable, "-c", code, "generate", source, "--llm", "echo", "-o", output]
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"the run of {rows} rows failed")
-    with output.open() as stream:
-        assert sum(1 for _ in stream) == rows
-    return rows / seconds, (usage.ru_utime + usage.ru_stime) / rows * 1e6, usage.ru_maxrss / 1024
-
-
-def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=7)
