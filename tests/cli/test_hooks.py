@@ -171,3 +171,7 @@ def test_a_name_that_nobody_opens(run: Any, memory: Memory, tmp_path: Path) -> N
     result = run("generate", "other:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
     assert result.status == 1
     assert "other:in is in a format that is not known" in result.err
+    assert "give a .jsonl, .csv or .parquet file" in result.err
+    for source, target in (("datasets:in", "memory:out"), ("memory:in", "datasets:out")):
+        result = run("generate", source, "--llm", "echo", "-o", target)
+        assert (result.status, "pip install stillhouse-datasets" in result.err) == (1, True)

@@ -70,7 +70,7 @@ def open_reader(source: str, hooks: Hooks | None = None) -> RowReader:
     if opening is None:
         raise ConfigurationError(
             f"{source} is in a format that is not known",
-            hint="give a .jsonl, .csv or .parquet file, or - for JSONL; plugins may add others",
+            hint=_remedy(source, "give a .jsonl, .csv or .parquet file, or - for JSONL"),
         )
     return opening(source)
 
@@ -93,7 +93,7 @@ def open_writer(target: str, hooks: Hooks | None = None, schema: pa.Schema | Non
     if opening is None:
         raise ConfigurationError(
             f"{target} is in a format that is not known",
-            hint="give a .jsonl or .parquet file, or - for JSONL; plugins may add others",
+            hint=_remedy(target, "give a .jsonl or .parquet file, or - for JSONL"),
         )
     return opening(target, schema)
 
@@ -102,6 +102,14 @@ def output_path(target: str, hooks: Hooks | None = None) -> Path:
     """Where an output is once it is whole; the state of its run is kept beside it."""
     path: Path | None = hooks.output_path(target) if hooks is not None else None
     return Path(target if path is None else path)
+
+
+def _remedy(place: str, formats: str) -> str:
+    from stillhouse.registry.known import SOURCES
+
+    name, colon, _ = place.partition(":")
+    package = SOURCES.get(name) if colon else None
+    return f"{formats}; plugins may add others" if package is None else f"pip install {package}"
 
 
 def _readers() -> dict[str, Callable[[str], RowReader]]:

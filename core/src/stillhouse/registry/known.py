@@ -1,11 +1,11 @@
 """Which package brings which name, for the hint when a name is not installed.
 
-These are the backends of this project. Nothing here is imported or preferred.
+These are the packages of this project. Nothing here is imported or preferred.
 """
 
 from __future__ import annotations
 
-__all__ = ["PACKAGES"]
+__all__ = ["PACKAGES", "SOURCES"]
 
 PACKAGES: dict[str, str] = {
     "anthropic": "stillhouse-anthropic",
@@ -17,3 +17,6 @@ PACKAGES: dict[str, str] = {
     "together": "stillhouse-openai",
     "vllm-server": "stillhouse-openai",
 }
+
+SOURCES: dict[str, str] = {"datasets": "stillhouse-datasets"}
+"""The same for sources and targets of bulk runs, by what stands before the colon."""

@@ -1,0 +1,214 @@
+"""Datasets as source and target of `stillhouse generate`: saved ones, and folders of data files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from stillhouse import ConfigurationError
+from stillhouse_datasets import open_reader, open_writer, output_path
+
+datasets.disable_progress_bars()
+
+
+def saved(folder: Path, **columns: Any) -> Path:
+    datasets.Dataset.from_dict(columns or {"prompt": ["one", "two"], "x": [1, 2]}).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder of data files with two splits."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+    (folder / "test.jsonl").write_text('{"prompt": "three"}\n')
+    return folder
+
+
+def prompts(source: str) -> list[Any]:
+    reader: Any = open_reader(source)
+    return [row.columns["prompt"] for row in reader]
+
+
+def test_from_one_dataset_to_another(run: Any, tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "prompt": datasets.Value("large_string"),
+            "label": datasets.ClassLabel(names=["bad", "good"]),
+            "small": datasets.Value("int8"),
+            "tags": datasets.List(datasets.Value("string")),
+        }
+    )
+    rows = {"prompt": ["one", "two"], "label": [1, 0], "small": [3, None], "tags": [["a"], []]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "in"))
+    target = f"datasets:{tmp_path / 'out'}"
+    result = run("generate", f"datasets:{tmp_path / 'in'}", "--llm", "echo", "-o", target)
+    assert result.status == 0, result.err
+    assert "Saving" not in result.err
+    written = datasets.load_from_disk(str(tmp_path / "out"))
+    assert {name: written.features[name] for name in features} == features
+    assert written["generations"][:] == [["one"], ["two"]]
+    assert written["label"][:] == [1, 0]
+    assert written["statistics"][0] == {"input_tokens": [1], "output_tokens": [1]}
+    assert written["error"][:] == [None, None]
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith("lock")) == [
+        "in", "out", "out.run.db",
+    ]  # fmt: skip
+    assert "2" in run("status", target).out
+    again = run("generate", f"datasets:{tmp_path / 'in'}", "--llm", "echo", "-o", target)
+    assert "is complete: 2 rows" in again.err
+    refused = run("generate", f"datasets:{saved(tmp_path / 'other')}", "--llm", "echo", "-o", target)
+    assert (refused.status, "1 of 2 rows" in refused.err or "2 of 2 rows" in refused.err) == (1, True)
+    anew = run("generate", f"datasets:{tmp_path / 'other'}", "--llm", "echo", "-o", target, "--restart")
+    assert anew.status == 0, anew.err
+    assert datasets.load_from_disk(str(tmp_path / "out"))["x"][:] == [1, 2]
+
+
+@pytest.mark.parametrize("streaming", ["", "&streaming=true"])
+def test_a_folder_of_data_files(run: Any, files: Path, tmp_path: Path, streaming: str) -> None:
+    output = tmp_path / "out.jsonl"
+    source = f"datasets:{files}?split=train{streaming}"
+    result = run("generate", source, "--llm", "echo", "-o", output)
+    assert result.status == 0, result.err
+    assert [json.loads(line)["generations"] for line in output.read_text().splitlines()] == [["one"], ["two"]]
+    first = open_reader(source)
+    assert first is not None
+    assert first.digest() == open_reader(source).digest()  # type: ignore[union-attr]
+    (files / "train.jsonl").write_text('{"prompt": "one"}\n{"prompt": "another"}\n')
+    assert prompts(source) == ["one", "another"]
+    refused = run("generate", source, "--llm", "echo", "-o", output)
+    assert (refused.status, "1 of 2 rows are others; the first is on line 2" in refused.err) == (1, True)
+
+
+def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
+    parts = {name: datasets.Dataset.from_dict({"prompt": [name]}) for name in ("train", "test")}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "in"))
+    assert prompts(f"datasets:{tmp_path / 'in'}?split=test") == ["test"]
+    with pytest.raises(ConfigurationError, match="no split is chosen; it has train, test") as caught:
+        open_reader(f"datasets:{tmp_path / 'in'}")
+    assert caught.value.hint == f"give datasets:{tmp_path / 'in'}?split=train"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("datasets:", "names no dataset"),
+        ("datasets:{files}", "no split is chosen; it has train, test"),
+        ("datasets:{files}?split=nope", "train.*test"),
+        ("datasets:{files}?split=nope&streaming=true", "train.*test"),
+        ("datasets:{files}?splt=train", "there is no option splt"),
+        ("datasets:{files}?streaming=yes", "streaming cannot be 'yes'"),
+        ("datasets:{files}?split=", "split cannot be ''"),
+        ("datasets:./nowhere", "there is no folder nowhere"),
+        ("datasets:{saved}?split=train", "holds no splits"),
+        ("datasets:{saved}?streaming=true", "was saved to disk, and has no streaming"),
+        ("datasets:owner/name", "datasets:owner/name cannot be read"),
+        ("datasets:{empty}", "cannot be read"),
+        ("datasets:{broken}", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_error(
+    run: Any, files: Path, tmp_path: Path, source: str, told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (saved(tmp_path / "broken") / "data-00000-of-00001.arrow").write_bytes(b"no arrow")
+    places = {"files": files, "saved": saved(tmp_path / "saved")}
+    source = source.format(**places, empty=tmp_path / "empty", broken=tmp_path / "broken")
+    result = run("generate", source, "--llm", "echo", "-o", tmp_path / "out.jsonl")
+    assert result.status == 1
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        open_reader(source)
+    assert str(caught.value).split("\n")[0] in result.err
+    assert result.err.count("error: ") == 1, result.err
+    assert "Traceback" not in result.err
+    assert [path.suffix for path in tmp_path.glob("out*")] == [".lock"]
+
+
+def test_a_target_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
+    source = f"datasets:{saved(tmp_path / 'in')}"
+    (tmp_path / "file").write_text("")
+    for target, told in {
+        f"{tmp_path}/file/out": "cannot be written",
+        f"{tmp_path}/out?split=train": "a target has no options",
+    }.items():
+        result = run("generate", source, "--llm", "echo", "-o", f"datasets:{target}")
+        assert result.status == 1
+        assert told in result.err
+    with pytest.raises(ConfigurationError, match="it is a file"):
+        open_writer(f"datasets:{tmp_path / 'file'}", None)
+
+
+def test_a_file_that_is_broken_further_on_ends_the_run(run: Any, files: Path, tmp_path: Path) -> None:
+    (files / "train.jsonl").write_text('{"prompt": "one"}\n' * 3000 + "broken\n")
+    source = f"datasets:{files}?split=train&streaming=true"
+    result = run("generate", source, "--llm", "echo", "-o", tmp_path / "out.jsonl")
+    assert result.status == 1
+    assert f"{source} cannot be read: " in result.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_types_that_the_library_has_not(run: Any, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    source = tmp_path / "in.parquet"
+    kinds = pa.array(["x", "y"], pa.dictionary(pa.int8(), pa.string()))
+    pairs = pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"prompt": ["one", "two"], "kind": kinds, "pairs": pairs}), source)
+    assert run("generate", source, "--llm", "echo", "-o", f"datasets:{tmp_path / 'out'}").status == 0
+    written = datasets.load_from_disk(str(tmp_path / "out"))
+    assert written["kind"][:] == ["x", "y"]
+    assert written["pairs"][:] == ['[["k",1]]', None]
+
+
+def test_what_is_given_up_leaves_the_earlier_dataset(tmp_path: Path) -> None:
+    saved(tmp_path / "out")
+    writer: Any = open_writer(f"datasets:{tmp_path / 'out'}", None)
+    writer.write({"prompt": "later"})
+    writer.abandon()
+    assert datasets.load_from_disk(str(tmp_path / "out"))["prompt"][:] == ["one", "two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_others_sources_and_targets_are_left_to_others(tmp_path: Path) -> None:
+    assert open_reader("rows.jsonl") is None
+    assert open_writer("rows.jsonl", None) is None
+    assert output_path("rows.jsonl") is None
+    assert output_path("datasets:./out/") == Path("out")
+
+
+def test_importing_the_hooks_imports_no_library() -> None:
+    code = "import sys, stillhouse_datasets as s; s.open_reader('a'); sys.exit(bool({'datasets', 'pyarrow'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+MEMORY = """
+import sys
+import pyarrow as pa
+from stillhouse_datasets import open_reader, open_writer
+
+reader = open_reader(sys.argv[1])
+writer = open_writer(sys.argv[2], reader.schema)
+for row in reader:
+    writer.write(row.columns)
+writer.finish()
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
+    texts = [f"{number}" * 2_000 for number in range(15_000)]
+    source, target = f"datasets:{saved(tmp_path / 'in', prompt=texts)}", f"datasets:{tmp_path / 'out'}"
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, source, target], stdout=subprocess.PIPE, check=True
+    )
+    assert len(datasets.load_from_disk(str(tmp_path / "out"))) == len(texts)
+    assert sum(map(len, texts)) > 120 << 20
+    assert int(result.stdout) < 60 << 20
