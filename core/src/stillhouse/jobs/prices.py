@@ -96,14 +96,16 @@ class Prices:
 
     def spent(self, connection: sqlite3.Connection) -> float:
         """The cost of every row of a run's database, in USD."""
+        starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
+        tier = " + ".join(f"(ifnull(input_tokens, 0) > {start})" for start in starts[1:]) or "0"
+        sums = connection.execute(
+            f"SELECT seconds IS NULL, {tier}, total(input_tokens), total(cached_tokens), "  # noqa: S608
+            "total(written_tokens), total(output_tokens) FROM rows WHERE seconds IS NOT 0 GROUP BY 1, 2"
+        )
         cost = 0.0
-        for rates, which in ((self.rates, "seconds > 0"), (self.batch_rates, "seconds IS NULL")):
-            tier = " + ".join(f"(ifnull(input_tokens, 0) > {rate.start})" for rate in rates[1:]) or "0"
-            sums = connection.execute(
-                f"SELECT {tier}, total(input_tokens), total(cached_tokens), total(written_tokens), "  # noqa: S608
-                f"total(output_tokens) FROM rows WHERE {which} GROUP BY 1"
-            )
-            cost += sum(_cost(rates[number], *counts) for number, *counts in sums)
+        for batch, number, *counts in sums:
+            able = self.batch_rates if batch else self.rates
+            cost += _cost([rates for rates in able if rates.start <= starts[number]][-1], *counts)
         return cost
 
 

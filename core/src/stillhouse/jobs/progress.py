@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stillhouse.jobs.summary import Summary
     from stillhouse.ledger import Chunk
 
-__all__ = ["duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
+__all__ = ["clock", "duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
 
 PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
@@ -163,7 +163,7 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
     """What a run has, for who looks at it from beside it."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
-        state = f"process {last.process} on {last.host} works on it, since {_clock(last.started)}"
+        state = f"process {last.process} on {last.host} works on it, since {clock(last.started)}"
     elif summary.complete:
         state = "complete"
     elif last is None:
@@ -181,7 +181,7 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
     if summary.cost is not None:
         lines.append(("cost", _cost_line(summary.cost, summary.prices or "")))
     if summary.last_finished is not None:
-        lines.append(("last row finished", _clock(summary.last_finished)))
+        lines.append(("last row finished", clock(summary.last_finished)))
     return lines
 
 
@@ -201,5 +201,6 @@ def job_lines(jobs: Sequence[Chunk]) -> list[str]:
     return lines
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A moment as people here read it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
