@@ -274,6 +274,7 @@ def _print_all(llm: LLM, command: Command) -> int:
 
 
 def _generate_file(llm: LLM, command: Command) -> int:
+    from stillhouse.jobs.budget import BudgetError
     from stillhouse.jobs.bulk import BulkRun
     from stillhouse.jobs.prices import find_prices, offer_of
     from stillhouse.jobs.progress import summary_lines
@@ -313,10 +314,8 @@ def _generate_file(llm: LLM, command: Command) -> int:
                 _print_jobs(bulk.jobs, summary.rows)
                 return UNFINISHED_BATCH
             what = "the run stopped" if problem else "interrupted"
-            print(
-                f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}; the same command goes on",
-                file=sys.stderr,
-            )
+            more = "" if isinstance(problem, BudgetError) else "; the same command goes on"
+            print(f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}{more}", file=sys.stderr)
         return COULD_NOT_START if problem else INTERRUPTED
 
 
