@@ -113,13 +113,20 @@ def histogram(
     # A few that took very long would leave no room for all others.
     most = found.percentile(0.99)
     top = 1.25 * most if 0 < 1.5 * most < high else high
-    base = low if low > top / 2 else 0.0
+    # Nor is there anything to see between values that are nearly the same.
+    base = 0.0 if low <= top / 2 or (whole and top <= BINS) else min(low, 0.9 * top)
     step = _nice((top - base) / BINS or top / BINS)
     if whole:
         step = max(1.0, math.ceil(step))
     base = math.floor(base / step) * step
     bins = max(1, math.ceil((top - base) / step + (1e-9 if not whole else 0.5)))
     end = base + bins * step
+    # A whole number stands in the middle of its bar.
+    shift = 0.5 if whole else 0.0
+
+    def place_of(value: float) -> float:
+        return min(100.0, 100 * (value + shift - base) / (end - base))
+
     counts, beyond = [0] * bins, 0
     for value, count in values:
         place = int((value - base) / step)
@@ -138,14 +145,15 @@ def histogram(
             chart.bars.append(Bar(100 * place / bins, 100 / bins, 100 * count / y_top, title_))
             chart.rows.append((span, f"{count:,}"))
     tick = _nice((end - base) / 4)
+    tick = max(1.0, tick) if whole else tick
     first = math.ceil(base / tick) * tick
     chart.x_labels = [
-        Label(100 * (first + number * tick - base) / (end - base), text(first + number * tick))
-        for number in range(int((end - first) / tick + 1e-6) + 1)
+        Label(place_of(first + number * tick), text(first + number * tick))
+        for number in range(int((end - shift - first) / tick + 1e-6) + 1)
     ]
     for share, label in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
         value = found.percentile(share)
-        chart.marks.append(Label(min(100.0, 100 * (value - base) / (end - base)), f"{label} {text(value)}"))
+        chart.marks.append(Label(place_of(value), f"{label} {text(value)}"))
         chart.rows.append((f"{label}, {share:.0%} of the rows at most", text(value)))
     chart.rows += [("mean", text(found.total / found.count)), ("largest", text(found.largest))]
     chart.header = ("range", "rows")

@@ -21,8 +21,11 @@ from stillhouse.jobs.summary import Session, Summary, summarize
 
 __all__ = ["write_report"]
 
-# Into how many spans the time of a run is divided at most.
+# Into how many spans the time of a run is divided at most, and how many rows a span has about at least:
+# with fewer there is nothing to see but noise.
 SPANS = 150
+ROWS_PER_SPAN = 8
+FEWEST_SPANS = 24
 _WIDTHS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600]
 
 # Latencies are kept to 0.1 percent.
@@ -46,6 +49,7 @@ class _Timeline:
 
     Args:
         spans: when each session began and ended, in seconds since 1970.
+        rows: how many rows there are, about.
 
     Attributes:
         starts: when each began, on this timeline.
@@ -53,12 +57,13 @@ class _Timeline:
         edges: where the spans begin, and where the last one ends.
     """
 
-    def __init__(self, spans: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, spans: Sequence[tuple[float, float]], rows: int) -> None:
         self._begun = [start for start, _ in spans]
         self._lengths = [max(0.0, end - start) for start, end in spans]
         self.starts = [sum(self._lengths[:number]) for number in range(len(spans))]
         end = max(sum(self._lengths), 1e-3)
-        self.width = next((width for width in _WIDTHS if end / width <= SPANS), end / SPANS)
+        most = min(SPANS, max(FEWEST_SPANS, rows // ROWS_PER_SPAN))
+        self.width = next((width for width in _WIDTHS if end / width <= most), end / most)
         count = max(1, int(end / self.width))
         self.edges = [number * self.width for number in range(count)] + [end]
         self.rows = [0] * count
@@ -160,7 +165,7 @@ def write_report(connection: sqlite3.Connection, output: str, working: bool, pat
 
 def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[str, Any]:
     summary = summarize(connection)
-    timeline = _Timeline(_spans(connection, summary, working))
+    timeline = _Timeline(_spans(connection, summary, working), summary.rows)
     query = "SELECT finished, seconds, input_tokens, output_tokens FROM rows WHERE state != 0"
     timeline.add(connection.execute(query))
     latency, inputs, outputs = timeline.distributions()
