@@ -167,7 +167,10 @@ def test_one_that_raises_is_told_once_and_passed_over(
     ]
 
 
-def test_a_name_that_nobody_opens(run: Any, memory: Memory, tmp_path: Path) -> None:
+def test_a_name_that_nobody_opens(
+    run: Any, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     result = run("generate", "other:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
     assert result.status == 1
     assert "other:in is in a format that is not known" in result.err

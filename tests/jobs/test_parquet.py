@@ -93,6 +93,21 @@ def test_values_in_a_prompt_and_in_jsonl(tmp_path: Path) -> None:
     assert second["moment"] is None
 
 
+def test_a_number_that_json_has_not_is_null(tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    rates = [[0.5, float("nan")], [float("inf")]]
+    pq.write_table(pa.table({"prompt": ["one", "two"], "rates": rates, "rate": [float("nan"), 1.0]}), source)
+    assert stillhouse("generate", source, "--llm", "echo", "-o", tmp_path / "out.jsonl").returncode == 0
+    assert (
+        stillhouse("generate", tmp_path / "out.jsonl", "--llm", "echo", "-o", tmp_path / "o.jsonl").returncode
+        == 0
+    )
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [(row["rates"], row["rate"]) for row in rows] == [([0.5, None], None), ([None], 1.0)]
+    assert stillhouse("generate", source, "--llm", "echo", "-o", tmp_path / "o.parquet").returncode == 0
+    assert str(pq.read_table(tmp_path / "o.parquet")["rates"].to_pylist()) == str(rates)
+
+
 def test_a_chat_has_no_fields_that_only_other_messages_have() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "index": None}], "name": None}
     row = next(iter(_Rows([{"messages": [{"role": "user", "content": "hi", "tool_calls": None}, call]}])))
@@ -268,14 +283,15 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         texts = pa.chunked_array([pa.array([f"{number}" * 2_000 for number in range(1000)])] * (rows // 1000))
         # One row group: to read it as a whole is to hold all of it.
         table = pa.table({"id": range(rows), "prompt": texts})
-        pq.write_table(table, source, row_group_size=rows, use_dictionary=False)
+        pq.write_table(table, source, row_group_size=rows, use_dictionary=False, compression="none")
         command = [sys.executable, "-c", MEMORY, source, target]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout) << 10)
         assert pq.ParquetFile(target).metadata.num_rows == rows
         assert 1 < pq.ParquetFile(target).num_row_groups <= table.nbytes // (30 << 20) + 1
     assert table.nbytes > 250 << 20
-    assert peaks[1] - peaks[0] < 60 << 20
+    # What the allocators keep varies; to hold the larger one would be 220 MiB more.
+    assert peaks[1] - peaks[0] < 140 << 20
 
 
 def test_a_killed_writer_leaves_no_half_file_and_the_run_is_gone_on_with(tmp_path: Path) -> None:
