@@ -58,14 +58,12 @@ def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
 
 def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
     """The tokens of what was generated for a row, as far as the backend said."""
-    counts = [
-        [
-            count
-            for output in outputs
-            if output
-            for count in (output.get("statistics") or {}).get(name) or ()
-            if count is not None
-        ]
-        for name in _STATISTICS
-    ]
-    return Tokens(*(sum(known) if known else None for known in counts))
+    totals: list[int | None] = [None] * len(_STATISTICS)
+    for output in outputs:
+        statistics = output["statistics"] if output else None
+        if statistics:
+            for place, name in enumerate(_STATISTICS):
+                for count in statistics.get(name) or ():
+                    if count is not None:
+                        totals[place] = (totals[place] or 0) + count
+    return Tokens(*totals)
