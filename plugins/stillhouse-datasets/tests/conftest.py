@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 # The library reads them when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="stillhouse-datasets-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], True)
 
 import pytest
 
