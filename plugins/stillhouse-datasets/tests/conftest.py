@@ -12,13 +12,14 @@ from dataclasses import dataclass
 # The library reads them when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="stillhouse-datasets-")
-atexit.register(shutil.rmtree, os.environ["HF_HOME"], True)
 
 import pytest
 
 import stillhouse
 import stillhouse_datasets
 from stillhouse.cli.app import app
+
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], True)
 
 
 @dataclass
