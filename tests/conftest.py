@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from .environments import Environment
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -37,3 +39,11 @@ def fresh_environment(tmp_path: Path, core_wheel: Path) -> Path:
     scripts = scripts_of(environment)
     subprocess.run([scripts / "python", "-m", "pip", "install", "--quiet", core_wheel], check=True)
     return scripts
+
+
+@pytest.fixture(scope="session")
+def workshop(core_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """What the author of a plugin has: an environment with the core, and the tools that check one."""
+    made = Environment.make(tmp_path_factory.mktemp("workshop") / "environment")
+    made.install(f"{core_wheel}[http,schema,testing]", "-r", ROOT / "tests/workshop.txt")
+    return made

@@ -28,7 +28,7 @@ LAYERS = [
     {"async_llm"},
     {"describe", "echo", "http"},
     {"registry"},
-    {"jobs", "testing"},
+    {"jobs", "scaffold", "testing"},
     {"cli"},
 ]  # fmt: skip
 

@@ -34,7 +34,11 @@ def built(
 def test_a_wheel_holds_the_package_with_its_types_and_licence(built: tuple[Path, Path, Path]) -> None:
     folder, _, wheel = built
     (package,) = (folder / "src").iterdir()
-    sources = {path.relative_to(folder / "src").as_posix() for path in package.rglob("*.py")}
+    sources = {
+        path.relative_to(folder / "src").as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(
@@ -46,7 +50,8 @@ def test_a_wheel_holds_the_package_with_its_types_and_licence(built: tuple[Path,
     assert sources <= names
     assert f"{package.name}/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not any("test" in name for name in names if name.startswith(f"{package.name}/"))
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {package.name}
+    assert not any("/tests/" in name for name in names if name.endswith(".py"))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Summary"]

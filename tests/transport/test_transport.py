@@ -287,3 +287,12 @@ def test_the_id_of_an_answered_request_is_in_the_log(
     assert [record.getMessage() for record in caplog.records if "req_" in record.getMessage()] == [
         "127.0.0.1 answered request req_8"
     ]
+
+
+def test_an_answer_that_does_not_say_what_it_used_is_the_backends_to_judge(
+    make: Any, server: ScriptedServer
+) -> None:
+    server.script = [Reply(200, b'{"text": "fine", "usage": {}}')]
+    with make() as llm:
+        post = llm.post("generate", {}, used_tokens=lambda answer: answer["usage"]["total"])
+        assert llm.run_on_loop(post)["text"] == "fine"

@@ -10,6 +10,7 @@ from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate import generate
 from stillhouse.cli.list import list_plugins
+from stillhouse.cli.new import new
 from stillhouse.cli.report import report
 from stillhouse.cli.show import show
 from stillhouse.cli.status import status
@@ -52,5 +53,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, check, generate, status, report, batches):
+for command in (list_plugins, show, check, generate, status, report, batches, new):
     app.add_command(command)

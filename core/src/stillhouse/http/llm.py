@@ -180,7 +180,8 @@ class HTTPLLM(AsyncLLM):
             body: what to send; JSON types.
             max_new_tokens: how many tokens may be generated, for the estimate that
                 `tokens_per_minute` needs.
-            used_tokens: how many tokens a response says that it used, for the same.
+            used_tokens: how many tokens a response says that it used, for the same. It need not
+                check the shape of the response.
 
         Raises:
             GenerationError: it failed, after as many attempts as made sense; `kind` says how.

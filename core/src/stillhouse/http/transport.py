@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -165,7 +166,9 @@ class Transport:
                 if not isinstance(result, Failure):
                     limits.succeeded()
                     if used_tokens is not None:
-                        used = used_tokens(result)
+                        # An answer of another shape is for the backend to refuse, who reads it next.
+                        with contextlib.suppress(AttributeError, LookupError, TypeError):
+                            used = used_tokens(result)
                     return result
                 message = _without_secrets(result.message, {**self._headers, **(extra or {})})
                 result = replace(result, message=message)

@@ -1,0 +1,130 @@
+"""`stillhouse new`: which names it takes, and that it writes all or nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import pytest
+
+import stillhouse
+from stillhouse.scaffold import Backend
+
+Run = Callable[..., Any]
+
+
+def test_it_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
+    result = run("new", "my-backend", "--into", tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["stillhouse-my-backend"]
+    assert f"cd {tmp_path / 'stillhouse-my-backend'}" in result.out
+    assert "pytest" in result.out
+
+
+def test_the_prefix_of_the_distribution_may_be_given(run: Run, tmp_path: Path) -> None:
+    assert run("new", "stillhouse-rivers", "--into", tmp_path).status == 0
+    text = (tmp_path / "stillhouse-rivers/pyproject.toml").read_text(encoding="utf-8")
+    assert 'name = "stillhouse-rivers"' in text
+    assert 'rivers = "stillhouse_rivers:RiversLLM"' in text
+
+
+@pytest.mark.parametrize("name", ["My-Backend", "my_backend", "-x", "x-", "a--b", "a b", "../up", ""])
+def test_a_name_that_no_backend_can_have_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    result = run("new", "--into", tmp_path, "--", name)
+    assert result.status == 1
+    assert f"error: {name!r} cannot be the name of a backend" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_built_in_name_is_refused(run: Run, tmp_path: Path) -> None:
+    result = run("new", "echo", "--into", tmp_path)
+    assert result.status == 1
+    assert "built into stillhouse" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "stillhouse-rivers" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    result = run("new", "rivers", "--into", tmp_path)
+    assert result.status == 1
+    assert "is there already" in result.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["stillhouse-rivers", "mine.txt"]
+
+
+def test_nothing_is_left_when_writing_fails(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    really = Path.write_text
+
+    def write_text(self: Path, *args: Any, **kwargs: Any) -> int:
+        written.append(self)
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        return really(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    result = run("new", "rivers", "--into", tmp_path)
+    assert result.status == 1
+    assert "No space left on device" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_in_is_told(run: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    result = run("new", "rivers", "--into", tmp_path)
+    tmp_path.chmod(0o700)
+    assert result.status == 1
+    assert "cannot be written" in result.err
+
+
+def test_a_name_of_another_package_is_warned_of(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = importlib_metadata.EntryPoint("rivers", "acme:Rivers", "stillhouse.llms")
+    monkeypatch.setattr(
+        "stillhouse.registry.registry._default", stillhouse.Registry(entry_points=[with_dist(acme)])
+    )
+    result = run("new", "rivers", "--into", tmp_path)
+    assert result.status == 0
+    assert "warning: acme-rivers has a backend rivers too" in result.err
+
+
+def with_dist(entry_point: importlib_metadata.EntryPoint) -> importlib_metadata.EntryPoint:
+    class Acme(importlib_metadata.Distribution):
+        def read_text(self, filename: str) -> str | None:
+            return "Name: acme-rivers\nVersion: 1.0\n" if filename == "METADATA" else None
+
+        def locate_file(self, path: Any) -> Any:
+            return Path(path)
+
+    vars(entry_point)["dist"] = Acme()
+    return entry_point
+
+
+def test_a_package_of_this_project_is_warned_of_where_it_is_not_installed(run: Run, tmp_path: Path) -> None:
+    assert "stillhouse-openai has a backend groq too" in run("new", "groq", "--into", tmp_path).err
+    assert "a package stillhouse-openai already" in run("new", "openai", "--into", tmp_path).err
+
+
+@pytest.mark.parametrize(
+    ("core", "expected"),
+    [("0.1.0", ">=0.1,<0.2"), ("0.7.3rc1", ">=0.7,<0.8"), ("1.0.0", ">=1.0,<2"), ("2.3.1.dev4", ">=2.3,<3")],
+)
+def test_the_range_is_what_this_core_promises(core: str, expected: str) -> None:
+    assert Backend("rivers", "async", core).range == expected
+
+
+@pytest.mark.parametrize("name", ["4th", "class", "json", "a1"])
+def test_every_name_makes_a_module_a_class_and_a_variable(name: str) -> None:
+    backend = Backend(name, "http", "0.1.0")
+    assert backend.module.isidentifier()
+    assert backend.class_name.isidentifier()
+    assert backend.variable.isidentifier()
