@@ -70,8 +70,8 @@ def test_a_long_name_passes_the_style_too(made: Made, tmp_path: Path) -> None:
 
 def test_stillhouse_finds_shows_and_checks_it(made: Made, name: str) -> None:
     listed = json.loads(made.environment.run("stillhouse", "list", "--json").out)
-    (found,) = [info for info in listed["plugins"] if info["name"] == name]
-    assert (found["status"], found["package"]) == ("found", f"stillhouse-{name} 0.1.0")
+    (found,) = [info for info in listed["llms"] if info["name"] == name]
+    assert (found["status"], found["distribution"]) == ("found", f"stillhouse-{name}")
     shown = made.environment.run("stillhouse", "show", name)
     assert (shown.status, shown.err) == (0, "")
     assert "max_new_tokens" in shown.out
