@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 import stillhouse
-from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, prepare_output
+from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
 from stillhouse.jobs.store import SqliteStore
 
 STATE = "out.jsonl.run.db"
@@ -61,6 +61,18 @@ def test_another_command_is_refused_with_the_difference(
     assert (tmp_path / "out.jsonl").read_bytes() == before
     assert generate(*options, "--restart").status == 0
     assert generate(*options).status == 0
+
+
+def test_a_run_that_generated_nothing_holds_nobody_to_its_command(
+    generate: Any, rows_file: Any, read: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    own_registry.register("refusing", RefusingLLM)
+    rows_file([{"prompt": "a"}])
+    assert generate(llm="refusing").status == 1
+    fixed = generate()
+    assert fixed.status == 0, fixed.err
+    assert "going on" not in fixed.err
+    assert read(tmp_path / "out.jsonl")[0]["generations"] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +210,17 @@ def test_a_folder_that_cannot_be_written(generate: Any, rows_file: Any, tmp_path
         tmp_path.chmod(0o755)
     assert refused.status == 1
     assert "cannot be written" in refused.err
+
+
+class RefusingLLM(AsyncLLM):
+    """Its key is refused."""
+
+    @property
+    def model_name(self) -> str:
+        return "refusing"
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        raise GenerationError("the key was refused", kind="authentication")
 
 
 class EditingLLM(AsyncLLM):

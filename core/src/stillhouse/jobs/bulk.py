@@ -139,8 +139,9 @@ class BulkRun:
             self._llm, command.arguments, command.num_generations, command.formatting, reader.digest()
         )
         before = self.store.get("command")
-        self.resumed = before is not None
-        if before is None:
+        # Where nothing was generated, as after a wrong address, another command contradicts nothing.
+        self.resumed = before is not None and not self._is_blank
+        if not self.resumed:
             self.store.set("command", now)
         else:
             check_unchanged(before, now, input_difference(reader, self.store.digests()))
@@ -177,6 +178,16 @@ class BulkRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def _is_blank(self) -> bool:
+        """Whether nothing was finished or submitted."""
+        connection = self.store.connection
+        return (
+            connection.execute("SELECT 1 FROM rows").fetchone() is None
+            and self.store.get("complete") is None
+            and not (has_batches(connection) and connection.execute("SELECT 1 FROM batch_chunks").fetchone())
+        )
 
     @property
     def is_complete(self) -> bool:
