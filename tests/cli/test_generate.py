@@ -302,6 +302,8 @@ def test_progress_is_one_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch
     import threading
 
     from stillhouse.jobs import progress
+    from stillhouse.jobs.budget import Budget, Ceiling
+    from stillhouse.jobs.prices import Prices
     from stillhouse.jobs.runner import RunStatistics
 
     shown = threading.Event()
@@ -313,13 +315,16 @@ def test_progress_is_one_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch
             return written
 
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.001)
-    stream, statistics = Stream(), RunStatistics(done=40, output_tokens=400, pulled=50)
+    stream, statistics = Stream(), RunStatistics(done=40, input_tokens=900, output_tokens=400, pulled=50)
+    statistics.prices = Prices("test", (), ())
+    statistics.cost = 1.5
+    statistics.budget = Budget(Ceiling(stillhouse.create("echo"), {"max_new_tokens": 1}, 2000, None))
     statistics.failed["timeout"] = 10
     with progress.show_progress(statistics, stream, share=lambda: 0.5, window=64):
         assert shown.wait(30)
     line = stream.getvalue().splitlines()[0]
     assert line.startswith("50 rows (50%), 10 failed, ")
-    assert "tokens/s, 0 in flight, ETA " in line
+    assert "tokens/s, 0 in flight, 1,300 tokens, $1.50, 2,000 tokens left, ETA " in line
 
 
 def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows_file: Any) -> None:

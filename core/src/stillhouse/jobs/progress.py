@@ -69,8 +69,11 @@ def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
         f"{statistics.output_tokens / seconds:,.0f} tokens/s",
         f"{in_flight} in flight",
     ]
+    tokens = statistics.input_tokens + statistics.output_tokens
+    if tokens:
+        parts.append(f"{tokens:,} tokens")
     if statistics.prices is not None:
-        parts.append(f"{cost_text(statistics.cost)} spent")
+        parts.append(cost_text(statistics.cost))
     if statistics.budget is not None:
         parts.append(f"{statistics.budget.left} left")
     if share:
