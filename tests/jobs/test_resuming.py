@@ -57,7 +57,8 @@ def test_a_run_that_is_killed_a_hundred_times_equals_an_undisturbed_one(
         finished, asked = now, len(server.asked)
         kills += 1
         if len(finished) > 2900:  # begin anew, so that every kill hits a run at work
-            output.with_name(f"{output.name}.run.db").unlink()
+            for suffix in ("-wal", "-shm", ""):
+                output.with_name(f"{output.name}.run.db{suffix}").unlink(missing_ok=True)
             finished = set()
     before = len(server.asked)
     process = start(source, "-o", output)

@@ -156,7 +156,8 @@ class SqliteStore:
         self._lock = lock.acquire(self.path)
         try:
             if restart:
-                for suffix in ("", "-wal", "-shm"):
+                # The log goes first: one that is left without its database would be read into the next.
+                for suffix in ("-wal", "-shm", ""):
                     Path(f"{self.path}{suffix}").unlink(missing_ok=True)
             self.connection = connect(self.path)
         except OSError as error:
