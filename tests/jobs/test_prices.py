@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import stillhouse
+from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.errors import ConfigurationError
+from stillhouse.http import HTTPLLM
 from stillhouse.jobs.columns import Tokens, tokens_of
 from stillhouse.jobs.database import connect
 from stillhouse.jobs.prices import cost_text, find_prices, offer_of
@@ -69,6 +71,31 @@ def test_a_batch_is_cheaper() -> None:
     assert prices is not None
     tokens = Tokens(1000, 1000, 0, 0)
     assert prices.cost(tokens, None) < prices.cost(tokens, 1.0)
+
+
+class ServerLLM(HTTPLLM):
+    default_base_url = "https://api.openai.com"
+    base_url_variable = "TEST_BASE_URL"
+    base_path = "v1"
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        raise NotImplementedError
+
+
+def test_a_price_is_found_by_the_address_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = stillhouse.Registry(entry_points=())
+    registry.register("server", ServerLLM)
+    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
+    monkeypatch.delenv("TEST_BASE_URL", raising=False)
+    llm = ServerLLM(model="gpt-5-mini")
+    assert offer_of(llm) == {
+        "backend": "server", "model": "gpt-5-mini", "api_url": "https://api.openai.com/v1"
+    }  # fmt: skip
+    assert find_prices(offer_of(llm)) is not None
+    # The environment says where it really goes; what authorises is not told.
+    monkeypatch.setenv("TEST_BASE_URL", "https://me:secret@models.example.com/v1?key=secret")
+    assert offer_of(llm)["api_url"] == "https://models.example.com/v1"
+    assert find_prices(offer_of(llm)) is None
 
 
 def test_the_model_of_another_server_has_no_price() -> None:
