@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 
 import click
+from tables import code, table
 
 from stillhouse.cli.app import app
 
@@ -42,11 +43,7 @@ def _section(context: click.Context) -> list[str]:
         record = parameter.get_help_record(context)
         if record is not None and record[1]:  # an argument stands in the usage
             option, text = record
-            rows.append(f"| `{_cell(option)}` | {_cell(text)} |")
+            rows.append((code(option), text))
     if rows:
-        lines += ["| option | what it does |", "| --- | --- |", *rows, ""]
+        lines += table(("option", "what it does"), rows)
     return lines
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

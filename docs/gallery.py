@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tables import code, table
+
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.describe import describe
 from stillhouse.errors import PluginError
@@ -41,13 +43,13 @@ def page(results: Path) -> str:
     plugins = registry.plugins()  # what importing has brought to light is in the reports
     llms = [info for info in plugins if info.kind == "llm"]
     hooks = [info for info in plugins if info.kind == "hook"]
-    lines = [INTRODUCTION, *_overview(llms, classes, outcomes)]
+    lines = [INTRODUCTION, *_overview(llms, classes)]
     for info in llms:
         lines += _section(info, classes.get(info.name), outcomes)
     if hooks:
         lines += ["## Hooks", "", "These take part in every run, whatever backend it uses.", ""]
-        lines += _table(
-            ("hook", "package", "what it is"), [(_code(i.name), i.package, i.summary) for i in hooks]
+        lines += table(
+            ("hook", "package", "what it is"), [(code(i.name), i.package, i.summary) for i in hooks]
         )
     return "\n".join(lines)
 
@@ -57,24 +59,22 @@ def read_outcomes(folder: Path) -> dict[str, Counter[str]]:
     outcomes: dict[str, Counter[str]] = {}
     for file in sorted(folder.glob("*.json")):
         for suite in json.loads(file.read_text(encoding="utf-8")):
-            counts = outcomes.setdefault(suite.get("backend") or suite["class"], Counter())
+            counts = outcomes.setdefault(suite["backend"], Counter())
             counts.update(rule["outcome"] for rule in suite["rules"])
     return outcomes
 
 
-def _overview(
-    llms: list[PluginInfo], classes: dict[str, dict[str, Any]], outcomes: dict[str, Counter[str]]
-) -> list[str]:
+def _overview(llms: list[PluginInfo], classes: dict[str, dict[str, Any]]) -> list[str]:
     rows = [
-        (
-            f"[`{info.name}`](#{info.name})",
-            info.package,
-            info.summary,
-            _conformance(classes.get(info.name), outcomes),
-        )
+        (f"[`{info.name}`](#{info.name})", _first_sentence(info, classes.get(info.name)), info.package)
         for info in llms
     ]
-    return _table(("name", "package", "what it is", "conformance"), rows)
+    return table(("name", "what it is", "package"), rows)
+
+
+def _first_sentence(info: PluginInfo, described: dict[str, Any] | None) -> str:
+    """What the class says of itself; a package may have several, and one summary for all."""
+    return described["description"].split("\n\n")[0] if described else info.summary
 
 
 def _section(
@@ -87,18 +87,14 @@ def _section(
     common = [field for field in described["fields"] if field["name"] in CONTRACT]
     capabilities = described["capabilities"]
     listed = (
-        "depend on its settings" if capabilities is None else ", ".join(map(_code, capabilities)) or "none"
+        "depend on its settings" if capabilities is None else ", ".join(map(code, capabilities)) or "none"
     )
-    lines += [described["description"].split("\n\n")[0], ""]
-    lines += _table(
-        ("", ""),
-        [
-            ("package", info.package),
-            ("class", _code(described["class"])),
-            ("capabilities", listed),
-            ("conformance", _conformance(described, outcomes)),
-        ],
-    )
+    lines += [_first_sentence(info, described), ""]
+    lines += [f"- package: {info.package}", f"- class: {code(described['class'])}"]
+    lines += [f"- capabilities: {listed}"]
+    if described["class"] in outcomes:
+        lines += [f"- [rules of the contract](conformance.md): {_told(outcomes[described['class']])}"]
+    lines += [""]
     if own:
         lines += ["**Fields**, given to `stillhouse.create` or with `--set`:", "", *_entries(own)]
     if described["parameters"]:
@@ -108,14 +104,8 @@ def _section(
     return [*lines, '??? note "Fields that every backend has"', "", f"    {folded}", ""]
 
 
-def _conformance(described: dict[str, Any] | None, outcomes: dict[str, Counter[str]]) -> str:
-    counts = outcomes.get(described["class"]) if described else None
-    if not counts:
-        return "not known here"
-    shown = [
-        f"{counts[name]} {name}" for name in ("kept", "warned", "broken", "xfail", "skipped") if counts[name]
-    ]
-    return ", ".join(shown)
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
 def _entries(entries: Iterable[dict[str, Any]]) -> list[str]:
@@ -126,17 +116,6 @@ def _entries(entries: Iterable[dict[str, Any]]) -> list[str]:
         elif entry["default"] is None:
             default = ""
         else:
-            default = _code(json.dumps(entry["default"], ensure_ascii=False))
-        rows.append((_code(entry["name"]), _code(entry["type"]), default, entry["description"]))
-    return _table(("name", "type", "default", "meaning"), rows)
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(header), line("---" for _ in header), *map(line, rows), ""]
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
+            default = code(json.dumps(entry["default"], ensure_ascii=False))
+        rows.append((code(entry["name"]), entry["description"], default, code(entry["type"])))
+    return table(("name", "meaning", "default", "type"), rows)

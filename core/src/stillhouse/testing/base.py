@@ -102,12 +102,18 @@ class Conformance:
         cls._shared = cls._looked_at = cls._registry = None
 
     @pytest.fixture(autouse=True)
-    def _clean_up(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    def _clean_up(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[None]:
         """Put back what a test set, unload what it loaded, and leave the user's own state alone."""
         monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
         self._stack = contextlib.ExitStack()
         yield
         self._stack.close()
+        if self._looked_at is not None:
+            backend = type(self._looked_at)
+            name = f"{backend.__module__}.{backend.__qualname__}"
+            request.node.user_properties.append(("conformance_backend", name))
 
     @property
     def registry(self) -> Registry:

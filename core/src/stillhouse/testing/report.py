@@ -33,12 +33,16 @@ class Reporter:
 
     def __init__(self) -> None:
         self._results: dict[str, dict[str, _Result]] = {}
+        self._backends: dict[str, str] = {}
 
     def add(self, report: pytest.TestReport, id: str) -> None:
         """Take in the report of one phase of a test."""
         result = _result(report)
         name, _, _ = report.nodeid.rpartition("::")
         rules = self._results.setdefault(name, {})
+        backend = dict(report.user_properties).get("conformance_backend")
+        if backend is not None:
+            self._backends[name] = str(backend)
         if result is not None and (id not in rules or result.outcome == "broken"):
             rules[id] = result
 
@@ -65,11 +69,15 @@ class Reporter:
             terminal.write_line(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
 
     def write(self, path: str) -> None:
-        """Write the outcomes to a file: a list of classes, each with its rules."""
+        """Write the outcomes to a file: a list of classes, each with its rules.
+
+        `class` is the test class, `backend` the class that it tests, `None` where it was never made.
+        """
         promises = {rule.id: rule for rule in all_rules()}
         classes = [
             {
                 "class": name,
+                "backend": self._backends.get(name),
                 "rules": [
                     {
                         "id": id,
