@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "hookspecs", "typing"},
     {
         "answers", "call", "cuda", "drive", "inputs", "instructor", "ledger", "lifecycle", "loop", "magpie",
-        "offline", "outputs", "parameters", "serialization", "structured", "window",
+        "offline", "outputs", "parameters", "results", "serialization", "structured", "window",
     },
     {"llm"},
     {"async_llm"},
@@ -116,7 +116,7 @@ def test_the_core_imports_no_plugin() -> None:
 
 def test_a_module_says_what_is_public() -> None:
     for name in ("llm", "async_llm", "window", "drive", "loop", "lifecycle", "call", "outputs", "inputs",
-                 "parameters", "serialization", "structured", "offline", "magpie", "cuda", "echo", "errors",
+                 "parameters", "results", "serialization", "structured", "offline", "magpie", "cuda", "echo", "errors",
                  "typing"):  # fmt: skip
         text = MODULES[f"stillhouse.{name}"].read_text(encoding="utf-8")
         assert "__all__ = [" in text, name

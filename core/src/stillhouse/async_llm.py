@@ -29,9 +29,10 @@ from stillhouse.errors import (
     OfflineBatchNotFinishedError,
     UnsupportedError,
 )
-from stillhouse.llm import LLM, Finished, OnError, settled
+from stillhouse.llm import LLM
 from stillhouse.loop import LoopThread
 from stillhouse.parameters import RuntimeParameter, implementations
+from stillhouse.results import Finished, OnError, settled
 from stillhouse.typing import FormattedInput, GenerateOutput
 from stillhouse.window import Result, Slots
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -25,31 +25,14 @@ from stillhouse.parameters import (
     generation_parameters,
     implementations,
 )
+from stillhouse.results import Finished, OnError, finished_outputs, settled
 from stillhouse.serialization import Serializable
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
 
 if TYPE_CHECKING:
     from stillhouse.registry import Registry
 
-__all__ = ["LLM", "Finished"]
-
-OnError = Literal["raise", "yield"]
-
-
-class Finished(NamedTuple):
-    """What became of one input.
-
-    Attributes:
-        input_index: the index of the input.
-        result: its output, or its error.
-        seconds: how long the call took; that of the whole list where a list was one call, and 0
-            where there was none.
-    """
-
-    input_index: int
-    result: GenerateOutput | GenerationError
-    seconds: float
-
+__all__ = ["LLM"]
 
 _WRAPPERS: dict[str, Any] = {
     "load": loading,
@@ -261,7 +244,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
                 outputs = self.generate(asked, call.num_generations, **call.arguments)
             self._check_length(outputs, len(open_))
         except Exception as error:
-            finished = _finished_outputs(error, len(open_))
+            finished = finished_outputs(error, len(open_))
             outputs = [error if output is None else output for output in finished]
             failure: Exception | None = error
         else:
@@ -372,7 +355,7 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
             return list(outputs)
         except Exception as error:
             stops = isinstance(error, GenerationError) and error.stops_run
-            finished: list[Any] = _finished_outputs(error, len(inputs))
+            finished: list[Any] = finished_outputs(error, len(inputs))
             if stops or on_error == "raise" or len(inputs) == 1:
                 return [error if output is None else output for output in finished]
             for position, input in enumerate(inputs):
@@ -496,37 +479,3 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
             f"{type(self).__name__} has no structured output",
             hint="use a backend with the capability json_schema, regex or choice",
         )
-
-
-def settled(
-    call: Call, batch: Iterable[tuple[int, Any, Any, float]], on_error: OnError
-) -> Iterator[list[Finished]]:
-    """Results as `iter_finished` gives them out: those that came in, then the error that must be raised.
-
-    With `raise`, what comes after the error is not given out; with `yield`, all that was paid is.
-    """
-    finished: list[Finished] = []
-    fatal: Exception | None = None
-    for index, input, result, seconds in batch:
-        ended = call.end(index, input, result)
-        if isinstance(ended, Exception):
-            wrapped = GenerationError.wrap(ended)
-            if on_error == "raise" or wrapped.stops_run:
-                if fatal is None:
-                    fatal = ended if isinstance(ended, (ConfigurationError, UnsupportedError)) else wrapped
-                if on_error == "raise":
-                    break
-                continue
-            ended = wrapped
-        finished.append(Finished(index, ended, seconds))
-    if finished:
-        yield finished
-    if fatal is not None:
-        raise fatal
-
-
-def _finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:
-    """What an error of a call with `count` inputs says was finished: an entry per input."""
-    if isinstance(error, GenerationError) and len(error.outputs) == count and count > 1:
-        return list(error.outputs)
-    return [None] * count
