@@ -45,7 +45,7 @@ def main() -> int:
     for file, page in published().items():
         put(pages, file, page)
     (pages / "commands.md").write_text(commands.page(), encoding="utf-8")
-    (pages / "backends.md").write_text(gallery.page(results), encoding="utf-8")
+    (pages / "backends.md").write_text(gallery.page(results, pages), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

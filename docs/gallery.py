@@ -20,6 +20,8 @@ __all__ = ["page"]
 
 CONTRACT = {*LLM.model_fields, *AsyncLLM.model_fields}
 
+WORST_FIRST = ["broken", "xfail", "xpass", "warned", "kept", "skipped", "not declared"]
+
 INTRODUCTION = """\
 # The installed backends
 
@@ -28,8 +30,13 @@ Made from what is installed where this site was built: nothing on this page is w
 """
 
 
-def page(results: Path) -> str:
-    """The Markdown of the page; `results` is a folder of files of `pytest --conformance-json`."""
+def page(results: Path, pages: Path) -> str:
+    """The Markdown of the page.
+
+    Args:
+        results: a folder of files of `pytest --conformance-json`.
+        pages: the folder of the other pages; some are about packages.
+    """
     outcomes = read_outcomes(results)
     registry = default_registry()
     classes: dict[str, dict[str, Any]] = {}
@@ -45,22 +52,27 @@ def page(results: Path) -> str:
     hooks = [info for info in plugins if info.kind == "hook"]
     lines = [INTRODUCTION, *_overview(llms, classes)]
     for info in llms:
-        lines += _section(info, classes.get(info.name), outcomes)
+        lines += _section(info, classes.get(info.name), outcomes, pages)
     if hooks:
         lines += ["## Hooks", "", "These take part in every run, whatever backend it uses.", ""]
         lines += table(
-            ("hook", "package", "what it is"), [(code(i.name), i.package, i.summary) for i in hooks]
+            ("hook", "package", "what it is"), [(code(i.name), _package(i, pages), i.summary) for i in hooks]
         )
     return "\n".join(lines)
 
 
-def read_outcomes(folder: Path) -> dict[str, Counter[str]]:
-    """How many rules of the conformance kit had which outcome, for each class of a backend."""
-    outcomes: dict[str, Counter[str]] = {}
+def read_outcomes(folder: Path) -> dict[str, dict[str, str]]:
+    """What became of each rule of the conformance kit, for each class of a backend.
+
+    Where a backend has several suites, it is the worst that any of them met.
+    """
+    outcomes: dict[str, dict[str, str]] = {}
     for file in sorted(folder.glob("*.json")):
         for suite in json.loads(file.read_text(encoding="utf-8")):
-            counts = outcomes.setdefault(suite["backend"], Counter())
-            counts.update(rule["outcome"] for rule in suite["rules"])
+            rules = outcomes.setdefault(suite["backend"], {})
+            for rule in suite["rules"]:
+                met = [rule["outcome"], rules.get(rule["id"], rule["outcome"])]
+                rules[rule["id"]] = min(met, key=WORST_FIRST.index)
     return outcomes
 
 
@@ -78,7 +90,7 @@ def _first_sentence(info: PluginInfo, described: dict[str, Any] | None) -> str:
 
 
 def _section(
-    info: PluginInfo, described: dict[str, Any] | None, outcomes: dict[str, Counter[str]]
+    info: PluginInfo, described: dict[str, Any] | None, outcomes: dict[str, dict[str, str]], pages: Path
 ) -> list[str]:
     lines = [f"## {info.name}", ""]
     if described is None:
@@ -90,7 +102,7 @@ def _section(
         "depend on its settings" if capabilities is None else ", ".join(map(code, capabilities)) or "none"
     )
     lines += [_first_sentence(info, described), ""]
-    lines += [f"- package: {info.package}", f"- class: {code(described['class'])}"]
+    lines += [f"- package: {_package(info, pages)}", f"- class: {code(described['class'])}"]
     lines += [f"- capabilities: {listed}"]
     if described["class"] in outcomes:
         lines += [f"- [rules of the contract](conformance.md): {_told(outcomes[described['class']])}"]
@@ -104,8 +116,13 @@ def _section(
     return [*lines, '??? note "Fields that every backend has"', "", f"    {folded}", ""]
 
 
-def _told(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+def _told(rules: dict[str, str]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in Counter(rules.values()).most_common())
+
+
+def _package(info: PluginInfo, pages: Path) -> str:
+    page = f"plugins/{info.candidate.distribution}.md"
+    return f"[{info.package}]({page})" if (pages / page).is_file() else info.package
 
 
 def _entries(entries: Iterable[dict[str, Any]]) -> list[str]:

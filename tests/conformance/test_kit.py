@@ -97,6 +97,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedP
 def test_the_outcome_of_every_rule_is_written(run: tuple[Any, Any]) -> None:
     _, (written,) = run
     assert written["class"] == "test_rude.py::TestRude"
+    assert written["backend"] == "test_rude.Rude"
     outcomes = {rule["id"]: (rule["outcome"], rule["capability"]) for rule in written["rules"]}
     assert outcomes == {
         "C22": ("xfail", None),

@@ -91,6 +91,7 @@ class Reporter:
             }
             for name, results in self._results.items()
         ]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")
 
 
