@@ -191,6 +191,40 @@ def test_what_cannot_be_meant_is_refused(runs: Runs) -> None:
     assert "there is no run" in runs.err
 
 
+def test_a_run_whose_batches_go_on_is_not_forgotten(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.generate("--batch", "--restart") == 1
+    assert "1 offline batches of the run go on" in runs.err
+    assert runs.command("batches", runs.output, "--cancel") == 0
+    assert runs.generate("--batch", "--restart") == 4
+    assert len(server.jobs) == 2
+
+
+def test_a_process_that_dies_between_taking_in_and_saying_so(
+    runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write([{"prompt": "a"}])
+    assert runs.generate("--batch", "-n", 2, llm="single") == 4
+    seen: list[str] = []
+    server.finish(None, lambda body: seen.append(body["text"]) or (400 if len(seen) == 1 else "A"))
+    assert runs.generate("--batch", "-n", 2, llm="single") == 3
+    assert runs.generate("--batch", "-n", 2, "--retry", "all", llm="single") == 4
+    server.finish()
+
+    def die(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stillhouse.http.batches.results.Results.acknowledge", die)
+        assert runs.generate("--batch", "-n", 2, llm="single") == 130
+    # No row is left that this job could belong to; it is acknowledged all the same.
+    assert runs.generate("--batch", "-n", 2, llm="single") == 0
+    assert runs.command("batches", runs.output, "--json") == 0
+    assert [job["state"] for job in json.loads(runs.out)] == ["collected", "collected"]
+    assert runs.generate("-n", 2, llm="single") == 0, runs.err
+    assert len(server.jobs) == 2
+
+
 DYING = """
 import os, sys
 sys.path.insert(0, {folder!r})

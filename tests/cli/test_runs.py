@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,17 @@ def test_a_command_that_means_the_same_goes_on(generate: Any, rows_file: Any, op
     assert "is complete: 1 rows" in again.err
 
 
+def test_a_setting_that_the_run_did_not_know_yet(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    """As one that a newer version of a backend has, whose default is None."""
+    rows_file([{"prompt": "a"}])
+    assert generate().status == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / STATE)) as connection:
+        connection.execute("UPDATE info SET value = json_remove(value, '$.template') WHERE key = 'command'")
+        connection.commit()
+    again = generate()
+    assert (again.status, "is complete" in again.err) == (0, True), again.err
+
+
 def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file: Any) -> None:
     rows = [{"prompt": f"row {number}"} for number in range(5)]
     rows_file(rows)
@@ -138,6 +150,17 @@ def test_standard_input_goes_on_when_it_is_the_same(start: Any, tmp_path: Path) 
         assert process.returncode == status, err
         assert message in err
     assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", STATE, f"{STATE}.lock"}
+
+
+def test_an_interrupt_while_standard_input_is_read(start: Any, tmp_path: Path) -> None:
+    process = start("generate", "-", "--llm", "echo", "-o", tmp_path / "out.jsonl", stdin=-1)
+    while not (tmp_path / "out.jsonl.run.input.jsonl").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{STATE}.lock"}
 
 
 def test_two_processes_on_one_output(generate: Any, rows_file: Any, tmp_path: Path) -> None:
@@ -336,10 +359,19 @@ def test_no_secret_is_in_the_state(
         api_key: SecretStr | None = None
         headers: dict[str, str] | None = None
 
+        async def agenerate(
+            self,
+            input: FormattedInput,
+            num_generations: int = 1,
+            extra_body: dict[str, Any] | None = None,
+        ) -> GenerateOutput:
+            return prepare_output(["x"])
+
     own_registry.register("secretive", SecretiveLLM)
     result = run(
         "generate", rows_file([{"prompt": "a"}]), "--llm", "secretive", "-o", tmp_path / "out.jsonl",
         "--set", "api_key=sk-hidden", "--set", 'headers={"authorization": "Bearer sk-hidden"}',
+        "--param", 'extra_body={"tools": [{"url": "u", "headers": {"Authorization": "Bearer sk-hidden"}}]}',
     )  # fmt: skip
     assert result.status == 0, result.err
     for path in tmp_path.iterdir():

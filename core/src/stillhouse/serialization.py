@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["Serializable", "digest", "is_secret", "read_settings", "shaping_fields"]
+__all__ = ["Serializable", "digest", "is_secret", "read_settings", "shaping_fields", "without_secrets"]
 
 _NAME_KEY = "llm"
 
@@ -219,6 +219,17 @@ def _schema_of(value: Any) -> Any:
     if inspect.isclass(value) and issubclass(value, BaseModel):
         return value.model_json_schema()
     raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def without_secrets(value: Any) -> Any:
+    """A value as plain JSON types, without the secrets in it, as `dump` writes one.
+
+    Raises:
+        ConfigurationError: it holds what JSON cannot.
+    """
+    from stillhouse.registry import default_registry
+
+    return _plain(value, "it", default_registry())
 
 
 _OMITTED: Any = object()

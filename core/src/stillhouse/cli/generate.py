@@ -280,7 +280,13 @@ def _generate_file(llm: LLM, command: Command) -> int:
     from stillhouse.jobs.progress import summary_lines
     from stillhouse.jobs.runner import RunStatistics
 
-    with BulkRun(llm, command) as bulk:
+    try:
+        bulk = BulkRun(llm, command)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    with bulk:
         earlier = bulk.summary
         if command.retry:
             print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)

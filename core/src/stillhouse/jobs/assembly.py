@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from stillhouse.jobs.formats import RowReader, RowWriter
 from stillhouse.jobs.store import Stored
@@ -23,25 +23,29 @@ def assemble(
         limit: how many rows of the input belong to the run; `None` means all.
 
     Returns:
-        The indexes of the rows that have no result or that of another row; where there are any,
-        nothing was written.
+        The indexes of the rows that have no result or that of another row, and of the results that
+        have no row; where there are any, nothing was written.
     """
     wrong: list[int] = []
     result = next(stored, None)
+    last = -1
     try:
         for row in islice(reader, limit):
             while result is not None and result.index < row.index:
                 result = next(stored, None)
+            last = row.index
             if result is None or result.index != row.index or result.digest != row.digest:
                 wrong.append(row.index)
             elif not wrong:
                 # A column of the input that has the name of one of ours gives way to it.
                 writer.write({**row.columns, **result.columns})
+        if limit is None or last + 1 < limit:  # the input has ended; has what was generated for?
+            wrong += [rest.index for rest in chain([result] if result else [], stored) if rest.index > last]
+        if wrong:
+            writer.abandon()
+        else:
+            writer.finish()
     except BaseException:
         writer.abandon()
         raise
-    if wrong:
-        writer.abandon()
-    else:
-        writer.finish()
     return wrong

@@ -36,6 +36,14 @@ def made_of(key: str) -> int:
     return int(key.rpartition("-")[2])
 
 
+def _parts(store: RunStore, ledger: BatchLedger) -> list[Part]:
+    """The rows that are not finished, and those that are, of which the ledger does not know it yet."""
+    parts = store.parts()
+    known = {part.made for part in parts}
+    ended = {made_of(key) for key in ledger.run_keys()} - known
+    return parts + [Part(made, lambda _: False) for made in sorted(ended)]
+
+
 def has_batches(connection: sqlite3.Connection) -> bool:
     """Whether the database of a run has a ledger."""
     query = "SELECT 1 FROM sqlite_master WHERE name = 'batch_chunks'"
@@ -87,10 +95,10 @@ class OfflineRun:
                     ledger,
                     run_key(part.made),
                     num_generations - part.made,
-                    shifted(arguments or {}, part.made),
+                    shifted(llm, arguments or {}, part.made),
                 ),
             )
-            for part in store.parts()
+            for part in _parts(store, ledger)
         ]
 
     def advance(self, counts: RunStatistics) -> bool:

@@ -15,7 +15,7 @@ from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.assembly import assemble
 from stillhouse.jobs.batching import PASSING, OfflineRun, has_batches, jobs_of, made_of
 from stillhouse.jobs.budget import Budget, Ceiling
-from stillhouse.jobs.database import StoreError
+from stillhouse.jobs.database import StoreError, read, store_path, translated
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, open_writer, output_path
 from stillhouse.jobs.members import Members
@@ -112,31 +112,55 @@ class BulkRun:
         self._spooled: Path | None = None
         self._budget: Budget | None = None
         self._output = output = output_path(command.output, llm.registry.hooks())
-        is_new = command.restart or not SqliteStore.exists(output)
-        if is_new and output.exists() and not command.restart:
-            raise ConfigurationError(
-                f"{output} is there already, and no state of a run beside it",
-                hint="give another output, or replace it with --restart",
-            )
-        self.store = SqliteStore(output, llm.model_name, restart=command.restart)
+        self._check_places()
+        if command.source != "-":  # first of all: for an input that is not there, nothing is made
+            self._reader = open_reader(command.source, llm.registry.hooks())
         try:
-            self._open()
+            self.store = SqliteStore(output, llm.model_name, command.restart, self._prepare)
+        except BaseException:
+            self._release()
+            raise
+        try:
+            with translated(self.store.path):
+                self._open()
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _check_places(self) -> None:
+        """Refuse to replace what is no output of this run."""
+        source, output = Path(self._command.source), self._output
+        if not output.exists():
+            return
+        if source.exists() and source.samefile(output):
+            raise ConfigurationError(f"{output} is the input as well", hint="give another output")
+        if not (self._command.restart or SqliteStore.exists(output)):
+            raise ConfigurationError(
+                f"{output} is there already, and no state of a run beside it",
+                hint="give another output, or replace it with --restart",
+            )
+
+    def _prepare(self) -> None:
+        """What must be known before an earlier run is forgotten, and wants the run to itself."""
         command, hooks = self._command, self._llm.registry.hooks()
         # That the output cannot be written must not be found out when everything was paid for.
         open_writer(command.output, hooks).abandon()
+        if command.restart:
+            _check_no_batch_goes_on(self._output)
         if command.source == "-":
             self._spooled = Path(f"{self._output}.run.input.jsonl")
             with self._spooled.open("wb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
             self._source = str(self._spooled)
-        self._reader = reader = open_reader(self._source, hooks)
+            self._reader = open_reader(self._source, hooks)
+        assert self._reader is not None
+        self._digest = self._reader.digest()
+
+    def _open(self) -> None:
+        command, reader = self._command, self._reader
+        assert reader is not None
         now = command_of(
-            self._llm, command.arguments, command.num_generations, command.formatting, reader.digest()
+            self._llm, command.arguments, command.num_generations, command.formatting, self._digest
         )
         before = self.store.get("command")
         # Where nothing was generated, as after a wrong address, another command contradicts nothing.
@@ -145,7 +169,6 @@ class BulkRun:
             self.store.set("command", now)
         else:
             check_unchanged(before, now, input_difference(reader, self.store.digests()))
-        self._digest = now["input"]
         self._open_ledger()
         self.store.set("offer", offer_of(self._llm))
         if command.ceiling is not None:
@@ -196,7 +219,7 @@ class BulkRun:
         return (
             complete is not None
             and complete["limit"] == self._command.limit
-            and not self.queued
+            and not self.store.has_queued(self._command.limit)
             and self._output.exists()
         )
 
@@ -207,8 +230,9 @@ class BulkRun:
 
     @property
     def summary(self) -> Summary:
-        """What the run has so far, earlier processes included."""
-        return summarize(self.store.connection)
+        """What the run has so far of the rows that belong to it, earlier processes included."""
+        with translated(self.store.path):
+            return summarize(self.store.connection, self._command.limit)
 
     def work(self, statistics: RunStatistics, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Generate for every row that is not finished, and write the output; whether it is complete.
@@ -312,16 +336,38 @@ class BulkRun:
 
     def close(self) -> None:
         """End the work of this process; what there is is kept."""
-        if self._budget is not None:
-            with contextlib.suppress(StoreError):  # the disk may be full
-                self._budget.abandon()
+        try:
+            if self._budget is not None:
+                with contextlib.suppress(StoreError):  # the disk may be full
+                    self._budget.abandon()
+            self._release()
+        finally:
+            self.store.close(self._outcome)
+
+    def _release(self) -> None:
         if self._reader is not None:
             self._reader.close()
         if self._ledger is not None:
             self._ledger.close()
         if self._spooled is not None:
             self._spooled.unlink(missing_ok=True)
-        self.store.close(self._outcome)
+
+
+def _check_no_batch_goes_on(output: Path) -> None:
+    """Refuse to forget jobs that the provider works on, which nobody could collect or cancel any more."""
+    going: list[Chunk] = []
+    path = store_path(output)
+    with contextlib.suppress(StoreError):  # of a state that is of no use, nothing is known
+        with contextlib.closing(read(path)) as connection, translated(path):
+            there = has_batches(connection)
+        if there:
+            with BatchLedger(path) as ledger, translated(path):
+                going = [job for job in jobs_of(ledger) if job.state in ("uploaded", "created")]
+    if going:
+        raise ConfigurationError(
+            f"{len(going)} offline batches of the run go on, and would be paid for in vain",
+            hint=f"cancel them with stillhouse batches {output} --cancel",
+        )
 
 
 @contextlib.contextmanager

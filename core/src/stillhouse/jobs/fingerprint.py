@@ -9,7 +9,7 @@ from typing import Any
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats import RowReader
 from stillhouse.llm import LLM
-from stillhouse.serialization import shaping_fields
+from stillhouse.serialization import shaping_fields, without_secrets
 
 __all__ = ["check_unchanged", "command_of", "input_difference"]
 
@@ -24,21 +24,16 @@ def command_of(
     What changes only how fast it goes, such as `max_concurrency`, is not part of it.
     """
     shaping = {"llm", *shaping_fields(llm)}
-    parameters = {**llm.get_generation_kwargs(), **arguments}
-    return json.loads(  # type: ignore[no-any-return]
-        json.dumps(
-            {
-                "llm": {name: value for name, value in llm.dump().items() if name in shaping},
-                "model_name": llm.model_name,
-                # None is not sent: it is the same as none given.
-                "parameters": {name: value for name, value in parameters.items() if value is not None},
-                "num_generations": num_generations,
-                **formatting,
-                "input": input_digest,
-            },
-            default=str,
-        )
-    )
+    parameters = without_secrets({**llm.get_generation_kwargs(), **arguments})
+    return {
+        "llm": {name: value for name, value in llm.dump().items() if name in shaping},
+        "model_name": llm.model_name,
+        # None is not sent: it is the same as none given.
+        "parameters": {name: value for name, value in parameters.items() if value is not None},
+        "num_generations": num_generations,
+        **formatting,
+        "input": input_digest,
+    }
 
 
 def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: Iterable[str]) -> None:
@@ -52,11 +47,11 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: 
     Raises:
         ConfigurationError: it says what differs.
     """
-    if before == now:
-        return
     changes = list(_changes(before, now))
     if before.get("input") != now.get("input"):
         changes += input_changes
+    if not changes:
+        return
     raise ConfigurationError(
         "the run of this output was started with another command:\n" + "\n".join(f"  {c}" for c in changes),
         hint="give the earlier command to go on, another output, or --restart to begin anew",

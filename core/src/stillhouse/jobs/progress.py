@@ -140,8 +140,9 @@ def summary_lines(
     seconds = max(statistics.seconds, 1e-9)
     lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
     lines += [(f"failed: {kind}", f"{count:,}") for kind, count in Counter(failed).most_common()]
-    if statistics.skipped:
-        lines.append(("finished before", f"{statistics.skipped:,}"))
+    before = done + sum(failed.values()) - statistics.rows
+    if before:
+        lines.append(("finished before", f"{before:,}"))
     lines += [
         ("input tokens", f"{statistics.input_tokens:,}"),
         ("output tokens", f"{statistics.output_tokens:,}"),
@@ -151,7 +152,7 @@ def summary_lines(
     ]
     if statistics.prices is not None:
         lines.append(("cost", _cost_line(statistics.cost, statistics.prices.source)))
-        if cost is not None and statistics.skipped:
+        if cost is not None and before:
             lines.append(("cost of the whole run", cost_text(cost)))
     if statistics.budget is not None:
         lines.append(("budget left", statistics.budget.left))

@@ -45,6 +45,7 @@ class FileReader(ABC):
     schema = None
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._stream = open_source(path)
         self._size = _size_of(self._stream)
         self._position = 0
@@ -65,7 +66,16 @@ class FileReader(ABC):
             yield line
 
     def digest(self) -> str:
-        """A digest of the bytes of the file; standard input has none."""
+        """A digest of the bytes of the file; standard input has none.
+
+        Raises:
+            ConfigurationError: it can be read only once.
+        """
+        if not self._stream.seekable():
+            raise ConfigurationError(
+                f"{self._path} can be read only once, and a run reads its input several times",
+                hint=f"give it as standard input: stillhouse generate - < {self._path}",
+            )
         self._stream.seek(0)
         return hashlib.file_digest(self._stream, "sha256").hexdigest()  # type: ignore[arg-type]
 

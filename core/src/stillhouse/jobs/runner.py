@@ -123,7 +123,7 @@ def run(
         counts.pulled = counts.rows + counts.skipped
         _run_part(
             llm, itertools.islice(rows, limit), formatter, store, part, counts, stopping,
-            num_generations - part.made, shifted(arguments or {}, part.made),
+            num_generations - part.made, shifted(llm, arguments or {}, part.made),
         )  # fmt: skip
         if store.problem is not None:
             raise store.problem
@@ -132,9 +132,9 @@ def run(
     return counts
 
 
-def shifted(arguments: dict[str, Any], made: int) -> dict[str, Any]:
+def shifted(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str, Any]:
     """The arguments for what is missing: the same seed would give the same generations again."""
-    seed = arguments.get("seed")
+    seed = {**llm.get_generation_kwargs(), **arguments}.get("seed")
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -133,6 +134,8 @@ class SqliteStore:
         output: the path of the output of the run.
         model_name: the model's name, for every row.
         restart: whether to forget an earlier run.
+        prepare: called when no other process can work on the run any more, and nothing is forgotten
+            yet.
 
     Attributes:
         path: the file.
@@ -144,7 +147,13 @@ class SqliteStore:
 
     ordered = False
 
-    def __init__(self, output: Path, model_name: str, restart: bool = False) -> None:
+    def __init__(
+        self,
+        output: Path,
+        model_name: str,
+        restart: bool = False,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = store_path(output)
         self._model_name = model_name
         self.problem: StoreError | None = None
@@ -155,25 +164,30 @@ class SqliteStore:
         self._synced = time.monotonic()
         self._lock = lock.acquire(self.path)
         try:
+            prepare()
             if restart:
-                # The log goes first: one that is left without its database would be read into the next.
-                for suffix in ("-wal", "-shm", ""):
-                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+                self._remove()
             self.connection = connect(self.path)
-        except OSError as error:
-            self._lock.release()
-            raise StoreError(
-                f"{self.path} cannot be replaced: {error.strerror}", hint="check the folder's permissions"
-            ) from None
         except BaseException:
             self._lock.release()
             raise
         self._reserve = self.path.with_name(f"{self.path.name}-reserve")
 
+    def _remove(self) -> None:
+        try:
+            # The log goes first: one that is left without its database would be read into the next.
+            for suffix in ("-wal", "-shm", ""):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be replaced: {error.strerror}", hint="check the folder's permissions"
+            ) from None
+
     @staticmethod
     def exists(output: Path) -> bool:
         """Whether there is a run of this output."""
-        return store_path(output).exists()
+        path = store_path(output)
+        return path.exists() and path.stat().st_size > 0
 
     def start(self) -> None:
         """Note that this process works on the run from now on."""
@@ -192,7 +206,9 @@ class SqliteStore:
     def close(self, outcome: str) -> None:
         """End the work of this process: `complete`, `interrupted`, `stopped` or `waiting`."""
         try:
-            with contextlib.suppress(StoreError), self._transaction():  # the disk may be full
+            with contextlib.suppress(StoreError):  # the disk may be full
+                self.commit()  # what an interrupt came between
+            with contextlib.suppress(StoreError), self._transaction():
                 self.connection.execute(
                     "UPDATE sessions SET ended = ?, outcome = ? WHERE session = ?",
                     (time.time(), outcome, self._session),
@@ -323,6 +339,13 @@ class SqliteStore:
             )
         return cursor.rowcount
 
+    def has_queued(self, limit: int | None) -> bool:
+        """Whether rows are to be generated again, among the first so many."""
+        query = "SELECT 1 FROM rows WHERE kind IS NOT NULL AND state = ? AND row < ?"
+        with translated(self.path):
+            found = self.connection.execute(query, (QUEUED, sys.maxsize if limit is None else limit))
+            return found.fetchone() is not None
+
     def forget(self, rows: Iterable[int]) -> None:
         """Forget what is known of these rows."""
         with self._transaction():
@@ -331,8 +354,8 @@ class SqliteStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with translated(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
             try:
+                self.connection.execute("BEGIN IMMEDIATE")
                 yield
                 self.connection.execute("COMMIT")
             except BaseException:

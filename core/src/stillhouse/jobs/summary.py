@@ -76,14 +76,16 @@ class Summary:
         return {"rows": self.rows, "failures": self.failures, **asdict(self)}
 
 
-def summarize(connection: sqlite3.Connection) -> Summary:
-    """The summary of a run's database."""
+def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:
+    """The summary of a run's database; with a limit, of the first so many rows, at the cost of all."""
     import json
+    import sys
 
     info = dict(connection.execute("SELECT key, value FROM info"))
     states = connection.execute(
         "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
-        "FROM rows GROUP BY state, kind"
+        "FROM rows WHERE row < ? GROUP BY state, kind",
+        (sys.maxsize if limit is None else limit,),
     ).fetchall()
     offer = json.loads(info.get("offer", "null"))
     prices = find_prices(offer) if offer else None

@@ -1,0 +1,261 @@
+"""A run touches nothing but its own output, and forgets nothing before it can begin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.jobs.assembly import assemble
+from stillhouse.jobs.readers import JsonlReader
+from stillhouse.jobs.rows import Row
+from stillhouse.jobs.store import SqliteStore
+from stillhouse.jobs.writers import JsonlWriter
+
+from .conftest import Server, read_jsonl
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_input_is_never_replaced(
+    start: Any, rows: Callable[[int], Path], tmp_path: Path, link: Any
+) -> None:
+    source = output = rows(3)
+    if link is not None:
+        output = tmp_path / "other.jsonl"
+        link(source, output)
+    before = source.read_bytes()
+    process = start(source, "-o", output, "--restart")
+    assert process.wait() == 1
+    assert "is the input as well" in process.err
+    assert source.read_bytes() == output.read_bytes() == before
+    assert not list(tmp_path.glob("*.run.db*"))
+
+
+@pytest.mark.parametrize("wrong", ["input", "output"])
+def test_a_restart_that_cannot_begin_forgets_nothing(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, wrong: str
+) -> None:
+    source, output = rows(3), tmp_path / "out.jsonl"
+    assert start(source, "-o", output).wait() == 0
+    before = output.read_bytes()
+    obstacle = tmp_path / "out.jsonl.partial"
+    if wrong == "output":
+        obstacle.mkdir()
+    process = start(tmp_path / "missing.jsonl" if wrong == "input" else source, "-o", output, "--restart")
+    assert process.wait() == 1
+    assert "cannot be" in process.err
+    assert "Traceback" not in process.err
+    if wrong == "output":
+        obstacle.rmdir()
+    assert start(source, "-o", output).wait() == 0
+    assert output.read_bytes() == before
+    assert len(server.asked) == 3
+
+
+def test_an_input_that_is_not_there_leaves_nothing_behind(start: Any, tmp_path: Path) -> None:
+    process = start(tmp_path / "missing.jsonl", "-o", tmp_path / "out.jsonl")
+    assert process.wait() == 1
+    assert "cannot be read" in process.err
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout.txt", "stderr.txt"}
+
+
+def test_an_input_that_can_be_read_only_once_is_refused(start: Any, tmp_path: Path) -> None:
+    source = tmp_path / "pipe.jsonl"
+    os.mkfifo(source)
+    reading = os.open(source, os.O_RDWR)  # so that nobody waits for the other end
+    try:
+        process = start(source, "-o", tmp_path / "out.jsonl")
+        assert process.wait() == 1
+    finally:
+        os.close(reading)
+    assert "give it as standard input" in process.err
+    assert "Traceback" not in process.err
+
+
+def test_rows_that_are_to_be_tried_again_are_not_complete(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    source, output = rows(5), tmp_path / "out.jsonl"
+    server.fails = lambda body: 0 if body["prompt"] == "row 1" else None
+    assert start(source, "-o", output).wait() == 3
+    # It ends after the rows are queued, and before any is generated for.
+    server.hold()
+    process = start(source, "-o", output, "--retry", "server")
+    assert server.wait_for(6)
+    process.kill()
+    process.wait()
+    with contextlib.closing(
+        sqlite3.connect(f"{output}.run.db")
+    ) as connection:  # as it was before the work began
+        connection.execute("UPDATE info SET value = ? WHERE key = 'complete'", (json.dumps({"limit": None}),))
+        connection.commit()
+    server.let_go()
+    server.fails = lambda _: None
+    process = start(source, "-o", output)
+    assert process.wait() == 0, process.err
+    assert [row["error"] for row in read_jsonl(output)] == [None] * 5
+    process = start(source, "-o", output)
+    assert process.wait() == 0
+    assert "is complete: 5 rows" in process.err
+
+
+def test_a_smaller_limit_counts_its_own_rows(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    source, output = rows(6), tmp_path / "out.jsonl"
+    server.fails = lambda body: 0 if body["prompt"] == "row 4" else None
+    assert start(source, "-o", output).wait() == 3
+    process = start(source, "-o", output, "--limit", 3)
+    assert process.wait() == 0, process.err
+    assert "rows                      3" in process.err
+    assert "failed" not in process.err
+    assert "finished before           3" in process.err
+    assert len(read_jsonl(output)) == 3
+    process = start(source, "-o", output, "--limit", 3)
+    assert process.wait() == 0
+    assert "is complete: 3 rows" in process.err
+    # A row beyond the limit that waits to be tried again keeps nothing from being complete.
+    start(source, "-o", output, "--limit", 3, "--retry", "server").wait()
+    process = start(source, "-o", output, "--limit", 3)
+    assert process.wait() == 0
+    assert "is complete: 3 rows" in process.err
+    assert start(source, "-o", output).wait() == 3
+    assert len(read_jsonl(output)) == 6
+
+
+def test_what_was_finished_before_is_counted_once(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    source, output = rows(4), tmp_path / "out.jsonl"
+    given = {"row 1": 1, "row 2": 0}
+    server.fails = lambda body: given.get(body["prompt"])
+    assert start(source, "-o", output, "-n", 2).wait() == 3
+    given.clear()
+    process = start(source, "-o", output, "-n", 2, "--retry", "all")
+    assert process.wait() == 0
+    assert "finished before           2" in process.err
+
+
+def test_the_seed_of_the_llm_moves_on_for_what_is_missing(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    arguments = [rows(1), "-o", tmp_path / "out.jsonl", "-n", 3, "--set", 'generation_kwargs={"seed": 10}']
+    server.fails = lambda _: 2
+    assert start(*arguments).wait() == 3
+    server.fails = lambda _: None
+    assert start(*arguments, "--retry", "server").wait() == 0
+    assert [(body["n"], body["seed"]) for body in server.bodies] == [(3, 10), (1, 12)]
+
+
+def test_an_empty_file_is_no_state(start: Any, rows: Callable[[int], Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("mine\n")
+    Path(f"{output}.run.db").touch()
+    process = start(rows(1), "-o", output)
+    assert process.wait() == 1
+    assert "is there already" in process.err
+    assert output.read_text() == "mine\n"
+
+
+def test_a_log_without_its_database_is_no_part_of_a_new_run(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """As a restart leaves it that is killed between the two."""
+    source, output = rows(40), tmp_path / "out.jsonl"
+    process = start(source, "-o", output, concurrency=4)
+    assert server.wait_for(30)
+    process.kill()
+    process.wait()
+    state = Path(f"{output}.run.db")
+    assert Path(f"{state}-wal").stat().st_size
+    state.unlink()
+    server.asked.clear()
+    assert start(source, "-o", output).wait() == 0
+    assert sorted(server.asked) == sorted(f"row {number}" for number in range(40))
+
+
+def test_what_came_in_is_kept_when_an_interrupt_comes_before_it_is_committed(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    store = SqliteStore(output, "m")
+    store.start()
+    store.put(Row(0, 1), {"generations": ["paid for"], "statistics": {}}, 1.0)
+    store.close("interrupted")
+    store = SqliteStore(output, "m")
+    assert [stored.columns["generations"] for stored in store.stored()] == [["paid for"]]
+    store.set("command", {})
+    store.close("stopped")
+
+
+def test_an_interrupted_transaction_is_rolled_back(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "out.jsonl", "m")
+    with contextlib.suppress(KeyboardInterrupt), store._transaction():
+        store.connection.execute("INSERT INTO info VALUES ('half', '1')")
+        raise KeyboardInterrupt
+    assert not store.connection.in_transaction
+    assert store.get("half") is None
+    store.close("stopped")
+
+
+class FullDisk(JsonlWriter):
+    def finish(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def input_of(path: Path, count: int) -> JsonlReader:
+    path.write_text("".join(json.dumps({"prompt": f"row {number}"}) + "\n" for number in range(count)))
+    return JsonlReader(str(path))
+
+
+def filled(tmp_path: Path, reader: JsonlReader) -> SqliteStore:
+    store = SqliteStore(tmp_path / "out.jsonl", "m")
+    store.set("command", {})
+    for row in reader:
+        store.put(row, {"generations": [row.columns["prompt"]], "statistics": {}}, 1.0)
+    store.commit()
+    return store
+
+
+def test_an_output_that_cannot_be_finished_leaves_no_part_behind(tmp_path: Path) -> None:
+    reader = input_of(tmp_path / "rows.jsonl", 3)
+    store = filled(tmp_path, reader)
+    with pytest.raises(OSError, match="No space left"):
+        assemble(reader, store.stored(), FullDisk(str(tmp_path / "out.jsonl")))
+    assert not list(tmp_path.glob("*.partial"))
+    reader.close()
+    store.close("stopped")
+
+
+@pytest.mark.parametrize(
+    ("rows_left", "limit", "wrong"),
+    [(3, None, [3, 4]), (0, None, [0, 1, 2, 3, 4]), (3, 3, []), (3, 4, [3, 4])],
+)
+def test_an_input_that_lost_its_last_rows_is_not_complete(
+    tmp_path: Path, rows_left: int, limit: int | None, wrong: list[int]
+) -> None:
+    reader = input_of(tmp_path / "rows.jsonl", 5)
+    store = filled(tmp_path, reader)
+    reader.close()
+    reader = input_of(tmp_path / "rows.jsonl", rows_left)
+    assert assemble(reader, store.stored(), JsonlWriter(str(tmp_path / "out.jsonl")), limit) == wrong
+    assert (tmp_path / "out.jsonl").exists() == (not wrong)
+    reader.close()
+    store.close("stopped")
+
+
+def test_a_state_that_lacks_a_table_is_told_as_damaged(start: Any, rows: Any, tmp_path: Path) -> None:
+    source, output = rows(3), tmp_path / "out.jsonl"
+    assert start(source, "-o", output).wait() == 0
+    with contextlib.closing(sqlite3.connect(f"{output}.run.db")) as connection:
+        connection.execute("DROP TABLE rows")
+    process = start(source, "-o", output)
+    assert process.wait() == 1
+    assert "cannot be used" in process.err
+    assert "Traceback" not in process.err
