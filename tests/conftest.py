@@ -14,6 +14,18 @@ from .environments import Environment
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite", action="store_true", help="write what is checked in for comparison anew, and pass"
+    )
+
+
+@pytest.fixture
+def rewriting(request: pytest.FixtureRequest) -> bool:
+    """Whether a test shall write what it compares with, after a deliberate change."""
+    return bool(request.config.getoption("--rewrite"))
+
+
 def scripts_of(environment: Path) -> Path:
     """The folder of an environment's commands."""
     return environment / ("Scripts" if sys.platform == "win32" else "bin")

@@ -1,19 +1,61 @@
-"""The page on backends that ask a server: how little it takes, and whether it says all there is."""
+"""The page on backends that ask a server: `examples/stillhouse-cohere` is what it makes, and the table is whole."""
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
+
+import stillhouse
 from stillhouse import LLM
 from stillhouse.http import HTTPLLM, StructuredHTTPLLM
 from stillhouse.http.batches import BatchHTTPLLM
+from stillhouse.scaffold import Backend, write
 
 from .steps import DOCS, blocks
 
 PAGE = DOCS / "write-an-http-backend.md"
+EXAMPLE = DOCS.parent / "examples/stillhouse-cohere"
+
+# What tools leave behind, there and here.
+LEFT_BEHIND = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "build", "dist"}
 
 
-def test_the_backend_is_as_small_as_it_is_said_to_be() -> None:
-    (backend,) = [block.text for block in blocks(PAGE) if block.path == "my_cohere.py"]
-    assert len(backend.splitlines()) < 100
+def follow(folder: Path) -> None:
+    """Write the files of the page into a folder, over those that the command made."""
+    for block in blocks(PAGE):
+        if block.path:
+            (folder / block.path).write_text(block.text, encoding="utf-8")
+        elif block.language == "toml":
+            project = folder / "stillhouse-cohere/pyproject.toml"
+            text, count = re.subn(
+                r"^test = .*\n", block.text, project.read_text(encoding="utf-8"), flags=re.M
+            )
+            assert count == 1
+            project.write_text(text, encoding="utf-8")
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and not LEFT_BEHIND & set(path.relative_to(folder).parts)
+    }
+
+
+def test_the_example_is_what_the_page_makes(tmp_path: Path, rewriting: bool) -> None:
+    made = write(Backend("cohere", "http", stillhouse.__version__), tmp_path)
+    follow(tmp_path)
+    if rewriting:
+        shutil.rmtree(EXAMPLE, ignore_errors=True)
+        shutil.copytree(made, EXAMPLE)
+    assert files(made) == files(EXAMPLE), "pytest tests/docs --rewrite writes it anew"
+
+
+def test_the_example_is_as_small_as_it_is_said_to_be() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (EXAMPLE / "src").rglob("*.py")]
+    assert len(sources) == 2
+    assert sum(len(text.splitlines()) for text in sources) < 100
 
 
 # Of the contract itself, and what a backend calls instead of writing it.

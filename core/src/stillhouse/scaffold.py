@@ -87,7 +87,8 @@ class Backend:
 
     @property
     def requirement(self) -> str:
-        return f"stillhouse{'[http]' if self.kind == 'http' else ''}{self.range}"
+        # `schema` is for structured output, which a backend that asks a server is soon to have.
+        return f"stillhouse{'[http,schema]' if self.kind == 'http' else ''}{self.range}"
 
     @property
     def summary(self) -> str:
