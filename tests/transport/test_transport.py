@@ -296,3 +296,22 @@ def test_an_answer_that_does_not_say_what_it_used_is_the_backends_to_judge(
     with make() as llm:
         post = llm.post("generate", {}, used_tokens=lambda answer: answer["usage"]["total"])
         assert llm.run_on_loop(post)["text"] == "fine"
+
+
+def test_a_credential_in_a_header_of_any_name_is_shown_nowhere(server: ScriptedServer) -> None:
+    class RiverLLM(ScriptLLM):
+        credential_headers = ("x-river",)
+
+        def auth_headers(self, api_key: str) -> dict[str, str]:
+            return {"x-river": api_key}
+
+    server.script = [error(401, "the key ucayali-1234 may not do this")]
+    llm = RiverLLM(
+        model="m", base_url=server.url, api_key="ucayali-1234", default_headers={"X-River": "maranon-5678"}
+    )
+    assert "maranon" not in repr(llm)
+    llm.default_headers = {}
+    with llm, pytest.raises(GenerationError) as caught:
+        llm.generate_outputs([CHAT])
+    assert server.requests[0].headers["x-river"] == "ucayali-1234"
+    assert "ucayali" not in str(caught.value)

@@ -89,7 +89,9 @@ class HTTPLLM(AsyncLLM):
     @classmethod
     def _hide_secrets(cls, value: dict[str, str | SecretStr] | None) -> dict[str, str | SecretStr]:
         return {
-            name: SecretStr(text) if isinstance(text, str) and is_secret(name, text) else text
+            name: SecretStr(text)
+            if isinstance(text, str) and (name.lower() in cls.credential_headers or is_secret(name, text))
+            else text
             for name, text in (value or {}).items()
         }
 
@@ -132,6 +134,7 @@ class HTTPLLM(AsyncLLM):
             retry_timeout=self.retry_timeout or 0.0,
             classify=self.classify,
             quotas=self.quota_headers,
+            credentials=self.credential_headers,
             authorize=None if cls.authorize is HTTPLLM.authorize else self.authorize,
         )
 

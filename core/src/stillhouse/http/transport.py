@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any
 from urllib.request import getproxies, proxy_bypass
@@ -54,6 +54,7 @@ class Transport:
         retry_timeout: seconds from the first attempt after which a request is given up.
         classify: which failure a response with an error status is.
         quotas: the headers of an answer that say what is left of a quota.
+        credentials: headers, in lower case, whose values are secrets whatever their names are like.
         authorize: the headers of one attempt besides `headers`, for credentials that expire.
         ssl_context: how certificates are verified; `None` is aiohttp's way.
     """
@@ -68,12 +69,14 @@ class Transport:
         retry_timeout: float,
         classify: Classify = failure_of,
         quotas: Sequence[QuotaHeaders] = (),
+        credentials: Collection[str] = (),
         authorize: Authorize | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
         self._classify = classify
         self._quotas = tuple(quotas)
+        self._credentials = credentials
         self._authorize = authorize
         self._headers = headers
         self._retry_timeout = retry_timeout
@@ -170,7 +173,8 @@ class Transport:
                         with contextlib.suppress(AttributeError, LookupError, TypeError):
                             used = used_tokens(result)
                     return result
-                message = _without_secrets(result.message, {**self._headers, **(extra or {})})
+                sent = {**self._headers, **(extra or {})}
+                message = _without_secrets(result.message, sent, self._credentials)
                 result = replace(result, message=message)
                 # A wait that no request survives is not shared: it would only hold the others up.
                 is_long = (result.retry_after or 0.0) >= self._retry_timeout
@@ -364,11 +368,12 @@ def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
     )
 
 
-def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
+def _without_secrets(text: str, headers: Mapping[str, str], credentials: Collection[str]) -> str:
     """What a server says, in which some of them quote the key that they refuse."""
     for name, value in headers.items():
         secret = value.rpartition(" ")[2]
-        if len(secret) >= SHORTEST_SECRET and is_secret(name, value):
+        is_one = name.lower() in credentials or is_secret(name, value)
+        if is_one and len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "**********")
     return text
 
