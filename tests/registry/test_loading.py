@@ -110,7 +110,7 @@ def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
             "plug does not say which",
             id="a stranger, whom we do not guess",
         ),
-        pytest.param("filelock", [], 'pip install "stillhouse[cuda]"', id="an extra of the core"),
+        pytest.param("psutil", [], 'pip install "stillhouse[cuda]"', id="an extra of the core"),
         pytest.param(
             "stillhouse.absent", ["stillhouse"], "pip install --upgrade stillhouse plug", id="a newer core"
         ),
@@ -125,7 +125,7 @@ def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
 def test_what_brings_a_missing_module(
     site: Any, monkeypatch: pytest.MonkeyPatch, missing: str, requires: list[str], hint: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "filelock", None)  # it may be installed here
+    monkeypatch.setitem(sys.modules, "psutil", None)  # it may be installed here
     trouble = trouble_of(site, f"import {missing}\n", tuple(requires))
     assert trouble.code == "E201"
     assert trouble.hint == hint
