@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_error, print_facts
-from stillhouse.errors import ConfigurationError, StillhouseError
-
-if TYPE_CHECKING:
-    from stillhouse.jobs.bulk import Command
-    from stillhouse.jobs.rows import RowFormatter
-    from stillhouse.jobs.runner import RunStatistics
-    from stillhouse.ledger import Chunk
-    from stillhouse.llm import LLM
+from stillhouse.cli.output import guarded, print_error
+from stillhouse.errors import ConfigurationError
 
 __all__ = ["generate"]
 
-COULD_NOT_START, USAGE, FAILED_ROWS, UNFINISHED_BATCH, INTERRUPTED = 1, 2, 3, 4, 130
+USAGE = 2
 
 _WAIT_SECONDS = 60.0
 
@@ -177,8 +166,10 @@ def generate(
             from stillhouse.jobs.budget import Ceiling
 
             ceiling = Ceiling(model, arguments, max_tokens_total, max_cost)
+    from stillhouse.cli.running import generate_file, generate_once, print_estimate, print_rows
+
     if prompt is not None:
-        status = _generate_once(model, formatter, prompt, num_generations, arguments)
+        status = generate_once(model, formatter, prompt, num_generations, arguments)
     else:
         from stillhouse.jobs.bulk import Command
 
@@ -189,9 +180,9 @@ def generate(
             offline and not finish_online, wait, finish_online, ceiling,
         )  # fmt: skip
         if estimate:
-            status = _print_estimate(model, command)
+            status = print_estimate(model, command)
         else:
-            status = _print_all(model, command) if output == "-" else _generate_file(model, command)
+            status = print_rows(model, command) if output == "-" else generate_file(model, command)
     if status:
         raise click.exceptions.Exit(status)
 
@@ -204,181 +195,3 @@ def _usage() -> Iterator[None]:
     except ConfigurationError as error:
         print_error(error)
         raise click.exceptions.Exit(USAGE) from None
-
-
-def _generate_once(
-    llm: LLM, formatter: RowFormatter, prompt: str, num_generations: int, arguments: dict[str, Any]
-) -> int:
-    from stillhouse.jobs.rows import Row
-
-    item = formatter(Row(0, 1, {"prompt": prompt}))
-    if isinstance(item, Exception):
-        raise item
-    with llm:
-        output = llm.generate_outputs([item], num_generations, **arguments)[0]
-    reasons = output.get("finish_reasons") or []
-    missing = 0
-    for position, generation in enumerate(output["generations"]):
-        if generation is None:
-            missing += 1
-            reason = reasons[position] if position < len(reasons) else None
-            print(f"no text (finish reason: {reason or 'unknown'})", file=sys.stderr)
-        else:
-            print(generation)
-    return FAILED_ROWS if missing else 0
-
-
-def _print_estimate(llm: LLM, command: Command) -> int:
-    from stillhouse.jobs.estimate import estimate
-
-    try:
-        found = estimate(llm, command)
-    except OSError as error:
-        raise _as_configuration_error(error) from None
-    print_facts(found.lines(), sys.stdout)
-    return 0
-
-
-def _print_all(llm: LLM, command: Command) -> int:
-    """Write the rows to standard output as they come; nothing is kept."""
-    from stillhouse.jobs.budget import Budget
-    from stillhouse.jobs.formats import open_reader, open_writer
-    from stillhouse.jobs.prices import find_prices, offer_of
-    from stillhouse.jobs.progress import summary_lines
-    from stillhouse.jobs.runner import RunStatistics, run
-    from stillhouse.jobs.store import StreamStore
-
-    hooks = llm.registry.hooks()
-    statistics = RunStatistics(
-        prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
-    )
-    try:
-        with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
-            writer = open_writer(command.output, hooks)
-            store = StreamStore(writer, llm.model_name)
-            with _progress(llm, command, statistics, lambda: reader.share_read), _stoppable() as stopping:
-                run(
-                    llm, reader, command.formatter, store, num_generations=command.num_generations,
-                    arguments=command.arguments, limit=command.limit, statistics=statistics,
-                    stopping=stopping,
-                )  # fmt: skip
-                writer.finish()
-                if stopping():
-                    return INTERRUPTED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:
-        raise _as_configuration_error(error) from None
-    print_facts(summary_lines(statistics, statistics.done, statistics.failed), sys.stderr)
-    return FAILED_ROWS if statistics.failures else 0
-
-
-def _generate_file(llm: LLM, command: Command) -> int:
-    from stillhouse.jobs.budget import BudgetError
-    from stillhouse.jobs.bulk import BulkRun
-    from stillhouse.jobs.prices import find_prices, offer_of
-    from stillhouse.jobs.progress import summary_lines
-    from stillhouse.jobs.runner import RunStatistics
-
-    try:
-        bulk = BulkRun(llm, command)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:
-        raise _as_configuration_error(error) from None
-    with bulk:
-        earlier = bulk.summary
-        if command.retry:
-            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
-        if bulk.is_complete:
-            print(f"{command.output} is complete: {earlier.rows:,} rows", file=sys.stderr)
-            return FAILED_ROWS if earlier.failures else 0
-        if bulk.resumed:
-            print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
-        problem, complete, stopped = None, False, False
-        statistics = RunStatistics(prices=find_prices(offer_of(llm)))
-        try:
-            with llm:
-                statistics.started = time.monotonic()
-                with _progress(llm, command, statistics, lambda: bulk.share_read), _stoppable() as stopping:
-                    complete = bulk.work(statistics, stopping)
-                    stopped = stopping()
-        except KeyboardInterrupt:
-            bulk.interrupted()
-        except StillhouseError as error:
-            problem = error
-        except OSError as error:
-            problem = _as_configuration_error(error)
-        if problem is not None:
-            print_error(problem)
-        with contextlib.suppress(StillhouseError):  # it may be the state itself that is of no use
-            summary = bulk.summary
-            if complete:
-                print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
-                return FAILED_ROWS if summary.failures else 0
-            if problem is None and not stopped and bulk.is_waiting:
-                _print_jobs(bulk.jobs, summary.rows)
-                return UNFINISHED_BATCH
-            what = "the run stopped" if problem else "interrupted"
-            more = "" if isinstance(problem, BudgetError) else "; the same command goes on"
-            print(f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}{more}", file=sys.stderr)
-        return COULD_NOT_START if problem else INTERRUPTED
-
-
-def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
-    from stillhouse.jobs.progress import job_lines
-
-    for line in job_lines(jobs):
-        print(line, file=sys.stderr)
-    print(
-        f"{finished:,} rows are finished; make the same command again to collect the others", file=sys.stderr
-    )
-
-
-@contextlib.contextmanager
-def _progress(
-    llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None]
-) -> Iterator[None]:
-    from stillhouse.jobs.progress import show_progress
-
-    limit = command.limit
-
-    def share() -> float | None:
-        if limit is None:
-            return share_read()
-        return max(share_read() or 0.0, statistics.pulled / limit)
-
-    window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
-    with show_progress(statistics, sys.stderr, share=share, window=window):
-        yield
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Let the first interrupt or request to terminate end the run with what is in flight, the second at once.
-
-    Requests in flight are paid for; to wait for them is seconds, to drop them is to pay again.
-    """
-    stopped = False
-
-    def stop(number: int, frame: object) -> None:  # noqa: ARG001
-        nonlocal stopped
-        if stopped:
-            raise KeyboardInterrupt
-        stopped = True
-        print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield lambda: stopped
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
-
-
-def _as_configuration_error(error: OSError) -> ConfigurationError:
-    where = f"{error.filename}: " if error.filename else ""
-    return ConfigurationError(
-        f"{where}{error.strerror or error}", hint="make room, or check the file, and start again"
-    )
