@@ -12,6 +12,8 @@ import pytest
 
 import stillhouse
 from stillhouse.cli.app import app
+from stillhouse.jobs.batching import _Seeker
+from stillhouse.jobs.readers import JsonlReader
 
 from .support import BatchServer, SingleLLM, TinyLLM
 
@@ -200,6 +202,26 @@ def test_a_run_whose_batches_go_on_is_not_forgotten(runs: Runs, server: BatchSer
     assert len(server.jobs) == 2
 
 
+def test_rows_of_a_cancelled_batch_are_submitted_and_not_sent_online(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.command("batches", runs.output, "--cancel") == 0
+    assert runs.generate("--batch") == 4
+    assert runs.generate("--batch") == 4
+    assert len(server.jobs) == 2
+    assert "POST generate" not in server.requests
+
+
+def test_a_limit_bounds_what_is_submitted(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch", "--limit", 3) == 4
+    (job,) = server.jobs.values()
+    assert server.texts(job) == ["row 0", "row 1", "row 2"]
+
+
+def test_rows_are_found_in_any_order(runs: Runs) -> None:
+    with _Seeker(JsonlReader(str(runs.input))) as seeker:
+        assert [seeker.row(index).index for index in (3, 3, 1, 9, 0)] == [3, 3, 1, 9, 0]
+
+
 def test_a_process_that_dies_between_taking_in_and_saying_so(
     runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,10 +239,12 @@ def test_a_process_that_dies_between_taking_in_and_saying_so(
     with monkeypatch.context() as patch:
         patch.setattr("stillhouse.http.batches.results.Results.acknowledge", die)
         assert runs.generate("--batch", "-n", 2, llm="single") == 130
+    paid = ["A", "A"]
     # No row is left that this job could belong to; it is acknowledged all the same.
     assert runs.generate("--batch", "-n", 2, llm="single") == 0
     assert runs.command("batches", runs.output, "--json") == 0
     assert [job["state"] for job in json.loads(runs.out)] == ["collected", "collected"]
+    assert runs.rows[0]["generations"] == paid
     assert runs.generate("-n", 2, llm="single") == 0, runs.err
     assert len(server.jobs) == 2
 

@@ -15,6 +15,8 @@ from pydantic import SecretStr
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse.jobs.database import StoreError
+from stillhouse.jobs.lock import is_worked_on
 from stillhouse.jobs.store import SqliteStore
 
 STATE = "out.jsonl.run.db"
@@ -102,11 +104,11 @@ def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file
     rows = [{"prompt": f"row {number}"} for number in range(5)]
     rows_file(rows)
     assert generate().status == 0
-    rows[2]["prompt"] = "another"
+    rows[2]["prompt"] = rows[4]["prompt"] = "another"
     rows_file(rows)
     refused = generate()
     assert refused.status == 1
-    assert "input: 1 of 5 rows are others; the first is on line 3" in refused.err
+    assert "input: 2 of 5 rows are others; the first is on line 3" in refused.err
     rows_file([{"prompt": f"row {number}"} for number in range(4)])
     assert "input: it has fewer rows than were generated" in generate().err
     rows_file([{"prompt": f"row {number}"} for number in range(6)])
@@ -161,6 +163,22 @@ def test_an_interrupt_while_standard_input_is_read(start: Any, tmp_path: Path) -
     assert process.returncode == 130
     assert "Traceback" not in err
     assert {path.name for path in tmp_path.iterdir()} <= {f"{STATE}.lock"}
+
+
+def test_who_asks_whether_somebody_works_lets_go(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    rows_file([{"prompt": "a"}])
+    assert generate().status == 0
+    state = tmp_path / STATE
+    assert not is_worked_on(state)
+    first, second = SqliteStore(tmp_path / "out.jsonl", "echo"), None
+    try:
+        first.start()
+        with pytest.raises(StoreError, match=f"process {os.getpid()} on "):
+            second = SqliteStore(tmp_path / "out.jsonl", "echo")
+        assert is_worked_on(state)
+    finally:
+        first.close("stopped")
+    assert second is None
 
 
 def test_two_processes_on_one_output(generate: Any, rows_file: Any, tmp_path: Path) -> None:
@@ -358,6 +376,7 @@ def test_no_secret_is_in_the_state(
     class SecretiveLLM(EditingLLM):
         api_key: SecretStr | None = None
         headers: dict[str, str] | None = None
+        address: str | None = None
 
         async def agenerate(
             self,
@@ -371,6 +390,7 @@ def test_no_secret_is_in_the_state(
     result = run(
         "generate", rows_file([{"prompt": "a"}]), "--llm", "secretive", "-o", tmp_path / "out.jsonl",
         "--set", "api_key=sk-hidden", "--set", 'headers={"authorization": "Bearer sk-hidden"}',
+        "--set", "address=https://me:sk-hidden@localhost/v1",
         "--param", 'extra_body={"tools": [{"url": "u", "headers": {"Authorization": "Bearer sk-hidden"}}]}',
     )  # fmt: skip
     assert result.status == 0, result.err

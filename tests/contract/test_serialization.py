@@ -125,7 +125,7 @@ def secretive(registry: Registry) -> RichLLM:
         api_key=hidden,
         secrets=[hidden],
         blob=SecretBytes(SECRET.encode()),
-        endpoint={"key": SECRET, "headers": {"Authorization": SECRET}},
+        endpoint={"url": f"http://me:{SECRET}@host", "key": SECRET, "headers": {"Authorization": SECRET}},
         retry={"times": 9, "password": SECRET, "proof": SECRET},
         header_list=[("authorization", SECRET), ("X-Team", "research")],
         tokenizer_config={"token": SECRET, "deep": [{"er": {"api_key": SECRET, "hidden": hidden}}]},

@@ -78,7 +78,8 @@ def generate(tmp_path: Path) -> Any:
         "llm": "both",
         "members": [{"llm": "both", "members": inner}, {"llm": "member", "name": "three"}],
     }
-    for name, data in (("flat", {"llm": "both", "members": inner}), ("nested", nested)):
+    twice = {"llm": "both", "members": [inner[0], *inner]}
+    for name, data in (("flat", {"llm": "both", "members": inner}), ("nested", nested), ("twice", twice)):
         (tmp_path / f"{name}.json").write_text(json.dumps(data))
 
     def call(*options: str, config: str = "flat") -> tuple[int, list[Any]]:
@@ -124,6 +125,26 @@ def test_a_run_that_stopped_goes_on_with_what_members_gave(generate: Any) -> Non
     assert status == 0
     assert ASKED["one b"] == 1
     assert rows[1] == ["one b #1 + two b #2"]
+
+
+def test_a_member_that_is_asked_twice_has_two_answers(generate: Any) -> None:
+    FAILS["two b"] = "server"
+    generate(config="twice")
+    FAILS.clear()
+    _, rows = generate("--retry", "server", config="twice")
+    assert ASKED["one b"] == 2
+    assert sorted(rows[1][0].split(" + ")) == ["one b #1", "one b #2", "two b #2"]
+
+
+def test_what_a_member_gave_is_kept_once(generate: Any, tmp_path: Path) -> None:
+    import sqlite3
+
+    FAILS["two b"] = "authentication"
+    for _ in range(3):
+        generate()
+    connection = sqlite3.connect(tmp_path / "out.jsonl.run.db")
+    assert connection.execute("SELECT count(*) FROM members WHERE row = 1").fetchone() == (1,)
+    connection.close()
 
 
 def test_equal_rows_have_answers_of_their_own(generate: Any) -> None:

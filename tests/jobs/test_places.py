@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from stillhouse import ConfigurationError, GenerationError
 from stillhouse.jobs.assembly import assemble
+from stillhouse.jobs.fingerprint import check_unchanged, input_difference
 from stillhouse.jobs.readers import JsonlReader
 from stillhouse.jobs.rows import Row
 from stillhouse.jobs.store import SqliteStore
@@ -250,6 +253,34 @@ def test_an_input_that_lost_its_last_rows_is_not_complete(
     store.close("stopped")
 
 
+def test_how_an_input_differs_is_told_of_the_rows_that_were_generated(tmp_path: Path) -> None:
+    reader = input_of(tmp_path / "rows.jsonl", 6)
+    known = [(row.index, row.digest) for row in reader]
+    (told,) = input_difference(reader, iter([known[1], known[4]]))
+    assert told == "input: it changed, but not in the 2 rows that were generated"
+    (told,) = input_difference(reader, iter([(1, 0), known[4], (5, 0)]))
+    assert told == "input: 2 of 3 rows are others; the first is on line 2"
+    reader.close()
+
+
+def test_a_long_value_is_told_in_short() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        check_unchanged({"template": "x" * 1000}, {"template": "short"}, ())
+    assert "xxx…" in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_row_does_not_get_the_result_of_its_equal(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"prompt": "a"}\n' * 2)
+    reader = JsonlReader(str(source))
+    store = filled(tmp_path, reader)
+    store.forget([0])
+    assert assemble(reader, store.stored(), JsonlWriter(str(tmp_path / "out.jsonl"))) == [0]
+    reader.close()
+    store.close("stopped")
+
+
 def test_a_state_that_lacks_a_table_is_told_as_damaged(start: Any, rows: Any, tmp_path: Path) -> None:
     source, output = rows(3), tmp_path / "out.jsonl"
     assert start(source, "-o", output).wait() == 0
@@ -259,3 +290,47 @@ def test_a_state_that_lacks_a_table_is_told_as_damaged(start: Any, rows: Any, tm
     assert process.wait() == 1
     assert "cannot be used" in process.err
     assert "Traceback" not in process.err
+
+
+def test_a_row_that_failed_is_tried_again_only_when_that_is_asked_for(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    source, output = rows(4), tmp_path / "out.jsonl"
+    server.fails = lambda body: 0 if body["prompt"] == "row 1" else None
+    assert start(source, "-o", output, "--limit", 2).wait() == 3
+    assert start(source, "-o", output).wait() == 3
+    assert sorted(server.asked) == [f"row {number}" for number in range(4)]
+
+
+def test_what_is_committed_is_written_through_now_and_then(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "out.jsonl", "m")
+    store.set("command", {})
+    said: list[str] = []
+    store.connection.set_trace_callback(said.append)
+
+    def commit(index: int) -> list[str]:
+        said.clear()
+        store.put(Row(index, 1), {"generations": ["x"], "statistics": {}}, 1.0)
+        store.commit()
+        return [text.removeprefix("PRAGMA ") for text in said if text.startswith(("PRAGMA", "COMMIT"))]
+
+    store._synced = -3600.0  # long ago
+    assert commit(0) == ["synchronous = FULL", "COMMIT", "synchronous = NORMAL"]
+    assert store._synced >= 0
+    store._synced = math.inf  # just now, however slow this machine is
+    assert commit(1) == ["COMMIT"]
+    store.close("stopped")
+
+
+def test_a_row_that_waits_to_be_tried_again_has_no_result(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "out.jsonl", "m")
+    store.set("command", {})
+    for index in range(3):
+        store.put(Row(index, 1), GenerationError("broken", kind="server"), 1.0)
+    store.put(Row(3, 1), GenerationError("broken", kind="timeout"), 1.0)
+    store.put(Row(4, 1), {"generations": ["x"], "statistics": {}}, 1.0)
+    store.commit()
+    assert store.requeue(["server", "schema"]) == 3
+    assert [stored.index for stored in store.stored()] == [3, 4]
+    assert [row for row, _ in store.digests()] == [0, 1, 2, 3, 4]
+    store.close("stopped")

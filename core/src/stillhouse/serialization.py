@@ -52,6 +52,9 @@ _WITHOUT_EFFECT = frozenset({
     "use_offline_batch_generation",
 })  # fmt: skip
 
+# A name and a password in an address.
+_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#@\s]*:[^/?#@\s]*@", re.IGNORECASE)
+
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 
 
@@ -71,8 +74,8 @@ class Serializable(BaseModel):
     def dump(self) -> dict[str, Any]:
         """The settings as plain JSON types, with the registered name under `llm`.
 
-        A `SecretStr` at any depth and the values of headers that authorise are left out: they
-        come from the environment when the settings are read again.
+        A `SecretStr` at any depth, the values of headers that authorise and a login within an
+        address are left out: they come from the environment when the settings are read again.
 
         Raises:
             ConfigurationError: the class is not registered, or a field holds what JSON cannot.
@@ -253,6 +256,8 @@ def _plain(value: Any, where: str, registry: Registry) -> Any:
         return {key: item for key, item in plain.items() if item is not _OMITTED}
     if _is_secret_header(value):
         return _OMITTED
+    if isinstance(value, str):
+        return _LOGIN.sub(r"\1", value)
     if isinstance(value, (list, tuple, set, frozenset)):
         items_ = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
@@ -297,6 +302,8 @@ def _masked(key: str, value: Any) -> Any:
         return "**********"
     if _is_secret_header(value):
         return (value[0], "**********")
+    if type(value) is str:
+        return _LOGIN.sub(r"\1**********@", value)
     if isinstance(value, Mapping):
         return {name: _masked(str(name), item) for name, item in value.items()}
     if type(value) in (list, tuple):

@@ -24,12 +24,10 @@ def command_of(
     What changes only how fast it goes, such as `max_concurrency`, is not part of it.
     """
     shaping = {"llm", *shaping_fields(llm)}
-    parameters = without_secrets({**llm.get_generation_kwargs(), **arguments})
     return {
         "llm": {name: value for name, value in llm.dump().items() if name in shaping},
         "model_name": llm.model_name,
-        # None is not sent: it is the same as none given.
-        "parameters": {name: value for name, value in parameters.items() if value is not None},
+        "parameters": without_secrets({**llm.get_generation_kwargs(), **arguments}),
         "num_generations": num_generations,
         **formatting,
         "input": input_digest,
@@ -60,6 +58,7 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: 
 
 def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
+        # None is not sent: it is the same as none given.
         for key in [*before, *(key for key in now if key not in before)]:
             if before.get(key) != now.get(key) and not (key == "input" and not name):
                 yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -78,7 +78,7 @@ class Members:
     def before_generate(
         self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any]
     ) -> Any:
-        row = self._row(llm)
+        row = self._row()
         if row is None or row not in self._there:
             return None
         with self._lock:
@@ -91,7 +91,7 @@ class Members:
         self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any], output: Any,
         from_hook: bool,
     ) -> None:  # fmt: skip
-        row = self._row(llm)
+        row = self._row()
         if row is None or output is None or from_hook:
             return
         key = self._key(llm, input, num_generations, arguments)
@@ -99,9 +99,8 @@ class Members:
             self._there.setdefault(row, defaultdict(list))
             self._connection.execute("INSERT INTO members VALUES (?, ?, ?)", (row, key, json.dumps(output)))
 
-    def _row(self, llm: LLM) -> int | None:
-        if llm is self._llm:
-            return None
+    def _row(self) -> int | None:
+        """The row that a member works on; when the composite itself is asked, no input is current."""
         index = current_input.get()
         return None if index is None else self._row_of(index)
 
