@@ -127,6 +127,27 @@ def test_a_larger_limit_goes_on(generate: Any, rows_file: Any, read: Any, tmp_pa
     ]
 
 
+def test_a_process_that_dies_between_the_output_and_its_note(
+    generate: Any, rows_file: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_file([{"prompt": f"row {number}"} for number in range(5)])
+    assert generate().status == 0
+    note = SqliteStore.set
+
+    def die(store: SqliteStore, key: str, value: Any) -> None:
+        if key == "complete" and value is not None:
+            raise KeyboardInterrupt
+        note(store, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "set", die)
+        assert generate("--limit", 3).status == 130
+    assert len(read(tmp_path / "out.jsonl")) == 3
+    # What was noted of the output before is not true any more.
+    assert generate().status == 0
+    assert len(read(tmp_path / "out.jsonl")) == 5
+
+
 def test_an_output_that_was_removed_is_written_again(
     generate: Any, rows_file: Any, tmp_path: Path, own_registry: stillhouse.Registry
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +13,7 @@ import stillhouse
 from stillhouse import GenerateOutput, GenerationError
 from stillhouse.jobs.readers import JsonlReader
 from stillhouse.jobs.rows import Row, RowFormatter, invalid_row
-from stillhouse.jobs.runner import run
+from stillhouse.jobs.runner import RunStatistics, run
 from stillhouse.jobs.store import Part
 
 
@@ -122,3 +122,29 @@ def test_a_reader_counts_what_it_read(tmp_path: Path) -> None:
     assert len(list(rows)) == 9
     assert reader.share_read == 1
     reader.close()
+
+
+class OneAtATime:
+    """A budget with room for one row."""
+
+    held: int | None = None
+
+    def reserve(self, row: int, input: Any, num_generations: int) -> bool:
+        if self.held is None:
+            self.held = row
+        return self.held == row
+
+    def settle(self, row: int, result: Any, seconds: float | None) -> None:
+        self.held = None
+
+    def commit(self) -> None:
+        pass
+
+
+def test_a_row_that_waits_for_the_budget_is_not_started_once_it_stops() -> None:
+    store = MemoryStore(ordered=False)
+    rows = (Row(index, index + 1, {"prompt": "x"}) for index in range(5))
+    statistics = RunStatistics(budget=cast(Any, OneAtATime()))
+    with stillhouse.create("echo") as llm:
+        run(llm, rows, RowFormatter(), store, statistics=statistics, stopping=lambda: len(store.rows) == 2)
+    assert [index for index, _ in store.rows] == [0, 1]
