@@ -35,7 +35,14 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
     """
     asked = _Asked(ask, form)
     try:
-        missing = num_generations
+        if form is None:  # nearly every answer is whole at once
+            output = await asked.output(num_generations)
+            missing = num_generations - len(output["generations"])
+            if not missing:
+                return output
+            asked.keep(output)
+        else:
+            missing = num_generations
         while missing > 0:
             output = await asked.output(missing)
             missing -= len(output["generations"])

@@ -83,7 +83,6 @@ class HTTPLLM(AsyncLLM):
 
     _transport: Transport | None = PrivateAttr(default=None)
     _base: URL = PrivateAttr()
-    _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
 
     @field_validator("default_headers", mode="after")
     @classmethod
@@ -102,7 +101,6 @@ class HTTPLLM(AsyncLLM):
     def load(self) -> None:
         super().load()
         self._base = self._find_base_url()
-        self._urls = {}
         headers = {**self.auth_headers(self._find_api_key())}
         for name, text in (self.default_headers or {}).items():
             headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
@@ -189,13 +187,14 @@ class HTTPLLM(AsyncLLM):
         Raises:
             GenerationError: it failed, after as many attempts as made sense; `kind` says how.
         """
-        url = self._urls.get(path)
+        transport = self._connected()
+        url = transport.urls.get(path)
         if url is None:
-            url = self._urls[path] = self.url_of(self._base, path)
+            url = transport.urls[path] = self.url_of(self._base, path)
         tokens = 0
         if self.tokens_per_minute:
             tokens = len(str(body)) // 4 + (max_new_tokens or 0)
-        return await self._connected().post(url, body, tokens=tokens, used_tokens=used_tokens)
+        return await transport.post(url, body, tokens=tokens, used_tokens=used_tokens)
 
     async def request(
         self,
@@ -228,10 +227,11 @@ class HTTPLLM(AsyncLLM):
         return await transport.request(method, url, data, save_to=save_to, once=once)
 
     def _connected(self) -> Transport:
-        if self._transport is None:
+        transport = self._transport  # once: pydantic looks private attributes up slowly
+        if transport is None:
             self.require_loaded()
             raise AssertionError
-        return self._transport
+        return transport
 
     @property
     def api_url(self) -> str:

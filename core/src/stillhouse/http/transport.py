@@ -79,6 +79,7 @@ class Transport:
         self._credentials = credentials
         self._authorize = authorize
         self._headers = headers
+        self.urls: dict[str, URL] = {}  # by path
         self._retry_timeout = retry_timeout
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0))
         # A large file comes as long as something comes.
