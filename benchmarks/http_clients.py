@@ -168,6 +168,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", nargs="*", choices=CLIENTS, default=list(CLIENTS))
+    parser.add_argument("--in-flight", nargs="*", type=int, default=[1, 64, 512])
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -175,12 +177,12 @@ def main() -> None:
         child(name, url, int(count), int(in_flight))
         return
     print(machine())
-    names = [name for name, module in CLIENTS.items() if importlib.util.find_spec(module)]
+    names = [name for name in arguments.clients if importlib.util.find_spec(CLIENTS[name])]
     for name in names:
         package = CLIENTS[name].replace("_", "-")
         print(f"  {name}: {package} {importlib.metadata.version(package)}")
     with served() as url:
-        for in_flight in (1, 64, 512):
+        for in_flight in arguments.in_flight:
             count = max(arguments.requests // (4 if in_flight == 1 else 1), 2 * in_flight)
             walls: dict[str, list[float]] = {name: [] for name in names}
 
