@@ -178,6 +178,7 @@ def test_requests_in_flight_are_bounded_and_concurrent(make: Any, server: Script
         ({"api_key": "a\nb"}, "characters that no key has", "copy"),
         ({"base_url": "localhost:8000"}, "is not an address", "https://"),
         ({"base_url": None}, "where the API is", "SCRIPT_BASE_URL"),
+        ({"base_url": "http://user:word@127.0.0.1:1/v1"}, "only one of them can be sent", "leave out"),
     ],
 )
 def test_loading_says_what_is_missing(make: Any, fields: dict[str, Any], message: str, hint: str) -> None:

@@ -110,6 +110,11 @@ class HTTPLLM(AsyncLLM):
                 f"{type(self).__name__} needs an API key{others}",
                 hint=f"set the environment variable {self.api_key_variable}, or api_key{others}",
             )
+        if self._base.user is not None and "authorization" in headers:
+            raise ConfigurationError(
+                "base_url has a login in it, and there is an API key: only one of them can be sent",
+                hint="leave out the one that the server does not want",
+            )
         self._transport = self.run_on_loop(self._open(headers))
 
     def unload(self) -> None:
