@@ -164,11 +164,17 @@ class ConcurrencyRules(Conformance):
         assert isinstance(llm, AsyncLLM)
         llm.max_concurrency = 4
         inputs, first_done, forever = self.inputs(4), asyncio.Event(), asyncio.Event()
+        under_way, all_under_way = 0, asyncio.Event()
 
         async def fail_second(input: Any) -> None:
+            nonlocal under_way
+            under_way += 1
+            if under_way == len(inputs):
+                all_under_way.set()
             position = inputs.index(input)
             if position == 1:
                 await asyncio.wait_for(first_done.wait(), _PATIENCE_SECONDS)
+                await asyncio.wait_for(all_under_way.wait(), _PATIENCE_SECONDS)
                 raise GenerationError("the conformance kit failed this input", kind="server")
             if position > 1:
                 await asyncio.wait_for(forever.wait(), _PATIENCE_SECONDS)
