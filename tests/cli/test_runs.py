@@ -177,7 +177,10 @@ def test_standard_input_goes_on_when_it_is_the_same(start: Any, tmp_path: Path) 
 
 def test_an_interrupt_while_standard_input_is_read(start: Any, tmp_path: Path) -> None:
     process = start("generate", "-", "--llm", "echo", "-o", tmp_path / "out.jsonl", stdin=-1)
-    while not (tmp_path / "out.jsonl.run.input.jsonl").exists():
+    process.stdin.write('{"prompt": "a"}\n' * 200_000)  # more than is read at once: it waits for the rest
+    process.stdin.flush()
+    spooled = tmp_path / "out.jsonl.run.input.jsonl"
+    while not (spooled.exists() and spooled.stat().st_size):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
