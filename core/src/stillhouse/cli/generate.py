@@ -177,7 +177,7 @@ def generate(
         command = Command(
             input, output or "-", formatter, {"template": template, "system": system, "raw": raw},
             num_generations, arguments, limit, restart, kinds,
-            offline and not finish_online, wait, finish_online, ceiling,
+            offline and not finish_online, wait, finish_online, ceiling, [config] if config else [],
         )  # fmt: skip
         if estimate:
             status = print_estimate(model, command)

@@ -19,6 +19,8 @@ from stillhouse.jobs.database import StoreError, read, store_path, translated
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, open_writer, output_path
 from stillhouse.jobs.members import Members
+from stillhouse.jobs.partial import PartialFolder
+from stillhouse.jobs.places import check_places, places_of, spool_path
 from stillhouse.jobs.prices import offer_of
 from stillhouse.jobs.rows import RowFormatter
 from stillhouse.jobs.runner import RunStatistics, run
@@ -51,6 +53,7 @@ class Command:
         wait: ask every so many seconds until the batches are done; `None` asks once.
         finish_online: cancel the batches that go on, and generate online what they did not.
         ceiling: what the run may spend; it may be another one next time.
+        reads: the files besides the source that were read for it, such as settings.
     """
 
     source: str
@@ -66,6 +69,7 @@ class Command:
     wait: float | None = None
     finish_online: bool = False
     ceiling: Ceiling | None = None
+    reads: Sequence[Path] = ()
 
 
 def parse_kinds(text: str) -> list[str]:
@@ -109,13 +113,14 @@ class BulkRun:
         self._source = command.source
         self._outcome = "stopped"
         self._reader: RowReader | None = None
-        self._spooled: Path | None = None
+        self._spool: PartialFolder | None = None
         self._budget: Budget | None = None
         self._output = output = output_path(command.output, llm.registry.hooks())
-        self._check_places()
+        check_places(command.reads, output)
         if command.source != "-":  # first of all: for an input that is not there, nothing is made
             self._reader = open_reader(command.source, llm.registry.hooks())
         try:
+            self._check_places()
             self.store = SqliteStore(output, llm.model_name, command.restart, self._prepare)
         except BaseException:
             self._release()
@@ -128,13 +133,12 @@ class BulkRun:
             raise
 
     def _check_places(self) -> None:
-        """Refuse to replace what is no output of this run."""
-        source, output = Path(self._command.source), self._output
-        if not output.exists():
-            return
-        if source.exists() and source.samefile(output):
-            raise ConfigurationError(f"{output} is the input as well", hint="give another output")
-        if not (self._command.restart or SqliteStore.exists(output)):
+        """Refuse to replace what the run reads, or what is not an output of this run."""
+        output = self._output
+        if self._reader is not None:
+            hooks = self._llm.registry.hooks()
+            check_places(places_of(self._reader, self._command.source, hooks), output)
+        if output.exists() and not (self._command.restart or SqliteStore.exists(output)):
             raise ConfigurationError(
                 f"{output} is there already, and no state of a run beside it",
                 hint="give another output, or replace it with --restart",
@@ -148,10 +152,11 @@ class BulkRun:
         if command.restart:
             _check_no_batch_goes_on(self._output)
         if command.source == "-":
-            self._spooled = Path(f"{self._output}.run.input.jsonl")
-            with self._spooled.open("wb") as stream:
+            self._spool = PartialFolder(spool_path(self._output))
+            spooled = self._spool.path / "rows.jsonl"
+            with spooled.open("xb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
-            self._source = str(self._spooled)
+            self._source = str(spooled)
             self._reader = open_reader(self._source, hooks)
         assert self._reader is not None
         self._digest = self._reader.digest()
@@ -349,8 +354,8 @@ class BulkRun:
             self._reader.close()
         if self._ledger is not None:
             self._ledger.close()
-        if self._spooled is not None:
-            self._spooled.unlink(missing_ok=True)
+        if self._spool is not None:
+            self._spool.remove()
 
 
 def _check_no_batch_goes_on(output: Path) -> None:

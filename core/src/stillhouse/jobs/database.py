@@ -13,11 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.partial import beside
 
-__all__ = ["StoreError", "connect", "read", "store_path", "translated"]
+__all__ = [
+    "DONE", "FAILED", "QUEUED", "StoreError", "connect", "holds_run", "read", "store_path", "translated",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x5374696C  # "Stil"
+
+# The states of a row.
+QUEUED, DONE, FAILED = 0, 1, 2
 
 _SCHEMA = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -25,7 +31,7 @@ CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rows (
     row INTEGER PRIMARY KEY,       -- its place in the input, from 0
     digest INTEGER NOT NULL,       -- of the row as it was when it was sent
-    state INTEGER NOT NULL,        -- 0 to be generated again, 1 done, 2 failed
+    state INTEGER NOT NULL,        -- QUEUED (to be generated again), DONE or FAILED
     kind TEXT,                     -- of the error; NULL if there is none
     made INTEGER NOT NULL,         -- how many generations there are
     result TEXT NOT NULL,          -- the columns that the output gets, as JSON
@@ -56,7 +62,7 @@ class StoreError(ConfigurationError):
 
 def store_path(output: Path) -> Path:
     """Where the run of an output is kept."""
-    return output.with_name(f"{output.name}.run.db")
+    return beside(output, ".run.db")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -68,16 +74,19 @@ def connect(path: Path) -> sqlite3.Connection:
     with translated(path):
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
+            # Looked at before anything is changed: it may be a database of something else.
+            is_new = _version(connection, path) == 0
             # A commit is safe from the end of the process at once, and from that of the machine
             # when `RunStore` has it written through.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if _version(connection, path) == 0:
-                with connection:
-                    connection.executescript(
-                        f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                        f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                    )
+            if is_new:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                    f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+                # So that the file itself, without its log, says whose it is.
+                connection.execute("PRAGMA wal_checkpoint")
         except BaseException:
             connection.close()
             raise
@@ -107,6 +116,25 @@ def read(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a file is a run's database, damaged or not; an empty file is the beginning of one."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(72)
+    except OSError:
+        return False
+    if not head or head[68:] == APPLICATION_ID.to_bytes(4, "big"):
+        return True
+    # What names the application may be in the log still.
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            return _version(connection, path) > 0
+    except (sqlite3.Error, StoreError):
+        return False
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -139,7 +167,9 @@ def translated(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise StoreError(
                 f"the run's state {path} is damaged: {error}",
-                hint="put a copy in its place, or begin anew with --restart",
+                hint="put a copy in its place, or begin anew with --restart"
+                if holds_run(path)
+                else "put a copy in its place, or move it away and begin anew",
             ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise StoreError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.bounds import Bounds, size_of
-from stillhouse.jobs.database import read, store_path, translated
+from stillhouse.jobs.database import FAILED, QUEUED, read, store_path, translated
 from stillhouse.jobs.fingerprint import check_unchanged, command_of, input_difference
 from stillhouse.jobs.formats import RowReader, open_reader, output_path
 from stillhouse.jobs.prices import Prices, cost_text, find_prices, offer_of
@@ -24,8 +24,6 @@ __all__ = ["Estimate", "estimate"]
 
 # As of English; used until the backend has said how many tokens its rows had.
 BYTES_PER_TOKEN = 4.0
-
-QUEUED, FAILED = 0, 2
 
 # Of a row that is finished, whether the backend said how many tokens its input had.
 FINISHED, COUNTED = -1, -2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.partial import PartialFile, PartialFolder, cannot_be_written
 from stillhouse.jobs.rows import Row
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 
     from stillhouse.registry.hooks import Hooks
 
-__all__ = ["RowReader", "RowWriter", "open_reader", "open_writer", "output_path"]
+__all__ = [
+    "PartialFile",
+    "PartialFolder",
+    "RowReader",
+    "RowWriter",
+    "cannot_be_written",
+    "open_reader",
+    "open_writer",
+    "output_path",
+]
 
 
 class RowReader(Protocol):
@@ -25,6 +35,10 @@ class RowReader(Protocol):
 
     Iterating yields every row, in order and from the first on each time; a row that cannot be
     read is yielded with its error.
+
+    A reader may have an attribute `places`, a sequence of paths: the files and folders that it reads.
+    A run refuses an output that would replace one of them. Without it, they are found by the name of
+    the source.
     """
 
     @property

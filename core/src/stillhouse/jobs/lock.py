@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
 from stillhouse.jobs.database import StoreError, read
 
-__all__ = ["acquire", "is_worked_on"]
+__all__ = ["acquire", "is_worked_on", "lock_path"]
 
 
 def is_worked_on(path: Path) -> bool:
     """Whether a process works on the run of this database, on this machine or one that shares the folder."""
     import filelock
 
-    lock = filelock.FileLock(_lock_path(path))
+    if not _is_lock(lock_path(path)):
+        return False
+    lock = filelock.FileLock(lock_path(path))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -27,15 +30,30 @@ def is_worked_on(path: Path) -> bool:
     return False
 
 
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
+    """The file that the process holds which works on the run of this database."""
     return path.with_name(f"{path.name}.lock")
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a path is free, or holds a lock: an empty file, which a library may open and empty again."""
+    try:
+        status = path.lstat()
+    except OSError:  # what cannot be looked at is told when it is opened
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def acquire(path: Path) -> Any:
     """The lock of the one process that works on a run."""
     import filelock
 
-    lock = filelock.FileLock(_lock_path(path))
+    if not _is_lock(lock_path(path)):
+        raise StoreError(
+            f"{lock_path(path)} exists, and Stillhouse did not make it; the run needs a file of that name",
+            hint="move it away, or give another output",
+        )
+    lock = filelock.FileLock(lock_path(path))
     try:
         # Who only asks whether somebody works holds it for an instant.
         lock.acquire(timeout=1.0)

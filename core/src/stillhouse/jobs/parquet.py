@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.arrow import RowSpool, rows_of
+from stillhouse.jobs.partial import PartialFile
 from stillhouse.jobs.readers import open_source
 from stillhouse.jobs.rows import Row
-from stillhouse.jobs.writers import PartialFile
 
 if TYPE_CHECKING:
     import pyarrow as pa

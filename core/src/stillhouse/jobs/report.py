@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.charts import Chart, Distribution, histogram, series
+from stillhouse.jobs.partial import PartialFile
 from stillhouse.jobs.prices import cost_text
 from stillhouse.jobs.progress import clock, duration
 from stillhouse.jobs.summary import Session, Summary, summarize
@@ -30,6 +32,10 @@ _WIDTHS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 360
 
 # Latencies are kept to 0.1 percent.
 _RESOLUTION = 1000
+
+# How a page of ours says so, within its first bytes.
+_GENERATOR = b'<meta name="generator" content="stillhouse">'
+_HEAD_BYTES = 4096
 
 EXAMPLES = 3
 LONGEST_TEXT = 600
@@ -139,12 +145,14 @@ def write_report(connection: sqlite3.Connection, output: str, working: bool, pat
         connection: its database.
         output: the name of its output.
         working: whether a process works on it now.
-        path: the file to write; one that is there is replaced when the new one is whole.
+        path: the file to write; an earlier report is replaced when the new one is whole.
 
     Raises:
-        OSError: it cannot be written.
+        ConfigurationError, OSError: it cannot be written, or is something else than a report.
     """
     import jinja2
+
+    _check_replaceable(path)
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -154,13 +162,24 @@ def write_report(connection: sqlite3.Connection, output: str, working: bool, pat
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("report.html.jinja").render(_facts(connection, output, working))
-    partial = path.with_name(f"{path.name}.partial")
+    file = PartialFile(path)
     try:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
+        file.stream.write(page.encode("utf-8", "backslashreplace"))
+        file.finish()
     except BaseException:
-        partial.unlink(missing_ok=True)
+        file.abandon()
         raise
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace a page that is not a report."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            if _GENERATOR not in stream.read(_HEAD_BYTES):
+                raise ConfigurationError(
+                    f"{path} exists, and is not a report of Stillhouse",
+                    hint="move it away, or give another with -o FILE.html",
+                )
 
 
 def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[str, Any]:

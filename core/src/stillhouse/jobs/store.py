@@ -18,17 +18,16 @@ from typing import Any, NamedTuple, Protocol
 from stillhouse.errors import GenerationError
 from stillhouse.jobs import lock
 from stillhouse.jobs.columns import columns_of, output_of, tokens_of
-from stillhouse.jobs.database import StoreError, connect, store_path, translated
+from stillhouse.jobs.database import DONE, FAILED, QUEUED, StoreError, connect, store_path, translated
 from stillhouse.jobs.formats import RowWriter
 from stillhouse.jobs.members import Members
+from stillhouse.jobs.places import check_side_files, check_state, reserve_path
 from stillhouse.jobs.rows import Row
 from stillhouse.jobs.writers import to_json
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["Part", "RunStore", "SqliteStore", "Stored", "StreamStore"]
-
-QUEUED, DONE, FAILED = 0, 1, 2
 
 # How long what was committed may stay in the system's cache, where only the end of the machine
 # loses it.
@@ -162,6 +161,7 @@ class SqliteStore:
         self._session = 0
         self._queued: set[int] = set()
         self._synced = time.monotonic()
+        check_side_files(output)
         self._lock = lock.acquire(self.path)
         try:
             prepare()
@@ -171,9 +171,11 @@ class SqliteStore:
         except BaseException:
             self._lock.release()
             raise
-        self._reserve = self.path.with_name(f"{self.path.name}-reserve")
+        self._reserve = reserve_path(self.path)
+        self._has_reserve = False
 
     def _remove(self) -> None:
+        check_state(self.path)
         try:
             # The log goes first: one that is left without its database would be read into the next.
             for suffix in ("-wal", "-shm", ""):
@@ -200,8 +202,12 @@ class SqliteStore:
             )
             self._session = cursor.lastrowid or 0
         with contextlib.suppress(OSError):
-            # Without room for it the disk is full already, as the first commit will say.
-            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+            # One that a killed process left; without room for a new one the disk is full already, as
+            # the first commit will say.
+            self._reserve.unlink(missing_ok=True)
+            with self._reserve.open("xb") as stream:
+                self._has_reserve = True
+                stream.write(bytes(RESERVE_BYTES))
 
     def close(self, outcome: str) -> None:
         """End the work of this process: `complete`, `interrupted`, `stopped` or `waiting`."""
@@ -218,8 +224,15 @@ class SqliteStore:
             if is_empty:  # it never began
                 self.path.unlink(missing_ok=True)
         finally:
-            self._reserve.unlink(missing_ok=True)
+            self._give_up_reserve()
             self._lock.release()
+
+    def _give_up_reserve(self) -> bool:
+        """Free the room that was kept; whether there was any."""
+        had, self._has_reserve = self._has_reserve, False
+        if had:
+            self._reserve.unlink(missing_ok=True)
+        return had
 
     # What was asked for
 
@@ -291,10 +304,9 @@ class SqliteStore:
         try:
             self._insert()
         except StoreError as error:
-            if not self._reserve.exists():
-                raise
             # What was asked for is paid for: it gets the room that was kept for it.
-            self._reserve.unlink()
+            if not self._give_up_reserve():
+                raise
             self.problem = error
             self._insert()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stillhouse.jobs.database import DONE, FAILED, QUEUED
 from stillhouse.jobs.prices import find_prices
 
 __all__ = ["Session", "Summary", "summarize"]
@@ -78,9 +81,6 @@ class Summary:
 
 def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:
     """The summary of a run's database; with a limit, of the first so many rows, at the cost of all."""
-    import json
-    import sys
-
     info = dict(connection.execute("SELECT key, value FROM info"))
     states = connection.execute(
         "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
@@ -89,12 +89,12 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
     ).fetchall()
     offer = json.loads(info.get("offer", "null"))
     prices = find_prices(offer) if offer else None
-    failed = {kind: count for state, kind, count, *_ in states if state == 2}
+    failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
         complete=json.loads(info.get("complete", "null")) is not None,
-        done=sum(count for state, _, count, *_ in states if state == 1),
+        done=sum(count for state, _, count, *_ in states if state == DONE),
         failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
-        queued=sum(count for state, _, count, *_ in states if state == 0),
+        queued=sum(count for state, _, count, *_ in states if state == QUEUED),
         input_tokens=int(sum(row[3] for row in states)),
         output_tokens=int(sum(row[4] for row in states)),
         last_finished=max((row[5] for row in states), default=None),

@@ -1,59 +1,18 @@
-"""Writing rows to a file that is not there before it is whole."""
+"""Writing rows as lines of JSON."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import json
 import math
-import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.partial import PartialFile
 
-__all__ = ["JsonlWriter", "PartialFile"]
-
-
-class PartialFile:
-    """A file that is written as `PATH.partial` and gets its name when it is whole.
-
-    Args:
-        path: the name that it gets.
-
-    Attributes:
-        stream: what to write to.
-
-    Raises:
-        ConfigurationError: it cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f"{path.name}.partial")
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            self.stream: IO[bytes] = self._partial.open("wb", buffering=1 << 16)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{path} cannot be written: {error.strerror}", hint="check the folder and its permissions"
-            ) from None
-
-    def finish(self) -> None:
-        """Put the file in the place of an earlier one, in one step."""
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-        self.stream.close()
-        self._partial.replace(self._path)
-
-    def abandon(self) -> None:
-        """Remove it."""
-        with contextlib.suppress(OSError):  # the disk is full: what was buffered cannot be written
-            self.stream.close()
-        self._partial.unlink(missing_ok=True)
+__all__ = ["JsonlWriter"]
 
 
 class JsonlWriter:
