@@ -27,7 +27,7 @@ from typing import Any
 from measure import machine
 
 from stillhouse import Registry, hookimpl
-from stillhouse.call import Call
+from stillhouse._execution.call import Call
 from stillhouse.errors import GenerationError
 from stillhouse.outputs import check_output
 from stillhouse.registry.policy import Policy

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.jobs.database import StoreError
-from stillhouse.jobs.lock import is_worked_on
-from stillhouse.jobs.store import SqliteStore
+from stillhouse.jobs.store.database import StoreError
+from stillhouse.jobs.store.lock import is_worked_on
+from stillhouse.jobs.store.store import SqliteStore
 
 STATE = "out.jsonl.run.db"
 

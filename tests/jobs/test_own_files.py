@@ -16,9 +16,9 @@ import pytest
 import stillhouse
 from stillhouse import ConfigurationError
 from stillhouse.cli.app import app
-from stillhouse.jobs.partial import MARKER, PartialFile, PartialFolder
-from stillhouse.jobs.places import check_places, written_places
-from stillhouse.jobs.store import SqliteStore
+from stillhouse.jobs.formats.partial import MARKER, PartialFile, PartialFolder
+from stillhouse.jobs.store.places import check_places, written_places
+from stillhouse.jobs.store.store import SqliteStore
 
 SUFFIXES = (
     ".partial", ".run.db", ".run.db-wal", ".run.db-shm", ".run.db-journal", ".run.db.lock", ".run.db-reserve",

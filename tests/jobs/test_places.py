@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from stillhouse import ConfigurationError, GenerationError
-from stillhouse.jobs.assembly import assemble
-from stillhouse.jobs.fingerprint import check_unchanged, input_difference
-from stillhouse.jobs.readers import JsonlReader
-from stillhouse.jobs.rows import Row
-from stillhouse.jobs.store import SqliteStore
-from stillhouse.jobs.writers import JsonlWriter
+from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.runs.assembly import assemble
+from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
+from stillhouse.jobs.store.store import SqliteStore
 
 from .conftest import Server, read_jsonl
 

@@ -21,8 +21,12 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse.call import Call, check_num_generations
-from stillhouse.drive import adriven, driven
+from stillhouse._execution.call import Call, check_num_generations
+from stillhouse._execution.loop_thread import LoopThread
+from stillhouse._execution.pump import adriven, driven
+from stillhouse._execution.results import Finished, OnError, settled
+from stillhouse._execution.window import Result, Slots
+from stillhouse._settings.runtime import RuntimeParameter, implementations
 from stillhouse.errors import (
     ConfigurationError,
     GenerationError,
@@ -30,11 +34,7 @@ from stillhouse.errors import (
     UnsupportedError,
 )
 from stillhouse.llm import LLM
-from stillhouse.loop import LoopThread
-from stillhouse.parameters import RuntimeParameter, implementations
-from stillhouse.results import Finished, OnError, settled
 from stillhouse.typing import FormattedInput, GenerateOutput
-from stillhouse.window import Result, Slots
 
 __all__ = ["AsyncLLM"]
 
@@ -120,7 +120,7 @@ class AsyncLLM(LLM):
             ConfigurationError: instructor is missing, or the framework or the mode is unknown.
             UnsupportedError: no client was given, or the form is no JSON schema.
         """
-        from stillhouse.instructor import wrap_client
+        from stillhouse.structured.instructor import wrap_client
 
         if client is None:
             return cast("dict[str, Any]", super()._prepare_structured_output(structured_output))
@@ -131,7 +131,7 @@ class AsyncLLM(LLM):
 
         Without a structured output they are those of a plain call, as given.
         """
-        from stillhouse.instructor import prepare_kwargs
+        from stillhouse.structured.instructor import prepare_kwargs
 
         return prepare_kwargs(arguments, structured_output)
 

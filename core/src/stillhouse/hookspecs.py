@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stillhouse.errors import GenerationError
-    from stillhouse.jobs.formats import RowReader, RowWriter
+    from stillhouse.jobs.formats.opening import RowReader, RowWriter
     from stillhouse.llm import LLM
     from stillhouse.typing import FormattedInput, GenerateOutput
 

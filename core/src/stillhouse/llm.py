@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from stillhouse.call import Call
-from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
-from stillhouse.inputs import check_input
-from stillhouse.lifecycle import Holder, Lifecycle, is_wrapped, loading, unloading
-from stillhouse.offline import OfflineBatchMixin, binding
-from stillhouse.parameters import (
+from stillhouse._execution.call import Call
+from stillhouse._execution.lifecycle import Holder, Lifecycle, is_wrapped, loading, unloading
+from stillhouse._execution.results import Finished, OnError, finished_outputs, settled
+from stillhouse._settings.runtime import (
     GenerationParameters,
     RuntimeParameter,
     RuntimeParametersMixin,
     generation_parameters,
     implementations,
 )
-from stillhouse.results import Finished, OnError, finished_outputs, settled
-from stillhouse.serialization import Serializable
+from stillhouse._settings.serialization import Serializable
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.inputs import check_input
+from stillhouse.offline.contract import OfflineBatchMixin, binding
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
-from stillhouse.registry.trouble import Trouble, source_of
+from stillhouse.registry.problems import Trouble, source_of
 
 __all__ = ["validate_llm"]
 

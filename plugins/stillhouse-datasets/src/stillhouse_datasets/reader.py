@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse import ConfigurationError
-from stillhouse.jobs.arrow import rows_of
-from stillhouse.jobs.rows import Row
+from stillhouse.jobs.formats import Row, rows_of
 from stillhouse_datasets.address import Address
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse import ConfigurationError
-from stillhouse.jobs.arrow import RowSpool
-from stillhouse.jobs.formats import PartialFolder, cannot_be_written
+from stillhouse.jobs.formats import PartialFolder, RowSpool, cannot_be_written
 
 if TYPE_CHECKING:
     import datasets
@@ -24,7 +23,7 @@ class DatasetWriter:
     """Writes rows as a dataset that `datasets.load_from_disk` reads.
 
     Columns of an input that is a dataset keep their features; those of the results and of other
-    inputs get the types of their values, see `stillhouse.jobs.arrow.RowSpool`.
+    inputs get the types of their values, see `stillhouse.jobs.formats.RowSpool`.
 
     Args:
         folder: where to.
