@@ -1,4 +1,4 @@
-"""The forge's workflows and forms: they parse, and run every environment of tox.ini."""
+"""The forge's workflows and forms: they parse, and run every environment of tox.ini. What runs before a commit is the same."""
 
 from __future__ import annotations
 
@@ -144,3 +144,19 @@ def test_dependabot_looks_at_folders_that_have_requirements() -> None:
     (python,) = (update for update in updates if update["package-ecosystem"] == "pip")
     for folder in python["directories"]:
         assert list((ROOT / folder.strip("/")).glob("*.txt")), folder
+
+
+def test_what_runs_before_a_commit_is_what_tox_runs() -> None:
+    (local,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
+    hooks = {hook["id"]: hook for hook in local["hooks"]}
+    lint = (
+        (ROOT / "tox.ini")
+        .read_text(encoding="utf-8")
+        .partition("[testenv:lint]")[2]
+        .partition("[testenv:")[0]
+    )
+    for name in ("ruff-check", "ruff-format"):
+        (required,) = hooks[name]["additional_dependencies"]
+        assert re.search(rf"^\s*(deps =)?\s*{re.escape(required)}$", lint, re.M), f"{name}: {required}"
+    assert "--fix" not in lint
+    assert local["repo"] == "local"
