@@ -35,22 +35,16 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that follow a release, in a repository of their own, at 0.1.0 with one fragment."""
-    folder = tmp_path / "checkout"
-    for pattern in (
-        *tool.RANGE_FILES,
-        *tool.SHOWN_FILES,
-        "pyproject.toml",
-        "CHANGELOG.md",
-        "docs/decisions/*",
-    ):
-        for source in ROOT.glob(pattern):
-            if source.is_file() and "__pycache__" not in source.parts:
-                target = folder / source.relative_to(ROOT)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
+    folder = tmp_path_factory.mktemp("original") / "checkout"
+    patterns = (*tool.RANGE_FILES, *tool.SHOWN_FILES, "pyproject.toml", "docs/decisions/*")
+    for source in {path for pattern in patterns for path in ROOT.glob(pattern)}:
+        if source.is_file() and "__pycache__" not in source.parts:
+            target = folder / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
     # The tests know what is there, whatever the release of the day is.
     now = tool.Release(folder).version("core/pyproject.toml")
     ranges = tool.range_of(now)
@@ -70,6 +64,11 @@ def checkout(tmp_path: Path) -> Path:
     git(folder, "init", "--quiet", "--initial-branch", "main")
     commit(folder)
     return folder
+
+
+@pytest.fixture
+def checkout(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "checkout"))
 
 
 def commit(folder: Path) -> None:
