@@ -113,7 +113,7 @@ class Release:
 
     def version(self, path: str) -> str:
         """The version in a `pyproject.toml`."""
-        found = PROJECT_VERSION.findall(self.text(path))
+        found: list[str] = PROJECT_VERSION.findall(self.text(path))
         if len(found) != 1:
             raise RefusedError(f'{path} must have one line version = "…", and has {len(found)}')
         return found[0]
@@ -194,6 +194,11 @@ class Release:
         text = self.text("CHANGELOG.md")
         if text.count(MARKER) != 1:
             raise RefusedError(f"CHANGELOG.md must have the line {MARKER.strip()} once")
+        for other in re.findall(r"^## (\S+) \(unreleased\)$", text, re.M):
+            if other != version:
+                raise RefusedError(
+                    f"CHANGELOG.md has a section of {other} that is not released: release it first"
+                )
         title = f"## {version} ({date.isoformat()})"
         open_title = f"## {version} (unreleased)\n"
         has_section = re.search(rf"^## {re.escape(version)} \(\d", text, re.M) is not None

@@ -55,7 +55,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = re.sub(rf"(stillhouse[\w-]*)( |==){re.escape(now)}\b", r"\g<1>\g<2>0.1.0", text)
             path.write_bytes(text.replace(ranges, ">=0.1,<0.2").encode())
     (folder / "CHANGELOG.md").write_text(
-        f"# Changes\n\nAll together.\n\n{tool.MARKER}\n## 0.1.0 (unreleased)\n\n- The contract.\n",
+        f"# Changes\n\nAll together.\n\n{tool.MARKER}\n## 0.1.0 (2029-01-01)\n\n- The contract.\n",
         encoding="utf-8",
     )
     (folder / "changelog.d").mkdir()
@@ -162,13 +162,28 @@ def test_the_changelog_gets_the_fragments_above_earlier_releases(checkout: Path)
     text = (checkout / "CHANGELOG.md").read_text(encoding="utf-8")
     assert text == (
         f"# Changes\n\nAll together.\n\n{tool.MARKER}\n## 0.2.0 ({DATE})\n\n### Features\n\n- CSV is read.\n\n"
-        "## 0.1.0 (unreleased)\n\n- The contract.\n"
+        "## 0.1.0 (2029-01-01)\n\n- The contract.\n"
     )
     assert [path.name for path in (checkout / "changelog.d").iterdir()] == ["README.md"]
 
 
+def write_by_hand(checkout: Path) -> None:
+    path = checkout / "CHANGELOG.md"
+    path.write_text(path.read_text(encoding="utf-8").replace("2029-01-01", "unreleased"), encoding="utf-8")
+    commit(checkout)
+
+
+def test_an_earlier_section_that_is_not_released_is_refused(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_by_hand(checkout)
+    assert release(checkout, "0.2.0") == 2
+    assert "a section of 0.1.0 that is not released" in capsys.readouterr().err
+
+
 @needs_towncrier
 def test_a_section_that_was_written_by_hand_gets_its_date_and_the_fragments(checkout: Path) -> None:
+    write_by_hand(checkout)
     assert release(checkout, "0.1.0") == 0
     text = (checkout / "CHANGELOG.md").read_text(encoding="utf-8")
     assert text.endswith(f"## 0.1.0 ({DATE})\n\n- The contract.\n\n### Features\n\n- CSV is read.\n")
