@@ -144,7 +144,7 @@ def test_a_release_leaves_alone_what_is_not_released_together(checkout: Path) ->
 @needs_towncrier
 def test_ranges_in_templates_and_messages_follow(checkout: Path) -> None:
     template = checkout / "core/src/stillhouse/scaffold/templates/common/constraints.txt.jinja"
-    template.parent.mkdir(parents=True)
+    template.parent.mkdir(parents=True, exist_ok=True)
     template.write_text(
         "stillhouse[http]>=0.1,<0.2\r\nstillhouse-openai>=0.1,<0.2\n", newline="", encoding="utf-8"
     )
