@@ -7,7 +7,6 @@ imports nothing that is not an installed backend's own module, and runs nothing.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import re
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from stillhouse._defaults import default_backends
+from stillhouse._settings.digest import schema_of
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
-    from stillhouse.llm import LLM
-    from stillhouse.registry import Registry
+    from stillhouse.protocols import Backends
 
-__all__ = ["Serializable", "digest", "is_secret", "read_settings", "shaping_fields", "without_secrets"]
+__all__ = ["Serializable", "is_secret", "read_settings", "without_secrets"]
 
 _NAME_KEY = "llm"
 
@@ -37,35 +37,10 @@ _SECRET_KEY = re.compile(
     r".*(api-?|(access|functions|private|secret|subscription)-)key"
 )
 
-# Fields that change when an answer comes, what it costs or how often it is tried, and never what
-# it says. Every other field counts: a miss too many costs money, a hit too many is a wrong answer.
-_WITHOUT_EFFECT = frozenset({
-    "jobs_digest",
-    "jobs_ids",
-    "max_concurrency",
-    "max_retries",
-    "offline_batch_generation_block_until_done",
-    "requests_per_minute",
-    "retry_timeout",
-    "timeout",
-    "tokens_per_minute",
-    "use_offline_batch_generation",
-})  # fmt: skip
-
 # A name and a password in an address.
 _LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#@\s]*:[^/?#@\s]*@", re.IGNORECASE)
 
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
-
-
-def shaping_fields(llm: LLM) -> list[str]:
-    """The fields of an LLM on which its outputs depend.
-
-    `generation_kwargs` are not among them: they are part of a call's arguments.
-    """
-    return [
-        name for name in type(llm).model_fields if name not in _WITHOUT_EFFECT and name != "generation_kwargs"
-    ]
 
 
 class Serializable(BaseModel):
@@ -80,23 +55,21 @@ class Serializable(BaseModel):
         Raises:
             ConfigurationError: the class is not registered, or a field holds what JSON cannot.
         """
-        from stillhouse.registry import default_registry
+        return self._dump(default_backends())
 
-        return self._dump(default_registry())
-
-    def _dump(self, registry: Registry) -> dict[str, Any]:
+    def _dump(self, registry: Backends) -> dict[str, Any]:
         """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own."""
         registry = self._serializing_registry() or registry
         fields = type(self).model_fields
         kept = {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
         plain = _plain(kept, type(self).__name__, registry)
-        return {_NAME_KEY: registry.name_of(type(self)), **plain}  # type: ignore[arg-type]
+        return {_NAME_KEY: registry.name_of(type(self)), **plain}
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, _masked(name or "", value)
 
-    def _serializing_registry(self) -> Registry | None:
+    def _serializing_registry(self) -> Backends | None:
         return None
 
     def save(self, path: str | Path, format: Literal["json", "yaml"] | None = None) -> None:
@@ -111,7 +84,7 @@ class Serializable(BaseModel):
         path.write_text(text, encoding="utf-8")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], registry: Registry | None = None) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:
         """An LLM from what `dump()` gave; `data` is not changed.
 
         Raises:
@@ -119,16 +92,14 @@ class Serializable(BaseModel):
                 unknown key or a wrong value.
             UnknownLLMError, PluginError: the backend is not installed or unusable.
         """
-        from stillhouse.registry import default_registry
-
         if not isinstance(data, Mapping) or not isinstance(data.get(_NAME_KEY), str):
             raise ConfigurationError(
                 f"the settings name no backend under the key {_NAME_KEY!r}",
                 hint='write the name that `stillhouse list` shows, such as {"llm": "openai", …}',
             )
-        registry = registry or default_registry()
+        registry = registry or default_backends()
         name = data[_NAME_KEY]
-        found: type[LLM] = registry.get_llm(name)
+        found: type[Serializable] = registry.get_llm(name)
         if not issubclass(found, cls):
             raise ConfigurationError(
                 f"the settings are of a {found.__name__}, not of a {cls.__name__}",
@@ -152,17 +123,17 @@ class Serializable(BaseModel):
         return llm
 
     @classmethod
-    def from_json(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_json(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a JSON file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "json"), registry)
 
     @classmethod
-    def from_yaml(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_yaml(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a YAML file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "yaml"), registry)
 
     @classmethod
-    def from_file(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_file(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path), registry)
 
@@ -204,41 +175,19 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(f"{getattr(error, 'problem', None) or type(error).__name__}{where}") from None
 
 
-def digest(*parts: Any) -> str:
-    """A SHA-256 of JSON-like values, the same in every process and for every order of keys.
-
-    Raises:
-        ConfigurationError: a part holds what JSON cannot.
-    """
-    try:
-        plain = to_jsonable_python(parts, fallback=_schema_of)
-    except (PydanticSerializationError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"no digest can be made of it: {error}") from None
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _schema_of(value: Any) -> Any:
-    if inspect.isclass(value) and issubclass(value, BaseModel):
-        return value.model_json_schema()
-    raise TypeError(f"{type(value).__name__} is not a JSON type")
-
-
 def without_secrets(value: Any) -> Any:
     """A value as plain JSON types, without the secrets in it, as `dump` writes one.
 
     Raises:
         ConfigurationError: it holds what JSON cannot.
     """
-    from stillhouse.registry import default_registry
-
-    return _plain(value, "it", default_registry())
+    return _plain(value, "it", default_backends())
 
 
 _OMITTED: Any = object()
 
 
-def _plain(value: Any, where: str, registry: Registry) -> Any:
+def _plain(value: Any, where: str, registry: Backends) -> Any:
     """`value` as JSON types, or `_OMITTED` for a secret."""
     if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return _OMITTED
@@ -263,7 +212,7 @@ def _plain(value: Any, where: str, registry: Registry) -> Any:
         listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
         return [item for item in listed if item is not _OMITTED]
     try:
-        return to_jsonable_python(value, fallback=_schema_of)
+        return to_jsonable_python(value, fallback=schema_of)
     except (PydanticSerializationError, TypeError, ValueError):
         raise ConfigurationError(
             f"{where} holds a {type(value).__name__}, which a file cannot hold",
@@ -328,7 +277,7 @@ def _mentions_llm(annotation: Any) -> bool:
     return any(_mentions_llm(argument) for argument in typing.get_args(annotation))
 
 
-def _revive(value: Any, registry: Registry) -> Any:
+def _revive(value: Any, registry: Backends) -> Any:
     """The LLMs that a field of LLMs was written as."""
     if isinstance(value, Mapping):
         if isinstance(value.get(_NAME_KEY), str):
