@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from stillhouse._settings.digest import digest as digest
     from stillhouse._settings.digest import shaping_fields as shaping_fields
     from stillhouse._settings.runtime import RuntimeParameter as RuntimeParameter
+    from stillhouse._settings.secrets import is_secret as is_secret
     from stillhouse._settings.serialization import Serializable as Serializable
-    from stillhouse._settings.serialization import is_secret as is_secret
     from stillhouse._settings.serialization import read_settings as read_settings
     from stillhouse._settings.serialization import without_secrets as without_secrets
     from stillhouse.async_llm import AsyncLLM as AsyncLLM
@@ -72,7 +72,8 @@ _lazy, _, _names = lazy_names(
         "registry": ["PluginInfo", "Registry", "default_registry"],
         "_settings.runtime": ["RuntimeParameter"],
         "_settings.digest": ["digest", "shaping_fields"],
-        "_settings.serialization": ["Serializable", "is_secret", "read_settings", "without_secrets"],
+        "_settings.secrets": ["is_secret"],
+        "_settings.serialization": ["Serializable", "read_settings", "without_secrets"],
         "structured": ["StructuredOutputMixin", "normalize_structured_output"],
         "typing": [
             "Capability",

@@ -6,45 +6,34 @@ imports nothing that is not an installed backend's own module, and runs nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from stillhouse._defaults import default_backends
 from stillhouse._settings.digest import schema_of
+from stillhouse._settings.secrets import fields_of, is_secret, is_secret_header, masked, without_login
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
 
-__all__ = ["Serializable", "is_secret", "read_settings", "without_secrets"]
+__all__ = ["Serializable", "read_settings", "without_secrets"]
 
 _NAME_KEY = "llm"
-
-# Keys of dicts (headers, extra arguments) whose text is a secret wherever it stands.
-_SECRET_KEY = re.compile(
-    r"(proxy-)?authorization|(set-)?cookie|token|bearer|credentials?|"
-    r"(.*-)?(secret|password|passwd|passphrase)|"
-    r"(.*-)?(api|access|auth|bearer|hf|id|refresh|security|session)-?token|"
-    r".*(api-?|(access|functions|private|secret|subscription)-)key"
-)
-
-# A name and a password in an address.
-_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#@\s]*:[^/?#@\s]*@", re.IGNORECASE)
-
-_BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 
 
 class Serializable(BaseModel):
     """`dump`, `save` and the `from_…` constructors of an LLM."""
+
+    _masks_itself: ClassVar[bool] = True
+    """Its own repr shows no secret."""
 
     def dump(self) -> dict[str, Any]:
         """The settings as plain JSON types, with the registered name under `llm`.
@@ -67,7 +56,7 @@ class Serializable(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, _masked(name or "", value)
+            yield name, masked(name or "", value)
 
     def _serializing_registry(self) -> Backends | None:
         return None
@@ -193,7 +182,7 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
         return _OMITTED
     if isinstance(value, Serializable):
         return value._dump(registry)
-    fields = _fields_of(value)
+    fields = fields_of(value)
     if fields is not None:
         return _plain(fields, where, registry)
     if isinstance(value, Mapping):
@@ -203,10 +192,10 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
             if not is_secret(str(key), item)
         }
         return {key: item for key, item in plain.items() if item is not _OMITTED}
-    if _is_secret_header(value):
+    if is_secret_header(value):
         return _OMITTED
     if isinstance(value, str):
-        return _LOGIN.sub(r"\1", value)
+        return without_login(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         items_ = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
@@ -218,57 +207,6 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
             f"{where} holds a {type(value).__name__}, which a file cannot hold",
             hint="set it in code after reading the file",
         ) from None
-
-
-def _fields_of(value: Any) -> dict[str, Any] | None:
-    """The fields of a model or a dataclass by name."""
-    if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return None
-
-
-def _is_secret_header(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and is_secret(*value)
-
-
-def is_secret(key: str, value: Any) -> bool:
-    """Whether a value is a secret in plain text, as its key says or the value itself."""
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(is_secret(key, item) for item in value)
-    if not isinstance(value, (str, bytes)):
-        return False
-    if isinstance(value, str) and _BEARER.fullmatch(value):
-        return True
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", key).lower().replace("_", "-")
-    return _SECRET_KEY.fullmatch(words) is not None
-
-
-def _masked(key: str, value: Any) -> Any:
-    """`value` for a repr, without what `dump` would leave out."""
-    if is_secret(key, value):
-        return "**********"
-    if _is_secret_header(value):
-        return (value[0], "**********")
-    if type(value) is str:
-        return _LOGIN.sub(r"\1**********@", value)
-    if isinstance(value, Mapping):
-        return {name: _masked(str(name), item) for name, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_masked("", item) for item in value)
-    fields = None if isinstance(value, Serializable) else _fields_of(value)
-    if fields is not None:
-        shown = ", ".join(f"{name}={_masked(name, item)!r}" for name, item in fields.items())
-        return _Shown(f"{type(value).__name__}({shown})")
-    return value
-
-
-class _Shown(str):
-    """A text that is its own repr."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
 
 
 def _mentions_llm(annotation: Any) -> bool:
