@@ -16,11 +16,11 @@ __all__ = ["MOVED", "Moved", "StillhouseDeprecationWarning", "install"]
 
 
 class StillhouseDeprecationWarning(DeprecationWarning):
-    """Something of Stillhouse that goes away; the message says what to use, and until when it works."""
+    """A deprecated name is used; the message says what to use instead, and when the name goes away."""
 
 
 class Moved(NamedTuple):
-    """A module whose names are elsewhere now.
+    """The new home of the names of a module.
 
     Attributes:
         home: the module to import them from.

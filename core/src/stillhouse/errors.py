@@ -175,7 +175,7 @@ class OfflineBatchNotFinishedError(StillhouseError):
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what `name` may have meant among `known`, or lists them all."""
+    """Build a sentence that names near matches of `name` among `known`, or lists them all."""
     names = sorted(known)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if matches:
