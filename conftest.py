@@ -11,7 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run what takes long, and nothing else")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     # A shell starts what runs in its background with interrupts ignored, and children inherit that; tests
     # interrupt their children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
