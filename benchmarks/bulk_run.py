@@ -92,7 +92,7 @@ def main() -> None:
         folder = Path(temporary)
         # What a run of no rows costs is the start of the process; it is taken off.
         start = median(
-            [spent([sys.executable, "-c", "import stillhouse.http.transport"]).cpu for _ in range(3)]
+            [spent([sys.executable, "-c", "import stillhouse.http.transport.session"]).cpu for _ in range(3)]
         )
         echo = ["--llm", "echo"]
         readings = alternate(

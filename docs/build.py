@@ -27,7 +27,12 @@ LINK = re.compile(r"\[(?P<text>[^\]\n]+)\]\((?P<target>(?![a-z]+:|#)[^)\s]+)\)")
 
 def published() -> dict[str, str]:
     """The files outside of `docs` that are on the site, and the page of each."""
-    pages = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+    pages = {
+        "CHANGELOG.md": "changes.md",
+        "CONTRIBUTING.md": "contributing.md",
+        "RELEASING.md": "releasing.md",
+        "SECURITY.md": "security.md",
+    }
     for readme in sorted(ROOT.glob("plugins/*/README.md")):
         pages[readme.relative_to(ROOT).as_posix()] = f"plugins/{readme.parent.name}.md"
     return pages

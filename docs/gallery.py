@@ -10,8 +10,8 @@ from typing import Any
 
 from tables import code, table
 
+from stillhouse._settings.describe import describe
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.describe import describe
 from stillhouse.errors import PluginError
 from stillhouse.llm import LLM
 from stillhouse.registry import PluginInfo, default_registry

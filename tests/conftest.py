@@ -36,5 +36,5 @@ def core_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workshop(core_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """What the author of a plugin has: an environment with the core, and the tools that check one."""
     made = Environment.make(tmp_path_factory.mktemp("workshop") / "environment")
-    made.install(f"{core_wheel}[http,schema,testing]", "-r", ROOT / "tests/workshop.txt")
+    made.install(f"{core_wheel}[http,schema,testing]", "-r", ROOT / "tests/author-requirements.txt")
     return made

@@ -301,10 +301,10 @@ def test_progress_is_one_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch
     import io
     import threading
 
-    from stillhouse.jobs import progress
-    from stillhouse.jobs.budget import Budget, Ceiling
-    from stillhouse.jobs.prices import Prices
-    from stillhouse.jobs.runner import RunStatistics
+    from stillhouse.jobs.reporting import progress
+    from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.spending.budget import Budget, Ceiling
+    from stillhouse.jobs.spending.prices import Prices
 
     shown = threading.Event()
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stillhouse import ConfigurationError, hookimpl
-from stillhouse.jobs.rows import Row
+from stillhouse.jobs.formats.rows import Row
 
 
 class Reader:

@@ -19,10 +19,10 @@ from stillhouse import (
     GenerateOutput,
     GenerationError,
 )
+from stillhouse._execution.window import SPREAD, Slots
 from stillhouse.outputs import prepare_output
-from stillhouse.window import SPREAD, Slots
 
-from .support import PATIENCE, ScriptedLLM, SingleLLM, chat, chats, in_thread, own_threads, text_of
+from ..support import PATIENCE, ScriptedLLM, SingleLLM, chat, chats, in_thread, own_threads, text_of
 
 
 def settle(llm: AsyncLLM, rounds: int = 20) -> None:

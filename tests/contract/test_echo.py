@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from stillhouse import EchoLLM, GenerationError, UnsupportedError
 
-from .support import chat
+from ..support import chat
 
 
 def test_it_answers_a_chat_and_a_raw_prompt_with_their_text() -> None:

@@ -14,7 +14,7 @@ from stillhouse import LLM, ConfigurationError, EchoLLM, GenerationError, Unsupp
 from stillhouse.outputs import prepare_output
 from stillhouse.typing import CAPABILITIES, Capability, GenerateOutput
 
-from .support import ScriptedLLM, SingleLLM, SyncLLM, chat, chats
+from ..support import ScriptedLLM, SingleLLM, SyncLLM, chat, chats
 
 IMAGE = [
     {

@@ -22,7 +22,7 @@ PATIENCE = 60.0
 # starts in milliseconds, and is a process like any other.
 NURSERY = """
 import json, os, signal, sys
-import stillhouse, stillhouse.registry, stillhouse.cli.app, stillhouse.jobs.bulk, stillhouse.jobs.progress, stillhouse.http.transport
+import stillhouse, stillhouse.registry, stillhouse.cli.app, stillhouse.jobs.runs.bulk, stillhouse.jobs.reporting.progress, stillhouse.http.transport.session
 from stillhouse import prepare_output
 from stillhouse.http import HTTPLLM
 

@@ -12,11 +12,11 @@ from pydantic import PrivateAttr
 
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.budget import Budget, BudgetError, Ceiling
-from stillhouse.jobs.columns import tokens_of
-from stillhouse.jobs.prices import Prices, Rates
-from stillhouse.jobs.rows import Row, RowFormatter
-from stillhouse.jobs.runner import RunStatistics, run
+from stillhouse.jobs.formats.rows import Row, RowFormatter
+from stillhouse.jobs.runs.online import RunStatistics, run
+from stillhouse.jobs.spending.budget import Budget, BudgetError, Ceiling
+from stillhouse.jobs.spending.prices import Prices, Rates
+from stillhouse.jobs.store.columns import tokens_of
 
 from .test_runner import MemoryStore
 
@@ -202,8 +202,8 @@ def test_what_is_in_flight_at_an_abrupt_end_counts_as_spent() -> None:
 
 def test_a_ceiling_on_the_cost_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     prices = Prices("test", (Rates(0, 1e-3, 1e-4, 2e-3, 5e-3), Rates(150, 3e-3, 1e-4, 2e-3, 9e-3)), ())
-    monkeypatch.setattr("stillhouse.jobs.budget.find_prices", lambda *_, **__: prices)
-    monkeypatch.setattr("stillhouse.jobs.budget.offer_of", lambda _: {})
+    monkeypatch.setattr("stillhouse.jobs.spending.budget.find_prices", lambda *_, **__: prices)
+    monkeypatch.setattr("stillhouse.jobs.spending.budget.offer_of", lambda _: {})
     llm = ScriptedLLM(max_concurrency=64)
     ceiling = Ceiling(llm, {"max_new_tokens": MOST}, None, 50.0)
     statistics = RunStatistics(budget=Budget(ceiling), prices=prices)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.arrow import CHUNK_ROWS
-from stillhouse.jobs.formats import open_reader, open_writer
-from stillhouse.jobs.rows import RowFormatter
+from stillhouse.jobs.formats.arrow import CHUNK_ROWS
+from stillhouse.jobs.formats.opening import open_reader, open_writer
+from stillhouse.jobs.formats.rows import RowFormatter
 
 RESULTS = ["generations", "statistics", "finish_reasons", "model_name", "error"]
 UTC = datetime.UTC
@@ -124,7 +124,7 @@ class _Rows:
         self.table = pa.Table.from_pylist(rows)
 
     def __iter__(self) -> Any:
-        from stillhouse.jobs.arrow import rows_of
+        from stillhouse.jobs.formats.arrow import rows_of
 
         return rows_of(self.table.to_batches()[0], 0)
 
@@ -265,7 +265,7 @@ def test_rows_have_stable_digests_and_can_be_read_again(tmp_path: Path) -> None:
 
 MEMORY = """
 import resource, sys
-from stillhouse.jobs.formats import open_reader, open_writer
+from stillhouse.jobs.formats.opening import open_reader, open_writer
 
 reader = open_reader(sys.argv[1])
 writer = open_writer(sys.argv[2], schema=reader.schema)

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from stillhouse import ConfigurationError, GenerationError
-from stillhouse.jobs.assembly import assemble
-from stillhouse.jobs.fingerprint import check_unchanged, input_difference
-from stillhouse.jobs.readers import JsonlReader
-from stillhouse.jobs.rows import Row
-from stillhouse.jobs.store import SqliteStore
-from stillhouse.jobs.writers import JsonlWriter
+from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.runs.assembly import assemble
+from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
+from stillhouse.jobs.store.store import SqliteStore
 
 from .conftest import Server, read_jsonl
 
@@ -52,11 +52,13 @@ def test_a_restart_that_cannot_begin_forgets_nothing(
     obstacle = tmp_path / "out.jsonl.partial"
     if wrong == "output":
         obstacle.mkdir()
+        (obstacle / "mine").write_text("kept")
     process = start(tmp_path / "missing.jsonl" if wrong == "input" else source, "-o", output, "--restart")
     assert process.wait() == 1
-    assert "cannot be" in process.err
+    assert ("Stillhouse did not make it" if wrong == "output" else "cannot be read") in process.err
     assert "Traceback" not in process.err
     if wrong == "output":
+        (obstacle / "mine").unlink()
         obstacle.rmdir()
     assert start(source, "-o", output).wait() == 0
     assert output.read_bytes() == before

@@ -13,9 +13,9 @@ import stillhouse
 from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.errors import ConfigurationError
 from stillhouse.http import HTTPLLM
-from stillhouse.jobs.columns import Tokens, tokens_of
-from stillhouse.jobs.database import connect
-from stillhouse.jobs.prices import cost_text, find_prices, offer_of
+from stillhouse.jobs.spending.prices import cost_text, find_prices, offer_of
+from stillhouse.jobs.store.columns import Tokens, tokens_of
+from stillhouse.jobs.store.database import connect
 
 genai_prices = pytest.importorskip("genai_prices")
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from stillhouse.jobs.charts import Distribution, histogram, series
-from stillhouse.jobs.database import connect, read, store_path
-from stillhouse.jobs.report import _Timeline, write_report
+from stillhouse.jobs.reporting.charts import Distribution, histogram, series
+from stillhouse.jobs.reporting.report import _Timeline, write_report
+from stillhouse.jobs.store.database import connect, read, store_path
 
 START = 1_700_000_000.0
 HOSTILE = "</style><script>alert('x')</script> & \"quoted\" " + "a" * 300

@@ -11,10 +11,10 @@ import pytest
 
 import stillhouse
 from stillhouse import GenerateOutput, GenerationError
-from stillhouse.jobs.readers import JsonlReader
-from stillhouse.jobs.rows import Row, RowFormatter, invalid_row
-from stillhouse.jobs.runner import RunStatistics, run
-from stillhouse.jobs.store import Part
+from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.rows import Row, RowFormatter, invalid_row
+from stillhouse.jobs.runs.online import RunStatistics, run
+from stillhouse.jobs.store.store import Part
 
 
 class MemoryStore:

@@ -6,112 +6,93 @@ nothing and imports no backend.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from stillhouse import _defaults, _deprecated
+from stillhouse._lazy import lazy_names
+
 if TYPE_CHECKING:
-    from stillhouse.async_llm import AsyncLLM
-    from stillhouse.cuda import CudaDevicePlacementMixin
-    from stillhouse.echo import EchoLLM
-    from stillhouse.errors import (
-        ConfigurationError,
-        GenerationError,
-        OfflineBatchNotFinishedError,
-        PluginError,
-        StillhouseError,
-        UnknownLLMError,
-        UnsupportedError,
-    )
-    from stillhouse.hookspecs import hookimpl
-    from stillhouse.llm import LLM
-    from stillhouse.magpie import MagpieChatTemplateMixin
-    from stillhouse.outputs import compute_tokens, merge_responses, prepare_output
-    from stillhouse.parameters import RuntimeParameter
-    from stillhouse.registry import PluginInfo, Registry, default_registry
-    from stillhouse.structured import StructuredOutputMixin, normalize_structured_output
-    from stillhouse.typing import (
-        Capability,
-        ChatItem,
-        FormattedInput,
-        GenerateOutput,
-        HiddenState,
-        Logprob,
-        StandardInput,
-        StructuredInput,
-        StructuredOutput,
-    )
+    from stillhouse._settings.digest import digest as digest
+    from stillhouse._settings.digest import shaping_fields as shaping_fields
+    from stillhouse._settings.runtime import RuntimeParameter as RuntimeParameter
+    from stillhouse._settings.secrets import is_secret as is_secret
+    from stillhouse._settings.serialization import Serializable as Serializable
+    from stillhouse._settings.serialization import read_settings as read_settings
+    from stillhouse._settings.serialization import without_secrets as without_secrets
+    from stillhouse.async_llm import AsyncLLM as AsyncLLM
+    from stillhouse.echo import EchoLLM as EchoLLM
+    from stillhouse.errors import ConfigurationError as ConfigurationError
+    from stillhouse.errors import GenerationError as GenerationError
+    from stillhouse.errors import OfflineBatchNotFinishedError as OfflineBatchNotFinishedError
+    from stillhouse.errors import PluginError as PluginError
+    from stillhouse.errors import StillhouseError as StillhouseError
+    from stillhouse.errors import UnknownLLMError as UnknownLLMError
+    from stillhouse.errors import UnsupportedError as UnsupportedError
+    from stillhouse.hookspecs import hookimpl as hookimpl
+    from stillhouse.llm import LLM as LLM
+    from stillhouse.local.cuda import CudaDevicePlacementMixin as CudaDevicePlacementMixin
+    from stillhouse.local.magpie import MagpieChatTemplateMixin as MagpieChatTemplateMixin
+    from stillhouse.outputs import compute_tokens as compute_tokens
+    from stillhouse.outputs import merge_responses as merge_responses
+    from stillhouse.outputs import prepare_output as prepare_output
+    from stillhouse.registry import PluginInfo as PluginInfo
+    from stillhouse.registry import Registry as Registry
+    from stillhouse.registry import default_registry as default_registry
+    from stillhouse.structured import StructuredOutputMixin as StructuredOutputMixin
+    from stillhouse.structured import normalize_structured_output as normalize_structured_output
+    from stillhouse.typing import Capability as Capability
+    from stillhouse.typing import ChatItem as ChatItem
+    from stillhouse.typing import FormattedInput as FormattedInput
+    from stillhouse.typing import GenerateOutput as GenerateOutput
+    from stillhouse.typing import HiddenState as HiddenState
+    from stillhouse.typing import Logprob as Logprob
+    from stillhouse.typing import StandardInput as StandardInput
+    from stillhouse.typing import StructuredInput as StructuredInput
+    from stillhouse.typing import StructuredOutput as StructuredOutput
 
-__all__ = [
-    "LLM",
-    "AsyncLLM",
-    "Capability",
-    "ChatItem",
-    "ConfigurationError",
-    "CudaDevicePlacementMixin",
-    "EchoLLM",
-    "FormattedInput",
-    "GenerateOutput",
-    "GenerationError",
-    "HiddenState",
-    "Logprob",
-    "MagpieChatTemplateMixin",
-    "OfflineBatchNotFinishedError",
-    "PluginError",
-    "PluginInfo",
-    "Registry",
-    "RuntimeParameter",
-    "StandardInput",
-    "StillhouseError",
-    "StructuredInput",
-    "StructuredOutput",
-    "StructuredOutputMixin",
-    "UnknownLLMError",
-    "UnsupportedError",
-    "available_llms",
-    "compute_tokens",
-    "create",
-    "default_registry",
-    "get_llm",
-    "hookimpl",
-    "merge_responses",
-    "normalize_structured_output",
-    "prepare_output",
-]
+_lazy, _, _names = lazy_names(
+    __name__,
+    {
+        "async_llm": ["AsyncLLM"],
+        "echo": ["EchoLLM"],
+        "errors": [
+            "ConfigurationError",
+            "GenerationError",
+            "OfflineBatchNotFinishedError",
+            "PluginError",
+            "StillhouseError",
+            "UnknownLLMError",
+            "UnsupportedError",
+        ],
+        "hookspecs": ["hookimpl"],
+        "llm": ["LLM"],
+        "local.cuda": ["CudaDevicePlacementMixin"],
+        "local.magpie": ["MagpieChatTemplateMixin"],
+        "outputs": ["compute_tokens", "merge_responses", "prepare_output"],
+        "registry": ["PluginInfo", "Registry", "default_registry"],
+        "_settings.runtime": ["RuntimeParameter"],
+        "_settings.digest": ["digest", "shaping_fields"],
+        "_settings.secrets": ["is_secret"],
+        "_settings.serialization": ["Serializable", "read_settings", "without_secrets"],
+        "structured": ["StructuredOutputMixin", "normalize_structured_output"],
+        "typing": [
+            "Capability",
+            "ChatItem",
+            "FormattedInput",
+            "GenerateOutput",
+            "HiddenState",
+            "Logprob",
+            "StandardInput",
+            "StructuredInput",
+            "StructuredOutput",
+        ],
+    },
+)
 
-_HOMES = {
-    "stillhouse.async_llm": ["AsyncLLM"],
-    "stillhouse.cuda": ["CudaDevicePlacementMixin"],
-    "stillhouse.echo": ["EchoLLM"],
-    "stillhouse.errors": [
-        "ConfigurationError",
-        "GenerationError",
-        "OfflineBatchNotFinishedError",
-        "PluginError",
-        "StillhouseError",
-        "UnknownLLMError",
-        "UnsupportedError",
-    ],
-    "stillhouse.llm": ["LLM"],
-    "stillhouse.magpie": ["MagpieChatTemplateMixin"],
-    "stillhouse.outputs": ["compute_tokens", "merge_responses", "prepare_output"],
-    "stillhouse.parameters": ["RuntimeParameter"],
-    "stillhouse.registry": ["PluginInfo", "Registry", "default_registry"],
-    "stillhouse.hookspecs": ["hookimpl"],
-    "stillhouse.structured": ["StructuredOutputMixin", "normalize_structured_output"],
-    "stillhouse.typing": [
-        "Capability",
-        "ChatItem",
-        "FormattedInput",
-        "GenerateOutput",
-        "HiddenState",
-        "Logprob",
-        "StandardInput",
-        "StructuredInput",
-        "StructuredOutput",
-    ],
-}
+__all__ = sorted([*_names, "available_llms", "create", "get_llm"])
 
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_deprecated.install()
+_defaults.set_default_backends(lambda: _lazy("default_registry")())
 
 
 def __getattr__(name: str) -> Any:
@@ -119,11 +100,7 @@ def __getattr__(name: str) -> Any:
         import importlib_metadata
 
         return importlib_metadata.version("stillhouse")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    return _lazy(name)
 
 
 def __dir__() -> list[str]:

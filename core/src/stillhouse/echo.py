@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.outputs import prepare_output
-from stillhouse.parameters import RuntimeParameter
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput
 
 __all__ = ["EchoLLM"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stillhouse.errors import GenerationError
-    from stillhouse.jobs.formats import RowReader, RowWriter
     from stillhouse.llm import LLM
+    from stillhouse.protocols import RowReader, RowWriter
     from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -87,7 +87,8 @@ def open_reader(source: str) -> RowReader | None:
     """Open a source of rows, or return `None` if it is none of this plugin's.
 
     The first plugin that opens it wins, also over the formats of Stillhouse. A `ConfigurationError`
-    says that the source is this plugin's and cannot be read.
+    says that the source is this plugin's and cannot be read. If the reader has an attribute `places`, the
+    paths that it reads on this machine, a run refuses an output that would replace one of them.
 
     Args:
         source: what the user gave as INPUT, such as a path or `name:…`.

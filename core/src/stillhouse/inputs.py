@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, UnsupportedError
-from stillhouse.structured import capability_of
+from stillhouse.structured.shape import capability_of
 from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
 
 __all__ = ["check_input", "split_input"]

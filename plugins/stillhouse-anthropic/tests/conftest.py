@@ -89,7 +89,7 @@ def make(script: Script) -> Iterator[Callable[..., AnthropicLLM]]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come at once."""
-    monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.0)
+    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
 
 
 @pytest.fixture(scope="session")

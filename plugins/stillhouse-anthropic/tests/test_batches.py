@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError, OfflineBatchNotFinishedError
-from stillhouse.ledger import BatchLedger, default_path
+from stillhouse.offline import BatchLedger, default_path
 from stillhouse_anthropic import AnthropicLLM
 
 CHATS = [[{"role": "user", "content": text}] for text in "abc"]
@@ -132,7 +132,7 @@ class Batches:
 @pytest.fixture(autouse=True)
 def quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr("stillhouse.http.batches.sending.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("stillhouse.offline.sending.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

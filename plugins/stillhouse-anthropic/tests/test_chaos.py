@@ -16,7 +16,9 @@ CHAT: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They grow, as they do in earnest, where chance decides how much."""
-    monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.04 * 2**attempt)
+    monkeypatch.setattr(
+        "stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.04 * 2**attempt
+    )
 
 
 @pytest.fixture

@@ -212,3 +212,120 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
     assert len(datasets.load_from_disk(str(tmp_path / "out"))) == len(texts)
     assert sum(map(len, texts)) > 120 << 20
     assert int(result.stdout) < 60 << 20
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("surplus", ["sub/thesis.txt", "notes.txt", "cache-1.arrow", "state.json.bak"])
+@pytest.mark.parametrize("is_dataset", [True, False])
+def test_a_folder_with_anything_else_in_it_is_not_replaced(
+    run: Any, tmp_path: Path, surplus: str, is_dataset: bool
+) -> None:
+    folder = tmp_path / "precious"
+    if is_dataset:
+        saved(folder)
+    file = folder / surplus
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("years of work")
+    before = contents(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
+    result = run("generate", tmp_path / "in.jsonl", "--llm", "echo", "-o", f"datasets:{folder}", "--restart")
+    assert result.status == 1
+    assert f"{folder} cannot be replaced: {surplus.split('/')[0]}" in result.err
+    assert {name: contents(tmp_path).get(name) for name in before} == before
+
+
+@pytest.mark.parametrize("kind", ["empty", "nothing listed", "no JSON", "list"])
+def test_a_folder_that_only_looks_like_a_dataset(run: Any, tmp_path: Path, kind: str) -> None:
+    """An empty folder is replaced; one whose `state.json` is the user's is not."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if kind != "empty":
+        text = {"nothing listed": '{"mine": 1}', "no JSON": "mine", "list": "[]"}[kind]
+        (folder / "state.json").write_text(text)
+        (folder / "dataset_info.json").write_text("{}")
+    before = contents(folder)
+    source = f"datasets:{saved(tmp_path / 'in')}"
+    result = run("generate", source, "--llm", "echo", "-o", f"datasets:{folder}", "--restart")
+    assert result.status == (0 if kind == "empty" else 1)
+    if before:
+        assert contents(folder) == before
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", 1)])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("datasets:mine", "datasets:mine"),
+        ("datasets:mine", "datasets:./mine/"),
+        ("datasets:mine", "datasets:link"),
+        ("datasets:link", "datasets:mine"),
+        ("datasets:mine/../mine", "datasets:mine"),
+        ("datasets:mine?split=train", "datasets:mine"),
+        ("datasets:mine.partial", "datasets:mine"),
+        ("datasets:mine/train?split=train", "datasets:mine"),
+        ("datasets:files", "datasets:files"),
+        ("datasets:files", "files/out.jsonl"),
+        ("datasets:files?split=train", "datasets:files/out"),
+        ("files/train.jsonl", "datasets:files"),
+    ],
+)
+def test_what_is_read_is_not_replaced(
+    run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str,
+    limit: tuple[Any, ...],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (files / "test.jsonl").unlink()
+    if "split" in source and "mine" in source:
+        datasets.DatasetDict({"train": datasets.Dataset.from_dict({"prompt": ["a"]})}).save_to_disk("mine")
+        if "/train" in source:
+            datasets.DatasetDict({"train": datasets.Dataset.from_dict({"prompt": ["a"]})}).save_to_disk(
+                "mine/train"
+            )
+    else:
+        saved(tmp_path / "mine")
+    saved(tmp_path / "mine.partial")
+    (tmp_path / "link").symlink_to("mine")
+    before = contents(tmp_path)
+    result = run("generate", source, "--llm", "echo", "-o", target, "--restart", *limit)
+    assert result.status == 1
+    assert contents(tmp_path) == before, result.err
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_partial_folder_of_the_users_is_left_alone(run: Any, tmp_path: Path) -> None:
+    partial = tmp_path / "mine.partial"
+    partial.mkdir()
+    (partial / "keep.txt").write_text("data")
+    result = run(
+        "generate", f"datasets:{saved(tmp_path / 'in')}", "--llm", "echo", "-o", f"datasets:{tmp_path}/mine"
+    )
+    assert result.status == 1
+    assert f"{partial} exists, and Stillhouse did not make it" in result.err
+    assert contents(partial) == {"keep.txt": b"data"}
+    assert not list(tmp_path.glob("mine.run*db"))
+
+
+def test_a_process_that_ended_while_it_replaced_a_dataset(tmp_path: Path) -> None:
+    """Between moving the earlier dataset away and the new one in: the next writer puts it back."""
+    target = saved(tmp_path / "out")
+    writer: Any = open_writer(f"datasets:{target}", None)
+    target.rename(tmp_path / "out.partial" / "earlier")
+    writer._spool.close()
+    open_writer(f"datasets:{target}", None).abandon()  # type: ignore[union-attr]
+    assert datasets.load_from_disk(str(target))["prompt"][:] == ["one", "two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_came_into_the_folder_during_the_run_is_not_removed(tmp_path: Path) -> None:
+    target = saved(tmp_path / "out")
+    writer: Any = open_writer(f"datasets:{target}", None)
+    writer.write({"prompt": "later"})
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="notes"):
+        writer.finish()
+    writer.abandon()
+    assert (target / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "out.partial").exists()

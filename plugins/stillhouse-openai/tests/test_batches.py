@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError, OfflineBatchNotFinishedError, UnsupportedError
-from stillhouse.ledger import Chunk, Rows
+from stillhouse.offline import Chunk, Rows
 from stillhouse_openai import AzureOpenAILLM, ClientvLLM, GroqLLM, OpenAILLM, TogetherLLM
 
 CHAT = [{"role": "user", "content": "hello"}]

@@ -207,7 +207,7 @@ def test_text_that_is_no_unicode_is_refused_before_it_is_sent(make: Any, server:
 def test_garbage_is_asked_for_again(
     make: Any, server: Any, garbage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.0)
+    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
     server.script = [garbage, garbage]
     with make() as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]

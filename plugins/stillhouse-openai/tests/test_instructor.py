@@ -88,7 +88,7 @@ class TestWithInstructor:
     def test_failures_are_those_of_the_transport(
         self, make: Any, server: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.0)
+        monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
         server.script = [(500, b""), called(server, {"a": 1}), (401, {"error": {"message": "no such key"}})]
         with make(structured_output=form()) as llm:
             assert json.loads(llm.generate_outputs([CHAT])[0]["generations"][0]) == {"a": 1}

@@ -213,7 +213,9 @@ def test_a_raw_prompt_and_unknown_parameters(make: Any, server: Any) -> None:
 
 
 def test_a_provider_that_fails_now_and_then(llmock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillhouse.http.transport.backoff_seconds", lambda attempt: 0.04 * 2**attempt)
+    monkeypatch.setattr(
+        "stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.04 * 2**attempt
+    )
     fields = {"base_url": llmock.base_url("openai"), "api_key": "k", "retry_timeout": 20.0}
     with OpenAILLM(model="gpt-5-pro", **fields) as llm:
         llmock.fail(503, times=2).reply("fine")

@@ -8,7 +8,7 @@ import click
 
 from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
-from stillhouse.cli.generate import generate
+from stillhouse.cli.generate.command import generate
 from stillhouse.cli.list import list_plugins
 from stillhouse.cli.new import new
 from stillhouse.cli.report import report

@@ -22,11 +22,11 @@ __all__ = ["batches"]
 @guarded
 def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     """List the offline batches of the run of OUTPUT, as they were last heard of."""
-    from stillhouse.jobs.batching import has_batches, jobs_of
-    from stillhouse.jobs.database import read, store_path
-    from stillhouse.jobs.formats import output_path
-    from stillhouse.jobs.progress import job_lines
-    from stillhouse.ledger import BatchLedger
+    from stillhouse.jobs.formats.opening import output_path
+    from stillhouse.jobs.reporting.progress import job_lines
+    from stillhouse.jobs.runs.offline import has_batches, jobs_of
+    from stillhouse.jobs.store.database import read, store_path
+    from stillhouse.offline.ledger import BatchLedger
     from stillhouse.registry import default_registry
 
     place = output_path(output, default_registry().hooks())
@@ -49,7 +49,7 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
 
 def _ask(output: Path, cancel: bool) -> None:
     """Hear of the jobs from the provider, with the LLM that the run was started with."""
-    from stillhouse.jobs.bulk import opened_batches
+    from stillhouse.jobs.runs.bulk import opened_batches
 
     with opened_batches(output) as opened:
         for batch in opened:

@@ -29,10 +29,10 @@ def report(output: str, page: Path | None) -> None:
 
     It is one HTML file that needs nothing else. It can be written while the run goes on.
     """
-    from stillhouse.jobs.database import read, store_path, translated
-    from stillhouse.jobs.formats import output_path
-    from stillhouse.jobs.lock import is_worked_on
-    from stillhouse.jobs.report import write_report
+    from stillhouse.jobs.formats.opening import output_path
+    from stillhouse.jobs.reporting.report import write_report
+    from stillhouse.jobs.store.database import read, store_path, translated
+    from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.registry import default_registry
 
     place = output_path(output, default_registry().hooks())

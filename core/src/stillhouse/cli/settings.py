@@ -28,8 +28,8 @@ def build_llm(
         ConfigurationError: an option has a wrong name or value, or two of them disagree.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
+    from stillhouse._settings.serialization import read_settings
     from stillhouse.llm import LLM
-    from stillhouse.serialization import read_settings
 
     data: dict[str, Any] = read_settings(config) if config is not None else {}
     name, _, model = (spec or str(data.get("llm") or "")).partition(":")
@@ -114,7 +114,7 @@ def _typed(text: str, annotation: Any, subject: str) -> Any:
             return attempt(text)
         except ValidationError as error:
             problem = problem or error.errors(include_url=False, include_input=False)[0]["msg"]
-    from stillhouse.describe import type_name
+    from stillhouse._settings.describe import type_name
 
     raise ConfigurationError(
         f"{subject}: {problem}", hint=f"give a value of the type {type_name(annotation)}"

@@ -22,7 +22,7 @@ def show(name: str, json: bool) -> None:
 
     registry = default_registry()
     cls = registry.get_llm(name)
-    from stillhouse.describe import describe
+    from stillhouse._settings.describe import describe
 
     described = describe(cls)
     info = next(

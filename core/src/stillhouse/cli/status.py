@@ -32,11 +32,11 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
-    from stillhouse.jobs.database import read, store_path, translated
-    from stillhouse.jobs.formats import output_path
-    from stillhouse.jobs.lock import is_worked_on
-    from stillhouse.jobs.progress import status_lines
-    from stillhouse.jobs.summary import summarize
+    from stillhouse.jobs.formats.opening import output_path
+    from stillhouse.jobs.reporting.progress import status_lines
+    from stillhouse.jobs.store.database import read, store_path, translated
+    from stillhouse.jobs.store.lock import is_worked_on
+    from stillhouse.jobs.store.summary import summarize
     from stillhouse.registry import default_registry
 
     path = store_path(output_path(output, default_registry().hooks()))

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from stillhouse.http.asking import ask_until_done
-from stillhouse.http.failures import Failure, failure_of
-from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
-from stillhouse.http.quotas import QuotaHeaders
+from stillhouse.http.structured import RequestForm, StructuredHTTPLLM
+from stillhouse.http.transport.failures import Failure, UnclearError, failure_of, message_of
+from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, left_of, seconds_until
+from stillhouse.http.transport.uploads import BLOCK, Upload, form_upload
 
 __all__ = [
+    "BLOCK",
     "HTTPLLM",
+    "X_RATELIMIT",
     "Failure",
     "QuotaHeaders",
     "RequestForm",
     "StructuredHTTPLLM",
+    "UnclearError",
+    "Upload",
     "ask_instructed",
     "ask_until_done",
     "failure_of",
+    "form_upload",
+    "left_of",
+    "message_of",
+    "seconds_until",
 ]

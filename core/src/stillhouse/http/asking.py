@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.failures import answered, request_id_of
-from stillhouse.http.forms import RequestForm
+from stillhouse.http.structured import RequestForm
+from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import ChatItem, GenerateOutput
 

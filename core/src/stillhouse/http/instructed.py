@@ -13,7 +13,7 @@ import orjson
 
 from stillhouse.errors import GenerationError
 from stillhouse.http.asking import summed
-from stillhouse.http.forms import RequestForm, StructuredHTTPLLM
+from stillhouse.http.structured import RequestForm, StructuredHTTPLLM
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["ask_instructed"]

@@ -8,18 +8,18 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from stillhouse._settings.runtime import RuntimeParameter
+from stillhouse._settings.secrets import is_secret
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
-from stillhouse.http.failures import Failure, failure_of
-from stillhouse.http.quotas import X_RATELIMIT, QuotaHeaders
-from stillhouse.parameters import RuntimeParameter
-from stillhouse.serialization import is_secret
+from stillhouse.http.transport.failures import Failure, failure_of
+from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
 
 if TYPE_CHECKING:
     from yarl import URL
 
-    from stillhouse.http.transport import Transport
-    from stillhouse.http.uploads import Upload
+    from stillhouse.http.transport.session import Transport
+    from stillhouse.http.transport.uploads import Upload
 
 __all__ = ["HTTPLLM"]
 
@@ -125,8 +125,8 @@ class HTTPLLM(AsyncLLM):
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
         # aiohttp takes long to import, and whoever lists or checks backends has no use for it.
-        from stillhouse.http.limits import Limits
-        from stillhouse.http.transport import Transport
+        from stillhouse.http.transport.limits import Limits
+        from stillhouse.http.transport.session import Transport
 
         cls = type(self)
         return Transport(

@@ -1,1 +1,20 @@
 """Bulk runs: rows are read, generated, written and forgotten in a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stillhouse._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.runs.bulk import BulkRun as BulkRun
+    from stillhouse.jobs.runs.bulk import Command as Command
+    from stillhouse.jobs.runs.online import RunStatistics as RunStatistics
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "runs.bulk": ["BulkRun", "Command"],
+        "runs.online": ["RunStatistics"],
+    },
+)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from stillhouse.registry.candidates import Candidate
 from stillhouse.registry.policy import Policy
+from stillhouse.registry.problems import CODES, Trouble
 from stillhouse.registry.registry import PluginInfo, Registry, Status, default_registry
-from stillhouse.registry.trouble import CODES, Trouble
 
 __all__ = [
     "CODES",

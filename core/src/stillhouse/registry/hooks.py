@@ -13,7 +13,7 @@ import pluggy
 from stillhouse import hookspecs
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.outputs import check_output
-from stillhouse.registry.trouble import Trouble, describe, source_of
+from stillhouse.registry.problems import Trouble, describe, source_of
 
 __all__ = ["Hooks"]
 

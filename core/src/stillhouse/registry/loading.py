@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, overload
 
 from stillhouse.registry.candidates import Candidate
-from stillhouse.registry.trouble import Trouble, describe, missing_module_hint, source_of
+from stillhouse.registry.problems import Trouble, describe, missing_module_hint, source_of
 
 __all__ = ["Loaded", "for_users", "load_hook", "load_llm"]
 

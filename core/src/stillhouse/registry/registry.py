@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError, near_matches
 from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, normalize, scan
-from stillhouse.registry.judge import BUILT_IN, conflicts, judge
 from stillhouse.registry.known import PACKAGES
 from stillhouse.registry.loading import Loaded, for_users, load_hook, load_llm
 from stillhouse.registry.policy import Policy
-from stillhouse.registry.trouble import Trouble, plugin_error, report
+from stillhouse.registry.problems import Trouble, plugin_error, report
+from stillhouse.registry.rules import BUILT_IN, conflicts, judge
 
 if TYPE_CHECKING:
     import importlib_metadata
@@ -202,7 +202,7 @@ class Registry:
             fields["model"] = model
         from pydantic import ValidationError
 
-        from stillhouse.parameters import configuration_error
+        from stillhouse._settings.runtime import configuration_error
 
         try:
             llm = cls(**fields)

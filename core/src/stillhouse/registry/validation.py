@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -11,16 +10,12 @@ from typing import Any
 from pydantic import SecretBytes, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from stillhouse._settings.secrets import is_secret_name
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
-from stillhouse.registry.trouble import Trouble, source_of
+from stillhouse.registry.problems import Trouble, source_of
 
 __all__ = ["validate_llm"]
-
-_SECRET_NAME = re.compile(
-    r"(^|_)(api_?key|secret(_(access_)?key)?|(access|private|subscription)_key|password|passphrase"
-    r"|(access|api|auth|bearer|hf|refresh|security|session)_token)$|^token$"
-)
 
 
 def validate_llm(cls: Any) -> Trouble | None:
@@ -114,7 +109,7 @@ def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
             )
         if field.exclude:
             continue
-        if _SECRET_NAME.search(name) and _holds_plain_text(field.annotation):
+        if is_secret_name(name) and _holds_plain_text(field.annotation):
             yield (
                 f"the field {name} of {cls.__qualname__} holds a secret as plain text"
                 f"{_where_declared(cls, name)}",

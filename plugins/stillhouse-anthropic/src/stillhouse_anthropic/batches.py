@@ -9,11 +9,9 @@ from typing import IO, Any, ClassVar
 import orjson
 
 from stillhouse import GenerateOutput
-from stillhouse.http import Failure
+from stillhouse.http import Failure, UnclearError, Upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Framing, Job, JobResult, UndecidedError
-from stillhouse.http.failures import UnclearError
-from stillhouse.http.uploads import Upload
-from stillhouse.ledger import Chunk, ChunkState
+from stillhouse.offline import Chunk, ChunkState
 from stillhouse_anthropic.wire import message_output
 
 __all__ = ["MessageBatchLLM"]

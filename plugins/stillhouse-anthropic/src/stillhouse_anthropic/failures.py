@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from stillhouse.errors import ErrorKind
-from stillhouse.http import Failure, QuotaHeaders, failure_of
-from stillhouse.http.quotas import seconds_until
+from stillhouse.http import Failure, QuotaHeaders, failure_of, seconds_until
 
 __all__ = ["QUOTAS", "anthropic_failure"]
 

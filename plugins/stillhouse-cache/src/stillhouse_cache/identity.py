@@ -6,10 +6,9 @@ import os
 import weakref
 from typing import Any
 
-from stillhouse import LLM
+from stillhouse import LLM, shaping_fields
 from stillhouse.errors import ConfigurationError
 from stillhouse.registry import Registry
-from stillhouse.serialization import shaping_fields
 from stillhouse_cache.code import code_digest
 from stillhouse_cache.plain import plain
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from stillhouse import StructuredOutput, normalize_structured_output
+from stillhouse import StructuredOutput, digest, normalize_structured_output, shaping_fields
 from stillhouse.errors import ConfigurationError
 from stillhouse.inputs import split_input
-from stillhouse.serialization import digest, shaping_fields
 from stillhouse_cache.identity import identity
 from stillhouse_cache.plain import plain
 

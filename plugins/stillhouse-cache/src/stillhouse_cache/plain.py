@@ -12,9 +12,8 @@ from typing import Any
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from stillhouse import LLM
+from stillhouse import LLM, is_secret
 from stillhouse.errors import ConfigurationError
-from stillhouse.serialization import is_secret
 
 __all__ = ["plain"]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse import ConfigurationError
-from stillhouse.jobs.arrow import rows_of
-from stillhouse.jobs.rows import Row
+from stillhouse.jobs.formats import Row, rows_of
 from stillhouse_datasets.address import Address
 
 if TYPE_CHECKING:
@@ -28,14 +27,16 @@ class DatasetReader:
         address: how it was named.
         dataset: the split, a `Dataset` or, streamed, an `IterableDataset`.
         digest: what `digest` returns.
+        places: the folders on this machine that the dataset was named by; none for one of the Hub.
 
     Attributes:
         schema: the types of the columns, with the features of the dataset; `None` if it does not
             say them, as some do that are streamed.
     """
 
-    def __init__(self, address: Address, dataset: Any, digest: str) -> None:
+    def __init__(self, address: Address, dataset: Any, digest: str, places: Sequence[Path] = ()) -> None:
         self._address = address
+        self.places = places
         self._rows = dataset.with_format("arrow")
         self._digest = digest
         self._total = _total(dataset)
@@ -82,11 +83,11 @@ def open_dataset(address: Address) -> DatasetReader:
     folder = Path(address.place).expanduser()
     if (folder / "dataset_dict.json").is_file():
         splits: list[str] = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        return _open_saved(address, folder / _chosen(address, splits))
+        return _open_saved(address, folder, folder / _chosen(address, splits))
     if (folder / "state.json").is_file():
         if "split" in address.options:
             raise ConfigurationError(f"{address.place} holds no splits", hint="leave out split")
-        return _open_saved(address, folder)
+        return _open_saved(address, folder, folder)
     if address.place.startswith((".", "/", "~")) and not folder.exists():
         raise ConfigurationError(
             f"there is no folder {folder}", hint="check the path, or give a name on the Hub"
@@ -99,8 +100,8 @@ def open_dataset(address: Address) -> DatasetReader:
         raise _unusable(address, error) from None
 
 
-def _open_saved(address: Address, folder: Path) -> DatasetReader:
-    """A dataset that `save_to_disk` wrote; it is mapped into memory, not read."""
+def _open_saved(address: Address, place: Path, folder: Path) -> DatasetReader:
+    """A dataset that `save_to_disk` wrote into a folder of a place; it is mapped into memory, not read."""
     import datasets
 
     surplus = sorted(set(address.options) - {"split"})
@@ -112,7 +113,7 @@ def _open_saved(address: Address, folder: Path) -> DatasetReader:
     try:
         dataset = datasets.load_from_disk(str(folder))
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return DatasetReader(address, dataset, state["_fingerprint"])
+        return DatasetReader(address, dataset, state["_fingerprint"], [place])
     except Exception as error:
         raise _unusable(address, error) from None
 
@@ -134,7 +135,8 @@ def _open_built(address: Address, place: str) -> DatasetReader:
     # The folder that the library keeps it in has a name of its own for every revision and, of local
     # files, every state of them.
     version = Path(builder.cache_dir).parts[-4:]
-    return DatasetReader(address, dataset, "/".join([*version, split]))
+    places = [Path(place)] if Path(place).exists() else []
+    return DatasetReader(address, dataset, "/".join([*version, split]), places)
 
 
 def _chosen(address: Address, splits: list[str]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse import ConfigurationError
-from stillhouse.jobs.arrow import RowSpool
+from stillhouse.jobs.formats import PartialFolder, RowSpool, cannot_be_written
 
 if TYPE_CHECKING:
     import datasets
@@ -23,7 +23,7 @@ class DatasetWriter:
     """Writes rows as a dataset that `datasets.load_from_disk` reads.
 
     Columns of an input that is a dataset keep their features; those of the results and of other
-    inputs get the types of their values, see `stillhouse.jobs.arrow.RowSpool`.
+    inputs get the types of their values, see `stillhouse.jobs.formats.RowSpool`.
 
     Args:
         folder: where to.
@@ -35,18 +35,15 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, schema: pa.Schema | None) -> None:
         self._folder = folder
-        self._partial = folder.with_name(f"{folder.name}.partial")
         self._metadata = None if schema is None else schema.metadata
+        _put_back(folder)
+        _check_replaceable(folder)
+        self._partial = PartialFolder(folder)
         try:
-            if folder.exists() and not folder.is_dir():
-                raise NotADirectoryError(0, "it is a file")
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir()
-            self._spool = RowSpool(self._partial, schema and _known(schema))
+            self._spool = RowSpool(self._partial.path, schema and _known(schema))
         except OSError as error:
-            raise ConfigurationError(
-                f"{folder} cannot be written: {error.strerror}", hint="check the folder and its permissions"
-            ) from None
+            self._partial.remove()
+            raise cannot_be_written(folder, error) from None
 
     def write(self, record: dict[str, Any]) -> None:
         self._spool.add(record)
@@ -58,7 +55,7 @@ class DatasetWriter:
         schema = self._spool.finish()
         # The library takes over the features of those columns that have the same type still.
         features = datasets.Features.from_arrow_schema(schema.with_metadata(self._metadata))
-        rows, saved = self._partial / "rows.arrow", self._partial / "saved"
+        rows, saved = self._partial.path / "rows.arrow", self._partial.path / "saved"
         with rows.open("wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as stream:
             for table in self._spool.batches(schema):
                 stream.write_table(table.cast(features.arrow_schema))
@@ -71,16 +68,59 @@ class DatasetWriter:
         self._replace(saved)
 
     def _replace(self, saved: Path) -> None:
-        """Give the dataset its name; an earlier one is there until then."""
-        earlier = self._partial / "earlier"
+        """Move the dataset to its place; an earlier one is there until then."""
+        # Again: hours may have passed since it was looked at first.
+        _check_replaceable(self._folder)
         if self._folder.exists():
-            self._folder.rename(earlier)
+            self._folder.rename(_earlier(self._partial.path))
         saved.rename(self._folder)
-        shutil.rmtree(self._partial)
+        self._partial.remove()
 
     def abandon(self) -> None:
         self._spool.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if PartialFolder.is_present(self._folder):
+            self._partial.remove()
+
+
+def _earlier(partial: Path) -> Path:
+    return partial / "earlier"
+
+
+def _put_back(folder: Path) -> None:
+    """Undo what a process began that ended between moving the earlier dataset away and the new one in."""
+    if PartialFolder.is_present(folder) and not os.path.lexists(folder):
+        earlier = _earlier(PartialFolder.path_of(folder))
+        if earlier.exists():
+            earlier.rename(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but a saved dataset, with nothing else in its folder, or an empty folder.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise cannot_be_written(folder, NotADirectoryError(0, "it is a file"))
+    surplus = sorted({path.name for path in folder.iterdir()} - _saved_names(folder))
+    if surplus:
+        raise ConfigurationError(
+            f"{folder} cannot be replaced: {surplus[0]} in it is not part of a saved dataset",
+            hint="give another output, or move the folder away",
+        )
+
+
+def _saved_names(folder: Path) -> set[str]:
+    """The names that saving a dataset writes into its folder; none if the folder holds no saved dataset."""
+    state = folder / "state.json"
+    try:
+        files = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+        names = {state.name, "dataset_info.json", *(file["filename"] for file in files)}
+        return names if all((folder / name).is_file() for name in names) else set()
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def _known(schema: pa.Schema) -> pa.Schema:

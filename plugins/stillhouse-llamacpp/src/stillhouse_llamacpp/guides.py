@@ -14,9 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.answers import AnswerForm, answer_problem
 from stillhouse.errors import ConfigurationError, UnsupportedError
-from stillhouse.structured import check_schema, normalize_structured_output
+from stillhouse.structured import AnswerForm, answer_problem, check_schema, normalize_structured_output
 
 __all__ = ["KEYWORDS", "SENTINEL", "Guide", "guide_for"]
 

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
 from stillhouse.http.batches import BatchLimits
-from stillhouse.ledger import Chunk
+from stillhouse.offline import Chunk
 from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.schemas import KEYWORDS
 

@@ -8,11 +8,9 @@ from typing import IO, Any, ClassVar
 import orjson
 
 from stillhouse import Capability, FormattedInput, GenerateOutput, UnsupportedError
-from stillhouse.http import Failure
+from stillhouse.http import Failure, UnclearError, form_upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
-from stillhouse.http.failures import UnclearError
-from stillhouse.http.uploads import form_upload
-from stillhouse.ledger import Chunk, ChunkState
+from stillhouse.offline import Chunk, ChunkState
 from stillhouse_openai.compatible import CompatibleLLM
 
 __all__ = ["FileBatchLLM"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.http.batches import BatchLimits
-from stillhouse.ledger import Chunk
+from stillhouse.offline import Chunk
 from stillhouse_openai.batches import FileBatchLLM
 
 __all__ = ["TogetherLLM"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import OfflineBatchNotFinishedError
 from stillhouse.llm import LLM
-from stillhouse.offline import OfflineBatchMixin
+from stillhouse.offline.contract import OfflineBatchMixin
 from stillhouse.testing.base import Conformance
 from stillhouse.testing.examples import FORMS, IMAGE, OTHER_FORMS, TOOL
 from stillhouse.testing.rule import Broken, expect, rule, warn

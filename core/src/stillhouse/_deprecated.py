@@ -1,0 +1,89 @@
+"""Everything that is deprecated, in one place: import paths that moved, and the warning that says so.
+
+A deprecated path works for two minor releases; docs/versioning.md has the policy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import NamedTuple
+
+__all__ = ["MOVED", "Moved", "StillhouseDeprecationWarning", "install"]
+
+
+class StillhouseDeprecationWarning(DeprecationWarning):
+    """Something of Stillhouse that goes away; the message says what to use, and until when it works."""
+
+
+class Moved(NamedTuple):
+    """A module whose names are elsewhere now.
+
+    Attributes:
+        home: the module to import them from.
+        since: the version from which on that works.
+        until: the version in which the old path goes away.
+    """
+
+    home: str
+    since: str
+    until: str
+
+
+MOVED = {
+    "stillhouse.answers": Moved("stillhouse.structured", "0.1", "0.3"),
+    "stillhouse.http.failures": Moved("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.http.quotas": Moved("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.http.uploads": Moved("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.jobs.arrow": Moved("stillhouse.jobs.formats", "0.1", "0.3"),
+    "stillhouse.jobs.rows": Moved("stillhouse.jobs.formats", "0.1", "0.3"),
+    "stillhouse.ledger": Moved("stillhouse.offline", "0.1", "0.3"),
+    "stillhouse.serialization": Moved("stillhouse", "0.1", "0.3"),
+}
+"""The import paths that were documented and moved, by their old name."""
+
+
+class _Finder:
+    """Finds the modules that moved, where Python itself finds none."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> ModuleSpec | None:
+        if name not in MOVED:
+            return None
+        moved = MOVED[name]
+        warnings.warn(
+            f"{name} is {moved.home} since stillhouse {moved.since}; the old name goes away in {moved.until}",
+            StillhouseDeprecationWarning,
+            stacklevel=2,
+        )
+        return ModuleSpec(name, _Loader())  # type: ignore[arg-type]  # typeshed wants the abstract class
+
+
+class _Loader:
+    """Gives an old module the names of its new home."""
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        return _Alias(spec.name)
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        pass
+
+
+class _Alias(ModuleType):
+    """A module that has the names of another, and imports it when one of them is asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(MOVED[self.__name__].home), name)
+
+
+def install() -> None:
+    """Let the old paths be imported; calling it again changes nothing."""
+    if _Finder not in sys.meta_path:
+        sys.meta_path.append(_Finder)

@@ -1,0 +1,1 @@
+"""How calls are made: lifecycle, the thread of an event loop, the window, one call."""

@@ -1,0 +1,181 @@
+"""The pump of a window: it pulls inputs in and takes results out, in a thread or in a coroutine.
+
+Pulling is done in short turns, so that neither a slow source holds up what is finished, nor what is
+finished holds up the source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from itertools import islice
+from time import monotonic
+from typing import Any
+
+from stillhouse._execution.call import Result
+from stillhouse._execution.loop_thread import WAIT_SECONDS, wait_briefly
+from stillhouse._execution.window import Window, WindowSettings
+from stillhouse.errors import ConfigurationError
+
+__all__ = ["aopen_pump", "open_pump"]
+
+TURN_SECONDS = 0.005
+
+Begin = Callable[[int, Any], Any]
+"""Gives the result of an input that needs no call, or `None`."""
+
+
+@contextlib.contextmanager
+def open_pump(settings: WindowSettings, begin: Begin | None = None) -> Iterator[Pump]:
+    """A pump for this thread. At the end, calls in flight are cancelled, and have ended.
+
+    Args:
+        settings: those of the window.
+        begin: looks at each input first.
+    """
+    thread = settings.thread
+    if thread.is_current:
+        raise ConfigurationError(
+            "a coroutine of an LLM calls that LLM synchronously, which would wait for ever",
+            hint="use agenerate_outputs or aiter_outputs",
+        )
+    signal = threading.Event()
+    window = Window(settings, signal.set)
+    with thread.watched(signal.set):
+        try:
+            yield Pump(window, begin, signal)
+        finally:
+            thread.end(window.close())
+
+
+@contextlib.asynccontextmanager
+async def aopen_pump(settings: WindowSettings, begin: Begin | None = None) -> AsyncIterator[AsyncPump]:
+    """A pump for a coroutine; otherwise as `open_pump`."""
+    thread = settings.thread
+    own_loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+    def signal() -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's loop is closed
+            own_loop.call_soon_threadsafe(event.set)
+
+    window = Window(settings, signal)
+    pump = AsyncPump(window, begin, event)
+    with thread.watched(signal):
+        try:
+            yield pump
+        finally:
+            try:
+                await pump.stop_pulling()
+            finally:
+                await thread.aend(window.close())
+
+
+class _Puller:
+    """What both pumps do with an input."""
+
+    def __init__(self, window: Window, begin: Begin | None) -> None:
+        self.window = window
+        self._begin = begin
+        self._pulled = 0
+
+    def _put(self, input: Any) -> None:
+        result = None if self._begin is None else self._begin(self._pulled, input)
+        self._pulled += 1
+        if result is None:
+            self.window.submit(input)
+        else:
+            self.window.resolve(input, result)
+
+    def _pull(self, source: Iterator[Any]) -> bool:
+        """Pull for a turn or until there is no room; whether the source is exhausted."""
+        room, pulled, put = self.window.room, 0, self._put
+        ends = monotonic() + TURN_SECONDS
+        for input in islice(source, room):
+            pulled += 1
+            put(input)
+            if monotonic() > ends:
+                return False
+        return pulled < room
+
+
+class Pump(_Puller):
+    """The pump of a thread, which waits."""
+
+    def __init__(self, window: Window, begin: Begin | None, signal: threading.Event) -> None:
+        super().__init__(window, begin)
+        self._signal = signal
+
+    def batches(self, inputs: Iterable[Any]) -> Iterator[list[Result]]:
+        """The results, several at a time, until every input has one."""
+        window, signal, source, exhausted = self.window, self._signal, iter(inputs), False
+        while not (exhausted and window.is_empty):
+            if not exhausted:
+                exhausted = self._pull(source)
+            window.flush()
+            signal.clear()
+            results = window.take()
+            if results:
+                yield results
+            elif not window.is_empty and (exhausted or not window.room):
+                signal.wait(WAIT_SECONDS)
+
+
+class AsyncPump(_Puller):
+    """The pump of a coroutine."""
+
+    def __init__(self, window: Window, begin: Begin | None, event: asyncio.Event) -> None:
+        super().__init__(window, begin)
+        self._event = event
+        self._has_room = asyncio.Event()
+        self._pulling: asyncio.Task[None] | None = None
+
+    async def batches(self, inputs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[list[Result], None]:
+        """The results, several at a time, until every input has one."""
+        window, event, exhausted = self.window, self._event, False
+        source: Iterator[Any] = iter(())
+        if isinstance(inputs, AsyncIterable):
+            self._pulling = asyncio.create_task(self._pull_all(inputs))
+            self._pulling.add_done_callback(lambda _: event.set())
+        else:
+            source = iter(inputs)
+        while not (exhausted and window.is_empty):
+            event.clear()
+            if self._pulling is None:
+                exhausted = exhausted or self._pull(source)
+            elif self._pulling.done():
+                self._pulling.result()
+                exhausted = True
+            window.flush()
+            results = window.take()
+            if window.room:
+                self._has_room.set()
+            if results:
+                yield results
+            elif self._pulling is None and not exhausted and window.room:
+                await asyncio.sleep(0)
+            elif not (exhausted and window.is_empty):
+                await wait_briefly(event)
+
+    async def _pull_all(self, inputs: AsyncIterable[Any]) -> None:
+        """Pull in a task of its own: while the source waits, results come out."""
+        async for input in inputs:
+            self._put(input)
+            self._event.set()
+            while not self.window.room:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    async def stop_pulling(self) -> None:
+        """Stop pulling from the source, and wait until the task has ended."""
+        if self._pulling is not None:
+            self._pulling.cancel()
+            await asyncio.gather(self._pulling, return_exceptions=True)

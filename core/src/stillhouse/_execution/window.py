@@ -1,0 +1,307 @@
+"""A sliding window over a stream of inputs: the one way in which an `AsyncLLM` runs concurrently.
+
+The caller, a thread or a coroutine (see `pump`), pulls inputs, hands them over in groups and takes
+results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
+signal per result: what is handed over while the other side is busy goes over together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from stillhouse._execution.call import Result
+from stillhouse._execution.loop_thread import LoopThread
+from stillhouse.errors import GenerationError
+from stillhouse.outputs import merge_results
+
+__all__ = ["Slots", "Window", "WindowSettings", "current_input"]
+
+# How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
+# input may lie behind the last one started, both as multiples of the window's size.
+READY = 1
+SPREAD = 16
+
+_Item = tuple[int, int, Any]
+"""An index, which of the calls for it, and the input."""
+
+
+# Whose calls the code that runs now is part of.
+_inside: contextvars.ContextVar[tuple[Slots, ...]] = contextvars.ContextVar("inside", default=())
+
+current_input: contextvars.ContextVar[int | None] = contextvars.ContextVar("current_input", default=None)
+"""The index of the input of the outermost LLM that the code that runs now works on."""
+
+
+class Slots:
+    """The calls in flight of one LLM, in however many windows. Touched by its loop alone."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, limit: int) -> None:
+        """Wait until fewer than `limit` calls are in flight, and count as one more."""
+        if self.taken < limit:
+            self.taken += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the slot to the call that has waited longest."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.taken -= 1
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How a window makes its calls.
+
+    Attributes:
+        thread: the loop to make the calls on.
+        slots: the calls in flight of this LLM.
+        calls: each makes one call for one input; the responses of several are merged, in their order.
+        size: how many calls may be in flight.
+        ordered: whether results come out in the order of the inputs.
+        raises: whether the caller stops at any error. Then no input is started after one; else
+            only an error that stops the run does that.
+    """
+
+    thread: LoopThread
+    slots: Slots
+    calls: Sequence[Callable[[Any], Awaitable[Any]]]
+    size: int
+    ordered: bool
+    raises: bool
+
+
+class Window:
+    """Calls in flight, inputs ready and results waiting, all bounded by the window's size.
+
+    Args:
+        settings: how it makes its calls.
+        signal: called on the loop's thread when there is a result that the caller has not seen.
+    """
+
+    def __init__(self, settings: WindowSettings, signal: Callable[[], Any]) -> None:
+        self._thread = settings.thread
+        self._calls = settings.calls
+        self._size = settings.size
+        self._ordered = settings.ordered
+        self._parts = len(settings.calls)
+        self._raises = settings.raises
+        self._signal = signal
+        slots = settings.slots
+        self._context = contextvars.copy_context()
+        self._owner = slots
+        # A call that asks its own LLM again holds a slot already, and might wait for that one.
+        self._slots = Slots() if slots in _inside.get() else slots
+        # Touched by the caller alone.
+        self._outbox: list[_Item] = []
+        self._partial: dict[int, dict[int, tuple[Any, float]]] = {}
+        self._waiting: dict[int, Result] = {}
+        self._next = 0
+        self._submitted = 0
+        self._finished = 0
+        self._taken = 0
+        self._stopped = False
+        # Touched by the loop alone.
+        self._ready: deque[_Item] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        # Crossing over: appended to or set on the loop, popped or read by the caller.
+        self._done: deque[tuple[int, int, Any, Any, float]] = deque()
+        self._signalled = False
+        self._halted = False
+
+    # The caller's side
+
+    @property
+    def room(self) -> int:
+        """How many inputs may be submitted now."""
+        if self._stopped or self._halted:
+            return 0
+        ready = self._size * (1 + READY) - (self._submitted - self._finished)
+        spread = self._size * SPREAD - (self._submitted - self._taken)
+        return max(0, min(ready, spread))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every input submitted was taken out again."""
+        return self._submitted == self._taken
+
+    def submit(self, input: Any) -> None:
+        """Add the next input; `flush` hands it over."""
+        for part in range(self._parts):
+            self._outbox.append((self._submitted, part, input))
+        self._submitted += 1
+
+    def resolve(self, input: Any, result: Any) -> None:
+        """Add the next input, whose result is already known."""
+        if isinstance(result, Exception) and self._stops(result):
+            self._stopped = True
+        self._waiting[self._submitted] = (self._submitted, input, result, 0.0)
+        self._submitted += 1
+        self._finished += 1
+
+    def flush(self) -> None:
+        """Hand the submitted inputs over to the loop."""
+        if self._outbox:
+            group, self._outbox = self._outbox, []
+            with contextlib.suppress(RuntimeError):  # the loop is closed, as `take` will say
+                self._thread.loop.call_soon_threadsafe(self._start, group)
+
+    def take(self) -> list[Result]:
+        """Take the results that may come out now.
+
+        Raises:
+            GenerationError: the LLM was unloaded in the meantime.
+        """
+        self._signalled = False
+        self._collect()
+        waiting = self._waiting
+        if self._ordered:
+            results = []
+            while self._next in waiting:
+                results.append(waiting.pop(self._next))
+                self._next += 1
+        else:
+            results = list(waiting.values())
+            waiting.clear()
+        self._taken += len(results)
+        if not results and not self.is_empty and not self._thread.is_usable:
+            raise GenerationError(
+                "the LLM was unloaded while it was generating",
+                kind="connection",
+                hint="unload it when its results have been taken",
+            )
+        return results
+
+    def remaining(self) -> list[Result]:
+        """The finished results that were not taken, in any order; for after `close`."""
+        self._collect()
+        return list(self._waiting.values())
+
+    def _collect(self) -> None:
+        done, waiting = self._done, self._waiting
+        while done:
+            index, part, input, result, seconds = done.popleft()
+            if self._parts > 1:
+                responses = self._partial.setdefault(index, {})
+                responses[part] = (result, seconds)
+                missing = self._parts - len(responses)
+                if missing and not (isinstance(result, Exception) and self._stops(result)):
+                    continue
+                del self._partial[index]
+                results, times = zip(*(responses[part] for part in sorted(responses)), strict=True)
+                result, seconds = merge_results(results), max(times)
+            self._finished += 1
+            waiting[index] = (index, input, result, seconds)
+
+    # The loop's side
+
+    def _start(self, group: list[_Item]) -> None:
+        if self._halted:
+            return
+        self._ready.extend(group)
+        self._wake_worker()
+
+    def _wake_worker(self) -> None:
+        """Wake an idle worker, or start one more if there may be one."""
+        while self._idle:
+            wake = self._idle.pop()
+            if not wake.done():
+                wake.set_result(None)
+                return
+        if len(self._tasks) < self._size:
+            task = self._thread.loop.create_task(self._work(), context=self._context.copy())
+            self._tasks.append(task)
+
+    async def _work(self) -> None:
+        loop, ready, done, calls = self._thread.loop, self._ready, self._done, self._calls
+        slots, holds_slot, is_fresh = self._slots, False, True
+        is_outermost = not _inside.get()
+        _inside.set((*_inside.get(), self._owner))
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while True:
+                if not ready:
+                    if holds_slot:
+                        slots.release()
+                        holds_slot = False
+                    wake = loop.create_future()
+                    self._idle.append(wake)
+                    await wake
+                    is_fresh = True
+                    continue
+                if not holds_slot:
+                    await slots.acquire(self._size)
+                    holds_slot = True
+                    continue  # meanwhile another worker may have taken the input
+                index, part, input = ready.popleft()
+                if is_fresh:
+                    # Each worker wakes two more, so the pool fills quickly; if calls return at once, few are
+                    # woken needlessly.
+                    is_fresh = False
+                    for _ in range(min(2, len(ready))):
+                        self._wake_worker()
+                result: Any
+                if is_outermost:
+                    current_input.set(index)
+                started = monotonic()
+                try:
+                    result = await calls[part](input)
+                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                    if isinstance(error, asyncio.CancelledError):
+                        if task.cancelling():
+                            raise
+                        error = GenerationError("the backend cancelled its own request")
+                    elif isinstance(error, SystemExit):
+                        error = RuntimeError(f"SystemExit: {error}")
+                    result = error
+                    if self._stops(error):
+                        # Inputs are started in their order, so those that are ready come after this one.
+                        self._halted = True
+                        ready.clear()
+                done.append((index, part, input, result, monotonic() - started))
+                if not self._signalled:
+                    self._signalled = True
+                    # Signal once per batch of results: waking the caller's thread costs as much as a row.
+                    loop.call_soon(self._signal)
+                if task.cancelling():  # the backend kept it to itself
+                    raise asyncio.CancelledError
+                if slots.waiting:
+                    slots.release()
+                    holds_slot = False
+        finally:
+            if holds_slot:
+                slots.release()
+
+    def _stops(self, error: Exception) -> bool:
+        return self._raises or (isinstance(error, GenerationError) and error.stops_run)
+
+    async def close(self) -> None:
+        """On the loop: cancel the calls in flight and wait until they have ended."""
+        self._halted = True
+        self._ready.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""What an LLM is set up with, and how that is written down."""

@@ -1,0 +1,95 @@
+"""Describing a backend's class as plain data: its fields, generation parameters and capabilities."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from stillhouse._settings.runtime import RuntimeParametersMixin
+
+__all__ = ["describe", "type_name"]
+
+_CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
+
+
+def describe(cls: type[Any]) -> dict[str, Any]:
+    """What a backend offers, as JSON types.
+
+    A dict with `class`, `description`, `capabilities` (sorted; `None` where they depend on the
+    instance), and `fields` and `parameters`: lists of dicts with `name`, `type`, `required`,
+    `default` and `description`; a field also has `runtime`, whether it is a runtime parameter.
+    """
+    declared: Any = cls.capabilities
+    parameters = cls.generation_parameters()
+    runtime = cls.runtime_fields()
+    return {
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "description": inspect.getdoc(cls) or "",
+        "capabilities": sorted(declared) if isinstance(declared, frozenset) else None,
+        "fields": [
+            {
+                "name": name,
+                "type": type_name(field.annotation),
+                "required": field.is_required() and name not in runtime,
+                "default": _default_of(field),
+                "description": field.description or "",
+                "runtime": name in runtime,
+            }
+            for name, field in _own_first(cls)
+        ],
+        "parameters": [
+            {
+                "name": name,
+                "type": type_name(parameters.annotations[name]),
+                "required": parameter.default is parameter.empty,
+                "default": None if parameter.default is parameter.empty else _plain(parameter.default),
+                "description": parameters.descriptions.get(name, ""),
+            }
+            for name, parameter in parameters.parameters.items()
+        ],
+    }
+
+
+def _own_first(cls: type[Any]) -> list[tuple[str, FieldInfo]]:
+    """A backend's fields, then those of the contract, which every backend has."""
+    contract: list[Any] = [base for base in cls.__mro__ if base.__module__ in _CONTRACT]
+    common = {name for base in contract for name in base.model_fields}
+    return sorted(cls.model_fields.items(), key=lambda item: item[0] in common)
+
+
+def type_name(annotation: Any) -> str:
+    """A type as people write it, such as `list[int] | "auto" | None`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return "None"
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        names = " | ".join(type_name(argument) for argument in arguments).split(" | ")
+        return " | ".join(dict.fromkeys(names))
+    if origin is typing.Literal:
+        return " | ".join(f'"{value}"' if isinstance(value, str) else repr(value) for value in arguments)
+    if origin is not None:
+        inner = ", ".join("…" if argument is ... else type_name(argument) for argument in arguments)
+        return f"{getattr(origin, '__name__', origin)}[{inner}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _default_of(field: FieldInfo) -> Any:
+    try:
+        default = field.get_default(call_default_factory=True, validated_data={})
+    except Exception:  # a factory that needs more than the class, such as a variable of the environment
+        return None
+    return None if default is PydanticUndefined else _plain(default)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (SecretStr, RuntimeParametersMixin)):
+        return None
+    return to_jsonable_python(value, fallback=str)

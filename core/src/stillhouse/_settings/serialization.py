@@ -1,0 +1,237 @@
+"""Writing an LLM's settings to a file and reading them back, without secrets and without surprises.
+
+A file names a *registered* backend under the key `llm`, never an import path: reading a file
+imports nothing that is not an installed backend's own module, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from stillhouse._defaults import default_backends
+from stillhouse._settings.digest import schema_of
+from stillhouse._settings.secrets import fields_of, is_secret, is_secret_header, masked, without_login
+from stillhouse.errors import ConfigurationError, near_matches
+
+if TYPE_CHECKING:
+    from stillhouse.protocols import Backends
+
+__all__ = ["Serializable", "read_settings", "without_secrets"]
+
+_NAME_KEY = "llm"
+
+
+class Serializable(BaseModel):
+    """`dump`, `save` and the `from_…` constructors of an LLM."""
+
+    _masks_itself: ClassVar[bool] = True
+    """Its own repr shows no secret."""
+
+    def dump(self) -> dict[str, Any]:
+        """The settings as plain JSON types, with the registered name under `llm`.
+
+        A `SecretStr` at any depth, the values of headers that authorise and a login within an
+        address are left out: they come from the environment when the settings are read again.
+
+        Raises:
+            ConfigurationError: the class is not registered, or a field holds what JSON cannot.
+        """
+        return self._dump(default_backends())
+
+    def _dump(self, registry: Backends) -> dict[str, Any]:
+        """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own."""
+        registry = self._serializing_registry() or registry
+        fields = type(self).model_fields
+        kept = {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
+        plain = _plain(kept, type(self).__name__, registry)
+        return {_NAME_KEY: registry.name_of(type(self)), **plain}
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(name or "", value)
+
+    def _serializing_registry(self) -> Backends | None:
+        return None
+
+    def save(self, path: str | Path, format: Literal["json", "yaml"] | None = None) -> None:
+        """Write `dump()` to a file, as JSON or YAML; without `format` the file's suffix decides."""
+        path = Path(path)
+        if (format or _format_of(path)) == "yaml":
+            import yaml
+
+            text = yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
+        else:
+            text = json.dumps(self.dump(), indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:
+        """An LLM from what `dump()` gave; `data` is not changed.
+
+        Raises:
+            ConfigurationError: it names no backend, or one of another class than this, or has an
+                unknown key or a wrong value.
+            UnknownLLMError, PluginError: the backend is not installed or unusable.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get(_NAME_KEY), str):
+            raise ConfigurationError(
+                f"the settings name no backend under the key {_NAME_KEY!r}",
+                hint='write the name that `stillhouse list` shows, such as {"llm": "openai", …}',
+            )
+        registry = registry or default_backends()
+        name = data[_NAME_KEY]
+        found: type[Serializable] = registry.get_llm(name)
+        if not issubclass(found, cls):
+            raise ConfigurationError(
+                f"the settings are of a {found.__name__}, not of a {cls.__name__}",
+                hint=f"read them with {found.__name__}.from_dict or stillhouse.LLM.from_dict",
+            )
+        known = found.model_fields
+        fields = {}
+        for key, value in data.items():
+            if key == _NAME_KEY:
+                continue
+            if key not in known:
+                raise ConfigurationError(f"{name}: there is no {key!r}", hint=near_matches(str(key), known))
+            try:
+                fields[key] = _revive(value, registry) if _mentions_llm(known[key].annotation) else value
+            except RecursionError:
+                raise ConfigurationError(
+                    f"{name}: {key} holds itself", hint="write each LLM out in full"
+                ) from None
+        llm = registry.create(name, **fields)
+        assert isinstance(llm, cls)
+        return llm
+
+    @classmethod
+    def from_json(cls, path: str | Path, registry: Backends | None = None) -> Self:
+        """An LLM from a JSON file; errors as `from_dict`."""
+        return cls.from_dict(read_settings(path, "json"), registry)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, registry: Backends | None = None) -> Self:
+        """An LLM from a YAML file; errors as `from_dict`."""
+        return cls.from_dict(read_settings(path, "yaml"), registry)
+
+    @classmethod
+    def from_file(cls, path: str | Path, registry: Backends | None = None) -> Self:
+        """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
+        return cls.from_dict(read_settings(path), registry)
+
+
+def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:
+    """What `save` wrote to a file, as a dict; without `format` the file's suffix decides.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds no settings.
+    """
+    path = Path(path)
+    format = format or _format_of(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", hint="check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8", hint="check the path") from None
+    try:
+        data = _parse_yaml(text) if format == "yaml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{path} is not valid {format.upper()}: {error}", hint="correct the file"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} holds no settings", hint="write the file with llm.save(PATH)")
+    return data
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        # Not the whole text of the error: it quotes the file, in which there may be a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f": line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{getattr(error, 'problem', None) or type(error).__name__}{where}") from None
+
+
+def without_secrets(value: Any) -> Any:
+    """A value as plain JSON types, without the secrets in it, as `dump` writes one.
+
+    Raises:
+        ConfigurationError: it holds what JSON cannot.
+    """
+    return _plain(value, "it", default_backends())
+
+
+_OMITTED: Any = object()
+
+
+def _plain(value: Any, where: str, registry: Backends) -> Any:
+    """`value` as JSON types, or `_OMITTED` for a secret."""
+    if isinstance(value, (SecretStr, SecretBytes, Secret)):
+        return _OMITTED
+    if isinstance(value, Serializable):
+        return value._dump(registry)
+    fields = fields_of(value)
+    if fields is not None:
+        return _plain(fields, where, registry)
+    if isinstance(value, Mapping):
+        plain = {
+            str(key): _plain(item, f"{where}.{key}", registry)
+            for key, item in value.items()
+            if not is_secret(str(key), item)
+        }
+        return {key: item for key, item in plain.items() if item is not _OMITTED}
+    if is_secret_header(value):
+        return _OMITTED
+    if isinstance(value, str):
+        return without_login(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items_ = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
+        return [item for item in listed if item is not _OMITTED]
+    try:
+        return to_jsonable_python(value, fallback=schema_of)
+    except (PydanticSerializationError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"{where} holds a {type(value).__name__}, which a file cannot hold",
+            hint="set it in code after reading the file",
+        ) from None
+
+
+def _mentions_llm(annotation: Any) -> bool:
+    if inspect.isclass(annotation) and not typing.get_args(annotation):
+        return issubclass(annotation, Serializable)
+    return any(_mentions_llm(argument) for argument in typing.get_args(annotation))
+
+
+def _revive(value: Any, registry: Backends) -> Any:
+    """The LLMs that a field of LLMs was written as."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get(_NAME_KEY), str):
+            return Serializable.from_dict(value, registry)
+        return {key: _revive(item, registry) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_revive(item, registry) for item in value]
+    return value
+
+
+def _format_of(path: Path) -> Literal["json", "yaml"]:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return "json"
+    if suffix in (".yaml", ".yml"):
+        return "yaml"
+    raise ConfigurationError(
+        f"{path} is neither a .json nor a .yaml file", hint="give the file one of these suffixes"
+    )

@@ -1,0 +1,1 @@
+"""`stillhouse generate`: the command, and what it does."""

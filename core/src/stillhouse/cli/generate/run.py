@@ -1,0 +1,205 @@
+"""What `stillhouse generate` does once it knows what is asked for: run, show, stop, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.cli.output import print_error, print_facts
+from stillhouse.errors import ConfigurationError, StillhouseError
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.formats.rows import RowFormatter
+    from stillhouse.jobs.runs.bulk import Command
+    from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.llm import LLM
+    from stillhouse.offline.chunks import Chunk
+
+__all__ = ["generate_file", "generate_once", "print_estimate", "print_rows"]
+
+COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH, INTERRUPTED = 1, 3, 4, 130
+
+
+def generate_once(
+    llm: LLM, formatter: RowFormatter, prompt: str, num_generations: int, arguments: dict[str, Any]
+) -> int:
+    """Generate for one text and print what comes; the exit status."""
+    from stillhouse.jobs.formats.rows import Row
+
+    item = formatter(Row(0, 1, {"prompt": prompt}))
+    if isinstance(item, Exception):
+        raise item
+    with llm:
+        output = llm.generate_outputs([item], num_generations, **arguments)[0]
+    reasons = output.get("finish_reasons") or []
+    missing = 0
+    for position, generation in enumerate(output["generations"]):
+        if generation is None:
+            missing += 1
+            reason = reasons[position] if position < len(reasons) else None
+            print(f"no text (finish reason: {reason or 'unknown'})", file=sys.stderr)
+        else:
+            print(generation)
+    return FAILED_ROWS if missing else 0
+
+
+def print_estimate(llm: LLM, command: Command) -> int:
+    """Say what a run would take; the exit status."""
+    from stillhouse.jobs.runs.estimate import estimate
+
+    try:
+        found = estimate(llm, command)
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    print_facts(found.lines(), sys.stdout)
+    return 0
+
+
+def print_rows(llm: LLM, command: Command) -> int:
+    """Write the rows to standard output as they come; nothing is kept. The exit status."""
+    from stillhouse.jobs.formats.opening import open_reader, open_writer
+    from stillhouse.jobs.reporting.progress import summary_lines
+    from stillhouse.jobs.runs.online import RunStatistics, run
+    from stillhouse.jobs.spending.budget import Budget
+    from stillhouse.jobs.spending.prices import find_prices, offer_of
+    from stillhouse.jobs.store.store import StreamStore
+
+    hooks = llm.registry.hooks()
+    statistics = RunStatistics(
+        prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
+    )
+    try:
+        with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
+            writer = open_writer(command.output, hooks)
+            store = StreamStore(writer, llm.model_name)
+            with _progress(llm, command, statistics, lambda: reader.share_read), _stoppable() as stopping:
+                run(
+                    llm, reader, command.formatter, store, num_generations=command.num_generations,
+                    arguments=command.arguments, limit=command.limit, statistics=statistics,
+                    stopping=stopping,
+                )  # fmt: skip
+                writer.finish()
+                if stopping():
+                    return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    print_facts(summary_lines(statistics, statistics.done, statistics.failed), sys.stderr)
+    return FAILED_ROWS if statistics.failures else 0
+
+
+def generate_file(llm: LLM, command: Command) -> int:
+    """Do the run, or go on with it, and say how it ended; the exit status."""
+    from stillhouse.jobs.reporting.progress import summary_lines
+    from stillhouse.jobs.runs.bulk import BulkRun
+    from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.spending.budget import BudgetError
+    from stillhouse.jobs.spending.prices import find_prices, offer_of
+
+    try:
+        bulk = BulkRun(llm, command)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        raise _as_configuration_error(error) from None
+    with bulk:
+        earlier = bulk.summary
+        if command.retry:
+            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
+        if bulk.is_complete:
+            print(f"{command.output} is complete: {earlier.rows:,} rows", file=sys.stderr)
+            return FAILED_ROWS if earlier.failures else 0
+        if bulk.resumed:
+            print(f"going on: {earlier.rows:,} rows are finished", file=sys.stderr)
+        problem, complete, stopped = None, False, False
+        statistics = RunStatistics(prices=find_prices(offer_of(llm)))
+        try:
+            with llm:
+                statistics.started = time.monotonic()
+                with _progress(llm, command, statistics, lambda: bulk.share_read), _stoppable() as stopping:
+                    complete = bulk.work(statistics, stopping)
+                    stopped = stopping()
+        except KeyboardInterrupt:
+            bulk.interrupted()
+        except StillhouseError as error:
+            problem = error
+        except OSError as error:
+            problem = _as_configuration_error(error)
+        if problem is not None:
+            print_error(problem)
+        with contextlib.suppress(StillhouseError):  # it may be the state itself that is of no use
+            summary = bulk.summary
+            if complete:
+                print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
+                return FAILED_ROWS if summary.failures else 0
+            if problem is None and not stopped and bulk.is_waiting:
+                _print_jobs(bulk.jobs, summary.rows)
+                return UNFINISHED_BATCH
+            what = "the run stopped" if problem else "interrupted"
+            more = "" if isinstance(problem, BudgetError) else "; the same command goes on"
+            print(f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}{more}", file=sys.stderr)
+        return COULD_NOT_START if problem else INTERRUPTED
+
+
+def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
+    from stillhouse.jobs.reporting.progress import job_lines
+
+    for line in job_lines(jobs):
+        print(line, file=sys.stderr)
+    print(
+        f"{finished:,} rows are finished; make the same command again to collect the others", file=sys.stderr
+    )
+
+
+@contextlib.contextmanager
+def _progress(
+    llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None]
+) -> Iterator[None]:
+    from stillhouse.jobs.reporting.progress import show_progress
+
+    limit = command.limit
+
+    def share() -> float | None:
+        if limit is None:
+            return share_read()
+        return max(share_read() or 0.0, statistics.pulled / limit)
+
+    window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
+    with show_progress(statistics, sys.stderr, share=share, window=window):
+        yield
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Let the first interrupt or request to terminate end the run with what is in flight, the second at once.
+
+    Requests in flight are paid for; to wait for them is seconds, to drop them is to pay again.
+    """
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+        print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield lambda: stopped
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _as_configuration_error(error: OSError) -> ConfigurationError:
+    where = f"{error.filename}: " if error.filename else ""
+    return ConfigurationError(
+        f"{where}{error.strerror or error}", hint="make room, or check the file, and start again"
+    )

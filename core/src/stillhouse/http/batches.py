@@ -1,0 +1,270 @@
+"""`BatchHTTPLLM`: the base of backends whose API has offline batches."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import IO, Any, ClassVar, cast
+
+from stillhouse._execution.call import Call
+from stillhouse._settings.digest import digest
+from stillhouse.errors import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
+from stillhouse.http.asking import checked
+from stillhouse.http.structured import StructuredHTTPLLM
+from stillhouse.offline.chunks import Chunk
+from stillhouse.offline.engine import InputsOf, OfflineBatch
+from stillhouse.offline.files import BatchLimits, Framing
+from stillhouse.offline.ledger import BatchLedger, default_path
+from stillhouse.offline.provider import Job, JobResult, UndecidedError
+from stillhouse.offline.results import Results
+from stillhouse.offline.row_sets import Rows
+from stillhouse.typing import FormattedInput, GenerateOutput
+
+__all__ = [
+    "BatchHTTPLLM",
+    "BatchLimits",
+    "Framing",
+    "InputsOf",
+    "Job",
+    "JobResult",
+    "OfflineBatch",
+    "Results",
+    "UndecidedError",
+]
+
+_ROWS_AT_ONCE = 1000
+
+
+class BatchHTTPLLM(StructuredHTTPLLM):
+    """An `HTTPLLM` whose API takes requests in a file, and answers hours later for less.
+
+    A backend says what a job may hold (the class variables), how a request is written and its
+    answer read (`batch_request`, `batch_line`, `batch_result`, `batch_answer`: the same body and the
+    same reading as online), and how the provider is asked (the coroutines). What goes into which
+    job, what is sent again, and that no job is made twice, is seen to in `OfflineBatch`.
+    """
+
+    batch_limits: ClassVar[BatchLimits]
+    """What one job may hold."""
+
+    batch_framing: ClassVar[Framing] = Framing()
+    """What stands around the requests of a job."""
+
+    @abstractmethod
+    def batch_request(
+        self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """The path and the body of the request that `agenerate` would make online."""
+
+    @abstractmethod
+    def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A request as it stands in the file."""
+
+    @abstractmethod
+    def batch_result(self, line: dict[str, Any]) -> JobResult:
+        """What a line of the results says."""
+
+    @abstractmethod
+    def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
+        """The output that an answer of this path makes, before it is held to anything.
+
+        Raises:
+            GenerationError: it has another shape, or is an error.
+        """
+
+    def batch_output(
+        self, answer: Any, path: str, input: FormattedInput | None, num_generations: int
+    ) -> GenerateOutput:
+        """The output of an answer, held to its form.
+
+        Args:
+            answer: the answer.
+            path: the path of the request.
+            input: the input if it has a structured output of its own; else it may be `None`.
+            num_generations: how many generations were asked for.
+
+        Raises:
+            GenerationError: as online, but that nothing is asked again.
+        """
+        _, form = self.split("" if input is None else input)
+        return checked(self.batch_answer(answer, path), num_generations, form)
+
+    async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
+        """Upload the file of a chunk, and return the provider's id of it, which becomes `chunk.input_file`.
+
+        It may be uploaded again after a crash: a file alone costs nothing. An API that takes the
+        requests with the job has nothing to upload; what is returned is written down all the same
+        before the job is asked for.
+        """
+        return ""
+
+    @abstractmethod
+    async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
+        """Make the job of a chunk, with `chunk.name` where `find_batch` finds it again.
+
+        The request must be made with `once`: were it repeated after its answer was lost, there would
+        be two jobs.
+        """
+
+    @abstractmethod
+    async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
+        """The job that was made of a chunk, by the provider's own list; `None` if it is not there.
+
+        Args:
+            chunk: a chunk that a job was asked for, at `sent_at`.
+            known: the ids of jobs that are known to be others.
+
+        Raises:
+            UndecidedError: there is a job that may be it, which cannot be told before it ends.
+        """
+
+    @abstractmethod
+    async def batch_job(self, chunk: Chunk) -> Job:
+        """The job of a chunk, as it stands."""
+
+    @abstractmethod
+    async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
+        """Save one of `Job.result_files`, JSON lines with a `custom_id`."""
+
+    @abstractmethod
+    async def cancel_batch(self, chunk: Chunk) -> None:
+        """Cancel the job of a chunk. What is finished of it stays."""
+
+    def open_offline_batch(
+        self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
+    ) -> OfflineBatch:
+        """The batches of a bulk run."""
+        return OfflineBatch(self, ledger, key, num_generations, arguments)
+
+    def offline_batch_generate(
+        self, inputs: Sequence[FormattedInput] | None = None, num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Submit the inputs to the provider's batch API, or collect what was submitted.
+
+        Its state is in a ledger in the user's state folder (the environment variable
+        `STILLHOUSE_STATE_DIR` names another), which outlives the process: the same call with the same
+        inputs goes on where an earlier one ended, however it ended, and no job is made twice.
+
+        Raises:
+            OfflineBatchNotFinishedError: the provider is not done; `jobs_ids` says which jobs.
+            ConfigurationError: another process makes the same call just now.
+            GenerationError: it is over, and inputs failed; `outputs` has what was finished.
+        """
+        call = self._begin_call(num_generations, kwargs)
+        if inputs is not None and not inputs:
+            return []
+        with BatchLedger(default_path()) as ledger:
+            key, note = self._known_run(ledger) if inputs is None else self._batch_run(ledger, inputs, call)
+            with ledger.working(key):
+                batch = OfflineBatch(self, ledger, key, note["num_generations"], kwargs)
+                try:
+                    if self._advance(batch, inputs, note["inputs"]):
+                        return self._take(ledger, key, note["inputs"])
+                finally:
+                    jobs = tuple(chunk.job for chunk in batch.jobs() if chunk.job)
+                    self.jobs_ids = jobs or None
+        raise OfflineBatchNotFinishedError(jobs)
+
+    def cancel_offline_batch(self) -> None:
+        """Cancel the jobs in `jobs_ids`. The next call collects what was finished until then."""
+        with BatchLedger(default_path()) as ledger:
+            key, note = self._known_run(ledger)
+            with ledger.working(key):
+                OfflineBatch(self, ledger, key, note["num_generations"]).cancel()
+
+    def _batch_run(
+        self, ledger: BatchLedger, inputs: Sequence[FormattedInput], call: Call
+    ) -> tuple[str, dict[str, Any]]:
+        """The run in the ledger for these inputs and arguments, a new one if need be."""
+        form = self.structured_output
+        key = digest(
+            type(self).__name__,
+            str(self._base),
+            self.model,
+            form,
+            inputs,
+            call.num_generations,
+            call.arguments,
+        )
+        note = {"inputs": len(inputs), "num_generations": call.num_generations}
+        ledger.open_run(key, **note)
+        return key, note
+
+    def _known_run(self, ledger: BatchLedger) -> tuple[str, dict[str, Any]]:
+        """The run in the ledger that `jobs_ids` belong to."""
+        jobs = self.jobs_ids or ()
+        key = ledger.run_of_jobs(jobs)
+        note = None if key is None else ledger.note(key)
+        if key is None or note is None:
+            raise ConfigurationError(
+                f"the ledger {ledger.path} knows no job of jobs_ids: {', '.join(jobs) or 'there are none'}",
+                hint="give the inputs; jobs are collected on the machine that submitted them",
+            )
+        return key, note
+
+    def _advance(self, batch: OfflineBatch, inputs: Sequence[FormattedInput] | None, count: int) -> bool:
+        """Submit what is not submitted, collect what is there; whether nothing is left to wait for."""
+        ledger, key = batch.ledger, batch.key
+        batch.reconcile()
+        inputs_of = None
+        if inputs is not None:
+            inputs_of = functools.partial(_inputs_of, inputs)
+            kept = ledger.kept_rows(key)
+            items = ((row, input) for row, input in enumerate(inputs) if row not in kept)
+            if batch.submit(items, lambda row, error: ledger.keep(key, [_kept(row, error)])):
+                return False
+        else:
+            there = Rows.union([batch.held(), ledger.kept_rows(key)])
+            if len(there) < count or any(chunk.state == "planned" for chunk in batch.jobs()):
+                raise ConfigurationError("some inputs are still to be sent", hint="give the inputs")
+        batch.poll()
+        for results in batch.collect(inputs_of):
+            source = iter(results)
+            while group := list(islice(source, _ROWS_AT_ONCE)):
+                ledger.keep(key, [_kept(row, result) for row, result in group])
+            ledger.keep(key, [_kept(row, _cancelled(results.chunk.job)) for row in results.released])
+            results.acknowledge()
+        return batch.is_finished
+
+    def _take(self, ledger: BatchLedger, key: str, count: int) -> list[GenerateOutput]:
+        """What was kept of a run, which is forgotten.
+
+        Raises:
+            GenerationError: an input failed.
+        """
+        outputs: list[GenerateOutput | None] = [None] * count
+        errors: dict[int, dict[str, Any]] = {}
+        for row, output, error in ledger.kept(key):
+            outputs[row] = output
+            if error is not None:
+                errors[row] = error
+        ledger.forget(key)
+        failed = [row for row, output in enumerate(outputs) if output is None or row in errors]
+        if not failed:
+            return cast("list[GenerateOutput]", outputs)
+        first = errors.get(failed[0]) or {"message": "it was never answered", "kind": "unknown"}
+        message = f"{len(failed)} of {count} inputs failed; the first, number {failed[0]}: "
+        raise GenerationError(**{**first, "message": message + first["message"], "outputs": outputs})
+
+
+def _inputs_of(inputs: Sequence[FormattedInput], rows: Sequence[int]) -> dict[int, FormattedInput]:
+    return {row: inputs[row] for row in rows}
+
+
+def _cancelled(job: str) -> GenerationError:
+    return GenerationError(
+        f"the job {job} was cancelled before its turn", hint="make the same call again to submit it again"
+    )
+
+
+def _kept(row: int, result: GenerateOutput | GenerationError) -> tuple[int, Any, Any]:
+    """A result as JSON types, for the ledger; with an error may come the generations that there are."""
+    if not isinstance(result, GenerationError):
+        return row, result, None
+    names = ("message", "kind", "attempts", "request_id", "stops_run", "hint")
+    partial = result.outputs[0] if result.outputs else None
+    if partial is not None and not partial["generations"]:
+        partial = None
+    return row, partial, {name: getattr(result, name) for name in names}

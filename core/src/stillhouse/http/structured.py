@@ -1,0 +1,149 @@
+"""`StructuredHTTPLLM`: an API that is told which form its answers must have."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import field_validator
+
+from stillhouse.errors import ConfigurationError, UnsupportedError
+from stillhouse.http.llm import HTTPLLM
+from stillhouse.structured.answers import AnswerForm, answer_problem
+from stillhouse.structured.instructor import check_mode
+from stillhouse.structured.shape import StructuredOutputMixin, normalize_structured_output
+from stillhouse.typing import FormattedInput, StructuredOutput
+
+__all__ = ["RequestForm", "StructuredHTTPLLM"]
+
+
+@dataclass(frozen=True)
+class RequestForm(AnswerForm):
+    """The form that an answer must have, and how a request asks for it.
+
+    Attributes:
+        fields: the fields of the request.
+        asked: the structured output, in its one shape.
+    """
+
+    fields: dict[str, Any]
+    asked: StructuredOutput
+
+    @property
+    def retries(self) -> int:
+        """How often an answer that violates the form is asked for again."""
+        given = self.asked.get("max_retries")
+        return 1 if given is None else given
+
+    @property
+    def is_instructed(self) -> bool:
+        """Whether instructor asks for it."""
+        return bool(self.asked.get("mode"))
+
+
+class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
+    """An `HTTPLLM` with structured output.
+
+    A backend implements `form_fields`. What the API cannot honour exactly is refused when it is set,
+    or before anything is sent.
+    """
+
+    raw_forms: ClassVar[bool] = False
+    """Whether a raw prompt can have a structured output."""
+
+    instructor_framework: ClassVar[str | None] = None
+    """Whose requests and answers these are, in instructor's words; `None` if it knows no such."""
+
+    @field_validator("structured_output", mode="after")
+    @classmethod
+    def _can_be_honoured(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            cls.form_of(value)
+        return value
+
+    def check_input(self, input: Any) -> None:
+        super().check_input(input)
+        if type(input) is tuple:
+            if input[1] is not None:
+                self.form_of(input[1])
+        elif type(input) is str and not self._has_raw_form():
+            raise UnsupportedError(
+                f"{type(self).__name__} has no structured output for raw prompts", hint="send a chat"
+            )
+
+    def _has_raw_form(self) -> bool:
+        own = self.structured_output
+        return own is None or (self.raw_forms and not own.get("mode"))
+
+    @classmethod
+    @abstractmethod
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
+        """The fields of a request that ask for a form.
+
+        Args:
+            structured_output: in its one shape; of JSON types, and its schema is valid.
+
+        Raises:
+            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
+        """
+
+    @classmethod
+    def form_of(cls, structured_output: Any) -> RequestForm:
+        """The form for a structured output, in any of its shapes; equal ones give the same form.
+
+        Raises:
+            ConfigurationError: it has another shape, or the schema is not valid.
+            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
+        """
+        try:
+            key = orjson.dumps(normalize_structured_output(structured_output))
+        except TypeError as error:
+            raise ConfigurationError(f"the schema is not JSON: {error}") from None
+        return _form(cls, key)
+
+    def split(self, input: FormattedInput) -> tuple[Any, RequestForm | None]:
+        """The chat or the raw prompt of an input, and the form of its answer, its own or the LLM's."""
+        own = self.structured_output
+        if type(input) is tuple:
+            input, given = input
+            own = own if given is None else given  # type: ignore[assignment]
+        return input, None if own is None else self.form_of(own)
+
+    def _prepare_structured_output(
+        self, structured_output: Any, client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """The fields of a request that ask for the form; with a client, that client wrapped by instructor."""
+        if client is not None:
+            return super()._prepare_structured_output(structured_output, client, framework)
+        return self.form_of(structured_output).fields
+
+    @classmethod
+    def sdk_answer(cls, answer: Any) -> Any:
+        """An answer as an object of the provider's SDK, which instructor reads.
+
+        A backend with an `instructor_framework` implements it; the extra installs the SDK's types.
+        """
+        raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=256)
+def _form(cls: type[StructuredHTTPLLM], key: bytes) -> RequestForm:
+    normal = orjson.loads(key)
+    problem = answer_problem(normal)
+    if not normal.get("mode"):
+        return RequestForm(normal["format"], problem, cls.form_fields(normal), normal)
+    if cls.instructor_framework is None:
+        raise UnsupportedError(
+            f"{cls.__name__} has no structured output with a mode", hint="remove mode from structured_output"
+        )
+    check_mode(normal, cls.instructor_framework)
+    try:
+        cls.sdk_answer({})
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a structured output with a mode needs {error.name}", hint=f"pip install {error.name}"
+        ) from None
+    return RequestForm(normal["format"], problem, {}, normal)

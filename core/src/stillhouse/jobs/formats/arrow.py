@@ -1,0 +1,334 @@
+"""Rows of Arrow tables: reading them, and making tables of rows whose types are not known before the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
+from stillhouse.jobs.formats.writers import to_json
+from stillhouse.typing import GenerateOutput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["RowSpool", "readable", "rows_of"]
+
+CHUNK_ROWS = 1000
+CHUNK_BYTES = 4 << 20
+# A struct with more fields than this is a dictionary whose keys are data.
+MAX_FIELDS = 256
+
+_logger = logging.getLogger("stillhouse.jobs")
+
+
+def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
+    """The rows of a batch of which the first has this index.
+
+    Values are Python's: `datetime`, `Decimal`, `bytes`, lists and dicts; a map is a list of pairs.
+    Python knows no nanoseconds: a timestamp of that unit is its text. A row with a value that
+    Python cannot hold fails alone.
+    """
+    names: list[str] = batch.schema.names
+    problems: dict[int, str] = {}
+    values = []
+    for name, column in zip(names, batch.columns, strict=True):
+        found, wrong = _values(column)
+        values.append(found)
+        problems.update({offset: f"the column {name} cannot be used: {wrong[offset]}" for offset in wrong})
+    for offset in range(batch.num_rows):
+        index = start + offset
+        columns = {name: column[offset] for name, column in zip(names, values, strict=True)}
+        digest = digest_of(to_json(columns).encode())
+        if offset in problems:
+            yield Row(index, index + 1, {}, invalid_row(index + 1, problems[offset]), digest)
+        else:
+            yield Row(index, index + 1, columns, digest=digest)
+
+
+def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
+    """The values, and what is wrong with those that cannot be used, by their place."""
+    wanted = readable(column.type)
+    try:
+        return (column if wanted == column.type else column.cast(wanted)).to_pylist(), {}
+    except Exception:  # one value is enough, and many things can be wrong with one
+        found: list[Any] = []
+        wrong: dict[int, str] = {}
+        for offset in range(len(column)):
+            try:
+                found.append(column.slice(offset, 1).cast(wanted)[0].as_py())
+            except Exception as error:
+                found.append(None)
+                wrong[offset] = str(error)
+        return found, wrong
+
+
+def readable(type: pa.DataType) -> pa.DataType:
+    """The type that has the same values as Python's own types."""
+    import pyarrow as pa
+
+    if isinstance(type, pa.BaseExtensionType):
+        return readable(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return readable(type.value_type)
+    if pa.types.is_temporal(type) and getattr(type, "unit", None) == "ns":
+        return pa.duration("us") if pa.types.is_duration(type) else pa.string()
+    return _mapped(type, readable)
+
+
+def _mapped(type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A nested type with what it is made of changed; another type as it is."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(change(field.type)) for field in type])
+    if pa.types.is_map(type):
+        return pa.map_(change(type.key_type), change(type.item_type))
+    if pa.types.is_fixed_size_list(type):
+        return pa.list_(change(type.value_type), type.list_size)
+    if pa.types.is_large_list(type):
+        return pa.large_list(change(type.value_type))
+    if pa.types.is_list(type):
+        return pa.list_(change(type.value_type))
+    return type
+
+
+class _Chunk(NamedTuple):
+    offset: int
+    size: int
+
+
+class RowSpool:
+    """Takes rows whose types may vary, and gives record batches that all have one schema.
+
+    Rows are kept in a temporary file, in chunks of which each has the types of its own values; so
+    memory is bounded by a chunk. The types are unified: integers with floats, anything with null,
+    structs by their fields. A column whose types have nothing in common becomes JSON text, which
+    is logged.
+
+    Args:
+        folder: where the temporary file is; it has no name, and goes with the process.
+        schema: the types of the input's columns, which they keep; `None` if it has none.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema | None = None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._results = _result_types()
+        replaced = {*self._results, *GenerateOutput.__annotations__}
+        self._declared: dict[str, pa.DataType] = {
+            field.name: field.type for field in schema or () if field.name not in replaced
+        }
+        self._types = {**self._declared, **self._results}
+        self._texts: set[str] = set()
+        self._chunks: list[_Chunk] = []
+        self._records: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take a row in."""
+        self._records.append(record)
+        self._bytes += _size(record)
+        if len(self._records) >= CHUNK_ROWS or self._bytes >= CHUNK_BYTES:
+            self._flush()
+
+    def finish(self) -> pa.Schema:
+        """Every row was added: the schema that they all have.
+
+        The columns of the input come first, then those of the results.
+        """
+        import pyarrow as pa
+
+        self._flush()
+        for name, type in self._types.items():
+            if _has_empty_struct(type):  # an object without any field is nothing that a file can hold
+                self._to_text(name)
+        for chunk in self._chunks:
+            table = self._read(chunk)
+            for name in table.schema.names:
+                if name not in self._texts and not _converts(table[name], self._types[name]):
+                    self._to_text(name)
+        names = [name for name in self._types if name not in self._results]
+        return pa.schema([(name, self._types[name]) for name in [*names, *self._results]])
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Small tables of all rows, in their order.
+
+        Args:
+            schema: what `finish` returned.
+        """
+        import pyarrow as pa
+
+        for chunk in self._chunks:
+            table = self._read(chunk)
+            # What was text in its chunk is JSON there already.
+            spooled = {field.name for field in table.schema if field.metadata}
+            columns = []
+            for field in schema:
+                if field.name not in table.schema.names:
+                    columns.append(pa.nulls(table.num_rows, field.type))
+                elif field.name in self._texts and field.name not in spooled:
+                    columns.append(pa.array(_json_texts(table[field.name].to_pylist()), pa.string()))
+                else:
+                    columns.append(_converted(table[field.name], field.type))
+            yield pa.Table.from_arrays(columns, schema=schema)
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._records:
+            return
+        names = dict.fromkeys(name for record in self._records for name in record)
+        fields, columns = [], []
+        for name in names:
+            column = self._column(name, [record.get(name) for record in self._records])
+            metadata = {"stillhouse": "json"} if name in self._texts else None
+            fields.append(pa.field(name, column.type, metadata=metadata))
+            columns.append(column)
+        self._records.clear()
+        self._bytes = 0
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, pa.schema(fields)) as stream:
+            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)))
+        content = sink.getvalue()
+        self._chunks.append(_Chunk(self._file.tell(), content.size))
+        self._file.write(content)
+
+    def _column(self, name: str, values: list[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        if name not in self._texts:
+            column = _inferred(values, self._declared.get(name))
+            known = self._types.get(name, column and column.type)
+            unified = None if column is None else _unified(known, column.type)
+            if column is not None and unified is not None and _fields(unified) <= MAX_FIELDS:
+                self._types[name] = unified
+                return column
+            self._to_text(name)
+        return pa.array(_json_texts(values), pa.string())
+
+    def _to_text(self, name: str) -> None:
+        import pyarrow as pa
+
+        _logger.warning(
+            "the column %s has no type that fits all its values: it is written as JSON text", name
+        )
+        self._texts.add(name)
+        self._types[name] = pa.string()
+
+    def _read(self, chunk: _Chunk) -> pa.Table:
+        import pyarrow as pa
+
+        self._file.seek(chunk.offset)
+        return pa.ipc.open_stream(self._file.read(chunk.size)).read_all()
+
+
+def _result_types() -> dict[str, pa.DataType]:
+    """What the columns of the results hold at least, also where no row has any."""
+    import pyarrow as pa
+
+    counts = pa.list_(pa.int64())
+    return {
+        "generations": pa.list_(pa.string()),
+        "statistics": pa.struct([("input_tokens", counts), ("output_tokens", counts)]),
+        "finish_reasons": pa.list_(pa.string()),
+        "model_name": pa.string(),
+        "error": pa.struct([("kind", pa.string()), ("message", pa.string())]),
+    }
+
+
+def _inferred(values: list[Any], declared: pa.DataType | None) -> pa.Array | None:
+    """The values with the declared type or one that fits them all; `None` if there is none."""
+    import pyarrow as pa
+
+    if declared is not None:
+        with contextlib.suppress(Exception):
+            return pa.array(values, declared)
+        with contextlib.suppress(Exception):  # the text of a timestamp in nanoseconds
+            return pa.array(values).cast(declared)
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:
+        return _inferred([_encodable(value) for value in values], None)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return None
+
+
+def _unified(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    import pyarrow as pa
+
+    if one == other:
+        return one
+    schemas = [pa.schema([("x", one)]), pa.schema([("x", other)])]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+    except pa.ArrowException:
+        return None
+
+
+def _converted(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    """The column with another type that holds the same values, or an error."""
+    import pyarrow as pa
+
+    if column.type == type:
+        return column
+    try:
+        return column.cast(type)
+    except pa.ArrowNotImplementedError:
+        return pa.chunked_array([pa.array(column.to_pylist(), type)])
+
+
+def _converts(column: pa.ChunkedArray, type: pa.DataType) -> bool:
+    """Whether it can be converted; large integers among floats cannot."""
+    try:
+        _converted(column, type)
+    except Exception:
+        return False
+    return True
+
+
+def _parts(type: pa.DataType) -> list[pa.DataType]:
+    return [type.field(number).type for number in range(type.num_fields)]
+
+
+def _fields(type: pa.DataType) -> int:
+    return 1 + sum(map(_fields, _parts(type)))
+
+
+def _has_empty_struct(type: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return (pa.types.is_struct(type) and not type.num_fields) or any(map(_has_empty_struct, _parts(type)))
+
+
+def _json_texts(values: Iterable[Any]) -> list[str | None]:
+    return [None if value is None else to_json(value) for value in values]
+
+
+def _encodable(value: Any) -> Any:
+    """The value without halves of surrogate pairs, which no UTF-8 has."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return value
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a value takes."""
+    if isinstance(value, (str, bytes)):
+        return len(value) + 8
+    if isinstance(value, dict):
+        return sum(map(_size, value.values())) + 8 * len(value)
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return 8

@@ -1,0 +1,87 @@
+"""The formats that rows are read from and written to, and how one is found for a name.
+
+A plugin adds one through the hooks `open_reader` and `open_writer`; it is asked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.protocols import HookCalls, RowReader, RowWriter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["open_reader", "open_writer", "output_path"]
+
+
+def open_reader(source: str, hooks: HookCalls | None = None) -> RowReader:
+    """A reader for a source: a plugin's, or one of our own by the file's suffix.
+
+    Raises:
+        ConfigurationError: it cannot be read, or its format is not known.
+    """
+    reader = hooks.open_reader(source) if hooks is not None else None
+    if reader is not None:
+        return reader
+    opening = _readers().get(".jsonl" if source == "-" else Path(source).suffix.lower())
+    if opening is None:
+        raise ConfigurationError(
+            f"{source} is in a format that is not known",
+            hint=_remedy(source, "give a .jsonl, .csv or .parquet file, or - for JSONL"),
+        )
+    return opening(source)
+
+
+def open_writer(target: str, hooks: HookCalls | None = None, schema: pa.Schema | None = None) -> RowWriter:
+    """A writer for a target: a plugin's, or one of our own by the file's suffix.
+
+    Args:
+        target: a path, or what a plugin writes.
+        hooks: the installed plugins.
+        schema: the types of the input's columns, where they are known.
+
+    Raises:
+        ConfigurationError: it cannot be written, or its format is not known.
+    """
+    writer = hooks.open_writer(target, schema) if hooks is not None else None
+    if writer is not None:
+        return writer
+    opening = _writers().get(".jsonl" if target == "-" else Path(target).suffix.lower())
+    if opening is None:
+        raise ConfigurationError(
+            f"{target} is in a format that is not known",
+            hint=_remedy(target, "give a .jsonl or .parquet file, or - for JSONL"),
+        )
+    return opening(target, schema)
+
+
+def output_path(target: str, hooks: HookCalls | None = None) -> Path:
+    """Where an output is once it is whole; the state of its run is kept beside it."""
+    path = hooks.output_path(target) if hooks is not None else None
+    return Path(target if path is None else path)
+
+
+def _remedy(place: str, formats: str) -> str:
+    from stillhouse.registry.known import SOURCES
+
+    name, colon, _ = place.partition(":")
+    package = SOURCES.get(name) if colon else None
+    return f"{formats}; plugins may add others" if package is None else f"pip install {package}"
+
+
+def _readers() -> dict[str, Callable[[str], RowReader]]:
+    from stillhouse.jobs.formats.parquet import ParquetReader
+    from stillhouse.jobs.formats.readers import CsvReader, JsonlReader
+
+    return {".jsonl": JsonlReader, ".csv": CsvReader, ".parquet": ParquetReader}
+
+
+def _writers() -> dict[str, Callable[[str, pa.Schema | None], RowWriter]]:
+    from stillhouse.jobs.formats.parquet import ParquetWriter
+    from stillhouse.jobs.formats.writers import JsonlWriter
+
+    return {".jsonl": lambda target, _: JsonlWriter(target), ".parquet": ParquetWriter}

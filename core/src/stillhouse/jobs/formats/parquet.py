@@ -1,0 +1,151 @@
+"""Rows in Parquet files: read a few at a time, written when their types are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.arrow import RowSpool, rows_of
+from stillhouse.jobs.formats.partial import PartialFile
+from stillhouse.jobs.formats.readers import open_source
+from stillhouse.jobs.formats.rows import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ParquetReader", "ParquetWriter"]
+
+BATCH_BYTES = 4 << 20
+BATCH_ROWS = 4096
+ROW_GROUP_BYTES = 32 << 20
+
+
+class ParquetReader:
+    """The rows of a Parquet file. The line of a row is its number, from 1.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed, or it is no Parquet file that can be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        pq = _pyarrow_parquet()
+        self._path = path
+        self._stream: BinaryIO = open_source(path)
+        try:
+            # Whole column chunks would be read ahead otherwise, however large they are.
+            self._file = pq.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
+            self.schema: pa.Schema = self._file.schema_arrow
+        except Exception as error:  # pyarrow has many for what a broken file may hold
+            self._stream.close()
+            raise _broken(path, error) from None
+        names = self.schema.names
+        if twice := {name for name in names if names.count(name) > 1}:
+            self.close()
+            raise ConfigurationError(
+                f"{path} has several columns of the name {min(twice)}", hint="give them different names"
+            )
+        self._read = 0
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the file was read, from 0 to 1."""
+        total = self._file.metadata.num_rows
+        return self._read / total if total else 1.0
+
+    def __iter__(self) -> Iterator[Row]:
+        self._read = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=self._batch_rows()):
+                for row in rows_of(batch, self._read):
+                    yield row
+                    self._read += 1
+        except (OSError, ValueError) as error:
+            raise _broken(self._path, error) from None
+
+    def _batch_rows(self) -> int:
+        metadata = self._file.metadata
+        size: int = sum(
+            metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)
+        )
+        rows: int = metadata.num_rows
+        return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
+
+    def digest(self) -> str:
+        """A digest of the bytes of the file."""
+        with Path(self._path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self._stream.close()
+
+
+class ParquetWriter:
+    """Writes rows as a Parquet file.
+
+    A column has the type that the input's schema gives it, else one that fits all of its values;
+    see `RowSpool`. The results are `generations` and `finish_reasons` (lists of texts),
+    `statistics` (a struct of lists), `model_name` and `error` (a struct of `kind` and `message`).
+
+    Args:
+        target: the path.
+        schema: the types of the input's columns; `None` if it has none.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed, or it cannot be written.
+    """
+
+    def __init__(self, target: str, schema: pa.Schema | None = None) -> None:
+        self._parquet = _pyarrow_parquet()
+        path = Path(target)
+        self._file = PartialFile(path)
+        self._spool = RowSpool(path.parent, schema)
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._spool.add(record)
+
+    def finish(self) -> None:
+        schema = self._spool.finish()
+        with self._parquet.ParquetWriter(self._file.stream, schema) as writer:
+            for group in _grouped(self._spool.batches(schema)):
+                writer.write_table(group, row_group_size=len(group))
+        self._spool.close()
+        self._file.finish()
+
+    def abandon(self) -> None:
+        self._spool.close()
+        self._file.abandon()
+
+
+def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Tables large enough for a row group each."""
+    import pyarrow as pa
+
+    group: list[pa.Table] = []
+    for table in tables:
+        group.append(table)
+        if sum(item.nbytes for item in group) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(group)
+            group.clear()
+    if group:
+        yield pa.concat_tables(group)
+
+
+def _pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigurationError(
+            "Parquet files need pyarrow, which is not installed", hint='pip install "stillhouse[parquet]"'
+        ) from None
+    return pyarrow.parquet
+
+
+def _broken(path: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} cannot be read as a Parquet file: {error}", hint="check that it is one, and whole"
+    )

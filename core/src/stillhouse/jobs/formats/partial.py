@@ -1,0 +1,140 @@
+"""Outputs that are not whole yet: written in a folder of our own, and moved to their place at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from stillhouse.errors import ConfigurationError
+
+__all__ = ["PartialFile", "PartialFolder", "beside", "cannot_be_written"]
+
+MARKER = "MADE-BY-STILLHOUSE"
+_SIGNATURE = "Stillhouse made this folder"
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """The place in the folder of an output that has its name and a suffix.
+
+    Raises:
+        ConfigurationError: the output has no name of its own, as `.`, `..` and `/` have none.
+    """
+    if target.name in ("", ".."):
+        raise ConfigurationError(
+            f"{target} cannot be an output: it has no name of its own", hint="give a name in that folder"
+        )
+    return target.with_name(f"{target.name}{suffix}")
+
+
+class PartialFolder:
+    """A folder `PATH.partial`, in which something is written that will be at `PATH`.
+
+    A marker in the folder says that Stillhouse made it. One that a killed process left is removed; anything
+    else of that name is left alone, and refused. The folder is created, never opened through a link.
+
+    Args:
+        target: where the result will be.
+
+    Attributes:
+        path: the folder.
+
+    Raises:
+        ConfigurationError: something else has that name, or the folder cannot be created.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path = self.path_of(target)
+        try:
+            if self.is_present(target):
+                self.remove()
+            elif os.path.lexists(self.path):
+                raise ConfigurationError(
+                    f"{self.path} exists, and Stillhouse did not make it; writing {target} needs that name",
+                    hint="move it away, or give another output",
+                )
+            self.path.mkdir()
+            text = f"{_SIGNATURE} to write {target.name}, and removes it afterwards with all that is in it.\n"
+            (self.path / MARKER).write_text(text, encoding="utf-8")
+        except OSError as error:
+            with contextlib.suppress(OSError):  # an empty folder; one with anything in it stays
+                self.path.rmdir()
+            raise cannot_be_written(target, error) from None
+
+    @staticmethod
+    def path_of(target: Path) -> Path:
+        """The folder in which a target is written."""
+        return beside(target, ".partial")
+
+    @classmethod
+    def is_present(cls, target: Path) -> bool:
+        """Whether there is such a folder, made by Stillhouse: it has the marker, or nothing at all in it."""
+        path = cls.path_of(target)
+        if path.is_symlink() or not path.is_dir():
+            return False
+        marker = path / MARKER
+        if marker.is_symlink() or not marker.is_file():
+            return not any(path.iterdir())
+        with marker.open("rb") as stream:
+            return stream.read(len(_SIGNATURE)) == _SIGNATURE.encode()
+
+    def remove(self) -> None:
+        """Remove the folder and everything in it."""
+        # The marker goes last: what is left by a process that ends in between is known as ours still.
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARKER:
+                path.unlink()
+        (self.path / MARKER).unlink(missing_ok=True)
+        self.path.rmdir()
+
+
+class PartialFile:
+    """A file that is written in a `PartialFolder`, and moved to its place when it is whole.
+
+    Args:
+        path: its place.
+
+    Attributes:
+        stream: what to write to.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if path.is_dir():
+            raise cannot_be_written(path, IsADirectoryError(0, "it is a folder"))
+        self._folder = PartialFolder(path)
+        self._partial = self._folder.path / path.name
+        try:
+            self.stream: IO[bytes] = self._partial.open("xb", buffering=1 << 16)
+        except OSError as error:
+            self._folder.remove()
+            raise cannot_be_written(path, error) from None
+
+    def finish(self) -> None:
+        """Move the file to its place, in one step; an earlier one is replaced."""
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self.stream.close()
+        self._partial.replace(self._path)
+        self._folder.remove()
+
+    def abandon(self) -> None:
+        """Remove it."""
+        with contextlib.suppress(OSError):  # the disk is full: what was buffered cannot be written
+            self.stream.close()
+        if PartialFolder.is_present(self._path):
+            self._folder.remove()
+
+
+def cannot_be_written(path: Path, error: OSError) -> ConfigurationError:
+    """What to say of an output that cannot be written."""
+    return ConfigurationError(
+        f"{path} cannot be written: {error.strerror or error}", hint="check the folder and its permissions"
+    )

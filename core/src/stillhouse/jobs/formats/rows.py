@@ -1,0 +1,140 @@
+"""A row of the input file, and the input that it becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, cast
+
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.protocols import Row
+from stillhouse.typing import FormattedInput, StandardInput
+
+__all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
+
+
+def digest_of(content: bytes) -> int:
+    """A signed number of 64 bits for what a row consists of, as a database keeps one best."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
+
+
+def invalid_row(line: int, problem: str) -> GenerationError:
+    """The error of a row that cannot be used, with its line number."""
+    return GenerationError(f"line {line}: {problem}", kind="invalid_input", attempts=0)
+
+
+class RowFormatter:
+    """Turns a row's columns into an input.
+
+    A template, where one is given, wins; else the columns `messages`, `prompt` and `instruction`
+    are looked for in this order.
+
+    Args:
+        template: a Jinja2 template over the row's columns.
+        system: a system message to put before a chat that does not begin with one.
+        raw: send the text as a raw prompt instead of as a user's message.
+
+    Raises:
+        ConfigurationError: the template is not valid, or the arguments exclude each other.
+    """
+
+    def __init__(self, template: str | None = None, system: str | None = None, raw: bool = False) -> None:
+        if raw and system is not None:
+            raise ConfigurationError(
+                "a raw prompt has no system message", hint="leave out --system, or --raw"
+            )
+        self._render = None if template is None else _compiled(template)
+        self._system = system
+        self._raw = raw
+
+    def __call__(self, row: Row) -> FormattedInput | GenerationError:
+        """The row's input, or the error that says why it has none."""
+        if row.error is not None:
+            return row.error
+        try:
+            return self._input(row.columns)
+        except ValueError as error:
+            return invalid_row(row.line, str(error))
+
+    def _input(self, columns: dict[str, Any]) -> FormattedInput:
+        if self._render is not None:
+            return self._from_text(self._render(columns))
+        if columns.get("messages") is not None:
+            if self._raw:
+                raise ValueError("the row has messages, which are no raw prompt; leave out --raw")
+            return self._from_messages(columns["messages"])
+        for name in ("prompt", "instruction"):
+            text = columns.get(name)
+            if text is not None:
+                if not isinstance(text, str):
+                    raise ValueError(f"the column {name} is {_kind(text)}, not a text")
+                return self._from_text(text)
+        raise ValueError(
+            "the row has no messages, prompt or instruction; "
+            f"its columns are: {', '.join(map(str, columns)) or 'none'}"
+        )
+
+    def _from_text(self, text: str) -> FormattedInput:
+        if self._raw:
+            return text
+        return self._from_messages([{"role": "user", "content": text}])
+
+    def _from_messages(self, messages: Any) -> FormattedInput:
+        if isinstance(messages, str):  # a column of a format that has no lists
+            try:
+                messages = json.loads(messages)
+            except ValueError:
+                raise ValueError("the column messages is a text that is not valid JSON") from None
+        if not isinstance(messages, list) or not messages:
+            raise ValueError(f"the column messages is {_kind(messages)}, not a list of messages")
+        for position, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                raise ValueError(f"message {position + 1} of the row is not an object with a role")
+        messages = [_without_nulls(message) for message in messages]
+        if self._system is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self._system}, *messages]
+        return cast(StandardInput, messages)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A message without the fields that it has not, where a column's type lists those of all messages."""
+    if isinstance(value, dict):
+        # An assistant's message that only calls tools has the content null.
+        return {
+            key: _without_nulls(item) for key, item in value.items() if item is not None or key == "content"
+        }
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _compiled(template: str) -> Callable[[dict[str, Any]], str]:
+    import jinja2
+    import jinja2.sandbox
+
+    # A template may come from somebody else, like the rows; it may read them and nothing more.
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # prompts are no HTML
+    )
+    try:
+        compiled = environment.from_string(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigurationError(f"the template is not valid: {error}") from None
+
+    def render(columns: dict[str, Any]) -> str:
+        try:
+            return compiled.render(columns)
+        except Exception as error:  # whatever a template does with a row's values
+            raise ValueError(f"the template cannot be filled: {error}") from None
+
+    return render
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a number"
+    if value == [] or value == {}:
+        return "empty"
+    return names.get(type(value), f"a {type(value).__name__}")

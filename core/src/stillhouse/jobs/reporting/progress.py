@@ -1,0 +1,210 @@
+"""Showing how a run goes: a live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from stillhouse.jobs.spending.prices import cost_text
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.store.summary import Summary
+    from stillhouse.offline.chunks import Chunk
+
+__all__ = ["clock", "duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
+
+PLAIN_SECONDS = 5.0
+_LIVE_SECONDS = 0.2
+
+
+@contextmanager
+def show_progress(
+    statistics: RunStatistics,
+    stream: TextIO,
+    *,
+    share: Callable[[], float | None],
+    window: int,
+) -> Iterator[None]:
+    """Show the statistics while the block runs.
+
+    A thread looks at them now and then, so that a row costs nothing and a stall is seen.
+
+    Args:
+        statistics: what the run counts up.
+        stream: where to show it; a terminal gets one live line.
+        share: how much of the input was read, from 0 to 1, or `None`.
+        window: how many rows may be in flight.
+    """
+    live = stream.isatty()
+    show = _Live(stream) if live else _Plain(stream)
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(_LIVE_SECONDS if live else PLAIN_SECONDS):
+            show(_line(statistics, share(), window))
+
+    thread = threading.Thread(target=tick, name="stillhouse-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        show.close()
+
+
+def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
+    seconds = max(statistics.seconds, 1e-9)
+    rows = statistics.rows
+    in_flight = min(statistics.in_flight, window)
+    parts = [
+        f"{rows:,} rows" if share is None else f"{rows:,} rows ({_finished_share(statistics, share):.0%})",
+        f"{statistics.failures:,} failed",
+        f"{rows / seconds:,.1f} rows/s",
+        f"{statistics.output_tokens / seconds:,.0f} tokens/s",
+        f"{in_flight} in flight",
+    ]
+    tokens = statistics.input_tokens + statistics.output_tokens
+    if tokens:
+        parts.append(f"{tokens:,} tokens")
+    if statistics.prices is not None:
+        parts.append(cost_text(statistics.cost))
+    if statistics.budget is not None:
+        parts.append(f"{statistics.budget.left} left")
+    if share:
+        finished = _finished_share(statistics, share)
+        if finished > 0:
+            parts.append(f"ETA {duration(seconds * (1 - finished) / finished)}")
+    return ", ".join(parts)
+
+
+def _finished_share(statistics: RunStatistics, share: float) -> float:
+    """The share of the file whose rows are finished; the reader is ahead by the window."""
+    finished = statistics.rows + statistics.skipped
+    return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
+
+
+class _Plain:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Live:
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream)
+        self._status: Any = self._console.status("starting", refresh_per_second=1 / _LIVE_SECONDS)
+        self._status.start()
+
+    def __call__(self, line: str) -> None:
+        self._status.update(line)
+
+    def close(self) -> None:
+        self._status.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time span as people read it, such as `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def summary_lines(
+    statistics: RunStatistics, done: int, failed: Mapping[str, int], cost: float | None = None
+) -> list[tuple[str, str]]:
+    """The closing table: what, and how much.
+
+    Args:
+        statistics: of this process, for the tokens and the times.
+        done: rows with an output, those of earlier processes included.
+        failed: likewise rows without, by the kind of their error.
+        cost: likewise of all rows in USD, if it is known.
+    """
+    seconds = max(statistics.seconds, 1e-9)
+    lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in Counter(failed).most_common()]
+    before = done + sum(failed.values()) - statistics.rows
+    if before:
+        lines.append(("finished before", f"{before:,}"))
+    lines += [
+        ("input tokens", f"{statistics.input_tokens:,}"),
+        ("output tokens", f"{statistics.output_tokens:,}"),
+        ("time", duration(statistics.seconds)),
+        ("rows per second", f"{statistics.rows / seconds:,.1f}"),
+        ("output tokens per second", f"{statistics.output_tokens / seconds:,.0f}"),
+    ]
+    if statistics.prices is not None:
+        lines.append(("cost", _cost_line(statistics.cost, statistics.prices.source)))
+        if cost is not None and before:
+            lines.append(("cost of the whole run", cost_text(cost)))
+    if statistics.budget is not None:
+        lines.append(("budget left", statistics.budget.left))
+    return lines
+
+
+def _cost_line(cost: float, source: str) -> str:
+    return f"{cost_text(cost)} (prices of {source})"
+
+
+def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
+    """What a run has, for who looks at it from beside it."""
+    last = summary.sessions[-1] if summary.sessions else None
+    if working and last is not None:
+        state = f"process {last.process} on {last.host} works on it, since {clock(last.started)}"
+    elif summary.complete:
+        state = "complete"
+    elif last is None:
+        state = "not started"
+    else:
+        state = f"{last.outcome or 'killed'}; the same command goes on with it"
+    lines = [("state", state), ("rows finished", f"{summary.rows:,}"), ("done", f"{summary.done:,}")]
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in summary.failed.items()]
+    if summary.queued:
+        lines.append(("to be tried again", f"{summary.queued:,}"))
+    lines += [
+        ("input tokens", f"{summary.input_tokens:,}"),
+        ("output tokens", f"{summary.output_tokens:,}"),
+    ]
+    if summary.cost is not None:
+        lines.append(("cost", _cost_line(summary.cost, summary.prices or "")))
+    if summary.last_finished is not None:
+        lines.append(("last row finished", clock(summary.last_finished)))
+    return lines
+
+
+def job_lines(jobs: Sequence[Chunk]) -> list[str]:
+    """A line for each offline batch: its id, the provider's word for its state, and its counts."""
+    lines = []
+    for job in jobs:
+        counts = ", ".join(f"{count:,} {name}" for name, count in job.counts.items() if count)
+        state = job.provider_state or job.state
+        if job.state == "collected":
+            state = "collected"
+        lines.append(
+            f"{job.job or '(no id yet)'}  {state}  {job.requests:,} requests"
+            + (f" ({counts})" if counts else "")
+            + (f"  {job.message}" if job.message else "")
+        )
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """A moment as people here read it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

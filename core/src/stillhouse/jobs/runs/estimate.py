@@ -1,0 +1,155 @@
+"""How much there is to do: the input is read, and nothing is loaded, sent or written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from array import array
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from stillhouse.errors import GenerationError
+from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.spending.bounds import Bounds, size_of
+from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
+from stillhouse.jobs.store.database import FAILED, QUEUED, read, store_path, translated
+from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.protocols import RowReader
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.runs.bulk import Command
+    from stillhouse.llm import LLM
+
+__all__ = ["Estimate", "estimate"]
+
+# As of English; used until the backend has said how many tokens its rows had.
+BYTES_PER_TOKEN = 4.0
+
+# Of a row that is finished, whether the backend said how many tokens its input had.
+FINISHED, COUNTED = -1, -2
+
+
+@dataclass
+class Estimate:
+    """What is left to do of a run.
+
+    Attributes:
+        finished: rows that are finished.
+        rows: rows that are left, with those that cannot be used.
+        unusable: rows that cannot be used.
+        bytes: of the inputs that are left.
+        bytes_per_token: what the tokens are reckoned from.
+        is_measured: whether that is what the finished rows had.
+        most_input: input tokens at most; `None` where nothing bounds them.
+        most_output: output tokens at most, likewise.
+        cost: in USD at most; `None` where that or the prices are not known.
+        prices: the prices, if they are known.
+    """
+
+    finished: int = 0
+    rows: int = 0
+    unusable: int = 0
+    bytes: int = 0
+    bytes_per_token: float = BYTES_PER_TOKEN
+    is_measured: bool = False
+    most_input: int | None = 0
+    most_output: int | None = 0
+    cost: float | None = None
+    prices: Prices | None = None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What, and how much."""
+        how = "as the finished rows had" if self.is_measured else "as English has"
+        how = f"a token for {self.bytes_per_token:.1f} bytes, {how}"
+        lines = [("rows", f"{self.rows:,}")]
+        if self.finished:
+            lines.insert(0, ("finished before", f"{self.finished:,}"))
+        lines += [
+            ("rows that cannot be used", f"{self.unusable:,}"),
+            ("input tokens, about", f"{self.bytes / self.bytes_per_token:,.0f} ({how})"),
+            ("input tokens, at most", _text(self.most_input)),
+            ("output tokens, at most", _text(self.most_output)),
+        ]
+        if self.prices is None:
+            lines.append(("cost, at most", "the model's prices are not known"))
+        elif self.cost is None:
+            lines.append(("cost, at most", _text(None)))
+        else:
+            lines.append(("cost, at most", f"{cost_text(self.cost)} (prices of {self.prices.source})"))
+        return lines
+
+
+def _text(count: int | None) -> str:
+    return "no bound; give --param max_new_tokens=N" if count is None else f"{count:,}"
+
+
+def estimate(llm: LLM, command: Command) -> Estimate:
+    """What is left to do of a run, or all of one that has not begun.
+
+    Raises:
+        ConfigurationError: the input cannot be read, or the run was started with another command.
+        OSError: the input cannot be read on.
+    """
+    prices = find_prices(offer_of(llm))
+    bounds = Bounds(llm, command.arguments)
+    found = Estimate(prices=prices, cost=0.0 if prices else None)
+    known_bytes = 0
+    with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
+        finished, tokens = _finished(llm, command, reader)
+        for row in islice(reader, command.limit):
+            made = finished[row.index] if row.index < len(finished) else 0
+            input = command.formatter(row)
+            if made < 0:
+                found.finished += 1
+                if made == COUNTED and not isinstance(input, GenerationError):
+                    known_bytes += size_of(input)
+                continue
+            found.rows += 1
+            if isinstance(input, GenerationError):
+                found.unusable += 1
+                continue
+            missing = command.num_generations - made
+            found.bytes += size_of(input)
+            bound = bounds(input, missing)
+            if bound is None or found.most_input is None or found.most_output is None:
+                found.most_input = found.most_output = found.cost = None
+                continue
+            found.most_input += bound.input
+            found.most_output += bound.output
+            if prices and found.cost is not None:
+                found.cost += prices.most(bound.input, bound.output, batch=command.offline)
+    if tokens and known_bytes:
+        found.bytes_per_token = known_bytes / tokens
+        found.is_measured = True
+    return found
+
+
+def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:
+    """For every row that the run has, how many generations there are, or that it is finished.
+
+    Besides, how many input tokens the rows had of which the backend said it.
+    """
+    finished: array[int] = array("h")
+    path = store_path(output_path(command.output, llm.registry.hooks()))
+    if command.restart or not path.exists():
+        return finished, 0
+    with contextlib.closing(read(path)) as connection, translated(path):
+        stored = connection.execute("SELECT value FROM info WHERE key = 'command'").fetchone()
+        if stored is None:
+            return finished, 0
+        now = command_of(llm, command.arguments, command.num_generations, command.formatting, reader.digest())
+        digests = connection.execute("SELECT row, digest FROM rows ORDER BY row")
+        check_unchanged(json.loads(stored[0]), now, input_difference(reader, digests))
+        (last,) = connection.execute("SELECT max(row) FROM rows").fetchone()
+        finished.frombytes(bytes(finished.itemsize * (0 if last is None else last + 1)))
+        total = 0
+        for row, state, kind, made, tokens in connection.execute(
+            "SELECT row, state, kind, made, input_tokens FROM rows"
+        ):
+            if state == QUEUED or (state == FAILED and kind in command.retry):
+                finished[row] = made
+            else:
+                finished[row] = FINISHED if tokens is None else COUNTED
+                total += tokens or 0
+    return finished, total

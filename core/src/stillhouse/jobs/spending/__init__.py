@@ -1,0 +1,1 @@
+"""What a run may spend: bounds, prices, ceilings."""

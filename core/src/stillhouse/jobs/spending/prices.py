@@ -1,0 +1,198 @@
+"""What a model's tokens cost, from the prices that genai-prices maintains.
+
+The core knows no provider: the price is found by the address of the API, or by the registered name of
+the backend, and the model's name. What a run costs is computed from the token counts that it stores, so
+that prices that are known better later give better figures.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.store.columns import Tokens
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
+
+__all__ = ["Prices", "Rates", "cost_text", "find_prices", "offer_of"]
+
+# Prices of what a call for text causes. Where a model has another that text may cause, its cost is
+# not known.
+_UNITS = {"input": "input_mtok", "cached": "cache_read_mtok", "written": "cache_write_mtok",
+          "output": "output_mtok"}  # fmt: skip
+_OTHERS = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a token costs, in USD.
+
+    Attributes:
+        start: these are the rates of a request with more input tokens than that.
+        input: of the input, where it is neither read from the provider's cache nor written to it.
+        cached: of the input that was read from the cache.
+        written: of the input that was written to it.
+        output: of the output, reasoning included.
+    """
+
+    start: int
+    input: float
+    cached: float
+    written: float
+    output: float
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The prices of one model.
+
+    Attributes:
+        source: the library that they are from, with its version.
+        rates: the rates of requests, those of small ones first.
+        batch_rates: likewise of what is generated in offline batches.
+    """
+
+    source: str
+    rates: tuple[Rates, ...]
+    batch_rates: tuple[Rates, ...]
+
+    def cost(self, tokens: Tokens, seconds: float | None) -> float:
+        """The cost of a row in USD, as if it had been one request. What is not known is not counted.
+
+        Args:
+            tokens: what it took.
+            seconds: how long the call took: 0 where there was none, which costs nothing, and `None`
+                for a batch.
+        """
+        if seconds == 0:
+            return 0.0
+        rates, *others = self.batch_rates if seconds is None else self.rates
+        total = tokens.input or 0
+        for other in others:
+            if total > other.start:
+                rates = other
+        return _cost(rates, total, tokens.cached or 0, tokens.written or 0, tokens.output or 0)
+
+    def most(
+        self, input_tokens: int, output_tokens: int, largest: int | None = None, *, batch: bool = False
+    ) -> float:
+        """The most that so many tokens can cost in USD, whatever the provider's cache does.
+
+        Args:
+            input_tokens: those of the input.
+            output_tokens: those of the output.
+            largest: the input tokens of the largest row among them; all of them if `None`.
+            batch: whether they are generated in an offline batch.
+        """
+        largest = input_tokens if largest is None else largest
+        rates = self.batch_rates if batch else self.rates
+        able = [rate for rate in rates if rate.start == 0 or rate.start < largest]
+        return input_tokens * max(max(r.input, r.cached, r.written) for r in able) + output_tokens * max(
+            r.output for r in able
+        )
+
+    def spent(self, connection: sqlite3.Connection) -> float:
+        """The cost of every row of a run's database, in USD."""
+        starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
+        tier = " + ".join(f"(ifnull(input_tokens, 0) > {start})" for start in starts[1:]) or "0"
+        sums = connection.execute(
+            f"SELECT seconds IS NULL, {tier}, total(input_tokens), total(cached_tokens), "  # noqa: S608
+            "total(written_tokens), total(output_tokens) FROM rows WHERE seconds IS NOT 0 GROUP BY 1, 2"
+        )
+        cost = 0.0
+        for batch, number, *counts in sums:
+            able = self.batch_rates if batch else self.rates
+            cost += _cost([rates for rates in able if rates.start <= starts[number]][-1], *counts)
+        return cost
+
+
+def _cost(rates: Rates, total: float, cached: float, written: float, output: float) -> float:
+    plain = max(0.0, total - cached - written)
+    return plain * rates.input + cached * rates.cached + written * rates.written + output * rates.output
+
+
+def cost_text(cost: float) -> str:
+    """An amount of USD as people read it: in cents, or in more digits where it is less than a dollar."""
+    return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.6f}".rstrip("0").ljust(5, "0")
+
+
+def offer_of(llm: LLM) -> dict[str, Any]:
+    """What the price of an LLM is found by, as JSON types without secrets."""
+    return {
+        "backend": llm.dump()["llm"],
+        "model": llm.model_name,
+        "api_url": getattr(llm, "api_url", None),
+    }
+
+
+def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
+    """The prices of a model today, without asking the network.
+
+    Args:
+        offer: what `offer_of` says.
+        required: whether to say why there are none.
+
+    Raises:
+        ConfigurationError: `required`, and there are none.
+    """
+    try:
+        import genai_prices
+    except ImportError:
+        if not required:
+            return None
+        raise ConfigurationError(
+            "a ceiling on the cost wants prices, and genai-prices is not installed",
+            hint='pip install "stillhouse[cost]"',
+        ) from None
+    source = f"genai-prices {genai_prices.__version__}"
+    url = offer["api_url"]
+    where: dict[str, Any] = {"provider_id": offer["backend"]} if url is None else {"provider_api_url": url}
+
+    def rates(**context: str) -> tuple[Rates, ...]:
+        try:
+            found = genai_prices.calc_price(
+                genai_prices.Usage(), offer["model"], price_context=context, **where
+            )
+        except LookupError:
+            return ()
+        return _rates(found.model_price)
+
+    standard, batch = rates(), rates(processing="batch")
+    if standard and batch:
+        return Prices(source, standard, batch)
+    if not required:
+        return None
+    at = f"the backend {offer['backend']}" if url is None else url
+    raise ConfigurationError(
+        f"{source} has no price of the model {offer['model']} at {at}, so no ceiling on its cost can be held",
+        hint="give --max-tokens-total instead, or install a newer genai-prices",
+    )
+
+
+def _rates(price: Any) -> tuple[Rates, ...]:
+    """The rates of a price of the library, or none where they do not say everything."""
+    if any(getattr(price, name, None) is not None for name in _OTHERS):
+        return ()
+    units = {name: getattr(price, unit, None) for name, unit in _UNITS.items()}
+    if units["input"] is None or units["output"] is None:
+        return ()
+    # What has no price of its own is plain input.
+    units = {name: units["input"] if value is None else value for name, value in units.items()}
+    starts = {tier.start for value in units.values() for tier in getattr(value, "tiers", ())}
+    return tuple(
+        Rates(start, **{name: float(_at(value, start)) / 1e6 for name, value in units.items()})
+        for start in [0, *sorted(starts - {0})]
+    )
+
+
+def _at(value: Any, start: int) -> Any:
+    """A price, or that of the tier of a request just above `start`."""
+    if not hasattr(value, "tiers"):
+        return value
+    return next(
+        (tier.price for tier in sorted(value.tiers, key=lambda tier: -tier.start) if tier.start <= start),
+        value.base,
+    )

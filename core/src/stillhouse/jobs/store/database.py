@@ -1,0 +1,179 @@
+"""The database of a run: its schema, how it is opened, and what its errors mean.
+
+One SQLite file holds a run: what was asked for (`info`), every row that has a result (`rows`), and
+the times at which somebody worked on it (`sessions`). One process at a time writes it, held by a
+lock beside it; any number may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.partial import beside
+
+__all__ = [
+    "DONE", "FAILED", "QUEUED", "StoreError", "connect", "holds_run", "read", "store_path", "translated",
+]  # fmt: skip
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x5374696C  # "Stil"
+
+# The states of a row.
+QUEUED, DONE, FAILED = 0, 1, 2
+
+_SCHEMA = """
+CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE rows (
+    row INTEGER PRIMARY KEY,       -- its place in the input, from 0
+    digest INTEGER NOT NULL,       -- of the row as it was when it was sent
+    state INTEGER NOT NULL,        -- QUEUED (to be generated again), DONE or FAILED
+    kind TEXT,                     -- of the error; NULL if there is none
+    made INTEGER NOT NULL,         -- how many generations there are
+    result TEXT NOT NULL,          -- the columns that the output gets, as JSON
+    finished REAL NOT NULL,        -- when, in seconds since 1970
+    seconds REAL,                  -- how long the call took; 0 without one, NULL for a batch
+    input_tokens INTEGER,          -- as far as the backend said
+    output_tokens INTEGER,         -- reasoning included
+    cached_tokens INTEGER,         -- of the input, what was read from the provider's cache
+    written_tokens INTEGER         -- of the input, what was written to it
+);
+CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
+
+CREATE TABLE sessions (
+    session INTEGER PRIMARY KEY,
+    started REAL NOT NULL,
+    ended REAL,                    -- NULL while it works, and if it was killed
+    outcome TEXT,                  -- complete, interrupted, stopped, or waiting for batches
+    process INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    version TEXT NOT NULL          -- of stillhouse
+);
+"""
+
+
+class StoreError(ConfigurationError):
+    """The run's database cannot be used, or cannot be written any more."""
+
+
+def store_path(output: Path) -> Path:
+    """Where the run of an output is kept."""
+    return beside(output, ".run.db")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The database for the one process that writes it; made if it is not there.
+
+    Raises:
+        StoreError: it is damaged, of a newer version, no run's, or cannot be written.
+    """
+    with translated(path):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+        try:
+            # Looked at before anything is changed: it may be a database of something else.
+            is_new = _version(connection, path) == 0
+            # A commit is safe from the end of the process at once, and from that of the machine
+            # when `RunStore` has it written through.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if is_new:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                    f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+                # So that the file itself, without its log, says whose it is.
+                connection.execute("PRAGMA wal_checkpoint")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def read(path: Path) -> sqlite3.Connection:
+    """The database for one who only reads, also while it is being written.
+
+    Raises:
+        StoreError: there is none, or it cannot be used.
+    """
+    if not path.is_file():
+        raise StoreError(
+            f"there is no run of this output: {path} does not exist",
+            hint="give the OUTPUT of a stillhouse generate",
+        )
+    # Nobody writes where there is no log; to read it as such leaves no files beside it.
+    is_idle = not Path(f"{path}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_idle else ''}"
+    with translated(path):
+        connection = sqlite3.connect(uri, uri=True, timeout=10.0)
+        try:
+            if _version(connection, path) == 0:
+                raise StoreError(f"{path} holds no run yet", hint="start one, or wait until it has started")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a file is a run's database, damaged or not; an empty file is the beginning of one."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(72)
+    except OSError:
+        return False
+    if not head or head[68:] == APPLICATION_ID.to_bytes(4, "big"):
+        return True
+    # What names the application may be in the log still.
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            return _version(connection, path) > 0
+    except (sqlite3.Error, StoreError):
+        return False
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema; 0 for a new file."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != APPLICATION_ID and (
+        application or version or connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    ):
+        raise StoreError(f"{path} is a database of something else", hint="give another output, or move it")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer version of stillhouse (schema {version}; this one knows "
+            f"{SCHEMA_VERSION})",
+            hint="pip install --upgrade stillhouse",
+        )
+    return version
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Say of SQLite's errors what happened to the run and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        hint = "make the same command again when that is mended; it goes on from there"
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise StoreError(
+                f"the run's state {path} is damaged: {error}",
+                hint="put a copy in its place, or begin anew with --restart"
+                if holds_run(path)
+                else "put a copy in its place, or move it away and begin anew",
+            ) from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise StoreError(
+                f"the run's state {path} cannot be written: {error}",
+                hint="check the folder and its permissions",
+            ) from error
+        raise StoreError(f"the run's state {path} cannot be used: {error}", hint=hint) from error

@@ -1,0 +1,91 @@
+"""What a run was asked for, and how another command differs from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from stillhouse._settings.digest import shaping_fields
+from stillhouse._settings.serialization import without_secrets
+from stillhouse.errors import ConfigurationError
+from stillhouse.llm import LLM
+from stillhouse.protocols import RowReader
+
+__all__ = ["check_unchanged", "command_of", "input_difference"]
+
+_SHOWN = 60
+
+
+def command_of(
+    llm: LLM, arguments: dict[str, Any], num_generations: int, formatting: dict[str, Any], input_digest: str
+) -> dict[str, Any]:
+    """Everything on which the output of a run depends, as JSON types without secrets.
+
+    What changes only how fast it goes, such as `max_concurrency`, is not part of it.
+    """
+    shaping = {"llm", *shaping_fields(llm)}
+    return {
+        "llm": {name: value for name, value in llm.dump().items() if name in shaping},
+        "model_name": llm.model_name,
+        "parameters": without_secrets({**llm.get_generation_kwargs(), **arguments}),
+        "num_generations": num_generations,
+        **formatting,
+        "input": input_digest,
+    }
+
+
+def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: Iterable[str]) -> None:
+    """Refuse to go on with a run that was asked for something else.
+
+    Args:
+        before: what it was asked for.
+        now: what it is asked for now.
+        input_changes: how the input differs, if it does; only then looked at.
+
+    Raises:
+        ConfigurationError: it says what differs.
+    """
+    changes = list(_changes(before, now))
+    if before.get("input") != now.get("input"):
+        changes += input_changes
+    if not changes:
+        return
+    raise ConfigurationError(
+        "the run of this output was started with another command:\n" + "\n".join(f"  {c}" for c in changes),
+        hint="give the earlier command to go on, another output, or --restart to begin anew",
+    )
+
+
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        # None is not sent: it is the same as none given.
+        for key in [*before, *(key for key in now if key not in before)]:
+            if before.get(key) != now.get(key) and not (key == "input" and not name):
+                yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    else:
+        yield f"{name}: it was {_short(before)}, and is {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def input_difference(reader: RowReader, digests: Iterator[tuple[int, int]]) -> Iterator[str]:
+    """How the rows of the input differ from those that the run has."""
+    changed, first, known = 0, 0, 0
+    rows = iter(reader)
+    for index, digest in digests:
+        row = next((item for item in rows if item.index == index), None)
+        if row is None:
+            yield "input: it has fewer rows than were generated"
+            return
+        known += 1
+        if row.digest != digest:
+            changed += 1
+            first = first or row.line
+    if changed:
+        yield f"input: {changed:,} of {known:,} rows are others; the first is on line {first}"
+    else:
+        yield f"input: it changed, but not in the {known:,} rows that were generated"

@@ -1,0 +1,115 @@
+"""What the members of a composite LLM finished, kept until the row that they work on is.
+
+A composite asks several LLMs for one row. If one of them fails, or the process ends, what the others
+gave is paid for: the next attempt at the row gets it from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stillhouse._execution.window import current_input
+from stillhouse._settings.digest import digest
+from stillhouse.errors import StillhouseError
+from stillhouse.hookspecs import hookimpl
+from stillhouse.jobs.store.database import translated
+from stillhouse.llm import LLM
+
+__all__ = ["Members"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS members (row INTEGER NOT NULL, key TEXT NOT NULL, output TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS members_of_row ON members (row);
+"""
+
+
+class Members:
+    """A plugin of hooks that answers for members with what they gave for the same row before.
+
+    Args:
+        path: the database of the run.
+        llm: the composite.
+    """
+
+    def __init__(self, path: Path, llm: LLM) -> None:
+        self._path = path
+        self._llm = llm
+        self._row_of: Callable[[int], int | None] = lambda _: None
+        self._names: dict[int, tuple[LLM, str]] = {}  # by id, for an LLM has no hash
+        # Members work on loops and threads of their own.
+        self._lock = threading.Lock()
+        with translated(path):
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.executescript(_SCHEMA)
+        self._there: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for row, key, output in self._connection.execute("SELECT row, key, output FROM members"):
+            self._there[row][key].append(output)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Be asked before members are, and told what they gave, while the block runs."""
+        registry = self._llm.registry
+        registry.register_hooks("stillhouse-members", self)
+        try:
+            yield
+        finally:
+            registry.unregister_hooks("stillhouse-members")
+            self._connection.close()
+
+    def follow(self, row_of: Callable[[int], int | None]) -> None:
+        """Learn which row an input of the composite is."""
+        self._row_of = row_of
+
+    def forget(self, rows: list[int]) -> None:
+        """Drop what was kept for rows that are finished."""
+        with self._lock, translated(self._path):
+            for row in rows:
+                if self._there.pop(row, None) is not None:
+                    self._connection.execute("DELETE FROM members WHERE row = ?", (row,))
+
+    @hookimpl
+    def before_generate(
+        self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Any:
+        row = self._row()
+        if row is None or row not in self._there:
+            return None
+        with self._lock:
+            outputs = self._there[row][self._key(llm, input, num_generations, arguments)]
+            # Each is given once: who asks twice wants two.
+            return json.loads(outputs.pop()) if outputs else None
+
+    @hookimpl
+    def after_generate(
+        self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any], output: Any,
+        from_hook: bool,
+    ) -> None:  # fmt: skip
+        row = self._row()
+        if row is None or output is None or from_hook:
+            return
+        key = self._key(llm, input, num_generations, arguments)
+        with self._lock, translated(self._path):
+            self._there.setdefault(row, defaultdict(list))
+            self._connection.execute("INSERT INTO members VALUES (?, ?, ?)", (row, key, json.dumps(output)))
+
+    def _row(self) -> int | None:
+        """The row that a member works on; when the composite itself is asked, no input is current."""
+        index = current_input.get()
+        return None if index is None else self._row_of(index)
+
+    def _key(self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any]) -> str:
+        known = self._names.get(id(llm))
+        if known is None:
+            try:
+                settings: Any = llm.dump()
+            except StillhouseError:  # a class that is not registered
+                settings = None
+            known = self._names[id(llm)] = llm, digest(type(llm).__qualname__, llm.model_name, settings)
+        return digest(known[1], input, num_generations, dict(arguments))

@@ -1,0 +1,176 @@
+"""The places on disk of a run: what it reads, writes and replaces, compared before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.opening import output_path
+from stillhouse.jobs.formats.partial import PartialFolder, beside
+from stillhouse.jobs.store.database import StoreError, holds_run, store_path
+from stillhouse.jobs.store.lock import lock_path
+from stillhouse.protocols import RowReader
+
+if TYPE_CHECKING:
+    from stillhouse.protocols import HookCalls
+
+__all__ = [
+    "check_places",
+    "check_side_files",
+    "check_state",
+    "places_of",
+    "reserve_path",
+    "spool_path",
+    "written_places",
+]
+
+# How the files begin that SQLite keeps beside a database, in either byte order; zeros while it makes them.
+_LOG = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_INDEX = (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4))
+_JOURNAL = (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8))
+
+
+def spool_path(output: Path) -> Path:
+    """What standard input is written to: a run reads its input several times."""
+    return beside(output, ".run.input")
+
+
+def reserve_path(state: Path) -> Path:
+    """The file that keeps room on the disk for the last results of a run."""
+    return state.with_name(f"{state.name}-reserve")
+
+
+def written_places(output: Path) -> list[Path]:
+    """Every place that a run of this output may write, replace or remove; the output itself is the first."""
+    state = store_path(output)
+    return [
+        output,
+        PartialFolder.path_of(output),
+        state,
+        *(Path(f"{state}{suffix}") for suffix in ("-wal", "-shm", "-journal")),
+        lock_path(state),
+        reserve_path(state),
+        PartialFolder.path_of(spool_path(output)),
+    ]
+
+
+def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) -> list[Path]:
+    """The files and folders that a reader reads, as far as it or the name of its source says."""
+    places: Iterable[Path] | None = getattr(reader, "places", None)
+    if places is not None:
+        return [Path(place) for place in places]
+    found = [Path(source)]
+    # A plugin that also writes such places knows where one is.
+    with contextlib.suppress(ConfigurationError):
+        found.append(output_path(source, hooks))
+    return found
+
+
+def check_places(reads: Sequence[Path], output: Path) -> None:
+    """Refuse a run that would replace or remove what it reads, or write into a folder that it reads.
+
+    Links, and other names of the same file, are seen through.
+
+    Args:
+        reads: the files and folders that are read.
+        output: where the output will be.
+
+    Raises:
+        ConfigurationError: two of the places are one, or one is within the other.
+    """
+    written = written_places(output)
+    for read in reads:
+        for place in written:
+            if _is_same(read, place):
+                if place == output:
+                    raise ConfigurationError(f"{output} is the input as well", hint="give another output")
+                raise ConfigurationError(
+                    f"{read} is read, and a run of {output} writes a file of that name",
+                    hint="give another output",
+                )
+            if _is_within(read, place):
+                raise ConfigurationError(
+                    f"{read} is read, and is in {place}, which the run replaces", hint="give another output"
+                )
+        if read.is_dir() and _is_within(output, read):
+            raise ConfigurationError(
+                f"{output} is in {read}, which the run reads", hint="give an output in another folder"
+            )
+
+
+def check_side_files(output: Path) -> None:
+    """Refuse a run where files of somebody else have the names of those that it keeps beside its output.
+
+    Raises:
+        StoreError: there is one; it names it.
+    """
+    state = store_path(output)
+    for suffix, beginnings in (("-wal", _LOG), ("-shm", _INDEX), ("-journal", _JOURNAL)):
+        _check(Path(f"{state}{suffix}"), partial(_begins, beginnings))
+    _check(reserve_path(state), _is_zero)
+
+
+def check_state(state: Path) -> None:
+    """Refuse to remove a file that is not the state of a run.
+
+    Raises:
+        StoreError: it is something else.
+    """
+    if os.path.lexists(state) and not holds_run(state):
+        raise _foreign(state)
+
+
+def _check(path: Path, is_ours: Callable[[BinaryIO], bool]) -> None:
+    """Refuse what has a name of ours and is no file, or one of another content."""
+    try:
+        if not os.path.lexists(path):
+            return
+        if path.is_symlink() or not path.is_file():
+            raise _foreign(path)
+        with path.open("rb") as stream:
+            if not is_ours(stream):
+                raise _foreign(path)
+    except OSError:  # what cannot be read is reported where it is used
+        return
+
+
+def _begins(beginnings: tuple[bytes, ...], stream: BinaryIO) -> bool:
+    head = stream.read(8)
+    return not head or head.startswith(beginnings)
+
+
+def _is_zero(stream: BinaryIO) -> bool:
+    """Whether a file holds zeros alone, as the reserve does."""
+    return all(block.count(0) == len(block) for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _foreign(path: Path) -> StoreError:
+    return StoreError(
+        f"{path} exists, and Stillhouse did not make it; the run needs a file of that name",
+        hint="move it away, or give another output",
+    )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist
+        return _real(one) == _real(other)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder, at any depth."""
+    real = _real(path)
+    if _real(folder) in real.parents:
+        return True
+    # A folder may have several names, on a file system that does not tell upper from lower case.
+    return folder.is_dir() and any(parent.is_dir() and parent.samefile(folder) for parent in real.parents)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path.expanduser()))

@@ -1,0 +1,110 @@
+"""What a run has so far, read from its database, also while it goes on."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stillhouse.jobs.spending.prices import find_prices
+from stillhouse.jobs.store.database import DONE, FAILED, QUEUED
+
+__all__ = ["Session", "Summary", "summarize"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """The work of one process on a run.
+
+    Attributes:
+        started: when, in seconds since 1970.
+        ended: likewise; `None` while it works, and if it was killed.
+        outcome: `complete`, `interrupted`, `stopped`, or `waiting` for offline batches; `None` as above.
+        process: its number.
+        host: the machine.
+        version: that of stillhouse.
+    """
+
+    started: float
+    ended: float | None
+    outcome: str | None
+    process: int
+    host: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run has.
+
+    Attributes:
+        complete: whether every row is finished and the output written.
+        done: rows with an output.
+        failed: rows without, by the kind of their error.
+        queued: rows that failed and are to be generated again.
+        input_tokens: as far as the backend said; those of failed rows that were paid for included.
+        output_tokens: likewise.
+        last_finished: when the last row was, in seconds since 1970, or `None`.
+        command: what the run was asked for.
+        cost: of every row, failed ones included, in USD; `None` where the prices are not known.
+        prices: where they are from.
+        sessions: the processes that worked on it, the first one first.
+    """
+
+    complete: bool
+    done: int
+    failed: dict[str, int]
+    queued: int
+    input_tokens: int
+    output_tokens: int
+    last_finished: float | None
+    command: dict[str, Any] | None
+    cost: float | None
+    prices: str | None
+    sessions: list[Session] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that are finished."""
+        return self.done + self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as JSON types."""
+        return {"rows": self.rows, "failures": self.failures, **asdict(self)}
+
+
+def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:
+    """The summary of a run's database; with a limit, of the first so many rows, at the cost of all."""
+    info = dict(connection.execute("SELECT key, value FROM info"))
+    states = connection.execute(
+        "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
+        "FROM rows WHERE row < ? GROUP BY state, kind",
+        (sys.maxsize if limit is None else limit,),
+    ).fetchall()
+    offer = json.loads(info.get("offer", "null"))
+    prices = find_prices(offer) if offer else None
+    failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
+    return Summary(
+        complete=json.loads(info.get("complete", "null")) is not None,
+        done=sum(count for state, _, count, *_ in states if state == DONE),
+        failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
+        queued=sum(count for state, _, count, *_ in states if state == QUEUED),
+        input_tokens=int(sum(row[3] for row in states)),
+        output_tokens=int(sum(row[4] for row in states)),
+        last_finished=max((row[5] for row in states), default=None),
+        command=json.loads(info.get("command", "null")),
+        cost=prices.spent(connection) if prices else None,
+        prices=prices.source if prices else None,
+        sessions=[
+            Session(*row)
+            for row in connection.execute(
+                "SELECT started, ended, outcome, process, host, version FROM sessions ORDER BY session"
+            )
+        ],
+    )

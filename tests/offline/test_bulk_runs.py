@@ -1,0 +1,285 @@
+"""`stillhouse generate --batch`: submitted, left alone, collected by another process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stillhouse
+from stillhouse.cli.app import app
+from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.runs.offline import _Seeker
+
+from .support import BatchServer, SingleLLM, TinyLLM
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = stillhouse.Registry(entry_points=())
+    registry.register("tiny", TinyLLM)
+    registry.register("single", SingleLLM)
+    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
+
+
+class Runs:
+    """`stillhouse generate` and its kin on one input and one output."""
+
+    def __init__(self, folder: Path, server: BatchServer, capsys: pytest.CaptureFixture[str]) -> None:
+        self.input, self.output = folder / "rows.jsonl", folder / "out.jsonl"
+        self._server = server
+        self._capsys = capsys
+
+    def write(self, rows: list[Any]) -> None:
+        self.input.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def command(self, *arguments: object) -> int:
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            app([str(argument) for argument in arguments], prog_name="stillhouse")
+        self.out, self.err = self._capsys.readouterr()
+        return int(exited.value.code or 0)
+
+    def options(self, *arguments: object, llm: str = "tiny") -> list[object]:
+        place = f"base_url={self._server.url}"
+        return [
+            "generate", self.input, "--llm", f"{llm}:m", "--set", place, "-o", self.output, *arguments
+        ]  # fmt: skip
+
+    def generate(self, *arguments: object, **options: Any) -> int:
+        return self.command(*self.options(*arguments, **options))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, server: BatchServer, capsys: pytest.CaptureFixture[str]) -> Runs:
+    runs = Runs(tmp_path, server, capsys)
+    runs.write([{"id": number, "prompt": f"row {number}"} for number in range(10)])
+    return runs
+
+
+def test_submitted_then_collected(runs: Runs, server: BatchServer) -> None:
+    runs.write([{"prompt": "a"}, {"text": "no prompt"}, {"prompt": "b"}])
+    assert runs.generate("--batch", "-n", 2) == 4
+    assert "job-0  in_progress  2 requests" in runs.err
+    assert "make the same command again to collect" in runs.err
+    assert not runs.output.exists()
+    assert runs.generate("--batch", "-n", 2) == 4
+    assert len(server.jobs) == 1
+    assert runs.command("batches", runs.output) == 0
+    assert runs.out == "job-0  in_progress  2 requests\n"
+    server.finish()
+    assert runs.generate("--batch", "-n", 2) == 3
+    assert [row["generations"] for row in runs.rows] == [["A", "A"], None, ["B", "B"]]
+    assert runs.rows[1]["error"]["kind"] == "invalid_input"
+    assert runs.generate("--batch", "-n", 2) == 3
+    assert "is complete" in runs.err
+    assert len(server.jobs) == 1
+    assert runs.command("batches", runs.output, "--json") == 0
+    (facts,) = json.loads(runs.out)
+    assert (facts["id"], facts["state"], facts["rows"]) == ("job-0", "collected", 2)
+
+
+def test_the_field_of_the_llm_means_the_same(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--set", "use_offline_batch_generation=true") == 4
+    assert len(server.jobs) == 1
+
+
+def test_it_waits_when_it_is_told_to(
+    runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        server.finish()
+
+    monkeypatch.setattr("stillhouse.jobs.runs.bulk.time.sleep", sleep)
+    assert runs.generate("--batch", "--wait", "0.01") == 0, runs.err
+    assert slept
+    assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(10)]
+
+
+def test_rows_in_a_batch_are_not_generated_online_too(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.generate() == 1
+    assert "10 rows of this run are in 1 offline batches" in runs.err
+    assert "--finish-online" in runs.err
+    assert "POST generate" not in server.requests
+
+
+def test_stragglers_are_finished_online(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    (job,) = server.jobs.values()
+    server.finish(
+        job, lambda body: body["text"].upper() if body["text"] < "row 4" else "expired", status="expired"
+    )
+    assert runs.generate("--finish-online") == 0, runs.err
+    assert [row["generations"] for row in runs.rows] == [
+        [f"ROW {number}"] if number < 4 else ["online"] for number in range(10)
+    ]
+    assert server.requests.count("POST generate") == 6
+    assert len(server.jobs) == 1
+
+
+def test_a_batch_that_goes_on_is_cancelled_to_finish_online(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.generate("--finish-online") == 0, runs.err
+    assert "POST jobs/job-0/cancel" in server.requests
+    assert [row["generations"] for row in runs.rows] == [["online"]] * 10
+
+
+def test_batches_are_cancelled_and_what_they_did_is_kept(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.command("batches", runs.output, "--cancel") == 0
+    assert "cancelled" in runs.out
+    assert runs.generate() == 1
+    assert runs.generate("--finish-online") == 0, runs.err
+
+
+def test_expired_rows_are_submitted_again(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    (job,) = server.jobs.values()
+    server.finish(job, lambda body: body["text"] if body["text"] < "row 4" else "expired", status="expired")
+    assert runs.generate("--batch") == 4
+    assert [server.texts(one) for one in server.jobs.values()][1] == [
+        f"row {number}" for number in range(4, 10)
+    ]
+    assert runs.command("status", runs.output) == 0
+    assert "rows finished      4" in runs.out
+    server.finish()
+    assert runs.generate("--batch") == 0, runs.err
+    assert [row["generations"][0].lower() for row in runs.rows] == [f"row {number}" for number in range(10)]
+
+
+def test_a_failed_row_is_retried_for_what_it_misses(runs: Runs, server: BatchServer) -> None:
+    runs.write([{"prompt": "a"}, {"prompt": "b"}])
+    assert runs.generate("--batch", "-n", 3, llm="single") == 4
+    (job,) = server.jobs.values()
+    seen: list[str] = []
+
+    def outcome(body: dict[str, Any]) -> Any:
+        seen.append(body["text"])
+        return (
+            400
+            if body["text"] == "a" and seen.count("a") == 1
+            else f"{body['text']}{seen.count(body['text'])}"
+        )
+
+    server.finish(job, outcome, reverse=False)
+    assert runs.generate("--batch", "-n", 3, llm="single") == 3
+    assert runs.rows[0]["generations"] == ["a2", "a3"]
+    assert runs.generate("--batch", "-n", 3, "--retry", "invalid_request", llm="single") == 4
+    again = list(server.jobs.values())[1]
+    assert server.texts(again) == ["a"]
+    server.finish(again, lambda body: "last")
+    assert runs.generate("--batch", "-n", 3, llm="single") == 0, runs.err
+    assert [row["generations"] for row in runs.rows] == [["a2", "a3", "last"], ["b1", "b2", "b3"]]
+
+
+def test_what_cannot_be_meant_is_refused(runs: Runs) -> None:
+    assert runs.generate("--batch", "--finish-online") == 2
+    assert runs.generate("--wait") == 2
+    assert "give --batch as well" in runs.err
+    assert runs.command("generate", runs.input, "--llm", "tiny:m", "-o", "-", "--batch") == 2
+    assert runs.command("batches", runs.output) == 1
+    assert "there is no run" in runs.err
+
+
+def test_a_run_whose_batches_go_on_is_not_forgotten(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.generate("--batch", "--restart") == 1
+    assert "1 offline batches of the run go on" in runs.err
+    assert runs.command("batches", runs.output, "--cancel") == 0
+    assert runs.generate("--batch", "--restart") == 4
+    assert len(server.jobs) == 2
+
+
+def test_rows_of_a_cancelled_batch_are_submitted_and_not_sent_online(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    assert runs.command("batches", runs.output, "--cancel") == 0
+    assert runs.generate("--batch") == 4
+    assert runs.generate("--batch") == 4
+    assert len(server.jobs) == 2
+    assert "POST generate" not in server.requests
+
+
+def test_a_limit_bounds_what_is_submitted(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch", "--limit", 3) == 4
+    (job,) = server.jobs.values()
+    assert server.texts(job) == ["row 0", "row 1", "row 2"]
+
+
+def test_rows_are_found_in_any_order(runs: Runs) -> None:
+    with _Seeker(JsonlReader(str(runs.input))) as seeker:
+        assert [seeker.row(index).index for index in (3, 3, 1, 9, 0)] == [3, 3, 1, 9, 0]
+
+
+def test_a_process_that_dies_between_taking_in_and_saying_so(
+    runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write([{"prompt": "a"}])
+    assert runs.generate("--batch", "-n", 2, llm="single") == 4
+    seen: list[str] = []
+    server.finish(None, lambda body: seen.append(body["text"]) or (400 if len(seen) == 1 else "A"))
+    assert runs.generate("--batch", "-n", 2, llm="single") == 3
+    assert runs.generate("--batch", "-n", 2, "--retry", "all", llm="single") == 4
+    server.finish()
+
+    def die(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stillhouse.offline.results.Results.acknowledge", die)
+        assert runs.generate("--batch", "-n", 2, llm="single") == 130
+    paid = ["A", "A"]
+    # No row is left that this job could belong to; it is acknowledged all the same.
+    assert runs.generate("--batch", "-n", 2, llm="single") == 0
+    assert runs.command("batches", runs.output, "--json") == 0
+    assert [job["state"] for job in json.loads(runs.out)] == ["collected", "collected"]
+    assert runs.rows[0]["generations"] == paid
+    assert runs.generate("-n", 2, llm="single") == 0, runs.err
+    assert len(server.jobs) == 2
+
+
+DYING = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import stillhouse
+from stillhouse.cli.app import app
+from support import TinyLLM
+import stillhouse.offline.engine as engine
+registry = stillhouse.Registry(entry_points=())
+stillhouse.registry.registry._default = registry
+
+class Dying(TinyLLM):
+    async def create_batch(self, chunk, file, size):
+        job = await super().create_batch(chunk, file, size)
+        os._exit(9)
+
+registry.register("tiny", Dying)
+app({arguments!r})
+"""
+
+
+def test_a_process_that_dies_between_create_and_record_makes_no_second_job(
+    runs: Runs, server: BatchServer
+) -> None:
+    arguments = [str(argument) for argument in runs.options("--batch")]
+    code = DYING.format(folder=str(Path(__file__).parent), arguments=arguments)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert died.returncode == 9, died.stderr
+    assert len(server.jobs) == 1
+    assert runs.generate("--batch") == 4, runs.err
+    assert len(server.jobs) == 1
+    server.finish()
+    assert runs.generate("--batch") == 0, runs.err
+    assert len(server.jobs) == 1
+    assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(10)]

@@ -1,0 +1,292 @@
+"""Backends that ask a server, each breaking one of the rules on requests, and which rule each breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import PrivateAttr
+
+from stillhouse import Capability, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse.http import HTTPLLM, Failure
+from stillhouse.inputs import split_input
+
+T = TypeVar("T", bound=type[HTTPLLM])
+
+BREAKS: dict[type[HTTPLLM], str] = {}
+
+
+def breaks(rule: str) -> Callable[[T], T]:
+    def note(cls: T) -> T:
+        BREAKS[cls] = rule
+        return cls
+
+    return note
+
+
+class GoodHTTP(HTTPLLM):
+    """Keeps every rule: it sends the chat, and reads the texts that come back."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "num_generations"})
+
+    api_key_variable: ClassVar[str | None] = "BROKEN_API_KEY"
+    api_key_required: ClassVar[bool] = False
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, max_new_tokens: int | None = None
+    ) -> GenerateOutput:
+        """Ask the server.
+
+        Args:
+            input: the chat.
+            num_generations: how many generations.
+            max_new_tokens: how many tokens at most.
+        """
+        chat, _ = split_input(input)
+        answer = await self.ask({"chat": chat, "n": num_generations, "limit": max_new_tokens})
+        return self.read(answer)
+
+    async def ask(self, body: Any) -> Any:
+        return await self.post("generate", body)
+
+    def read(self, answer: Any) -> GenerateOutput:
+        texts = answer.get("texts") if isinstance(answer, dict) else None
+        if not texts:
+            raise GenerationError("the answer has no texts", kind="server", hint="check base_url")
+        return prepare_output(texts, [answer["tokens"]], finish_reasons=["stop"] * len(texts))
+
+
+# What is done with a failure, or with an answer, before the transport goes on with it.
+
+
+class _Changed(GoodHTTP):
+    async def _open(self, headers: Any) -> Any:
+        transport: Any = await super()._open(headers)
+        attempt = transport._attempt
+
+        async def changed(*args: Any, **kwargs: Any) -> Any:
+            result = await attempt(*args, **kwargs)
+            return self.change(result) if isinstance(result, Failure) else result
+
+        transport._attempt = changed
+        return transport
+
+    def change(self, failure: Failure) -> Any:
+        raise NotImplementedError
+
+
+class _ReadsHeaders(GoodHTTP):
+    ignored: ClassVar[Callable[[str, str], bool]]
+
+    def classify(self, status: int, headers: Any, body: bytes) -> Failure:
+        kept = {name.lower(): text for name, text in headers.items() if not self.ignored(name.lower(), text)}
+        return super().classify(status, kept, body)
+
+
+@breaks("H01")
+class IgnoresSeconds(_ReadsHeaders):
+    """Comes back before the seconds are over."""
+
+    ignored = staticmethod(lambda name, text: name == "retry-after" and text.isdigit())
+
+
+@breaks("H02")
+class IgnoresDates(_ReadsHeaders):
+    """Comes back before the date."""
+
+    ignored = staticmethod(lambda name, text: name == "retry-after" and not text.isdigit())
+
+
+@breaks("H03")
+class IgnoresMilliseconds(_ReadsHeaders):
+    """Comes back before the milliseconds are over."""
+
+    ignored = staticmethod(lambda name, text: name == "retry-after-ms")
+
+
+class _GivesUp(_Changed):
+    words: ClassVar[str]
+
+    def change(self, failure: Failure) -> Any:
+        return replace(failure, retried=False) if self.words in failure.message else failure
+
+
+@breaks("H04")
+class GivesUpAtDrops(_GivesUp):
+    """Gives up when a connection drops."""
+
+    words = "Server disconnected"
+
+
+@breaks("H05")
+class GivesUpAtHalves(_GivesUp):
+    """Gives up when an answer breaks off."""
+
+    words = "payload is not completed"
+
+
+@breaks("H06")
+class GivesUpAtTimeouts(_GivesUp):
+    """Gives up at a timeout."""
+
+    words = "did not answer in time"
+
+
+@breaks("H07")
+class GivesUpAtErrors(_GivesUp):
+    """Gives up when the server is overloaded."""
+
+    words = "status 503"
+
+
+@breaks("H10")
+class GivesUpAtNothing(_GivesUp):
+    """Gives up at an empty answer."""
+
+    words = "the answer is empty"
+
+
+@breaks("H08")
+class GoesOnRefused(GoodHTTP):
+    """Lets every input of a run be refused."""
+
+    async def ask(self, body: Any) -> Any:
+        try:
+            return await super().ask(body)
+        except GenerationError as error:
+            error.stops_run = False
+            raise
+
+
+@breaks("H09")
+class AsksAgainRefused(_Changed):
+    """Sends a refused request again."""
+
+    def change(self, failure: Failure) -> Any:
+        return replace(failure, retried=True) if "too odd" in failure.message else failure
+
+
+@breaks("H11")
+class OneKind(_Changed):
+    """Gives everything that is limited the kind of a server's error."""
+
+    def change(self, failure: Failure) -> Any:
+        return replace(failure, kind="server") if failure.kind == "rate_limit" else failure
+
+
+@breaks("H20")
+class ReadsPages(_Changed):
+    """Takes a page for an answer."""
+
+    def change(self, failure: Failure) -> Any:
+        page = {"texts": ["<html>"], "tokens": 1}
+        return page if "a page instead of JSON" in failure.message else failure
+
+
+@breaks("H21")
+class TrustsShapes(GoodHTTP):
+    """Takes every answer to have the API's shape."""
+
+    def read(self, answer: Any) -> GenerateOutput:
+        return super().read({"texts": answer["texts"], "tokens": answer["tokens"]})
+
+
+@breaks("H22")
+class ReadsEverything(GoodHTTP):
+    """Reads a body to its end, however large."""
+
+    def load(self) -> None:
+        super().load()
+        from stillhouse.http.transport import session as transport
+
+        transport.LARGEST_BODY = 2**40
+
+    def unload(self) -> None:
+        from stillhouse.http.transport import session as transport
+
+        transport.LARGEST_BODY = 64 * 2**20
+        super().unload()
+
+
+@breaks("H23")
+class FollowsRedirects(GoodHTTP):
+    """Follows redirects, with the key in a header that the client does not know for one."""
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        return {"x-api-key": api_key}
+
+    async def _open(self, headers: Any) -> Any:
+        transport: Any = await super()._open(headers)
+        request = transport._session._request
+
+        def follow(*args: Any, **kwargs: Any) -> Any:
+            return request(*args, **{**kwargs, "allow_redirects": True})
+
+        object.__setattr__(transport._session, "_request", follow)
+        return transport
+
+
+@breaks("H24")
+class LogsTheKey(GoodHTTP):
+    """Logs its headers."""
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        headers = super().auth_headers(api_key)
+        logging.getLogger("stillhouse.llm").debug("headers: %s", headers)
+        return headers
+
+
+@breaks("H24")
+class QuotesTheKey(GoodHTTP):
+    """Says which key was refused."""
+
+    async def ask(self, body: Any) -> Any:
+        try:
+            return await super().ask(body)
+        except GenerationError as error:
+            if error.kind == "authentication":
+                error.hint = f"is {self.api_key and self.api_key.get_secret_value()} right?"
+            raise
+
+
+@breaks("H25")
+class KeyInTheBody(GoodHTTP):
+    """Sends the key in the body, too."""
+
+    async def ask(self, body: Any) -> Any:
+        return await super().ask({**body, "key": self.api_key and self.api_key.get_secret_value()})
+
+
+@breaks("H26")
+class AsksTwice(GoodHTTP):
+    """Asks some things twice."""
+
+    async def ask(self, body: Any) -> Any:
+        if self.max_concurrency == 64 and "one lake" in str(body):
+            await super().ask({**body, "limit": 1})
+        return await super().ask(body)
+
+
+@breaks("H27")
+class OneByOne(GoodHTTP):
+    """Holds a lock around every request."""
+
+    _lock: Any = PrivateAttr(default_factory=asyncio.Lock)
+
+    async def ask(self, body: Any) -> Any:
+        async with self._lock:
+            return await super().ask(body)
+
+
+@breaks("H28")
+class InAThread(GoodHTTP):
+    """Asks in a thread, which nothing breaks off."""
+
+    async def ask(self, body: Any) -> Any:
+        if self.max_concurrency != 3:
+            return await super().ask(body)
+        return await asyncio.to_thread(urllib.request.urlopen, f"{self.base_url}/generate", b"{}")
