@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..environments import build_wheels
+from ...environments import build_wheels
 from .steps import ROOT
 
 OTHERS = """
