@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import pytest
 
-from .environments import Environment
+from .environments import Environment, build_wheels
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,31 +23,13 @@ def rewriting(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--rewrite"))
 
 
-def scripts_of(environment: Path) -> Path:
-    """The folder of an environment's commands."""
-    return environment / ("Scripts" if sys.platform == "win32" else "bin")
-
-
 @pytest.fixture(scope="session")
 def core_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core, built as a wheel from this checkout."""
     folder = tmp_path_factory.mktemp("wheels")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT / "core"],
-        check=True,
-    )
+    build_wheels(folder, ROOT / "core")
     (wheel,) = folder.glob("stillhouse-*.whl")
     return wheel
-
-
-@pytest.fixture
-def fresh_environment(tmp_path: Path, core_wheel: Path) -> Path:
-    """The commands of a new virtual environment in which only the core is installed."""
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    scripts = scripts_of(environment)
-    subprocess.run([scripts / "python", "-m", "pip", "install", "--quiet", core_wheel], check=True)
-    return scripts
 
 
 @pytest.fixture(scope="session")

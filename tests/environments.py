@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -80,6 +81,10 @@ class Environment:
         return Result(result.returncode, result.stdout, result.stderr)
 
     def install(self, *arguments: str | Path) -> None:
-        """Install into the environment, with the pip outside of it: making one in it takes longer."""
-        pip = [sys.executable, "-m", "pip", "--python", self.folder, "install", "--quiet"]
-        subprocess.run([*pip, *arguments], check=True)
+        """Install into the environment, with uv, or else the pip outside of it: making one in it takes longer."""
+        uv = shutil.which("uv")
+        if uv:
+            command = [uv, "pip", "install", "--quiet", "--python", self.folder]
+        else:
+            command = [sys.executable, "-m", "pip", "--python", self.folder, "install", "--quiet"]
+        subprocess.run([*command, *arguments], check=True)

@@ -77,7 +77,9 @@ def ceiling_of(llm: AsyncLLM, max_tokens: int) -> Ceiling:
     return Ceiling(llm, {"max_new_tokens": MOST}, max_tokens, None)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [*range(12), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(12, 200))]
+)
 def test_a_ceiling_holds_with_64_in_flight(seed: int) -> None:
     dice = random.Random(seed)
     ceiling, n = dice.randint(2000, 300_000), dice.randint(1, 3)

@@ -33,14 +33,15 @@ def committed(output: Path) -> set[str]:
         return {f"row {index}" for (index,) in connection.execute("SELECT row FROM rows")}
 
 
-def test_a_run_that_is_killed_a_hundred_times_equals_an_undisturbed_one(
-    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
+@pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.soak)])
+def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, times: int
 ) -> None:
     source, output, undisturbed = rows(3000), tmp_path / "killed.jsonl", tmp_path / "calm.jsonl"
     chance = random.Random(20)
     finished: set[str] = set()
     kills = asked = 0
-    while kills < 100:
+    while kills < times:
         process = start(source, "-o", output)
         if chance.random() < 0.8:
             server.wait_for(asked + chance.randrange(60), 5.0)

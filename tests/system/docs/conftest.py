@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ...environments import build_wheels
 from .steps import ROOT
 
 OTHERS = """
@@ -27,8 +27,7 @@ def shared_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     folder = tmp_path_factory.mktemp("docs")
     wheels = folder / "wheels"
     sources = [ROOT / "core", *(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*wheel, "-w", wheels, *sources], check=True)
+    build_wheels(wheels, *sources)
     venv.create(folder / "environment", with_pip=True)
     scripts = folder / "environment" / "bin"
     kept = {

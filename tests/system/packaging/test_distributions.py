@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,7 +26,9 @@ def built(
 ) -> tuple[Path, Path, Path]:
     """The folder of a distribution, its sdist, and the wheel made from that sdist."""
     target = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", target, request.param], check=True)
+    installer = "uv" if shutil.which("uv") else "pip"
+    build = [sys.executable, "-m", "build", "--installer", installer]
+    subprocess.run([*build, "--outdir", target, request.param], check=True)
     (sdist,) = target.glob("*.tar.gz")
     (wheel,) = target.glob("*.whl")
     return request.param, sdist, wheel

@@ -30,12 +30,15 @@ def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> No
         ROOT,
         copy,
         ignore=shutil.ignore_patterns(
-            ".git", ".tox", ".venv", "__pycache__", "*.egg-info", "answers.jsonl", ".mypy_cache"
+            ".git", ".tox", ".venv", ".site", "__pycache__", "*.egg-info", "answers.jsonl", ".*_cache"
         ),
     )
-    # A shell in which no virtual environment is active, as on a fresh machine.
-    own = str(Path(sys.prefix) / "bin")
-    path = [entry for entry in os.environ["PATH"].split(os.pathsep) if entry != own]
+    # A shell in which no virtual environment is active, as on a fresh machine; not that of tox either.
+    path = [
+        entry
+        for entry in os.environ["PATH"].split(os.pathsep)
+        if not (Path(entry).parent / "pyvenv.cfg").is_file()
+    ]
     environment = {**os.environ, "PATH": os.pathsep.join(path)}
     environment.pop("VIRTUAL_ENV", None)
     result = subprocess.run(
