@@ -70,7 +70,9 @@ class HooklessCall(Call):
 
 def without_hooks(llm: Any, inputs: list[Any]) -> Iterator[tuple[int, Any]]:
     """What `iter_outputs` does, with the call above."""
-    groups = llm._iter_finished(HooklessCall(llm, 1, {}), inputs, "raise", True)
+    groups = llm._iter_finished(
+        HooklessCall(llm, 1, {}, llm.registry.hooks(), llm.check_input), inputs, "raise", True
+    )
     return ((index, result) for group in groups for index, result, _ in group)
 
 

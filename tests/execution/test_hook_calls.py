@@ -10,7 +10,6 @@ import pytest
 
 import stillhouse
 from stillhouse import GenerationError
-from stillhouse._execution.call import Call
 from stillhouse.outputs import prepare_output
 from stillhouse.registry import Registry
 
@@ -174,7 +173,7 @@ def test_without_hooks_none_are_called(registry: Registry) -> None:
     llm = ScriptedLLM()
     llm.use_registry(registry)
     with llm:
-        call = Call(llm, 1, {})
+        call = llm._begin_call(1, {})
         assert not call.has_hooks
         assert call._before is None
         assert call._after is None

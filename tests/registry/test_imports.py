@@ -25,7 +25,7 @@ def modules_after(code: str, *folders: str) -> set[str]:
 def test_importing_stillhouse_imports_nothing_else() -> None:
     modules = modules_after("import stillhouse")
     assert {name for name in modules if name.partition(".")[0] == "stillhouse"} == {
-        "stillhouse", "stillhouse._deprecated", "stillhouse._lazy",
+        "stillhouse", "stillhouse._defaults", "stillhouse._deprecated", "stillhouse._lazy",
     }  # fmt: skip
     assert not modules & {*HEAVY, "importlib_metadata", "importlib.metadata"}
 

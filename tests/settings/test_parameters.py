@@ -16,7 +16,7 @@ from stillhouse import (
     MagpieChatTemplateMixin,
     RuntimeParameter,
 )
-from stillhouse._settings.runtime import generation_parameters
+from stillhouse._settings.generation import generation_parameters
 
 from ..support import SyncLLM
 

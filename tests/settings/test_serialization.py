@@ -23,8 +23,8 @@ from stillhouse import (
     RuntimeParameter,
     StructuredOutputMixin,
     UnknownLLMError,
+    digest,
 )
-from stillhouse._settings.serialization import digest
 from stillhouse.registry import Registry
 
 from ..support import ScriptedLLM, SyncLLM, chat, chats

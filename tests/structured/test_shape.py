@@ -17,7 +17,7 @@ from stillhouse import (
     UnsupportedError,
     normalize_structured_output,
 )
-from stillhouse.structured.shape import capability_of, check_schema
+from stillhouse.structured import capability_of, check_schema
 from stillhouse.typing import CAPABILITIES, Capability
 
 from ..support import ScriptedLLM

@@ -122,7 +122,7 @@ def test_who_does_not_use_the_kit_does_not_pay_for_it() -> None:
     code = "import stillhouse.testing.plugin, sys; print(sorted(n for n in sys.modules if 'stillhouse' in n))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert ast.literal_eval(printed) == [
-        "stillhouse", "stillhouse._deprecated", "stillhouse._lazy", "stillhouse.testing", "stillhouse.testing.plugin",
+        "stillhouse", "stillhouse._defaults", "stillhouse._deprecated", "stillhouse._lazy", "stillhouse.testing", "stillhouse.testing.plugin",
     ]  # fmt: skip
 
 

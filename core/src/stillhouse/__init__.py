@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stillhouse import _deprecated
+from stillhouse import _defaults, _deprecated
 from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from stillhouse._settings.digest import digest as digest
+    from stillhouse._settings.digest import shaping_fields as shaping_fields
     from stillhouse._settings.runtime import RuntimeParameter as RuntimeParameter
+    from stillhouse._settings.secrets import is_secret as is_secret
     from stillhouse._settings.serialization import Serializable as Serializable
-    from stillhouse._settings.serialization import digest as digest
-    from stillhouse._settings.serialization import is_secret as is_secret
     from stillhouse._settings.serialization import read_settings as read_settings
-    from stillhouse._settings.serialization import shaping_fields as shaping_fields
     from stillhouse._settings.serialization import without_secrets as without_secrets
     from stillhouse.async_llm import AsyncLLM as AsyncLLM
     from stillhouse.echo import EchoLLM as EchoLLM
@@ -71,14 +71,9 @@ _lazy, _, _names = lazy_names(
         "outputs": ["compute_tokens", "merge_responses", "prepare_output"],
         "registry": ["PluginInfo", "Registry", "default_registry"],
         "_settings.runtime": ["RuntimeParameter"],
-        "_settings.serialization": [
-            "Serializable",
-            "digest",
-            "is_secret",
-            "read_settings",
-            "shaping_fields",
-            "without_secrets",
-        ],
+        "_settings.digest": ["digest", "shaping_fields"],
+        "_settings.secrets": ["is_secret"],
+        "_settings.serialization": ["Serializable", "read_settings", "without_secrets"],
         "structured": ["StructuredOutputMixin", "normalize_structured_output"],
         "typing": [
             "Capability",
@@ -97,6 +92,7 @@ _lazy, _, _names = lazy_names(
 __all__ = sorted([*_names, "available_llms", "create", "get_llm"])
 
 _deprecated.install()
+_defaults.set_default_backends(lambda: _lazy("default_registry")())
 
 
 def __getattr__(name: str) -> Any:

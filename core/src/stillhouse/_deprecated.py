@@ -131,4 +131,4 @@ class _Alias(ModuleType):
 def install() -> None:
     """Let the old paths be imported; calling it again changes nothing."""
     if _Finder not in sys.meta_path:
-        sys.meta_path.append(_Finder)  # type: ignore[arg-type]  # as of the loader
+        sys.meta_path.append(_Finder)

@@ -17,14 +17,18 @@ def lazy_names(
 
     Args:
         package: its name.
-        homes: the modules, relative to the package, and the names that each gives it.
+        homes: the modules, within the package or by their whole name, and the names that each gives it.
     """
-    home_of = {name: module for module, names in homes.items() for name in names}
+    home_of = {
+        name: module if module.startswith("stillhouse.") else f"{package}.{module}"
+        for module, names in homes.items()
+        for name in names
+    }
 
     def getattr_(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
+        value = getattr(importlib.import_module(home_of[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -21,17 +21,16 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse._execution.call import Call, check_num_generations
+from stillhouse._execution.call import Call, Finished, OnError, Outputs, check_num_generations, finish_group
 from stillhouse._execution.loop_thread import LoopThread
-from stillhouse._execution.pump import adriven, driven
-from stillhouse._execution.results import Finished, OnError, settled
-from stillhouse._execution.window import Result, Slots
-from stillhouse._settings.runtime import RuntimeParameter, implementations
+from stillhouse._execution.pump import aopen_pump, open_pump
+from stillhouse._execution.window import Slots, WindowSettings
+from stillhouse._settings.generation import implementations
+from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.errors import (
     ConfigurationError,
     GenerationError,
     OfflineBatchNotFinishedError,
-    UnsupportedError,
 )
 from stillhouse.llm import LLM
 from stillhouse.typing import FormattedInput, GenerateOutput
@@ -176,22 +175,26 @@ class AsyncLLM(LLM):
         as a `GenerationError` whose `outputs` keeps what was finished.
         """
         check_num_generations(num_generations)
-        outputs = _Outputs(len(inputs))
+        outputs = Outputs(len(inputs))
         settings = self._window_settings(num_generations, kwargs, ordered=False, raises=True)
-        with driven(**settings) as drive:
-            for batch in drive.batches(inputs):
+        with open_pump(settings) as pump:
+            for batch in pump.batches(inputs):
                 outputs.take(batch)
                 if outputs.error:
                     break
-        return outputs.finish(drive.window.remaining())
+        return outputs.finish(pump.window.remaining())
 
     def _iter_finished(
         self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
     ) -> Generator[list[Finished], None, None]:
         settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
-        with driven(begin=call.begin, **settings) as drive:
-            for batch in drive.batches(inputs):
-                yield from settled(call, batch, on_error)
+        with open_pump(settings, call.begin) as pump:
+            for batch in pump.batches(inputs):
+                finished, fatal = finish_group(call, batch, on_error)
+                if finished:
+                    yield finished
+                if fatal is not None:
+                    raise fatal
 
     async def agenerate_outputs(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
@@ -202,17 +205,17 @@ class AsyncLLM(LLM):
             return []
         if self.use_offline_batch_generation:
             return await self._offline_outputs(call, inputs)
-        outputs = _Outputs(len(inputs))
+        outputs = Outputs(len(inputs))
         settings = self._window_settings(num_generations, call.arguments, ordered=False, raises=True)
         async with (
-            adriven(begin=call.begin, **settings) as drive,
-            contextlib.aclosing(drive.batches(inputs)) as batches,
+            aopen_pump(settings, call.begin) as pump,
+            contextlib.aclosing(pump.batches(inputs)) as batches,
         ):
             async for batch in batches:
                 outputs.take(batch, call)
                 if outputs.error:
                     break
-        return outputs.finish(drive.window.remaining(), call)
+        return outputs.finish(pump.window.remaining(), call)
 
     async def _offline_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
         """As `generate_outputs` offline, but between two questions the caller's loop is free."""
@@ -222,7 +225,7 @@ class AsyncLLM(LLM):
         while True:
             try:
                 outputs = await asyncio.to_thread(generate)
-                self._check_length(outputs, len(inputs))
+                call.check_length(outputs, len(inputs))
                 return outputs
             except OfflineBatchNotFinishedError:
                 if self.offline_batch_generation_block_until_done is None:
@@ -242,32 +245,28 @@ class AsyncLLM(LLM):
 
         `inputs` may be an asynchronous iterable too. Hooks are called on the caller's loop.
         """
-        if on_error not in ("raise", "yield"):
-            raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
-        if self.use_offline_batch_generation:
-            raise UnsupportedError(
-                "an offline batch takes all its inputs at once",
-                hint="use agenerate_outputs, or set use_offline_batch_generation to False",
-            )
-        return self._aiter_outputs(Call(self, num_generations, kwargs), inputs, on_error, ordered)
+        call = self._begin_stream(num_generations, kwargs, on_error, instead="agenerate_outputs")
+        return self._aiter_outputs(call, inputs, on_error, ordered)
 
     async def _aiter_outputs(
         self, call: Call, inputs: Any, on_error: OnError, ordered: bool
     ) -> AsyncGenerator[tuple[int, GenerateOutput | GenerationError], None]:
         settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
         async with (
-            adriven(begin=call.begin, **settings) as drive,
-            contextlib.aclosing(drive.batches(inputs)) as batches,
+            aopen_pump(settings, call.begin) as pump,
+            contextlib.aclosing(pump.batches(inputs)) as batches,
         ):
             async for batch in batches:
-                for finished in settled(call, batch, on_error):
-                    for index, result, _ in finished:
-                        yield index, result
+                finished, fatal = finish_group(call, batch, on_error)
+                for index, result, _ in finished:
+                    yield index, result
+                if fatal is not None:
+                    raise fatal
 
     def _window_settings(
         self, num_generations: int, arguments: dict[str, Any], ordered: bool, raises: bool
-    ) -> dict[str, Any]:
-        """The settings of `Window` for a call with these arguments."""
+    ) -> WindowSettings:
+        """The settings of the window for a call with these arguments."""
         thread = self._loop_thread()
         calls: list[Callable[[Any], Awaitable[GenerateOutput]]]
         if self._num_generations_param_supported:
@@ -279,38 +278,11 @@ class AsyncLLM(LLM):
                 functools.partial(self.agenerate, **{**arguments, "seed": arguments["seed"] + number})
                 for number in range(num_generations)
             ]
-        return {
-            "thread": thread,
-            "slots": self._slots,
-            "calls": calls,
-            "size": self.max_concurrency or 1,
-            "ordered": ordered,
-            "raises": raises,
-        }
-
-
-class _Outputs:
-    """The outputs of a list of inputs while they come in, until all are there or one has failed."""
-
-    def __init__(self, count: int) -> None:
-        self._outputs: list[GenerateOutput | None] = [None] * count
-        self.error: Exception | None = None
-
-    def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
-        """Take results in; `call` sees them first, if there is one."""
-        for index, input, result, _ in batch:
-            if call is not None:
-                result = call.end(index, input, result)
-            if not isinstance(result, Exception):
-                self._outputs[index] = result
-            elif self.error is None:
-                self.error = result
-
-    def finish(self, remaining: Iterable[Result], call: Call | None = None) -> list[GenerateOutput]:
-        """The outputs, or the error with those there are."""
-        self.take(remaining, call)
-        if self.error is None:
-            return cast("list[GenerateOutput]", self._outputs)
-        error = GenerationError.wrap(self.error)
-        error.outputs = self._outputs
-        raise error
+        return WindowSettings(
+            thread=thread,
+            slots=self._slots,
+            calls=calls,
+            size=self.max_concurrency or 1,
+            ordered=ordered,
+            raises=raises,
+        )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stillhouse.errors import GenerationError
-    from stillhouse.jobs.formats.opening import RowReader, RowWriter
     from stillhouse.llm import LLM
+    from stillhouse.protocols import RowReader, RowWriter
     from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [

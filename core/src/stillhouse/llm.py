@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from stillhouse._execution.call import Call
-from stillhouse._execution.lifecycle import Holder, Lifecycle, is_wrapped, loading, unloading
-from stillhouse._execution.results import Finished, OnError, finished_outputs, settled
-from stillhouse._settings.runtime import (
-    GenerationParameters,
-    RuntimeParameter,
-    RuntimeParametersMixin,
-    generation_parameters,
-    implementations,
-)
+from stillhouse._defaults import default_backends
+from stillhouse._execution.call import Call, Finished, OnError, check_num_generations, finish_group
+from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, unloading
+from stillhouse._execution.one_by_one import ask_group, generate_list
+from stillhouse._settings.generation import GenerationParametersMixin
+from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.serialization import Serializable
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.inputs import check_input
@@ -30,7 +24,7 @@ from stillhouse.offline.contract import OfflineBatchMixin, binding
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
 
 if TYPE_CHECKING:
-    from stillhouse.registry import Registry
+    from stillhouse.protocols import Backends
 
 __all__ = ["LLM"]
 
@@ -41,7 +35,7 @@ _WRAPPERS: dict[str, Any] = {
 }
 
 
-class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
+class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     """A language model: inputs go in, generations come out.
 
     A backend implements `model_name` and `generate`, declares its `capabilities`, and acquires and
@@ -71,7 +65,6 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     )
 
     _logger: logging.Logger | None = PrivateAttr(default=None)
-    _lifecycle: Lifecycle = PrivateAttr(default_factory=Lifecycle)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -94,17 +87,15 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
         """The name of the model. Reading it opens no connection."""
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> Backends:
         """The registry whose hooks this LLM calls: the one that created it, or the default one."""
-        from stillhouse.registry import default_registry
+        return self._lifecycle.registry or default_backends()
 
-        return self._lifecycle.registry or default_registry()
-
-    def use_registry(self, registry: Registry) -> None:
+    def use_registry(self, registry: Backends) -> None:
         """Call the hooks of this registry, and name backends as it does."""
         self._lifecycle.registry = registry
 
-    def _serializing_registry(self) -> Registry | None:
+    def _serializing_registry(self) -> Backends | None:
         return self._lifecycle.registry
 
     def __eq__(self, other: object) -> bool:
@@ -220,52 +211,39 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
                 else self._offline_batch_generate_polling
             )
             outputs = generate(inputs, num_generations, **call.arguments)
-            self._check_length(outputs, len(inputs))
+            call.check_length(outputs, len(inputs))
             return outputs
-        return self._generate_checked(call, inputs)
+        return generate_list(call, self.generate, inputs)
 
     def _prepared(
         self, inputs: Iterable[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> tuple[Call, list[FormattedInput]]:
         """The call for a list of inputs, every one of them checked before anything is sent."""
-        call = Call(self, num_generations, kwargs)
+        call = self._begin_call(num_generations, kwargs)
         inputs = list(inputs)
         for input in inputs:
             self.check_input(input)
         return call, inputs
 
-    def _generate_checked(self, call: Call, inputs: list[FormattedInput]) -> list[GenerateOutput]:
-        results: list[Any] = [call.begin(index, input) for index, input in enumerate(inputs)]
-        open_ = [index for index, result in enumerate(results) if result is None]
-        try:
-            outputs: list[Any] = []
-            if open_:
-                asked = [inputs[index] for index in open_]
-                outputs = self.generate(asked, call.num_generations, **call.arguments)
-            self._check_length(outputs, len(open_))
-        except Exception as error:
-            finished = finished_outputs(error, len(open_))
-            outputs = [error if output is None else output for output in finished]
-            failure: Exception | None = error
-        else:
-            failure = None
-        for index, output in zip(open_, outputs, strict=True):
-            results[index] = output
-        checked = [call.end(index, inputs[index], result) for index, result in enumerate(results)]
-        failure = failure or next((item for item in checked if isinstance(item, Exception)), None)
-        if failure is None:
-            return checked  # type: ignore[return-value]
-        wrapped = GenerationError.wrap(failure)
-        wrapped.outputs = [None if isinstance(item, Exception) else item for item in checked]
-        raise wrapped
+    def _begin_call(self, num_generations: int, kwargs: dict[str, Any]) -> Call:
+        """What holds for all inputs of a call; an explicit argument wins over the LLM's own."""
+        check_num_generations(num_generations)
+        self.require_loaded()
+        arguments = self.check_arguments({**self.get_generation_kwargs(), **kwargs})
+        return Call(self, num_generations, arguments, self.registry.hooks(), self.check_input)
 
-    def _check_length(self, outputs: Sequence[Any], expected: int) -> None:
-        if len(outputs) != expected:
-            raise GenerationError(
-                f"{type(self).__name__} returned {len(outputs)} outputs for {expected} inputs",
-                outputs=outputs,
-                hint="report it to the authors of the backend",
+    def _begin_stream(
+        self, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str
+    ) -> Call:
+        """`_begin_call` for a stream of inputs; `instead` is the method that takes a list."""
+        if on_error not in ("raise", "yield"):
+            raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
+        if self.use_offline_batch_generation:
+            raise UnsupportedError(
+                "an offline batch takes all its inputs at once",
+                hint=f"use {instead}, or set use_offline_batch_generation to False",
             )
+        return self._begin_call(num_generations, kwargs)
 
     def iter_outputs(
         self,
@@ -311,60 +289,23 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     ) -> Generator[list[Finished], None, None]:
         """As `iter_outputs`, but several results at a time: those that have come in meanwhile.
 
-        It is for who writes results somewhere: one transaction for each list keeps all of them
+        It is for a caller that writes results somewhere: one transaction for each list keeps all of them
         safe before anything else is waited for.
         """
-        if on_error not in ("raise", "yield"):
-            raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
-        if self.use_offline_batch_generation:
-            raise UnsupportedError(
-                "an offline batch takes all its inputs at once",
-                hint="use generate_outputs, or set use_offline_batch_generation to False",
-            )
-        return self._iter_finished(Call(self, num_generations, kwargs), inputs, on_error, ordered)
+        call = self._begin_stream(num_generations, kwargs, on_error, instead="generate_outputs")
+        return self._iter_finished(call, inputs, on_error, ordered)
 
     def _iter_finished(
-        self,
-        call: Call,
-        inputs: Iterable[Any],
-        on_error: OnError,
-        ordered: bool,
+        self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
     ) -> Generator[list[Finished], None, None]:
         source = enumerate(inputs)
         while group := list(islice(source, self.preferred_batch_size)):
-            results = {index: call.begin(index, input) for index, input in group}
-            open_ = [(index, input) for index, input in group if results[index] is None]
-            started = monotonic()
-            outputs = self._generate_isolated(call, [input for _, input in open_], on_error)
-            seconds = monotonic() - started
-            for (index, _), output in zip(open_, outputs, strict=True):
-                results[index] = output
-            asked = {index for index, _ in open_}
-            batch = [
-                (index, input, results[index], seconds if index in asked else 0.0) for index, input in group
-            ]
-            yield from settled(call, batch, on_error)
-
-    def _generate_isolated(self, call: Call, inputs: list[Any], on_error: OnError) -> list[Any]:
-        """An output or an error for each input; after a failure, one call for each unfinished one."""
-        if not inputs:
-            return []
-        try:
-            outputs = self.generate(inputs, call.num_generations, **call.arguments)
-            self._check_length(outputs, len(inputs))
-            return list(outputs)
-        except Exception as error:
-            stops = isinstance(error, GenerationError) and error.stops_run
-            finished: list[Any] = finished_outputs(error, len(inputs))
-            if stops or on_error == "raise" or len(inputs) == 1:
-                return [error if output is None else output for output in finished]
-            for position, input in enumerate(inputs):
-                if finished[position] is None:
-                    result = self._generate_isolated(call, [input], on_error)[0]
-                    finished[position] = result
-                    if isinstance(result, GenerationError) and result.stops_run:
-                        return [result if output is None else output for output in finished]
-            return finished
+            results, _ = ask_group(call, self.generate, group, isolate=on_error == "yield")
+            finished, fatal = finish_group(call, results, on_error)
+            if finished:
+                yield finished
+            if fatal is not None:
+                raise fatal
 
     def check_input(self, input: Any) -> None:
         """Refuse an input that the backend cannot take, before anything is sent.
@@ -377,86 +318,11 @@ class LLM(RuntimeParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
         """
         check_input(input, self.capabilities, type(self).__name__)
 
-    # Generation parameters
-
-    @classmethod
-    def _generate_methods(cls) -> tuple[Any, ...]:
-        """The methods whose signatures declare the generation parameters, its own first."""
-        return implementations(cls, "generate")
-
-    @classmethod
-    def generation_parameters(cls) -> GenerationParameters:
-        """The generation parameters that the backend declares."""
-        return generation_parameters(*cls._generate_methods())
-
     def get_generation_kwargs(self) -> dict[str, Any]:
         """The generation parameters in force when a call gives none."""
         return self.generation_kwargs or {}
 
-    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Generation parameters with their values in the declared types.
-
-        Raises:
-            ConfigurationError: a name is unknown, with near matches, or a value does not fit.
-        """
-        return self.generation_parameters().check(arguments, type(self).__name__)
-
-    @property
-    def generate_parameters(self) -> list[inspect.Parameter]:
-        """The parameters of `generate`, or of `agenerate`, without `self`, with those that are inherited."""
-        declared = self.generation_parameters()
-        own = list(inspect.signature(self._generate_methods()[0]).parameters.values())[1:]
-        named = {item.name for item in own}
-        kept = [item for item in own if declared.open or item.kind is not item.VAR_KEYWORD]
-        return [*kept, *(item for name, item in declared.parameters.items() if name not in named)]
-
-    @functools.cached_property
-    def generate_parsed_docstring(self) -> dict[str, Any]:
-        """What the docstring of `generate`, or of `agenerate`, says.
-
-        A dict with `short_description`, `long_description`, `args` (name to description),
-        `returns` and `raises` (exception to description).
-        """
-        from docstring_parser import parse
-
-        parsed = parse(inspect.getdoc(self._generate_methods()[0]) or "")
-        declared = self.generation_parameters()
-        return {
-            "short_description": parsed.short_description or "",
-            "long_description": parsed.long_description or "",
-            "args": {
-                **{item.arg_name: item.description or "" for item in parsed.params},
-                **{name: declared.descriptions.get(name, "") for name in declared.parameters},
-            },
-            "returns": (parsed.returns.description or "") if parsed.returns else "",
-            "raises": {item.type_name or "": item.description or "" for item in parsed.raises},
-        }
-
-    @property
-    def runtime_parameters_names(self) -> dict[str, Any]:
-        """As in `RuntimeParametersMixin`; under `generation_kwargs`, the generation parameters."""
-        names = super().runtime_parameters_names
-        parameters = self.generation_parameters().parameters
-        names["generation_kwargs"] = {
-            name: item.default is not item.empty for name, item in parameters.items()
-        }
-        return names
-
-    def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
-        """As in `RuntimeParametersMixin`; `generation_kwargs` has an entry per parameter in `keys`."""
-        info = super().get_runtime_parameters_info()
-        declared = self.generation_parameters()
-        for entry in info:
-            if entry["name"] == "generation_kwargs":
-                keys = entry["keys"] = []
-                for name, item in declared.parameters.items():
-                    key: dict[str, Any] = {"name": name, "optional": item.default is not item.empty}
-                    if declared.descriptions.get(name):
-                        key["description"] = declared.descriptions[name]
-                    keys.append(key)
-        return info
-
-    # What a backend may have besides
+    # What a backend may also have
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:
         """The last hidden states of each input, an array `[num_tokens, hidden_size]`.

@@ -94,6 +94,27 @@ def _concatenate(parts: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dic
     return joined
 
 
+def merge_results(results: Sequence[Any]) -> Any:
+    """One output from the results of several calls for one input.
+
+    If one of them is an error, the first error, whose `outputs` has everything that was finished.
+    """
+    outputs: list[Any] = []
+    first: BaseException | None = None
+    for item in results:
+        if not isinstance(item, BaseException):
+            outputs.append(item)
+            continue
+        first = first or item
+        if isinstance(item, GenerationError):  # it may hold generations, or report what was paid for
+            outputs.extend(output for output in item.outputs if output is not None)
+    if first is None:
+        return merge_responses(results, len(results))[0]
+    if isinstance(first, GenerationError):
+        first.outputs = list(merge_responses(outputs, len(outputs))) if outputs else []
+    return first
+
+
 def compute_tokens(text_or_messages: str | Iterable[ChatItem], tokenizer: Tokenizer) -> int:
     """How many tokens a text, or the contents of a chat, make; a chat template is not counted.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 import socket
@@ -487,7 +488,7 @@ class AllAtOnce(Good):
 
     def _window_settings(self, *args: Any, **kwargs: Any) -> Any:
         settings = super()._window_settings(*args, **kwargs)
-        return {**settings, "size": settings["size"] + 1}
+        return dataclasses.replace(settings, size=settings.size + 1)
 
 
 @breaks("C43")

@@ -1,22 +1,49 @@
-"""One call on an LLM, for a list or a stream of inputs: what is settled once, what for each input."""
+"""One call on an LLM for a list or a stream of inputs: what is checked once, and each result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
-from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.outputs import check_output
+from stillhouse.protocols import HookCalls
 from stillhouse.typing import GenerateOutput
 
-if TYPE_CHECKING:
-    from stillhouse.llm import LLM
+__all__ = [
+    "Call",
+    "Finished",
+    "OnError",
+    "Outputs",
+    "Result",
+    "check_num_generations",
+    "finish_group",
+    "finished_outputs",
+]
 
-__all__ = ["Call", "check_num_generations"]
+Result = tuple[int, Any, Any, float]
+"""An index, the input, its output or the exception that was raised, and the seconds that it took."""
+
+OnError = Literal["raise", "yield"]
+
+
+class Finished(NamedTuple):
+    """What became of one input.
+
+    Attributes:
+        input_index: the index of the input.
+        result: its output, or its error.
+        seconds: how long the call took; that of the whole list where a list was one call, and 0
+            where there was none.
+    """
+
+    input_index: int
+    result: GenerateOutput | GenerationError
+    seconds: float
 
 
 def check_num_generations(num_generations: Any) -> None:
-    """Refuse a number of generations that is none."""
+    """Reject a `num_generations` that is not a positive whole number."""
     if not isinstance(num_generations, int) or isinstance(num_generations, bool) or num_generations < 1:
         raise ConfigurationError(
             f"num_generations is {num_generations!r}", hint="give a whole number of at least 1"
@@ -28,22 +55,31 @@ class Call:
 
     Without hooks, a row costs the check of its input and of its output.
 
-    Attributes:
-        arguments: the generation parameters in force; an explicit one wins over the LLM's own.
+    Args:
+        llm: the LLM, which the hooks are shown.
+        num_generations: how many generations of each input, at least 1.
+        arguments: the generation parameters in force, checked.
+        hooks: the installed hooks.
+        check_input: refuses an input that the LLM cannot take.
     """
 
-    def __init__(self, llm: LLM, num_generations: int, kwargs: Mapping[str, Any]) -> None:
-        check_num_generations(num_generations)
-        llm.require_loaded()
+    def __init__(
+        self,
+        llm: object,
+        num_generations: int,
+        arguments: dict[str, Any],
+        hooks: HookCalls,
+        check_input: Callable[[Any], None],
+    ) -> None:
         self.llm = llm
         self.num_generations = num_generations
-        self.arguments = llm.check_arguments({**llm.get_generation_kwargs(), **kwargs})
-        hooks = llm.registry.hooks()
+        self.arguments = arguments
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
-        self._check_input = llm.check_input
+        self._check_input = check_input
         self._name = type(llm).__name__
+        # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
 
     def begin(self, index: int, input: Any) -> Any:
@@ -79,3 +115,76 @@ class Call:
             self._after(self.llm, input, self.num_generations, self.arguments, seen, from_hook)
         checked: GenerateOutput | Exception = result
         return checked
+
+    def check_length(self, outputs: Sequence[Any], expected: int) -> None:
+        """Hold a backend to the rule that each input has an output.
+
+        Raises:
+            GenerationError: the backend broke the rule.
+        """
+        if len(outputs) != expected:
+            raise GenerationError(
+                f"{self._name} returned {len(outputs)} outputs for {expected} inputs",
+                outputs=outputs,
+                hint="report it to the authors of the backend",
+            )
+
+
+def finish_group(
+    call: Call, group: Iterable[Result], on_error: OnError
+) -> tuple[list[Finished], Exception | None]:
+    """End the results of some inputs.
+
+    Returns:
+        The results to give out, and the error to raise after them or `None`. With `raise`, what comes
+        after the error is not given out; with `yield`, all that was paid is.
+    """
+    finished: list[Finished] = []
+    fatal: Exception | None = None
+    for index, input, result, seconds in group:
+        ended = call.end(index, input, result)
+        if isinstance(ended, Exception):
+            wrapped = GenerationError.wrap(ended)
+            if on_error == "raise" or wrapped.stops_run:
+                if fatal is None:
+                    fatal = ended if isinstance(ended, (ConfigurationError, UnsupportedError)) else wrapped
+                if on_error == "raise":
+                    break
+                continue
+            ended = wrapped
+        finished.append(Finished(index, ended, seconds))
+    return finished, fatal
+
+
+def finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:
+    """What an error of a call with `count` inputs says was finished: an entry per input."""
+    if isinstance(error, GenerationError) and len(error.outputs) == count and count > 1:
+        return list(error.outputs)
+    return [None] * count
+
+
+class Outputs:
+    """The outputs of a list of inputs while they come in, until all are there or one has failed."""
+
+    def __init__(self, count: int) -> None:
+        self._outputs: list[GenerateOutput | None] = [None] * count
+        self.error: Exception | None = None
+
+    def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
+        """Take results in; `call` sees them first, if there is one."""
+        for index, input, result, _ in batch:
+            if call is not None:
+                result = call.end(index, input, result)
+            if not isinstance(result, Exception):
+                self._outputs[index] = result
+            elif self.error is None:
+                self.error = result
+
+    def finish(self, remaining: Iterable[Result], call: Call | None = None) -> list[GenerateOutput]:
+        """The outputs; if one failed, raise its error with the others."""
+        self.take(remaining, call)
+        if self.error is None:
+            return cast("list[GenerateOutput]", self._outputs)
+        error = GenerationError.wrap(self.error)
+        error.outputs = self._outputs
+        raise error

@@ -10,41 +10,18 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 if TYPE_CHECKING:
-    from stillhouse.llm import LLM
-    from stillhouse.registry import Registry
+    from stillhouse.protocols import Backends
 
 __all__ = ["Holder", "Lifecycle", "is_wrapped", "loading", "mark", "unloading"]
 
-L = TypeVar("L", bound="LLM")
+H = TypeVar("H", bound="Holder")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 _MARK = "keeps_the_contract"
-
-
-class Holder(BaseModel):
-    """The end of the chain for what holds something between `load` and `unload`, LLM or mixin.
-
-    With it, an LLM and its mixins may stand among the bases in either order.
-    """
-
-    def load(self) -> None:
-        """Nothing to acquire here."""
-
-    def unload(self) -> None:
-        """Nothing to release here."""
-
-    def _acquire(self) -> None:
-        """What the contract itself acquires, whatever a backend's `load` calls."""
-
-    def _check_releasable(self) -> None:
-        """Refuse to be unloaded here and now."""
-
-    def _release(self) -> None:
-        """Release that."""
 
 
 class Lifecycle:
@@ -58,7 +35,7 @@ class Lifecycle:
         self.lock = threading.RLock()
         self.loaded = False
         self.changing: Literal["", "load", "unload"] = ""
-        self.registry: Registry | None = None
+        self.registry: Backends | None = None
 
     def fresh(self) -> Lifecycle:
         """The one of a copy."""
@@ -79,13 +56,37 @@ class Lifecycle:
         return self.fresh()
 
 
+class Holder(BaseModel):
+    """The end of the chain for what holds something between `load` and `unload`, LLM or mixin.
+
+    With it, an LLM and its mixins may stand among the bases in either order.
+    """
+
+    _lifecycle: Lifecycle = PrivateAttr(default_factory=Lifecycle)
+
+    def load(self) -> None:
+        """Nothing to acquire here."""
+
+    def unload(self) -> None:
+        """Nothing to release here."""
+
+    def _acquire(self) -> None:
+        """Acquire what the contract itself needs, whatever a backend's `load` calls."""
+
+    def _check_releasable(self) -> None:
+        """Refuse to be unloaded here and now."""
+
+    def _release(self) -> None:
+        """Release what `_acquire` acquired."""
+
+
 def is_wrapped(function: Callable[..., Any]) -> bool:
     """Whether a method is one that the contract's wrappers made."""
     return getattr(function, _MARK, False)
 
 
 # By id, for pydantic models define equality by value and so have no hash.
-_loaded: dict[int, weakref.ref[LLM]] = {}
+_loaded: dict[int, weakref.ref[Holder]] = {}
 
 
 @atexit.register
@@ -103,14 +104,14 @@ def mark(function: F) -> F:
     return function
 
 
-def loading(function: Callable[[L], None]) -> Callable[[L], None]:
+def loading(function: Callable[[H], None]) -> Callable[[H], None]:
     """Make a `load` idempotent and safe from several threads; a failed one leaves nothing behind.
 
     A call on a loaded LLM does nothing; the calls of `super().load()` inside the first one pass.
     """
 
     @functools.wraps(function)
-    def load(self: L) -> None:
+    def load(self: H) -> None:
         lifecycle = self._lifecycle
         with lifecycle.lock:
             if lifecycle.changing == "load":
@@ -137,11 +138,11 @@ def loading(function: Callable[[L], None]) -> Callable[[L], None]:
     return mark(load)
 
 
-def unloading(function: Callable[[L], None]) -> Callable[[L], None]:
+def unloading(function: Callable[[H], None]) -> Callable[[H], None]:
     """Make an `unload` idempotent; what the contract itself holds is released even if it raises."""
 
     @functools.wraps(function)
-    def unload(self: L) -> None:
+    def unload(self: H) -> None:
         lifecycle = self._lifecycle
         with lifecycle.lock:
             if lifecycle.changing == "unload":

@@ -1,4 +1,4 @@
-"""An event loop of one's own, in a thread of one's own."""
+"""`LoopThread`: an event loop that nobody else uses, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from stillhouse.errors import ConfigurationError
 
-__all__ = ["WAIT_SECONDS", "LoopThread", "look_up"]
+__all__ = ["WAIT_SECONDS", "LoopThread", "wait_briefly"]
 
 T = TypeVar("T")
 
 # An interrupt that comes when a thread, or an event loop, is about to wait is noticed when the
-# waiting ends, and on some systems so is any other. Who looks up now and then notices all.
+# waiting ends, and on some systems so is any other. Waiting in short turns notices all.
 WAIT_SECONDS = 1.0
 
 _EXIT_SECONDS = 10.0
@@ -98,7 +98,7 @@ class LoopThread:
         with self.watched(end):
             tasks = self._start(coroutine, end)
             while not ended.is_set():
-                await look_up(ended)
+                await wait_briefly(ended)
         return _result(coroutine, tasks)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class LoopThread:
         _stop(self.loop, self._thread, self._pid, None)
 
 
-async def look_up(event: asyncio.Event) -> None:
+async def wait_briefly(event: asyncio.Event) -> None:
     """Wait for an event, but not longer than until it is time to look up."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WAIT_SECONDS):

@@ -1,4 +1,4 @@
-"""Driving a window: from a thread that waits, or from a coroutine on another loop.
+"""The pump of a window: it pulls inputs in and takes results out, in a thread or in a coroutine.
 
 Pulling is done in short turns, so that neither a slow source holds up what is finished, nor what is
 finished holds up the source.
@@ -21,11 +21,12 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from stillhouse._execution.loop_thread import WAIT_SECONDS, LoopThread, look_up
-from stillhouse._execution.window import Result, Window
+from stillhouse._execution.call import Result
+from stillhouse._execution.loop_thread import WAIT_SECONDS, wait_briefly
+from stillhouse._execution.window import Window, WindowSettings
 from stillhouse.errors import ConfigurationError
 
-__all__ = ["adriven", "driven"]
+__all__ = ["aopen_pump", "open_pump"]
 
 TURN_SECONDS = 0.005
 
@@ -34,53 +35,52 @@ Begin = Callable[[int, Any], Any]
 
 
 @contextlib.contextmanager
-def driven(thread: LoopThread, begin: Begin | None = None, **settings: Any) -> Iterator[Drive]:
-    """A drive for this thread. At the end, calls in flight are cancelled, and have ended.
+def open_pump(settings: WindowSettings, begin: Begin | None = None) -> Iterator[Pump]:
+    """A pump for this thread. At the end, calls in flight are cancelled, and have ended.
 
     Args:
-        thread: the loop to make the calls on.
+        settings: those of the window.
         begin: looks at each input first.
-        settings: those of `Window`.
     """
+    thread = settings.thread
     if thread.is_current:
         raise ConfigurationError(
             "a coroutine of an LLM calls that LLM synchronously, which would wait for ever",
             hint="use agenerate_outputs or aiter_outputs",
         )
     signal = threading.Event()
-    window = Window(thread, signal=signal.set, **settings)
+    window = Window(settings, signal.set)
     with thread.watched(signal.set):
         try:
-            yield Drive(window, begin, signal)
+            yield Pump(window, begin, signal)
         finally:
             thread.end(window.close())
 
 
 @contextlib.asynccontextmanager
-async def adriven(
-    thread: LoopThread, *, begin: Begin | None = None, **settings: Any
-) -> AsyncIterator[AsyncDrive]:
-    """A drive for a coroutine; otherwise as `driven`."""
+async def aopen_pump(settings: WindowSettings, begin: Begin | None = None) -> AsyncIterator[AsyncPump]:
+    """A pump for a coroutine; otherwise as `open_pump`."""
+    thread = settings.thread
     own_loop, event = asyncio.get_running_loop(), asyncio.Event()
 
     def signal() -> None:
         with contextlib.suppress(RuntimeError):  # the caller's loop is closed
             own_loop.call_soon_threadsafe(event.set)
 
-    window = Window(thread, signal=signal, **settings)
-    drive = AsyncDrive(window, begin, event)
+    window = Window(settings, signal)
+    pump = AsyncPump(window, begin, event)
     with thread.watched(signal):
         try:
-            yield drive
+            yield pump
         finally:
             try:
-                await drive.stop_pulling()
+                await pump.stop_pulling()
             finally:
                 await thread.aend(window.close())
 
 
 class _Puller:
-    """What both drives do with an input."""
+    """What both pumps do with an input."""
 
     def __init__(self, window: Window, begin: Begin | None) -> None:
         self.window = window
@@ -107,8 +107,8 @@ class _Puller:
         return pulled < room
 
 
-class Drive(_Puller):
-    """A window driven from a thread that waits."""
+class Pump(_Puller):
+    """The pump of a thread, which waits."""
 
     def __init__(self, window: Window, begin: Begin | None, signal: threading.Event) -> None:
         super().__init__(window, begin)
@@ -129,30 +129,30 @@ class Drive(_Puller):
                 signal.wait(WAIT_SECONDS)
 
 
-class AsyncDrive(_Puller):
-    """A window driven by a coroutine."""
+class AsyncPump(_Puller):
+    """The pump of a coroutine."""
 
     def __init__(self, window: Window, begin: Begin | None, event: asyncio.Event) -> None:
         super().__init__(window, begin)
         self._event = event
         self._has_room = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
+        self._pulling: asyncio.Task[None] | None = None
 
     async def batches(self, inputs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[list[Result], None]:
         """The results, several at a time, until every input has one."""
         window, event, exhausted = self.window, self._event, False
         source: Iterator[Any] = iter(())
         if isinstance(inputs, AsyncIterable):
-            self._pump = asyncio.create_task(self._pull_all(inputs))
-            self._pump.add_done_callback(lambda _: event.set())
+            self._pulling = asyncio.create_task(self._pull_all(inputs))
+            self._pulling.add_done_callback(lambda _: event.set())
         else:
             source = iter(inputs)
         while not (exhausted and window.is_empty):
             event.clear()
-            if self._pump is None:
+            if self._pulling is None:
                 exhausted = exhausted or self._pull(source)
-            elif self._pump.done():
-                self._pump.result()
+            elif self._pulling.done():
+                self._pulling.result()
                 exhausted = True
             window.flush()
             results = window.take()
@@ -160,10 +160,10 @@ class AsyncDrive(_Puller):
                 self._has_room.set()
             if results:
                 yield results
-            elif self._pump is None and not exhausted and window.room:
+            elif self._pulling is None and not exhausted and window.room:
                 await asyncio.sleep(0)
             elif not (exhausted and window.is_empty):
-                await look_up(event)
+                await wait_briefly(event)
 
     async def _pull_all(self, inputs: AsyncIterable[Any]) -> None:
         """Pull in a task of its own: while the source waits, results come out."""
@@ -175,7 +175,7 @@ class AsyncDrive(_Puller):
                 await self._has_room.wait()
 
     async def stop_pulling(self) -> None:
-        """Leave the source alone, and wait until it has noticed."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        """Stop pulling from the source, and wait until the task has ended."""
+        if self._pulling is not None:
+            self._pulling.cancel()
+            await asyncio.gather(self._pulling, return_exceptions=True)

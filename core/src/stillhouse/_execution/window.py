@@ -1,6 +1,6 @@
 """A sliding window over a stream of inputs: the one way in which an `AsyncLLM` runs concurrently.
 
-The caller, a thread or a coroutine (see `drive`), pulls inputs, hands them over in groups and takes
+The caller, a thread or a coroutine (see `pump`), pulls inputs, hands them over in groups and takes
 results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
 signal per result: what is handed over while the other side is busy goes over together.
 """
@@ -12,22 +12,21 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse.errors import GenerationError
-from stillhouse.outputs import merge_responses
+from stillhouse.outputs import merge_results
 
-__all__ = ["Result", "Slots", "Window", "current_input"]
+__all__ = ["Slots", "Window", "WindowSettings", "current_input"]
 
 # How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
 # input may lie behind the last one started, both as multiples of the window's size.
 READY = 1
 SPREAD = 16
-
-Result = tuple[int, Any, Any, float]
-"""An index, the input, its output or the exception that was raised, and the seconds that it took."""
 
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
@@ -62,7 +61,7 @@ class Slots:
             raise
 
     def release(self) -> None:
-        """Hand the slot on to who waits longest."""
+        """Give the slot to the call that has waited longest."""
         while self.waiting:
             turn = self.waiting.popleft()
             if not turn.done():
@@ -71,10 +70,11 @@ class Slots:
         self.taken -= 1
 
 
-class Window:
-    """Calls in flight, inputs ready and results waiting, all bounded by the window's size.
+@dataclass(frozen=True)
+class WindowSettings:
+    """How a window makes its calls.
 
-    Args:
+    Attributes:
         thread: the loop to make the calls on.
         slots: the calls in flight of this LLM.
         calls: each makes one call for one input; the responses of several are merged, in their order.
@@ -82,27 +82,33 @@ class Window:
         ordered: whether results come out in the order of the inputs.
         raises: whether the caller stops at any error. Then no input is started after one; else
             only an error that stops the run does that.
-        signal: called on the loop's thread when a result waits that the caller has not seen.
     """
 
-    def __init__(
-        self,
-        thread: LoopThread,
-        slots: Slots,
-        calls: Sequence[Callable[[Any], Awaitable[Any]]],
-        *,
-        size: int,
-        ordered: bool,
-        raises: bool,
-        signal: Callable[[], Any],
-    ) -> None:
-        self._thread = thread
-        self._calls = calls
-        self._size = size
-        self._ordered = ordered
-        self._parts = len(calls)
-        self._raises = raises
+    thread: LoopThread
+    slots: Slots
+    calls: Sequence[Callable[[Any], Awaitable[Any]]]
+    size: int
+    ordered: bool
+    raises: bool
+
+
+class Window:
+    """Calls in flight, inputs ready and results waiting, all bounded by the window's size.
+
+    Args:
+        settings: how it makes its calls.
+        signal: called on the loop's thread when there is a result that the caller has not seen.
+    """
+
+    def __init__(self, settings: WindowSettings, signal: Callable[[], Any]) -> None:
+        self._thread = settings.thread
+        self._calls = settings.calls
+        self._size = settings.size
+        self._ordered = settings.ordered
+        self._parts = len(settings.calls)
+        self._raises = settings.raises
         self._signal = signal
+        slots = settings.slots
         self._context = contextvars.copy_context()
         self._owner = slots
         # A call that asks its own LLM again holds a slot already, and might wait for that one.
@@ -142,13 +148,13 @@ class Window:
         return self._submitted == self._taken
 
     def submit(self, input: Any) -> None:
-        """Take the next input in; `flush` hands it over."""
+        """Add the next input; `flush` hands it over."""
         for part in range(self._parts):
             self._outbox.append((self._submitted, part, input))
         self._submitted += 1
 
     def resolve(self, input: Any, result: Any) -> None:
-        """Take the next input in, whose result is known already."""
+        """Add the next input, whose result is already known."""
         if isinstance(result, Exception) and self._stops(result):
             self._stopped = True
         self._waiting[self._submitted] = (self._submitted, input, result, 0.0)
@@ -156,14 +162,14 @@ class Window:
         self._finished += 1
 
     def flush(self) -> None:
-        """Hand what was submitted over to the loop."""
+        """Hand the submitted inputs over to the loop."""
         if self._outbox:
             group, self._outbox = self._outbox, []
             with contextlib.suppress(RuntimeError):  # the loop is closed, as `take` will say
                 self._thread.loop.call_soon_threadsafe(self._start, group)
 
     def take(self) -> list[Result]:
-        """The results that may come out now.
+        """Take the results that may come out now.
 
         Raises:
             GenerationError: the LLM was unloaded in the meantime.
@@ -189,7 +195,7 @@ class Window:
         return results
 
     def remaining(self) -> list[Result]:
-        """What finished and was not taken, whosever turn it is; for after `close`."""
+        """The finished results that were not taken, in any order; for after `close`."""
         self._collect()
         return list(self._waiting.values())
 
@@ -205,7 +211,7 @@ class Window:
                     continue
                 del self._partial[index]
                 results, times = zip(*(responses[part] for part in sorted(responses)), strict=True)
-                result, seconds = _merged(results), max(times)
+                result, seconds = merge_results(results), max(times)
             self._finished += 1
             waiting[index] = (index, input, result, seconds)
 
@@ -215,10 +221,10 @@ class Window:
         if self._halted:
             return
         self._ready.extend(group)
-        self._rouse()
+        self._wake_worker()
 
-    def _rouse(self) -> None:
-        """Set one more worker to work, if there is one."""
+    def _wake_worker(self) -> None:
+        """Wake an idle worker, or start one more if there may be one."""
         while self._idle:
             wake = self._idle.pop()
             if not wake.done():
@@ -252,10 +258,11 @@ class Window:
                     continue  # meanwhile another worker may have taken the input
                 index, part, input = ready.popleft()
                 if is_fresh:
-                    # Each rouses two: all are up soon, and few in vain if the calls wait for nothing.
+                    # Each worker wakes two more, so the pool fills quickly; if calls return at once, few are
+                    # woken needlessly.
                     is_fresh = False
                     for _ in range(min(2, len(ready))):
-                        self._rouse()
+                        self._wake_worker()
                 result: Any
                 if is_outermost:
                     current_input.set(index)
@@ -271,13 +278,13 @@ class Window:
                         error = RuntimeError(f"SystemExit: {error}")
                     result = error
                     if self._stops(error):
-                        # Those that are ready come after it: inputs are started in their order.
+                        # Inputs are started in their order, so those that are ready come after this one.
                         self._halted = True
                         ready.clear()
                 done.append((index, part, input, result, monotonic() - started))
                 if not self._signalled:
                     self._signalled = True
-                    # What comes in together is told together: waking a thread costs as much as a row.
+                    # Signal once per batch of results: waking the caller's thread costs as much as a row.
                     loop.call_soon(self._signal)
                 if task.cancelling():  # the backend kept it to itself
                     raise asyncio.CancelledError
@@ -298,21 +305,3 @@ class Window:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _merged(responses: Sequence[Any]) -> Any:
-    """One output from the responses for one input, or the first error with all that was finished."""
-    outputs: list[Any] = []
-    first: BaseException | None = None
-    for item in responses:
-        if not isinstance(item, BaseException):
-            outputs.append(item)
-            continue
-        first = first or item
-        if isinstance(item, GenerationError):  # it may have a part, or tell what was paid for
-            outputs.extend(output for output in item.outputs if output is not None)
-    if first is None:
-        return merge_responses(responses, len(responses))[0]
-    if isinstance(first, GenerationError):
-        first.outputs = list(merge_responses(outputs, len(outputs))) if outputs else []
-    return first

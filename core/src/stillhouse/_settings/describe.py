@@ -12,13 +12,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse._settings.runtime import RuntimeParametersMixin
-from stillhouse.async_llm import AsyncLLM
-from stillhouse.llm import LLM
 
 __all__ = ["describe", "type_name"]
 
+_CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
-def describe(cls: type[LLM]) -> dict[str, Any]:
+
+def describe(cls: type[Any]) -> dict[str, Any]:
     """What a backend offers, as JSON types.
 
     A dict with `class`, `description`, `capabilities` (sorted; `None` where they depend on the
@@ -56,9 +56,10 @@ def describe(cls: type[LLM]) -> dict[str, Any]:
     }
 
 
-def _own_first(cls: type[LLM]) -> list[tuple[str, FieldInfo]]:
+def _own_first(cls: type[Any]) -> list[tuple[str, FieldInfo]]:
     """A backend's fields, then those of the contract, which every backend has."""
-    common = {**LLM.model_fields, **AsyncLLM.model_fields}
+    contract: list[Any] = [base for base in cls.__mro__ if base.__module__ in _CONTRACT]
+    common = {name for base in contract for name in base.model_fields}
     return sorted(cls.model_fields.items(), key=lambda item: item[0] in common)
 
 

@@ -1,35 +1,18 @@
-"""Runtime parameters of an LLM, and the generation parameters that its signature declares."""
+"""Runtime parameters: fields of an LLM that may be set when a run starts."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from stillhouse.errors import ConfigurationError, near_matches
 
-__all__ = [
-    "GenerationParameters",
-    "RuntimeParameter",
-    "RuntimeParametersMixin",
-    "configuration_error",
-    "generation_parameters",
-    "implementations",
-]
+__all__ = ["RuntimeParameter", "RuntimeParametersMixin", "configuration_error"]
 
 T = TypeVar("T")
 
@@ -222,113 +205,3 @@ def configuration_error(
             text = item["msg"].removeprefix("Value error, ")
             problems.append(f"{where}: {text}" if where else text)
     return ConfigurationError(f"{subject or cls.__name__}: {'; '.join(problems)}", hint=hint)
-
-
-@dataclass(frozen=True)
-class GenerationParameters:
-    """The generation parameters that a `generate` or `agenerate` declares.
-
-    Attributes:
-        parameters: by name, without `self`, the inputs and `num_generations`.
-        annotations: their types, evaluated; `Any` where there is none.
-        descriptions: what the docstring says of each.
-        open: whether `**kwargs` takes any other name.
-    """
-
-    parameters: dict[str, inspect.Parameter]
-    annotations: dict[str, Any]
-    descriptions: dict[str, str]
-    open: bool
-
-    @functools.cached_property
-    def model(self) -> type[BaseModel]:
-        """A pydantic model with one field per parameter, which types and checks the values."""
-        fields: dict[str, Any] = {}
-        for position, (name, parameter) in enumerate(self.parameters.items()):
-            default = None if parameter.default is parameter.empty else parameter.default
-            field = Field(default=default, alias=name)
-            # A field's own name may not begin with an underscore or hide a method of the model.
-            fields[f"parameter_{position}"] = (self.annotations[name], field)
-        return create_model(
-            "GenerationParameters",
-            __config__=ConfigDict(
-                extra="allow" if self.open else "forbid",
-                arbitrary_types_allowed=True,
-                hide_input_in_errors=True,
-            ),
-            **fields,
-        )
-
-    def check(self, values: Mapping[str, Any], llm: str) -> dict[str, Any]:
-        """The values, converted to the declared types. `None` passes: it means the default.
-
-        Raises:
-            ConfigurationError: a name is unknown, with near matches, or a value does not fit.
-        """
-        for name in values:
-            if name not in self.parameters and not self.open:
-                raise ConfigurationError(
-                    f"{llm} has no generation parameter {name!r}",
-                    hint=near_matches(name, self.parameters),
-                )
-        given = {name: value for name, value in values.items() if value is not None}
-        try:
-            checked = self.model.model_validate(given)
-        except ValidationError as error:
-            raise configuration_error(error, self.model, f"generation parameters of {llm}") from None
-        typed = {field.alias: getattr(checked, key) for key, field in type(checked).model_fields.items()}
-        return {
-            name: typed[name] if value is not None and name in typed else value
-            for name, value in values.items()
-        }
-
-
-def implementations(cls: type, name: str) -> tuple[Callable[..., Any], ...]:
-    """The implementations of a method whose generation parameters are those of `cls`, its own first.
-
-    One that takes `**kwargs` hands them on to the implementation that it overrides, and has its
-    parameters too.
-    """
-    found: list[Callable[..., Any]] = []
-    for base in cls.__mro__:
-        function = base.__dict__.get(name)
-        if function is None:
-            continue
-        found.append(function)
-        kinds = [item.kind for item in inspect.signature(function).parameters.values()]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break
-    return tuple(found)
-
-
-@functools.lru_cache(maxsize=256)
-def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameters:
-    """Read the generation parameters of `generate` or `agenerate`.
-
-    Args:
-        functions: what `implementations` gives: the method, and those that it hands `**kwargs` on to.
-    """
-    from docstring_parser import parse
-
-    parameters: dict[str, inspect.Parameter] = {}
-    annotations: dict[str, Any] = {}
-    descriptions: dict[str, str] = {}
-    is_open = False
-    for function in reversed(functions):  # what is inherited comes first, and is overridden
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except Exception:  # a name that exists for type checkers only
-            hints = {}
-        for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
-            if parameter.kind is parameter.VAR_KEYWORD:
-                is_open = is_open or function is functions[-1]
-            elif (
-                position > 1 and name != "num_generations" and parameter.kind is not parameter.VAR_POSITIONAL
-            ):
-                parameters[name] = parameter
-                annotations[name] = hints.get(name, Any)
-        documented = parse(inspect.getdoc(function) or "").params
-        descriptions |= {item.arg_name: item.description or "" for item in documented}
-    return GenerationParameters(
-        parameters=parameters, annotations=annotations, descriptions=descriptions, open=is_open
-    )

@@ -6,70 +6,34 @@ imports nothing that is not an installed backend's own module, and runs nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import inspect
 import json
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from stillhouse._defaults import default_backends
+from stillhouse._settings.digest import schema_of
+from stillhouse._settings.secrets import fields_of, is_secret, is_secret_header, masked, without_login
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
-    from stillhouse.llm import LLM
-    from stillhouse.registry import Registry
+    from stillhouse.protocols import Backends
 
-__all__ = ["Serializable", "digest", "is_secret", "read_settings", "shaping_fields", "without_secrets"]
+__all__ = ["Serializable", "read_settings", "without_secrets"]
 
 _NAME_KEY = "llm"
-
-# Keys of dicts (headers, extra arguments) whose text is a secret wherever it stands.
-_SECRET_KEY = re.compile(
-    r"(proxy-)?authorization|(set-)?cookie|token|bearer|credentials?|"
-    r"(.*-)?(secret|password|passwd|passphrase)|"
-    r"(.*-)?(api|access|auth|bearer|hf|id|refresh|security|session)-?token|"
-    r".*(api-?|(access|functions|private|secret|subscription)-)key"
-)
-
-# Fields that change when an answer comes, what it costs or how often it is tried, and never what
-# it says. Every other field counts: a miss too many costs money, a hit too many is a wrong answer.
-_WITHOUT_EFFECT = frozenset({
-    "jobs_digest",
-    "jobs_ids",
-    "max_concurrency",
-    "max_retries",
-    "offline_batch_generation_block_until_done",
-    "requests_per_minute",
-    "retry_timeout",
-    "timeout",
-    "tokens_per_minute",
-    "use_offline_batch_generation",
-})  # fmt: skip
-
-# A name and a password in an address.
-_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#@\s]*:[^/?#@\s]*@", re.IGNORECASE)
-
-_BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
-
-
-def shaping_fields(llm: LLM) -> list[str]:
-    """The fields of an LLM on which its outputs depend.
-
-    `generation_kwargs` are not among them: they are part of a call's arguments.
-    """
-    return [
-        name for name in type(llm).model_fields if name not in _WITHOUT_EFFECT and name != "generation_kwargs"
-    ]
 
 
 class Serializable(BaseModel):
     """`dump`, `save` and the `from_…` constructors of an LLM."""
+
+    _masks_itself: ClassVar[bool] = True
+    """Its own repr shows no secret."""
 
     def dump(self) -> dict[str, Any]:
         """The settings as plain JSON types, with the registered name under `llm`.
@@ -80,23 +44,21 @@ class Serializable(BaseModel):
         Raises:
             ConfigurationError: the class is not registered, or a field holds what JSON cannot.
         """
-        from stillhouse.registry import default_registry
+        return self._dump(default_backends())
 
-        return self._dump(default_registry())
-
-    def _dump(self, registry: Registry) -> dict[str, Any]:
+    def _dump(self, registry: Backends) -> dict[str, Any]:
         """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own."""
         registry = self._serializing_registry() or registry
         fields = type(self).model_fields
         kept = {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
         plain = _plain(kept, type(self).__name__, registry)
-        return {_NAME_KEY: registry.name_of(type(self)), **plain}  # type: ignore[arg-type]
+        return {_NAME_KEY: registry.name_of(type(self)), **plain}
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, _masked(name or "", value)
+            yield name, masked(name or "", value)
 
-    def _serializing_registry(self) -> Registry | None:
+    def _serializing_registry(self) -> Backends | None:
         return None
 
     def save(self, path: str | Path, format: Literal["json", "yaml"] | None = None) -> None:
@@ -111,7 +73,7 @@ class Serializable(BaseModel):
         path.write_text(text, encoding="utf-8")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], registry: Registry | None = None) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:
         """An LLM from what `dump()` gave; `data` is not changed.
 
         Raises:
@@ -119,16 +81,14 @@ class Serializable(BaseModel):
                 unknown key or a wrong value.
             UnknownLLMError, PluginError: the backend is not installed or unusable.
         """
-        from stillhouse.registry import default_registry
-
         if not isinstance(data, Mapping) or not isinstance(data.get(_NAME_KEY), str):
             raise ConfigurationError(
                 f"the settings name no backend under the key {_NAME_KEY!r}",
                 hint='write the name that `stillhouse list` shows, such as {"llm": "openai", …}',
             )
-        registry = registry or default_registry()
+        registry = registry or default_backends()
         name = data[_NAME_KEY]
-        found: type[LLM] = registry.get_llm(name)
+        found: type[Serializable] = registry.get_llm(name)
         if not issubclass(found, cls):
             raise ConfigurationError(
                 f"the settings are of a {found.__name__}, not of a {cls.__name__}",
@@ -152,17 +112,17 @@ class Serializable(BaseModel):
         return llm
 
     @classmethod
-    def from_json(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_json(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a JSON file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "json"), registry)
 
     @classmethod
-    def from_yaml(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_yaml(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a YAML file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "yaml"), registry)
 
     @classmethod
-    def from_file(cls, path: str | Path, registry: Registry | None = None) -> Self:
+    def from_file(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path), registry)
 
@@ -204,47 +164,25 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(f"{getattr(error, 'problem', None) or type(error).__name__}{where}") from None
 
 
-def digest(*parts: Any) -> str:
-    """A SHA-256 of JSON-like values, the same in every process and for every order of keys.
-
-    Raises:
-        ConfigurationError: a part holds what JSON cannot.
-    """
-    try:
-        plain = to_jsonable_python(parts, fallback=_schema_of)
-    except (PydanticSerializationError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"no digest can be made of it: {error}") from None
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _schema_of(value: Any) -> Any:
-    if inspect.isclass(value) and issubclass(value, BaseModel):
-        return value.model_json_schema()
-    raise TypeError(f"{type(value).__name__} is not a JSON type")
-
-
 def without_secrets(value: Any) -> Any:
     """A value as plain JSON types, without the secrets in it, as `dump` writes one.
 
     Raises:
         ConfigurationError: it holds what JSON cannot.
     """
-    from stillhouse.registry import default_registry
-
-    return _plain(value, "it", default_registry())
+    return _plain(value, "it", default_backends())
 
 
 _OMITTED: Any = object()
 
 
-def _plain(value: Any, where: str, registry: Registry) -> Any:
+def _plain(value: Any, where: str, registry: Backends) -> Any:
     """`value` as JSON types, or `_OMITTED` for a secret."""
     if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return _OMITTED
     if isinstance(value, Serializable):
         return value._dump(registry)
-    fields = _fields_of(value)
+    fields = fields_of(value)
     if fields is not None:
         return _plain(fields, where, registry)
     if isinstance(value, Mapping):
@@ -254,72 +192,21 @@ def _plain(value: Any, where: str, registry: Registry) -> Any:
             if not is_secret(str(key), item)
         }
         return {key: item for key, item in plain.items() if item is not _OMITTED}
-    if _is_secret_header(value):
+    if is_secret_header(value):
         return _OMITTED
     if isinstance(value, str):
-        return _LOGIN.sub(r"\1", value)
+        return without_login(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         items_ = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         listed = [_plain(item, f"{where}[{position}]", registry) for position, item in enumerate(items_)]
         return [item for item in listed if item is not _OMITTED]
     try:
-        return to_jsonable_python(value, fallback=_schema_of)
+        return to_jsonable_python(value, fallback=schema_of)
     except (PydanticSerializationError, TypeError, ValueError):
         raise ConfigurationError(
             f"{where} holds a {type(value).__name__}, which a file cannot hold",
             hint="set it in code after reading the file",
         ) from None
-
-
-def _fields_of(value: Any) -> dict[str, Any] | None:
-    """The fields of a model or a dataclass by name."""
-    if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return None
-
-
-def _is_secret_header(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and is_secret(*value)
-
-
-def is_secret(key: str, value: Any) -> bool:
-    """Whether a value is a secret in plain text, as its key says or the value itself."""
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(is_secret(key, item) for item in value)
-    if not isinstance(value, (str, bytes)):
-        return False
-    if isinstance(value, str) and _BEARER.fullmatch(value):
-        return True
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", key).lower().replace("_", "-")
-    return _SECRET_KEY.fullmatch(words) is not None
-
-
-def _masked(key: str, value: Any) -> Any:
-    """`value` for a repr, without what `dump` would leave out."""
-    if is_secret(key, value):
-        return "**********"
-    if _is_secret_header(value):
-        return (value[0], "**********")
-    if type(value) is str:
-        return _LOGIN.sub(r"\1**********@", value)
-    if isinstance(value, Mapping):
-        return {name: _masked(str(name), item) for name, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_masked("", item) for item in value)
-    fields = None if isinstance(value, Serializable) else _fields_of(value)
-    if fields is not None:
-        shown = ", ".join(f"{name}={_masked(name, item)!r}" for name, item in fields.items())
-        return _Shown(f"{type(value).__name__}({shown})")
-    return value
-
-
-class _Shown(str):
-    """A text that is its own repr."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
 
 
 def _mentions_llm(annotation: Any) -> bool:
@@ -328,7 +215,7 @@ def _mentions_llm(annotation: Any) -> bool:
     return any(_mentions_llm(argument) for argument in typing.get_args(annotation))
 
 
-def _revive(value: Any, registry: Registry) -> Any:
+def _revive(value: Any, registry: Backends) -> Any:
     """The LLMs that a field of LLMs was written as."""
     if isinstance(value, Mapping):
         if isinstance(value.get(_NAME_KEY), str):

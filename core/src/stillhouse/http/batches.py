@@ -9,7 +9,7 @@ from itertools import islice
 from typing import IO, Any, ClassVar, cast
 
 from stillhouse._execution.call import Call
-from stillhouse._settings.serialization import digest
+from stillhouse._settings.digest import digest
 from stillhouse.errors import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
 from stillhouse.http.asking import checked
 from stillhouse.http.structured import StructuredHTTPLLM
@@ -152,7 +152,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             ConfigurationError: another process makes the same call just now.
             GenerationError: it is over, and inputs failed; `outputs` has what was finished.
         """
-        call = Call(self, num_generations, kwargs)
+        call = self._begin_call(num_generations, kwargs)
         if inputs is not None and not inputs:
             return []
         with BatchLedger(default_path()) as ledger:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from stillhouse._settings.runtime import RuntimeParameter
-from stillhouse._settings.serialization import is_secret
+from stillhouse._settings.secrets import is_secret
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
 from stillhouse.http.transport.failures import Failure, failure_of

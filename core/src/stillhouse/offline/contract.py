@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, Field, PrivateAttr
 
 from stillhouse._execution.lifecycle import mark
+from stillhouse._settings.digest import digest
 from stillhouse._settings.runtime import RuntimeParameter
-from stillhouse._settings.serialization import digest
 from stillhouse.errors import OfflineBatchNotFinishedError, UnsupportedError
 from stillhouse.typing import FormattedInput, GenerateOutput
 

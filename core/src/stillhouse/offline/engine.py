@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stillhouse._execution.call import Call
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.http.transport.retry import backoff_seconds
 from stillhouse.offline.chunks import Chunk
@@ -57,7 +56,7 @@ class OfflineBatch:
         num_generations: int = 1,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        call = Call(llm, num_generations, arguments or {})
+        call = llm._begin_call(num_generations, dict(arguments or {}))
         self.llm = llm
         self.ledger = ledger
         self.key = key

@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from stillhouse.structured.answers import AnswerForm as AnswerForm
     from stillhouse.structured.answers import answer_problem as answer_problem
     from stillhouse.structured.answers import value_problem as value_problem
+    from stillhouse.structured.schema import check_schema as check_schema
     from stillhouse.structured.shape import StructuredOutputField as StructuredOutputField
     from stillhouse.structured.shape import StructuredOutputMixin as StructuredOutputMixin
     from stillhouse.structured.shape import capability_of as capability_of
-    from stillhouse.structured.shape import check_schema as check_schema
     from stillhouse.structured.shape import normalize_structured_output as normalize_structured_output
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "answers": ["AnswerForm", "answer_problem", "value_problem"],
+        "schema": ["check_schema"],
         "shape": [
             "StructuredOutputField",
             "StructuredOutputMixin",
             "capability_of",
-            "check_schema",
             "normalize_structured_output",
         ],
     },

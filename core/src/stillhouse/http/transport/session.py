@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from stillhouse._settings.serialization import is_secret
+from stillhouse._settings.secrets import is_secret
 from stillhouse.errors import GenerationError
 from stillhouse.http.transport.failures import Failure, UnclearError, answered, failure_of, request_id_of
 from stillhouse.http.transport.limits import Limits

@@ -5,79 +5,26 @@ A plugin adds one through the hooks `open_reader` and `open_writer`; it is asked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.partial import PartialFile, PartialFolder, cannot_be_written
-from stillhouse.jobs.formats.rows import Row
+from stillhouse.protocols import HookCalls, RowReader, RowWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stillhouse.registry.hooks import Hooks
-
-__all__ = [
-    "PartialFile",
-    "PartialFolder",
-    "RowReader",
-    "RowWriter",
-    "cannot_be_written",
-    "open_reader",
-    "open_writer",
-    "output_path",
-]
+__all__ = ["open_reader", "open_writer", "output_path"]
 
 
-class RowReader(Protocol):
-    """The rows of one source.
-
-    Iterating yields every row, in order and from the first on each time; a row that cannot be
-    read is yielded with its error.
-
-    A reader may have an attribute `places`, a sequence of paths: the files and folders that it reads.
-    A run refuses an output that would replace one of them. Without it, they are found by the name of
-    the source.
-    """
-
-    @property
-    def schema(self) -> pa.Schema | None:
-        """The types of the columns, which an output with types keeps; `None` where there are none."""
-
-    @property
-    def share_read(self) -> float | None:
-        """How much of the source was read, from 0 to 1; `None` where its size is not known."""
-
-    def __iter__(self) -> Iterator[Row]: ...
-
-    def digest(self) -> str:
-        """A digest of the whole content: another one if any row is another."""
-
-    def close(self) -> None:
-        """Release the source."""
-
-
-class RowWriter(Protocol):
-    """Takes rows in their order. Nobody sees the output before `finish`."""
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Take the next row in."""
-
-    def finish(self) -> None:
-        """Every row was written: give the output its name, in the place of an earlier one."""
-
-    def abandon(self) -> None:
-        """Remove what was written; an earlier output stays as it is."""
-
-
-def open_reader(source: str, hooks: Hooks | None = None) -> RowReader:
+def open_reader(source: str, hooks: HookCalls | None = None) -> RowReader:
     """A reader for a source: a plugin's, or one of our own by the file's suffix.
 
     Raises:
         ConfigurationError: it cannot be read, or its format is not known.
     """
-    reader: RowReader | None = hooks.open_reader(source) if hooks is not None else None
+    reader = hooks.open_reader(source) if hooks is not None else None
     if reader is not None:
         return reader
     opening = _readers().get(".jsonl" if source == "-" else Path(source).suffix.lower())
@@ -89,7 +36,7 @@ def open_reader(source: str, hooks: Hooks | None = None) -> RowReader:
     return opening(source)
 
 
-def open_writer(target: str, hooks: Hooks | None = None, schema: pa.Schema | None = None) -> RowWriter:
+def open_writer(target: str, hooks: HookCalls | None = None, schema: pa.Schema | None = None) -> RowWriter:
     """A writer for a target: a plugin's, or one of our own by the file's suffix.
 
     Args:
@@ -100,7 +47,7 @@ def open_writer(target: str, hooks: Hooks | None = None, schema: pa.Schema | Non
     Raises:
         ConfigurationError: it cannot be written, or its format is not known.
     """
-    writer: RowWriter | None = hooks.open_writer(target, schema) if hooks is not None else None
+    writer = hooks.open_writer(target, schema) if hooks is not None else None
     if writer is not None:
         return writer
     opening = _writers().get(".jsonl" if target == "-" else Path(target).suffix.lower())
@@ -112,9 +59,9 @@ def open_writer(target: str, hooks: Hooks | None = None, schema: pa.Schema | Non
     return opening(target, schema)
 
 
-def output_path(target: str, hooks: Hooks | None = None) -> Path:
+def output_path(target: str, hooks: HookCalls | None = None) -> Path:
     """Where an output is once it is whole; the state of its run is kept beside it."""
-    path: Path | None = hooks.output_path(target) if hooks is not None else None
+    path = hooks.output_path(target) if hooks is not None else None
     return Path(target if path is None else path)
 
 

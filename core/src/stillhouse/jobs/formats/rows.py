@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.protocols import Row
 from stillhouse.typing import FormattedInput, StandardInput
 
 __all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row.
-
-    Attributes:
-        index: its position among the rows, from 0.
-        line: the line of the file that it begins at, from 1.
-        columns: its columns; empty if it could not be read.
-        error: why it could not be read, or `None`.
-        digest: a number that is another one if the row is another; see `digest_of`.
-    """
-
-    index: int
-    line: int
-    columns: dict[str, Any] = field(default_factory=dict)
-    error: GenerationError | None = None
-    digest: int = 0
 
 
 def digest_of(content: bytes) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from stillhouse.jobs.formats.opening import RowReader, RowWriter
 from stillhouse.jobs.store.store import Stored
+from stillhouse.protocols import RowReader, RowWriter
 
 __all__ = ["assemble"]
 

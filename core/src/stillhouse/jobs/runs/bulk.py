@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
-from stillhouse.jobs.formats.opening import RowReader, open_reader, open_writer, output_path
+from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.runs.assembly import assemble
@@ -29,6 +29,7 @@ from stillhouse.jobs.store.summary import Summary, summarize
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "Command", "opened_batches", "parse_kinds"]
 

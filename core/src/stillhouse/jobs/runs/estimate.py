@@ -10,11 +10,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import RowReader, open_reader, output_path
+from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.spending.bounds import Bounds, size_of
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED, read, store_path, translated
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.protocols import RowReader
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.bulk import Command

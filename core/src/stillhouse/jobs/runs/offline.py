@@ -8,11 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ErrorKind, GenerationError
-from stillhouse.jobs.formats.opening import RowReader
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.online import RunStatistics, shifted
 from stillhouse.jobs.store.store import Part, RunStore
 from stillhouse.llm import LLM
+from stillhouse.protocols import RowReader
 from stillhouse.typing import FormattedInput
 
 if TYPE_CHECKING:

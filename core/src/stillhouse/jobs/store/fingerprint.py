@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stillhouse._settings.serialization import shaping_fields, without_secrets
+from stillhouse._settings.digest import shaping_fields
+from stillhouse._settings.serialization import without_secrets
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import RowReader
 from stillhouse.llm import LLM
+from stillhouse.protocols import RowReader
 
 __all__ = ["check_unchanged", "command_of", "input_difference"]
 

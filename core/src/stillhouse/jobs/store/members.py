@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse._execution.window import current_input
-from stillhouse._settings.serialization import digest
+from stillhouse._settings.digest import digest
 from stillhouse.errors import StillhouseError
 from stillhouse.hookspecs import hookimpl
 from stillhouse.jobs.store.database import translated

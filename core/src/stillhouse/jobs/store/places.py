@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import RowReader, output_path
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFolder, beside
 from stillhouse.jobs.store.database import StoreError, holds_run, store_path
 from stillhouse.jobs.store.lock import lock_path
+from stillhouse.protocols import RowReader
 
 if TYPE_CHECKING:
-    from stillhouse.registry.hooks import Hooks
+    from stillhouse.protocols import HookCalls
 
 __all__ = [
     "check_places",
@@ -58,7 +59,7 @@ def written_places(output: Path) -> list[Path]:
     ]
 
 
-def places_of(reader: RowReader, source: str, hooks: Hooks | None = None) -> list[Path]:
+def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) -> list[Path]:
     """The files and folders that a reader reads, as far as it or the name of its source says."""
     places: Iterable[Path] | None = getattr(reader, "places", None)
     if places is not None:

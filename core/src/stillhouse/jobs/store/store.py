@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import RowWriter
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
 from stillhouse.jobs.store import lock
@@ -25,6 +24,7 @@ from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, StoreError, con
 from stillhouse.jobs.store.members import Members
 from stillhouse.jobs.store.places import check_side_files, check_state, reserve_path
 from stillhouse.outputs import merge_responses
+from stillhouse.protocols import RowWriter
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["Part", "RunStore", "SqliteStore", "Stored", "StreamStore"]

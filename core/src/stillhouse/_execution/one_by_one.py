@@ -1,0 +1,84 @@
+"""Inputs through a synchronous `generate`: those that need a call are asked for together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from stillhouse._execution.call import Call, Result, finished_outputs
+from stillhouse.errors import GenerationError
+from stillhouse.typing import GenerateOutput
+
+__all__ = ["ask_group", "generate_list"]
+
+Generate = Callable[..., list[GenerateOutput]]
+"""The `generate` of a backend: inputs, num_generations, generation parameters."""
+
+
+def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list[GenerateOutput]:
+    """The outputs for a list of inputs.
+
+    Raises:
+        GenerationError: an input failed; `outputs` holds what was finished.
+    """
+    group, failure = ask_group(call, generate, list(enumerate(inputs)), isolate=False)
+    ended: list[Any] = [call.end(index, input, result) for index, input, result, _ in group]
+    failure = failure or next((item for item in ended if isinstance(item, Exception)), None)
+    if failure is None:
+        return ended
+    wrapped = GenerationError.wrap(failure)
+    wrapped.outputs = [None if isinstance(item, Exception) else item for item in ended]
+    raise wrapped
+
+
+def ask_group(
+    call: Call, generate: Generate, group: Sequence[tuple[int, Any]], *, isolate: bool
+) -> tuple[list[Result], Exception | None]:
+    """Begin each input, and ask for those that have no result yet.
+
+    Args:
+        call: the call that they belong to.
+        generate: the backend's.
+        group: the inputs, with their indexes.
+        isolate: after a failure, ask for each unfinished input by itself.
+
+    Returns:
+        The results, which are not ended yet, and the error of `generate` or `None`.
+    """
+    results = {index: call.begin(index, input) for index, input in group}
+    pending = [(index, input) for index, input in group if results[index] is None]
+    started = monotonic()
+    outputs, failure = _ask(call, generate, [input for _, input in pending], isolate)
+    seconds = monotonic() - started
+    times = dict.fromkeys((index for index, _ in pending), seconds)
+    for (index, _), output in zip(pending, outputs, strict=True):
+        results[index] = output
+    return [(index, input, results[index], times.get(index, 0.0)) for index, input in group], failure
+
+
+def _ask(
+    call: Call, generate: Generate, inputs: list[Any], isolate: bool
+) -> tuple[list[Any], Exception | None]:
+    """An output or an error for each input, and the error of the call for all of them."""
+    if not inputs:
+        return [], None
+    try:
+        outputs = generate(inputs, call.num_generations, **call.arguments)
+        call.check_length(outputs, len(inputs))
+        return list(outputs), None
+    except Exception as error:
+        finished: list[Any] = finished_outputs(error, len(inputs))
+        if _stops_run(error) or not isolate or len(inputs) == 1:
+            return [error if output is None else output for output in finished], error
+        for position, input in enumerate(inputs):
+            if finished[position] is None:
+                (result,), _ = _ask(call, generate, [input], isolate)
+                finished[position] = result
+                if _stops_run(result):
+                    return [result if output is None else output for output in finished], error
+        return finished, error
+
+
+def _stops_run(result: Any) -> bool:
+    return isinstance(result, GenerationError) and result.stops_run
