@@ -11,7 +11,8 @@ import pytest
 
 from stillhouse.http.transport.limits import FIRST_LIMIT, Limits
 from stillhouse.http.transport.quotas import X_RATELIMIT, left_of, seconds_until
-from stillhouse.http.transport.retry import backoff_seconds, retry_after_seconds
+from stillhouse.http.transport.retry import retry_after_seconds
+from stillhouse.offline.failures import backoff_seconds
 
 
 class _Jumping(selectors.DefaultSelector):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
-from stillhouse.http.transport.failures import UnclearError
+from stillhouse.http import UnclearError, form_upload
 from stillhouse.http.transport.session import LARGEST_BODY
-from stillhouse.http.transport.uploads import form_upload
 from stillhouse.offline import Rows
-from stillhouse.offline.files import BatchLimits, Framing, RequestFile, ResultFile, custom_id
+from stillhouse.offline.files import RequestFile, ResultFile, custom_id
+from stillhouse.offline.provider import BatchLimits, Framing
 
 from .support import BatchServer
 

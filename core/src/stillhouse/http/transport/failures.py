@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from stillhouse.errors import ErrorKind, GenerationError
+from stillhouse.errors import ErrorKind
 from stillhouse.http.transport.retry import RETRIED_STATUSES, retry_after_seconds
+from stillhouse.offline.failures import Failure
 
-__all__ = ["Failure", "UnclearError", "failure_of", "message_of"]
+__all__ = ["answered", "failure_of", "message_of", "request_id_of"]
 
 LONGEST_MESSAGE = 500
 
@@ -44,37 +44,6 @@ _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing|payment requ
 _NO_MODEL = re.compile(
     r"model_not_found|model .{0,80}(not (exist|found)|does not exist)|no such model", re.IGNORECASE
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a request failed.
-
-    Attributes:
-        kind: as in `GenerationError`.
-        message: what the provider says, or what was seen.
-        hint: what to do next.
-        retried: whether the same request may succeed.
-        congestion: whether the provider has too much to do.
-        stops_run: whether every further request would meet the same.
-        retry_after: seconds that the provider asks to wait, or `None`.
-        request_id: the provider's id of the request, or an empty string.
-        unclear: whether the request may have been carried out all the same.
-    """
-
-    kind: ErrorKind
-    message: str
-    hint: str = ""
-    retried: bool = False
-    congestion: bool = False
-    stops_run: bool = False
-    retry_after: float | None = None
-    request_id: str = ""
-    unclear: bool = False
-
-
-class UnclearError(GenerationError):
-    """A request that must not be made twice failed so that nobody knows whether it was carried out."""
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

@@ -17,11 +17,11 @@ from yarl import URL
 
 from stillhouse._settings.serialization import is_secret
 from stillhouse.errors import GenerationError
-from stillhouse.http.transport.failures import Failure, UnclearError, answered, failure_of, request_id_of
+from stillhouse.http.transport.failures import answered, failure_of, request_id_of
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.quotas import QuotaHeaders, left_of
-from stillhouse.http.transport.retry import backoff_seconds
 from stillhouse.http.transport.uploads import BLOCK, Upload
+from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 
 __all__ = ["LARGEST_BODY", "Transport"]
 
