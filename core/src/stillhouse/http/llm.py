@@ -19,8 +19,8 @@ from stillhouse.offline.failures import Failure
 if TYPE_CHECKING:
     from yarl import URL
 
+    from stillhouse.http.transport.files import Upload
     from stillhouse.http.transport.session import Transport
-    from stillhouse.http.transport.uploads import Upload
 
 __all__ = ["HTTPLLM"]
 

@@ -1,4 +1,4 @@
-"""Which failure a response is: its kind, the provider's message, and whether to try again."""
+"""Reading a `Failure` from a response: its kind, the provider's message, and whether to retry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillhouse.offline.failures import Failure
 
 __all__ = ["answered", "failure_of", "message_of", "request_id_of"]
 
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_CHARS = 500
 
 _KINDS: dict[int, ErrorKind] = {
     401: "authentication",
@@ -26,7 +26,7 @@ _KINDS: dict[int, ErrorKind] = {
     429: "rate_limit",
 }
 
-# What providers call a prompt that is too long, in the code or the message of a refusal.
+# How providers describe a prompt that is too long, in the code or the message of an error.
 _TOO_LONG = re.compile(
     r"context[_ ]length|context window|maximum context|max(imum)? (input|prompt)? ?(length|tokens)"
     r"|prompt is too long|too many (input )?tokens|exceed(s|ed)? .{0,40}(context|token)|input is too long",
@@ -47,7 +47,7 @@ _NO_MODEL = re.compile(
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """The failure that a response with an error status is."""
+    """Return the failure that a response with an error status is."""
     code, text = message_of(body)
     both = f"{code} {text}"
     kind: ErrorKind = _KINDS.get(status, "server" if status >= 500 else "invalid_request")
@@ -91,11 +91,11 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
 
 
 answered: ContextVar[Mapping[str, str]] = ContextVar("answered")
-"""The headers of the answer that the code which runs now got last."""
+"""The headers of the last response that the current context received."""
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """The provider's id of a request, under any of the names in use."""
+    """Return the provider's id of a request, under any of the names in use."""
     for name in ("x-request-id", "request-id", "apim-request-id", "cf-ray"):
         if name in headers:
             return headers[name]
@@ -103,7 +103,7 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 
 def message_of(body: bytes) -> tuple[str, str]:
-    """The code and the message in the body of an error, whatever form the body has."""
+    """Return the code and the message in the body of an error, in any of the forms in use."""
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -122,7 +122,7 @@ def message_of(body: bytes) -> tuple[str, str]:
 
 
 def _from_text(text: str) -> str:
-    """A page without its tags: a proxy's error page is a page for people."""
+    """Remove the tags of a page: a proxy's error page is written for people."""
     if "<" in text:
         text = re.sub(r"(?is)<(script|style|head).*?</\1>", " ", text)
         text = re.sub(r"<[^>]*>", " ", text)
@@ -131,4 +131,4 @@ def _from_text(text: str) -> str:
 
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + " …"
