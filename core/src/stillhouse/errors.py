@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
+from stillhouse._deprecated import StillhouseDeprecationWarning
+
 if TYPE_CHECKING:
     from stillhouse.typing import GenerateOutput
 
@@ -20,6 +22,7 @@ __all__ = [
     "GenerationError",
     "OfflineBatchNotFinishedError",
     "PluginError",
+    "StillhouseDeprecationWarning",
     "StillhouseError",
     "UnknownLLMError",
     "UnsupportedError",
