@@ -19,7 +19,8 @@ from stillhouse import (
     GenerateOutput,
     GenerationError,
 )
-from stillhouse._execution.window import SPREAD, Slots
+from stillhouse._execution.slots import Slots
+from stillhouse._execution.window import SPREAD
 from stillhouse.outputs import prepare_output
 
 from ..support import PATIENCE, ScriptedLLM, SingleLLM, chat, chats, in_thread, own_threads, text_of

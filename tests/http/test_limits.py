@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from stillhouse.http.transport.limits import FIRST_LIMIT, Limits
+from stillhouse.http.transport.limits import INITIAL_LIMIT, Limits
 from stillhouse.http.transport.quotas import X_RATELIMIT, left_of, seconds_until
-from stillhouse.http.transport.retry import backoff_seconds, retry_after_seconds
+from stillhouse.http.transport.retry import retry_after_seconds
+from stillhouse.offline.failures import backoff_seconds
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -75,11 +76,11 @@ async def drive(
             fine = await provider.ask()
             attempt = 0 if fine else attempt + 1
             if fine:
-                limits.succeeded()
+                limits.on_success()
                 if tells:
-                    limits.told("requests", *provider.left(), is_tokens=False)
+                    limits.update_quota("requests", *provider.left(), is_tokens=False)
             else:
-                limits.refused(permit, None)
+                limits.on_rate_limit(permit, None)
             limits.release(permit)
             if not fine:
                 await asyncio.sleep(backoff_seconds(attempt, 0.5))
@@ -142,8 +143,8 @@ def test_a_quota_slows_nothing_down_while_there_is_plenty() -> None:
         async def ask(left: float, reset: float) -> None:
             for _ in range(50):
                 permit = await limits.acquire()
-                limits.told("requests", left, 1000, reset, is_tokens=False)
-                limits.told("tokens", 900_000, 1_000_000, 6.0, is_tokens=True)
+                limits.update_quota("requests", left, 1000, reset, is_tokens=False)
+                limits.update_quota("tokens", 900_000, 1_000_000, 6.0, is_tokens=True)
                 limits.release(permit, used_tokens=10)
 
         await ask(500, 30.0)
@@ -164,9 +165,9 @@ def test_of_several_quotas_the_tightest_holds() -> None:
         limits.release(await limits.acquire(), used_tokens=100)
         for _ in range(20):
             permit = await limits.acquire()
-            limits.told("tokens", 0, 6000, 60.0, is_tokens=True)  # 100 a second
-            limits.told("input-tokens", 50_000, 60_000, 6.0, is_tokens=True)
-            limits.told("requests", 999, 1000, 0.1, is_tokens=False)
+            limits.update_quota("tokens", 0, 6000, 60.0, is_tokens=True)  # 100 a second
+            limits.update_quota("input-tokens", 50_000, 60_000, 6.0, is_tokens=True)
+            limits.update_quota("requests", 999, 1000, 0.1, is_tokens=False)
             limits.release(permit, used_tokens=100)
         return asyncio.get_running_loop().time()
 
@@ -178,7 +179,7 @@ def test_who_asks_last_of_many_learns_what_is_left() -> None:
         limits, loop = Limits(20), asyncio.get_running_loop()
         permits = [await limits.acquire() for _ in range(20)]
         for permit in permits:  # all had been counted when the first was answered
-            limits.told("requests", 3, 100, 970.0, is_tokens=False)  # one in ten seconds
+            limits.update_quota("requests", 3, 100, 970.0, is_tokens=False)  # one in ten seconds
             limits.release(permit)
         for _ in range(4):
             await limits.acquire()
@@ -240,7 +241,7 @@ def test_a_known_quota_is_never_overrun() -> None:
                 permit = await limits.acquire()
                 starts.append(loop.time())
                 await asyncio.sleep(0.3)
-                limits.succeeded()
+                limits.on_success()
                 limits.release(permit)
 
         await asyncio.gather(*(work() for _ in range(64)))
@@ -268,15 +269,15 @@ def test_a_token_quota_is_corrected_by_what_was_used() -> None:
 def test_the_window_opens_slowly_and_closes_once_per_congestion() -> None:
     async def main() -> None:
         limits = Limits(1000)
-        assert limits.limit == FIRST_LIMIT
-        permits = [await limits.acquire() for _ in range(FIRST_LIMIT)]
+        assert limits.limit == INITIAL_LIMIT
+        permits = [await limits.acquire() for _ in range(INITIAL_LIMIT)]
         for permit in permits:
-            limits.succeeded()
+            limits.on_success()
             limits.release(permit)
-        assert limits.limit == 2 * FIRST_LIMIT
+        assert limits.limit == 2 * INITIAL_LIMIT
         permits = [await limits.acquire() for _ in range(10)]
         for permit in permits:
-            limits.overloaded(permit, None)
+            limits.on_overload(permit, None)
             limits.release(permit)
         assert limits.limit == pytest.approx(11 * 0.7)
 

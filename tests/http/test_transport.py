@@ -130,7 +130,7 @@ def test_a_server_that_is_not_there(make: Any, server: ScriptedServer) -> None:
 def test_an_answer_that_is_too_large_is_refused(
     make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillhouse.http.transport.session.LARGEST_BODY", 1000)
+    monkeypatch.setattr("stillhouse.http.transport.attempt.MAX_BODY_BYTES", 1000)
     server.script = [Reply(body=json.dumps({"text": "x" * 2000}).encode())]
     caught = failure(make)
     assert caught.kind == "server"
@@ -260,10 +260,10 @@ def test_credentials_that_expire_are_asked_for_at_every_attempt(server: Scripted
 def test_what_is_left_of_a_quota_is_read_from_the_headers(
     make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     monkeypatch.setattr(
-        "stillhouse.http.transport.limits.Limits.told",
-        lambda self, name, *quota, is_tokens: told.append((quota, is_tokens)),
+        "stillhouse.http.transport.limits.Limits.update_quota",
+        lambda self, name, *quota, is_tokens: reported.append((quota, is_tokens)),
     )
     kinds = {"limit": "500", "remaining": "12", "reset": "1m2s"}
     server.script = [
@@ -274,7 +274,7 @@ def test_what_is_left_of_a_quota_is_read_from_the_headers(
     ]  # fmt: skip
     with make(max_concurrency=1) as llm:
         llm.generate_outputs([CHAT] * 4)
-    assert told == [((12.0, 500.0, 62.0), False), ((12.0, 500.0, 62.0), True)]
+    assert reported == [((12.0, 500.0, 62.0), False), ((12.0, 500.0, 62.0), True)]
 
 
 def test_the_id_of_an_answered_request_is_in_the_log(

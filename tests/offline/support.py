@@ -13,9 +13,8 @@ import orjson
 from aiohttp import web
 
 from stillhouse import FormattedInput, GenerateOutput, prepare_output
-from stillhouse.http import Failure
+from stillhouse.http import Failure, form_upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
-from stillhouse.http.transport.uploads import form_upload
 from stillhouse.offline import Chunk
 from stillhouse.typing import Capability
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
-from stillhouse.http.transport.failures import UnclearError
-from stillhouse.http.transport.session import LARGEST_BODY
-from stillhouse.http.transport.uploads import form_upload
+from stillhouse.http import UnclearError, form_upload
+from stillhouse.http.transport.attempt import MAX_BODY_BYTES
 from stillhouse.offline import Rows
-from stillhouse.offline.files import BatchLimits, Framing, RequestFile, ResultFile, custom_id
+from stillhouse.offline.files import RequestFile, ResultFile, custom_id
+from stillhouse.offline.provider import BatchLimits, Framing
 
 from .support import BatchServer
 
@@ -30,10 +30,10 @@ def test_an_upload_that_failed_is_sent_again_from_its_beginning(make: Any, serve
 
 def test_a_download_may_be_larger_than_any_answer(make: Any, server: BatchServer) -> None:
     llm = make()
-    server.files["big"] = b"x" * (LARGEST_BODY + 1)
+    server.files["big"] = b"x" * (MAX_BODY_BYTES + 1)
     with tempfile.TemporaryFile() as file:
         llm.run_on_loop(llm.request("GET", "files/big", save_to=file))
-        assert file.tell() == LARGEST_BODY + 1
+        assert file.tell() == MAX_BODY_BYTES + 1
     with pytest.raises(GenerationError, match="MiB"):
         llm.run_on_loop(llm.request("GET", "files/big"))
 

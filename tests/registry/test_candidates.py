@@ -159,7 +159,7 @@ def test_a_leftover_does_not_hide_the_real_one(make_site: Callable[[str], Any], 
     registry = Registry()
     (info,) = [info for info in registry.plugins() if info.name == "hidden"]
     assert info.package == "plugin 1.0"
-    assert [trouble.code for trouble in info.troubles] == ["W106"]
+    assert [problem.code for problem in info.troubles] == ["W106"]
     assert str(real.folder) in info.troubles[0].cause
     assert str(folder) in info.troubles[0].cause
     assert registry.get_llm("hidden").__name__ == "FakeLLM"
@@ -171,9 +171,9 @@ def test_a_leftover_in_the_same_folder_does_not_hide_the_newest(site: Any) -> No
     (site.folder / "plugin-0.11.dist-info").mkdir()
     info = site.info(Registry())
     assert info.package == "plugin 0.10"
-    (trouble,) = info.troubles
-    assert trouble.code == "W106"
-    assert all(f"plugin-{version}.dist-info" in trouble.cause for version in ("0.9", "0.2", "0.11"))
+    (problem,) = info.troubles
+    assert problem.code == "W106"
+    assert all(f"plugin-{version}.dist-info" in problem.cause for version in ("0.9", "0.2", "0.11"))
 
 
 def test_of_two_complete_copies_the_first_on_the_path_counts(make_site: Callable[[str], Any]) -> None:

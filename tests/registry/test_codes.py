@@ -313,7 +313,7 @@ def test_report_of(case: Case, make_site: Callable[[str], Any], monkeypatch: pyt
         name = next(info.name for info in site.infos(registry) if info.name != "healthy")
         (info,) = _troubled(registry.check([name]), site)
 
-    assert [trouble.code for trouble in info.troubles] == [case.code]
+    assert [problem.code for problem in info.troubles] == [case.code]
     assert info.status == case.status
     expected = case.report.format(
         core=registry.core_version, site=site.folder, copy=second.folder / "twice-0.9.dist-info"
@@ -330,7 +330,7 @@ def test_report_of(case: Case, make_site: Callable[[str], Any], monkeypatch: pyt
         assert caught.value.distribution == info.package
         assert caught.value.hint == info.troubles[0].hint
 
-    # And it stays the trouble of that one plugin.
+    # And it stays the problem of that one plugin.
     assert registry.get_llm("healthy").__name__ == "FakeLLM"
     assert registry.get_llm("echo").__module__ == "stillhouse.echo"
 

@@ -162,9 +162,9 @@ def test_the_line_of_what_does_not_fit_is_named(site: Any) -> None:
     )
     registry = Registry()
     registry.check()
-    trouble = site.info(registry).troubles[0]
-    assert trouble.cause == f"before_generate takes model, but the hook has only {BEFORE} (plug_module.py:5)"
-    assert trouble.hint.endswith("if it is yours; else pip install --upgrade plug")
+    problem = site.info(registry).troubles[0]
+    assert problem.cause == f"before_generate takes model, but the hook has only {BEFORE} (plug_module.py:5)"
+    assert problem.hint.endswith("if it is yours; else pip install --upgrade plug")
 
 
 def test_an_optional_hook_that_is_unknown_is_passed_over(registry: Registry) -> None:
@@ -406,9 +406,9 @@ def test_a_slow_hook_is_told_where_to_import(site: Any, monkeypatch: pytest.Monk
     )
     registry = Registry()
     registry.check()
-    (trouble,) = site.info(registry).troubles
-    assert trouble.code == "W208"
-    assert trouble.hint.startswith("import heavy libraries in the hook that needs them, if it is yours; else")
+    (problem,) = site.info(registry).troubles
+    assert problem.code == "W208"
+    assert problem.hint.startswith("import heavy libraries in the hook that needs them, if it is yours; else")
 
 
 def test_without_hooks_a_call_looks_none_up(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:

@@ -113,8 +113,20 @@ def test_an_unusual_range_is_left_to_packaging(site: Any) -> None:
 )
 def test_a_range_against_a_version(version: str, requirement: str, is_met: bool) -> None:
     from stillhouse.registry.candidates import Candidate
-    from stillhouse.registry.rules import judge
+    from stillhouse.registry.rules import static_problems
 
     candidate = Candidate("plug", "m:C", "stillhouse.llms", "plug", "1.0", requires=(requirement,))
-    codes = [trouble.code for trouble in judge(candidate, version)]
+    codes = [problem.code for problem in static_problems(candidate, version)]
     assert codes == ([] if is_met else ["E105"])
+
+
+def test_the_old_name_of_a_problem_warns() -> None:
+    import stillhouse.registry
+    from stillhouse._deprecated import StillhouseDeprecationWarning
+
+    message = "stillhouse.registry.Trouble is Problem since stillhouse 0.1; the old name goes away in 0.3"
+    with pytest.warns(StillhouseDeprecationWarning, match=message) as caught:
+        assert stillhouse.registry.Trouble is stillhouse.registry.Problem
+    assert caught[0].filename == __file__
+    with pytest.raises(AttributeError, match="has no attribute 'Toruble'"):
+        stillhouse.registry.Toruble  # type: ignore[attr-defined]  # noqa: B018

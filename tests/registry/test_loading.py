@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from stillhouse import PluginError
-from stillhouse.registry import Registry, Trouble
+from stillhouse.registry import Problem, Registry
 
 
-def trouble_of(
+def problem_of(
     site: Any, source: str, requires: tuple[str, ...] = (), value: str = "plug_module:FakeLLM"
-) -> Trouble:
+) -> Problem:
     """What is wrong with a plugin whose module has this source."""
     site.install("plug", llms={"plug": value}, requires=requires, modules={"plug_module": source})
     registry = Registry()
     with pytest.raises(PluginError):
         registry.get_llm("plug")
-    (trouble,) = site.info(registry).troubles
-    return trouble
+    (problem,) = site.info(registry).troubles
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -41,24 +41,24 @@ def trouble_of(
     ],
 )
 def test_the_cause_of_a_failed_import(site: Any, source: str, cause: str) -> None:
-    trouble = trouble_of(site, source)
-    assert (trouble.code, trouble.cause) == ("E201", cause)
-    assert trouble.hint == "pip install --upgrade plug"
-    assert cause.partition(":")[0].partition(" ")[0] in trouble.traceback
+    problem = problem_of(site, source)
+    assert (problem.code, problem.cause) == ("E201", cause)
+    assert problem.hint == "pip install --upgrade plug"
+    assert cause.partition(":")[0].partition(" ")[0] in problem.traceback
 
 
 def test_the_cause_is_where_it_was_raised(site: Any) -> None:
     helper = "\n\ndef fail():\n    raise OSError('deep down')\n"
     (site.folder / "helper_module.py").write_text(helper)
-    trouble = trouble_of(site, "import helper_module\nhelper_module.fail()\n")
-    assert trouble.cause == "OSError: deep down (helper_module.py:4)"
+    problem = problem_of(site, "import helper_module\nhelper_module.fail()\n")
+    assert problem.cause == "OSError: deep down (helper_module.py:4)"
 
 
 def test_the_cause_of_what_pydantic_refuses_is_in_the_plugin(site: Any) -> None:
     source = "import stillhouse\n\n\nclass FakeLLM(stillhouse.LLM):\n    model_name = 'x'\n"
-    trouble = trouble_of(site, source)
-    assert trouble.cause.startswith("PydanticUserError: A non-annotated attribute was detected")
-    assert trouble.cause.endswith("(plug_module.py:4)")
+    problem = problem_of(site, source)
+    assert problem.cause.startswith("PydanticUserError: A non-annotated attribute was detected")
+    assert problem.cause.endswith("(plug_module.py:4)")
 
 
 def test_a_keyboard_interrupt_goes_through_and_is_forgotten(site: Any) -> None:
@@ -126,34 +126,34 @@ def test_what_brings_a_missing_module(
     site: Any, monkeypatch: pytest.MonkeyPatch, missing: str, requires: list[str], hint: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)  # it may be installed here
-    trouble = trouble_of(site, f"import {missing}\n", tuple(requires))
-    assert trouble.code == "E201"
-    assert trouble.hint == hint
-    assert trouble.cause.endswith("(plug_module.py:1)")
+    problem = problem_of(site, f"import {missing}\n", tuple(requires))
+    assert problem.code == "E201"
+    assert problem.hint == hint
+    assert problem.cause.endswith("(plug_module.py:1)")
 
 
 def test_a_name_that_the_core_lacks_needs_another_core(site: Any) -> None:
-    trouble = trouble_of(site, "from stillhouse import FutureLLM\n")
-    assert trouble.cause.startswith("ImportError: cannot import name 'FutureLLM' from 'stillhouse'")
-    assert trouble.hint == "pip install --upgrade stillhouse plug"
+    problem = problem_of(site, "from stillhouse import FutureLLM\n")
+    assert problem.cause.startswith("ImportError: cannot import name 'FutureLLM' from 'stillhouse'")
+    assert problem.hint == "pip install --upgrade stillhouse plug"
 
 
 def test_a_plugin_whose_module_is_gone(site: Any) -> None:
-    trouble = trouble_of(site, "", value="gone_module:FakeLLM")
-    assert trouble.code == "E201"
-    assert trouble.cause == "ModuleNotFoundError: No module named 'gone_module'"
-    assert trouble.hint == "pip install --force-reinstall plug; a file of it is missing"
+    problem = problem_of(site, "", value="gone_module:FakeLLM")
+    assert problem.code == "E201"
+    assert problem.cause == "ModuleNotFoundError: No module named 'gone_module'"
+    assert problem.hint == "pip install --force-reinstall plug; a file of it is missing"
 
 
 def test_an_entry_point_that_is_no_reference(site: Any) -> None:
-    assert trouble_of(site, "", value=":FakeLLM").code == "E201"
+    assert problem_of(site, "", value=":FakeLLM").code == "E201"
 
 
 def test_a_lazy_attribute_that_fails_is_a_failed_import(site: Any) -> None:
     source = "def __getattr__(name):\n    if name == 'FakeLLM':\n        import absent_library\n    raise AttributeError\n"
-    trouble = trouble_of(site, source)
-    assert trouble.code == "E201"
-    assert trouble.cause == "ModuleNotFoundError: No module named 'absent_library' (plug_module.py:3)"
+    problem = problem_of(site, source)
+    assert problem.code == "E201"
+    assert problem.cause == "ModuleNotFoundError: No module named 'absent_library' (plug_module.py:3)"
 
 
 # Slow imports
@@ -166,7 +166,7 @@ def test_a_slow_import_is_a_warning_and_no_more(site: Any, monkeypatch: pytest.M
     registry = Registry()
     assert registry.get_llm("plug").__name__ == "FakeLLM"
     info = site.info(registry)
-    assert (info.status, [trouble.code for trouble in info.troubles]) == ("loaded", ["W208"])
+    assert (info.status, [problem.code for problem in info.troubles]) == ("loaded", ["W208"])
     assert info.troubles[0].severity == "warning"
     registry.get_llm("echo")
     assert not registry.check(["echo"])[0].troubles, "the core itself is not warned of"

@@ -110,16 +110,16 @@ def test_switching_off_silences_what_is_wrong_with_it(site: Any, monkeypatch: py
 
 
 @pytest.fixture
-def rivals(site: Any) -> Any:
+def claimants(site: Any) -> Any:
     site.install_llm("acme-plug", "plug", "acme_module")
     site.install_llm("beta-plug", "plug", "beta_module")
     return site
 
 
-def test_preferring_settles_a_conflict(rivals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preferring_settles_a_conflict(claimants: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLHOUSE_PREFER", "plug=Beta_Plug, other=elsewhere")
     registry = Registry()
-    first, second = rivals.infos(registry)
+    first, second = claimants.infos(registry)
     assert (first.package, first.status) == ("acme-plug 1.0", "conflict")
     assert (second.package, second.status) == ("beta-plug 1.0", "found")
     assert first.troubles[0].cause == (
@@ -128,24 +128,24 @@ def test_preferring_settles_a_conflict(rivals: Any, monkeypatch: pytest.MonkeyPa
     assert registry.get_llm("plug").__module__ == "beta_module"
 
 
-def test_the_config_file_may_prefer(rivals: Any, config_file: Path) -> None:
+def test_the_config_file_may_prefer(claimants: Any, config_file: Path) -> None:
     config_file.write_text('[prefer]\nplug = "acme-plug"\n')
     registry = Registry()
     assert registry.get_llm("plug").__module__ == "acme_module"
-    assert f"prefer in {config_file} prefers acme-plug" in rivals.infos(registry)[1].troubles[0].cause
+    assert f"prefer in {config_file} prefers acme-plug" in claimants.infos(registry)[1].troubles[0].cause
 
 
 @pytest.mark.parametrize("switch", ["STILLHOUSE_PLUGINS", "STILLHOUSE_DISABLE_PLUGINS"])
 def test_switching_one_off_settles_a_conflict(
-    rivals: Any, monkeypatch: pytest.MonkeyPatch, switch: str
+    claimants: Any, monkeypatch: pytest.MonkeyPatch, switch: str
 ) -> None:
     monkeypatch.setenv(switch, "acme-plug")
     left = "acme_module" if switch == "STILLHOUSE_PLUGINS" else "beta_module"
     assert Registry().get_llm("plug").__module__ == left
 
 
-def test_all_of_three_rivals_are_named(rivals: Any) -> None:
-    rivals.install_llm("zeta-plug", "plug", "zeta_module")
+def test_all_of_three_claimants_are_named(claimants: Any) -> None:
+    claimants.install_llm("zeta-plug", "plug", "zeta_module")
     with pytest.raises(PluginError) as caught:
         Registry().get_llm("plug")
     for name in ("acme-plug", "beta-plug", "zeta-plug"):
@@ -158,7 +158,7 @@ def test_one_distribution_that_claims_a_name_twice(site: Any) -> None:
     with (info / "entry_points.txt").open("a") as file:
         file.write("plug = second:LLM\n")
     infos = site.infos(Registry())
-    assert [[trouble.code for trouble in info.troubles] for info in infos] == [["E102"], ["E102"]]
+    assert [[problem.code for problem in info.troubles] for info in infos] == [["E102"], ["E102"]]
     assert infos[0].troubles[0].hint == "ask the authors of doubled to declare the name once"
 
 
@@ -190,7 +190,7 @@ def test_nobody_is_preferred_to_what_is_built_in(site: Any, monkeypatch: pytest.
     assert Registry().get_llm("echo").__module__ == "stillhouse.echo"
 
 
-def test_an_incompatible_rival_is_no_rival(site: Any) -> None:
+def test_an_incompatible_claimant_is_ignored(site: Any) -> None:
     site.install_llm("acme-plug", "plug", "acme_module")
     site.install("beta-plug", llms={"plug": "beta_module:LLM"}, requires=["stillhouse>=99"])
     assert Registry().get_llm("plug").__module__ == "acme_module"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stillhouse import PluginError
-from stillhouse.registry import Registry, Trouble
+from stillhouse.registry import Problem, Registry
 
 HEAD = """
 import asyncio
@@ -32,7 +32,7 @@ class Opaque:
 """
 
 
-def load(site: Any, body: str) -> Trouble | None:
+def load(site: Any, body: str) -> Problem | None:
     """What is wrong with `FakeLLM` in a module of this body."""
     source = HEAD + textwrap.dedent(body)
     site.install_llm("plug", "plug", "plug_module", source)
@@ -40,8 +40,8 @@ def load(site: Any, body: str) -> Trouble | None:
     try:
         registry.get_llm("plug")
     except PluginError:
-        (trouble,) = site.info(registry).troubles
-        return trouble
+        (found,) = site.info(registry).troubles
+        return found
     return None
 
 
@@ -78,19 +78,19 @@ async def agenerate(self, input, num_generations=1):
     ],
 )
 def test_what_is_no_llm(site: Any, body: str, cause: str) -> None:
-    trouble = load(site, body)
-    assert trouble is not None
-    assert (trouble.code, trouble.cause) == ("E203", cause)
+    found = load(site, body)
+    assert found is not None
+    assert (found.code, found.cause) == ("E203", cause)
 
 
 # E204
 
 
 def test_all_abstract_members_are_named(site: Any) -> None:
-    trouble = load(site, "class FakeLLM(stillhouse.AsyncLLM):\n    pass\n")
-    assert trouble is not None
-    assert trouble.code == "E204"
-    assert trouble.cause == "FakeLLM does not implement agenerate, model_name (plug_module.py:20)"
+    found = load(site, "class FakeLLM(stillhouse.AsyncLLM):\n    pass\n")
+    assert found is not None
+    assert found.code == "E204"
+    assert found.cause == "FakeLLM does not implement agenerate, model_name (plug_module.py:20)"
 
 
 # E205
@@ -148,11 +148,11 @@ def test_all_abstract_members_are_named(site: Any) -> None:
 )
 def test_a_wrong_signature(site: Any, method: str, base: str, problem: str) -> None:
     body = class_with(method, base)
-    trouble = load(site, body)
-    assert trouble is not None
-    assert trouble.code == "E205"
+    found = load(site, body)
+    assert found is not None
+    assert found.code == "E205"
     where = line(body, method.partition("(")[0])
-    assert trouble.cause == f"FakeLLM.{problem} (plug_module.py:{where})"
+    assert found.cause == f"FakeLLM.{problem} (plug_module.py:{where})"
 
 
 @pytest.mark.parametrize(
@@ -198,27 +198,27 @@ def test_a_right_signature(site: Any, method: str, base: str) -> None:
 )
 def test_a_field_that_cannot_be_stored(site: Any, fields: str, problem: str) -> None:
     body = class_with(GOOD, fields="model: str = 'm'\n" + fields + "\n")
-    trouble = load(site, body)
-    assert trouble is not None
-    assert trouble.code == "E207"
+    found = load(site, body)
+    assert found is not None
+    assert found.code == "E207"
     name = fields.partition(":")[0]
-    assert trouble.cause.startswith(f"the field {name} of FakeLLM {problem}")
-    assert trouble.cause.endswith(f"(plug_module.py:{line(body, name)})")
-    assert "arbitrary_types_allowed" not in trouble.cause, "that is no advice of ours"
+    assert found.cause.startswith(f"the field {name} of FakeLLM {problem}")
+    assert found.cause.endswith(f"(plug_module.py:{line(body, name)})")
+    assert "arbitrary_types_allowed" not in found.cause, "that is no advice of ours"
 
 
 def test_the_field_of_a_base_class_is_found_there(site: Any) -> None:
     body = class_with(GOOD, fields="password: str = ''\n").replace("FakeLLM", "Base")
-    trouble = load(site, body + "\n\nclass FakeLLM(Base):\n    model: str = 'm'\n")
-    assert trouble is not None
-    assert trouble.cause.endswith(f"(plug_module.py:{line(body, 'password')})")
+    found = load(site, body + "\n\nclass FakeLLM(Base):\n    model: str = 'm'\n")
+    assert found is not None
+    assert found.cause.endswith(f"(plug_module.py:{line(body, 'password')})")
 
 
 def test_a_field_by_the_name_under_which_files_keep_the_backend(site: Any) -> None:
-    trouble = load(site, class_with(GOOD, fields="llm: str = 'm'\n"))
-    assert trouble is not None
-    assert trouble.code == "E207"
-    assert trouble.cause.startswith("FakeLLM has a field llm, under which files keep the backend's name")
+    found = load(site, class_with(GOOD, fields="llm: str = 'm'\n"))
+    assert found is not None
+    assert found.code == "E207"
+    assert found.cause.startswith("FakeLLM has a field llm, under which files keep the backend's name")
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,10 @@ def test_a_field_that_can(site: Any, fields: str) -> None:
 
 def test_a_generation_parameter_that_cannot_be_described(site: Any) -> None:
     body = class_with("async def agenerate(self, input, num_generations=1, guide: Opaque | None = None): ...")
-    trouble = load(site, body)
-    assert trouble is not None
-    assert trouble.code == "E207"
-    assert trouble.cause.startswith(
+    found = load(site, body)
+    assert found is not None
+    assert found.code == "E207"
+    assert found.cause.startswith(
         "the parameter guide of FakeLLM.agenerate cannot be described: JSON has no form for"
     )
-    assert trouble.cause.endswith(f"(plug_module.py:{line(body, 'async def agenerate')})")
+    assert found.cause.endswith(f"(plug_module.py:{line(body, 'async def agenerate')})")

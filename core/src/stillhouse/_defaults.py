@@ -1,4 +1,4 @@
-"""The installed backends, as the lower floors reach them: the package's face puts the way here."""
+"""The default registry, for modules that must not import it: the package's face sets it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _source: Callable[[], Backends] | None = None
 
 
 def set_default_backends(source: Callable[[], Backends]) -> None:
-    """Say where the backends come from when nobody names a registry."""
+    """Set the source of the backends that are used when no registry is given."""
     global _source
     _source = source
 
 
 def default_backends() -> Backends:
-    """The backends that are installed; discovered when they are first asked for."""
+    """Return the installed backends, discovered at the first call."""
     assert _source is not None, "Python imports the package before any of its modules"
     return _source()

@@ -1,4 +1,4 @@
-"""Everything that is deprecated, in one place: import paths that moved, and the warning that says so.
+"""Everything that is deprecated, in one place: moved import paths, renamed names, and their warning.
 
 A deprecated path works for two minor releases; docs/versioning.md has the policy.
 """
@@ -10,17 +10,25 @@ import sys
 import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["MOVED", "Moved", "StillhouseDeprecationWarning", "install"]
+__all__ = [
+    "MOVED",
+    "RENAMED",
+    "Moved",
+    "Renamed",
+    "StillhouseDeprecationWarning",
+    "install",
+    "renamed",
+]
 
 
 class StillhouseDeprecationWarning(DeprecationWarning):
-    """Something of Stillhouse that goes away; the message says what to use, and until when it works."""
+    """A deprecated name is used; the message says what to use instead, and when the name goes away."""
 
 
 class Moved(NamedTuple):
-    """A module whose names are elsewhere now.
+    """The new home of the names of a module.
 
     Attributes:
         home: the module to import them from.
@@ -44,6 +52,43 @@ MOVED = {
     "stillhouse.serialization": Moved("stillhouse", "0.1", "0.3"),
 }
 """The import paths that were documented and moved, by their old name."""
+
+
+class Renamed(NamedTuple):
+    """A name of a module that is called otherwise now.
+
+    Attributes:
+        name: the new name, in the same module.
+        since: the version from which on that works.
+        until: the version in which the old name goes away.
+    """
+
+    name: str
+    since: str
+    until: str
+
+
+RENAMED = {
+    "stillhouse.registry.Trouble": Renamed("Problem", "0.1", "0.3"),
+}
+"""The names that were documented and renamed, each with its module."""
+
+
+def renamed(module: str, name: str) -> Any:
+    """Return what has this old name in a module, with a warning: the `__getattr__` of that module.
+
+    Raises:
+        AttributeError: the module never had such a name.
+    """
+    new = RENAMED.get(f"{module}.{name}")
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{module}.{name} is {new.name} since stillhouse {new.since}; the old name goes away in {new.until}",
+        StillhouseDeprecationWarning,
+        stacklevel=3,  # the caller of __getattr__
+    )
+    return getattr(sys.modules[module], new.name)
 
 
 class _Finder:

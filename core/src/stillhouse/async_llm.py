@@ -24,7 +24,8 @@ from pydantic import Field, PrivateAttr
 from stillhouse._execution.call import Call, Finished, OnError, Outputs, check_num_generations, finish_group
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.pump import aopen_pump, open_pump
-from stillhouse._execution.window import Slots, WindowSettings
+from stillhouse._execution.slots import Slots
+from stillhouse._execution.window import WindowSettings
 from stillhouse._settings.generation import implementations
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.errors import (
@@ -93,7 +94,8 @@ class AsyncLLM(LLM):
     def _loop_thread(self) -> LoopThread:
         thread = self._thread
         if thread is not None and thread.is_own:
-            return thread  # without the lock: who unloads holds it, and waits for coroutines that ask
+            # Without the lock: an `unload` holds it, and waits for coroutines that need the thread.
+            return thread
         with self._lifecycle.lock:  # while it is held, only this thread can be changing anything
             if not self._lifecycle.changing:
                 self.require_loaded()
@@ -218,7 +220,7 @@ class AsyncLLM(LLM):
         return outputs.finish(pump.window.remaining(), call)
 
     async def _offline_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
-        """As `generate_outputs` offline, but between two questions the caller's loop is free."""
+        """As `generate_outputs` offline, with the caller's loop free between two polls."""
         generate = functools.partial(
             self.offline_batch_generate, inputs, call.num_generations, **call.arguments
         )

@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
+from stillhouse._deprecated import StillhouseDeprecationWarning
+
 if TYPE_CHECKING:
     from stillhouse.typing import GenerateOutput
 
@@ -20,6 +22,7 @@ __all__ = [
     "GenerationError",
     "OfflineBatchNotFinishedError",
     "PluginError",
+    "StillhouseDeprecationWarning",
     "StillhouseError",
     "UnknownLLMError",
     "UnsupportedError",
@@ -175,7 +178,7 @@ class OfflineBatchNotFinishedError(StillhouseError):
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what `name` may have meant among `known`, or lists them all."""
+    """Build a sentence that names near matches of `name` among `known`, or lists them all."""
     names = sorted(known)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if matches:

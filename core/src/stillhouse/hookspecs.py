@@ -45,10 +45,10 @@ def before_generate(
     num_generations: int,
     arguments: Mapping[str, Any],
 ) -> GenerateOutput | None:
-    """Answer an input in the place of the LLM, or return `None` to let it generate.
+    """Answer an input instead of the LLM, or return `None` to let it generate.
 
     The first plugin that answers wins. The answer must hold `num_generations` generations; one
-    that does not is left aside with a warning.
+    that does not is ignored with a warning.
 
     Args:
         llm: the loaded LLM.
@@ -69,7 +69,7 @@ def after_generate(
     error: GenerationError | None,
     from_hook: bool,
 ) -> None:
-    """Observe what became of an input: its output, or the error that it met.
+    """Observe the result of an input: its output or its error.
 
     Args:
         llm: the loaded LLM.
@@ -84,7 +84,7 @@ def after_generate(
 
 @hookspec(firstresult=True)
 def open_reader(source: str) -> RowReader | None:
-    """Open a source of rows, or return `None` if it is none of this plugin's.
+    """Open a source of rows, or return `None` if it is not one of this plugin's.
 
     The first plugin that opens it wins, also over the formats of Stillhouse. A `ConfigurationError`
     says that the source is this plugin's and cannot be read. If the reader has an attribute `places`, the
@@ -97,7 +97,7 @@ def open_reader(source: str) -> RowReader | None:
 
 @hookspec(firstresult=True)
 def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
-    """Open a target for rows, or return `None` if it is none of this plugin's.
+    """Open a target for rows, or return `None` if it is not one of this plugin's.
 
     The first plugin that opens it wins. A `ConfigurationError` says that it cannot be written.
 
@@ -109,7 +109,7 @@ def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
 
 @hookspec(firstresult=True)
 def output_path(target: str) -> Path | None:
-    """Where a target of this plugin's is once it is whole, or `None` if it is none of them.
+    """Return the final path of one of this plugin's targets, or `None` for any other target.
 
     The state of the run is kept beside that path, as `PATH.run.db`, also for a target that is on no
     disk. Nothing may be opened or made: `stillhouse status` asks too.

@@ -1,4 +1,4 @@
-"""Looking at an input: what it is made of, and what a backend must be able to do with it."""
+"""Splitting and checking inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def split_input(
 
 
 def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
-    """Refuse an input that is none, or that needs a capability which `llm` lacks.
+    """Reject an invalid input, or one that needs a capability which `llm` lacks.
 
     Raises:
         ConfigurationError: it is not a chat, a chat with a structured output, or a string.

@@ -1,4 +1,7 @@
-"""The contract of every backend: `LLM`."""
+"""The contract of every backend: `LLM`.
+
+Over 300 lines: the contract is one class, and most lines document its members.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, wrapper in _WRAPPERS.items():
-            function = getattr(cls, name)  # its own, or that of a mixin which is no LLM
+            function = getattr(cls, name)  # its own, or that of a mixin which is not an LLM
             own = function is not getattr(LLM, name)
             if own and inspect.isfunction(function) and not is_wrapped(function):
                 setattr(cls, name, wrapper(function))
@@ -110,7 +113,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         try:
             super().__setattr__(name, value)
         except ValidationError:
-            # A validator of the whole model sees, and would leave behind, the new value.
+            # A validator of the whole model sees the new value, and would leave it behind.
             object.__setattr__(self, "__dict__", before)
             raise
 
@@ -218,7 +221,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def _prepared(
         self, inputs: Iterable[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> tuple[Call, list[FormattedInput]]:
-        """The call for a list of inputs, every one of them checked before anything is sent."""
+        """Begin the call for a list of inputs, and check all of them before anything is sent."""
         call = self._begin_call(num_generations, kwargs)
         inputs = list(inputs)
         for input in inputs:
@@ -226,7 +229,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return call, inputs
 
     def _begin_call(self, num_generations: int, kwargs: dict[str, Any]) -> Call:
-        """What holds for all inputs of a call; an explicit argument wins over the LLM's own."""
+        """Check the arguments of a call; an explicit one wins over the LLM's own."""
         check_num_generations(num_generations)
         self.require_loaded()
         arguments = self.check_arguments({**self.get_generation_kwargs(), **kwargs})
@@ -287,7 +290,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         ordered: bool = True,
         **kwargs: Any,
     ) -> Generator[list[Finished], None, None]:
-        """As `iter_outputs`, but several results at a time: those that have come in meanwhile.
+        """As `iter_outputs`, but yield several results at a time: those that came in meanwhile.
 
         It is for a caller that writes results somewhere: one transaction for each list keeps all of them
         safe before anything else is waited for.

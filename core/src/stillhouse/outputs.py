@@ -1,4 +1,4 @@
-"""Making, merging and checking what an LLM generated."""
+"""Building, merging and checking outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prepare_output(
     logprobs: Sequence[list[list[Logprob]] | None] | None = None,
     **per_generation: Sequence[Any] | None,
 ) -> GenerateOutput:
-    """An output from its parts.
+    """Build an output from its parts.
 
     Args:
         generations: the texts, `None` where there is none.
@@ -82,7 +82,7 @@ def _merge(group: Sequence[GenerateOutput]) -> GenerateOutput:
 
 
 def _concatenate(parts: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dict[str, list[Any]]:
-    """The lists of all parts under each key, each part's padded to that part's length."""
+    """Concatenate the lists of all parts under each key, each padded to its part's length."""
     keys = dict.fromkeys(key for part in parts for key in part)
     joined: dict[str, list[Any]] = {}
     for key in keys:
@@ -95,7 +95,7 @@ def _concatenate(parts: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dic
 
 
 def merge_results(results: Sequence[Any]) -> Any:
-    """One output from the results of several calls for one input.
+    """Merge the results of several calls for one input into one output.
 
     If one of them is an error, the first error, whose `outputs` has everything that was finished.
     """
@@ -116,7 +116,7 @@ def merge_results(results: Sequence[Any]) -> Any:
 
 
 def compute_tokens(text_or_messages: str | Iterable[ChatItem], tokenizer: Tokenizer) -> int:
-    """How many tokens a text, or the contents of a chat, make; a chat template is not counted.
+    """Count the tokens of a text, or of the contents of a chat; a chat template is not counted.
 
     Of a content that is a list of parts, the text parts count.
     """

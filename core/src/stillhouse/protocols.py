@@ -1,4 +1,4 @@
-"""What lower floors need of higher ones, said as protocols: they import this and not each other."""
+"""What lower floors need of higher ones, as protocols, so that they need not import them."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ class RowWriter(Protocol):
     """Takes rows in their order. Nobody sees the output before `finish`."""
 
     def write(self, record: dict[str, Any]) -> None:
-        """Take the next row in."""
+        """Add the next row."""
 
     def finish(self) -> None:
-        """Every row was written: move the output to its place; an earlier one is replaced."""
+        """Move the output to its place, once every row was written; an earlier one is replaced."""
 
     def abandon(self) -> None:
         """Remove what was written; an earlier output stays as it is."""

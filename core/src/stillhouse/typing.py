@@ -1,4 +1,4 @@
-"""What goes into an LLM and what comes out of it, as types."""
+"""The types of inputs and outputs."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     The judge calls waits that do not grow no backoff, and a jittered wait may be shorter than the
     one before.
     """
-    monkeypatch.setattr("stillhouse.http.transport.retry.FIRST_SECONDS", 0.06)
-    monkeypatch.setattr("stillhouse.http.transport.retry.random.random", lambda: 1.0)
+    monkeypatch.setattr("stillhouse.offline.failures.INITIAL_BACKOFF_SECONDS", 0.06)
+    monkeypatch.setattr("stillhouse.offline.failures.random.random", lambda: 1.0)
 
 
 def chats(count: int) -> list[list[dict[str, str]]]:

@@ -201,14 +201,14 @@ class ReadsEverything(GoodHTTP):
 
     def load(self) -> None:
         super().load()
-        from stillhouse.http.transport import session as transport
+        from stillhouse.http.transport import attempt
 
-        transport.LARGEST_BODY = 2**40
+        attempt.MAX_BODY_BYTES = 2**40
 
     def unload(self) -> None:
-        from stillhouse.http.transport import session as transport
+        from stillhouse.http.transport import attempt
 
-        transport.LARGEST_BODY = 64 * 2**20
+        attempt.MAX_BODY_BYTES = 64 * 2**20
         super().unload()
 
 

@@ -1,4 +1,4 @@
-"""One call on an LLM for a list or a stream of inputs: what is checked once, and each result."""
+"""One call on an LLM, for a list or a stream of inputs: arguments, hooks and results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OnError = Literal["raise", "yield"]
 
 
 class Finished(NamedTuple):
-    """What became of one input.
+    """The result of one input.
 
     Attributes:
         input_index: the index of the input.
@@ -51,7 +51,7 @@ def check_num_generations(num_generations: Any) -> None:
 
 
 class Call:
-    """The arguments in force, checked once, and the hooks, looked up once.
+    """One call: its arguments, checked once, and the hooks, looked up once.
 
     Without hooks, a row costs the check of its input and of its output.
 
@@ -83,9 +83,9 @@ class Call:
         self._answered: set[int] = set()
 
     def begin(self, index: int, input: Any) -> Any:
-        """The result of an input that needs no call, or `None`.
+        """Return the result of an input that needs no request, or `None`.
 
-        That is a hook's answer, or the error of an input that is refused. An input that is itself
+        It is a hook's answer, or the error of an input that is refused. An input that is itself
         an error is its own result.
         """
         if isinstance(input, GenerationError):
@@ -102,7 +102,7 @@ class Call:
         return answer
 
     def end(self, index: int, input: Any, result: Any) -> GenerateOutput | Exception:
-        """The result of an input, checked, after the hooks have seen it."""
+        """Check the result of an input, show it to the hooks, and return it."""
         if not isinstance(result, Exception):
             try:
                 check_output(result, self.num_generations, self._name)
@@ -157,21 +157,21 @@ def finish_group(
 
 
 def finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:
-    """What an error of a call with `count` inputs says was finished: an entry per input."""
+    """The outputs that an error of a call with `count` inputs carries: an entry per input."""
     if isinstance(error, GenerationError) and len(error.outputs) == count and count > 1:
         return list(error.outputs)
     return [None] * count
 
 
 class Outputs:
-    """The outputs of a list of inputs while they come in, until all are there or one has failed."""
+    """Collects the outputs of a list of inputs, until all have come in or one has failed."""
 
     def __init__(self, count: int) -> None:
         self._outputs: list[GenerateOutput | None] = [None] * count
         self.error: Exception | None = None
 
     def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
-        """Take results in; `call` sees them first, if there is one."""
+        """Add results; `call`, if given, ends them first."""
         for index, input, result, _ in batch:
             if call is not None:
                 result = call.end(index, input, result)
@@ -181,7 +181,7 @@ class Outputs:
                 self.error = result
 
     def finish(self, remaining: Iterable[Result], call: Call | None = None) -> list[GenerateOutput]:
-        """The outputs; if one failed, raise its error with the others."""
+        """Return the outputs; if one failed, raise its error with the others."""
         self.take(remaining, call)
         if self.error is None:
             return cast("list[GenerateOutput]", self._outputs)

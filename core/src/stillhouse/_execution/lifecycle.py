@@ -1,4 +1,4 @@
-"""Loading and unloading once, whatever a backend's own `load` and `unload` look like."""
+"""`Lifecycle` and the wrappers that make every backend's `load` and `unload` idempotent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Lifecycle:
         self.registry: Backends | None = None
 
     def fresh(self) -> Lifecycle:
-        """The one of a copy."""
+        """Return the lifecycle of a copy, which is not loaded."""
         if self.loaded:
             raise TypeError(
                 "a loaded LLM can be neither pickled nor copied: it holds connections, threads or a "
@@ -57,7 +57,7 @@ class Lifecycle:
 
 
 class Holder(BaseModel):
-    """The end of the chain for what holds something between `load` and `unload`, LLM or mixin.
+    """The base of LLMs and mixins that hold something between `load` and `unload`.
 
     With it, an LLM and its mixins may stand among the bases in either order.
     """
@@ -65,16 +65,16 @@ class Holder(BaseModel):
     _lifecycle: Lifecycle = PrivateAttr(default_factory=Lifecycle)
 
     def load(self) -> None:
-        """Nothing to acquire here."""
+        """Acquire nothing."""
 
     def unload(self) -> None:
-        """Nothing to release here."""
+        """Release nothing."""
 
     def _acquire(self) -> None:
         """Acquire what the contract itself needs, whatever a backend's `load` calls."""
 
     def _check_releasable(self) -> None:
-        """Refuse to be unloaded here and now."""
+        """Raise an error if it cannot be unloaded now, in this thread."""
 
     def _release(self) -> None:
         """Release what `_acquire` acquired."""

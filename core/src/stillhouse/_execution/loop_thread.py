@@ -52,7 +52,7 @@ class LoopThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller stands on this loop's thread."""
+        """Whether the caller runs on this loop's thread."""
         return threading.current_thread() is self._thread
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -111,7 +111,7 @@ class LoopThread:
             self._watchers.discard(notify)
 
     def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """`run` for cleaning up: nothing is left to do once the loop has ended.
+        """Run a coroutine that cleans up; once the loop has ended, do nothing.
 
         On the loop's own thread, where a generator may be collected, it does not wait.
         """
@@ -146,7 +146,7 @@ class LoopThread:
 
 
 async def wait_briefly(event: asyncio.Event) -> None:
-    """Wait for an event, but not longer than until it is time to look up."""
+    """Wait for an event, at most `WAIT_SECONDS`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WAIT_SECONDS):
             await event.wait()

@@ -1,4 +1,4 @@
-"""Inputs through a synchronous `generate`: those that need a call are asked for together."""
+"""A list of inputs through a synchronous `generate`: one call for all, or one for each that failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Generate = Callable[..., list[GenerateOutput]]
 
 
 def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list[GenerateOutput]:
-    """The outputs for a list of inputs.
+    """Generate for a list of inputs.
 
     Raises:
         GenerationError: an input failed; `outputs` holds what was finished.
@@ -35,13 +35,13 @@ def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list
 def ask_group(
     call: Call, generate: Generate, group: Sequence[tuple[int, Any]], *, isolate: bool
 ) -> tuple[list[Result], Exception | None]:
-    """Begin each input, and ask for those that have no result yet.
+    """Begin each input, and call `generate` for those that have no result yet.
 
     Args:
         call: the call that they belong to.
         generate: the backend's.
         group: the inputs, with their indexes.
-        isolate: after a failure, ask for each unfinished input by itself.
+        isolate: after a failure, call it again for each unfinished input by itself.
 
     Returns:
         The results, which are not ended yet, and the error of `generate` or `None`.

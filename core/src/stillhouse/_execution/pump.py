@@ -36,7 +36,7 @@ Begin = Callable[[int, Any], Any]
 
 @contextlib.contextmanager
 def open_pump(settings: WindowSettings, begin: Begin | None = None) -> Iterator[Pump]:
-    """A pump for this thread. At the end, calls in flight are cancelled, and have ended.
+    """Open a pump for this thread; at the end, cancel the calls in flight and wait for them.
 
     Args:
         settings: those of the window.
@@ -59,7 +59,7 @@ def open_pump(settings: WindowSettings, begin: Begin | None = None) -> Iterator[
 
 @contextlib.asynccontextmanager
 async def aopen_pump(settings: WindowSettings, begin: Begin | None = None) -> AsyncIterator[AsyncPump]:
-    """A pump for a coroutine; otherwise as `open_pump`."""
+    """Open a pump for a coroutine; otherwise as `open_pump`."""
     thread = settings.thread
     own_loop, event = asyncio.get_running_loop(), asyncio.Event()
 
@@ -80,7 +80,7 @@ async def aopen_pump(settings: WindowSettings, begin: Begin | None = None) -> As
 
 
 class _Puller:
-    """What both pumps do with an input."""
+    """What both pumps share: an input begins, and goes to the window."""
 
     def __init__(self, window: Window, begin: Begin | None) -> None:
         self.window = window
@@ -96,7 +96,7 @@ class _Puller:
             self.window.resolve(input, result)
 
     def _pull(self, source: Iterator[Any]) -> bool:
-        """Pull for a turn or until there is no room; whether the source is exhausted."""
+        """Pull for one turn or until there is no room; return whether the source is exhausted."""
         room, pulled, put = self.window.room, 0, self._put
         ends = monotonic() + TURN_SECONDS
         for input in islice(source, room):
@@ -108,14 +108,14 @@ class _Puller:
 
 
 class Pump(_Puller):
-    """The pump of a thread, which waits."""
+    """The pump of a thread."""
 
     def __init__(self, window: Window, begin: Begin | None, signal: threading.Event) -> None:
         super().__init__(window, begin)
         self._signal = signal
 
     def batches(self, inputs: Iterable[Any]) -> Iterator[list[Result]]:
-        """The results, several at a time, until every input has one."""
+        """Yield the results, several at a time, until every input has one."""
         window, signal, source, exhausted = self.window, self._signal, iter(inputs), False
         while not (exhausted and window.is_empty):
             if not exhausted:
@@ -166,7 +166,7 @@ class AsyncPump(_Puller):
                 await wait_briefly(event)
 
     async def _pull_all(self, inputs: AsyncIterable[Any]) -> None:
-        """Pull in a task of its own: while the source waits, results come out."""
+        """Pull in a task of its own, so that results come out while the source waits."""
         async for input in inputs:
             self._put(input)
             self._event.set()

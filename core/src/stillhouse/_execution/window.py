@@ -1,4 +1,4 @@
-"""A sliding window over a stream of inputs: the one way in which an `AsyncLLM` runs concurrently.
+"""`Window`: bounded concurrency over a stream of inputs, the one way in which an `AsyncLLM` runs.
 
 The caller, a thread or a coroutine (see `pump`), pulls inputs, hands them over in groups and takes
 results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
@@ -18,10 +18,11 @@ from typing import Any
 
 from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import LoopThread
+from stillhouse._execution.slots import Slots, current_input, inside
 from stillhouse.errors import GenerationError
 from stillhouse.outputs import merge_results
 
-__all__ = ["Slots", "Window", "WindowSettings", "current_input"]
+__all__ = ["Window", "WindowSettings"]
 
 # How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
 # input may lie behind the last one started, both as multiples of the window's size.
@@ -30,44 +31,6 @@ SPREAD = 16
 
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
-
-
-# Whose calls the code that runs now is part of.
-_inside: contextvars.ContextVar[tuple[Slots, ...]] = contextvars.ContextVar("inside", default=())
-
-current_input: contextvars.ContextVar[int | None] = contextvars.ContextVar("current_input", default=None)
-"""The index of the input of the outermost LLM that the code that runs now works on."""
-
-
-class Slots:
-    """The calls in flight of one LLM, in however many windows. Touched by its loop alone."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
-
-    async def acquire(self, limit: int) -> None:
-        """Wait until fewer than `limit` calls are in flight, and count as one more."""
-        if self.taken < limit:
-            self.taken += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give the slot to the call that has waited longest."""
-        while self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.taken -= 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +75,7 @@ class Window:
         self._context = contextvars.copy_context()
         self._owner = slots
         # A call that asks its own LLM again holds a slot already, and might wait for that one.
-        self._slots = Slots() if slots in _inside.get() else slots
+        self._slots = Slots() if slots in inside.get() else slots
         # Touched by the caller alone.
         self._outbox: list[_Item] = []
         self._partial: dict[int, dict[int, tuple[Any, float]]] = {}
@@ -195,7 +158,7 @@ class Window:
         return results
 
     def remaining(self) -> list[Result]:
-        """The finished results that were not taken, in any order; for after `close`."""
+        """Return the finished results that were not taken, in any order; for after `close`."""
         self._collect()
         return list(self._waiting.values())
 
@@ -237,8 +200,8 @@ class Window:
     async def _work(self) -> None:
         loop, ready, done, calls = self._thread.loop, self._ready, self._done, self._calls
         slots, holds_slot, is_fresh = self._slots, False, True
-        is_outermost = not _inside.get()
-        _inside.set((*_inside.get(), self._owner))
+        is_outermost = not inside.get()
+        inside.set((*inside.get(), self._owner))
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -286,7 +249,7 @@ class Window:
                     self._signalled = True
                     # Signal once per batch of results: waking the caller's thread costs as much as a row.
                     loop.call_soon(self._signal)
-                if task.cancelling():  # the backend kept it to itself
+                if task.cancelling():  # the backend suppressed the cancellation
                     raise asyncio.CancelledError
                 if slots.waiting:
                     slots.release()

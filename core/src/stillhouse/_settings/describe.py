@@ -1,4 +1,4 @@
-"""Describing a backend's class as plain data: its fields, generation parameters and capabilities."""
+"""`describe`: a backend's class as plain data, with fields, generation parameters and capabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
 
 def describe(cls: type[Any]) -> dict[str, Any]:
-    """What a backend offers, as JSON types.
+    """Describe a backend's class in JSON types.
 
     A dict with `class`, `description`, `capabilities` (sorted; `None` where they depend on the
     instance), and `fields` and `parameters`: lists of dicts with `name`, `type`, `required`,
@@ -84,7 +84,7 @@ def type_name(annotation: Any) -> str:
 def _default_of(field: FieldInfo) -> Any:
     try:
         default = field.get_default(call_default_factory=True, validated_data={})
-    except Exception:  # a factory that needs more than the class, such as a variable of the environment
+    except Exception:  # a factory that needs more than the class, such as an environment variable
         return None
     return None if default is PydanticUndefined else _plain(default)
 

@@ -14,8 +14,8 @@ from stillhouse.errors import ConfigurationError
 
 __all__ = ["digest", "schema_of", "shaping_fields"]
 
-# Fields that change when an answer comes, what it costs or how often it is tried, and never what
-# it says. Every other field counts: a miss too many costs money, a hit too many is a wrong answer.
+# Fields that affect when an answer comes, its cost or its retries, and never its content. Every other
+# field counts: a needless miss costs money, a false hit is a wrong answer.
 _WITHOUT_EFFECT = frozenset({
     "jobs_digest",
     "jobs_ids",
@@ -41,7 +41,7 @@ def shaping_fields(llm: BaseModel) -> list[str]:
 
 
 def digest(*parts: Any) -> str:
-    """A SHA-256 of JSON-like values, the same in every process and for every order of keys.
+    """Compute a SHA-256 of JSON-like values, equal in every process and for every order of keys.
 
     Raises:
         ConfigurationError: a part holds what JSON cannot.

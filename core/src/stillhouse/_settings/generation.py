@@ -53,7 +53,7 @@ class GenerationParameters:
         )
 
     def check(self, values: Mapping[str, Any], llm: str) -> dict[str, Any]:
-        """The values, converted to the declared types. `None` passes: it means the default.
+        """Convert values to the declared types. `None` passes: it means the default.
 
         Raises:
             ConfigurationError: a name is unknown, with near matches, or a value does not fit.
@@ -141,7 +141,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
         return generation_parameters(*cls._generate_methods())
 
     def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Generation parameters with their values in the declared types.
+        """Check generation parameters and convert their values to the declared types.
 
         Raises:
             ConfigurationError: a name is unknown, with near matches, or a value does not fit.

@@ -186,7 +186,7 @@ def _as_mapping(name: str, value: Any) -> Mapping[str, Any]:
 def configuration_error(
     error: ValidationError, cls: type[BaseModel], subject: str = ""
 ) -> ConfigurationError:
-    """What pydantic found wrong, as one `ConfigurationError` without the offending values.
+    """Turn pydantic's error into one `ConfigurationError`, without the offending values.
 
     Args:
         error: pydantic's error.

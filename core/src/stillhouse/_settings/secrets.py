@@ -84,7 +84,7 @@ _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 
 
 def without_login(text: str) -> str:
-    """An address without the name and the password in it; any other text as it is."""
+    """Remove the name and the password from an address; return any other text as it is."""
     return _LOGIN.sub(r"\1", text)
 
 
@@ -114,7 +114,7 @@ def is_secret(key: str, value: Any) -> bool:
 
 
 def masked(key: str, value: Any) -> Any:
-    """`value` for a repr, without what `dump` would leave out."""
+    """Return `value` for a repr, with what `dump` would leave out masked."""
     if is_secret(key, value):
         return "**********"
     if is_secret_header(value):

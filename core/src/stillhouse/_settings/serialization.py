@@ -1,4 +1,4 @@
-"""Writing an LLM's settings to a file and reading them back, without secrets and without surprises.
+"""`Serializable`: an LLM's settings, written to a file without secrets and read back safely.
 
 A file names a *registered* backend under the key `llm`, never an import path: reading a file
 imports nothing that is not an installed backend's own module, and runs nothing.
@@ -128,7 +128,7 @@ class Serializable(BaseModel):
 
 
 def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:
-    """What `save` wrote to a file, as a dict; without `format` the file's suffix decides.
+    """Read what `save` wrote, as a dict; without `format` the file's suffix decides.
 
     Raises:
         ConfigurationError: the file cannot be read, or holds no settings.
@@ -165,7 +165,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def without_secrets(value: Any) -> Any:
-    """A value as plain JSON types, without the secrets in it, as `dump` writes one.
+    """Convert a value to plain JSON types without its secrets, as `dump` does.
 
     Raises:
         ConfigurationError: it holds what JSON cannot.

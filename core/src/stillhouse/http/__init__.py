@@ -6,9 +6,10 @@ from stillhouse.http.asking import ask_until_done
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
 from stillhouse.http.structured import RequestForm, StructuredHTTPLLM
-from stillhouse.http.transport.failures import Failure, UnclearError, failure_of, message_of
+from stillhouse.http.transport.failures import failure_of, message_of
+from stillhouse.http.transport.files import BLOCK, Upload, form_upload
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, left_of, seconds_until
-from stillhouse.http.transport.uploads import BLOCK, Upload, form_upload
+from stillhouse.offline.failures import Failure, UnclearError
 
 __all__ = [
     "BLOCK",

@@ -8,16 +8,26 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any, ClassVar, cast
 
-from stillhouse._execution.call import Call
 from stillhouse._settings.digest import digest
-from stillhouse.errors import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
+from stillhouse.errors import (
+    ConfigurationError,
+    GenerationError,
+    OfflineBatchNotFinishedError,
+    UnsupportedError,
+)
 from stillhouse.http.asking import checked
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.offline.engine import InputsOf, OfflineBatch
-from stillhouse.offline.files import BatchLimits, Framing
+from stillhouse.offline.engine import OfflineBatch, effective_arguments
 from stillhouse.offline.ledger import BatchLedger, default_path
-from stillhouse.offline.provider import Job, JobResult, UndecidedError
+from stillhouse.offline.provider import (
+    BatchLimits,
+    Framing,
+    InputsOf,
+    Job,
+    JobResult,
+    UndecidedError,
+)
 from stillhouse.offline.results import Results
 from stillhouse.offline.row_sets import Rows
 from stillhouse.typing import FormattedInput, GenerateOutput
@@ -34,7 +44,8 @@ __all__ = [
     "UndecidedError",
 ]
 
-_ROWS_AT_ONCE = 1000
+_RESULTS_AT_ONCE = 1000
+"""How many results are written to the ledger in one transaction: every one ends with the disk's `fsync`."""
 
 
 class BatchHTTPLLM(StructuredHTTPLLM):
@@ -42,8 +53,9 @@ class BatchHTTPLLM(StructuredHTTPLLM):
 
     A backend says what a job may hold (the class variables), how a request is written and its
     answer read (`batch_request`, `batch_line`, `batch_result`, `batch_answer`: the same body and the
-    same reading as online), and how the provider is asked (the coroutines). What goes into which
-    job, what is sent again, and that no job is made twice, is seen to in `OfflineBatch`.
+    same reading as online), and how the provider is asked (the coroutines). `OfflineBatch`, which sees
+    it as a `stillhouse.offline.provider.Provider`, decides which rows go into which job and which are
+    sent again, and makes no job twice.
     """
 
     batch_limits: ClassVar[BatchLimits]
@@ -52,23 +64,44 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     batch_framing: ClassVar[Framing] = Framing()
     """What stands around the requests of a job."""
 
+    # How a request and its answer look
+
+    @property
+    def makes_several(self) -> bool:
+        """Whether one request of this LLM can ask for several generations."""
+        return self._num_generations_param_supported
+
+    def check_batch_input(self, input: FormattedInput) -> None:
+        """Reject an input that cannot go into an offline batch.
+
+        Raises:
+            ConfigurationError, UnsupportedError: as `check_input`, or its structured output has a mode.
+        """
+        self.check_input(input)
+        _, form = self.split(input)
+        if form is not None and form.is_instructed:
+            raise UnsupportedError(
+                "a structured output with a mode asks again, which an offline batch cannot",
+                hint="remove mode, or set use_offline_batch_generation to False",
+            )
+
     @abstractmethod
     def batch_request(
         self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        """The path and the body of the request that `agenerate` would make online."""
+        """Return the path and the body of the request that `agenerate` would make online."""
 
     @abstractmethod
     def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A request as it stands in the file."""
+        """Return a request as it stands in the file."""
 
     @abstractmethod
     def batch_result(self, line: dict[str, Any]) -> JobResult:
-        """What a line of the results says."""
+        """Return what a line of the results says."""
 
     @abstractmethod
     def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
-        """The output that an answer of this path makes, before it is held to anything.
+        """Return the output of an answer of this path, before anything is validated.
 
         Raises:
             GenerationError: it has another shape, or is an error.
@@ -77,7 +110,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     def batch_output(
         self, answer: Any, path: str, input: FormattedInput | None, num_generations: int
     ) -> GenerateOutput:
-        """The output of an answer, held to its form.
+        """Return the output of an answer, validated against its form.
 
         Args:
             answer: the answer.
@@ -86,17 +119,19 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             num_generations: how many generations were asked for.
 
         Raises:
-            GenerationError: as online, but that nothing is asked again.
+            GenerationError: as online, except that nothing is retried.
         """
         _, form = self.split("" if input is None else input)
         return checked(self.batch_answer(answer, path), num_generations, form)
+
+    # How the provider is asked
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
         """Upload the file of a chunk, and return the provider's id of it, which becomes `chunk.input_file`.
 
         It may be uploaded again after a crash: a file alone costs nothing. An API that takes the
-        requests with the job has nothing to upload; what is returned is written down all the same
-        before the job is asked for.
+        requests with the job has nothing to upload; the returned text is recorded all the same before
+        the job is requested.
         """
         return ""
 
@@ -104,25 +139,25 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
         """Make the job of a chunk, with `chunk.name` where `find_batch` finds it again.
 
-        The request must be made with `once`: were it repeated after its answer was lost, there would
+        The request must be made with `once`: if it were repeated after its answer was lost, there would
         be two jobs.
         """
 
     @abstractmethod
     async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
-        """The job that was made of a chunk, by the provider's own list; `None` if it is not there.
+        """Find the job that was made of a chunk in the provider's own list; `None` if it is not there.
 
         Args:
-            chunk: a chunk that a job was asked for, at `sent_at`.
+            chunk: a chunk for which a job was requested, at `sent_at`.
             known: the ids of jobs that are known to be others.
 
         Raises:
-            UndecidedError: there is a job that may be it, which cannot be told before it ends.
+            UndecidedError: there is a job that may be it, which cannot be decided before it ends.
         """
 
     @abstractmethod
     async def batch_job(self, chunk: Chunk) -> Job:
-        """The job of a chunk, as it stands."""
+        """Fetch the job of a chunk, as it stands."""
 
     @abstractmethod
     async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
@@ -130,12 +165,14 @@ class BatchHTTPLLM(StructuredHTTPLLM):
 
     @abstractmethod
     async def cancel_batch(self, chunk: Chunk) -> None:
-        """Cancel the job of a chunk. What is finished of it stays."""
+        """Cancel the job of a chunk. Its finished results stay."""
+
+    # Running batches
 
     def open_offline_batch(
         self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
     ) -> OfflineBatch:
-        """The batches of a bulk run."""
+        """Open the batches of a bulk run."""
         return OfflineBatch(self, ledger, key, num_generations, arguments)
 
     def offline_batch_generate(
@@ -145,18 +182,21 @@ class BatchHTTPLLM(StructuredHTTPLLM):
 
         Its state is in a ledger in the user's state folder (the environment variable
         `STILLHOUSE_STATE_DIR` names another), which outlives the process: the same call with the same
-        inputs goes on where an earlier one ended, however it ended, and no job is made twice.
+        inputs resumes where an earlier one ended, however it ended, and no job is made twice.
 
         Raises:
             OfflineBatchNotFinishedError: the provider is not done; `jobs_ids` says which jobs.
-            ConfigurationError: another process makes the same call just now.
-            GenerationError: it is over, and inputs failed; `outputs` has what was finished.
+            ConfigurationError: another process is making the same call.
+            GenerationError: the batch has ended, and inputs failed; `outputs` has what was finished.
         """
-        call = self._begin_call(num_generations, kwargs)
+        arguments = effective_arguments(self, num_generations, kwargs)
         if inputs is not None and not inputs:
             return []
         with BatchLedger(default_path()) as ledger:
-            key, note = self._known_run(ledger) if inputs is None else self._batch_run(ledger, inputs, call)
+            if inputs is None:
+                key, note = self._known_run(ledger)
+            else:
+                key, note = self._batch_run(ledger, inputs, num_generations, arguments)
             with ledger.working(key):
                 batch = OfflineBatch(self, ledger, key, note["num_generations"], kwargs)
                 try:
@@ -175,9 +215,13 @@ class BatchHTTPLLM(StructuredHTTPLLM):
                 OfflineBatch(self, ledger, key, note["num_generations"]).cancel()
 
     def _batch_run(
-        self, ledger: BatchLedger, inputs: Sequence[FormattedInput], call: Call
+        self,
+        ledger: BatchLedger,
+        inputs: Sequence[FormattedInput],
+        num_generations: int,
+        arguments: dict[str, Any],
     ) -> tuple[str, dict[str, Any]]:
-        """The run in the ledger for these inputs and arguments, a new one if need be."""
+        """Return the run in the ledger for these inputs and arguments, a new one if there is none."""
         form = self.structured_output
         key = digest(
             type(self).__name__,
@@ -185,15 +229,15 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             self.model,
             form,
             inputs,
-            call.num_generations,
-            call.arguments,
+            num_generations,
+            arguments,
         )
-        note = {"inputs": len(inputs), "num_generations": call.num_generations}
+        note = {"inputs": len(inputs), "num_generations": num_generations}
         ledger.open_run(key, **note)
         return key, note
 
     def _known_run(self, ledger: BatchLedger) -> tuple[str, dict[str, Any]]:
-        """The run in the ledger that `jobs_ids` belong to."""
+        """Return the run in the ledger that `jobs_ids` belong to."""
         jobs = self.jobs_ids or ()
         key = ledger.run_of_jobs(jobs)
         note = None if key is None else ledger.note(key)
@@ -205,31 +249,31 @@ class BatchHTTPLLM(StructuredHTTPLLM):
         return key, note
 
     def _advance(self, batch: OfflineBatch, inputs: Sequence[FormattedInput] | None, count: int) -> bool:
-        """Submit what is not submitted, collect what is there; whether nothing is left to wait for."""
+        """Submit missing inputs and collect results; return whether the batch is finished."""
         ledger, key = batch.ledger, batch.key
         batch.reconcile()
         inputs_of = None
         if inputs is not None:
             inputs_of = functools.partial(_inputs_of, inputs)
-            kept = ledger.kept_rows(key)
-            items = ((row, input) for row, input in enumerate(inputs) if row not in kept)
-            if batch.submit(items, lambda row, error: ledger.keep(key, [_kept(row, error)])):
+            finished = ledger.kept_rows(key)
+            items = ((row, input) for row, input in enumerate(inputs) if row not in finished)
+            if batch.submit(items, lambda row, error: ledger.keep(key, [_entry(row, error)])):
                 return False
         else:
-            there = Rows.union([batch.held(), ledger.kept_rows(key)])
-            if len(there) < count or any(chunk.state == "planned" for chunk in batch.jobs()):
+            submitted = Rows.union([batch.held(), ledger.kept_rows(key)])
+            if len(submitted) < count or any(chunk.state == "planned" for chunk in batch.jobs()):
                 raise ConfigurationError("some inputs are still to be sent", hint="give the inputs")
         batch.poll()
         for results in batch.collect(inputs_of):
             source = iter(results)
-            while group := list(islice(source, _ROWS_AT_ONCE)):
-                ledger.keep(key, [_kept(row, result) for row, result in group])
-            ledger.keep(key, [_kept(row, _cancelled(results.chunk.job)) for row in results.released])
+            while group := list(islice(source, _RESULTS_AT_ONCE)):
+                ledger.keep(key, [_entry(row, result) for row, result in group])
+            ledger.keep(key, [_entry(row, _cancelled(results.chunk.job)) for row in results.released])
             results.acknowledge()
         return batch.is_finished
 
     def _take(self, ledger: BatchLedger, key: str, count: int) -> list[GenerateOutput]:
-        """What was kept of a run, which is forgotten.
+        """Return the outputs of a run, and forget the run.
 
         Raises:
             GenerationError: an input failed.
@@ -259,8 +303,8 @@ def _cancelled(job: str) -> GenerationError:
     )
 
 
-def _kept(row: int, result: GenerateOutput | GenerationError) -> tuple[int, Any, Any]:
-    """A result as JSON types, for the ledger; with an error may come the generations that there are."""
+def _entry(row: int, result: GenerateOutput | GenerationError) -> tuple[int, Any, Any]:
+    """Return a ledger entry of JSON types: row, output and error; an error may have some generations."""
     if not isinstance(result, GenerationError):
         return row, result, None
     names = ("message", "kind", "attempts", "request_id", "stops_run", "hint")

@@ -12,14 +12,15 @@ from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
-from stillhouse.http.transport.failures import Failure, failure_of
+from stillhouse.http.transport.failures import failure_of
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
+from stillhouse.offline.failures import Failure
 
 if TYPE_CHECKING:
     from yarl import URL
 
+    from stillhouse.http.transport.files import Upload
     from stillhouse.http.transport.session import Transport
-    from stillhouse.http.transport.uploads import Upload
 
 __all__ = ["HTTPLLM"]
 

@@ -68,7 +68,7 @@ def _device_count() -> int:
 
 
 class CudaDevicePlacementMixin(Holder):
-    """For backends that run an engine on CUDA devices in this process or in a child of it.
+    """Device placement for backends that run an engine on CUDA devices in this process or a child.
 
     `load()` of the backend calls `super().load()`, or this class's `load`, before it starts its
     engine. `unload()` gives the devices back.
@@ -92,14 +92,14 @@ class CudaDevicePlacementMixin(Holder):
         return list(self._cuda_device_ids)
 
     def cuda_environment(self) -> dict[str, str]:
-        """The environment for a child process that shall see only this LLM's devices."""
+        """The environment for a child process that must see only this LLM's devices."""
         if not self._cuda_device_ids:
             return dict(os.environ)
         listed = ",".join(str(device) for device in self._cuda_device_ids)
         return {**os.environ, "CUDA_VISIBLE_DEVICES": listed}
 
     def load(self) -> None:
-        """Take the devices, which the LLM's own `load()` would do too, later perhaps."""
+        """Take the devices now; the LLM's own `load()` would do it too, perhaps later."""
         super().load()
         self._place()
 
@@ -173,7 +173,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _is_alive(entry: dict[str, Any]) -> bool:
-    """Whether the process of an entry lives; the time of its start tells a reused number apart."""
+    """Whether the process of an entry lives; its start time distinguishes a reused process number."""
     import psutil
 
     try:
@@ -199,6 +199,6 @@ def _placements() -> Iterator[dict[str, dict[str, Any]]]:
             stored = json.loads(path.read_text(encoding="utf-8"))
             alive = {key: entry for key, entry in stored.items() if _is_alive(entry)}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            alive = {}  # there is none yet, or a crash left half of one
+            alive = {}  # there is no map yet, or a crash left half of one
         yield alive
         path.write_text(json.dumps(alive), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Offline batches: the contract, what a provider must be able to do, the ledger and the engine."""
+"""Offline batches: the contract, what a provider must be able to do, the ledger and the engine.
+
+Nothing here imports `stillhouse.http`: a backend without HTTP can have offline batches too.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ if TYPE_CHECKING:
     from stillhouse.offline.chunks import ChunkState as ChunkState
     from stillhouse.offline.chunks import new_name as new_name
     from stillhouse.offline.contract import OfflineBatchMixin as OfflineBatchMixin
-    from stillhouse.offline.engine import InputsOf as InputsOf
     from stillhouse.offline.engine import OfflineBatch as OfflineBatch
-    from stillhouse.offline.files import BatchLimits as BatchLimits
-    from stillhouse.offline.files import Framing as Framing
     from stillhouse.offline.ledger import BatchLedger as BatchLedger
     from stillhouse.offline.ledger import default_path as default_path
+    from stillhouse.offline.provider import BatchLimits as BatchLimits
+    from stillhouse.offline.provider import Framing as Framing
+    from stillhouse.offline.provider import InputsOf as InputsOf
     from stillhouse.offline.provider import Job as Job
     from stillhouse.offline.provider import JobResult as JobResult
     from stillhouse.offline.provider import UndecidedError as UndecidedError
@@ -27,9 +30,8 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "contract": ["OfflineBatchMixin"],
-        "engine": ["InputsOf", "OfflineBatch"],
-        "files": ["BatchLimits", "Framing"],
-        "provider": ["Job", "JobResult", "UndecidedError"],
+        "engine": ["OfflineBatch"],
+        "provider": ["BatchLimits", "Framing", "InputsOf", "Job", "JobResult", "UndecidedError"],
         "results": ["Results"],
         "chunks": ["Chunk", "ChunkState", "new_name"],
         "ledger": ["BatchLedger", "default_path"],

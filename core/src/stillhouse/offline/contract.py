@@ -56,9 +56,9 @@ class OfflineBatchMixin(BaseModel):
         """Submit a batch, or collect it if `jobs_ids` says that it was submitted.
 
         A backend implements it: submit when `jobs_ids` is `None`, else look at those jobs. It
-        raises `OfflineBatchNotFinishedError` with their ids until they are done. That the ids
-        are kept, belong to these inputs and arguments, and are forgotten once collected, is seen
-        to around it.
+        raises `OfflineBatchNotFinishedError` with their ids until they are done. A wrapper keeps
+        the ids, checks that they belong to these inputs and arguments, and forgets them once the
+        outputs are collected.
 
         Args:
             inputs: the inputs; `None` collects what was submitted before.
@@ -86,7 +86,7 @@ class OfflineBatchMixin(BaseModel):
             arguments: generation parameters.
 
         Returns:
-            What does as `stillhouse.http.batches.OfflineBatch` does.
+            An object with the interface of `stillhouse.offline.OfflineBatch`.
 
         Raises:
             UnsupportedError: the backend has no batches that a bulk run can use.
@@ -144,7 +144,7 @@ def binding(function: Generate) -> Generate:
             self.jobs_ids = unfinished.jobs_ids or self.jobs_ids
             raise
         finally:
-            # Also when the call broke off, for it may have submitted jobs before.
+            # Also after an interrupt: jobs may have been submitted before it.
             self._inside_offline_call = False
             self.jobs_digest = None if self.jobs_ids is None else own or self.jobs_digest
         return outputs

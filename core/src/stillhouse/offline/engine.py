@@ -1,47 +1,55 @@
-"""`OfflineBatch`: rows into jobs of the provider, and their results back, whatever happens in between."""
+"""`OfflineBatch`: sends rows as jobs and collects their results, whatever happens in between."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+from stillhouse._execution.call import check_num_generations
 from stillhouse.errors import ConfigurationError, GenerationError
-from stillhouse.http.transport.retry import backoff_seconds
 from stillhouse.offline.chunks import Chunk
+from stillhouse.offline.failures import backoff_seconds
 from stillhouse.offline.files import BrokenFileError, ResultFile
 from stillhouse.offline.ledger import BatchLedger
-from stillhouse.offline.provider import Job, UndecidedError
-from stillhouse.offline.results import ROWS_AT_ONCE, Results
+from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, Provider, UndecidedError
+from stillhouse.offline.results import Results, Run
 from stillhouse.offline.row_sets import Rows
 from stillhouse.offline.sending import Sender
 from stillhouse.typing import FormattedInput
 
-if TYPE_CHECKING:
-    from stillhouse.http.batches import BatchHTTPLLM
-
-__all__ = ["InputsOf", "OfflineBatch"]
-
-InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
-"""The inputs of rows, by their ids; one that cannot be had is left out."""
+__all__ = ["OfflineBatch", "effective_arguments"]
 
 DOWNLOAD_ATTEMPTS = 3
+
+
+def effective_arguments(
+    provider: Provider, num_generations: int, arguments: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the generation parameters in force for a run, checked.
+
+    Raises:
+        ConfigurationError: the provider is not loaded, or an argument has a wrong name or value.
+    """
+    check_num_generations(num_generations)
+    provider.require_loaded()
+    return provider.check_arguments({**provider.get_generation_kwargs(), **(arguments or {})})
 
 
 class OfflineBatch:
     """The offline batch of one run: its rows, in as many jobs as the provider's limits make them.
 
-    Everything is in the ledger, so that this object may be thrown away and made again, in another
-    process, at any time; one at a time may work on a run. The order of a start, of which every step
-    may be repeated: `reconcile`, `submit` with the rows that have no result yet, then from time to
-    time `poll` and `collect`, until `is_finished`.
+    Everything is in the ledger, so that this object may be dropped and created anew, in another
+    process, at any time; only one at a time may work on a run. The order of a start, of which every
+    step may be repeated: `reconcile`, `submit` with the rows that have no result yet, then from time
+    to time `poll` and `collect`, until `is_finished`.
 
-    No job is made twice. A chunk is written down before it is sent, and its name goes up with it.
-    After a crash, or an answer that was lost, the provider's own list of jobs says whether there is
-    one of that name, and only when it says no, a minute after it was asked for, is another made.
+    No job is made twice. A chunk is recorded before it is sent, and its name is sent with it. After a
+    crash, or an answer that was lost, the provider's own list of jobs says whether there is one of
+    that name; only if there is none, a minute after it was requested, is another made.
 
     Args:
-        llm: a loaded LLM with offline batches.
+        provider: a loaded LLM with offline batches.
         ledger: where the state is.
         key: the name of the run in the ledger.
         num_generations: how many generations of each row.
@@ -50,29 +58,29 @@ class OfflineBatch:
 
     def __init__(
         self,
-        llm: BatchHTTPLLM,
+        provider: Provider,
         ledger: BatchLedger,
         key: str,
         num_generations: int = 1,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        call = llm._begin_call(num_generations, dict(arguments or {}))
-        self.llm = llm
+        arguments = effective_arguments(provider, num_generations, arguments)
+        self.provider = provider
         self.ledger = ledger
         self.key = key
-        self.num_generations = num_generations
-        self._sender = Sender(llm, ledger, key, num_generations, call.arguments)
-        self.parts = self._sender.parts
+        parts = 1 if provider.makes_several else num_generations
+        self._run = Run(ledger, key, num_generations, parts)
+        self._sender = Sender(provider, self._run, arguments)
         ledger.open_run(key)
 
-    # What is there
+    # State
 
     def jobs(self) -> list[Chunk]:
-        """The chunks, with the provider's ids, states and counts as they were last heard of."""
+        """Return the chunks, with the provider's ids, states and counts as they were last reported."""
         return self.ledger.chunks(self.key)
 
     def held(self) -> Rows:
-        """The rows that are in a job, or are going to be, and whose results are not collected."""
+        """Return the rows that are in a job, or planned for one, and whose results are not collected."""
         return self.ledger.held(self.key)
 
     @property
@@ -87,11 +95,12 @@ class OfflineBatch:
         items: Iterable[tuple[int, FormattedInput]],
         refused: Callable[[int, GenerationError], None],
     ) -> int:
-        """Send rows, in as few jobs as the provider's limits allow. Rows that are held are passed over.
+        """Send rows, in as few jobs as the provider's limits allow. Rows that are held are skipped.
 
         Args:
             items: ids and inputs, pulled lazily; at most one job's worth is kept, in a temporary file.
-            refused: told of a row that no request can be made of, or that alone exceeds a limit.
+            refused: called with each row that cannot be turned into a request, or that alone exceeds
+                a limit.
 
         Returns:
             How many jobs were made.
@@ -119,20 +128,20 @@ class OfflineBatch:
                 made += self._sender.send(_items(plan.rows, inputs_of), refused, plan)
         return made
 
-    # Knowing
+    # Asking the provider
 
     def reconcile(self) -> None:
-        """Find out what became of chunks that an earlier process was sending when it ended.
+        """Resolve the chunks that an earlier process was sending when it ended.
 
-        Of those whose job the provider has, the id is written down. The rows of the others are
-        planned, for `collect` to send them again.
+        If the provider has the job of a chunk, its id is recorded. The rows of the others are planned,
+        for `collect` to send them again.
         """
         for chunk in self.jobs():
-            if chunk.state == "intent":  # no job was asked for yet
+            if chunk.state == "intent":  # no job was requested yet
                 self.ledger.replan(self.key, chunk)
             elif chunk.state == "uploaded":
                 try:
-                    job = self._sender.settle(chunk)
+                    job = self._sender.resolve_job(chunk)
                 except UndecidedError:
                     continue
                 if job is None:
@@ -141,24 +150,24 @@ class OfflineBatch:
                     self._sender.record(chunk, job)
 
     def poll(self) -> list[Chunk]:
-        """Ask the provider about the jobs that go on, and return what `jobs` does."""
+        """Ask the provider about the running jobs, and return what `jobs` does."""
         self.reconcile()
         for chunk in self.jobs():
             if chunk.state == "created":
-                self._sender.record(chunk, self._run(self.llm.batch_job(chunk)))
+                self._sender.record(chunk, self.provider.run_on_loop(self.provider.batch_job(chunk)))
         return self.jobs()
 
     def cancel(self) -> None:
-        """Cancel the jobs that go on, and plan nothing more. What is finished can still be collected."""
+        """Cancel the running jobs, and drop the planned ones. Finished results can still be collected."""
         self.reconcile()
         for chunk in self.jobs():
             if chunk.state == "planned":
                 self.ledger.drop(chunk)
             elif chunk.state == "created":
                 try:
-                    self._run(self.llm.cancel_batch(chunk))
+                    self.provider.run_on_loop(self.provider.cancel_batch(chunk))
                 except GenerationError:  # it may have ended meanwhile
-                    job = self._run(self.llm.batch_job(chunk))
+                    job = self.provider.run_on_loop(self.provider.batch_job(chunk))
                     if job.state == "created":
                         raise
         self.poll()
@@ -166,14 +175,14 @@ class OfflineBatch:
     # Collecting
 
     def collect(self, inputs_of: InputsOf | None = None) -> Iterator[Results]:
-        """The results of every chunk that has ended, and then send again what is to be sent again.
+        """Yield the results of every chunk that has ended, then send the planned rows again.
 
-        For each chunk: iterate over it, put what comes where it belongs, and only then call
-        `acknowledge`. A chunk that was not acknowledged comes again, whole.
+        For each chunk: iterate over it, store its results, and only then call `acknowledge`. A chunk
+        that was not acknowledged is yielded again, whole.
 
         Args:
             inputs_of: the inputs of rows. Without it nothing is sent again, and answers cannot be
-                held to a structured output that an input has of its own.
+                validated against a structured output that an input has of its own.
 
         Raises:
             GenerationError: results could not be read whole, or a file or a job was refused.
@@ -186,21 +195,21 @@ class OfflineBatch:
                     "some inputs have a structured output of their own, which their answers are held to",
                     hint="give the inputs again",
                 )
-            job = self._run(self.llm.batch_job(chunk))
+            job = self.provider.run_on_loop(self.provider.batch_job(chunk))
             failure = job.failure
-            if failure is not None and failure.kind == "rate_limit" and self._others_go_on(chunk):
+            if failure is not None and failure.kind == "rate_limit" and self._others_are_running(chunk):
                 continue  # sent again now, it would meet the same full queue
             file = ResultFile(chunk.name, chunk.rows)
             try:
                 self._download(chunk, job, file)
-                yield Results(self, chunk, job, file, inputs_of)
+                yield Results(self._run, self.provider, chunk, job, file, inputs_of)
             finally:
                 file.clear()
         if inputs_of is not None:
             # A row that is refused now, though it was not before, is free: `submit` will say why.
             self.resubmit(inputs_of, lambda _row, _error: None)
 
-    def _others_go_on(self, chunk: Chunk) -> bool:
+    def _others_are_running(self, chunk: Chunk) -> bool:
         return any(other.state == "created" and other.name != chunk.name for other in self.jobs())
 
     def _download(self, chunk: Chunk, job: Job, file: ResultFile) -> None:
@@ -209,7 +218,7 @@ class OfflineBatch:
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             file.clear()
             for place in job.result_files:
-                self._run(self.llm.save_results(chunk, place, file.new_file()))
+                self.provider.run_on_loop(self.provider.save_results(chunk, place, file.new_file()))
             try:
                 found = file.index()
             except BrokenFileError:
@@ -226,14 +235,11 @@ class OfflineBatch:
                 hint="run the same again later; nothing of it is lost",
             )
 
-    def _run(self, coroutine: Any) -> Any:
-        return self.llm.run_on_loop(coroutine)
-
 
 def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInput]]:
     ids = list(rows)
-    for start in range(0, len(ids), ROWS_AT_ONCE):
-        group = ids[start : start + ROWS_AT_ONCE]
+    for start in range(0, len(ids), INPUTS_AT_ONCE):
+        group = ids[start : start + INPUTS_AT_ONCE]
         inputs = inputs_of(group)
-        # A row whose input is not there any more is left out of the plan, and so free.
+        # A row without an input is left out of the plan, and so is free.
         yield from ((row, inputs[row]) for row in group if row in inputs)

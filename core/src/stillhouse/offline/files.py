@@ -1,30 +1,30 @@
-"""The files of a batch: the requests that go up, and the results that come down, in no order."""
+"""`RequestFile` and `ResultFile`: the requests that are uploaded, and the results, in any order."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO, Any
 
 import orjson
 
 from stillhouse.offline.chunks import new_name
+from stillhouse.offline.provider import BatchLimits, Framing
 from stillhouse.offline.row_sets import Rows
 
-__all__ = ["BatchLimits", "BrokenFileError", "Framing", "RequestFile", "ResultFile", "custom_id"]
+__all__ = ["BrokenFileError", "RequestFile", "ResultFile", "custom_id"]
 
-_IN_MEMORY = 8 * 2**20
+_MAX_BYTES_IN_MEMORY = 8 * 2**20
 
 
 def custom_id(chunk: str, row: int, part: int) -> str:
-    """The id of a request: at most 64 letters, digits and hyphens, as the strictest API wants it."""
+    """Return the id of a request: at most 64 letters, digits and hyphens, as the strictest API demands."""
     return f"{chunk}-{row}-{part}"
 
 
 def _parsed_id(text: str) -> tuple[str, int, int] | None:
-    """The chunk, the row and the part in a request's id; `None` if it is not one of ours."""
+    """Return the chunk, the row and the part in a request's id; `None` if Stillhouse did not make it."""
     chunk, _, rest = text.rpartition("-")
     chunk, _, row = chunk.rpartition("-")
     if not (chunk and row.isdecimal() and rest.isdecimal()):
@@ -32,30 +32,8 @@ def _parsed_id(text: str) -> tuple[str, int, int] | None:
     return chunk, int(row), int(rest)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """What one job may hold.
-
-    Attributes:
-        requests: how many requests.
-        bytes: how many bytes all of them are, as they are sent.
-    """
-
-    requests: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """What stands around the requests: a line each, or items of a list in a body."""
-
-    head: bytes = b""
-    separator: bytes = b"\n"
-    tail: bytes = b"\n"
-
-
 class RequestFile:
-    """The requests of one chunk, written down one after the other; only a small file stays in memory."""
+    """The requests of one chunk, written one after the other; only a small file stays in memory."""
 
     def __init__(self, path: str, round: int, limits: BatchLimits, framing: Framing) -> None:
         self.name = new_name()
@@ -67,7 +45,7 @@ class RequestFile:
         self._limits = limits
         self._framing = framing
         self._digest = hashlib.sha256()
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_MAX_BYTES_IN_MEMORY)  # noqa: SIM115
         self.size = self.file.write(framing.head)
 
     @property
@@ -76,11 +54,11 @@ class RequestFile:
         return self._digest.hexdigest()
 
     def could_hold(self, requests: list[bytes]) -> bool:
-        """Whether these requests would fit in if there were no others."""
+        """Return whether these requests would fit into an empty file."""
         return self._hold(requests, 0, len(self._framing.head))
 
     def fits(self, requests: list[bytes]) -> bool:
-        """Whether these requests still fit in."""
+        """Return whether these requests still fit into the file."""
         return self._hold(requests, self.requests, self.size)
 
     def _hold(self, requests: list[bytes], count: int, size: int) -> bool:
@@ -100,7 +78,7 @@ class RequestFile:
         self.own_forms |= own_form
 
     def finish(self) -> None:
-        """Nothing more is added."""
+        """Write the end of the file: no requests can be added any more."""
         self.size += self.file.write(self._framing.tail)
 
     def close(self) -> None:
@@ -109,11 +87,11 @@ class RequestFile:
 
 
 class BrokenFileError(Exception):
-    """A file of results has a line that is not JSON: it was cut off on its way, or is still written."""
+    """A file of results has a line that is not JSON: it was cut off in transit, or is still being written."""
 
 
 class ResultFile:
-    """The results of a chunk, read by row; where each is in the files is all that is kept in memory."""
+    """The results of a chunk, read by row; only their places in the files are kept in memory."""
 
     def __init__(self, chunk: str, rows: Rows) -> None:
         self._chunk = chunk
@@ -122,14 +100,14 @@ class ResultFile:
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
 
     def new_file(self) -> IO[bytes]:
-        """A file to save some of the results in."""
+        """Open a temporary file for some of the results."""
         self._files.append(tempfile.TemporaryFile())  # noqa: SIM115
         return self._files[-1]
 
     def index(self) -> int:
-        """Find the results; how many there are.
+        """Find the results in the files, and return how many there are.
 
-        Of several for one request the first counts, and what was never asked for does not.
+        Of several results for one request the first counts; results of other requests are ignored.
 
         Raises:
             BrokenFileError: a line is not JSON.
@@ -152,7 +130,7 @@ class ResultFile:
         return len(self._places)
 
     def results_of(self, row: int, parts: int) -> Iterator[tuple[int, Any]]:
-        """The parts of a row that there are results of, and these."""
+        """Yield the parts of a row that have results, each with its result."""
         for part in range(parts):
             place = self._places.get((row, part))
             if place is not None:

@@ -1,4 +1,7 @@
-"""`BatchLedger`: what is known of the jobs of offline batches, in a file that outlives the process."""
+"""`BatchLedger`: the state of offline batches, in a file that outlives the process.
+
+It is longer than other modules because the SQL of all four tables is kept in one place.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ CREATE TABLE IF NOT EXISTS batch_outputs (
 
 
 def default_path() -> Path:
-    """The file for batches that belong to no bulk run: in the user's state folder.
+    """Return the file for batches that belong to no bulk run: in the user's state folder.
 
     The environment variable `STILLHOUSE_STATE_DIR` names another folder.
     """
@@ -57,14 +60,14 @@ _COLUMNS = tuple(Chunk.__dataclass_fields__)
 
 
 class BatchLedger:
-    """The chunks of runs, each written down before the provider hears of it.
+    """The chunks of runs, each recorded before it is sent to the provider.
 
     It has its own tables, whose names begin with `batch_`, in a file that may hold others, and its
     own connection; every transaction is short and on the disk when it ends. Neither requests nor
     credentials are in it.
 
     Args:
-        path: the SQLite file; it is made if need be, readable by its owner alone.
+        path: the SQLite file; it is created if it does not exist, readable by its owner alone.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,7 +80,7 @@ class BatchLedger:
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode=WAL")
-            # An intent that a power cut takes back would be a job that nobody knows of.
+            # An intent that is lost in a power cut would be a job that nobody knows of.
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
@@ -117,10 +120,10 @@ class BatchLedger:
 
     @contextmanager
     def working(self, key: str) -> Iterator[None]:
-        """Be the only process that works on a run; a bulk run has a lock of its own.
+        """Hold the lock of a run, so that no other process works on it; a bulk run has its own lock.
 
-        What another process is just sending looks like what a dead one left behind, and would be
-        sent again.
+        What another process is sending looks like what a dead one left behind, and would be sent
+        again.
 
         Raises:
             ConfigurationError: another process, or thread, works on it.
@@ -139,22 +142,22 @@ class BatchLedger:
             ) from None
 
     def open_run(self, key: str, **note: Any) -> None:
-        """Begin a run, or go on with it; of one that is known the note stays as it is."""
+        """Begin a run, or resume it; the note of a known run stays as it is."""
         with self._transaction() as connection:
             values = (key, json.dumps(note), time.time())
             connection.execute("INSERT OR IGNORE INTO batch_runs VALUES (?, ?, ?)", values)
 
     def run_keys(self) -> list[str]:
-        """The keys of all runs, the first begun first."""
+        """Return the keys of all runs, in the order in which they were begun."""
         return [key for (key,) in self._rows("SELECT key FROM batch_runs ORDER BY created_at, key")]
 
     def note(self, key: str) -> dict[str, Any] | None:
-        """The note that a run was begun with; `None` if it is not known."""
+        """Return the note that a run was begun with; `None` if the run is not known."""
         found = self._rows("SELECT note FROM batch_runs WHERE key = ?", key)
         return json.loads(found[0][0]) if found else None
 
     def run_of_jobs(self, jobs: Iterable[str]) -> str | None:
-        """The key of the run that one of these jobs belongs to."""
+        """Return the key of the run that one of these jobs belongs to; `None` if there is none."""
         for job in jobs:
             found = self._rows("SELECT key FROM batch_chunks WHERE job = ?", job)
             if found:
@@ -162,7 +165,7 @@ class BatchLedger:
         return None
 
     def known_jobs(self) -> set[str]:
-        """The ids of all jobs, of whichever run."""
+        """Return the ids of all jobs of all runs."""
         return {job for (job,) in self._rows("SELECT job FROM batch_chunks WHERE job != ''")}
 
     def forget(self, key: str) -> None:
@@ -174,18 +177,18 @@ class BatchLedger:
     # Chunks
 
     def chunks(self, key: str) -> list[Chunk]:
-        """The chunks of a run in order, those that are collected included."""
+        """Return the chunks of a run in order, including the collected ones."""
         columns = ", ".join(_COLUMNS)
         found = self._rows(f"SELECT {columns} FROM batch_chunks WHERE key = ? ORDER BY number", key)  # noqa: S608
         return [_chunk(values) for values in found]
 
     def held(self, key: str) -> Rows:
-        """The rows that are in a chunk which is not collected yet."""
+        """Return the rows that are in a chunk which is not collected yet."""
         found = self._rows("SELECT rows FROM batch_chunks WHERE key = ? AND state != 'collected'", key)
         return Rows.union(Rows.parse(text) for (text,) in found)
 
     def add(self, key: str, chunk: Chunk, plan: Chunk | None = None) -> Chunk:
-        """Write a new chunk down; it gets its number. If its rows come from a plan, they leave it."""
+        """Record a new chunk, and give it its number. If its rows come from a plan, remove them from it."""
         with self._transaction() as connection:
             if plan is not None:
                 (text,) = connection.execute(
@@ -201,7 +204,7 @@ class BatchLedger:
             return self._insert(connection, key, chunk)
 
     def update(self, chunk: Chunk, **changes: Any) -> Chunk:
-        """Change fields of a chunk; the changed one."""
+        """Change fields of a chunk, and return the changed one."""
         changed = replace(chunk, **changes, updated_at=time.time())
         changes["updated_at"] = changed.updated_at
         names = ", ".join(f"{name} = ?" for name in changes)
@@ -213,14 +216,14 @@ class BatchLedger:
         return changed
 
     def drop(self, chunk: Chunk) -> None:
-        """Remove a chunk that no job was asked for, so that its rows are free again."""
+        """Remove a chunk for which no job was requested, so that its rows are free again."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM batch_chunks WHERE name = ?", (chunk.name,))
 
     def replan(self, key: str, chunk: Chunk) -> None:
-        """Put a plan for the same rows, under a new name, in the place of a chunk that has no job.
+        """Replace a chunk that has no job by a plan for the same rows, under a new name.
 
-        The name is new because the old one was already told to the provider, if only in a file.
+        The name is new because the old one was already sent to the provider, if only in a file.
         """
         with self._transaction() as connection:
             self._insert(connection, key, _planned(chunk, chunk.rows, chunk.round))
@@ -229,14 +232,14 @@ class BatchLedger:
     def collected(
         self, key: str, chunk: Chunk, again: Rows, parts: Iterable[tuple[int, int, Any]], done: Iterable[int]
     ) -> None:
-        """A chunk's results are where they belong: all at once with what follows from it.
+        """Record that a chunk's results are stored, in one transaction with what follows from it.
 
         Args:
             key: the run.
             chunk: the chunk.
-            again: the rows that are to be sent once more.
-            parts: of these rows, the generations that are there: row, part and output.
-            done: the rows whose parts are needed no longer.
+            again: the rows that are to be sent again.
+            parts: the collected generations of these rows: row, part and output.
+            done: the rows whose parts are no longer needed.
         """
         with self._transaction() as connection:
             connection.execute(
@@ -265,22 +268,22 @@ class BatchLedger:
         )
         return chunk
 
-    # Generations of rows that miss others, and outputs that wait for the whole list
+    # Collected generations of incomplete rows, and outputs that wait for the whole list
 
     def parts(self, key: str) -> dict[int, set[int]]:
-        """Which generations are there of rows that miss others."""
-        found: dict[int, set[int]] = {}
+        """Return which generations of incomplete rows are collected, by row."""
+        collected: dict[int, set[int]] = {}
         for row, part in self._rows("SELECT row, part FROM batch_parts WHERE key = ?", key):
-            found.setdefault(row, set()).add(part)
-        return found
+            collected.setdefault(row, set()).add(part)
+        return collected
 
     def outputs_of_parts(self, key: str, row: int) -> dict[int, Any]:
-        """The outputs of those generations of a row."""
+        """Return the outputs of the collected generations of a row."""
         found = self._rows("SELECT part, output FROM batch_parts WHERE key = ? AND row = ?", key, row)
         return {part: json.loads(text) for part, text in found}
 
     def keep(self, key: str, results: Iterable[tuple[int, Any, Any]]) -> None:
-        """Keep results until the whole list is there: row, and output or error, of JSON types."""
+        """Keep results until the list is complete: row, and output or error, of JSON types."""
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO batch_outputs VALUES (?, ?, ?, ?)",
@@ -291,13 +294,13 @@ class BatchLedger:
             )
 
     def kept(self, key: str) -> Iterator[tuple[int, Any, Any]]:
-        """What was kept, in the order of the rows."""
+        """Yield the kept results, in the order of the rows."""
         query = "SELECT row, output, error FROM batch_outputs WHERE key = ? ORDER BY row"
         for row, output, error in self._connection.execute(query, (key,)):
             yield row, output and json.loads(output), error and json.loads(error)
 
     def kept_rows(self, key: str) -> Rows:
-        """The rows whose results were kept."""
+        """Return the rows whose results were kept."""
         found = self._connection.execute("SELECT row FROM batch_outputs WHERE key = ? ORDER BY row", (key,))
         return Rows(row for (row,) in found)
 

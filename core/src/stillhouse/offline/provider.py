@@ -1,19 +1,59 @@
-"""What a provider says about a job and about one of its requests, in words of ours."""
+"""`Provider`: what the engine asks of a backend, with `Job` and `JobResult`, its provider-neutral answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, Protocol, TypeVar
 
-from stillhouse.http.transport.failures import Failure
-from stillhouse.offline.chunks import ChunkState
+from stillhouse.offline.chunks import Chunk, ChunkState
+from stillhouse.offline.failures import Failure
+from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["Job", "JobResult", "UndecidedError"]
+__all__ = [
+    "INPUTS_AT_ONCE",
+    "BatchLimits",
+    "Framing",
+    "InputsOf",
+    "Job",
+    "JobResult",
+    "Provider",
+    "UndecidedError",
+]
+
+T = TypeVar("T")
+
+InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
+"""The inputs of rows, by their ids; one that cannot be had is left out."""
+
+INPUTS_AT_ONCE = 500
+"""How many rows an `InputsOf` is called with: a bound on the inputs in memory."""
 
 
 class UndecidedError(Exception):
-    """There is a job that may be the one looked for, and only its results will tell."""
+    """There is a job that may be the one looked for, and only its results will decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one job may hold.
+
+    Attributes:
+        requests: how many requests.
+        bytes: how many bytes all of them are, as they are sent.
+    """
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """What stands around the requests: a line each, or items of a list in a body."""
+
+    head: bytes = b""
+    separator: bytes = b"\n"
+    tail: bytes = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +62,7 @@ class Job:
 
     Attributes:
         id: the provider's id.
-        state: `created` while it goes on, else how it ended.
+        state: `created` while it is running, else how it ended.
         provider_state: the provider's own word for it.
         counts: how many requests are `completed`, `failed`, …, as far as the provider says.
         result_files: where the results are, those of failed requests included.
@@ -49,3 +89,80 @@ class JobResult:
 
     answer: Any = None
     failure: Failure | None = None
+
+
+class Provider(Protocol):
+    """A loaded backend, as the engine of offline batches sees it.
+
+    `stillhouse.http.batches.BatchHTTPLLM` is one, and documents each member; the engine itself knows
+    neither HTTP nor an LLM.
+    """
+
+    # The run: its arguments, its inputs, and where coroutines run
+
+    def require_loaded(self) -> None:
+        """Raise a `ConfigurationError` unless the backend is loaded."""
+
+    def get_generation_kwargs(self) -> dict[str, Any]:
+        """Return the generation parameters in force when a run gives none."""
+
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return generation parameters with their values in the declared types."""
+
+    def check_batch_input(self, input: FormattedInput) -> None:
+        """Reject an input that cannot go into an offline batch."""
+
+    def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run one of the coroutines below and wait for it."""
+
+    # What a job may hold
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """What one job may hold."""
+
+    @property
+    def batch_framing(self) -> Framing:
+        """What stands around the requests of a job."""
+
+    @property
+    def makes_several(self) -> bool:
+        """Whether one request can ask for several generations."""
+
+    # How a request and its answer look
+
+    def batch_request(
+        self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the path and the body of a request."""
+
+    def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a request as it stands in the file."""
+
+    def batch_result(self, line: dict[str, Any]) -> JobResult:
+        """Return what a line of the results says."""
+
+    def batch_output(
+        self, answer: Any, path: str, input: FormattedInput | None, num_generations: int
+    ) -> GenerateOutput:
+        """Return the output of an answer, validated against its form."""
+
+    # How the provider is asked
+
+    async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
+        """Upload the file of a chunk, and return the provider's id of it."""
+
+    async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
+        """Make the job of a chunk, at most once; an `UnclearError` means that there may be one."""
+
+    async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
+        """Find the job that was made of a chunk in the provider's own list."""
+
+    async def batch_job(self, chunk: Chunk) -> Job:
+        """Fetch the job of a chunk, as it stands."""
+
+    async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
+        """Save one of `Job.result_files`."""
+
+    async def cancel_batch(self, chunk: Chunk) -> None:
+        """Cancel the job of a chunk."""

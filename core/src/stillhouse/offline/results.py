@@ -1,110 +1,144 @@
-"""`Results`: what became of the rows of one chunk, and what follows from it."""
+"""`Results`: the outputs and errors of the rows of one chunk, and `Run`, which they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.transport.failures import Failure
 from stillhouse.offline.chunks import Chunk
+from stillhouse.offline.failures import Failure
 from stillhouse.offline.files import ResultFile
-from stillhouse.offline.provider import Job
+from stillhouse.offline.ledger import BatchLedger
+from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, Provider
 from stillhouse.offline.row_sets import Rows
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-if TYPE_CHECKING:
-    from stillhouse.offline.engine import InputsOf, OfflineBatch
+__all__ = ["Results", "Run"]
 
-__all__ = ["ROWS_AT_ONCE", "Results"]
-
-ROWS_AT_ONCE = 500
-"""How many inputs are asked for at once."""
-
-MOST_ROUNDS = 2
+MAX_ROUNDS = 2
 """How often a row is sent again at most."""
 
 
-class Results:
-    """The results of a chunk: iterate, put them where they belong, then `acknowledge`.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run in the ledger.
 
-    It gives the id and the output, or the error, of every row that is settled; an error's `outputs`
-    has the generations that there are. Not among them are the rows that are sent again, and those
-    of a job that was cancelled before their turn: these are free, as if they had never been sent.
+    Attributes:
+        ledger: where its state is.
+        key: its name in the ledger.
+        num_generations: how many generations of each row.
+        parts: in how many requests a row is sent: one, or one for each generation.
+    """
+
+    ledger: BatchLedger
+    key: str
+    num_generations: int
+    parts: int
+
+    @property
+    def generations_per_request(self) -> int:
+        """How many generations one request asks for."""
+        return self.num_generations if self.parts == 1 else 1
+
+
+class Results:
+    """The results of a chunk: iterate, store them, then `acknowledge`.
+
+    It yields the id of every finished row, with the output or the error; an error's `outputs` has
+    the generations that were made. It does not yield the rows that are sent again, nor those of a job
+    that was cancelled before their turn: these are free, as if they had never been sent.
+
+    Args:
+        run: the run.
+        provider: reads the results.
+        chunk: the chunk.
+        job: its job, which has ended.
+        file: the downloaded results.
+        inputs_of: the inputs of rows; without it no row is sent again.
 
     Attributes:
         chunk: the chunk.
-        released: the rows that are free again, once all was iterated over.
+        released: the rows that are free again, after all results were iterated over.
     """
 
     def __init__(
-        self, batch: OfflineBatch, chunk: Chunk, job: Job, file: ResultFile, inputs_of: InputsOf | None
+        self,
+        run: Run,
+        provider: Provider,
+        chunk: Chunk,
+        job: Job,
+        file: ResultFile,
+        inputs_of: InputsOf | None,
     ) -> None:
         self.chunk = chunk
         self.released: list[int] = []
-        self._batch = batch
+        self._run = run
+        self._provider = provider
         self._job = job
         self._file = file
         self._inputs_of = inputs_of
         self._again: list[int] = []
         self._parts: list[tuple[int, int, GenerateOutput]] = []
-        self._settled: list[int] = []
+        self._finished: list[int] = []
         self._exhausted = False
 
     def __iter__(self) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
-        self._again, self._parts, self._settled, self.released = [], [], [], []
+        self._again, self._parts, self._finished, self.released = [], [], [], []
         ids = list(self.chunk.rows)
-        there = self._batch.ledger.parts(self._batch.key)
-        for start in range(0, len(ids), ROWS_AT_ONCE):
-            group = ids[start : start + ROWS_AT_ONCE]
+        collected = self._run.ledger.parts(self._run.key)
+        for start in range(0, len(ids), INPUTS_AT_ONCE):
+            group = ids[start : start + INPUTS_AT_ONCE]
             inputs = self._inputs_of(group) if self.chunk.own_forms and self._inputs_of else {}
             for row in group:
-                result = self._result(row, inputs.get(row), row in there)
+                result = self._result(row, inputs.get(row), row in collected)
                 if result is not None:
-                    self._settled.append(row)
+                    self._finished.append(row)
                     yield row, result
         self._exhausted = True
 
     def acknowledge(self) -> None:
-        """Say that the results are where they belong, all of them: they do not come again.
+        """Confirm that all results are stored: they are not yielded again.
 
         Raises:
             RuntimeError: not all of them were iterated over.
         """
         if not self._exhausted:
             raise RuntimeError("results are acknowledged that were never seen")
-        batch = self._batch
-        batch.ledger.collected(batch.key, self.chunk, Rows(self._again), self._parts, self._settled)
+        run = self._run
+        run.ledger.collected(run.key, self.chunk, Rows(self._again), self._parts, self._finished)
 
     def _result(
         self, row: int, input: FormattedInput | None, has_parts: bool
     ) -> GenerateOutput | GenerationError | None:
-        """The output or the error of a row; `None` if it is sent again, or free."""
-        batch = self._batch
+        """Return the output or the error of a row; `None` if it is sent again, or free."""
+        run = self._run
         outputs: dict[int, Any] = {}
         if has_parts:
-            outputs = batch.ledger.outputs_of_parts(batch.key, row)
+            outputs = run.ledger.outputs_of_parts(run.key, row)
         failures: dict[int, Failure | None] = {
-            part: self._missing() for part in range(batch.parts) if part not in outputs
+            part: self._missing() for part in range(run.parts) if part not in outputs
         }
-        for part, line in self._file.results_of(row, batch.parts):
-            result = batch.llm.batch_result(line)
+        for part, line in self._file.results_of(row, run.parts):
+            result = self._provider.batch_result(line)
             if result.answer is None:
                 if part in failures:
                     failures[part] = result.failure
                 continue
-            native = batch.num_generations if batch.parts == 1 else 1
             try:
-                outputs[part] = batch.llm.batch_output(result.answer, self.chunk.path, input, native)
+                outputs[part] = self._provider.batch_output(
+                    result.answer, self.chunk.path, input, run.generations_per_request
+                )
             except Exception as error:
                 return self._error(GenerationError.wrap(error), outputs)
             failures.pop(part, None)
         if not failures:
-            return merge_responses([outputs[part] for part in sorted(outputs)], batch.parts)[0]
+            return merge_responses([outputs[part] for part in sorted(outputs)], run.parts)[0]
         reasons = [failure for failure in failures.values() if failure is not None]
         final = next((failure for failure in reasons if not failure.retried), None)
-        if final is None and len(reasons) == len(failures) and not self._may_go_again:
+        if final is None and len(reasons) == len(failures) and not self._may_be_resent:
             final = reasons[0]
         if final is not None:
             return self._error(_error_of(final), outputs)
@@ -116,11 +150,11 @@ class Results:
         return None
 
     @property
-    def _may_go_again(self) -> bool:
-        return self._inputs_of is not None and self.chunk.round < MOST_ROUNDS
+    def _may_be_resent(self) -> bool:
+        return self._inputs_of is not None and self.chunk.round < MAX_ROUNDS
 
     def _missing(self) -> Failure | None:
-        """Why there is no result of a request, as far as the job as a whole tells; `None`: cancelled."""
+        """Return why a request has no result, judging by the job as a whole; `None` if it was cancelled."""
         if self._job.state == "cancelled":
             return None
         if self._job.failure is not None:

@@ -1,4 +1,4 @@
-"""`Rows`: sets of row ids that are small to write down."""
+"""`Rows`: sets of row ids with a short text form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Rows"]
 
 
 class Rows:
-    """A set of row ids as ranges: rows are submitted in order, so a few numbers say it all."""
+    """A set of row ids as ranges: rows are submitted in order, so a few numbers are enough."""
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
         self._ranges: list[list[int]] = []
@@ -17,7 +17,7 @@ class Rows:
             self.add(id)
 
     def add(self, id: int) -> None:
-        """Add an id that is greater than all others, or there already as the greatest."""
+        """Add an id that is greater than all others, or equal to the greatest."""
         last = self._ranges[-1] if self._ranges else None
         if last is None or id > last[1] + 1:
             self._ranges.append([id, id])
@@ -26,7 +26,7 @@ class Rows:
 
     @classmethod
     def union(cls, many: Iterable[Rows]) -> Rows:
-        """All ids of several sets."""
+        """Return all ids of several sets."""
         rows = cls()
         for first, last in sorted(item for one in many for item in one._ranges):
             if rows._ranges and first <= rows._ranges[-1][1] + 1:
@@ -37,7 +37,7 @@ class Rows:
 
     @classmethod
     def parse(cls, text: str) -> Rows:
-        """From what `str` gives."""
+        """Read a set from what `str` of it gave."""
         rows = cls()
         rows._ranges = [
             [int(first), int(last or first)]

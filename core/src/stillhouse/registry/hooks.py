@@ -13,7 +13,7 @@ import pluggy
 from stillhouse import hookspecs
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.outputs import check_output
-from stillhouse.registry.problems import Trouble, describe, source_of
+from stillhouse.registry.problems import Problem, describe, source_of
 
 __all__ = ["Hooks"]
 
@@ -47,24 +47,24 @@ class Hooks:
     def empty(self) -> bool:
         return not (self.before or self.after)
 
-    def register(self, name: str, plugin: object) -> Trouble | None:
+    def register(self, name: str, plugin: object) -> Problem | None:
         """Take a plugin's hooks in, all of them or, if one does not fit, none."""
         if self._manager.has_plugin(name) or self._manager.is_registered(plugin):
-            return Trouble(
+            return Problem(
                 "E206",
                 f"a plugin of the name {name}, or the same object, has been taken in already",
                 "declare it once",
             )
         try:
-            trouble = self._misfit(plugin)
-            if trouble is None:
+            problem = self._check(plugin)
+            if problem is None:
                 self._manager.register(plugin, name=name)
         except Exception as error:  # pluggy's own validation, or an attribute that raises
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            trouble = Trouble("E206", f"its hooks cannot be read: {describe(error)}", "correct it", error)
+            problem = Problem("E206", f"its hooks cannot be read: {describe(error)}", "correct it", error)
         self._refresh()
-        return trouble
+        return problem
 
     def unregister(self, name: str) -> None:
         self._manager.unregister(name=name)
@@ -77,10 +77,10 @@ class Hooks:
         self.before = bool(self._before)
         self.after = bool(self._after)
 
-    def _misfit(self, plugin: object) -> Trouble | None:
+    def _check(self, plugin: object) -> Problem | None:
         """What pluggy finds too late or not at all: unknown hooks, surplus arguments, no hook."""
         if inspect.isclass(plugin):
-            return Trouble(
+            return Problem(
                 "E206",
                 f"it is the class {plugin.__qualname__}, whose hooks would be called without self"
                 f"{source_of(plugin)}",
@@ -95,11 +95,12 @@ class Hooks:
             hook = options.get("specname") or name
             if hook not in _SPECS and options.get("optionalhook"):
                 continue
-            problem = _problem(hook, getattr(plugin, name), options)
-            if problem is not None:
-                return Trouble("E206", problem[0] + source_of(getattr(plugin, name)), problem[1])
+            misfit = _misfit(hook, getattr(plugin, name), options)
+            if misfit is not None:
+                cause, hint = misfit
+                return Problem("E206", cause + source_of(getattr(plugin, name)), hint)
         if not found:
-            return Trouble(
+            return Problem(
                 "E206",
                 f"no function in it is marked with stillhouse.hookimpl{source_of(plugin)}",
                 "mark its hooks with @stillhouse.hookimpl",
@@ -191,7 +192,7 @@ class Hooks:
             )
 
 
-def _problem(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
+def _misfit(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with one hook, and what its author does about it."""
     if hook not in _SPECS:
         near = difflib.get_close_matches(hook, _SPECS, n=1)

@@ -1,11 +1,14 @@
-"""Which package brings which name, for the hint when a name is not installed.
+"""The names that this project provides: those built in, and those of its other packages.
 
-These are the packages of this project. Nothing here is imported or preferred.
+The packages are for the hint when a name is not installed. Nothing here is imported or preferred.
 """
 
 from __future__ import annotations
 
-__all__ = ["PACKAGES", "SOURCES"]
+__all__ = ["BUILT_IN", "PACKAGES", "SOURCES"]
+
+BUILT_IN: dict[str, str] = {"echo": "stillhouse.echo:EchoLLM"}
+"""The built-in LLMs: name to `module:attribute`."""
 
 PACKAGES: dict[str, str] = {
     "anthropic": "stillhouse-anthropic",
@@ -17,6 +20,7 @@ PACKAGES: dict[str, str] = {
     "together": "stillhouse-openai",
     "vllm-server": "stillhouse-openai",
 }
+"""The distribution that provides an LLM, by the LLM's name."""
 
 SOURCES: dict[str, str] = {"datasets": "stillhouse-datasets"}
-"""The same for sources and targets of bulk runs, by what stands before the colon."""
+"""The distribution that opens a source or a target of bulk runs, by what stands before the colon."""

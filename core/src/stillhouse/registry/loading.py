@@ -1,4 +1,4 @@
-"""Importing what an entry point leads to, and saying what is wrong where that fails."""
+"""Importing the object of an entry point, with a `Problem` where that fails."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from types import ModuleType
 from typing import Any, NamedTuple, overload
 
 from stillhouse.registry.candidates import Candidate
-from stillhouse.registry.problems import Trouble, describe, missing_module_hint, source_of
+from stillhouse.registry.problems import Problem, describe, missing_module_hint, source_of
 
-__all__ = ["Loaded", "for_users", "load_hook", "load_llm"]
+__all__ = ["Loaded", "load_hook", "load_llm", "with_user_hint"]
 
 _SLOW_IMPORT_SECONDS = 0.5
 
 
 class Loaded(NamedTuple):
-    """What loading a candidate gave: the object, or an error; and a warning perhaps."""
+    """The outcome of loading a candidate: the object or an error, and possibly a warning."""
 
     value: Any
-    error: Trouble | None
-    warning: Trouble | None
+    error: Problem | None
+    warning: Problem | None
 
 
 def load_llm(candidate: Candidate) -> Loaded:
-    """Import a class and hold it to the contract."""
-    # Before the clock starts: the plugin does not answer for what the core imports.
+    """Import a class and validate it against the contract."""
+    # Before the clock starts: the time of the core's own imports is not the plugin's.
     from stillhouse.registry.validation import validate_llm
 
     loaded = _load(candidate, "load()")
     if loaded.error is None:
-        return loaded._replace(error=for_users(validate_llm(loaded.value), candidate))
+        return loaded._replace(error=with_user_hint(validate_llm(loaded.value), candidate))
     return loaded
 
 
 def load_hook(candidate: Candidate) -> Loaded:
-    """Import a hook plugin. It is held to the specifications when it is registered."""
+    """Import a hook plugin. `Hooks.register` validates it."""
     return _load(candidate, "the hook that needs them")
 
 
 @overload
-def for_users(trouble: Trouble, candidate: Candidate) -> Trouble: ...
+def with_user_hint(problem: Problem, candidate: Candidate) -> Problem: ...
 @overload
-def for_users(trouble: None, candidate: Candidate) -> None: ...
-def for_users(trouble: Trouble | None, candidate: Candidate) -> Trouble | None:
-    """What the author of a plugin is to correct, with what is left to somebody who installed it."""
-    if trouble is None or not candidate.distribution:
-        return trouble
+def with_user_hint(problem: None, candidate: Candidate) -> None: ...
+def with_user_hint(problem: Problem | None, candidate: Candidate) -> Problem | None:
+    """Add to a hint for the plugin's author what a user can do who only installed it."""
+    if problem is None or not candidate.distribution:
+        return problem
     return replace(
-        trouble, hint=f"{trouble.hint}, if it is yours; else pip install --upgrade {candidate.distribution}"
+        problem, hint=f"{problem.hint}, if it is yours; else pip install --upgrade {candidate.distribution}"
     )
 
 
@@ -61,34 +61,34 @@ def _load(candidate: Candidate, place_for_imports: str) -> Loaded:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        return Loaded(None, _import_trouble(candidate, error), None)
+        return Loaded(None, _import_problem(candidate, error), None)
     seconds = time.perf_counter() - started
     warning = None
     if seconds > _SLOW_IMPORT_SECONDS and candidate.distribution != "stillhouse":
         cause = f"importing {module_name} took {seconds * 1000:.0f} ms"
         hint = f"import heavy libraries in {place_for_imports}"
-        warning = for_users(Trouble("W208", cause, hint), candidate)
+        warning = with_user_hint(Problem("W208", cause, hint), candidate)
     value: Any = module
     for part in attribute.split(".") if attribute else ():
         try:
             value = getattr(value, part)
         except AttributeError:
-            return Loaded(None, _absence(candidate, module, attribute), warning)
+            return Loaded(None, _missing_attribute(candidate, module, attribute), warning)
         except (Exception, SystemExit) as error:  # a lazy module attribute
-            return Loaded(None, _import_trouble(candidate, error), warning)
+            return Loaded(None, _import_problem(candidate, error), warning)
     return Loaded(value, None, warning)
 
 
-def _absence(candidate: Candidate, module: ModuleType, attribute: str) -> Trouble:
+def _missing_attribute(candidate: Candidate, module: ModuleType, attribute: str) -> Problem:
     cause = f"{module.__name__} has no {attribute}{source_of(module)}"
     near = difflib.get_close_matches(attribute, dir(module), n=1)
     if near:
         cause += f"; it has {near[0]}"
     hint = f"correct the entry point, or define {attribute} in {module.__name__}"
-    return for_users(Trouble("E202", cause, hint), candidate)
+    return with_user_hint(Problem("E202", cause, hint), candidate)
 
 
-def _import_trouble(candidate: Candidate, error: BaseException) -> Trouble:
+def _import_problem(candidate: Candidate, error: BaseException) -> Problem:
     if isinstance(error, ImportError) and error.name and _is_missing(error):
         import importlib_metadata
 
@@ -98,9 +98,9 @@ def _import_trouble(candidate: Candidate, error: BaseException) -> Trouble:
         hint = f"pip install --upgrade {candidate.distribution}"
     else:
         hint = f"correct {candidate.value.partition(':')[0]}"
-    return Trouble("E201", describe(error), hint, exception=error)
+    return Problem("E201", describe(error), hint, exception=error)
 
 
 def _is_missing(error: ImportError) -> bool:
-    """Whether a module is missing, or the core lacks a name that the plugin was written for."""
+    """Check whether a module is missing, or the core lacks a name that the plugin imports."""
     return isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] == "stillhouse"

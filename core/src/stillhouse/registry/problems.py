@@ -1,4 +1,4 @@
-"""Trouble with a plugin, as data: what is wrong, why, and what to try."""
+"""What can be wrong with a plugin, as data: `Problem` has what was found and what to try."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillhouse.registry.candidates import Candidate, normalize
 
 __all__ = [
     "CODES",
-    "Trouble",
+    "Problem",
     "describe",
     "location_of",
     "missing_module_hint",
@@ -40,20 +40,20 @@ CODES: dict[str, str] = {
     "E207": "has a field or parameter that cannot be described or stored",
     "W208": "takes long to import",
 }
-"""Every code, and what it says about a plugin."""
+"""Each code, and what it says about a plugin."""
 
 _CORE = PurePath(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """One thing that is wrong with a plugin.
 
     Attributes:
         code: a key of `CODES`; `E…` makes the plugin unusable, `W…` does not.
         cause: what was found.
         hint: what to try.
-        exception: what was raised, for `E201` and its like.
+        exception: what the plugin raised, if it raised something.
     """
 
     code: str
@@ -76,35 +76,35 @@ class Trouble:
         return "".join(traceback.format_exception(self.exception))
 
 
-def report(candidate: Candidate, trouble: Trouble) -> str:
-    """The trouble as people read it, over several lines."""
+def report(candidate: Candidate, problem: Problem) -> str:
+    """Write a problem for people, over several lines."""
     subject = f'{candidate.kind} "{candidate.name}"'
     if candidate.package:
         subject += f" from {candidate.package}"
     lines = [
-        f"{trouble.severity}[{trouble.code}] {subject} {trouble.message}",
+        f"{problem.severity}[{problem.code}] {subject} {problem.message}",
         f"  entry point  {candidate.entry_point}",
-        f"  cause        {trouble.cause}",
-        f"  try          {trouble.hint}",
+        f"  cause        {problem.cause}",
+        f"  try          {problem.hint}",
     ]
-    if trouble.exception is not None:
+    if problem.exception is not None:
         lines.append(f"  traceback    stillhouse check {candidate.name} --traceback")
     return "\n".join(lines)
 
 
-def plugin_error(candidate: Candidate, trouble: Trouble) -> PluginError:
-    """The exception for somebody who asks for this plugin."""
+def plugin_error(candidate: Candidate, problem: Problem) -> PluginError:
+    """Make the exception for a caller that asks for this plugin."""
     return PluginError(
-        report(candidate, trouble),
-        code=trouble.code,
+        report(candidate, problem),
+        code=problem.code,
         entry_point=candidate.entry_point,
         distribution=candidate.package,
-        hint=trouble.hint,
+        hint=problem.hint,
     )
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, the first line of what it says, and where it was raised."""
+    """Describe an exception in one line: its type, the first line of its message, where it was raised."""
     # A SyntaxError's own text repeats the file and the line.
     text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
@@ -113,23 +113,20 @@ def describe(error: BaseException) -> str:
 
 
 def location_of(error: BaseException) -> str:
-    """Where `error` was raised, as `package/module.py:line`, or an empty string.
+    """Return where `error` was raised, as `package/module.py:line`, or an empty string.
 
-    Frames of the core and of pydantic are passed over: what was written wrong is in the code that
-    called them.
+    Frames of the core and of pydantic are skipped: the mistake is in the code that called them.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_relative(error.filename)}:{error.lineno}"
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not _is_passed_over(frame.filename)
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_skipped(frame.filename)]
     return f"{_relative(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
 def source_of(item: Any, member: str = "") -> str:
-    """Where a module, a class or a function is written, or one field of a class, in brackets.
+    """Return where a module, a class, a function or one field of a class is defined, in brackets.
 
-    That is ` (package/module.py:line)`, or an empty string where there is no source.
+    That is ` (package/module.py:line)`, or an empty string without source.
     """
     try:
         item = inspect.unwrap(item)
@@ -139,13 +136,13 @@ def source_of(item: Any, member: str = "") -> str:
         lines, first = inspect.getsourcelines(item)
     except (OSError, TypeError, ValueError):
         return ""
-    # Decorators come before the line that is meant, other fields before the field.
-    meant = re.compile(rf"\s*{re.escape(member)}\s*[:=]" if member else r"\s*(class|async|def)\b")
-    offset = next((number for number, line in enumerate(lines) if meant.match(line)), 0)
+    # Decorators come before the line of the definition, other fields before the field.
+    definition = re.compile(rf"\s*{re.escape(member)}\s*[:=]" if member else r"\s*(class|async|def)\b")
+    offset = next((number for number, line in enumerate(lines) if definition.match(line)), 0)
     return f" ({_relative(file)}:{first + offset})"
 
 
-def _is_passed_over(filename: str) -> bool:
+def _is_skipped(filename: str) -> bool:
     path = PurePath(filename)
     return (
         filename.startswith("<frozen ")
@@ -156,7 +153,7 @@ def _is_passed_over(filename: str) -> bool:
 
 
 def _relative(filename: str) -> str:
-    """The path from the innermost folder of `sys.path` that holds it."""
+    """Return the path relative to the innermost folder of `sys.path` that contains it."""
     path = PurePath(filename)
     parents = [PurePath(entry) for entry in sys.path if entry]
     roots = [parent for parent in parents if path.is_relative_to(parent)]
@@ -166,11 +163,11 @@ def _relative(filename: str) -> str:
 
 
 def missing_module_hint(candidate: Candidate, module: str, core_requires: tuple[str, ...]) -> str:
-    """The command that most likely brings a missing module, or what to look for.
+    """Return the command that most likely installs a missing module, or what to look for.
 
-    An extra of the plugin or of the core that lists a distribution of that name also brings the
-    right version. Where no metadata tells which distribution has the module, none is named: a
-    wrong guess installs a stranger's code.
+    An extra of the plugin or of the core that lists a distribution of that name also installs the
+    right version. If no metadata says which distribution has the module, none is named: a wrong
+    guess installs a stranger's code.
     """
     top = module.partition(".")[0]
     if top == "stillhouse":
@@ -196,11 +193,11 @@ def missing_module_hint(candidate: Candidate, module: str, core_requires: tuple[
 
 
 def _required(line: str) -> str:
-    """The normalised name of the distribution that a `Requires-Dist` line asks for."""
+    """Return the normalised name of the distribution that a `Requires-Dist` line requires."""
     return normalize(re.split(r"[^\w.-]", line, maxsplit=1)[0])
 
 
 def _extra(line: str) -> str:
-    """The extra for which a `Requires-Dist` line holds, or an empty string."""
+    """Return the extra that a `Requires-Dist` line belongs to, or an empty string."""
     found = re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", line)
     return found.group(1) if found else ""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError, near_matches
 from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, normalize, scan
-from stillhouse.registry.known import PACKAGES
-from stillhouse.registry.loading import Loaded, for_users, load_hook, load_llm
+from stillhouse.registry.known import BUILT_IN, PACKAGES
+from stillhouse.registry.loading import Loaded, load_hook, load_llm, with_user_hint
 from stillhouse.registry.policy import Policy
-from stillhouse.registry.problems import Trouble, plugin_error, report
-from stillhouse.registry.rules import BUILT_IN, conflicts, judge
+from stillhouse.registry.problems import Problem, plugin_error, report
+from stillhouse.registry.rules import conflicts, static_problems
 
 if TYPE_CHECKING:
     import importlib_metadata
@@ -44,7 +44,7 @@ class PluginInfo:
     name: str
     status: Status
     candidate: Candidate
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[Problem, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -61,8 +61,8 @@ class PluginInfo:
 
     @property
     def reports(self) -> list[str]:
-        """Each trouble as people read it."""
-        return [report(self.candidate, trouble) for trouble in self.troubles]
+        """Each problem as people read it."""
+        return [report(self.candidate, problem) for problem in self.troubles]
 
 
 @dataclass
@@ -110,21 +110,21 @@ class Registry:
         policy = self._read_policy()
         scan = self._scan()
         infos = []
-        by_name: dict[tuple[str, str], list[tuple[Candidate, list[Trouble]]]] = {}
+        by_name: dict[tuple[str, str], list[tuple[Candidate, list[Problem]]]] = {}
         for candidate in scan.candidates:
-            troubles = judge(candidate, scan.core_version)
+            problems = static_problems(candidate, scan.core_version)
             if policy.switched_off_by(candidate.distribution):
-                # Its troubles are nobody's while it is off: this is how a user is rid of them.
+                # Its problems are nobody's while it is off: this is how a user is rid of them.
                 infos.append(PluginInfo(candidate.name, "disabled", candidate))
             else:
-                by_name.setdefault((candidate.kind, candidate.name), []).append((candidate, troubles))
+                by_name.setdefault((candidate.kind, candidate.name), []).append((candidate, problems))
         for judged in by_name.values():
-            usable = [item for item, troubles in judged if not _errors(troubles)]
-            rivals = conflicts(usable, policy) if len(usable) > 1 else {}
-            for candidate, troubles in judged:
-                if candidate in rivals:
-                    troubles.append(rivals[candidate])
-                infos.append(self._info(candidate, troubles))
+            usable = [item for item, problems in judged if not _errors(problems)]
+            claimants = conflicts(usable, policy) if len(usable) > 1 else {}
+            for candidate, problems in judged:
+                if candidate in claimants:
+                    problems.append(claimants[candidate])
+                infos.append(self._info(candidate, problems))
         infos += [self._registered_info(name, cls) for name, cls in self._registered.items()]
         infos += [
             self._info(candidate, [])
@@ -220,10 +220,10 @@ class Registry:
         from stillhouse.registry.validation import validate_llm
 
         candidate = _registered_candidate(name, cls)
-        troubles = [item for item in judge(candidate, "") if item.code == "E101"]
-        trouble = troubles[0] if troubles else validate_llm(cls)
-        if trouble is not None:
-            raise plugin_error(candidate, trouble)
+        problems = [item for item in static_problems(candidate, "") if item.code == "E101"]
+        problem = problems[0] if problems else validate_llm(cls)
+        if problem is not None:
+            raise plugin_error(candidate, problem)
         with self._lock:
             self._registered[name] = cls
 
@@ -297,7 +297,7 @@ class Registry:
                 loaded = self._load(info.candidate)
                 error = loaded.error
                 if error is None:
-                    error = for_users(hooks.register(info.name, loaded.value), info.candidate)
+                    error = with_user_hint(hooks.register(info.name, loaded.value), info.candidate)
                     self._state.loaded[info.candidate] = loaded._replace(error=error)
             if error is not None and tell:
                 # Nobody asks for a hook by name, so this is where its absence is told.
@@ -312,10 +312,10 @@ class Registry:
         Raises:
             PluginError: a hook does not fit its specification.
         """
-        trouble = self.hooks().register(name, plugin)
-        if trouble is not None:
+        problem = self.hooks().register(name, plugin)
+        if problem is not None:
             candidate = Candidate(name, type(plugin).__qualname__, "stillhouse.hooks")
-            raise plugin_error(candidate, trouble)
+            raise plugin_error(candidate, problem)
         self._registered_hooks[name] = plugin
 
     def unregister_hooks(self, name: str) -> None:
@@ -354,11 +354,11 @@ class Registry:
             for name, value in BUILT_IN.items()
         }
 
-    def _info(self, candidate: Candidate, troubles: list[Trouble]) -> PluginInfo:
+    def _info(self, candidate: Candidate, problems: list[Problem]) -> PluginInfo:
         loaded = self._state.loaded.get(candidate)
         if loaded is not None:
-            troubles = [*troubles, *(item for item in (loaded.error, loaded.warning) if item)]
-        codes = {trouble.code for trouble in _errors(troubles)}
+            problems = [*problems, *(item for item in (loaded.error, loaded.warning) if item)]
+        codes = {problem.code for problem in _errors(problems)}
         status: Status
         if codes & {"E104", "E105"}:
             status = "incompatible"
@@ -372,7 +372,7 @@ class Registry:
             status = "built-in"
         else:
             status = "found"
-        return PluginInfo(candidate.name, status, candidate, tuple(troubles))
+        return PluginInfo(candidate.name, status, candidate, tuple(problems))
 
     def _registered_info(self, name: str, cls: type[LLM]) -> PluginInfo:
         return PluginInfo(name, "loaded", _registered_candidate(name, cls))
@@ -386,7 +386,7 @@ class Registry:
 
         def rank(info: PluginInfo) -> tuple[bool, bool, bool]:
             # Not by whether it could be loaded: the same question gets the same answer every time.
-            known = {trouble.code for trouble in info.troubles if trouble.code.startswith("E1")}
+            known = {problem.code for problem in info.troubles if problem.code.startswith("E1")}
             is_preferred = normalize(info.candidate.distribution) == preferred
             return "E103" in known, not is_preferred, bool(known)
 
@@ -435,8 +435,8 @@ class Registry:
         return loaded
 
 
-def _errors(troubles: Iterable[Trouble]) -> list[Trouble]:
-    return [trouble for trouble in troubles if trouble.severity == "error"]
+def _errors(problems: Iterable[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
 
 
 def _registered_candidate(name: str, cls: Any) -> Candidate:

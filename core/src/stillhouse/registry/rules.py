@@ -1,4 +1,4 @@
-"""What can be said about a candidate without importing it: names, groups, ranges, duplicates."""
+"""Rules that need no import of the plugin: names, groups, version ranges, duplicates."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import re
 from collections.abc import Sequence
 
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate, normalize
+from stillhouse.registry.known import BUILT_IN
 from stillhouse.registry.policy import PREFER_VARIABLE, Policy
-from stillhouse.registry.problems import Trouble
+from stillhouse.registry.problems import Problem
 
-__all__ = ["BUILT_IN", "NAME_PATTERN", "conflicts", "judge"]
+__all__ = ["BUILT_IN", "NAME_PATTERN", "conflicts", "static_problems"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]*")
-
-BUILT_IN: dict[str, str] = {"echo": "stillhouse.echo:EchoLLM"}
-"""The built-in LLMs: name to `module:attribute`."""
 
 
 _ON_CORE = re.compile(r"stillhouse(?![\w.-])", re.IGNORECASE)
 _RELEASE = re.compile(r"\d+(\.\d+)*")
 
 
-def judge(candidate: Candidate, core_version: str) -> list[Trouble]:
-    """The troubles of one candidate by itself."""
-    troubles = []
+def static_problems(candidate: Candidate, core_version: str) -> list[Problem]:
+    """Return the problems of one candidate by itself, as far as its metadata shows them."""
+    problems = []
     if not NAME_PATTERN.fullmatch(candidate.name):
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "E101",
                 f"{candidate.name!r} is not small letters, digits and hyphens, the first no hyphen",
                 f"ask the authors of {candidate.distribution or 'the package'} for another name",
@@ -35,8 +33,8 @@ def judge(candidate: Candidate, core_version: str) -> list[Trouble]:
         )
     if candidate.group not in (LLMS_GROUP, HOOKS_GROUP):
         known = HOOKS_GROUP if candidate.kind == "hook" else LLMS_GROUP
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "E104",
                 f"the group {candidate.group} is not known to stillhouse {core_version}, which reads {known}",
                 "pip install --upgrade stillhouse",
@@ -44,8 +42,8 @@ def judge(candidate: Candidate, core_version: str) -> list[Trouble]:
         )
     unmet = _unmet_range(candidate.requires, core_version)
     if unmet:
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "E105",
                 f"it requires {unmet}, and stillhouse {core_version} is installed",
                 # pip then takes a version of the plugin, and of the core with it, that fit together.
@@ -53,52 +51,52 @@ def judge(candidate: Candidate, core_version: str) -> list[Trouble]:
             )
         )
     if candidate.kind == "llm" and candidate.name in BUILT_IN:
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "E103",
                 f"{candidate.name} is built into stillhouse, and the built-in one is used",
                 f"pip uninstall {candidate.distribution}, or ask its authors for another name",
             )
         )
     if candidate.shadowed:
-        troubles.append(
-            Trouble(
+        problems.append(
+            Problem(
                 "W106",
                 f"the one in {candidate.location} is used; there is also {' and '.join(candidate.shadowed)}",
                 f"delete it if it is a leftover, take its folder off PYTHONPATH, "
                 f"or pip uninstall {candidate.distribution} and install it again",
             )
         )
-    return troubles
+    return problems
 
 
-def conflicts(rivals: Sequence[Candidate], policy: Policy) -> dict[Candidate, Trouble]:
-    """E102 for each of several candidates that claim one name, unless the policy prefers one.
+def conflicts(claimants: Sequence[Candidate], policy: Policy) -> dict[Candidate, Problem]:
+    """Return E102 for each of several candidates that claim one name.
 
-    If it does, the others are still in conflict, for they cannot be used.
+    If the policy prefers one of them, only the others have it: they cannot be used.
     """
-    preferred = policy.prefer.get(rivals[0].name, "")
-    winners = [item for item in rivals if preferred and normalize(item.distribution) == preferred]
-    losers = [item for item in rivals if item not in winners[:1]]
-    if len(rivals) < 2 or not losers:
+    preferred = policy.prefer.get(claimants[0].name, "")
+    winners = [item for item in claimants if preferred and normalize(item.distribution) == preferred]
+    losers = [item for item in claimants if item not in winners[:1]]
+    if len(claimants) < 2 or not losers:
         return {}
-    packages = sorted({item.package for item in rivals})
-    names = sorted({normalize(item.distribution) for item in rivals})
+    packages = sorted({item.package for item in claimants})
+    names = sorted({normalize(item.distribution) for item in claimants})
     if winners:
         source = policy.sources.get("prefer", PREFER_VARIABLE)
         cause = f"{' and '.join(packages)} declare it, and {source} prefers {preferred}"
     else:
         cause = f"{' and '.join(packages)} declare it"
     if len(names) > 1:
-        choices = " or ".join(f"{PREFER_VARIABLE}={rivals[0].name}={name}" for name in names)
+        choices = " or ".join(f"{PREFER_VARIABLE}={claimants[0].name}={name}" for name in names)
         hint = f"{choices}; or pip uninstall what you do not need"
     else:
         hint = f"ask the authors of {names[0]} to declare the name once"
-    return {item: Trouble("E102", cause, hint) for item in losers}
+    return {item: Problem("E102", cause, hint) for item in losers}
 
 
 def _unmet_range(requires: Sequence[str], core_version: str) -> str:
-    """The requirement on the core that the installed core does not meet, or an empty string."""
+    """Return the requirement that the installed core does not meet, or an empty string."""
     lines = [line for line in requires if _ON_CORE.match(line)]
     if not core_version or all(_is_plainly_met(line, core_version) for line in lines):
         return ""
@@ -117,7 +115,7 @@ def _unmet_range(requires: Sequence[str], core_version: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _is_plainly_met(line: str, core_version: str) -> bool:
-    """Whether a range like `>=0.1,<1` holds for a release. `False` means: `packaging` has to tell.
+    """Check whether a range like `>=0.1,<1` holds for a release. If `False`, `packaging` has to decide.
 
     Importing `packaging` takes longer than listing a hundred plugins, nearly all of which write
     their range like this.
@@ -136,7 +134,7 @@ def _is_plainly_met(line: str, core_version: str) -> bool:
 
 
 def _release(version: str) -> list[int]:
-    """The numbers of a release, without the zeros at its end: 1.0 is 1."""
+    """Return the numbers of a release without the zeros at its end: 1.0 is 1."""
     numbers = [int(part) for part in version.split(".")]
     while numbers and numbers[-1] == 0:
         numbers.pop()

@@ -13,25 +13,25 @@ from pydantic.fields import FieldInfo
 from stillhouse._settings.secrets import is_secret_name
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
-from stillhouse.registry.problems import Trouble, source_of
+from stillhouse.registry.problems import Problem, source_of
 
 __all__ = ["validate_llm"]
 
 
-def validate_llm(cls: Any) -> Trouble | None:
+def validate_llm(cls: Any) -> Problem | None:
     """The first rule of the contract that `cls` breaks, or `None`."""
     if not (inspect.isclass(cls) and issubclass(cls, LLM)):
-        return Trouble("E203", *_no_llm(cls))
+        return Problem("E203", *_no_llm(cls))
     abstract: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
     if abstract:
         names = ", ".join(sorted(abstract))
-        return Trouble(
+        return Problem(
             "E204", f"{cls.__qualname__} does not implement {names}{source_of(cls)}", f"implement {names}"
         )
     for problem in _signature_problems(cls):
-        return Trouble("E205", *problem)
+        return Problem("E205", *problem)
     for problem in _description_problems(cls):
-        return Trouble("E207", *problem)
+        return Problem("E207", *problem)
     return None
 
 
@@ -143,7 +143,7 @@ def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
 
 
 def _where_declared(cls: type[LLM], field: str) -> str:
-    """Where a field is declared. Finding it reads the source: not before there is trouble."""
+    """Where a field is declared. Finding it reads the source: only once there is a problem."""
     owner = next((item for item in cls.__mro__ if field in inspect.get_annotations(item)), cls)
     return source_of(owner, field)
 

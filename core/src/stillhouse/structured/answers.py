@@ -1,4 +1,4 @@
-"""Whether an answer has the form that was asked for: the one check, whatever the backend.
+"""The check of an answer against its structured output, the same for every backend.
 
 JSON schemas need the extra `stillhouse[schema]`, which is imported when the first schema is there.
 """
@@ -19,7 +19,7 @@ from stillhouse.typing import StructuredOutput
 
 __all__ = ["AnswerForm", "answer_problem", "value_problem"]
 
-# Of an answer with one of these there is no text that could have a form.
+# An answer with one of these finish reasons has no text to check.
 _DECLINED = frozenset({"content_filter", "function_call", "refusal", "tool_calls"})
 _CUT_OFF = frozenset({"length", "pause_turn"})
 
@@ -40,7 +40,7 @@ class AnswerForm:
     problem: Callable[[str], str]
 
     def check(self, text: str | None, finish_reason: str | None) -> None:
-        """Hold an answer to the form. One that was declined, or that only calls tools, has no text.
+        """Check an answer against the form. One that was declined, or only calls tools, has no text.
 
         Raises:
             GenerationError: it is `truncated`, or violates the form (`schema`).
@@ -64,7 +64,7 @@ class AnswerForm:
 
 
 def answer_problem(structured_output: StructuredOutput) -> Callable[[str], str]:
-    """What is wrong with an answer, or an empty string.
+    """Return a function that says what is wrong with an answer, or an empty string.
 
     Args:
         structured_output: the form, in its one shape (see `normalize_structured_output`).
@@ -100,7 +100,7 @@ def _no_json(name: str) -> Any:
 
 
 def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
-    """What is wrong with a value that must validate against a JSON schema, or an empty string.
+    """Return a function that says why a value does not validate against a schema, or an empty string.
 
     References to other documents are not followed, and `format` is checked where it is known.
 
@@ -124,7 +124,7 @@ def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
             try:
                 whole = Decimal(repr(instance)) % Decimal(repr(factor)) == 0
             except InvalidOperation:
-                whole = True  # beyond the digits that can be told apart
+                whole = True  # beyond the digits that can be distinguished
             if not whole:
                 yield errors.ValidationError(f"{instance!r} is not a multiple of {factor!r}")
 

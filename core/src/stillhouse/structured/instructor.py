@@ -1,4 +1,4 @@
-"""Structured output through `instructor`: a wrapped client that validates an answer and asks again.
+"""Structured output through `instructor`: a wrapped client that validates answers and retries.
 
 It is for backends whose provider has no mode of its own that honours a JSON schema. `instructor`
 itself is imported when it is first used.
@@ -70,7 +70,7 @@ def wrap_client(structured_output: Any, client: Any, framework: str | None) -> d
 
 
 def check_mode(structured_output: Any, framework: str) -> None:
-    """Refuse a structured output with a mode that instructor has not, or not for the framework.
+    """Reject a mode that instructor does not support for this framework.
 
     Raises:
         ConfigurationError: the mode is none for the framework, or instructor is missing.
@@ -84,7 +84,7 @@ def check_mode(structured_output: Any, framework: str) -> None:
         """Stands for a client."""
 
     def suits(item: Any) -> bool:
-        # One answer of one object is what is asked for, by the chat API.
+        # Only one object in one answer is requested, through the chat API.
         if item.value.startswith("responses") or "parallel" in item.value:
             return False
         try:

@@ -25,7 +25,7 @@ _ANNOTATIONS = {
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
-    """Refuse a JSON schema with a keyword that a backend would not honour exactly.
+    """Reject a JSON schema with a keyword that a backend would not honour exactly.
 
     Keywords that only describe (`title`, `default`, …) are always allowed.
 

@@ -1,4 +1,4 @@
-"""Structured output: the one shape in which a form is asked for, whatever the backend."""
+"""The one shape in which a structured output is requested, the same for every backend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPABILITIES: dict[str, Capability] = {"json": "json_schema", "regex": "regex",
 
 
 def normalize_structured_output(value: Any) -> StructuredOutput | None:
-    """`value` in its one shape: a dict with `format` and a plain, serialisable `schema`.
+    """Normalise `value` to its one shape: a dict with `format` and a plain, serialisable `schema`.
 
     A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with
     its flags. A missing `format` is derived from the schema. A new dict is returned; `value` is left

@@ -1,32 +1,29 @@
-"""The conformance kit: how somebody knows that a backend behaves as the contract says.
+"""The conformance kit: tests that a backend behaves as the contract says.
 
-Subclass `LLMConformance` (of a backend that asks a server, `HTTPConformance`) in a test module,
-give it `make()`, and run pytest. It needs the extra `stillhouse[testing]`.
+Subclass `LLMConformance` (for a backend that asks a server, `HTTPConformance`) in a test module, give
+it `make()`, and run pytest. It needs the extra `stillhouse[testing]`.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from stillhouse.testing.http_suite import HTTPConformance
-    from stillhouse.testing.rule import ConformanceWarning, Rule, all_rules
-    from stillhouse.testing.suite import LLMConformance
+    from stillhouse.testing.catalogue import all_rules as all_rules
+    from stillhouse.testing.http_suite import HTTPConformance as HTTPConformance
+    from stillhouse.testing.rule import ConformanceWarning as ConformanceWarning
+    from stillhouse.testing.rule import Rule as Rule
+    from stillhouse.testing.suite import LLMConformance as LLMConformance
 
-__all__ = ["ConformanceWarning", "HTTPConformance", "LLMConformance", "Rule", "all_rules"]
-
-_HOME_OF = {
-    "ConformanceWarning": "rule",
-    "HTTPConformance": "http_suite",
-    "LLMConformance": "suite",
-    "Rule": "rule",
-    "all_rules": "rule",
-}
-
-
-# pytest loads the plugin beside this in every run; nothing else shall be imported for it.
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+# pytest loads the plugin of this package in every run; nothing else may be imported for it.
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "catalogue": ["all_rules"],
+        "http_suite": ["HTTPConformance"],
+        "rule": ["ConformanceWarning", "Rule"],
+        "suite": ["LLMConformance"],
+    },
+)

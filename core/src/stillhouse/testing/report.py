@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.testing.rule import all_rules
+from stillhouse.testing.catalogue import all_rules
 
 __all__ = ["Reporter"]
 

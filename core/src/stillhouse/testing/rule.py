@@ -15,14 +15,12 @@ import pytest
 
 from stillhouse.typing import Capability
 
-__all__ = ["Broken", "ConformanceWarning", "Rule", "all_rules", "expect", "rule", "rule_of", "warn"]
+__all__ = ["Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", "warn"]
 
 Test = Callable[[Any], None]
 
 _NAME = re.compile(r"test_([ch]\d\d)_\w+")
 _DEEPEST_FRAMES = 6
-
-_rules: dict[str, Rule] = {}
 
 
 class ConformanceWarning(UserWarning):
@@ -77,7 +75,6 @@ def rule(
     if function is None:
         return functools.partial(rule, capability=capability, concurrent=concurrent)
     made = _parse(function, capability)
-    _rules[made.id] = made
 
     @functools.wraps(function)
     def test(self: Any) -> None:
@@ -104,13 +101,6 @@ def rule_of(function: Any) -> Rule | None:
     """The rule that a test checks, if it checks one."""
     found = getattr(function, "conformance_rule", None)
     return found if isinstance(found, Rule) else None
-
-
-def all_rules() -> list[Rule]:
-    """Every rule of the kit, by id."""
-    import stillhouse.testing.http_suite  # noqa: F401  -- its rules are made when it is imported
-
-    return [_rules[id] for id in sorted(_rules)]
 
 
 def expect(condition: Any, seen: str) -> None:

@@ -1,1 +1,1 @@
-"""Requests that are sent as often as it takes, within limits."""
+"""Sending requests, with limits and retries."""

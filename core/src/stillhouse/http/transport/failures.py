@@ -1,21 +1,21 @@
-"""Which failure a response is: its kind, the provider's message, and whether to try again."""
+"""Reading a `Failure` from a response: its kind, the provider's message, and whether to retry."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from stillhouse.errors import ErrorKind, GenerationError
+from stillhouse.errors import ErrorKind
 from stillhouse.http.transport.retry import RETRIED_STATUSES, retry_after_seconds
+from stillhouse.offline.failures import Failure
 
-__all__ = ["Failure", "UnclearError", "failure_of", "message_of"]
+__all__ = ["answered", "failure_of", "message_of", "request_id_of"]
 
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_CHARS = 500
 
 _KINDS: dict[int, ErrorKind] = {
     401: "authentication",
@@ -26,7 +26,7 @@ _KINDS: dict[int, ErrorKind] = {
     429: "rate_limit",
 }
 
-# What providers call a prompt that is too long, in the code or the message of a refusal.
+# How providers describe a prompt that is too long, in the code or the message of an error.
 _TOO_LONG = re.compile(
     r"context[_ ]length|context window|maximum context|max(imum)? (input|prompt)? ?(length|tokens)"
     r"|prompt is too long|too many (input )?tokens|exceed(s|ed)? .{0,40}(context|token)|input is too long",
@@ -46,39 +46,8 @@ _NO_MODEL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a request failed.
-
-    Attributes:
-        kind: as in `GenerationError`.
-        message: what the provider says, or what was seen.
-        hint: what to do next.
-        retried: whether the same request may succeed.
-        congestion: whether the provider has too much to do.
-        stops_run: whether every further request would meet the same.
-        retry_after: seconds that the provider asks to wait, or `None`.
-        request_id: the provider's id of the request, or an empty string.
-        unclear: whether the request may have been carried out all the same.
-    """
-
-    kind: ErrorKind
-    message: str
-    hint: str = ""
-    retried: bool = False
-    congestion: bool = False
-    stops_run: bool = False
-    retry_after: float | None = None
-    request_id: str = ""
-    unclear: bool = False
-
-
-class UnclearError(GenerationError):
-    """A request that must not be made twice failed so that nobody knows whether it was carried out."""
-
-
 def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """The failure that a response with an error status is."""
+    """Return the failure that a response with an error status is."""
     code, text = message_of(body)
     both = f"{code} {text}"
     kind: ErrorKind = _KINDS.get(status, "server" if status >= 500 else "invalid_request")
@@ -122,11 +91,11 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
 
 
 answered: ContextVar[Mapping[str, str]] = ContextVar("answered")
-"""The headers of the answer that the code which runs now got last."""
+"""The headers of the last response that the current context received."""
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """The provider's id of a request, under any of the names in use."""
+    """Return the provider's id of a request, under any of the names in use."""
     for name in ("x-request-id", "request-id", "apim-request-id", "cf-ray"):
         if name in headers:
             return headers[name]
@@ -134,7 +103,7 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 
 def message_of(body: bytes) -> tuple[str, str]:
-    """The code and the message in the body of an error, whatever form the body has."""
+    """Return the code and the message in the body of an error, in any of the forms in use."""
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -153,7 +122,7 @@ def message_of(body: bytes) -> tuple[str, str]:
 
 
 def _from_text(text: str) -> str:
-    """A page without its tags: a proxy's error page is a page for people."""
+    """Remove the tags of a page: a proxy's error page is written for people."""
     if "<" in text:
         text = re.sub(r"(?is)<(script|style|head).*?</\1>", " ", text)
         text = re.sub(r"<[^>]*>", " ", text)
@@ -162,4 +131,4 @@ def _from_text(text: str) -> str:
 
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + " …"

@@ -1,4 +1,4 @@
-"""What the headers of an answer say about the provider's quotas."""
+"""`QuotaHeaders`: reading the provider's quotas from the headers of a response."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class QuotaHeaders:
     """The names of the headers about one quota, in lower case.
 
     Attributes:
-        unit: what it is a quota of.
-        limit: the header with the whole of it.
+        unit: what it counts.
+        limit: the header with its size.
         remaining: the header with what is left.
         reset: the header that says when it is full again: a duration (`6m0s`), seconds, or a time.
     """
@@ -49,7 +49,7 @@ https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers."""
 
 
 def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> tuple[float, float, float] | None:
-    """What is left of a quota, its whole, and the seconds until it is full again; `None` if untold."""
+    """Return what is left of a quota, its size, and the seconds until it is full; `None` if not given."""
     remaining = headers.get(quota.remaining)
     if remaining is None:
         return None
@@ -64,11 +64,11 @@ def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> tuple[float, flo
 
 
 def seconds_until(text: str, now: float | None = None) -> float | None:
-    """Seconds until a reset, written as a duration (`1m2.5s`), as seconds, or as a time of day.
+    """Return the seconds until a reset, written as a duration (`1m2.5s`), as seconds, or as a time of day.
 
     Args:
         text: what the header says.
-        now: the time in seconds since the epoch; the clock's if `None`.
+        now: the time in seconds since the epoch; `None` reads the clock.
     """
     text = text.strip()
     parts = _DURATION.findall(text)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillhouse._execution.window import current_input
+from stillhouse._execution.slots import current_input
 from stillhouse._settings.digest import digest
 from stillhouse.errors import StillhouseError
 from stillhouse.hookspecs import hookimpl
