@@ -26,5 +26,5 @@ class Suite(HTTPConformance):
 # They wait much and compute little: several processes take their share each.
 _share, _shares = (int(part) for part in os.environ["BROKEN_SHARE"].split("/"))
 
-for _backend in [GoodHTTP, *BREAKS][_share::_shares]:
+for _backend in [GoodHTTP, *[*BREAKS][:: int(os.environ["BROKEN_EVERY"])]][_share::_shares]:
     globals()[f"Test{_backend.__name__}"] = type(f"Test{_backend.__name__}", (Suite,), {"backend": _backend})
