@@ -291,5 +291,5 @@ _default = Registry()
 
 
 def default_registry() -> Registry:
-    """Return the registry behind `stillhouse.create`, `stillhouse.get_llm` and `stillhouse.available_llms`."""
+    """Return the registry that `stillhouse.create` and the other functions of the package use."""
     return _default
