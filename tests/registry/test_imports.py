@@ -47,7 +47,7 @@ def test_importing_everything_public_discovers_nothing(site: Any) -> None:
     ["available_llms()", "default_registry().plugins()", "default_registry().warnings()"],
 )
 def test_listing_imports_no_plugin_and_nothing_heavy(site: Any, call: str) -> None:
-    requires = ["stillhouse>=0.0.1,<99", "aiohttp"]
+    requires = ["stillhouse>=0.0.1,<99", "aiohttp", 'stillhouse[http]>=0.0.1,<99; extra == "http"']
     for name in ("one", "two"):
         site.install(
             name,
@@ -60,7 +60,18 @@ def test_listing_imports_no_plugin_and_nothing_heavy(site: Any, call: str) -> No
     assert not modules & {*HEAVY, "one_module", "two_module", "hooked_module", "stillhouse.llm"}
     assert {name for name in modules if name.startswith("stillhouse.registry.")} == {
         f"stillhouse.registry.{name}"
-        for name in ("candidates", "known", "loading", "policy", "problems", "registry", "rules")
+        for name in (
+            "assessment",
+            "candidates",
+            "discovery",
+            "info",
+            "known",
+            "loading",
+            "policy",
+            "problems",
+            "registry",
+            "rules",
+        )
     }
 
 
@@ -109,6 +120,9 @@ def test_an_unusual_range_is_left_to_packaging(site: Any) -> None:
         ("0.1.0", "stillhouse", True),
         ("0.1.0", "stillhouse==0.1.*", True),
         ("", "stillhouse>=99", True),
+        ("0.1", "stillhouse>=99; extra == 'all'", True),
+        ("0.1", "stillhouse>=99; extra == 'all' or python_version > '3'", False),
+        ("0.1", "stillhouse>=99; extra == ''", False),
     ],
 )
 def test_a_range_against_a_version(version: str, requirement: str, is_met: bool) -> None:

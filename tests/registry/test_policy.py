@@ -7,6 +7,8 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,100 @@ def test_no_file_of_the_project_folder_is_read(tmp_path: Path) -> None:
     assert path.name == "config.toml"
     assert path.is_relative_to(home)
     assert not path.is_relative_to(project)
+
+
+# What reading them costs
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the config file was read, and a candidate checked."""
+    counted: Counter[str] = Counter()
+
+    def count(target: str, what: str) -> None:
+        module, _, name = target.rpartition(".")
+        original = getattr(importlib.import_module(module), name)
+
+        def counting(*arguments: Any) -> Any:
+            counted[what] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(target, counting)
+
+    count("stillhouse.registry.policy._read_file", "read")
+    count("stillhouse.registry.assessment.static_problems", "checked")
+    return counted
+
+
+CALLS = {
+    "create": lambda registry: registry.create("one:m"),
+    "get_llm": lambda registry: registry.get_llm("one"),
+    "available_llms": lambda registry: registry.available_llms(),
+    "plugins": lambda registry: registry.plugins(),
+    "warnings": lambda registry: registry.warnings(),
+    "check": lambda registry: registry.check(["one"]),
+    "name_of": lambda registry: registry.name_of(type(registry.create("one"))),
+    "hooks": lambda registry: registry.hooks(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_unchanged_switches_are_parsed_once_and_candidates_checked_once(
+    pair: Any, config_file: Path, counts: Counter[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("stillhouse.registry.policy._MIN_AGE_SECONDS", 0)
+    config_file.write_text('disable_plugins = ["plug-two"]')
+    monkeypatch.setenv("STILLHOUSE_PREFER", "one=plug-one")
+    time.sleep(0.05)  # a file is not older than itself
+    registry = Registry()
+    CALLS[name](registry)
+    assert counts["read"] == 1
+    checked = counts["checked"]
+    assert 1 <= checked <= len(registry.plugins())
+    CALLS[name](registry)
+    assert counts == {"read": 1, "checked": checked}
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("name_of", "hooks")])
+def test_a_file_that_has_just_changed_is_read_once_a_call(
+    pair: Any, config_file: Path, counts: Counter[str], name: str
+) -> None:
+    config_file.write_text('disable_plugins = ["plug-two"]')
+    registry = Registry()
+    for calls in (1, 2, 3):
+        CALLS[name](registry)
+        assert counts["read"] == calls
+    assert counts["checked"] <= len(registry.plugins()), "the switches are the same"
+
+
+def test_a_change_of_the_file_counts_at_the_next_call(
+    pair: Any, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+
+    def disabled() -> set[str]:
+        return {name for name, status in statuses(pair, registry).items() if status == "disabled"}
+
+    assert disabled() == set()
+    config_file.write_text('disable_plugins = ["plug-one"]')
+    assert disabled() == {"one"}
+    config_file.write_text('disable_plugins = ["plug-two"]')  # of the same length, in the same moment
+    assert disabled() == {"two"}
+    monkeypatch.setattr("stillhouse.registry.policy._MIN_AGE_SECONDS", 0)
+    time.sleep(0.05)
+    assert disabled() == {"two"}
+    before = config_file.stat()
+    other = config_file.with_name("other.toml")
+    other.write_text('disable_plugins = ["plug-one"]')
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(config_file)  # as an editor writes it, and with the time of the one before
+    assert disabled() == {"one"}
+    config_file.unlink()
+    assert disabled() == set()
+    config_file.write_text("disable_plugins = 7")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="is not a list of names"):
+            registry.plugins()
 
 
 # What nothing installed is named like

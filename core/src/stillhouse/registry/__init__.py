@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.registry.candidates import Candidate
+from stillhouse.registry.info import PluginInfo, Status
 from stillhouse.registry.policy import Policy
 from stillhouse.registry.problems import CODES, Problem
-from stillhouse.registry.registry import PluginInfo, Registry, Status, default_registry
+from stillhouse.registry.registry import Registry, default_registry
 
 __all__ = [
     "CODES",

@@ -1,4 +1,4 @@
-"""Discovery: what the installed distributions declare, read from their metadata alone.
+"""What the installed distributions declare, read from their metadata alone: `Candidate` and `Scan`.
 
 Nothing here imports a plugin, pydantic or `packaging`; the one scan reads `entry_points.txt` of
 every distribution and `METADATA` of those that declare something for Stillhouse.
@@ -71,7 +71,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Scan:
-    """Everything that one look at the installed distributions found.
+    """Everything that one pass over the installed distributions found.
 
     Attributes:
         candidates: what they declare, in the order of `sys.path`.
@@ -85,7 +85,7 @@ class Scan:
 
 
 def normalize(distribution: str) -> str:
-    """A distribution's name in the form in which names are compared (PEP 503)."""
+    """Return a distribution's name in the form in which names are compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -118,7 +118,7 @@ def scan() -> Scan:
 
 
 def from_entry_points(entry_points: Iterable[importlib_metadata.EntryPoint], core_version: str) -> Scan:
-    """A scan of given entry points instead of the installed ones, for tests and embedding."""
+    """Make a scan of given entry points instead of the installed ones, for tests and embedding."""
     candidates = []
     for entry_point in entry_points:
         distribution = cast("_Distribution | None", entry_point.dist)
@@ -128,12 +128,12 @@ def from_entry_points(entry_points: Iterable[importlib_metadata.EntryPoint], cor
 
 
 def _metadata_folder(distribution: _Distribution) -> str:
-    """The `.dist-info` or `.egg-info` folder, or an empty string where there is none."""
+    """Return the `.dist-info` or `.egg-info` folder, or an empty string."""
     return str(getattr(distribution, "_path", None) or "")
 
 
 def _read(distribution: _Distribution, file: str) -> str:
-    """The text of a metadata file; empty if there is none.
+    """Read a metadata file; the text of a missing one is empty.
 
     Reading a plain folder without the `Path` objects of `read_text` halves the cost of a scan.
     """
@@ -148,7 +148,7 @@ def _read(distribution: _Distribution, file: str) -> str:
 
 
 def _quick_name(distribution: _Distribution) -> str:
-    """The normalised name, from the name of the metadata's folder where there is one.
+    """Return the normalised name, from the name of the metadata's folder if there is one.
 
     Parsing the metadata of every installed package only to learn its name would be most of the
     cost of a scan.
@@ -164,14 +164,14 @@ def _version(distribution: _Distribution) -> str:
 
 
 def _distinct(copies: list[_Distribution]) -> list[_Distribution]:
-    """The copies that are not the same folder once more, the newest of a folder first.
+    """Return the copies without repetitions of one folder, the newest of a location first.
 
     One folder is on `sys.path` twice where `lib64` is a link to `lib`. Within a folder the order
     would be the file system's.
     """
     by_place: dict[str, dict[str, _Distribution]] = {}
     for distribution in copies:
-        # A finder of another kind may know no folder; then nothing tells that two are the same.
+        # A foreign finder may know no folder; then two copies cannot be compared.
         path = _metadata_folder(distribution)
         folder = os.path.realpath(path) if path else str(id(distribution))
         by_place.setdefault(os.path.dirname(folder), {}).setdefault(folder, distribution)  # noqa: PTH120
@@ -183,13 +183,13 @@ def _distinct(copies: list[_Distribution]) -> list[_Distribution]:
 
 
 def _age(distribution: _Distribution) -> tuple[list[int], str]:
-    """What sorts the folders of one distribution by version, as far as their names tell."""
+    """Sort the folders of one distribution by the version in their names."""
     name = os.path.basename(_metadata_folder(distribution))  # noqa: PTH119
     return [int(part) for part in re.findall(r"\d+", name.partition("-")[2])], name
 
 
 def _shadowed_by(used: _Distribution, copies: Sequence[_Distribution]) -> tuple[str, ...]:
-    """Where the other copies are, without the source folder of one that is installed editable."""
+    """Return where the other copies are, except the source folder of an editable install."""
     sources = [source for source in map(_editable_source, copies) if source is not None]
     return tuple(
         _metadata_folder(distribution) or str(distribution.locate_file(""))
@@ -204,7 +204,7 @@ def _shadowed_by(used: _Distribution, copies: Sequence[_Distribution]) -> tuple[
 
 
 def _editable_source(distribution: _Distribution) -> Path | None:
-    """The folder that `pip install --editable` points to. setuptools keeps an egg-info there."""
+    """Return the folder that `pip install --editable` points to. setuptools keeps an egg-info there."""
     import json
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
@@ -219,7 +219,7 @@ def _editable_source(distribution: _Distribution) -> Path | None:
 
 
 def _declared_by(distribution: _Distribution, name: str, warnings: list[str]) -> list[Candidate]:
-    """What a distribution declares for us. Whatever is wrong with its metadata stays its own."""
+    """Return what a distribution declares for Stillhouse. Its broken metadata affects no other one."""
     folder = _metadata_folder(distribution)
     file = f"{folder}{os.sep}entry_points.txt"
     try:
@@ -275,15 +275,15 @@ def _candidate(name: str, value: str, group: str, headers: dict[str, list[str]],
 
 
 def _is_group(group: str, base: str) -> bool:
-    """Whether `group` is `base`, or `base` of some major version."""
+    """Check whether `group` is `base`, or `base` of some major version."""
     return group == base or group.startswith(f"{base}.")
 
 
 def _headers(distribution: importlib_metadata.Distribution) -> dict[str, list[str]]:
-    """The headers of a distribution's metadata: lower-case name to values.
+    """Return the headers of a distribution's metadata: lower-case name to values.
 
-    The email parser that `Distribution.metadata` uses takes ten times as long, and its cost is
-    that of listing many plugins.
+    The email parser that `Distribution.metadata` uses takes ten times as long, and would be
+    most of the cost of listing many plugins.
     """
     try:
         text = _read(distribution, "METADATA") or _read(distribution, "PKG-INFO")

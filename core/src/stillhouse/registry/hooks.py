@@ -1,12 +1,20 @@
-"""The installed hooks: registering them with validation, and calling them without being broken by one."""
+"""The installed hooks: `Hooks` registers plugins, all of one or nothing, and calls each by itself.
+
+Specifications, markers, registration and the order of the plugins are pluggy's. The calls are not: its
+caller ends a call for all plugins when one raises, and hooks run for every row. So each function is called
+here, its exception is logged, and the next plugin is asked. Hence wrappers, which need one call through all
+plugins, and coroutines are rejected. What is used of pluggy is `parse_hookimpl_opts`, `register`,
+`unregister` and `get_hookimpls`; docs/decisions/0001 has the reasons.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -15,6 +23,12 @@ from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.outputs import check_output
 from stillhouse.registry.problems import Problem, describe, source_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stillhouse.protocols import RowReader, RowWriter
+    from stillhouse.typing import GenerateOutput
+
 __all__ = ["Hooks"]
 
 _SPECS: dict[str, list[str]] = {
@@ -22,15 +36,29 @@ _SPECS: dict[str, list[str]] = {
     for name, spec in vars(hookspecs).items()
     if hasattr(spec, f"{hookspecs.PROJECT}_spec")
 }
-"""Each hook, and the arguments that it has."""
+"""The arguments of each hook, in their order."""
 
 _logger = logging.getLogger("stillhouse.hooks")
+
+
+class _Implementation(NamedTuple):
+    """One plugin's function for one hook.
+
+    Attributes:
+        plugin: the name of the plugin.
+        call: the function.
+        positions: which of the hook's arguments it takes, in the order in which it takes them.
+    """
+
+    plugin: str
+    call: Callable[..., Any]
+    positions: tuple[int, ...]
 
 
 class Hooks:
     """The registered hook plugins, and the calls of each hook.
 
-    Each plugin is called by itself, so that one that raises takes no other down with it.
+    Each plugin is called by itself, so that an exception of one does not affect the others.
 
     Attributes:
         before: whether any plugin implements `before_generate`.
@@ -45,10 +73,11 @@ class Hooks:
 
     @property
     def empty(self) -> bool:
+        """Whether no plugin implements either of them."""
         return not (self.before or self.after)
 
     def register(self, name: str, plugin: object) -> Problem | None:
-        """Take a plugin's hooks in, all of them or, if one does not fit, none."""
+        """Add a plugin's hooks: all of them or, if one does not fit, none."""
         if self._manager.has_plugin(name) or self._manager.is_registered(plugin):
             return Problem(
                 "E206",
@@ -67,18 +96,30 @@ class Hooks:
         return problem
 
     def unregister(self, name: str) -> None:
+        """Remove a plugin's hooks."""
         self._manager.unregister(name=name)
         self._refresh()
 
     def _refresh(self) -> None:
         # pluggy keeps them in the reverse of the order in which it calls them.
-        self._before = self._manager.hook.before_generate.get_hookimpls()[::-1]
-        self._after = self._manager.hook.after_generate.get_hookimpls()[::-1]
+        self._implementations = {
+            name: [
+                _Implementation(
+                    implementation.plugin_name,
+                    implementation.function,
+                    tuple(arguments.index(argument) for argument in implementation.argnames),
+                )
+                for implementation in reversed(getattr(self._manager.hook, name).get_hookimpls())
+            ]
+            for name, arguments in _SPECS.items()
+        }
+        self._before = self._implementations["before_generate"]
+        self._after = self._implementations["after_generate"]
         self.before = bool(self._before)
         self.after = bool(self._after)
 
     def _check(self, plugin: object) -> Problem | None:
-        """What pluggy finds too late or not at all: unknown hooks, surplus arguments, no hook."""
+        """Find what pluggy reports too late or not at all: unknown hooks, surplus arguments, no hook."""
         if inspect.isclass(plugin):
             return Problem(
                 "E206",
@@ -108,79 +149,72 @@ class Hooks:
         return None
 
     def before_generate(
-        self, llm: Any, input: Any, num_generations: int, arguments: Mapping[str, Any]
-    ) -> Any:
-        """The first answer of a plugin, or `None`. A plugin that raises is reported and passed over."""
-        given = {
-            "llm": llm,
-            "input": input,
-            "num_generations": num_generations,
-            "arguments": arguments,
-        }
-        for hook in self._before:
+        self, llm: object, input: object, num_generations: int, arguments: Mapping[str, Any]
+    ) -> GenerateOutput | None:
+        """Return the first answer of a plugin, or `None`. A plugin that raises is reported and skipped."""
+        given = (llm, input, num_generations, arguments)
+        for plugin, call, positions in self._before:
             try:
-                answer = hook.function(*[given[name] for name in hook.argnames])
+                answer: GenerateOutput | None = call(*map(given.__getitem__, positions))
                 if answer is not None:
-                    check_output(answer, num_generations, f"the hook plugin {hook.plugin_name}")
+                    check_output(answer, num_generations, f"the hook plugin {plugin}")
                     return answer
             except Exception as error:
-                self._report("before_generate", hook.plugin_name, error)
+                self._report("before_generate", plugin, error)
         return None
 
     def after_generate(
         self,
-        llm: Any,
-        input: Any,
+        llm: object,
+        input: object,
         num_generations: int,
         arguments: Mapping[str, Any],
-        result: Any,
+        result: GenerateOutput | GenerationError,
         from_hook: bool,
     ) -> None:
-        """Tell every plugin what became of an input. A plugin that raises is reported and passed over."""
-        failed = isinstance(result, GenerationError)
-        given = {
-            "llm": llm,
-            "input": input,
-            "num_generations": num_generations,
-            "arguments": arguments,
-            "output": None if failed else result,
-            "error": result if failed else None,
-            "from_hook": from_hook,
-        }
-        for hook in self._after:
+        """Show every plugin the result of an input. A plugin that raises is reported and skipped."""
+        given: tuple[object, ...]
+        if isinstance(result, GenerationError):
+            given = (llm, input, num_generations, arguments, None, result, from_hook)
+        else:
+            given = (llm, input, num_generations, arguments, result, None, from_hook)
+        for plugin, call, positions in self._after:
             try:
-                hook.function(*[given[name] for name in hook.argnames])
+                call(*map(given.__getitem__, positions))
             except Exception as error:
-                self._report("after_generate", hook.plugin_name, error)
+                self._report("after_generate", plugin, error)
 
-    def open_reader(self, source: str) -> Any:
-        """The reader of the first plugin that opens the source, or `None`."""
-        return self._first("open_reader", {"source": source})
+    def open_reader(self, source: str) -> RowReader | None:
+        """Return the reader of the first plugin that opens the source, or `None`."""
+        reader: RowReader | None = self._first("open_reader", source)
+        return reader
 
-    def open_writer(self, target: str, schema: Any = None) -> Any:
-        """The writer of the first plugin that opens the target, or `None`."""
-        return self._first("open_writer", {"target": target, "schema": schema})
+    def open_writer(self, target: str, schema: pa.Schema | None = None) -> RowWriter | None:
+        """Return the writer of the first plugin that opens the target, or `None`."""
+        writer: RowWriter | None = self._first("open_writer", target, schema)
+        return writer
 
-    def output_path(self, target: str) -> Any:
-        """The path that the first plugin whose target it is gives, or `None`."""
-        return self._first("output_path", {"target": target})
+    def output_path(self, target: str) -> Path | None:
+        """Return the path of a target, from the first plugin that it belongs to, or `None`."""
+        path: Path | None = self._first("output_path", target)
+        return path
 
-    def _first(self, name: str, given: Mapping[str, Any]) -> Any:
-        """What the first plugin that answers says."""
-        for hook in getattr(self._manager.hook, name).get_hookimpls()[::-1]:
+    def _first(self, name: str, *given: object) -> Any:
+        """Return the first answer of a plugin to a hook, or `None`."""
+        for plugin, call, positions in self._implementations[name]:
             try:
-                answer = hook.function(*[given[argument] for argument in hook.argnames])
-            except StillhouseError:  # it is the plugin's, and it says what is wrong
+                answer = call(*map(given.__getitem__, positions))
+            except StillhouseError:  # the plugin's own, for the user
                 raise
             except Exception as error:
-                self._report(name, hook.plugin_name, error)
+                self._report(name, plugin, error)
             else:
                 if answer is not None:
                     return answer
         return None
 
     def _report(self, hook: str, plugin: str, error: Exception) -> None:
-        """Say once that a plugin's hook fails: a broken cache must not fail, or flood, a long run."""
+        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log."""
         if (hook, plugin) not in self._reported:
             self._reported.add((hook, plugin))
             _logger.warning(
@@ -193,7 +227,7 @@ class Hooks:
 
 
 def _misfit(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with one hook, and what its author does about it."""
+    """Return what is wrong with one hook and how to correct it, or `None`."""
     if hook not in _SPECS:
         near = difflib.get_close_matches(hook, _SPECS, n=1)
         return f"there is no hook {hook}", f"rename it to {' or '.join(near or sorted(_SPECS))}"

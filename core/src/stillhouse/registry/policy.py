@@ -1,12 +1,12 @@
 """Which plugins may be used: the switches, read from the environment and the user's config file.
 
-They limit what is loaded by accident. They are no sandbox: whoever can install a package can run
-code anyway.
+They limit what is loaded by accident. They are no sandbox: an installed package can run code anyway.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.registry.candidates import Candidate, normalize
 
-__all__ = ["ALLOW_VARIABLE", "DENY_VARIABLE", "PREFER_VARIABLE", "Policy", "config_file"]
+__all__ = ["ALLOW_VARIABLE", "DENY_VARIABLE", "PREFER_VARIABLE", "Policy", "config_file", "current_policy"]
 
 ALLOW_VARIABLE = "STILLHOUSE_PLUGINS"
 DENY_VARIABLE = "STILLHOUSE_DISABLE_PLUGINS"
@@ -23,6 +23,9 @@ PREFER_VARIABLE = "STILLHOUSE_PREFER"
 
 _KEYS = {"plugins": ALLOW_VARIABLE, "disable_plugins": DENY_VARIABLE, "prefer": PREFER_VARIABLE}
 """The keys of the config file, and the variable that wins over each."""
+
+_MIN_AGE_SECONDS = 2.0
+"""The age from which on a file's times say whether it has changed; FAT counts in steps of 2 seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Policy:
         deny: the distributions that may not; it wins over `allow`.
         prefer: for a name that several distributions claim, the one to take.
         sources: where each of the three was set, for messages.
-        unknown_keys: a sentence for each key of the config file that means nothing.
+        unknown_keys: a sentence for each key of the config file that has no meaning.
     """
 
     allow: frozenset[str] | None = None
@@ -45,7 +48,7 @@ class Policy:
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Policy:
-        """The policy in force now. A variable wins over the same key of the file.
+        """Read the policy in force now. A variable wins over the same key of the file.
 
         Raises:
             ConfigurationError: a value cannot be read.
@@ -76,7 +79,7 @@ class Policy:
         )
 
     def switched_off_by(self, distribution: str) -> str:
-        """What switches this distribution off (a variable or a key of the file), or nothing."""
+        """Return the variable or the key of the file that switches a distribution off, or an empty string."""
         name = normalize(distribution)
         if name in self.deny:
             return self.sources.get("disable_plugins", DENY_VARIABLE)
@@ -85,7 +88,7 @@ class Policy:
         return ""
 
     def warnings(self, candidates: Iterable[Candidate]) -> list[str]:
-        """A sentence for each name in a switch that nothing installed has, and each unknown key."""
+        """Write a sentence for each name in a switch that is not installed, and each unknown key."""
         candidates = list(candidates)
         installed = {normalize(candidate.distribution) for candidate in candidates}
         claimed = {candidate.name for candidate in candidates}
@@ -110,8 +113,47 @@ class Policy:
         ]
 
 
+_last: tuple[tuple[object, ...], Policy] | None = None
+
+
+def current_policy() -> Policy:
+    """Return the policy in force now, as `Policy.read()`; unchanged switches are parsed once.
+
+    Raises:
+        ConfigurationError: a value cannot be read.
+    """
+    global _last
+    variables = {name: os.environ[name] for name in _KEYS.values() if name in os.environ}
+    path = config_file()
+    stamp = _stamp(path)
+    state = (variables, path, stamp)
+    last = _last
+    if last is not None and last[0] == state:
+        return last[1]
+    policy = Policy.read(variables, path)
+    if stamp is not None and _stamp(path) == stamp:
+        _last = (state, policy)
+    return policy
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes with every change of a file, or `None` where nothing says it reliably.
+
+    A file that has just changed may change again within the resolution of its times.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError:
+        return None
+    if time.time() - max(status.st_mtime, status.st_ctime) < _MIN_AGE_SECONDS:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
 def config_file() -> Path:
-    """The user's config file. A project folder's file is never read: it is somebody else's."""
+    """Return the user's config file. A project folder's file is never read: it is somebody else's."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("stillhouse", appauthor=False)) / "config.toml"

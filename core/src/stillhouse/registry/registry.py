@@ -1,4 +1,4 @@
-"""The registry: which LLMs there are, in which state each is, and the class behind a name."""
+"""`Registry`: the installed plugins, the state of each, and the class behind a name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import importlib
 import logging
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError, near_matches
-from stillhouse.registry.candidates import Candidate, Scan, from_entry_points, normalize, scan
-from stillhouse.registry.known import BUILT_IN, PACKAGES
-from stillhouse.registry.loading import Loaded, load_hook, load_llm, with_user_hint
+from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError
+from stillhouse.registry.assessment import Assessment, listing_order
+from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate
+from stillhouse.registry.discovery import Discovery
+from stillhouse.registry.info import PluginInfo, errors
+from stillhouse.registry.loading import with_user_hint
 from stillhouse.registry.policy import Policy
-from stillhouse.registry.problems import Problem, plugin_error, report
-from stillhouse.registry.rules import conflicts, static_problems
+from stillhouse.registry.problems import plugin_error, report
+from stillhouse.registry.rules import static_problems
 
 if TYPE_CHECKING:
     import importlib_metadata
@@ -23,63 +24,16 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry.hooks import Hooks
 
-__all__ = ["PluginInfo", "Registry", "Status", "default_registry"]
-
-Status = Literal["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]
+__all__ = ["Registry", "default_registry"]
 
 _logger = logging.getLogger("stillhouse.registry")
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """What is known of one plugin now.
-
-    Attributes:
-        name: the name under which it is asked for.
-        status: its state. `built-in` and `found` have not been imported yet.
-        candidate: what its metadata says.
-        troubles: what is wrong with it, as far as is known without loading it or since it was.
-    """
-
-    name: str
-    status: Status
-    candidate: Candidate
-    troubles: tuple[Problem, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        return self.candidate.kind
-
-    @property
-    def package(self) -> str:
-        """Distribution and version."""
-        return self.candidate.package
-
-    @property
-    def summary(self) -> str:
-        return self.candidate.summary
-
-    @property
-    def reports(self) -> list[str]:
-        """Each problem as people read it."""
-        return [report(self.candidate, problem) for problem in self.troubles]
-
-
-@dataclass
-class _State:
-    """What a registry remembers between calls; `refresh()` drops all of it but `registered`."""
-
-    scan: Scan | None = None
-    loaded: dict[Candidate, Loaded] = field(default_factory=dict)
-    hooks: Hooks | None = None
-    warned: set[str] = field(default_factory=set)
 
 
 class Registry:
     """Finds backends by name among the installed packages and loads the one that is asked for.
 
     Discovery reads metadata, imports nothing, happens at the first call that needs it and is
-    remembered until `refresh()`. The switches are read at every call.
+    remembered until `refresh()`. The switches are read once per call.
 
     Args:
         entry_points: use these instead of looking through the installed distributions.
@@ -94,53 +48,29 @@ class Registry:
         self._entry_points = None if entry_points is None else list(entry_points)
         self._policy = policy
         self._lock = threading.RLock()
-        self._state = _State()
+        self._discovery = Discovery(self._entry_points, policy, self._lock)
+        self._hooks: Hooks | None = None
         self._registered: dict[str, type[LLM]] = {}
         self._registered_hooks: dict[str, object] = {}
 
-    # What there is
+    # What is installed
 
     @property
     def core_version(self) -> str:
         """The version of stillhouse that is installed."""
-        return self._scan().core_version
+        return self._discovery.scan().core_version
 
     def plugins(self) -> list[PluginInfo]:
-        """Every LLM and every hook plugin there is, sorted by name, without importing any."""
-        policy = self._read_policy()
-        scan = self._scan()
-        infos = []
-        by_name: dict[tuple[str, str], list[tuple[Candidate, list[Problem]]]] = {}
-        for candidate in scan.candidates:
-            problems = static_problems(candidate, scan.core_version)
-            if policy.switched_off_by(candidate.distribution):
-                # Its problems are nobody's while it is off: this is how a user is rid of them.
-                infos.append(PluginInfo(candidate.name, "disabled", candidate))
-            else:
-                by_name.setdefault((candidate.kind, candidate.name), []).append((candidate, problems))
-        for judged in by_name.values():
-            usable = [item for item, problems in judged if not _errors(problems)]
-            claimants = conflicts(usable, policy) if len(usable) > 1 else {}
-            for candidate, problems in judged:
-                if candidate in claimants:
-                    problems.append(claimants[candidate])
-                infos.append(self._info(candidate, problems))
-        infos += [self._registered_info(name, cls) for name, cls in self._registered.items()]
-        infos += [
-            self._info(candidate, [])
-            for name, candidate in self._built_in().items()
-            if name not in self._registered
-        ]
-        return sorted(infos, key=lambda info: (info.kind != "llm", *info.candidate.sort_key))
+        """List every LLM and every hook plugin, sorted by name, without importing any."""
+        return self._plugins(self._discovery.assess())
 
     def available_llms(self) -> list[PluginInfo]:
-        """Every LLM there is, in whatever state, sorted by name, without importing any."""
+        """List every LLM, in whatever state, sorted by name, without importing any."""
         return [info for info in self.plugins() if info.kind == "llm"]
 
     def warnings(self) -> list[str]:
-        """What the switches name and nobody has installed, and packages that cannot be read."""
-        scan = self._scan()
-        return [*scan.warnings, *self._read_policy().warnings(scan.candidates)]
+        """List what the switches name that is not installed, and packages that cannot be read."""
+        return list(self._discovery.assess().warnings)
 
     def refresh(self) -> None:
         """Forget what was discovered and loaded, so that newly installed packages are found.
@@ -150,32 +80,22 @@ class Registry:
         """
         with self._lock:
             importlib.invalidate_caches()
-            self._state = _State()
+            self._discovery = Discovery(self._entry_points, self._policy, self._lock)
+            self._hooks = None
 
     # The class behind a name
 
     def get_llm(self, name: str) -> type[LLM]:
-        """The class of the LLM `name`, imported and validated at the first call.
+        """Return the class of the LLM `name`, imported and validated at the first call.
 
         Raises:
             UnknownLLMError: nothing of that name is installed, or it is switched off.
             PluginError: it is installed and unusable; the report says why and what to try.
         """
-        with self._lock:
-            if name in self._registered:
-                return self._registered[name]
-            info = self._find(name)
-            errors = _errors(info.troubles)
-            if errors:
-                raise plugin_error(info.candidate, errors[0]) from errors[0].exception
-            loaded = self._load(info.candidate)
-            if loaded.error is not None:
-                raise plugin_error(info.candidate, loaded.error) from loaded.error.exception
-            cls: type[LLM] = loaded.value
-            return cls
+        return self._get_llm(name)
 
     def create(self, spec: str, **fields: Any) -> LLM:
-        """A new LLM, not loaded yet.
+        """Make an LLM; it is not loaded yet.
 
         Args:
             spec: `NAME` or `NAME:MODEL`; the model sets the field `model`.
@@ -212,23 +132,23 @@ class Registry:
         return llm
 
     def register(self, name: str, cls: type[LLM]) -> None:
-        """Make a class known under a name, for tests and notebooks. It wins over installed ones.
+        """Make a class known under a name, for tests and notebooks. It wins over an installed one.
 
         Raises:
             PluginError: the name or the class breaks a rule.
         """
         from stillhouse.registry.validation import validate_llm
 
-        candidate = _registered_candidate(name, cls)
-        problems = [item for item in static_problems(candidate, "") if item.code == "E101"]
-        problem = problems[0] if problems else validate_llm(cls)
+        candidate = _candidate(name, cls)
+        wrong_name = (item for item in static_problems(candidate, "") if item.code == "E101")
+        problem = next(wrong_name, None) or validate_llm(cls)
         if problem is not None:
             raise plugin_error(candidate, problem)
         with self._lock:
             self._registered[name] = cls
 
     def name_of(self, cls: type[LLM]) -> str:
-        """The name under which `cls` can be asked for. Imports no package that is not imported yet.
+        """Return the name under which `cls` can be asked for, without importing another package.
 
         Raises:
             ConfigurationError: no usable name leads to this class.
@@ -237,12 +157,17 @@ class Registry:
             if registered is cls:
                 return name
         top = cls.__module__.partition(".")[0]
-        for info in self.available_llms():
+        assessment = self._discovery.assess()
+        for info in assessment.infos:
             module, _, attribute = info.candidate.value.partition(":")
-            if module.partition(".")[0] != top or attribute.split("[")[0].strip() != cls.__qualname__:
+            if (
+                info.kind != "llm"
+                or module.partition(".")[0] != top
+                or attribute.split("[")[0].strip() != cls.__qualname__
+            ):
                 continue
             try:
-                if self.get_llm(info.name) is cls:
+                if self._get_llm(info.name, assessment) is cls:
                     return info.name
             except (PluginError, UnknownLLMError):
                 continue
@@ -253,7 +178,7 @@ class Registry:
         )
 
     def check(self, names: Iterable[str] = ()) -> list[PluginInfo]:
-        """Import and validate plugins, and say what became of each.
+        """Import and validate plugins, and return the state of each.
 
         Args:
             names: the plugins to check; all, if empty.
@@ -262,192 +187,109 @@ class Registry:
             UnknownLLMError: nothing of one of the names is installed.
         """
         wanted = list(names)
-        infos = self.plugins()
+        assessment = self._discovery.assess()
+        infos = self._plugins(assessment)
         for name in wanted:
             if not any(info.name == name for info in infos):
-                raise self._unknown(name, infos)
+                raise assessment.unknown(name, self._registered)
         for info in infos:
             chosen = not wanted or info.name in wanted
             if chosen and info.status in ("built-in", "found"):
                 with self._lock:
                     if info.kind == "llm":
-                        self._load(info.candidate)
-                    elif self._state.hooks is None:
-                        self._state.hooks = self._load_hooks(tell=False)
-        return [info for info in self.plugins() if not wanted or info.name in wanted]
+                        self._discovery.load(info.candidate)
+                    elif self._hooks is None:
+                        self._hooks = self._load_hooks(infos, log=False)
+        return [info for info in self._plugins(assessment) if not wanted or info.name in wanted]
 
     # Hooks
 
     def hooks(self) -> Hooks:
-        """The hooks of every usable hook plugin, imported at the first call."""
+        """Return the hooks of every usable hook plugin, imported at the first call."""
         with self._lock:
-            if self._state.hooks is None:
-                self._state.hooks = self._load_hooks(tell=True)
-            return self._state.hooks
+            if self._hooks is None:
+                self._hooks = self._load_hooks(self.plugins(), log=True)
+            return self._hooks
 
-    def _load_hooks(self, *, tell: bool) -> Hooks:
+    def _load_hooks(self, infos: Iterable[PluginInfo], *, log: bool) -> Hooks:
         from stillhouse.registry.hooks import Hooks
 
         hooks = Hooks()
-        for info in self.plugins():
+        for info in infos:
             if info.kind != "hook" or info.status == "disabled":
                 continue
-            error = next(iter(_errors(info.troubles)), None)
+            error = next(iter(errors(info.troubles)), None)
             if error is None:
-                loaded = self._load(info.candidate)
+                loaded = self._discovery.load(info.candidate)
                 error = loaded.error
                 if error is None:
                     error = with_user_hint(hooks.register(info.name, loaded.value), info.candidate)
-                    self._state.loaded[info.candidate] = loaded._replace(error=error)
-            if error is not None and tell:
-                # Nobody asks for a hook by name, so this is where its absence is told.
+                    self._discovery.loaded[info.candidate] = loaded._replace(error=error)
+            if error is not None and log:
+                # Nobody asks for a hook by name, so its absence is reported here.
                 _logger.warning("%s", report(info.candidate, error))
         for name, plugin in self._registered_hooks.items():
             hooks.register(name, plugin)
         return hooks
 
     def register_hooks(self, name: str, plugin: object) -> None:
-        """Take in the hooks of an object or a module, for tests and notebooks.
+        """Add the hooks of an object or a module, for tests and notebooks.
 
         Raises:
             PluginError: a hook does not fit its specification.
         """
         problem = self.hooks().register(name, plugin)
         if problem is not None:
-            candidate = Candidate(name, type(plugin).__qualname__, "stillhouse.hooks")
+            candidate = Candidate(name, type(plugin).__qualname__, HOOKS_GROUP)
             raise plugin_error(candidate, problem)
         self._registered_hooks[name] = plugin
 
     def unregister_hooks(self, name: str) -> None:
-        """Take out what `register_hooks` took in."""
+        """Remove what `register_hooks` added."""
         del self._registered_hooks[name]
         self.hooks().unregister(name)
 
     # Inside
 
-    def _scan(self) -> Scan:
+    def _plugins(self, assessment: Assessment) -> list[PluginInfo]:
+        """Return every plugin as it is now, in the order of a listing."""
+        registered = dict(self._registered)
+        infos = [
+            self._discovery.now(info)
+            for info in assessment.infos
+            if not (info.status == "built-in" and info.name in registered)
+        ]
+        if registered:
+            infos += [PluginInfo(name, "loaded", _candidate(name, cls)) for name, cls in registered.items()]
+            infos.sort(key=listing_order)
+        return infos
+
+    def _get_llm(self, name: str, assessment: Assessment | None = None) -> type[LLM]:
+        """Return the class of an LLM; errors as `get_llm`."""
         with self._lock:
-            if self._state.scan is None:
-                if self._entry_points is None:
-                    self._state.scan = scan()
-                else:
-                    import importlib_metadata
-
-                    self._state.scan = from_entry_points(
-                        self._entry_points, importlib_metadata.version("stillhouse")
-                    )
-            return self._state.scan
-
-    def _read_policy(self) -> Policy:
-        return Policy.read() if self._policy is None else self._policy
-
-    def _built_in(self) -> dict[str, Candidate]:
-        return {
-            name: Candidate(
-                name=name,
-                value=value,
-                group="stillhouse.llms",
-                distribution="stillhouse",
-                version=self.core_version,
-                summary="Answers with its input; no model",
-            )
-            for name, value in BUILT_IN.items()
-        }
-
-    def _info(self, candidate: Candidate, problems: list[Problem]) -> PluginInfo:
-        loaded = self._state.loaded.get(candidate)
-        if loaded is not None:
-            problems = [*problems, *(item for item in (loaded.error, loaded.warning) if item)]
-        codes = {problem.code for problem in _errors(problems)}
-        status: Status
-        if codes & {"E104", "E105"}:
-            status = "incompatible"
-        elif codes & {"E102", "E103"}:
-            status = "conflict"
-        elif codes:
-            status = "failed"
-        elif loaded is not None:
-            status = "loaded"
-        elif candidate.distribution == "stillhouse":
-            status = "built-in"
-        else:
-            status = "found"
-        return PluginInfo(candidate.name, status, candidate, tuple(problems))
-
-    def _registered_info(self, name: str, cls: type[LLM]) -> PluginInfo:
-        return PluginInfo(name, "loaded", _registered_candidate(name, cls))
-
-    def _find(self, name: str) -> PluginInfo:
-        infos = self.plugins()
-        self._warn_of_switches()
-        policy = self._read_policy()
-        preferred = policy.prefer.get(name, "")
-        own = [info for info in infos if info.kind == "llm" and info.name == name]
-
-        def rank(info: PluginInfo) -> tuple[bool, bool, bool]:
-            # Not by whether it could be loaded: the same question gets the same answer every time.
-            known = {problem.code for problem in info.troubles if problem.code.startswith("E1")}
-            is_preferred = normalize(info.candidate.distribution) == preferred
-            return "E103" in known, not is_preferred, bool(known)
-
-        available = [info for info in own if info.status != "disabled"]
-        if available:
-            return min(available, key=rank)
-        if own:
-            distribution = own[0].candidate.distribution
-            source = policy.switched_off_by(distribution)
-            denied = normalize(distribution) in policy.deny
-            raise UnknownLLMError(
-                f'the LLM "{name}" from {own[0].package} is switched off by {source}',
-                name=name,
-                hint=f"{'take' if denied else 'add'} {normalize(distribution)} "
-                f"{'out of' if denied else 'to'} {source}",
-            )
-        raise self._unknown(name, infos)
-
-    def _unknown(self, name: str, infos: list[PluginInfo]) -> UnknownLLMError:
-        if name in PACKAGES:
-            return UnknownLLMError(
-                f'the LLM "{name}" is not installed', name=name, hint=f"pip install {PACKAGES[name]}"
-            )
-        if any(info.name == name for info in infos):
-            return UnknownLLMError(
-                f'"{name}" is a hook, not an LLM', name=name, hint="hooks are called by every LLM"
-            )
-        # A broken one may be what was meant: asking for it tells what is wrong with it.
-        known = {info.name for info in infos if info.kind == "llm" and info.status != "disabled"}
-        return UnknownLLMError(
-            f'there is no LLM "{name}"', name=name, hint=near_matches(name, known | PACKAGES.keys())
-        )
-
-    def _warn_of_switches(self) -> None:
-        for sentence in self.warnings():
-            if sentence not in self._state.warned:
-                self._state.warned.add(sentence)
-                _logger.warning("%s", sentence)
-
-    def _load(self, candidate: Candidate) -> Loaded:
-        """Import a candidate once; called with the lock held."""
-        loaded = self._state.loaded.get(candidate)
-        if loaded is None:
-            loaded = load_llm(candidate) if candidate.kind == "llm" else load_hook(candidate)
-            self._state.loaded[candidate] = loaded
-        return loaded
+            if name in self._registered:
+                return self._registered[name]
+            assessment = assessment or self._discovery.assess()
+            self._discovery.warn(assessment)
+            info = self._discovery.now(assessment.find(name, self._registered))
+            for problem in errors(info.troubles):
+                raise plugin_error(info.candidate, problem) from problem.exception
+            loaded = self._discovery.load(info.candidate)
+            if loaded.error is not None:
+                raise plugin_error(info.candidate, loaded.error) from loaded.error.exception
+            cls: type[LLM] = loaded.value
+            return cls
 
 
-def _errors(problems: Iterable[Problem]) -> list[Problem]:
-    return [problem for problem in problems if problem.severity == "error"]
-
-
-def _registered_candidate(name: str, cls: Any) -> Candidate:
+def _candidate(name: str, cls: Any) -> Candidate:
     value = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', cls)}"
     summary = (getattr(cls, "__doc__", None) or "").strip().partition("\n")[0]
-    return Candidate(name, value, "stillhouse.llms", summary=summary)
+    return Candidate(name, value, LLMS_GROUP, summary=summary)
 
 
 _default = Registry()
 
 
 def default_registry() -> Registry:
-    """The registry behind `stillhouse.create`, `stillhouse.get_llm` and `stillhouse.available_llms`."""
+    """Return the registry that `stillhouse.create` and the other functions of the package use."""
     return _default

@@ -15,8 +15,8 @@ __all__ = ["BUILT_IN", "NAME_PATTERN", "conflicts", "static_problems"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]*")
 
-
 _ON_CORE = re.compile(r"stillhouse(?![\w.-])", re.IGNORECASE)
+_FOR_AN_EXTRA = re.compile(r"""^[^;]*;\s*extra\s*==\s*(['"])[^'"]+\1\s*$""")
 _RELEASE = re.compile(r"\d+(\.\d+)*")
 
 
@@ -120,6 +120,8 @@ def _is_plainly_met(line: str, core_version: str) -> bool:
     Importing `packaging` takes longer than listing a hundred plugins, nearly all of which write
     their range like this.
     """
+    if _FOR_AN_EXTRA.search(line):
+        return True
     clauses = re.sub(r"^\s*\[[^]]*\]|[\s()]", "", line[len("stillhouse") :])  # without its extras
     if not _RELEASE.fullmatch(core_version):
         return False

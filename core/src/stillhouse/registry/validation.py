@@ -1,4 +1,4 @@
-"""Holding a loaded class to the contract. This is the one part of the registry that knows `LLM`."""
+"""Validating a loaded class against the contract. No other part of the registry knows `LLM`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["validate_llm"]
 
 
 def validate_llm(cls: Any) -> Problem | None:
-    """The first rule of the contract that `cls` breaks, or `None`."""
+    """Return the first problem of a class with the contract, or `None`."""
     if not (inspect.isclass(cls) and issubclass(cls, LLM)):
         return Problem("E203", *_no_llm(cls))
     abstract: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
@@ -83,7 +83,7 @@ def _signature_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
 
 
 def _takes_count(parameters: list[inspect.Parameter], by_name: bool) -> bool:
-    """Whether `num_generations` arrives: the contract gives it to `agenerate` by name, else by place."""
+    """Check whether a method takes `num_generations`: `agenerate` by name, `generate` by position."""
     if by_name:
         return any(
             item.kind is item.VAR_KEYWORD
@@ -143,7 +143,7 @@ def _description_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
 
 
 def _where_declared(cls: type[LLM], field: str) -> str:
-    """Where a field is declared. Finding it reads the source: only once there is a problem."""
+    """Return where a field is declared. This reads the source: call it only for a problem."""
     owner = next((item for item in cls.__mro__ if field in inspect.get_annotations(item)), cls)
     return source_of(owner, field)
 
@@ -156,7 +156,7 @@ def _holds_plain_text(annotation: Any) -> bool:
 
 
 def _cannot_describe(annotation: Any, field: FieldInfo | None = None) -> str:
-    """Why JSON cannot hold values of this type; empty if it can."""
+    """Return why JSON cannot hold values of this type, or an empty string."""
     if _is_known(annotation):
         return ""
     try:
@@ -170,7 +170,7 @@ def _cannot_describe(annotation: Any, field: FieldInfo | None = None) -> str:
 
 
 def _is_known(annotation: Any) -> bool:
-    """Types that the serialization of an LLM handles itself: LLMs and secrets, also in containers."""
+    """Check for types that `dump` handles itself: LLMs and secrets, also in containers."""
     arguments = [item for item in typing.get_args(annotation) if item is not type(None)]
     if arguments and all(not isinstance(item, str) for item in arguments):
         kinds = [item for item in arguments if isinstance(item, type) or typing.get_args(item)]

@@ -1,0 +1,79 @@
+"""What is known of one plugin: `PluginInfo` and its `Status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from stillhouse.registry.candidates import Candidate
+from stillhouse.registry.problems import Problem, report
+
+if TYPE_CHECKING:
+    from stillhouse.registry.loading import Loaded
+
+__all__ = ["PluginInfo", "Status", "errors", "unloaded", "with_loaded"]
+
+Status = Literal["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What is known of one plugin now.
+
+    Attributes:
+        name: the name under which it is asked for.
+        status: its state. `built-in` and `found` have not been imported yet.
+        candidate: what its metadata says.
+        troubles: its problems, as far as they are known without loading it or since it was loaded.
+    """
+
+    name: str
+    status: Status
+    candidate: Candidate
+    troubles: tuple[Problem, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return self.candidate.kind
+
+    @property
+    def package(self) -> str:
+        """Distribution and version."""
+        return self.candidate.package
+
+    @property
+    def summary(self) -> str:
+        return self.candidate.summary
+
+    @property
+    def reports(self) -> list[str]:
+        """Each problem as people read it."""
+        return [report(self.candidate, problem) for problem in self.troubles]
+
+
+def unloaded(candidate: Candidate, problems: Iterable[Problem] = ()) -> PluginInfo:
+    """Describe a plugin that has not been loaded; its status follows from its problems."""
+    healthy: Status = "built-in" if candidate.distribution == "stillhouse" else "found"
+    problems = tuple(problems)
+    return PluginInfo(candidate.name, _status(problems, healthy), candidate, problems)
+
+
+def with_loaded(info: PluginInfo, loaded: Loaded) -> PluginInfo:
+    """Add what loading a plugin showed."""
+    problems = (*info.troubles, *(item for item in (loaded.error, loaded.warning) if item))
+    return replace(info, status=_status(problems, "loaded"), troubles=problems)
+
+
+def errors(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems that make a plugin unusable."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def _status(problems: Iterable[Problem], healthy: Status) -> Status:
+    codes = {problem.code for problem in errors(problems)}
+    if codes & {"E104", "E105"}:
+        return "incompatible"
+    if codes & {"E102", "E103"}:
+        return "conflict"
+    return "failed" if codes else healthy
