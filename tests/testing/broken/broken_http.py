@@ -66,13 +66,13 @@ class GoodHTTP(HTTPLLM):
 class _Changed(GoodHTTP):
     async def _open(self, headers: Any) -> Any:
         transport: Any = await super()._open(headers)
-        attempt = transport._attempt
+        attempt = transport._client.attempt
 
         async def changed(*args: Any, **kwargs: Any) -> Any:
             result = await attempt(*args, **kwargs)
             return self.change(result) if isinstance(result, Failure) else result
 
-        transport._attempt = changed
+        transport._client.attempt = changed
         return transport
 
     def change(self, failure: Failure) -> Any:

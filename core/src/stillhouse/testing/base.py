@@ -1,4 +1,4 @@
-"""What every rule stands on: making the LLM under test, loading it, asking it, putting it back."""
+"""`Conformance`: the base of all rules: makes, loads, asks and restores the LLM under test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FOR_AUTHORS = {
     "answers_are_scripted", "arguments", "example", "input_of", "make", "make_at", "make_failing",
     "pytestmark", "refusal", "respond", "setup_class", "teardown_class", "texts",
 }  # fmt: skip
-"""What a subclass may define; any other name of the kit's is its own."""
+"""What a subclass may define; every other name belongs to the kit."""
 
 _STATE = {"_looked_at", "_registry", "_server", "_shared", "changed"}
 
@@ -49,25 +49,25 @@ class Conformance:
     """Four texts of different lengths, to ask the LLM."""
 
     answers_are_scripted: ClassVar[bool] = False
-    """Whether a script answers, so that an answer does not show what the backend can do."""
+    """Whether the answers come from a script, so that they do not show what the backend can do."""
 
     changed: ClassVar[set[str]] = set()
-    """What of the whole process was changed while the LLM was loaded or used, in any test."""
+    """The global state of the process that changed while the LLM was loaded or used, in any test."""
 
     _shared: ClassVar[LLM | None] = None
     _looked_at: ClassVar[LLM | None] = None
     _registry: ClassVar[Registry | None] = None
 
     def make(self) -> LLM:
-        """A new LLM, not loaded. The kit loads and unloads it."""
+        """Return a new LLM, not loaded. The kit loads and unloads it."""
         raise NotImplementedError(f"{type(self).__name__} has no make(): return an LLM that is not loaded")
 
     def make_failing(self) -> tuple[LLM, FormattedInput] | None:
-        """An LLM, not loaded, and an input that fails on it; `None` if there is no way to make one."""
+        """Return an LLM, not loaded, and an input that fails on it; `None` if there is no way to make one."""
         return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse to leave a rule out: an override must be marked xfail, and give the reason."""
+        """Reject a class that leaves a rule out: an override must be marked xfail, with a reason."""
         super().__init_subclass__(**kwargs)
         kit = [base for base in cls.__mro__ if base.__module__.startswith(_KIT)]
         for name in sorted({name for base in kit for name in vars(base)} - _FOR_AUTHORS):
@@ -91,12 +91,12 @@ class Conformance:
 
     @classmethod
     def setup_class(cls) -> None:
-        """pytest calls it before the first test of the class."""
+        """Prepare the class; pytest calls it before its first test."""
         cls.changed = set()
 
     @classmethod
     def teardown_class(cls) -> None:
-        """pytest calls it after the last test of the class."""
+        """Clean up; pytest calls it after the last test of the class."""
         if cls._shared is not None:
             _quietly_unload(cls._shared)
         cls._shared = cls._looked_at = cls._registry = None
@@ -105,7 +105,7 @@ class Conformance:
     def _clean_up(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[None]:
-        """Put back what a test set, unload what it loaded, and leave the user's own state alone."""
+        """Restore what a test set, unload what it loaded, and leave the user's own state alone."""
         monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
         self._stack = contextlib.ExitStack()
         yield
@@ -117,7 +117,7 @@ class Conformance:
 
     @property
     def registry(self) -> Registry:
-        """A registry with every installed backend and no hook, so that no cache answers for the LLM."""
+        """A registry with every installed backend and no hooks, so that no cache answers for the LLM."""
         cls = type(self)
         if cls._registry is None:
             import importlib_metadata
@@ -128,12 +128,12 @@ class Conformance:
             try:
                 cls._registry.name_of(backend)
             except ConfigurationError:
-                # Not by `register`, which refuses a class that breaks a rule: one test says that.
+                # Not by `register`, which rejects a class that breaks a rule: one test checks that.
                 cls._registry._registered["under-test"] = backend
         return cls._registry
 
     def new(self) -> LLM:
-        """A new LLM, with the kit's registry."""
+        """Return a new LLM, with the kit's registry."""
         llm = self.make()
         if not isinstance(llm, LLM):
             raise TypeError(f"make() returned {type(llm).__name__}; return an LLM that is not loaded")
@@ -141,7 +141,7 @@ class Conformance:
         return llm
 
     def loaded(self) -> LLM:
-        """A new LLM, loaded until the test ends."""
+        """Return a new LLM, loaded until the test ends."""
         llm = self.new()
         self._stack.callback(_quietly_unload, llm)
         with self._observed():
@@ -149,7 +149,7 @@ class Conformance:
         return llm
 
     def shared(self) -> LLM:
-        """One loaded LLM for many tests; what a test sets is set back when it ends."""
+        """Return the loaded LLM that many tests share; what a test sets is restored when it ends."""
         cls = type(self)
         if cls._shared is None or not cls._shared.is_loaded:
             llm = self.new()
@@ -175,25 +175,25 @@ class Conformance:
         return frozenset(self._unloaded().capabilities)
 
     def _unloaded(self) -> LLM:
-        """One that is never loaded, to be looked at."""
+        """Return an LLM that is never loaded, for inspection."""
         cls = type(self)
         if cls._looked_at is None:
             cls._looked_at = self.new()
         return cls._looked_at
 
     def input_of(self, text: str) -> FormattedInput:
-        """A chat with this text, or the text itself where the backend takes no chat."""
+        """Return a chat with this text, or the text itself if the backend takes no chats."""
         if "chat" in self.capabilities:
             return [{"role": "user", "content": text}]
         return text
 
     def inputs(self, count: int | None = None) -> list[FormattedInput]:
-        """So many inputs; the texts come again and again."""
+        """Return this number of inputs, with the texts in turn; as many as there are texts if `None`."""
         count = len(self.texts) if count is None else count
         return [copy.deepcopy(self.input_of(self.texts[index % len(self.texts)])) for index in range(count)]
 
     def given(self, **more: Any) -> dict[str, Any]:
-        """The generation parameters of a call."""
+        """Return the generation parameters of a call."""
         if self.arguments is not None:
             return {**copy.deepcopy(dict(self.arguments)), **more}
         names = self.cls.generation_parameters().parameters
@@ -207,7 +207,7 @@ class Conformance:
     def ask(
         self, llm: LLM, inputs: list[FormattedInput] | None = None, **kwargs: Any
     ) -> list[GenerateOutput]:
-        """The outputs for inputs, four if none are given."""
+        """Return the outputs for inputs; for four of the kit's if none are given."""
         with self._observed():
             return llm.generate_outputs(self.inputs() if inputs is None else inputs, **self.given(**kwargs))
 
@@ -221,6 +221,6 @@ class Conformance:
 
 
 def _quietly_unload(llm: LLM) -> None:
-    """Unload; what that raises, a rule tells."""
+    """Unload; a rule of its own reports what that raises."""
     with contextlib.suppress(Exception):
         llm.unload()

@@ -1,4 +1,4 @@
-"""What the kit asks with: an image, a tool, and a form for each capability that has one."""
+"""What the kit sends: an image, a tool, and a form for each capability that has one."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ OTHER_FORMS: dict[str, dict[str, Any]] = {
     "regex": {"format": "regex", "schema": "[x-z]{4}"},
     "choice": {"format": "choice", "schema": ["x", "y"]},
 }
-"""Another form of each kind: what the LLM has in its field while an input asks for the first."""
+"""Another form of each kind: the LLM's own while an input asks for the first."""

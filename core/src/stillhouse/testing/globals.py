@@ -1,4 +1,4 @@
-"""What belongs to the whole process, and must be left alone."""
+"""`snapshot` and `changes`: the global state of the process, which a backend must leave alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["changes", "snapshot"]
 
 
 def snapshot() -> dict[str, Any]:
-    """The state of the process, by names for people."""
+    """Return the state of the process, by readable names."""
     root = logging.getLogger()
     main = threading.current_thread() is threading.main_thread()
     policy = getattr(asyncio.events, "_event_loop_policy", None)
@@ -38,6 +38,6 @@ def snapshot() -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any]) -> set[str]:
-    """What is no longer as it was."""
+    """Return the names of what has changed."""
     after = snapshot()
     return {name for name in before if before[name] != after[name]}

@@ -1,4 +1,4 @@
-"""What the rules on requests stand on: the server, and the LLM that asks it."""
+"""`HTTPBase`: the base of the rules on requests: the server, and the LLM that asks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stillhouse.typing import FormattedInput, GenerateOutput
 __all__ = ["KEY", "HTTPBase"]
 
 KEY = "sk-conformance-key-5d41402abc4b2a76"
-"""The key that the LLM is given, and that must not be seen anywhere but in a header."""
+"""The LLM's key, which must not appear anywhere but in a header."""
 
 _EXAMPLES = {
     "json": json.dumps({"river": "Ucayali", "country": "Peru"}),
@@ -35,28 +35,28 @@ class HTTPBase(Conformance):
     _server: ClassVar[ScriptedServer | None] = None
 
     def make_at(self, base_url: str, api_key: str) -> LLM:
-        """A new LLM, not loaded, that asks the server at this address, with this key."""
+        """Return a new LLM, not loaded, that asks the server at this address, with this key."""
         raise NotImplementedError(f"{type(self).__name__} has no make_at(base_url, api_key)")
 
     def respond(self, path: str, body: Any) -> Any:
-        """The API's answer to a request, as JSON types.
+        """Return the API's answer to a request, as JSON types.
 
-        It should answer with the text that it was asked, so that the kit can tell answers apart, with
-        as many generations as asked for, and with `example(…)` where a form is asked for.
+        It should answer with the text of the request, so that the kit can distinguish answers, with as
+        many generations as requested, and with `example(…)` if a form is requested.
 
         Args:
             path: the path of the request, with its query.
-            body: its body, as JSON types; bytes where it is no JSON, such as an upload, and `None`
-                where there is none.
+            body: its body, as JSON types; bytes if it is not JSON, such as an upload, and `None` if it
+                is empty.
         """
         raise NotImplementedError(f"{type(self).__name__} has no respond(path, body)")
 
     def refusal(self, message: str) -> Any:
-        """The body with which the API refuses a request."""
+        """Return the body with which the API refuses a request."""
         return {"error": {"message": message}}
 
     def example(self, format: str) -> str:
-        """A text of the form that the kit asks for: for `json`, `regex` or `choice`."""
+        """Return a text of the form that the kit asks for: for `json`, `regex` or `choice`."""
         return _EXAMPLES[format]
 
     def make(self) -> LLM:
@@ -70,13 +70,13 @@ class HTTPBase(Conformance):
 
     @classmethod
     def setup_class(cls) -> None:
-        """pytest calls it before the first test of the class."""
+        """Start the server; pytest calls it before the first test of the class."""
         super().setup_class()
         cls._server = ScriptedServer(lambda path, body: cls().respond(path, body))
 
     @classmethod
     def teardown_class(cls) -> None:
-        """pytest calls it after the last test of the class."""
+        """Stop the server; pytest calls it after the last test of the class."""
         super().teardown_class()
         if cls._server is not None:
             cls._server.close()
@@ -84,7 +84,7 @@ class HTTPBase(Conformance):
 
     @pytest.fixture(autouse=True)
     def _no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """The kit's server is on this machine, whatever proxy there is."""
+        """Bypass any proxy: the kit's server is on this machine."""
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
         yield
@@ -96,9 +96,9 @@ class HTTPBase(Conformance):
         return self._server
 
     def asking(self, *script: Reply, always: Reply | None = None, **fields: Any) -> LLM:
-        """A loaded LLM of its own, and a server that answers by this script.
+        """Return a loaded LLM of the test's own, and let the server answer by this script.
 
-        Fields that it does not have are left out: an author whose backend has none of them gives it
+        Fields that the LLM does not have are left out: an author whose backend has none of them sets
         short timeouts in `make_at`.
         """
         llm = self.new()
@@ -113,7 +113,7 @@ class HTTPBase(Conformance):
         return llm
 
     def answer(self, llm: LLM) -> GenerateOutput:
-        """The output for one input, which must come."""
+        """Return the output for one input; the rule is broken if it fails."""
         try:
             (output,) = self.ask(llm, self.inputs(1))
         except GenerationError as error:
@@ -121,7 +121,7 @@ class HTTPBase(Conformance):
         return output
 
     def failure(self, llm: LLM) -> GenerationError:
-        """The error for one input, which must come."""
+        """Return the error for one input; the rule is broken if it does not fail."""
         try:
             (output,) = self.ask(llm, self.inputs(1))
         except GenerationError as error:

@@ -1,4 +1,4 @@
-"""`HTTPConformance`: the rules that backends which ask a server keep besides."""
+"""`HTTPConformance`: all rules for backends that ask a server."""
 
 from __future__ import annotations
 

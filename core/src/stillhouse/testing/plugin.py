@@ -1,7 +1,7 @@
 """The pytest plugin of the kit: the table at the end of a run, and `--conformance-json`.
 
-pytest loads it wherever stillhouse[testing] is used and also where it is not, so it imports nothing
-and does nothing until a test of the kit is collected.
+pytest loads it in every run where stillhouse is installed, so it imports nothing and does nothing until
+a test of the kit is collected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of rules, for the report of each travels to whoever writes the table."""
+    """Mark the tests of rules: only the report of a test reaches the process that writes the table."""
     for item in items:
         rule: Any = getattr(getattr(item, "function", None), "conformance_rule", None)
         if rule is not None:
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     _started.clear()
 
 
-# One for each run in this process, made when there is something to report.
+# One for each run in this process, created when there is something to report.
 _started: list[Any] = []
 
 

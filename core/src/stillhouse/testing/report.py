@@ -1,4 +1,4 @@
-"""The outcome of every rule for every backend: as a table for people, as JSON for the rest."""
+"""`Reporter`: the outcome of every rule for every backend, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reporter:
     """Collects the reports of one pytest run.
 
     An outcome is `kept`, `broken`, `warned` (kept, with something to look at), `xfail` (broken, and
-    the author says so), `xpass` (the author says it is broken, and it is not), `not declared` (the
+    the author says so), `xpass` (the author says that it is broken, and it is not), `not declared` (the
     capability is not), or `skipped`.
     """
 
@@ -36,7 +36,7 @@ class Reporter:
         self._backends: dict[str, str] = {}
 
     def add(self, report: pytest.TestReport, id: str) -> None:
-        """Take in the report of one phase of a test."""
+        """Record the report of one phase of a test."""
         result = _result(report)
         name, _, _ = report.nodeid.rpartition("::")
         rules = self._results.setdefault(name, {})
@@ -47,7 +47,7 @@ class Reporter:
             rules[id] = result
 
     def warned(self, nodeid: str, message: str) -> None:
-        """Take in a warning of the kit."""
+        """Record a warning of the kit."""
         name, _, test = nodeid.rpartition("::")
         id = test.split("_")[1].upper()
         self._results.setdefault(name, {})[id] = _Result("warned", message)
@@ -96,7 +96,7 @@ class Reporter:
 
 
 def _result(report: pytest.TestReport) -> _Result | None:
-    """What one phase of a test says of the rule; `None` if nothing."""
+    """Return the outcome that one phase of a test gives; `None` if it gives none."""
     wasxfail = getattr(report, "wasxfail", None)
     if wasxfail is not None:
         return _Result("xfail" if report.skipped else "xpass", wasxfail.removeprefix("reason: "))

@@ -1,4 +1,4 @@
-"""What a rule is: one promise of the contract, its reason, its remedy, and the test that checks it."""
+"""`Rule`: one promise of the contract, its reason, its remedy, and the test that checks it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", 
 Test = Callable[[Any], None]
 
 _NAME = re.compile(r"test_([ch]\d\d)_\w+")
-_DEEPEST_FRAMES = 6
+_MAX_FRAMES = 6
 
 
 class ConformanceWarning(UserWarning):
@@ -36,11 +36,11 @@ class Rule:
     """One rule of the contract.
 
     Attributes:
-        id: it stays the same for ever: `C01`, or `H01` for what only backends that ask a server keep.
+        id: it never changes: `C01`, or `H01` for a rule on backends that ask a server.
         promise: what is promised, in a sentence.
-        why: what goes wrong for users where it is not kept.
+        why: what goes wrong for users if it is not kept.
         fix: what to do when it is broken.
-        capability: the capability without which the rule means nothing, or `None`.
+        capability: the capability without which the rule does not apply, or `None`.
         test: the name of its test.
     """
 
@@ -52,7 +52,7 @@ class Rule:
     test: str
 
     def broken(self, seen: str) -> str:
-        """What to tell an author who broke the rule."""
+        """Return the message to an author who broke the rule."""
         return f"{self.id} is broken: {self.promise}\n  seen  {seen}\n  why   {self.why}\n  fix   {self.fix}"
 
 
@@ -69,8 +69,8 @@ def rule(
 
     Args:
         function: the method.
-        capability: skip it where the backend does not declare this capability.
-        concurrent: skip it where the backend is no `AsyncLLM`.
+        capability: skip it if the backend does not declare this capability.
+        concurrent: skip it if the backend is not an `AsyncLLM`.
     """
     if function is None:
         return functools.partial(rule, capability=capability, concurrent=concurrent)
@@ -98,7 +98,7 @@ def rule(
 
 
 def rule_of(function: Any) -> Rule | None:
-    """The rule that a test checks, if it checks one."""
+    """Return the rule that a test checks; `None` if it checks none."""
     found = getattr(function, "conformance_rule", None)
     return found if isinstance(found, Rule) else None
 
@@ -110,7 +110,7 @@ def expect(condition: Any, seen: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Tell the author of something that breaks no rule."""
+    """Warn the author of something that breaks no rule."""
     warnings.warn(message, ConformanceWarning, stacklevel=2)
 
 
@@ -126,8 +126,8 @@ def _parse(function: Test, capability: Capability | None) -> Rule:
 
 
 def _raised(error: Exception) -> str:
-    """An exception that the backend let out, with the place where it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)[-_DEEPEST_FRAMES:]
+    """Describe an exception that the backend raised, with the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     where = "".join(traceback.format_list(frames)).rstrip()
     text = str(error).replace("\n", " ")
     return f"it raised {type(error).__name__}: {text}\n{where}"

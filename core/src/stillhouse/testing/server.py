@@ -1,4 +1,4 @@
-"""A server that answers by a script, on this machine, with every fault that a real one shows."""
+"""`ScriptedServer`: answers by a script, on this machine, with every fault that a real server shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 __all__ = ["Reply", "Request", "ScriptedServer"]
 
-HUGE = 256 * 2**20
-"""Bytes of a body that no client shall read to its end."""
+HUGE_BYTES = 256 * 2**20
+"""Size of a body that no client must read to its end."""
 
 _CHUNK = b" " * 2**20
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer.
+    """A response.
 
     Attributes:
         status: the status.
         body: the body; JSON types, bytes as they are, or `None` for the ordinary answer.
-        headers: headers besides the ordinary ones.
-        fault: `drop` closes the connection without a word, `truncate` in the middle of the body,
-            `stall` answers nothing, `huge` sends a body that has no end in sight.
+        headers: headers in addition to the ordinary ones.
+        fault: `drop` closes the connection without a response, `truncate` in the middle of the
+            body, `stall` sends nothing, `huge` sends a body of `HUGE_BYTES`.
     """
 
     status: int = 200
@@ -52,14 +52,14 @@ class ScriptedServer:
 
     Attributes:
         requests: what arrived.
-        in_flight: how many requests are being answered; `most` is the most there ever were.
+        in_flight: how many requests are being answered; `most` is its maximum.
         hung_up: set when a client closed the connection of an answer that stalled.
         sent: bytes sent of huge bodies.
     """
 
     def __init__(self, respond: Callable[[str, Any], Any]) -> None:
         self.respond = respond
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(self)
         self._lock = threading.Lock()
         self.released = threading.Event()
         self.reset()
@@ -73,7 +73,7 @@ class ScriptedServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def reset(self) -> None:
-        """Forget what was, and let go of what stalls."""
+        """Forget all requests, and release the responses that stall."""
         self.released.set()
         self.released = threading.Event()
         self.script: list[Reply] = []
@@ -84,14 +84,14 @@ class ScriptedServer:
         self.hung_up = threading.Event()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the server and its thread."""
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def begin(self, request: Request) -> Reply:
-        """Take a request in, and tell what to answer."""
+        """Record a request, and return the reply to it."""
         with self._lock:
             self.requests.append(request)
             self.in_flight += 1
@@ -99,7 +99,7 @@ class ScriptedServer:
             return self.script.pop(0) if self.script else self.always or Reply()
 
     def end(self) -> None:
-        """A request has been answered."""
+        """Count an answered request."""
         with self._lock:
             self.in_flight -= 1
 
@@ -107,12 +107,16 @@ class ScriptedServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, scripted: ScriptedServer) -> None:
+        self.scripted = scripted
+        super().__init__(("127.0.0.1", 0), _Handler)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error here, and is not printed."""
+        """Print nothing: a client that hangs up is not an error here."""
 
 
 def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> Reply:
-    """The reply with what the author's `respond` answers, or with what that raised."""
+    """Return the reply with what the author's `respond` returns, or with the error that it raises."""
     try:
         return replace(reply, body=scripted.respond(path, body))
     except Exception as error:
@@ -121,76 +125,77 @@ def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> R
 
 
 def _read(raw: bytes) -> Any:
-    """A body as JSON types, as bytes where it is no JSON, or `None` where there is none."""
+    """Return a body as JSON types, as bytes if it is not JSON, or `None` if it is empty."""
     try:
         return json.loads(raw) if raw else None
     except ValueError:
         return raw
 
 
-def _handler(scripted: ScriptedServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
 
-        def _serve(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            body = _read(raw)
-            headers = {name.lower(): text for name, text in self.headers.items()}
-            reply = scripted.begin(Request(self.path, headers, body, time.time()))
-            try:
-                if scripted.meeting is not None:
-                    scripted.meeting.wait()
-                self._answer(reply, body)
-            except (OSError, threading.BrokenBarrierError):
-                self.close_connection = True
-            finally:
-                scripted.end()
-
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815
-
-        def _answer(self, reply: Reply, body: Any) -> None:
-            if reply.fault == "drop":
-                self.close_connection = True
-            elif reply.fault == "stall":
-                self._stall()
-            elif reply.fault == "huge":
-                self._send(reply, b"", HUGE)
-            else:
-                if reply.body is None:
-                    reply = _ordinary(scripted, reply, self.path, body)
-                content = reply.body
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                half = len(data) // 2
-                self._send(reply, data[:half] if reply.fault == "truncate" else data, len(data))
-                if reply.fault == "truncate":
-                    self.close_connection = True
-
-        def _send(self, reply: Reply, data: bytes, length: int) -> None:
-            self.send_response(reply.status)
-            for name, text in {"content-type": "application/json", **reply.headers}.items():
-                self.send_header(name, text)
-            self.send_header("content-length", str(length))
-            self.end_headers()
-            self.wfile.write(data)
-            if reply.fault == "huge":
-                while scripted.sent < HUGE:
-                    self.wfile.write(_CHUNK)
-                    scripted.sent += len(_CHUNK)
-
-        def _stall(self) -> None:
-            """Answer nothing until the client hangs up."""
+    def _serve(self) -> None:
+        scripted = self.server.scripted
+        raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = _read(raw)
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        reply = scripted.begin(Request(self.path, headers, body, time.time()))
+        try:
+            if scripted.meeting is not None:
+                scripted.meeting.wait()
+            self._answer(reply, body)
+        except (OSError, threading.BrokenBarrierError):
             self.close_connection = True
-            self.connection.settimeout(_LOOK_SECONDS)
-            released = scripted.released
-            while not released.is_set():
-                try:
-                    if not self.connection.recv(1):
-                        scripted.hung_up.set()
-                        return
-                except TimeoutError:
-                    continue
+        finally:
+            scripted.end()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
-    return Handler
+    def _answer(self, reply: Reply, body: Any) -> None:
+        if reply.fault == "drop":
+            self.close_connection = True
+        elif reply.fault == "stall":
+            self._stall()
+        elif reply.fault == "huge":
+            self._send(reply, b"", HUGE_BYTES)
+        else:
+            if reply.body is None:
+                reply = _ordinary(self.server.scripted, reply, self.path, body)
+            content = reply.body
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            half = len(data) // 2
+            self._send(reply, data[:half] if reply.fault == "truncate" else data, len(data))
+            if reply.fault == "truncate":
+                self.close_connection = True
+
+    def _send(self, reply: Reply, data: bytes, length: int) -> None:
+        self.send_response(reply.status)
+        for name, text in {"content-type": "application/json", **reply.headers}.items():
+            self.send_header(name, text)
+        self.send_header("content-length", str(length))
+        self.end_headers()
+        self.wfile.write(data)
+        if reply.fault == "huge":
+            scripted = self.server.scripted
+            while scripted.sent < HUGE_BYTES:
+                self.wfile.write(_CHUNK)
+                scripted.sent += len(_CHUNK)
+
+    def _stall(self) -> None:
+        """Send nothing until the client hangs up."""
+        self.close_connection = True
+        self.connection.settimeout(_POLL_SECONDS)
+        scripted = self.server.scripted
+        released = scripted.released
+        while not released.is_set():
+            try:
+                if not self.connection.recv(1):
+                    scripted.hung_up.set()
+                    return
+            except TimeoutError:
+                continue
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass

@@ -1,4 +1,4 @@
-"""`LLMConformance`: the rules that every backend keeps."""
+"""`LLMConformance`: all rules for every backend."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from stillhouse.testing.rules.lifecycle import LifecycleRules
 from stillhouse.testing.rules.outputs import OutputRules
 from stillhouse.testing.rules.packaging import PackagingRules
 from stillhouse.testing.rules.settings import SettingsRules
+from stillhouse.testing.rules.streams import StreamRules
 
 __all__ = ["LLMConformance"]
 
 
 class LLMConformance(
-    PackagingRules, CapabilityRules, InputRules, ConcurrencyRules, SettingsRules, LifecycleRules, OutputRules
+    PackagingRules,
+    CapabilityRules,
+    InputRules,
+    StreamRules,
+    ConcurrencyRules,
+    SettingsRules,
+    LifecycleRules,
+    OutputRules,
 ):
     """The rules of the contract, as tests.
 

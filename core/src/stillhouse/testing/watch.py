@@ -1,4 +1,4 @@
-"""Watching the calls of one LLM: who they were for, how many at once, how they ended."""
+"""`watching`: records the calls of one LLM: their inputs, how many at once, how they ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Watch:
         arguments: the generation parameters of each call.
         seconds: how long each call of the backend's own method took.
         in_flight: how many calls have begun and not ended.
-        most: the most there ever were of them.
+        most: its maximum.
         finished: how many returned.
         cancelled: how many were cancelled.
     """

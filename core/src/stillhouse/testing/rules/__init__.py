@@ -1,1 +1,1 @@
-"""The rules, grouped by what they are about. Each is a method whose docstring is the rule itself."""
+"""The rules, grouped by subject. Each is a method whose docstring is the rule itself."""

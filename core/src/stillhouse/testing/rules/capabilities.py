@@ -1,39 +1,27 @@
-"""Rules on capabilities: what is declared works, and what works is declared."""
+"""`CapabilityRules`: what is declared works, and what works is declared."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import re
 from collections.abc import Iterator
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import OfflineBatchNotFinishedError
 from stillhouse.llm import LLM
 from stillhouse.offline.contract import OfflineBatchMixin
-from stillhouse.testing.base import Conformance
-from stillhouse.testing.examples import FORMS, IMAGE, OTHER_FORMS, TOOL
+from stillhouse.testing.examples import FORMS, IMAGE, TOOL
 from stillhouse.testing.rule import Broken, expect, rule, warn
+from stillhouse.testing.rules.structured import StructuredOutputRules
 from stillhouse.typing import CAPABILITIES, Capability, GenerateOutput
 
 __all__ = ["CapabilityRules"]
 
-_MOST_POLLS = 50
-_FORM_TOKENS = 64
+_MAX_POLLS = 50
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    river: str
-    country: Literal["Peru", "Chile"]
-
-
-class CapabilityRules(Conformance):
+class CapabilityRules(StructuredOutputRules):
     """Declared and failing breaks a rule; working and undeclared is a warning."""
 
     @rule
@@ -133,7 +121,7 @@ class CapabilityRules(Conformance):
         """With `logprobs=True` an output has `logprobs[generation][position][candidate]`, each candidate
         with `token` and `logprob`.
 
-        Why: `logprobs` is declared, and whoever reads them reads them from every backend.
+        Why: `logprobs` is declared, and code that reads them must work with every backend.
 
         Fix: bring them into that shape, or take `logprobs` out of the capabilities.
         """
@@ -158,37 +146,6 @@ class CapabilityRules(Conformance):
         expect(shapes[0][0] != shapes[1][0], f"inputs of different lengths have as many tokens: {shapes}")  # type: ignore[index]
         expect(len(llm.get_last_hidden_states([])) == 0, "no inputs give hidden states")
 
-    @rule(capability="json_schema")
-    def test_c78_json_follows_its_schema(self) -> None:
-        """With a JSON schema every generation is JSON that validates against it.
-
-        Why: `json_schema` is declared.
-
-        Fix: use the engine's own mechanism, check what comes back and raise an error of the kind
-        `schema`; or take `json_schema` out of the capabilities.
-        """
-        self._held_to(FORMS["json_schema"], OTHER_FORMS["json_schema"])
-
-    @rule(capability="regex")
-    def test_c79_a_pattern_is_matched(self) -> None:
-        """With a pattern every generation matches it from beginning to end.
-
-        Why: `regex` is declared.
-
-        Fix: use the engine's grammar for it, or take `regex` out of the capabilities.
-        """
-        self._held_to(FORMS["regex"], OTHER_FORMS["regex"])
-
-    @rule(capability="choice")
-    def test_c80_a_choice_is_one_of_those_given(self) -> None:
-        """With choices every generation is one of them.
-
-        Why: `choice` is declared.
-
-        Fix: use the engine's grammar for it, or take `choice` out of the capabilities.
-        """
-        self._held_to(FORMS["choice"], OTHER_FORMS["choice"])
-
     @rule(capability="offline_batch")
     def test_c81_an_offline_batch_is_submitted_once_and_collected(self) -> None:
         """An offline batch is submitted by the first call, keeps its jobs until it is done, and is
@@ -202,7 +159,7 @@ class CapabilityRules(Conformance):
         llm = self.loaded()
         llm.use_offline_batch_generation = True
         submitted: tuple[str, ...] | None = None
-        for _ in range(_MOST_POLLS):
+        for _ in range(_MAX_POLLS):
             try:
                 outputs = self.ask(llm)
                 break
@@ -213,7 +170,7 @@ class CapabilityRules(Conformance):
                 expect(same, f"another call made other jobs: {error.jobs_ids} after {submitted}")
                 submitted = error.jobs_ids
         else:
-            raise Broken(f"after {_MOST_POLLS} calls the batch is not finished")
+            raise Broken(f"after {_MAX_POLLS} calls the batch is not finished")
         expect(submitted is not None, "the first call did not raise OfflineBatchNotFinishedError")
         expect(llm.jobs_ids is None, f"once collected, jobs_ids is {llm.jobs_ids}")
         expect(len(outputs) == len(self.texts), f"{len(outputs)} outputs for {len(self.texts)} inputs")
@@ -309,41 +266,12 @@ class CapabilityRules(Conformance):
                         return f"a candidate is {str(item)[:200]}, not a token and its logprob"
         return ""
 
-    def _held_to(self, form: dict[str, Any], other: dict[str, Any] | None = None) -> None:
-        """Hold generations to a form given with the input, and, with `other` in its place, to the LLM's."""
-        llm = self.shared()
-        names = type(llm).generation_parameters().parameters
-        more = {"max_new_tokens": _FORM_TOKENS} if "max_new_tokens" in names else {}
-        expect("structured_output" in type(llm).model_fields, "there is no field structured_output")
-        chat: Any = self.input_of(self.texts[0])
-        setattr(llm, "structured_output", other)  # noqa: B010  -- not every LLM has the field
-        outputs = self.ask(llm, [(chat, form)], num_generations=2, **more)  # type: ignore[list-item]
-        setattr(llm, "structured_output", form)  # noqa: B010
-        outputs += self.ask(llm, [chat], **more)
-        for text in (text for output in outputs for text in output["generations"]):
-            problem = _form_problem(form, text)
-            expect(not problem, f"the generation {text!r}: {problem}")
-
 
 @contextlib.contextmanager
 def _pretending(llm: LLM, capability: Capability) -> Iterator[None]:
-    """Let an LLM have a capability that it does not declare."""
+    """Give an LLM a capability that it does not declare."""
     llm.__dict__["capabilities"] = frozenset({*llm.capabilities, capability})
     try:
         yield
     finally:
         llm.__dict__.pop("capabilities")
-
-
-def _form_problem(form: dict[str, Any], text: str | None) -> str:
-    if text is None:
-        return "there is none"
-    if form["format"] == "regex":
-        return "" if re.fullmatch(form["schema"], text) else f"it does not match {form['schema']}"
-    if form["format"] == "choice":
-        return "" if text in form["schema"] else f"it is none of {form['schema']}"
-    try:
-        _Answer.model_validate(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        return f"it does not validate against the schema: {str(error).splitlines()[0]}"
-    return ""

@@ -1,4 +1,4 @@
-"""Rules on answers that are none, on secrets, and on how many requests there are."""
+"""`HTTPAnswerRules`: broken answers, secrets, and the number of requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import GenerationError
 from stillhouse.testing.http_base import KEY, HTTPBase
 from stillhouse.testing.rule import expect, rule
-from stillhouse.testing.server import HUGE, Reply, ScriptedServer
+from stillhouse.testing.server import HUGE_BYTES, Reply, ScriptedServer
 
 __all__ = ["HTTPAnswerRules"]
 
@@ -40,7 +40,7 @@ class HTTPAnswerRules(HTTPBase):
     def test_h21_an_answer_of_another_shape_is_an_error(self) -> None:
         """JSON of another shape than the API's is a `GenerationError` with a kind.
 
-        Why: a `KeyError` from inside a backend tells nobody that the address is wrong.
+        Why: a `KeyError` from inside a backend does not say that the address is wrong.
 
         Fix: check the answer's shape where it is read, and raise `GenerationError(kind="server")`.
         """
@@ -59,14 +59,14 @@ class HTTPAnswerRules(HTTPBase):
         """
         llm = self.asking(always=Reply(fault="huge"), retry_timeout=0.0)
         error = self.failure(llm)
-        expect(self.server.sent < HUGE, f"all of {HUGE >> 20} MiB were read")
+        expect(self.server.sent < HUGE_BYTES, f"all of {HUGE_BYTES >> 20} MiB were read")
         self._known(error, "a huge answer")
 
     @rule
     def test_h23_a_redirect_takes_no_key_along(self) -> None:
         """A redirect to another host never gets the credentials.
 
-        Why: whoever can redirect a request would get the key.
+        Why: an attacker who can redirect a request would get the key.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, or switch redirects off.
         """
@@ -160,7 +160,7 @@ class HTTPAnswerRules(HTTPBase):
     def test_h28_who_cancels_hangs_up(self) -> None:
         """A cancelled request is broken off: the server sees its connection closed.
 
-        Why: else it goes on generating, and the account on paying.
+        Why: otherwise it continues to generate, and the account to pay.
 
         Fix: make the request with an asynchronous client, not in a thread; do not `shield` it.
         """

@@ -1,4 +1,4 @@
-"""Rules on what is sent again, when, and what is not."""
+"""`HTTPRetryRules`: what is retried, when, and what is not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HTTPRetryRules(HTTPBase):
     def test_h01_a_wait_in_seconds_is_obeyed(self) -> None:
         """After a 429 with `Retry-After` in seconds the request is sent again, not before.
 
-        Why: who comes back earlier is refused again, and for longer.
+        Why: an earlier retry is refused again, and for longer.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, which does; in `classify`, keep `retry_after`.
         """
@@ -74,7 +74,7 @@ class HTTPRetryRules(HTTPBase):
     def test_h05_a_truncated_answer_is_tried_again(self) -> None:
         """A request whose answer breaks off is sent again.
 
-        Why: half an answer is none, and must not be taken for one.
+        Why: half an answer is not an answer, and must not be taken for one.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, or retry incomplete bodies.
         """
@@ -95,7 +95,7 @@ class HTTPRetryRules(HTTPBase):
     def test_h07_server_errors_are_tried_again(self) -> None:
         """Several 5xx in a row are tried again until the server answers.
 
-        Why: an overloaded server recovers within seconds, and a run shall survive it.
+        Why: an overloaded server recovers within seconds, and a run must survive it.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, or retry 5xx with growing waits.
         """
@@ -174,8 +174,8 @@ class HTTPRetryRules(HTTPBase):
         count = len(self.server.requests)
         expect(count == 2, f"{count} requests instead of 2")
         waited = self.server.requests[1].at - self.server.requests[0].at
-        told = f"the server asked to wait {seconds} s, and it waited {waited:.2f} s"
-        expect(waited >= seconds - _SLACK_SECONDS, told)
+        seen = f"the server asked to wait {seconds} s, and it waited {waited:.2f} s"
+        expect(waited >= seconds - _SLACK_SECONDS, seen)
 
     def _tried_again(self, *faults: Reply, **fields: Any) -> None:
         output = self.answer(self.asking(*faults, **fields))

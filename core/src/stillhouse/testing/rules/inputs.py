@@ -1,4 +1,4 @@
-"""Rules on what goes in: what the backend cannot take is refused before anything is sent."""
+"""`InputRules`: an input that the backend cannot take is rejected before anything is sent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class InputRules(Conformance):
         """What is no chat, no chat with a form and no text is a `ConfigurationError`, before anything is
         sent.
 
-        Why: a row with a number where a text should be is a mistake to be told, not to be generated for.
+        Why: a row with a number where a text should be is a mistake to report, not to generate for.
 
         Fix: call `super().check_input(input)` in `check_input`.
         """

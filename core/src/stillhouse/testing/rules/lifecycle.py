@@ -1,4 +1,4 @@
-"""Rules on loading, unloading, and what is left behind."""
+"""`LifecycleRules`: loading, unloading, and what is left behind."""
 
 from __future__ import annotations
 

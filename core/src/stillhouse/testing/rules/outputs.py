@@ -1,4 +1,4 @@
-"""Rules on what comes out: as many, in which order, in which shape."""
+"""`OutputRules`: the number, the order and the shape of outputs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OutputRules(Conformance):
     def test_c02_there_is_one_output_for_each_input(self) -> None:
         """There are as many outputs as inputs.
 
-        Why: what is missing cannot be told from what failed, and everything after it moves up.
+        Why: what is missing cannot be distinguished from what failed, and everything after it moves up.
 
         Fix: return one output per input; raise `GenerationError` where an input failed.
         """
@@ -92,7 +92,7 @@ class OutputRules(Conformance):
     def test_c05_as_many_generations_as_asked_for(self) -> None:
         """Every output has `num_generations` generations.
 
-        Why: whoever asks for four samples computes with four; the missing ones would be silently lost.
+        Why: a caller that asks for four samples computes with four; the missing ones would be silently lost.
 
         Fix: ask the engine as often as it takes, or set `_num_generations_param_supported` to False
         and let the contract do so.
@@ -116,8 +116,11 @@ class OutputRules(Conformance):
             for position, text in enumerate(output["generations"]):
                 expect(text is None or isinstance(text, str), f"a generation is a {type(text).__name__}")
                 expect(text != "", "a generation is an empty text; it must be None")
-                told = position < len(reasons) and reasons[position]
-                expect(text is not None or told, "a generation is None, and finish_reasons does not say why")
+                has_reason = position < len(reasons) and reasons[position]
+                expect(
+                    text is not None or has_reason,
+                    "a generation is None, and finish_reasons does not say why",
+                )
 
     @rule
     def test_c07_statistics_are_lists(self) -> None:
@@ -215,7 +218,7 @@ class OutputRules(Conformance):
 
 
 def _marks(first: list[GenerateOutput], second: list[GenerateOutput]) -> Any:
-    """What of an output tells its input: the tokens of the input, and the text if it is always the same."""
+    """Return what identifies the input: its tokens, and the text if that is always the same."""
     same = [output["generations"] for output in first] == [output["generations"] for output in second]
 
     def compare(outputs: list[GenerateOutput]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Rules on the distribution: it is found, it says what it needs, and it is light."""
+"""`PackagingRules`: the distribution is found, declares what it needs, and is light."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HEAVY = (
     "transformers", "vllm", "xllamacpp",
 )  # fmt: skip
 
-# Imports a module in a process of its own and tells what that brought and cost. CPU time: other
+# Imports a module in a process of its own and reports what that imported and cost. CPU time: other
 # programs on the machine do not count.
 _PROBE = """
 import json, sys, time
@@ -47,7 +47,7 @@ print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - befor
 
 
 class PackagingRules(Conformance):
-    """Whoever installs it finds it in the list, and pays for it when it is used."""
+    """An installed backend is in the list, and costs something only when it is used."""
 
     @rule
     def test_c90_the_registry_finds_nothing_wrong(self) -> None:
@@ -134,7 +134,7 @@ class PackagingRules(Conformance):
     def test_c95_it_is_imported_quickly(self) -> None:
         """Importing it takes less than half a second. Breaking this rule is a warning.
 
-        Why: whoever lists, checks or configures it pays for the import (W208).
+        Why: listing, checking and configuring it pay for the import (W208).
 
         Fix: import heavy libraries in `load()`, or in the function that needs them.
         """
@@ -159,7 +159,7 @@ class PackagingRules(Conformance):
         return self._found().value.partition(":")[0].strip()
 
     def _found(self) -> Candidate:
-        """The candidate of the class; without any, one rule is broken and these say nothing."""
+        """Return the candidate of the class; without one, one rule is broken and the others are skipped."""
         try:
             return self._candidate()
         except Broken:

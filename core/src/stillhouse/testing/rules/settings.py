@@ -1,28 +1,23 @@
-"""Rules on fields, parameters and files: what is accepted, what is kept, what is hidden."""
+"""`SettingsRules`: fields, parameters and files: what is accepted, what is kept, what is hidden."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import tempfile
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretBytes, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.llm import LLM
 from stillhouse.testing.base import Conformance
+from stillhouse.testing.fields import SECRET, holds_secret, is_plain, is_secret, secret_for
 from stillhouse.testing.rule import Broken, expect, rule
 from stillhouse.testing.watch import watching
 
-__all__ = ["SECRET", "SettingsRules"]
-
-SECRET = "sk-a1b2c3d4e5"  # noqa: S105
-"""Given to every field that takes a secret, and looked for everywhere. Pydantic quotes what is short."""
+__all__ = ["SettingsRules"]
 
 _OTHER_NAMES = {
     "max_tokens": "max_new_tokens",
@@ -76,7 +71,7 @@ class SettingsRules(Conformance):
                 llm.save(Path(folder) / name)
                 again.append(LLM.from_file(Path(folder) / name, self.registry))
         fields = type(llm).model_fields
-        kept = [name for name in fields if not fields[name].exclude and not _holds_secret(fields[name])]
+        kept = [name for name in fields if not fields[name].exclude and not holds_secret(fields[name])]
         for other in again:
             expect(type(other) is type(llm), f"a {type(other).__name__} comes back")
             lost = [name for name in kept if getattr(other, name) != getattr(llm, name)]
@@ -93,8 +88,8 @@ class SettingsRules(Conformance):
         """
         llm = self.new()
         for name, field in type(llm).model_fields.items():
-            if _is_a_secret(field):
-                setattr(llm, name, _secret(field))
+            if is_secret(field):
+                setattr(llm, name, secret_for(field))
             elif "header" in name:
                 setattr(llm, name, {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET})
         shown = {"repr": repr(llm), "str": str(llm), "dump": json.dumps(llm.dump())}
@@ -147,7 +142,7 @@ class SettingsRules(Conformance):
         """
         llm = self.new()
         wrong: dict[str, Any] = {"generation_kwargs": 5}
-        wrong |= {name: object() for name, field in type(llm).model_fields.items() if _is_plain(field)}
+        wrong |= {name: object() for name, field in type(llm).model_fields.items() if is_plain(field)}
         for name, value in wrong.items():
             before = getattr(llm, name)
             try:
@@ -234,7 +229,7 @@ class SettingsRules(Conformance):
     def test_c38_parameters_have_the_common_names(self) -> None:
         """What the common vocabulary has a name for has that name.
 
-        Why: the same command shall run on every backend.
+        Why: the same command must run on every backend.
 
         Fix: rename the parameter in the signature, and translate it in the request.
         """
@@ -261,45 +256,3 @@ class SettingsRules(Conformance):
                 continue
             return name, 1, 2
         return "", None, None
-
-
-def _secret(field: FieldInfo) -> SecretStr | SecretBytes:
-    is_bytes = _mentions(field.annotation, (SecretBytes,))
-    return SecretBytes(SECRET.encode()) if is_bytes else SecretStr(SECRET)
-
-
-def _holds_secret(field: FieldInfo) -> bool:
-    return _mentions(field.annotation, (SecretStr, SecretBytes))
-
-
-def _is_a_secret(field: FieldInfo) -> bool:
-    """Whether the field itself is a secret, and not a dict or a list with one."""
-    return _holds_secret(field) and not _mentions(field.annotation, (dict, list, tuple))
-
-
-def _mentions(annotation: Any, classes: tuple[type, ...]) -> bool:
-    if inspect.isclass(annotation) and issubclass(annotation, classes):
-        return True
-    if typing.get_origin(annotation) in classes:
-        return True
-    return any(_mentions(argument, classes) for argument in typing.get_args(annotation))
-
-
-def _is_plain(field: FieldInfo) -> bool:
-    """Whether the field takes numbers, texts, truth values and `None`, and nothing else."""
-    kinds = _kinds(field.annotation)
-    return bool(kinds) and kinds <= {int, float, str, bool, type(None)}
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _kinds(arguments[0])
-    if arguments and typing.get_origin(annotation) is not typing.Literal:
-        if (
-            inspect.isclass(typing.get_origin(annotation))
-            and typing.get_origin(annotation).__module__ != "types"
-        ):
-            return {typing.get_origin(annotation)}  # a list, a dict, …
-        return set().union(*(_kinds(argument) for argument in arguments))
-    return {annotation} if inspect.isclass(annotation) else {object}
