@@ -153,7 +153,7 @@ class Process:
         order = {"arguments": arguments, "out": str(folder / "stdout.txt"), "err": str(self.err_path)}
         self.pid = int(nursery.ask(json.dumps(order)))
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def kill(self, number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> None:
         os.kill(self.pid, number)
 
     def wait(self) -> int:

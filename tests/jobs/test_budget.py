@@ -182,7 +182,7 @@ def test_what_a_result_has_spent(result: Any, seconds: float, spent: int | str) 
     assert bound is not None
     assert budget.reserve(0, input, 1)
     assert budget.spent_tokens == 0
-    budget.settle(0, result, seconds)
+    budget.charge(0, result, seconds)
     budget.commit()
     expected: Any = {"input": bound.input + 2, "all": bound.tokens}.get(str(spent), spent)
     assert budget.spent_tokens == expected

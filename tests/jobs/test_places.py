@@ -194,7 +194,7 @@ def test_what_came_in_is_kept_when_an_interrupt_comes_before_it_is_committed(tmp
     store.put(Row(0, 1), {"generations": ["paid for"], "statistics": {}}, 1.0)
     store.close("interrupted")
     store = SqliteStore(output, "m")
-    assert [stored.columns["generations"] for stored in store.stored()] == [["paid for"]]
+    assert [row.columns["generations"] for row in store.finished_rows()] == [["paid for"]]
     store.set("command", {})
     store.close("stopped")
 
@@ -232,7 +232,7 @@ def test_an_output_that_cannot_be_finished_leaves_no_part_behind(tmp_path: Path)
     reader = input_of(tmp_path / "rows.jsonl", 3)
     store = filled(tmp_path, reader)
     with pytest.raises(OSError, match="No space left"):
-        assemble(reader, store.stored(), FullDisk(str(tmp_path / "out.jsonl")))
+        assemble(reader, store.finished_rows(), FullDisk(str(tmp_path / "out.jsonl")))
     assert not list(tmp_path.glob("*.partial"))
     reader.close()
     store.close("stopped")
@@ -249,7 +249,7 @@ def test_an_input_that_lost_its_last_rows_is_not_complete(
     store = filled(tmp_path, reader)
     reader.close()
     reader = input_of(tmp_path / "rows.jsonl", rows_left)
-    assert assemble(reader, store.stored(), JsonlWriter(str(tmp_path / "out.jsonl")), limit) == wrong
+    assert assemble(reader, store.finished_rows(), JsonlWriter(str(tmp_path / "out.jsonl")), limit) == wrong
     assert (tmp_path / "out.jsonl").exists() == (not wrong)
     reader.close()
     store.close("stopped")
@@ -278,7 +278,7 @@ def test_a_row_does_not_get_the_result_of_its_equal(tmp_path: Path) -> None:
     reader = JsonlReader(str(source))
     store = filled(tmp_path, reader)
     store.forget([0])
-    assert assemble(reader, store.stored(), JsonlWriter(str(tmp_path / "out.jsonl"))) == [0]
+    assert assemble(reader, store.finished_rows(), JsonlWriter(str(tmp_path / "out.jsonl"))) == [0]
     reader.close()
     store.close("stopped")
 
@@ -333,6 +333,6 @@ def test_a_row_that_waits_to_be_tried_again_has_no_result(tmp_path: Path) -> Non
     store.put(Row(4, 1), {"generations": ["x"], "statistics": {}}, 1.0)
     store.commit()
     assert store.requeue(["server", "schema"]) == 3
-    assert [stored.index for stored in store.stored()] == [3, 4]
+    assert [row.index for row in store.finished_rows()] == [3, 4]
     assert [row for row, _ in store.digests()] == [0, 1, 2, 3, 4]
     store.close("stopped")

@@ -57,7 +57,7 @@ def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: 
             seconds = dice.choice([0.0, 1.0, None])
             cost = cost_by_the_library(offer, tokens, seconds)
             assert prices.cost(tokens, seconds) == pytest.approx(cost)
-            most = prices.most(tokens.input or 0, tokens.output or 0, batch=seconds is None)
+            most = prices.max_cost(tokens.input or 0, tokens.output or 0, batch=seconds is None)
             assert most >= cost * (1 - 1e-9)
             total += cost
             connection.execute(

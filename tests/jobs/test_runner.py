@@ -14,7 +14,7 @@ from stillhouse import GenerateOutput, GenerationError
 from stillhouse.jobs.formats.readers import JsonlReader
 from stillhouse.jobs.formats.rows import Row, RowFormatter, invalid_row
 from stillhouse.jobs.runs.online import RunStatistics, run
-from stillhouse.jobs.store.store import Part
+from stillhouse.jobs.store.protocol import Part
 
 
 class MemoryStore:
@@ -134,7 +134,7 @@ class OneAtATime:
             self.held = row
         return self.held == row
 
-    def settle(self, row: int, result: Any, seconds: float | None) -> None:
+    def charge(self, row: int, result: Any, seconds: float | None) -> None:
         self.held = None
 
     def commit(self) -> None:

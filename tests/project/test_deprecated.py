@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
+import stillhouse
 from stillhouse._deprecated import MOVED, StillhouseDeprecationWarning
 
 # What was public under each old path when it moved.
@@ -42,6 +45,13 @@ def test_an_old_path_works_and_names_the_new_one(old: str) -> None:
         assert getattr(module, name) is getattr(home, name)
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         module.nothing_of_that_name  # noqa: B018
+
+
+@pytest.mark.parametrize("old", NAMES)
+def test_a_type_checker_finds_the_same_names_under_an_old_path(old: str) -> None:
+    stub = Path(stillhouse.__file__).parent.joinpath(*old.split(".")[1:]).with_suffix(".pyi")
+    imported = re.findall(r"^from (\S+) import (\w+) as \2$", stub.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(imported) == sorted((MOVED[old].home, name) for name in NAMES[old].split())
 
 
 def test_the_warning_names_the_line_of_the_import() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.progress import job_lines
     from stillhouse.jobs.runs.offline import has_batches, jobs_of
-    from stillhouse.jobs.store.database import read, store_path
+    from stillhouse.jobs.store.database import reading, store_path
     from stillhouse.offline.ledger import BatchLedger
     from stillhouse.registry import default_registry
 
     place = output_path(output, default_registry().hooks())
     path = store_path(place)
-    with contextlib.closing(read(path)) as connection:
+    with reading(path) as connection:
         there = has_batches(connection)
     jobs = []
     if there:
@@ -49,9 +48,9 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
 
 def _ask(output: Path, cancel: bool) -> None:
     """Hear of the jobs from the provider, with the LLM that the run was started with."""
-    from stillhouse.jobs.runs.bulk import opened_batches
+    from stillhouse.jobs.runs.batches import open_batches
 
-    with opened_batches(output) as opened:
+    with open_batches(output) as opened:
         for batch in opened:
             if cancel:
                 batch.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ def report(output: str, page: Path | None) -> None:
     """
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.report import write_report
-    from stillhouse.jobs.store.database import read, store_path, translated
+    from stillhouse.jobs.store.database import reading, store_path
     from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.registry import default_registry
 
@@ -40,7 +39,7 @@ def report(output: str, page: Path | None) -> None:
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
     path = store_path(place)
-    with contextlib.closing(read(path)) as connection, translated(path):
+    with reading(path) as connection:
         try:
             write_report(connection, output, is_worked_on(path), page)
         except OSError as error:

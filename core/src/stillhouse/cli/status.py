@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -34,13 +33,13 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.store.database import read, store_path, translated
+    from stillhouse.jobs.runs.summary import summarize
+    from stillhouse.jobs.store.database import reading, store_path
     from stillhouse.jobs.store.lock import is_worked_on
-    from stillhouse.jobs.store.summary import summarize
     from stillhouse.registry import default_registry
 
     path = store_path(output_path(output, default_registry().hooks()))
-    with contextlib.closing(read(path)) as connection, translated(path):
+    with reading(path) as connection:
         summary = summarize(connection)
     working = is_worked_on(path)
     if as_json:

@@ -1,4 +1,4 @@
-"""The transport that API backends share; it needs the extra `stillhouse[http]`."""
+"""`HTTPLLM` and what API backends share; it needs the extra `stillhouse[http]`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stillhouse.errors import (
     OfflineBatchNotFinishedError,
     UnsupportedError,
 )
-from stillhouse.http.asking import checked
+from stillhouse.http.asking import validate_once
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.engine import OfflineBatch, effective_arguments
@@ -122,7 +122,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
             GenerationError: as online, except that nothing is retried.
         """
         _, form = self.split("" if input is None else input)
-        return checked(self.batch_answer(answer, path), num_generations, form)
+        return validate_once(self.batch_answer(answer, path), num_generations, form)
 
     # How the provider is asked
 

@@ -1,7 +1,7 @@
-"""Asking by way of instructor, whose requests go through this transport like all others.
+"""`ask_instructed`: structured output through instructor, over Stillhouse's own transport.
 
-instructor writes the request and reads the answer, and asks again. It is given no client of an SDK:
-retries, limits, timeouts and secrets stay here.
+instructor writes the request, reads the answer and retries. It gets no client of an SDK, so that
+retries, limits, timeouts and secrets stay in the transport.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 import orjson
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.asking import summed
+from stillhouse.http.asking import total_statistics
 from stillhouse.http.structured import RequestForm, StructuredHTTPLLM
 from stillhouse.typing import GenerateOutput
 
@@ -26,14 +26,14 @@ async def ask_instructed(
     send: Callable[[dict[str, Any]], Awaitable[Any]],
     read: Callable[[Any], GenerateOutput],
 ) -> GenerateOutput:
-    """One generation, in a form with a mode.
+    """Return one generation, in a form with a mode.
 
     Args:
-        llm: who asks.
+        llm: the LLM.
         body: the request without anything about the form.
         form: the form.
         send: makes a request and returns the answer.
-        read: the output of an answer; its statistics are counted.
+        read: returns the output of an answer; its statistics are counted.
 
     Raises:
         GenerationError: what `send` or `read` raised, or `truncated` or `schema`.
@@ -63,11 +63,11 @@ async def ask_instructed(
 
 
 def _output(generations: list[str | None], outputs: list[GenerateOutput]) -> GenerateOutput:
-    """The last answer's output with other generations; a call of a tool was only how they came."""
+    """Return the last answer's output with other generations, without the tool call that carried them."""
     output: dict[str, Any] = {
         **(outputs[-1] if generations else {}),
         "generations": generations,
-        "statistics": summed([output["statistics"] for output in outputs]),
+        "statistics": total_statistics([output["statistics"] for output in outputs]),
         "finish_reasons": ["stop"] * len(generations),
     }
     output.pop("tool_calls", None)
@@ -98,5 +98,5 @@ def _failure(error: Exception, outputs: list[GenerateOutput], form: RequestForm)
 
 
 def _plain(value: Any) -> Any:
-    """An object of the SDK, which instructor puts into a chat when it asks again, as JSON types."""
+    """Return an object of the SDK, which instructor puts into a chat when it retries, as JSON types."""
     return value.model_dump(mode="json", exclude_unset=True)

@@ -30,8 +30,8 @@ class HTTPLLM(AsyncLLM):
 
     A backend says where the API is and how it is authorised (the class variables, and
     `auth_headers`), and in `agenerate` turns an input into a body, calls `post`, and turns what
-    comes back into a `GenerateOutput`. Connections, retries, rate limits, timeouts and errors are
-    seen to here.
+    comes back into a `GenerateOutput`. This class handles connections, retries, rate limits, timeouts
+    and errors.
     """
 
     default_base_url: ClassVar[str | None] = None
@@ -41,7 +41,7 @@ class HTTPLLM(AsyncLLM):
     """The environment variable for `base_url`."""
 
     base_path: ClassVar[str] = ""
-    """The path that a `base_url` without any gets, such as `v1`."""
+    """The path that is added to a `base_url` without one, such as `v1`."""
 
     api_key_variable: ClassVar[str | None] = None
     """The environment variable for `api_key`; `None` where the API needs no key."""
@@ -50,14 +50,14 @@ class HTTPLLM(AsyncLLM):
     """Whether loading without any credential is refused."""
 
     credential_headers: ClassVar[tuple[str, ...]] = ("authorization",)
-    """Headers of which any one authorises a request, in lower case; `default_headers` may have it too."""
+    """Headers any of which authorises a request, in lower case; `default_headers` may have one too."""
 
     other_credentials: ClassVar[str] = ""
-    """What does as well as an API key, for the message where there is neither; such as
-    `azure_ad_token_provider`."""
+    """What may replace an API key, such as `azure_ad_token_provider`; the message about a missing key
+    names it."""
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
-    """The headers of an answer that say what is left of a quota."""
+    """The headers of a response that say what is left of a quota."""
 
     model: str = Field(description="The model's name, as the API knows it.")
     base_url: RuntimeParameter[str] | None = Field(
@@ -125,7 +125,7 @@ class HTTPLLM(AsyncLLM):
         super().unload()
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
-        # aiohttp takes long to import, and whoever lists or checks backends has no use for it.
+        # aiohttp takes long to import, and listing or checking backends does not need it.
         from stillhouse.http.transport.limits import Limits
         from stillhouse.http.transport.session import Transport
 
@@ -143,33 +143,33 @@ class HTTPLLM(AsyncLLM):
         )
 
     def has_credential(self, headers: Mapping[str, str]) -> bool:
-        """Whether requests with these headers are authorised; more than one way may do.
+        """Return whether requests with these headers are authorised; there may be more than one way.
 
-        A backend that overrides `authorize` overrides it too, for credentials that are not there yet.
+        A backend that overrides `authorize` overrides it too, for credentials that are not known yet.
         """
         return any(headers.get(name) for name in self.credential_headers)
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
-        """The headers that authorise a request; a backend overrides it where the API's differ.
+        """Return the headers that authorise a request; a backend whose API has others overrides it.
 
         Args:
-            api_key: that of the field or the environment; an empty string if there is none.
+            api_key: the key of the field or the environment; an empty string if there is none.
         """
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def authorize(self) -> Mapping[str, str]:
-        """The headers that authorise one attempt, for credentials that expire while the LLM is loaded.
+        """Return the headers that authorise one attempt, for credentials that expire while the LLM is loaded.
 
         It is called for every attempt, on the LLM's loop, and only if a backend overrides it.
         """
         return {}
 
     def url_of(self, base_url: URL, path: str) -> URL:
-        """The address of a path of the API; a backend overrides it where that is not simply below."""
+        """Return the address of a path of the API; a backend overrides it if that is not simply below."""
         return base_url.joinpath(*path.split("/"))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-        """Which failure a response with an error status is; a backend may know better."""
+        """Return the failure that a response with an error status is; a backend may know better."""
         return failure_of(status, headers, body)
 
     async def post(
@@ -180,18 +180,18 @@ class HTTPLLM(AsyncLLM):
         max_new_tokens: int | None = None,
         used_tokens: Callable[[Any], int | None] | None = None,
     ) -> Any:
-        """Send a body to a path below `base_url`, and return the JSON that comes back.
+        """Send a body to a path below `base_url`, and return the JSON of the response.
 
         Args:
             path: such as `chat/completions`.
             body: what to send; JSON types.
             max_new_tokens: how many tokens may be generated, for the estimate that
                 `tokens_per_minute` needs.
-            used_tokens: how many tokens a response says that it used, for the same. It need not
-                check the shape of the response.
+            used_tokens: returns how many tokens a response says that it used, for the same. It need
+                not check the shape of the response.
 
         Raises:
-            GenerationError: it failed, after as many attempts as made sense; `kind` says how.
+            GenerationError: it failed after all retries; `kind` says how.
         """
         transport = self._connected()
         url = transport.urls.get(path)
@@ -212,19 +212,19 @@ class HTTPLLM(AsyncLLM):
         save_to: IO[bytes] | None = None,
         once: bool = False,
     ) -> Any:
-        """Make any other request to a path below `base_url`, and return the JSON that comes back.
+        """Make any other request to a path below `base_url`, and return the JSON of the response.
 
         Args:
             method: such as `GET`.
             path: such as `batches`.
             data: the body: JSON, or a file.
             query: the parameters of the query.
-            save_to: a file for the response, of whatever size; `None` is returned then.
-            once: never make it again when it may have been carried out.
+            save_to: a file for a response of any size; `None` is returned then.
+            once: do not repeat it when it may have been carried out.
 
         Raises:
             UnclearError: it was made `once`, and may have been carried out.
-            GenerationError: it failed, after as many attempts as made sense; `kind` says how.
+            GenerationError: it failed after all retries; `kind` says how.
         """
         transport = self._connected()
         url = self.url_of(self._base, path)
@@ -241,10 +241,10 @@ class HTTPLLM(AsyncLLM):
 
     @property
     def api_url(self) -> str:
-        """Where the API is, without credentials; also while the LLM is not loaded.
+        """The address of the API, without credentials; also while the LLM is not loaded.
 
         Raises:
-            ConfigurationError: it is not known, or no address.
+            ConfigurationError: it is not known, or not an address.
         """
         url = self._find_base_url()
         return f"{url.origin()}{url.path}"

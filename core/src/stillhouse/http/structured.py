@@ -1,4 +1,4 @@
-"""`StructuredHTTPLLM`: an API that is told which form its answers must have."""
+"""`StructuredHTTPLLM`: the base of backends whose API has structured output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["RequestForm", "StructuredHTTPLLM"]
 
 @dataclass(frozen=True)
 class RequestForm(AnswerForm):
-    """The form that an answer must have, and how a request asks for it.
+    """The form that an answer must have, and how a request demands it.
 
     Attributes:
         fields: the fields of the request.
@@ -34,28 +34,28 @@ class RequestForm(AnswerForm):
 
     @property
     def retries(self) -> int:
-        """How often an answer that violates the form is asked for again."""
+        """How often an answer that violates the form is retried."""
         given = self.asked.get("max_retries")
         return 1 if given is None else given
 
     @property
     def is_instructed(self) -> bool:
-        """Whether instructor asks for it."""
+        """Whether instructor makes the request."""
         return bool(self.asked.get("mode"))
 
 
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     """An `HTTPLLM` with structured output.
 
-    A backend implements `form_fields`. What the API cannot honour exactly is refused when it is set,
-    or before anything is sent.
+    A backend implements `form_fields`. A form that the API cannot honour exactly is rejected when it
+    is set, or before anything is sent.
     """
 
     raw_forms: ClassVar[bool] = False
     """Whether a raw prompt can have a structured output."""
 
     instructor_framework: ClassVar[str | None] = None
-    """Whose requests and answers these are, in instructor's words; `None` if it knows no such."""
+    """instructor's name for the API's format; `None` if instructor does not support it."""
 
     @field_validator("structured_output", mode="after")
     @classmethod
@@ -81,7 +81,7 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     @classmethod
     @abstractmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        """The fields of a request that ask for a form.
+        """Return the fields of a request that demand a form.
 
         Args:
             structured_output: in its one shape; of JSON types, and its schema is valid.
@@ -92,7 +92,7 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
 
     @classmethod
     def form_of(cls, structured_output: Any) -> RequestForm:
-        """The form for a structured output, in any of its shapes; equal ones give the same form.
+        """Return the form for a structured output, in any of its shapes; equal ones give the same form.
 
         Raises:
             ConfigurationError: it has another shape, or the schema is not valid.
@@ -105,7 +105,7 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
         return _form(cls, key)
 
     def split(self, input: FormattedInput) -> tuple[Any, RequestForm | None]:
-        """The chat or the raw prompt of an input, and the form of its answer, its own or the LLM's."""
+        """Return the chat or raw prompt of an input, and the form of its answer, its own or the LLM's."""
         own = self.structured_output
         if type(input) is tuple:
             input, given = input
@@ -115,14 +115,14 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     def _prepare_structured_output(
         self, structured_output: Any, client: Any = None, framework: str | None = None
     ) -> dict[str, Any]:
-        """The fields of a request that ask for the form; with a client, that client wrapped by instructor."""
+        """Return the fields of a request that demand the form; with a client, that client wrapped."""
         if client is not None:
             return super()._prepare_structured_output(structured_output, client, framework)
         return self.form_of(structured_output).fields
 
     @classmethod
     def sdk_answer(cls, answer: Any) -> Any:
-        """An answer as an object of the provider's SDK, which instructor reads.
+        """Return an answer as an object of the provider's SDK, which instructor reads.
 
         A backend with an `instructor_framework` implements it; the extra installs the SDK's types.
         """

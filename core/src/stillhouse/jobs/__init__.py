@@ -1,4 +1,4 @@
-"""Bulk runs: rows are read, generated, written and forgotten in a window."""
+"""Bulk runs: rows are read, generated for and written; only those in flight are in memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.bulk import BulkRun as BulkRun
-    from stillhouse.jobs.runs.bulk import Command as Command
+    from stillhouse.jobs.runs.bulk import open_bulk_run as open_bulk_run
+    from stillhouse.jobs.runs.command import Command as Command
     from stillhouse.jobs.runs.online import RunStatistics as RunStatistics
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "runs.bulk": ["BulkRun", "Command"],
+        "runs.bulk": ["BulkRun", "open_bulk_run"],
+        "runs.command": ["Command"],
         "runs.online": ["RunStatistics"],
     },
 )

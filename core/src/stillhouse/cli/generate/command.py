@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.generate.options import Options, check_llm, check_options
 from stillhouse.cli.output import guarded, print_error
 from stillhouse.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.formats.rows import RowFormatter
+    from stillhouse.jobs.runs.command import Command
+    from stillhouse.llm import LLM
 
 __all__ = ["generate"]
 
@@ -77,29 +84,7 @@ _WAIT_SECONDS = 60.0
 )
 @click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing.")
 @guarded
-def generate(
-    input: str | None,
-    llm: str | None,
-    output: str | None,
-    prompt: str | None,
-    template: str | None,
-    system: str | None,
-    raw: bool,
-    num_generations: int,
-    param: tuple[str, ...],
-    fields: tuple[str, ...],
-    config: Path | None,
-    max_concurrency: int | None,
-    limit: int | None,
-    restart: bool,
-    retry: str | None,
-    batch: bool,
-    wait: float | None,
-    finish_online: bool,
-    max_tokens_total: int | None,
-    max_cost: float | None,
-    estimate: bool,
-) -> None:
+def generate(**values: Any) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
     INPUT is a .jsonl, .csv or .parquet file, or - for JSONL on standard input. A row's prompt is its column
@@ -114,82 +99,70 @@ def generate(
     failed rows, 4 an offline batch is not finished yet (make the same command again to collect
     it), 130 interrupted.
     """
+    options = Options(**values)
     with _usage():
-        if (input is None) == (prompt is None):
-            raise ConfigurationError("there is nothing to do", hint="give either INPUT or --prompt TEXT")
-        has_ceiling = max_tokens_total is not None or max_cost is not None
-        if prompt is not None and (output or template is not None or limit or has_ceiling or estimate):
-            raise ConfigurationError(
-                "--prompt prints what it generates",
-                hint="leave out -o, --template, --limit, --estimate, --max-tokens-total and --max-cost",
-            )
-        if estimate and input == "-":
-            raise ConfigurationError(
-                "what is read from standard input is gone afterwards", hint="give --estimate a file"
-            )
-        if output == "-" and (restart or retry or batch or finish_online):
-            raise ConfigurationError(
-                "what was printed is not kept", hint="give -o OUTPUT.jsonl for a run that can be gone on with"
-            )
-        if prompt is None and output is None and not estimate:
-            raise ConfigurationError("no output is named", hint="give -o OUTPUT.jsonl, or -o - to print")
-        if llm is None and config is None:
-            raise ConfigurationError("no LLM is named", hint="give --llm NAME; stillhouse list shows them")
-        from stillhouse.jobs.formats.rows import RowFormatter
-        from stillhouse.jobs.runs.bulk import parse_kinds
-
-        formatter = RowFormatter(template, system, raw)
-        kinds = parse_kinds(retry) if retry else []
-        if batch and finish_online:
-            raise ConfigurationError("--finish-online ends the batches", hint="leave out --batch")
-    from stillhouse.cli.settings import build_llm, parse_arguments
-    from stillhouse.registry import default_registry
-
-    with _usage():
-        model = build_llm(default_registry(), llm, config, fields, max_concurrency)
-        arguments = parse_arguments(type(model), param)
-        offline = model.use_offline_batch_generation or batch
-        if wait is not None and not (offline or finish_online):
-            raise ConfigurationError("there is no batch to wait for", hint="give --batch as well")
-        if offline and "offline_batch" not in model.capabilities:
-            raise ConfigurationError(f"{llm or config} has no offline batches", hint="leave out --batch")
-        if output is not None:
-            model.use_offline_batch_generation = False  # the run sees to it
-        wait = wait or (model.offline_batch_generation_block_until_done if offline else None)
-        ceiling = None
-        if has_ceiling and offline and not finish_online:
-            raise ConfigurationError(
-                "what a batch takes is told when it is done, so no ceiling on it can be held",
-                hint="leave out --max-tokens-total and --max-cost; --estimate says what it takes at most",
-            )
-        if has_ceiling:
-            from stillhouse.jobs.spending.budget import Ceiling
-
-            ceiling = Ceiling(model, arguments, max_tokens_total, max_cost)
+        check_options(options)
+        llm, formatter, command = _prepare(options)
     from stillhouse.cli.generate.run import generate_file, generate_once, print_estimate, print_rows
 
-    if prompt is not None:
-        status = generate_once(model, formatter, prompt, num_generations, arguments)
+    if options.prompt is not None:
+        status = generate_once(llm, formatter, options.prompt, command.num_generations, command.arguments)
+    elif options.estimate:
+        status = print_estimate(llm, command)
     else:
-        from stillhouse.jobs.runs.bulk import Command
-
-        assert input is not None
-        command = Command(
-            input, output or "-", formatter, {"template": template, "system": system, "raw": raw},
-            num_generations, arguments, limit, restart, kinds,
-            offline and not finish_online, wait, finish_online, ceiling, [config] if config else [],
-        )  # fmt: skip
-        if estimate:
-            status = print_estimate(model, command)
-        else:
-            status = print_rows(model, command) if output == "-" else generate_file(model, command)
+        status = print_rows(llm, command) if options.output == "-" else generate_file(llm, command)
     if status:
         raise click.exceptions.Exit(status)
 
 
+def _prepare(options: Options) -> tuple[LLM, RowFormatter, Command]:
+    """Turn the options into an LLM, which is not loaded, and what it has to do.
+
+    Raises:
+        ConfigurationError: an option has a wrong value, or does not go with the LLM.
+        UnknownLLMError, PluginError: the LLM is not installed or unusable.
+    """
+    from stillhouse.jobs.formats.rows import RowFormatter
+    from stillhouse.jobs.runs.command import Command, parse_kinds
+
+    formatter = RowFormatter(options.template, options.system, options.raw)
+    kinds = parse_kinds(options.retry) if options.retry else []
+    from stillhouse.cli.settings import build_llm, parse_arguments
+    from stillhouse.registry import default_registry
+
+    llm = build_llm(default_registry(), options.llm, options.config, options.fields, options.max_concurrency)
+    arguments = parse_arguments(type(llm), options.param)
+    check_llm(options, llm)
+    is_offline = options.is_offline(llm)
+    if options.output is not None:
+        llm.use_offline_batch_generation = False  # the run submits the batches itself
+    ceiling = None
+    if options.has_ceiling:
+        from stillhouse.jobs.spending.budget import Ceiling
+
+        ceiling = Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
+    command = Command(
+        source=options.input or "",
+        output=options.output or "-",
+        formatter=formatter,
+        formatting={"template": options.template, "system": options.system, "raw": options.raw},
+        num_generations=options.num_generations,
+        arguments=arguments,
+        limit=options.limit,
+        restart=options.restart,
+        retry=kinds,
+        offline=is_offline and not options.finish_online,
+        wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
+        finish_online=options.finish_online,
+        ceiling=ceiling,
+        reads=[options.config] if options.config else [],
+    )
+    return llm, formatter, command
+
+
 @contextlib.contextmanager
 def _usage() -> Iterator[None]:
-    """A wrong option ends the command with the status for that, before anything is loaded."""
+    """End the command with the exit status for wrong options, before anything is loaded."""
     try:
         yield
     except ConfigurationError as error:

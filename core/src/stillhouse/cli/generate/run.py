@@ -1,10 +1,11 @@
-"""What `stillhouse generate` does once it knows what is asked for: run, show, stop, and say how it ended."""
+"""The work of `stillhouse generate`: run, show progress, stop on a signal, and report how it ended."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 
 if TYPE_CHECKING:
     from stillhouse.jobs.formats.rows import RowFormatter
-    from stillhouse.jobs.runs.bulk import Command
+    from stillhouse.jobs.runs.command import Command
     from stillhouse.jobs.runs.online import RunStatistics
     from stillhouse.llm import LLM
     from stillhouse.offline.chunks import Chunk
@@ -23,11 +24,14 @@ __all__ = ["generate_file", "generate_once", "print_estimate", "print_rows"]
 
 COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH, INTERRUPTED = 1, 3, 4, 130
 
+# SIGBREAK exists on Windows only, SIGHUP everywhere else.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+
 
 def generate_once(
     llm: LLM, formatter: RowFormatter, prompt: str, num_generations: int, arguments: dict[str, Any]
 ) -> int:
-    """Generate for one text and print what comes; the exit status."""
+    """Generate for one text, print the generations, and return the exit status."""
     from stillhouse.jobs.formats.rows import Row
 
     item = formatter(Row(0, 1, {"prompt": prompt}))
@@ -48,7 +52,7 @@ def generate_once(
 
 
 def print_estimate(llm: LLM, command: Command) -> int:
-    """Say what a run would take; the exit status."""
+    """Print how much a run has left to do, and return the exit status."""
     from stillhouse.jobs.runs.estimate import estimate
 
     try:
@@ -60,13 +64,13 @@ def print_estimate(llm: LLM, command: Command) -> int:
 
 
 def print_rows(llm: LLM, command: Command) -> int:
-    """Write the rows to standard output as they come; nothing is kept. The exit status."""
+    """Write the rows to standard output as they come, keep nothing, and return the exit status."""
     from stillhouse.jobs.formats.opening import open_reader, open_writer
     from stillhouse.jobs.reporting.progress import summary_lines
     from stillhouse.jobs.runs.online import RunStatistics, run
     from stillhouse.jobs.spending.budget import Budget
     from stillhouse.jobs.spending.prices import find_prices, offer_of
-    from stillhouse.jobs.store.store import StreamStore
+    from stillhouse.jobs.store.stream import StreamStore
 
     hooks = llm.registry.hooks()
     statistics = RunStatistics(
@@ -94,15 +98,15 @@ def print_rows(llm: LLM, command: Command) -> int:
 
 
 def generate_file(llm: LLM, command: Command) -> int:
-    """Do the run, or go on with it, and say how it ended; the exit status."""
+    """Start the run or resume it, report how it ended, and return the exit status."""
     from stillhouse.jobs.reporting.progress import summary_lines
-    from stillhouse.jobs.runs.bulk import BulkRun
+    from stillhouse.jobs.runs.bulk import open_bulk_run
     from stillhouse.jobs.runs.online import RunStatistics
     from stillhouse.jobs.spending.budget import BudgetError
     from stillhouse.jobs.spending.prices import find_prices, offer_of
 
     try:
-        bulk = BulkRun(llm, command)
+        bulk = open_bulk_run(llm, command)
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
@@ -125,14 +129,14 @@ def generate_file(llm: LLM, command: Command) -> int:
                     complete = bulk.work(statistics, stopping)
                     stopped = stopping()
         except KeyboardInterrupt:
-            bulk.interrupted()
+            bulk.on_interrupt()
         except StillhouseError as error:
             problem = error
         except OSError as error:
             problem = _as_configuration_error(error)
         if problem is not None:
             print_error(problem)
-        with contextlib.suppress(StillhouseError):  # it may be the state itself that is of no use
+        with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
             summary = bulk.summary
             if complete:
                 print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
@@ -178,7 +182,8 @@ def _progress(
 def _stoppable() -> Iterator[Callable[[], bool]]:
     """Let the first interrupt or request to terminate end the run with what is in flight, the second at once.
 
-    Requests in flight are paid for; to wait for them is seconds, to drop them is to pay again.
+    Requests in flight are paid for: waiting for them takes seconds, dropping them means paying again.
+    On a thread other than the main one, which cannot handle signals, nothing is changed.
     """
     stopped = False
 
@@ -187,15 +192,30 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         if stopped:
             raise KeyboardInterrupt
         stopped = True
-        print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
+        with contextlib.suppress(OSError):  # after SIGHUP, the terminal may be gone
+            print(
+                "stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr
+            )
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, stop) for number in numbers]
+    previous = _install(stop) if threading.current_thread() is threading.main_thread() else {}
     try:
         yield lambda: stopped
     finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+        for number, handler in previous.items():
+            # It is `None` if it was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _install(stop: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
+    """Handle every signal that asks a process to end, and return the earlier handlers."""
+    previous = {}
+    for name in STOP_SIGNALS:
+        number = getattr(signal, name, None)
+        # `nohup` ignores SIGHUP, so that the command outlives its terminal.
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue
+        previous[number] = signal.signal(number, stop)
+    return previous
 
 
 def _as_configuration_error(error: OSError) -> ConfigurationError:

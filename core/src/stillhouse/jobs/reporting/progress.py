@@ -13,7 +13,7 @@ from stillhouse.jobs.spending.prices import cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.online import RunStatistics
-    from stillhouse.jobs.store.summary import Summary
+    from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
 
 __all__ = ["clock", "duration", "job_lines", "show_progress", "status_lines", "summary_lines"]

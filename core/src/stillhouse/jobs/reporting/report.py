@@ -18,8 +18,8 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
 from stillhouse.jobs.reporting.progress import clock, duration
+from stillhouse.jobs.runs.summary import Session, Summary, summarize
 from stillhouse.jobs.spending.prices import cost_text
-from stillhouse.jobs.store.summary import Session, Summary, summarize
 
 __all__ = ["write_report"]
 

@@ -1,4 +1,4 @@
-"""How much there is to do: the input is read, and nothing is loaded, sent or written."""
+"""`estimate`: how much a run has left to do, from its input; nothing is loaded, sent or written."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import json
 from array import array
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.spending.bounds import Bounds, size_of
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
-from stillhouse.jobs.store.database import FAILED, QUEUED, read, store_path, translated
+from stillhouse.jobs.store.database import FAILED, QUEUED, reading, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
-
-if TYPE_CHECKING:
-    from stillhouse.jobs.runs.bulk import Command
-    from stillhouse.llm import LLM
 
 __all__ = ["Estimate", "estimate"]
 
-# As of English; used until the backend has said how many tokens its rows had.
+# The average of English; used until the backend has reported the tokens of finished rows.
 BYTES_PER_TOKEN = 4.0
 
-# Of a row that is finished, whether the backend said how many tokens its input had.
+# The states of a finished row: without and with the tokens of its input, as the backend reported them.
 FINISHED, COUNTED = -1, -2
 
 
@@ -39,10 +36,10 @@ class Estimate:
         rows: rows that are left, with those that cannot be used.
         unusable: rows that cannot be used.
         bytes: of the inputs that are left.
-        bytes_per_token: what the tokens are reckoned from.
-        is_measured: whether that is what the finished rows had.
-        most_input: input tokens at most; `None` where nothing bounds them.
-        most_output: output tokens at most, likewise.
+        bytes_per_token: what the number of tokens is estimated with.
+        is_measured: whether that is the average of the finished rows.
+        max_input: input tokens at most; `None` where nothing bounds them.
+        max_output: output tokens at most, likewise.
         cost: in USD at most; `None` where that or the prices are not known.
         prices: the prices, if they are known.
     """
@@ -53,13 +50,13 @@ class Estimate:
     bytes: int = 0
     bytes_per_token: float = BYTES_PER_TOKEN
     is_measured: bool = False
-    most_input: int | None = 0
-    most_output: int | None = 0
+    max_input: int | None = 0
+    max_output: int | None = 0
     cost: float | None = None
     prices: Prices | None = None
 
     def lines(self) -> list[tuple[str, str]]:
-        """What, and how much."""
+        """Return the estimate as labels and values."""
         how = "as the finished rows had" if self.is_measured else "as English has"
         how = f"a token for {self.bytes_per_token:.1f} bytes, {how}"
         lines = [("rows", f"{self.rows:,}")]
@@ -68,8 +65,8 @@ class Estimate:
         lines += [
             ("rows that cannot be used", f"{self.unusable:,}"),
             ("input tokens, about", f"{self.bytes / self.bytes_per_token:,.0f} ({how})"),
-            ("input tokens, at most", _text(self.most_input)),
-            ("output tokens, at most", _text(self.most_output)),
+            ("input tokens, at most", _text(self.max_input)),
+            ("output tokens, at most", _text(self.max_output)),
         ]
         if self.prices is None:
             lines.append(("cost, at most", "the model's prices are not known"))
@@ -85,11 +82,11 @@ def _text(count: int | None) -> str:
 
 
 def estimate(llm: LLM, command: Command) -> Estimate:
-    """What is left to do of a run, or all of one that has not begun.
+    """Estimate what is left to do of a run, or all of one that has not started.
 
     Raises:
         ConfigurationError: the input cannot be read, or the run was started with another command.
-        OSError: the input cannot be read on.
+        OSError: the input cannot be read.
     """
     prices = find_prices(offer_of(llm))
     bounds = Bounds(llm, command.arguments)
@@ -112,13 +109,13 @@ def estimate(llm: LLM, command: Command) -> Estimate:
             missing = command.num_generations - made
             found.bytes += size_of(input)
             bound = bounds(input, missing)
-            if bound is None or found.most_input is None or found.most_output is None:
-                found.most_input = found.most_output = found.cost = None
+            if bound is None or found.max_input is None or found.max_output is None:
+                found.max_input = found.max_output = found.cost = None
                 continue
-            found.most_input += bound.input
-            found.most_output += bound.output
+            found.max_input += bound.input
+            found.max_output += bound.output
             if prices and found.cost is not None:
-                found.cost += prices.most(bound.input, bound.output, batch=command.offline)
+                found.cost += prices.max_cost(bound.input, bound.output, batch=command.offline)
     if tokens and known_bytes:
         found.bytes_per_token = known_bytes / tokens
         found.is_measured = True
@@ -126,15 +123,15 @@ def estimate(llm: LLM, command: Command) -> Estimate:
 
 
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:
-    """For every row that the run has, how many generations there are, or that it is finished.
+    """Return, for every row that the run has, how many generations it has, or that it is finished.
 
-    Besides, how many input tokens the rows had of which the backend said it.
+    The second value is the number of the finished rows' input tokens, as far as the backend reported them.
     """
     finished: array[int] = array("h")
     path = store_path(output_path(command.output, llm.registry.hooks()))
     if command.restart or not path.exists():
         return finished, 0
-    with contextlib.closing(read(path)) as connection, translated(path):
+    with reading(path) as connection:
         stored = connection.execute("SELECT value FROM info WHERE key = 'command'").fetchone()
         if stored is None:
             return finished, 0

@@ -1,48 +1,99 @@
-"""A run through the provider's offline batches: rows go out as jobs, and come back hours later."""
+"""`OfflineRun`: rows go out as jobs of the provider's offline batches, and come back hours later."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
-from stillhouse.jobs.runs.online import RunStatistics, shifted
-from stillhouse.jobs.store.store import Part, RunStore
+from stillhouse.jobs.runs.online import RunStatistics, with_seed_offset
+from stillhouse.jobs.store.database import translated
+from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
+from stillhouse.offline.chunks import Chunk
+from stillhouse.offline.ledger import BatchLedger
+from stillhouse.offline.row_sets import Rows
 from stillhouse.protocols import RowReader
-from stillhouse.typing import FormattedInput
+from stillhouse.typing import FormattedInput, GenerateOutput
 
-if TYPE_CHECKING:
-    from stillhouse.offline.chunks import Chunk
-    from stillhouse.offline.ledger import BatchLedger
+__all__ = [
+    "TRANSIENT_KINDS",
+    "OfflineBatchCalls",
+    "OfflineResults",
+    "OfflineRun",
+    "generations_done",
+    "has_batches",
+    "jobs_of",
+    "run_key",
+]
 
-__all__ = ["PASSING", "OfflineRun", "has_batches", "jobs_of", "made_of", "run_key"]
+InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
+"""Returns the inputs of rows by their ids; a row without an input is left out."""
 
-_COMMIT_ROWS = 500
 
-# Failures of a row in a batch that say nothing against generating it online.
-PASSING: tuple[ErrorKind, ...] = ("rate_limit", "timeout", "connection", "server")
+class OfflineResults(Protocol):
+    """The results of one job, row by row."""
+
+    @property
+    def released(self) -> Sequence[int]:
+        """The rows that are free again, once all results were iterated over."""
+
+    def __iter__(self) -> Iterator[tuple[int, GenerateOutput | GenerationError]]: ...
+
+    def acknowledge(self) -> None:
+        """Record that every result is stored: the job is not collected again."""
+
+
+class OfflineBatchCalls(Protocol):
+    """What a run needs of the offline batches that `LLM.open_offline_batch` returns."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every job is collected."""
+
+    def held(self) -> Rows:
+        """Return the rows that are in a job, or are going to be, and are not collected."""
+
+    def reconcile(self) -> None:
+        """Determine the state of jobs that an earlier process was creating when it ended."""
+
+    def submit(
+        self,
+        items: Iterable[tuple[int, FormattedInput]],
+        refused: Callable[[int, GenerationError], None],
+    ) -> int:
+        """Create jobs for rows; call `refused` with each row that cannot be turned into a request.
+
+        `refused` is called before the next item is pulled. Returns the number of jobs.
+        """
+
+    def poll(self) -> Sequence[Chunk]:
+        """Ask the provider for the state of the jobs, and return it."""
+
+    def collect(self, inputs_of: InputsOf | None = None) -> Iterator[OfflineResults]:
+        """Yield the results of every job that has ended, and then submit again what must be retried."""
+
+    def cancel(self) -> None:
+        """Cancel the jobs that are not done; their finished results can still be collected."""
+
+
+COMMIT_ROWS = 500
+
+# With these errors, a row that failed in a batch may well succeed online.
+TRANSIENT_KINDS: tuple[ErrorKind, ...] = ("rate_limit", "timeout", "connection", "server")
 
 
 def run_key(made: int) -> str:
-    """The name, in the ledger of a run, of the rows of which so many generations are there already."""
+    """Return the key, in the ledger of a run, of the rows that have this number of generations."""
     return f"made-{made}"
 
 
-def made_of(key: str) -> int:
-    """How many generations there are already of the rows of this name."""
+def generations_done(key: str) -> int:
+    """Return the number of generations that the rows of a key have already."""
     return int(key.rpartition("-")[2])
-
-
-def _parts(store: RunStore, ledger: BatchLedger) -> list[Part]:
-    """The rows that are not finished, and those that are, of which the ledger does not know it yet."""
-    parts = store.parts()
-    known = {part.made for part in parts}
-    ended = {made_of(key) for key in ledger.run_keys()} - known
-    return parts + [Part(made, lambda _: False) for made in sorted(ended)]
 
 
 def has_batches(connection: sqlite3.Connection) -> bool:
@@ -52,19 +103,32 @@ def has_batches(connection: sqlite3.Connection) -> bool:
 
 
 def jobs_of(ledger: BatchLedger) -> list[Chunk]:
-    """The jobs of a run, as they were last heard of."""
-    return [chunk for key in ledger.run_keys() for chunk in ledger.chunks(key)]
+    """List the jobs of a run, in the state of the last poll.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    with translated(ledger.path):
+        return [chunk for key in ledger.run_keys() for chunk in ledger.chunks(key)]
+
+
+def _parts(store: RunStore, ledger: BatchLedger) -> list[Part]:
+    """List the rows that are not finished, and the finished ones that the ledger still has as submitted."""
+    parts = store.parts()
+    known = {part.made for part in parts}
+    finished = {generations_done(key) for key in ledger.run_keys()} - known
+    return parts + [Part(made, lambda _: False) for made in sorted(finished)]
 
 
 class OfflineRun:
-    """The offline batches of one run. Whatever ends the process, the next one goes on.
+    """The offline batches of one run. Whenever the process ends, the next one can resume.
 
     Args:
         llm: the LLM, loaded.
         ledger: in the run's own database.
-        store: knows which rows are finished, and takes the others.
+        store: knows which rows are finished, and stores the results of the others.
         open_rows: opens the input; each time from the first row on.
-        formatter: makes a row's input.
+        formatter: turns a row into an input.
         num_generations: how many generations of each row.
         arguments: generation parameters.
         limit: how many rows belong to the run; `None` means all.
@@ -89,52 +153,53 @@ class OfflineRun:
         self._open_rows = open_rows
         self._formatter = formatter
         self._limit = limit
-        self._parts = [
+        self._parts: list[tuple[Part, OfflineBatchCalls]] = [
             (
                 part,
                 llm.open_offline_batch(
                     ledger,
                     run_key(part.made),
                     num_generations - part.made,
-                    shifted(llm, arguments or {}, part.made),
+                    with_seed_offset(llm, arguments or {}, part.made),
                 ),
             )
             for part in _parts(store, ledger)
         ]
 
     def advance(self, counts: RunStatistics) -> bool:
-        """Submit what is not submitted, and take in what is there; whether every row is finished.
+        """Submit the rows that are not submitted, store the results of the jobs that have ended.
+
+        Returns:
+            Whether every row is finished.
 
         Raises:
             GenerationError: the provider refused a file or a job, or cannot be reached.
-            StoreError: the store cannot take more.
+            StoreError: the store cannot be written.
         """
         finished = True
         for part, batch in self._parts:
             batch.reconcile()
             self._submit(part, batch, counts)
             batch.poll()
-            with _Seeker(self._open_rows()) as seeker:
-                released = self._collect(part, batch, counts, lambda ids: self._inputs(seeker, ids))
+            with _RowCursor(self._open_rows()) as cursor:
+                released = self._collect(part, batch, counts, lambda ids: self._inputs(cursor, ids))
             finished = finished and batch.is_finished and not released
         return finished
 
-    def cancel(self) -> None:
-        """Cancel what goes on; what is finished of it can still be taken in."""
-        for _, batch in self._parts:
-            batch.cancel()
-
-    def withdraw(self, counts: RunStatistics) -> bool:
-        """Cancel what goes on, and take in what is there; whether nothing is at the provider any more.
+    def cancel_and_collect(self, counts: RunStatistics) -> bool:
+        """Cancel the jobs that are not done, and store the results that there are.
 
         The rows that are not finished then are as if they had never been submitted.
+
+        Returns:
+            Whether the provider has nothing of this run any more.
         """
         for part, batch in self._parts:
             batch.cancel()
             self._collect(part, batch, counts, None)
         return all(batch.is_finished for _, batch in self._parts)
 
-    def _submit(self, part: Part, batch: Any, counts: RunStatistics) -> None:
+    def _submit(self, part: Part, batch: OfflineBatchCalls, counts: RunStatistics) -> None:
         current: Row | None = None
         held = batch.held()
 
@@ -162,19 +227,20 @@ class OfflineRun:
             rows.close()
             self._store.commit()
 
-    def _collect(self, part: Part, batch: Any, counts: RunStatistics, inputs_of: Any) -> bool:
-        """Take in what is there; whether rows are free again."""
+    def _collect(
+        self, part: Part, batch: OfflineBatchCalls, counts: RunStatistics, inputs_of: InputsOf | None
+    ) -> bool:
+        """Store the results of the jobs that have ended, and return whether rows are free again."""
         released = False
-
-        with _Seeker(self._open_rows()) as seeker:
+        with _RowCursor(self._open_rows()) as cursor:
             for results in batch.collect(inputs_of):
                 uncommitted = 0
                 for index, result in results:
-                    if not part.wants(index):  # it was taken in, and the process ended before it could say so
+                    if not part.wants(index):  # stored by a process that ended before it acknowledged
                         continue
-                    self._put(seeker.row(index), result, counts)
+                    self._put(cursor.row(index), result, counts)
                     uncommitted += 1
-                    if uncommitted == _COMMIT_ROWS:
+                    if uncommitted == COMMIT_ROWS:
                         self._store.commit()
                         uncommitted = 0
                 self._store.commit()
@@ -182,28 +248,28 @@ class OfflineRun:
                 released = released or bool(results.released)
         return released
 
-    def _put(self, row: Row, result: Any, counts: RunStatistics) -> None:
+    def _put(self, row: Row, result: GenerateOutput | GenerationError, counts: RunStatistics) -> None:
         counts.add(result, None)
         self._store.put(row, result, None)
 
-    def _inputs(self, seeker: _Seeker, ids: Sequence[int]) -> dict[int, FormattedInput]:
+    def _inputs(self, cursor: _RowCursor, ids: Sequence[int]) -> dict[int, FormattedInput]:
         inputs = {}
         for index in sorted(ids):
-            input = self._formatter(seeker.row(index))
+            input = self._formatter(cursor.row(index))
             if not isinstance(input, GenerationError):
                 inputs[index] = input
         return inputs
 
 
-class _Seeker:
-    """Rows by their index, from one pass over the input as long as they are asked for in order."""
+class _RowCursor:
+    """Rows by their index; one pass over the input is enough if the indexes ascend."""
 
     def __init__(self, reader: RowReader) -> None:
         self._reader = reader
         self._rows = iter(reader)
         self._last: Row | None = None
 
-    def __enter__(self) -> _Seeker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,13 +1,13 @@
-"""The runner: from rows to results, in a window, until there are no more."""
+"""`run`: generate for the rows of an input, a window of them at a time, until there are no more."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 from stillhouse.errors import GenerationError
@@ -15,21 +15,21 @@ from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import tokens_of
-from stillhouse.jobs.store.store import Part, RunStore
+from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["RunStatistics", "run", "shifted"]
+__all__ = ["RunStatistics", "run", "with_seed_offset"]
 
 
 @dataclass
 class RunStatistics:
-    """What happened so far, in this process.
+    """What this process has done so far.
 
     Attributes:
         done: rows with an output.
         failed: rows without, by the kind of their error.
-        input_tokens: as far as the backend said.
+        input_tokens: as far as the backend reported them.
         output_tokens: likewise.
         skipped: rows read that were finished before.
         pulled: rows read, those included.
@@ -60,7 +60,7 @@ class RunStatistics:
 
     @property
     def in_flight(self) -> int:
-        """Rows that were read and have no result yet; some of them wait for their turn."""
+        """Rows that were read and have no result yet; some of them wait to be started."""
         return self.pulled - self.skipped - self.rows
 
     @property
@@ -93,38 +93,39 @@ def run(
     statistics: RunStatistics | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> RunStatistics:
-    """Generate for every row that is not finished, and put each into the store with what became of it.
+    """Generate for every row that is not finished, and store each row with its result.
 
     A row that cannot be read, and one whose generation fails, fails alone. Memory is bounded by
-    the window of the LLM. What came in together is committed together, before anything else is
-    waited for.
+    the window of the LLM. Results that arrive together are committed together, before the next ones
+    are waited for.
 
     Args:
         llm: the LLM, loaded.
-        rows: the rows, pulled lazily; several times where some of them lack fewer generations.
-        formatter: makes a row's input.
-        store: knows which rows are finished, and takes the others.
+        rows: the rows, pulled lazily; once for every part of the store.
+        formatter: turns a row into an input.
+        store: knows which rows are finished, and stores the results of the others.
         num_generations: how many generations of each row.
         arguments: generation parameters.
         limit: how many rows belong to the run; `None` means all.
-        statistics: counted up while the run goes on, for a progress display. A row is started only
-            if the `budget` in it has room for all that the row can take.
-        stopping: looked at before each row; once it is true, no row is started any more, and the
-            run ends when those in flight have.
+        statistics: updated while the run works, for a progress display. A row is started only if the
+            `budget` in it has room for the upper bound on what the row can use.
+        stopping: called before each row; once it returns true, no further row is started, and the
+            run ends when those in flight have ended.
 
     Raises:
         GenerationError: an error that every further row would meet, such as a refused key.
-        OSError: the rows cannot be read on.
-        StoreError: the store cannot take more.
+        OSError: the rows cannot be read.
+        StoreError: the store cannot be written.
         BudgetError: the budget is used up; nothing is in flight then.
     """
     counts = statistics if statistics is not None else RunStatistics()
     for part in store.parts():
         counts.pulled = counts.rows + counts.skipped
-        _run_part(
-            llm, itertools.islice(rows, limit), formatter, store, part, counts, stopping,
-            num_generations - part.made, shifted(llm, arguments or {}, part.made),
+        feed = _Feed(
+            islice(rows, limit), formatter, part, counts, num_generations - part.made,
+            lambda: stopping() or store.problem is not None,
         )  # fmt: skip
+        _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
         if store.problem is not None:
             raise store.problem
         if stopping():
@@ -132,71 +133,121 @@ def run(
     return counts
 
 
-def shifted(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str, Any]:
-    """The arguments for what is missing: the same seed would give the same generations again."""
+def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str, Any]:
+    """Return the arguments for the missing generations: the same seed would repeat the first ones."""
     seed = {**llm.get_generation_kwargs(), **arguments}.get("seed")
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 
-def _run_part(
-    llm: LLM,
-    rows: Iterator[Row],
-    formatter: RowFormatter,
-    store: RunStore,
-    part: Part,
-    counts: RunStatistics,
-    stopping: Callable[[], bool],
-    num_generations: int,
-    arguments: dict[str, Any],
-) -> None:
-    budget = counts.budget
-    held: tuple[Row, FormattedInput] | None = None  # what did not fit into the budget
-    pending: dict[int, Row] = {}
-    position = itertools.count()
-    if store.members is not None:
-        store.members.follow(lambda index: pending[index].index if index in pending else None)
+class _Feed:
+    """The inputs of one part, as far as the budget has room for them.
 
-    def inputs() -> Iterator[FormattedInput | GenerationError]:
-        nonlocal held
-        for row, input in itertools.chain([held] if held else [], wanted()):
-            fails = isinstance(input, GenerationError)
-            if budget and not fails and not budget.reserve(row.index, input, num_generations):
-                held = row, input
+    What is in flight cannot be waited for while inputs are pulled. So if a row does not fit into the
+    budget, the iteration ends with that row in `held`, and the next iteration begins with it; by then
+    the results of the rows in flight have freed what they did not use.
+
+    Args:
+        rows: the rows; every iteration continues where the last one ended.
+        formatter: turns a row into an input.
+        part: the rows that are wanted.
+        counts: updated.
+        num_generations: how many generations of each row.
+        is_ending: once it returns true, no further row is pulled.
+
+    Attributes:
+        budget: what the rows may spend, if there is a ceiling.
+        held: the row that did not fit into the budget, with its input; `None` if the rows ended.
+        pending: the rows without a result yet, by the position of their input in this iteration.
+        is_stuck: whether the last iteration ended with a held row although nothing was in flight: it
+            will never fit.
+    """
+
+    def __init__(
+        self,
+        rows: Iterator[Row],
+        formatter: RowFormatter,
+        part: Part,
+        counts: RunStatistics,
+        num_generations: int,
+        is_ending: Callable[[], bool],
+    ) -> None:
+        self._rows = rows
+        self._formatter = formatter
+        self._part = part
+        self._counts = counts
+        self.budget = counts.budget
+        self.num_generations = num_generations
+        self._is_ending = is_ending
+        self._yielded = 0
+        self.held: tuple[Row, FormattedInput] | None = None
+        self.pending: dict[int, Row] = {}
+
+    def __iter__(self) -> Iterator[FormattedInput | GenerationError]:
+        self._yielded = 0
+        return self._inputs()
+
+    @property
+    def is_stuck(self) -> bool:
+        return self.held is not None and self._yielded == 0
+
+    def row_at(self, position: int) -> int | None:
+        """Return the index of the row whose input has this position, while it has no result."""
+        row = self.pending.get(position)
+        return None if row is None else row.index
+
+    def finish(self, position: int, result: GenerateOutput | GenerationError, seconds: float) -> Row:
+        """Count a result, charge it to the budget, and return its row."""
+        row = self.pending.pop(position)
+        self._counts.add(result, seconds)
+        if self.budget:
+            self.budget.charge(row.index, result, seconds)
+        return row
+
+    def _inputs(self) -> Iterator[FormattedInput | GenerationError]:
+        first, self.held = [self.held] if self.held else [], None
+        for row, input in chain(first, self._wanted()):
+            if not isinstance(input, GenerationError) and not self._reserve(row, input):
+                self.held = row, input
                 return
-            pending[next(position)] = row
+            self.pending[self._yielded] = row
+            self._yielded += 1
             yield input
-        held = None
 
-    def wanted() -> Iterator[tuple[Row, Any]]:
-        for row in rows:
-            if stopping() or store.problem is not None:
+    def _wanted(self) -> Iterator[tuple[Row, FormattedInput | GenerationError]]:
+        for row in self._rows:
+            if self._is_ending():
                 return
-            counts.pulled += 1
-            if part.wants(row.index):
-                yield row, formatter(row)
+            self._counts.pulled += 1
+            if self._part.wants(row.index):
+                yield row, self._formatter(row)
             else:
-                counts.skipped += 1
+                self._counts.skipped += 1
 
+    def _reserve(self, row: Row, input: FormattedInput) -> bool:
+        return self.budget is None or self.budget.reserve(row.index, input, self.num_generations)
+
+
+def _run_part(
+    llm: LLM, feed: _Feed, store: RunStore, stopping: Callable[[], bool], arguments: dict[str, Any]
+) -> None:
+    """Generate for the rows of a feed, in as many iterations as the budget needs."""
+    budget = feed.budget
+    if store.members is not None:
+        store.members.follow(feed.row_at)
     while True:
-        # What is in flight cannot be waited for while inputs are pulled: when one does not fit, they
-        # end for now.
-        position = itertools.count()
         groups = llm.iter_finished(
-            inputs(), num_generations, on_error="yield", ordered=store.ordered, **arguments
+            feed, feed.num_generations, on_error="yield", ordered=store.ordered, **arguments
         )
         with contextlib.closing(groups):
             for group in groups:
-                for index, result, seconds in group:
-                    row = pending.pop(index)
-                    counts.add(result, seconds)
-                    if budget:
-                        budget.settle(row.index, result, seconds)
+                for position, result, seconds in group:
+                    row = feed.finish(position, result, seconds)
                     store.put(row, result, seconds)
                 store.commit()
                 if budget:
                     budget.commit()
-        if held is None or stopping():
+        if feed.held is None or stopping():
             return
-        if not next(position):
-            assert budget
-            raise budget.refusal(*held, num_generations)
+        if feed.is_stuck:
+            assert budget is not None
+            raise budget.refusal(*feed.held, feed.num_generations)

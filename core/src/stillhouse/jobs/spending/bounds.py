@@ -1,4 +1,4 @@
-"""The most tokens that a row can take, told before anything is sent."""
+"""An upper bound on the tokens a row can use, computed before anything is sent."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Bound", "Bounds", "size_of"]
 
-# What a chat template puts around a message, and before and after all of them.
+# Tokens that a chat template adds around a message, and before and after all of them.
 MESSAGE_TOKENS = 16
 TEMPLATE_TOKENS = 64
 
-# What a model is told when its answer has not the form that was asked for, besides that answer.
+# Tokens of the correction message sent after an answer that violates its schema.
 CORRECTION_TOKENS = 4096
 
 
 class Bound(NamedTuple):
-    """The most that a row can take.
+    """An upper bound on the tokens of a row.
 
     Attributes:
         input: tokens of the input, in all requests together.
@@ -41,12 +41,12 @@ class Bounds:
 
     A tokenizer that works on bytes makes no more tokens of a text than it has bytes, so the bytes
     of an input are its bound, with an allowance for what a chat template adds. Every generation
-    is reckoned as a request of its own, and every answer as one that violates its form as often
-    as it is asked for again.
+    counts as a request of its own, and every answer as one that violates its schema until the last
+    retry.
 
     Args:
         llm: the LLM; it need not be loaded.
-        arguments: the generation parameters of the run, besides the LLM's own.
+        arguments: the generation parameters of the run, in addition to the LLM's own.
 
     Attributes:
         max_new_tokens: how many tokens a generation may have; `None` where nothing bounds it.
@@ -72,19 +72,19 @@ class Bounds:
         )
 
     def __call__(self, input: FormattedInput, num_generations: int) -> Bound | None:
-        """The bound of an input, or `None` if it has none: an image's tokens, its text does not tell."""
+        """Return the bound of an input, or `None` if it has none, as an image does not."""
         if self.max_new_tokens is None or _has_image(input):
             return None
         messages = len(input) if isinstance(input, list) else 1
         once = size_of(input) + MESSAGE_TOKENS * messages + self._fixed
-        # Each time, what the model said and what is wrong with it may be added to the input.
+        # Each retry may add the answer and the correction message to the input.
         request = once + self._repeats * (self.max_new_tokens + CORRECTION_TOKENS)
         requests = num_generations * (1 + self._repeats)
         return Bound(requests * request, requests * self.max_new_tokens)
 
 
 def size_of(value: Any) -> int:
-    """The bytes of a text, or of the JSON that a value is sent as."""
+    """Return the bytes of a text, or of the JSON that a value is sent as."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return len(text.encode("utf-8", "surrogatepass"))
 

@@ -1,8 +1,7 @@
-"""A ceiling on what a run may spend, that holds with requests in flight.
+"""`Budget`: a ceiling on what a run may spend, that holds with requests in flight.
 
-Before a row is dispatched, the most that it can take is reserved; when it is finished, what the backend
-reports takes the place of the reservation. What a call took that reported nothing is not known, so its
-reservation counts as spent.
+Before a row is started, an upper bound on what it can use is reserved; when it is finished, the usage that
+the backend reports replaces the reservation. If a call reports no usage, its reservation counts as spent.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "BudgetError", "Ceiling"]
 
-# Of these, the server says so before it generates, and bills nothing.
+# With these errors, the server refused the request before it generated, and bills nothing.
 _REFUSED = frozenset({"authentication", "context_length", "invalid_input", "invalid_request", "rate_limit"})
 
-# With these, every answer came in, with what it took; it is the answers that are no good.
+# With these errors, every answer arrived with its usage, and is not usable.
 _ANSWERED = frozenset({"content_filter", "schema", "truncated"})
 
 
 class BudgetError(ConfigurationError):
-    """The next row does not fit under the ceiling any more."""
+    """The next row does not fit under the ceiling."""
 
 
 class Ceiling:
@@ -76,7 +75,7 @@ class Amount:
         self.largest = max(self.largest, bound.input)
 
     def remove(self, bound: Bound) -> None:
-        """Take back what was added; the largest row stays."""
+        """Subtract what was added; the largest row stays."""
         self.input -= bound.input
         self.output -= bound.output
 
@@ -87,8 +86,8 @@ class Budget:
     Args:
         ceiling: the ceiling.
         connection: the run's database, for what earlier processes spent.
-        unreported: what `keep` got last.
-        keep: keeps the most that those calls took that reported nothing, for the next process.
+        unreported: the last argument of `keep`.
+        keep: stores the reservations of the calls that reported no usage, for the next process.
     """
 
     def __init__(
@@ -115,16 +114,16 @@ class Budget:
 
     @property
     def spent_tokens(self) -> int:
-        """Tokens spent, those of earlier processes and those that were not reported included."""
+        """Tokens spent, including earlier processes and calls that reported no usage."""
         return self._tokens + self._unreported.input + self._unreported.output
 
     @property
     def spent_cost(self) -> float:
         """Likewise in USD; 0 without a ceiling on the cost."""
-        return self._cost + self._most(self._unreported)
+        return self._cost + self._max_cost(self._unreported)
 
     def reserve(self, row: int, input: FormattedInput, num_generations: int) -> bool:
-        """Reserve what a row can take, if it fits; whether it did."""
+        """Reserve the upper bound of a row if it fits, and return whether it did."""
         bound = self._ceiling.bounds(input, num_generations)
         if bound is None:
             return False
@@ -141,17 +140,17 @@ class Budget:
             tokens = self.spent_tokens + reserved.input + reserved.output
             if tokens > ceiling.max_tokens:
                 return False
-        return ceiling.max_cost is None or self.spent_cost + self._most(reserved) <= ceiling.max_cost
+        return ceiling.max_cost is None or self.spent_cost + self._max_cost(reserved) <= ceiling.max_cost
 
-    def _most(self, amount: Amount) -> float:
+    def _max_cost(self, amount: Amount) -> float:
         prices = self._ceiling.prices
-        return prices.most(amount.input, amount.output, amount.largest) if prices else 0.0
+        return prices.max_cost(amount.input, amount.output, amount.largest) if prices else 0.0
 
-    def settle(self, row: int, result: GenerateOutput | GenerationError, seconds: float) -> None:
-        """Put what a row took in the place of what was reserved for it.
+    def charge(self, row: int, result: GenerateOutput | GenerationError, seconds: float) -> None:
+        """Replace the reservation of a row by what it used.
 
         Args:
-            row: the row; one for which nothing was reserved changes nothing.
+            row: the row; without a reservation, nothing changes.
             result: its output, or its error.
             seconds: how long the call took; 0 where there was none.
         """
@@ -172,14 +171,14 @@ class Budget:
             self._unreported.add(unknown)
 
     def commit(self) -> None:
-        """Keep what the next process must know."""
+        """Store what the next process needs."""
         now = asdict(self._unreported)
         if now != self._kept:
             self._keep(now)
             self._kept = now
 
     def abandon(self) -> None:
-        """Count what is in flight as spent: nobody waits for it any more."""
+        """Count what is in flight as spent: its results will not be received."""
         for bound in self._held.values():
             self._unreported.add(bound)
         self._held.clear()
@@ -188,7 +187,7 @@ class Budget:
 
     @property
     def left(self) -> str:
-        """What is neither spent nor reserved, as people read it."""
+        """What is not spent, as text."""
         ceiling, parts = self._ceiling, []
         if ceiling.max_tokens is not None:
             free = ceiling.max_tokens - self.spent_tokens
@@ -198,7 +197,7 @@ class Budget:
         return " and ".join(parts)
 
     def refusal(self, row: Row, input: FormattedInput, num_generations: int) -> BudgetError:
-        """Why a row cannot be dispatched, while nothing is in flight."""
+        """Return the error of a row that cannot be started although nothing is in flight."""
         ceiling = self._ceiling
         bound = ceiling.bounds(input, num_generations)
         if bound is None:
@@ -213,7 +212,7 @@ class Budget:
             options.append("--max-tokens-total")
         if ceiling.max_cost is not None:
             spent.append(f"{cost_text(self.spent_cost)} of {cost_text(ceiling.max_cost)}")
-            needs.append(cost_text(self._most(Amount(*bound, bound.input))))
+            needs.append(cost_text(self._max_cost(Amount(*bound, bound.input))))
             options.append("--max-cost")
         unreported = self._unreported.input + self._unreported.output
         of_that = f" ({unreported:,} tokens of it for calls that did not say what they took)"
@@ -225,11 +224,11 @@ class Budget:
 
 
 def _unknown(bound: Bound, result: GenerateOutput | GenerationError, tokens: Tokens) -> Bound:
-    """What a row may have taken besides what was reported."""
+    """Return the upper bound of what a row used in addition to what was reported."""
     if isinstance(result, GenerationError):
         if result.kind in _REFUSED:
             return Bound(0, 0)
-        if result.kind not in _ANSWERED:  # a part of it may have been reported
+        if result.kind not in _ANSWERED:  # a part of its usage may have been reported
             return Bound(
                 max(0, bound.input - (tokens.input or 0)),
                 max(0, bound.output - (tokens.output or 0)),

@@ -1,8 +1,8 @@
-"""What a model's tokens cost, from the prices that genai-prices maintains.
+"""`Prices`: the cost of a model's tokens, from the prices that genai-prices maintains.
 
 The core knows no provider: the price is found by the address of the API, or by the registered name of
-the backend, and the model's name. What a run costs is computed from the token counts that it stores, so
-that prices that are known better later give better figures.
+the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
+that better prices give better figures later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prices", "Rates", "cost_text", "find_prices", "offer_of"]
 
-# Prices of what a call for text causes. Where a model has another that text may cause, its cost is
+# The prices of a call for text. If a model has another price that a call for text may incur, its cost is
 # not known.
 _UNITS = {"input": "input_mtok", "cached": "cache_read_mtok", "written": "cache_write_mtok",
           "output": "output_mtok"}  # fmt: skip
@@ -28,7 +28,7 @@ _OTHERS = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_c
 
 @dataclass(frozen=True)
 class Rates:
-    """What a token costs, in USD.
+    """The cost of a token, in USD.
 
     Attributes:
         start: these are the rates of a request with more input tokens than that.
@@ -60,10 +60,10 @@ class Prices:
     batch_rates: tuple[Rates, ...]
 
     def cost(self, tokens: Tokens, seconds: float | None) -> float:
-        """The cost of a row in USD, as if it had been one request. What is not known is not counted.
+        """Return the cost of a row in USD, as if it had been one request. Unknown counts cost nothing.
 
         Args:
-            tokens: what it took.
+            tokens: its tokens.
             seconds: how long the call took: 0 where there was none, which costs nothing, and `None`
                 for a batch.
         """
@@ -76,14 +76,14 @@ class Prices:
                 rates = other
         return _cost(rates, total, tokens.cached or 0, tokens.written or 0, tokens.output or 0)
 
-    def most(
+    def max_cost(
         self, input_tokens: int, output_tokens: int, largest: int | None = None, *, batch: bool = False
     ) -> float:
-        """The most that so many tokens can cost in USD, whatever the provider's cache does.
+        """Return an upper bound on the cost of tokens in USD, whatever the provider's cache does.
 
         Args:
-            input_tokens: those of the input.
-            output_tokens: those of the output.
+            input_tokens: tokens of the input.
+            output_tokens: tokens of the output.
             largest: the input tokens of the largest row among them; all of them if `None`.
             batch: whether they are generated in an offline batch.
         """
@@ -95,7 +95,7 @@ class Prices:
         )
 
     def spent(self, connection: sqlite3.Connection) -> float:
-        """The cost of every row of a run's database, in USD."""
+        """Return the cost of every row of a run's database, in USD."""
         starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
         tier = " + ".join(f"(ifnull(input_tokens, 0) > {start})" for start in starts[1:]) or "0"
         sums = connection.execute(
@@ -115,12 +115,12 @@ def _cost(rates: Rates, total: float, cached: float, written: float, output: flo
 
 
 def cost_text(cost: float) -> str:
-    """An amount of USD as people read it: in cents, or in more digits where it is less than a dollar."""
+    """Format an amount of USD: in cents, or with more digits if it is less than a dollar."""
     return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.6f}".rstrip("0").ljust(5, "0")
 
 
 def offer_of(llm: LLM) -> dict[str, Any]:
-    """What the price of an LLM is found by, as JSON types without secrets."""
+    """Return what the prices of an LLM are found by, as JSON types without secrets."""
     return {
         "backend": llm.dump()["llm"],
         "model": llm.model_name,
@@ -129,11 +129,11 @@ def offer_of(llm: LLM) -> dict[str, Any]:
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
-    """The prices of a model today, without asking the network.
+    """Find the prices of a model, without using the network.
 
     Args:
-        offer: what `offer_of` says.
-        required: whether to say why there are none.
+        offer: what `offer_of` returns.
+        required: whether to raise if there are none.
 
     Raises:
         ConfigurationError: `required`, and there are none.
@@ -173,13 +173,13 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
 
 
 def _rates(price: Any) -> tuple[Rates, ...]:
-    """The rates of a price of the library, or none where they do not say everything."""
+    """Return the rates of a price of the library, or none if they do not cover all that text may cost."""
     if any(getattr(price, name, None) is not None for name in _OTHERS):
         return ()
     units = {name: getattr(price, unit, None) for name, unit in _UNITS.items()}
     if units["input"] is None or units["output"] is None:
         return ()
-    # What has no price of its own is plain input.
+    # A kind of input without a price of its own costs what plain input does.
     units = {name: units["input"] if value is None else value for name, value in units.items()}
     starts = {tier.start for value in units.values() for tier in getattr(value, "tiers", ())}
     return tuple(
@@ -189,7 +189,7 @@ def _rates(price: Any) -> tuple[Rates, ...]:
 
 
 def _at(value: Any, start: int) -> Any:
-    """A price, or that of the tier of a request just above `start`."""
+    """Return a price, or that of the tier of a request just above `start`."""
     if not hasattr(value, "tiers"):
         return value
     return next(

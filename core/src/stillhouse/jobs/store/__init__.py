@@ -1,1 +1,1 @@
-"""The state of a run, in one database file."""
+"""The state of a run: one database file, its lock, and the files next to it."""

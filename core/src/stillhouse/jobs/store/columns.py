@@ -1,17 +1,33 @@
-"""What the output says of a row besides the input's columns."""
+"""The columns that an output adds to those of its input, and the tokens of a row."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from stillhouse.errors import GenerationError
 from stillhouse.typing import GenerateOutput
 
-__all__ = ["Tokens", "columns_of", "output_of", "tokens_of"]
+__all__ = ["FinishedRow", "Tokens", "columns_of", "output_of", "tokens_of"]
+
+
+@dataclass(frozen=True)
+class FinishedRow:
+    """A finished row as the store has it.
+
+    Attributes:
+        index: its place in the input.
+        digest: that of the row when it was sent.
+        columns: the columns that the output gets.
+    """
+
+    index: int
+    digest: int
+    columns: dict[str, Any]
 
 
 class Tokens(NamedTuple):
-    """Tokens of a row, as far as the backend said.
+    """Tokens of a row, as far as the backend reported them.
 
     Attributes:
         input: of the whole input.
@@ -32,7 +48,7 @@ _STATISTICS = ("input_tokens", "output_tokens", "cached_tokens", "cache_creation
 def columns_of(
     output: GenerateOutput | None, error: GenerationError | None, model_name: str
 ) -> dict[str, Any]:
-    """The columns that the output gets besides those of the input."""
+    """Return the columns that the output adds to those of the input."""
     columns: dict[str, Any] = {
         "generations": None,
         "statistics": None,
@@ -47,7 +63,7 @@ def columns_of(
 
 
 def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
-    """What was generated, from the columns that hold it."""
+    """Return the output that columns hold, or `None` if they hold none."""
     if columns["generations"] is None:
         return None
     kept = {key: value for key, value in columns.items() if key not in ("model_name", "error")}
@@ -57,7 +73,7 @@ def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
 
 
 def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
-    """The tokens of what was generated for a row, as far as the backend said."""
+    """Add up the tokens of a row's outputs, as far as the backend reported them."""
     totals: list[int | None] = [None] * len(_STATISTICS)
     for output in outputs:
         statistics = output["statistics"] if output else None

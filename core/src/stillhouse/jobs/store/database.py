@@ -1,8 +1,8 @@
 """The database of a run: its schema, how it is opened, and what its errors mean.
 
-One SQLite file holds a run: what was asked for (`info`), every row that has a result (`rows`), and
-the times at which somebody worked on it (`sessions`). One process at a time writes it, held by a
-lock beside it; any number may read meanwhile.
+One SQLite file holds a run: its command (`info`), every row that has a result (`rows`), and the
+processes that worked on it (`sessions`). One process at a time writes it, which a lock file next to it
+ensures; any number may read meanwhile.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import beside
 
 __all__ = [
-    "DONE", "FAILED", "QUEUED", "StoreError", "connect", "holds_run", "read", "store_path", "translated",
+    "DONE", "FAILED", "QUEUED", "Outcome", "StoreError", "connect", "holds_run", "read", "reading",
+    "store_path", "translated",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -24,6 +26,9 @@ APPLICATION_ID = 0x5374696C  # "Stil"
 
 # The states of a row.
 QUEUED, DONE, FAILED = 0, 1, 2
+
+Outcome = Literal["complete", "interrupted", "stopped", "waiting"]
+"""How the work of a process on a run ended; `stopped`: by an error, `waiting`: for offline batches."""
 
 _SCHEMA = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,20 +66,20 @@ class StoreError(ConfigurationError):
 
 
 def store_path(output: Path) -> Path:
-    """Where the run of an output is kept."""
+    """Return the path of the database of an output's run."""
     return beside(output, ".run.db")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """The database for the one process that writes it; made if it is not there.
+    """Open the database for the one process that writes it; create it if it does not exist.
 
     Raises:
-        StoreError: it is damaged, of a newer version, no run's, or cannot be written.
+        StoreError: it is damaged, of a newer version, not a run's, or cannot be written.
     """
     with translated(path):
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
-            # Looked at before anything is changed: it may be a database of something else.
+            # Checked before anything is changed: it may be a database of something else.
             is_new = _version(connection, path) == 0
             # A commit is safe from the end of the process at once, and from that of the machine
             # when `RunStore` has it written through.
@@ -85,7 +90,7 @@ def connect(path: Path) -> sqlite3.Connection:
                     f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                     f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 )
-                # So that the file itself, without its log, says whose it is.
+                # So that the file itself, without its log, shows that it is a run's.
                 connection.execute("PRAGMA wal_checkpoint")
         except BaseException:
             connection.close()
@@ -94,17 +99,17 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def read(path: Path) -> sqlite3.Connection:
-    """The database for one who only reads, also while it is being written.
+    """Open the database for reading, also while another process writes it; see `reading`.
 
     Raises:
-        StoreError: there is none, or it cannot be used.
+        StoreError: it does not exist, or cannot be used.
     """
     if not path.is_file():
         raise StoreError(
             f"there is no run of this output: {path} does not exist",
             hint="give the OUTPUT of a stillhouse generate",
         )
-    # Nobody writes where there is no log; to read it as such leaves no files beside it.
+    # No process writes where there is no log; reading it as immutable leaves no files next to it.
     is_idle = not Path(f"{path}-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_idle else ''}"
     with translated(path):
@@ -118,6 +123,17 @@ def read(path: Path) -> sqlite3.Connection:
     return connection
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading while the block runs, in which SQLite's errors become `StoreError`.
+
+    Raises:
+        StoreError: it does not exist, or cannot be used.
+    """
+    with contextlib.closing(read(path)) as connection, translated(path):
+        yield connection
+
+
 def holds_run(path: Path) -> bool:
     """Whether a file is a run's database, damaged or not; an empty file is the beginning of one."""
     try:
@@ -127,7 +143,7 @@ def holds_run(path: Path) -> bool:
         return False
     if not head or head[68:] == APPLICATION_ID.to_bytes(4, "big"):
         return True
-    # What names the application may be in the log still.
+    # The application's id may still be in the log.
     try:
         with contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -138,7 +154,7 @@ def holds_run(path: Path) -> bool:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the schema; 0 for a new file."""
+    """Return the version of the schema; 0 for a new file."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (
@@ -156,7 +172,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Say of SQLite's errors what happened to the run and what to do."""
+    """Turn SQLite's errors into `StoreError`: what happened to the run and what to do."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""What a run was asked for, and how another command differs from it."""
+"""The command that a run was started with, and how another command differs from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SHOWN = 60
 def command_of(
     llm: LLM, arguments: dict[str, Any], num_generations: int, formatting: dict[str, Any], input_digest: str
 ) -> dict[str, Any]:
-    """Everything on which the output of a run depends, as JSON types without secrets.
+    """Return everything on which the output of a run depends, as JSON types without secrets.
 
-    What changes only how fast it goes, such as `max_concurrency`, is not part of it.
+    A setting that only changes the speed, such as `max_concurrency`, is not part of it.
     """
     shaping = {"llm", *shaping_fields(llm)}
     return {
@@ -36,15 +36,15 @@ def command_of(
 
 
 def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: Iterable[str]) -> None:
-    """Refuse to go on with a run that was asked for something else.
+    """Refuse to resume a run with another command.
 
     Args:
-        before: what it was asked for.
-        now: what it is asked for now.
-        input_changes: how the input differs, if it does; only then looked at.
+        before: the command that it was started with, as `command_of` returns it.
+        now: the present command.
+        input_changes: how the input differs; only iterated over if it does.
 
     Raises:
-        ConfigurationError: it says what differs.
+        ConfigurationError: the commands differ; the message says how.
     """
     changes = list(_changes(before, now))
     if before.get("input") != now.get("input"):
@@ -59,7 +59,7 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: 
 
 def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        # None is not sent: it is the same as none given.
+        # A value of None is not sent: it is the same as a parameter that is not given.
         for key in [*before, *(key for key in now if key not in before)]:
             if before.get(key) != now.get(key) and not (key == "input" and not name):
                 yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
@@ -73,7 +73,7 @@ def _short(value: Any) -> str:
 
 
 def input_difference(reader: RowReader, digests: Iterator[tuple[int, int]]) -> Iterator[str]:
-    """How the rows of the input differ from those that the run has."""
+    """Describe how the rows of the input differ from those that the run has."""
     changed, first, known = 0, 0, 0
     rows = iter(reader)
     for index, digest in digests:

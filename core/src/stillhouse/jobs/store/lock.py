@@ -6,11 +6,21 @@ import contextlib
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from stillhouse.jobs.store.database import StoreError, read
 
-__all__ = ["acquire", "is_worked_on", "lock_path"]
+__all__ = ["RunLock", "acquire", "is_worked_on", "lock_path"]
+
+
+class RunLock(Protocol):
+    """The lock of a run. It counts: a process that acquired it twice releases it twice."""
+
+    def acquire(self, timeout: float | None = None) -> object:
+        """Acquire the lock, or count one more holder if this process has it."""
+
+    def release(self) -> None:
+        """Count one holder less; the last one frees the lock."""
 
 
 def is_worked_on(path: Path) -> bool:
@@ -31,21 +41,32 @@ def is_worked_on(path: Path) -> bool:
 
 
 def lock_path(path: Path) -> Path:
-    """The file that the process holds which works on the run of this database."""
+    """Return the path of the lock file of a run's database."""
     return path.with_name(f"{path.name}.lock")
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether a path is free, or holds a lock: an empty file, which a library may open and empty again."""
+    """Whether a path is free or is a lock: an empty file, so that truncating it loses nothing."""
     try:
         status = path.lstat()
-    except OSError:  # what cannot be looked at is told when it is opened
+    except OSError:  # it is reported when it is opened
         return True
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
-def acquire(path: Path) -> Any:
-    """The lock of the one process that works on a run."""
+def acquire(path: Path, held: RunLock | None = None) -> RunLock:
+    """Acquire the lock of the one process that works on a run.
+
+    Args:
+        path: the run's database.
+        held: the lock, if this process has it already; it is acquired once more.
+
+    Raises:
+        StoreError: another process has it, or the file cannot be made.
+    """
+    if held is not None:
+        held.acquire()
+        return held
     import filelock
 
     if not _is_lock(lock_path(path)):
@@ -55,7 +76,7 @@ def acquire(path: Path) -> Any:
         )
     lock = filelock.FileLock(lock_path(path))
     try:
-        # Who only asks whether somebody works holds it for an instant.
+        # `is_worked_on` in another process holds it for an instant.
         lock.acquire(timeout=1.0)
     except filelock.Timeout:
         raise StoreError(
@@ -71,7 +92,7 @@ def acquire(path: Path) -> Any:
 
 
 def _worker(path: Path) -> str:
-    """Who works on a run, as far as it says."""
+    """Name the process that works on a run, as far as its database does."""
     with contextlib.suppress(StoreError), contextlib.closing(read(path)) as connection:
         found = connection.execute(
             "SELECT process, host, started FROM sessions ORDER BY session DESC LIMIT 1"

@@ -1,7 +1,7 @@
-"""What the members of a composite LLM finished, kept until the row that they work on is.
+"""`MemberCache`: the outputs of a composite LLM's members, kept until the row they belong to is finished.
 
-A composite asks several LLMs for one row. If one of them fails, or the process ends, what the others
-gave is paid for: the next attempt at the row gets it from here.
+A composite calls several LLMs for one row. If one of them fails, or the process ends, the outputs of the
+others are paid for: the next attempt at the row gets them from here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stillhouse.hookspecs import hookimpl
 from stillhouse.jobs.store.database import translated
 from stillhouse.llm import LLM
 
-__all__ = ["Members"]
+__all__ = ["MemberCache"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (row INTEGER NOT NULL, key TEXT NOT NULL, output TEXT NOT NULL);
@@ -30,8 +30,8 @@ CREATE INDEX IF NOT EXISTS members_of_row ON members (row);
 """
 
 
-class Members:
-    """A plugin of hooks that answers for members with what they gave for the same row before.
+class MemberCache:
+    """A plugin of hooks that answers for members with their earlier outputs for the same row.
 
     Args:
         path: the database of the run.
@@ -48,13 +48,13 @@ class Members:
         with translated(path):
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.executescript(_SCHEMA)
-        self._there: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self._outputs: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row, key, output in self._connection.execute("SELECT row, key, output FROM members"):
-            self._there[row][key].append(output)
+            self._outputs[row][key].append(output)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Be asked before members are, and told what they gave, while the block runs."""
+        """Answer for members, and store their outputs, while the block runs."""
         registry = self._llm.registry
         registry.register_hooks("stillhouse-members", self)
         try:
@@ -64,14 +64,14 @@ class Members:
             self._connection.close()
 
     def follow(self, row_of: Callable[[int], int | None]) -> None:
-        """Learn which row an input of the composite is."""
+        """Set the function that maps an input of the composite to its row."""
         self._row_of = row_of
 
     def forget(self, rows: list[int]) -> None:
-        """Drop what was kept for rows that are finished."""
+        """Delete the outputs of rows that are finished."""
         with self._lock, translated(self._path):
             for row in rows:
-                if self._there.pop(row, None) is not None:
+                if self._outputs.pop(row, None) is not None:
                     self._connection.execute("DELETE FROM members WHERE row = ?", (row,))
 
     @hookimpl
@@ -79,11 +79,11 @@ class Members:
         self, llm: LLM, input: Any, num_generations: int, arguments: Mapping[str, Any]
     ) -> Any:
         row = self._row()
-        if row is None or row not in self._there:
+        if row is None or row not in self._outputs:
             return None
         with self._lock:
-            outputs = self._there[row][self._key(llm, input, num_generations, arguments)]
-            # Each is given once: who asks twice wants two.
+            outputs = self._outputs[row][self._key(llm, input, num_generations, arguments)]
+            # Each is returned once: a caller that asks twice wants two.
             return json.loads(outputs.pop()) if outputs else None
 
     @hookimpl
@@ -96,11 +96,11 @@ class Members:
             return
         key = self._key(llm, input, num_generations, arguments)
         with self._lock, translated(self._path):
-            self._there.setdefault(row, defaultdict(list))
+            self._outputs.setdefault(row, defaultdict(list))
             self._connection.execute("INSERT INTO members VALUES (?, ?, ?)", (row, key, json.dumps(output)))
 
     def _row(self) -> int | None:
-        """The row that a member works on; when the composite itself is asked, no input is current."""
+        """Return the row that a member works on; when the composite itself is called, no input is current."""
         index = current_input.get()
         return None if index is None else self._row_of(index)
 

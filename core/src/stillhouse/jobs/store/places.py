@@ -1,4 +1,4 @@
-"""The places on disk of a run: what it reads, writes and replaces, compared before anything is written."""
+"""The paths of a run: what it reads, writes and replaces, compared before anything is written."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 __all__ = [
     "check_places",
     "check_side_files",
-    "check_state",
     "places_of",
+    "remove_state",
     "reserve_path",
     "spool_path",
     "written_places",
 ]
 
-# How the files begin that SQLite keeps beside a database, in either byte order; zeros while it makes them.
+# The first bytes of the files that SQLite keeps next to a database, in either byte order; zeros while it
+# creates them.
 _LOG = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX = (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4))
 _JOURNAL = (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8))
 
 
 def spool_path(output: Path) -> Path:
-    """What standard input is written to: a run reads its input several times."""
+    """Return where standard input is saved: a run reads its input several times."""
     return beside(output, ".run.input")
 
 
 def reserve_path(state: Path) -> Path:
-    """The file that keeps room on the disk for the last results of a run."""
+    """Return the file that keeps room on the disk for the last results of a run."""
     return state.with_name(f"{state.name}-reserve")
 
 
 def written_places(output: Path) -> list[Path]:
-    """Every place that a run of this output may write, replace or remove; the output itself is the first."""
+    """List every path that the run of an output may write, replace or remove, with the output first."""
     state = store_path(output)
     return [
         output,
@@ -60,12 +61,12 @@ def written_places(output: Path) -> list[Path]:
 
 
 def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) -> list[Path]:
-    """The files and folders that a reader reads, as far as it or the name of its source says."""
+    """List the files and folders that a reader reads, as far as it or the name of its source says."""
     places: Iterable[Path] | None = getattr(reader, "places", None)
     if places is not None:
         return [Path(place) for place in places]
     found = [Path(source)]
-    # A plugin that also writes such places knows where one is.
+    # A plugin that also writes such outputs knows where one is.
     with contextlib.suppress(ConfigurationError):
         found.append(output_path(source, hooks))
     return found
@@ -74,7 +75,7 @@ def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) ->
 def check_places(reads: Sequence[Path], output: Path) -> None:
     """Refuse a run that would replace or remove what it reads, or write into a folder that it reads.
 
-    Links, and other names of the same file, are seen through.
+    Links, and other names of the same file, are resolved.
 
     Args:
         reads: the files and folders that are read.
@@ -104,10 +105,10 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
 
 
 def check_side_files(output: Path) -> None:
-    """Refuse a run where files of somebody else have the names of those that it keeps beside its output.
+    """Refuse a run if files that Stillhouse did not make have the names of those next to its output.
 
     Raises:
-        StoreError: there is one; it names it.
+        StoreError: there is such a file; the message names it.
     """
     state = store_path(output)
     for suffix, beginnings in (("-wal", _LOG), ("-shm", _INDEX), ("-journal", _JOURNAL)):
@@ -115,27 +116,35 @@ def check_side_files(output: Path) -> None:
     _check(reserve_path(state), _is_zero)
 
 
-def check_state(state: Path) -> None:
-    """Refuse to remove a file that is not the state of a run.
+def remove_state(state: Path) -> None:
+    """Remove the database of a run, if there is one.
 
     Raises:
-        StoreError: it is something else.
+        StoreError: the file is something else, or cannot be removed.
     """
     if os.path.lexists(state) and not holds_run(state):
         raise _foreign(state)
+    try:
+        # The log goes first: one that is left without its database would be read into the next.
+        for suffix in ("-wal", "-shm", ""):
+            Path(f"{state}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{state} cannot be replaced: {error.strerror}", hint="check the folder's permissions"
+        ) from None
 
 
-def _check(path: Path, is_ours: Callable[[BinaryIO], bool]) -> None:
-    """Refuse what has a name of ours and is no file, or one of another content."""
+def _check(path: Path, is_expected: Callable[[BinaryIO], bool]) -> None:
+    """Refuse something that is not a file, or a file of other content, under a name that a run uses."""
     try:
         if not os.path.lexists(path):
             return
         if path.is_symlink() or not path.is_file():
             raise _foreign(path)
         with path.open("rb") as stream:
-            if not is_ours(stream):
+            if not is_expected(stream):
                 raise _foreign(path)
-    except OSError:  # what cannot be read is reported where it is used
+    except OSError:  # it is reported where it is used
         return
 
 
@@ -168,7 +177,7 @@ def _is_within(path: Path, folder: Path) -> bool:
     real = _real(path)
     if _real(folder) in real.parents:
         return True
-    # A folder may have several names, on a file system that does not tell upper from lower case.
+    # A folder may have several names, on a file system that does not distinguish upper and lower case.
     return folder.is_dir() and any(parent.is_dir() and parent.samefile(folder) for parent in real.parents)
 
 

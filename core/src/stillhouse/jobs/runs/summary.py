@@ -1,4 +1,4 @@
-"""What a run has so far, read from its database, also while it goes on."""
+"""`Summary`: the state of a run, read from its database, also while a process works on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stillhouse.jobs.spending.prices import find_prices
-from stillhouse.jobs.store.database import DONE, FAILED, QUEUED
+from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
 
 __all__ = ["Session", "Summary", "summarize"]
 
@@ -21,7 +21,7 @@ class Session:
     Attributes:
         started: when, in seconds since 1970.
         ended: likewise; `None` while it works, and if it was killed.
-        outcome: `complete`, `interrupted`, `stopped`, or `waiting` for offline batches; `None` as above.
+        outcome: how the work ended; `None` as above.
         process: its number.
         host: the machine.
         version: that of stillhouse.
@@ -29,7 +29,7 @@ class Session:
 
     started: float
     ended: float | None
-    outcome: str | None
+    outcome: Outcome | None
     process: int
     host: str
     version: str
@@ -37,19 +37,19 @@ class Session:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has.
+    """The state of a run.
 
     Attributes:
         complete: whether every row is finished and the output written.
         done: rows with an output.
         failed: rows without, by the kind of their error.
-        queued: rows that failed and are to be generated again.
-        input_tokens: as far as the backend said; those of failed rows that were paid for included.
+        queued: rows that failed and are queued for a retry.
+        input_tokens: as far as the backend reported them, including paid ones of failed rows.
         output_tokens: likewise.
-        last_finished: when the last row was, in seconds since 1970, or `None`.
-        command: what the run was asked for.
+        last_finished: when the last row was finished, in seconds since 1970, or `None`.
+        command: the command of the run, as JSON types.
         cost: of every row, failed ones included, in USD; `None` where the prices are not known.
-        prices: where they are from.
+        prices: the source of the prices.
         sessions: the processes that worked on it, the first one first.
     """
 
@@ -75,12 +75,17 @@ class Summary:
         return self.done + self.failures
 
     def as_json(self) -> dict[str, Any]:
-        """The facts as JSON types."""
+        """Return the summary as JSON types."""
         return {"rows": self.rows, "failures": self.failures, **asdict(self)}
 
 
 def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:
-    """The summary of a run's database; with a limit, of the first so many rows, at the cost of all."""
+    """Summarize a run's database.
+
+    Args:
+        connection: the database.
+        limit: count only the rows below it; the cost is that of all rows.
+    """
     info = dict(connection.execute("SELECT key, value FROM info"))
     states = connection.execute(
         "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "

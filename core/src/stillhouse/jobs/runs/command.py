@@ -1,0 +1,73 @@
+"""`Command`: everything that a run is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
+from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse.jobs.spending.budget import Ceiling
+
+__all__ = ["Command", "parse_kinds"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a run is asked to do.
+
+    Attributes:
+        source: the input: a file, `-` for standard input, or what a plugin opens.
+        output: the output: a file, or what a plugin opens.
+        formatter: turns a row into an input.
+        formatting: the formatter's settings, as shown when a changed command is refused.
+        num_generations: how many generations of each row.
+        arguments: generation parameters.
+        limit: how many rows belong to the run; `None` means all. It may differ when the run is resumed.
+        restart: delete an earlier run, and replace the output.
+        retry: the kinds of errors whose rows are retried.
+        offline: generate through the provider's offline batches.
+        wait: seconds between two polls until the batches are done; `None` polls once.
+        finish_online: cancel the batches that are not done, and generate their other rows online.
+        ceiling: what the run may spend; it may differ when the run is resumed.
+        reads: the files other than the source that were read for the run, such as settings.
+    """
+
+    source: str
+    output: str
+    formatter: RowFormatter
+    formatting: dict[str, Any] = field(default_factory=dict)
+    num_generations: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    restart: bool = False
+    retry: Sequence[str] = ()
+    offline: bool = False
+    wait: float | None = None
+    finish_online: bool = False
+    ceiling: Ceiling | None = None
+    reads: Sequence[Path] = ()
+
+    @property
+    def uses_batches(self) -> bool:
+        """Whether the run submits, collects or cancels offline batches."""
+        return self.offline or self.finish_online
+
+
+def parse_kinds(text: str) -> list[str]:
+    """Split a list of error kinds such as `rate_limit,timeout`; `all` means every kind.
+
+    Raises:
+        ConfigurationError: there is no such kind.
+    """
+    kinds = [item.strip() for item in text.split(",") if item.strip()]
+    if kinds == ["all"]:
+        return list(ERROR_KINDS)
+    for kind in kinds:
+        if kind not in ERROR_KINDS:
+            raise ConfigurationError(
+                f"there is no kind of error {kind!r}", hint=near_matches(kind, [*ERROR_KINDS, "all"])
+            )
+    return kinds

@@ -1,0 +1,190 @@
+"""`OpenRun`: a run that this process holds, with everything that it works on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Self
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
+from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.runs.batches import check_no_batch_runs
+from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.offline import has_batches, jobs_of
+from stillhouse.jobs.spending.budget import Budget
+from stillhouse.jobs.spending.prices import offer_of
+from stillhouse.jobs.store.database import Outcome, StoreError, store_path
+from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.store.lock import acquire
+from stillhouse.jobs.store.places import (
+    check_places,
+    check_side_files,
+    places_of,
+    remove_state,
+    spool_path,
+)
+from stillhouse.jobs.store.store import SqliteStore
+from stillhouse.llm import LLM
+from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
+
+__all__ = ["OpenRun"]
+
+
+class OpenRun:
+    """A run that this process holds; a context manager that releases it.
+
+    Opening checks everything that can be checked before anything is replaced, and in this order: the
+    places, the lock, the output's format, the provider's batches, the input, the earlier command.
+
+    Args:
+        llm: the LLM; it need not be loaded.
+        command: what the run is asked to do.
+
+    Attributes:
+        llm: the LLM.
+        command: the command.
+        output: the path of the output.
+        source: the input, or the file that standard input was saved to.
+        reader: reads the source.
+        digest: that of the source when the run was opened.
+        store: the rows; it has the lock.
+        ledger: the offline batches; `None` for a run without any.
+        budget: what the run may spend; `None` without a ceiling.
+        resumed: whether an earlier process worked on this run.
+        queued: how many failed rows are retried.
+        outcome: how the work ended, for `close` to record.
+
+    Raises:
+        ConfigurationError: the input cannot be read, the output cannot be written or exists already, or
+            the run was started with another command.
+        StoreError: another process works on the run, or its state cannot be used.
+    """
+
+    def __init__(self, llm: LLM, command: Command) -> None:
+        self.llm = llm
+        self.command = command
+        self.outcome: Outcome = "stopped"
+        self.source = command.source
+        hooks = llm.registry.hooks()
+        self.output = output_path(command.output, hooks)
+        check_places(command.reads, self.output)
+        with ExitStack() as resources:
+            # Standard input is read later, when nothing else can refuse the run.
+            reader = None if command.source == "-" else self._open_reader(resources)
+            if reader is not None:  # before anything is created: the input may not exist
+                check_places(places_of(reader, command.source, hooks), self.output)
+            _check_output(self.output, command)
+            state = store_path(self.output)
+            check_side_files(self.output)
+            lock = acquire(state)
+            resources.callback(lock.release)
+            # If the output cannot be written, the run must fail now, not when everything was paid for.
+            open_writer(command.output, hooks).abandon()
+            if command.restart:
+                check_no_batch_runs(self.output)
+            if reader is None:
+                self.source = self._save_stdin(resources)
+                reader = self._open_reader(resources)
+            self.reader: RowReader = reader
+            self.digest = reader.digest()
+            if command.restart:
+                remove_state(state)
+            self.store = SqliteStore(self.output, llm.model_name, lock)
+            resources.callback(lambda: self.store.close(self.outcome))
+            self.resumed = self._check_command()
+            self.ledger = self._open_ledger(resources)
+            self.store.set("offer", offer_of(llm))
+            self.budget = self._open_budget(resources)
+            self.store.start()
+            self.queued = self.store.requeue(command.retry) if command.retry else 0
+            self._resources = resources.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Record the outcome and release everything; what is finished stays in the store."""
+        self._resources.close()
+
+    def _open_reader(self, resources: ExitStack) -> RowReader:
+        return resources.enter_context(closing(open_reader(self.source, self.llm.registry.hooks())))
+
+    def _save_stdin(self, resources: ExitStack) -> str:
+        """Save standard input in a file, for a run reads its input several times; return its path."""
+        folder = PartialFolder(spool_path(self.output))
+        resources.callback(folder.remove)
+        path = folder.path / "rows.jsonl"
+        with path.open("xb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
+        return str(path)
+
+    def _check_command(self) -> bool:
+        """Refuse another command than the one the run was started with; whether the run is resumed."""
+        command = self.command
+        now = command_of(
+            self.llm, command.arguments, command.num_generations, command.formatting, self.digest
+        )
+        before = self.store.get("command")
+        # Where nothing was generated, as after a wrong address, another command contradicts nothing.
+        if before is None or self._is_blank:
+            self.store.set("command", now)
+            return False
+        check_unchanged(before, now, input_difference(self.reader, self.store.digests()))
+        return True
+
+    @property
+    def _is_blank(self) -> bool:
+        """Whether no row was finished or submitted."""
+        with self.store.reading() as connection:
+            return self.store.is_blank and not (
+                has_batches(connection) and connection.execute("SELECT 1 FROM batch_chunks").fetchone()
+            )
+
+    def _open_ledger(self, resources: ExitStack) -> BatchLedger | None:
+        """Open the ledger if there are batches, and refuse to generate their rows online as well."""
+        with self.store.reading() as connection:
+            if not (self.command.uses_batches or has_batches(connection)):
+                return None
+        ledger = resources.enter_context(BatchLedger(self.store.path))
+        running = [job for job in jobs_of(ledger) if job.state != "collected"]
+        if running and not self.command.uses_batches:
+            rows = sum(len(job.rows) for job in running)
+            raise ConfigurationError(
+                f"{rows:,} rows of this run are in {len(running)} offline batches",
+                hint="give --batch to collect them, or --finish-online to cancel them and generate the rest "
+                "online",
+            )
+        return ledger
+
+    def _open_budget(self, resources: ExitStack) -> Budget | None:
+        if self.command.ceiling is None:
+            return None
+        unreported = self.store.get("unreported")
+        with self.store.reading() as connection:
+            budget = Budget(
+                self.command.ceiling, connection, unreported,
+                lambda unreported: self.store.set("unreported", unreported),
+            )  # fmt: skip
+
+        def abandon() -> None:
+            with suppress(StoreError):  # the disk may be full
+                budget.abandon()
+
+        resources.callback(abandon)
+        return budget
+
+
+def _check_output(output: Path, command: Command) -> None:
+    """Refuse to replace a file that is not an output of this run."""
+    if output.exists() and not (command.restart or SqliteStore.exists(output)):
+        raise ConfigurationError(
+            f"{output} is there already, and no state of a run beside it",
+            hint="give another output, or replace it with --restart",
+        )
