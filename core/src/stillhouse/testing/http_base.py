@@ -33,6 +33,7 @@ class HTTPBase(Conformance):
     answers_are_scripted: ClassVar[bool] = True
 
     _server: ClassVar[ScriptedServer | None] = None
+    _own_server: ScriptedServer | None = None
 
     def make_at(self, base_url: str, api_key: str) -> LLM:
         """Return a new LLM, not loaded, that asks the server at this address, with this key."""
@@ -92,15 +93,21 @@ class HTTPBase(Conformance):
 
     @property
     def server(self) -> ScriptedServer:
-        assert self._server is not None
-        return self._server
+        server = self._own_server or self._server
+        assert server is not None
+        return server
 
     def asking(self, *script: Reply, always: Reply | None = None, **fields: Any) -> LLM:
-        """Return a loaded LLM of the test's own, and let the server answer by this script.
+        """Return a loaded LLM, and open a server of its own that answers by this script.
+
+        A request that an earlier test cancelled can still be on its way to the server that tests share,
+        and would take the first reply of the script.
 
         Fields that the LLM does not have are left out: an author whose backend has none of them sets
         short timeouts in `make_at`.
         """
+        self._own_server = ScriptedServer(self.respond)
+        self._stack.callback(self._own_server.close)
         llm = self.new()
         for name, value in fields.items():
             if name in type(llm).model_fields:
