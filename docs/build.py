@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
+import architecture
 import commands
 import gallery
 
@@ -49,6 +50,8 @@ def main() -> int:
         put(pages, source.relative_to(ROOT).as_posix(), source.relative_to(DOCS).as_posix())
     for file, page in published().items():
         put(pages, file, page)
+    page = pages / "architecture.md"
+    page.write_text(architecture.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     (pages / "commands.md").write_text(commands.page(), encoding="utf-8")
     (pages / "backends.md").write_text(gallery.page(results, pages), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]

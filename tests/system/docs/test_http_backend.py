@@ -60,8 +60,9 @@ def test_the_example_is_as_small_as_it_is_said_to_be() -> None:
 
 # Of the contract itself, and what a backend calls instead of writing it.
 NOT_ITS_OWN = {
-    "api_url", "batch_output", "cancel_offline_batch", "check_input", "form_of", "load", "model_name",
-    "offline_batch_generate", "open_offline_batch", "post", "request", "split", "unload",
+    "api_url", "batch_output", "cancel_offline_batch", "check_batch_input", "check_input", "form_of", "load",
+    "makes_several", "model_name", "offline_batch_generate", "open_offline_batch", "post", "request", "split",
+    "unload",
 }  # fmt: skip
 
 

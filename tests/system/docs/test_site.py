@@ -26,7 +26,7 @@ from stillhouse.registry.policy import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VAR
 from .steps import DOCS, ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PAGES = ["index.html", "backends.html", "commands.html", "contract.html"]
+PAGES = ["index.html", "architecture.html", "backends.html", "commands.html", "contract.html"]
 
 
 @pytest.fixture(scope="session")
