@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ SUFFIXES = (
     ".partial", ".run.db", ".run.db-wal", ".run.db-shm", ".run.db-journal", ".run.db.lock", ".run.db-reserve",
     ".run.input.partial",
 )  # fmt: skip
-# Seen at every second of these where there is an open run; a link to nowhere must not be filled either.
-KINDS = ("file", "folder", "link", "dangling link")
+needs_links = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users create links")
+
+# A file must not be written through a link to nowhere either.
+KINDS = ("file", "folder", *(pytest.param(kind, marks=needs_links) for kind in ("link", "dangling link")))
 
 
 @pytest.fixture
@@ -183,6 +186,7 @@ def placements(folder: Path, seed: int) -> Iterator[tuple[Path, Path]]:
         yield folder / chance.choice(names), folder / chance.choice(names)
 
 
+@needs_links
 def test_no_place_that_is_read_is_in_one_that_is_written(tmp_path: Path) -> None:
     """The rule, by the real paths of all places; compared over 200 placements."""
     refused = 0

@@ -70,7 +70,10 @@ def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)],
+)
 def test_a_run_that_is_asked_to_stop_pays_for_nothing_twice(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, number: int
 ) -> None:

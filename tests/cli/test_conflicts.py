@@ -1,0 +1,100 @@
+"""Options of `stillhouse generate` that exclude each other: every row of the tables, by a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import stillhouse
+from stillhouse import AsyncLLM, Capability, FormattedInput, GenerateOutput
+from stillhouse.cli.generate.options import _CONFLICTS, _CONFLICTS_WITH_LLM
+
+from .conftest import Result
+
+# The command lines that each row of the tables refuses, by its message.
+COMMANDS: dict[str, list[list[str]]] = {
+    "there is nothing to do": [["--llm", "online"], ["{rows}", "--prompt", "a", "--llm", "online"]],
+    "--prompt prints what it generates": [
+        ["--prompt", "a", "--llm", "online", *options]
+        for options in (
+            ["-o", "{out}"], ["--template", ""], ["--limit", "1"], ["--estimate"], ["--max-cost", "1"],
+            ["--max-tokens-total", "1"],
+        )
+    ],
+    "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
+    "what was printed is not kept": [
+        ["{rows}", "--llm", "online", "-o", "-", *options]
+        for options in (["--restart"], ["--retry", "all"], ["--batch"], ["--finish-online"])
+    ],
+    "no output is named": [["{rows}", "--llm", "online"]],
+    "no LLM is named": [["{rows}", "-o", "{out}"]],
+    "--finish-online ends the batches": [
+        ["{rows}", "--llm", "offline", "-o", "{out}", "--batch", "--finish-online"]
+    ],
+    "there is no batch to wait for": [["{rows}", "--llm", "offline", "-o", "{out}", "--wait", "1"]],
+    "{name} has no offline batches": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--batch"],
+        ["{rows}", "--llm", "online", "-o", "{out}", "--set", "use_offline_batch_generation=true"],
+    ],
+    "what a batch takes is told when it is done, so no ceiling on it can be held": [
+        ["{rows}", "--llm", "offline", "-o", "{out}", "--batch", *options]
+        for options in (["--max-cost", "1"], ["--max-tokens-total", "1"])
+    ],
+}  # fmt: skip
+
+HINTS = {message: hint for _, message, hint in [*_CONFLICTS, *_CONFLICTS_WITH_LLM]}
+
+
+class OnlineLLM(AsyncLLM):
+    """An LLM that must not be loaded."""
+
+    @property
+    def model_name(self) -> str:
+        return "m"
+
+    def load(self) -> None:
+        raise AssertionError("it was loaded")
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        raise AssertionError("it was called")
+
+
+class OfflineLLM(OnlineLLM):
+    """The same, with offline batches."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"offline_batch"})
+
+
+def test_every_conflict_has_a_command_line() -> None:
+    assert set(COMMANDS) == set(HINTS)
+
+
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        pytest.param(message, command, id=" ".join(command))
+        for message, commands in COMMANDS.items()
+        for command in commands
+    ],
+)
+def test_a_conflict_is_a_usage_error_and_nothing_is_loaded(
+    run: Callable[..., Result],
+    rows_file: Callable[[list[Any]], Path],
+    own_registry: stillhouse.Registry,
+    tmp_path: Path,
+    message: str,
+    command: list[str],
+) -> None:
+    own_registry.register("online", OnlineLLM)
+    own_registry.register("offline", OfflineLLM)
+    rows = rows_file([{"prompt": "a"}])
+    names = {"{rows}": str(rows), "{out}": str(tmp_path / "out.jsonl")}
+    result = run("generate", *(names.get(argument, argument) for argument in command))
+    assert result.status == 2, result.err
+    assert f"error: {message.format(name='online')}" in result.err
+    assert HINTS[message] in result.err
+    assert result.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
