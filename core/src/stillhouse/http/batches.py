@@ -1,4 +1,7 @@
-"""`BatchHTTPLLM`: the base of backends whose API has offline batches."""
+"""`BatchHTTPLLM`: the base of backends whose API has offline batches.
+
+Over 300 lines: it is one class, and most lines document what a backend implements.
+"""
 
 from __future__ import annotations
 

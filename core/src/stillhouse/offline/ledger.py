@@ -1,6 +1,6 @@
 """`BatchLedger`: the state of offline batches, in a file that outlives the process.
 
-It is longer than other modules because the SQL of all four tables is kept in one place.
+Over 300 lines: the SQL of all four tables is kept in one place.
 """
 
 from __future__ import annotations
