@@ -11,7 +11,7 @@ from stillhouse.registry.known import BUILT_IN
 from stillhouse.registry.policy import PREFER_VARIABLE, Policy
 from stillhouse.registry.problems import Problem
 
-__all__ = ["BUILT_IN", "NAME_PATTERN", "conflicts", "static_problems"]
+__all__ = ["NAME_PATTERN", "conflicts", "static_problems"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]*")
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.registry.rules import BUILT_IN, NAME_PATTERN
+from stillhouse.registry.known import BUILT_IN
+from stillhouse.registry.rules import NAME_PATTERN
 
 if TYPE_CHECKING:
     import jinja2
