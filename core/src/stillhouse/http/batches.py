@@ -1,4 +1,7 @@
-"""`BatchHTTPLLM`: the base of backends whose API has offline batches."""
+"""`BatchHTTPLLM`: the base of backends whose API has offline batches.
+
+It is longer than other modules because most of it documents what a backend implements.
+"""
 
 from __future__ import annotations
 
