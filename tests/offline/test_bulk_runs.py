@@ -35,7 +35,7 @@ class Runs:
         self._capsys = capsys
 
     def write(self, rows: list[Any]) -> None:
-        self.input.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.input.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def command(self, *arguments: object) -> int:
         self._capsys.readouterr()
@@ -55,7 +55,7 @@ class Runs:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.read_text().splitlines()]
+        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture

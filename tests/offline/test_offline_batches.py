@@ -390,6 +390,11 @@ def test_neither_requests_nor_keys_are_in_the_ledger(
     assert b"job-0" in stored
     assert b"private" not in stored
     assert b"secret" not in stored
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_the_ledger_is_readable_by_its_owner_alone(make: Any, state_folder: Path) -> None:
+    submit(make(), chats("a"))
     assert (state_folder / "batches.db").stat().st_mode & 0o077 == 0
 
 

@@ -272,6 +272,7 @@ def test_a_folder_that_only_looks_like_a_dataset(run: Any, tmp_path: Path, kind:
         ("files/train.jsonl", "datasets:files"),
     ],
 )
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
 def test_what_is_read_is_not_replaced(
     run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str,
     limit: tuple[Any, ...],

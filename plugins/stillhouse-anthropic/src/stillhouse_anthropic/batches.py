@@ -1,4 +1,4 @@
-"""Message batches: offline batches whose requests go up with the job."""
+"""`MessageBatchLLM`: offline batches whose requests are sent with the job."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _PAGE = 100
 
 
 class MessageBatchLLM(BatchHTTPLLM):
-    """What of a backend for the Messages API are its batches.
+    """The offline batches of a backend for the Messages API.
 
-    A batch has neither metadata nor a file, so only the ids of its requests, which come with its
-    results, tell whose it is. Before a batch is asked for, the id of the newest one is therefore
-    written down. When nobody knows what became of the request, the batch is one of those that are
-    newer, unknown, and as large. If there is none, there is none. One that has ended shows the ids of
-    its requests. Of one that goes on it cannot be told, and until it can, nothing is sent again: that
-    may take as long as a batch takes, and is certain.
+    A batch has neither metadata nor a file; only the ids of its requests, which come with its results,
+    identify it. Before a batch is requested, the id of the newest one is therefore recorded. If the
+    answer is lost, the batch is one of those that are newer, unknown, and of the same size; if there is
+    no such batch, none was made. One that has ended shows the ids of its requests. One that is running
+    cannot be identified, and nothing is sent again until it has ended: that may take as long as a batch
+    takes, and is certain.
     """
 
     batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=100_000, bytes=256_000_000)

@@ -1,4 +1,4 @@
-"""Which failure a response with an error status is: what only this API says."""
+"""Reading a `Failure` from a response: what is specific to this API."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def anthropic_failure(status: int, headers: Mapping[str, str], body: bytes) -> F
 
 
 def _error(body: bytes) -> dict[str, Any]:
-    """The error in a body, with the id of the request beside it; empty if there is none."""
+    """Return the error in a body, with the id of the request; empty if there is none."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:

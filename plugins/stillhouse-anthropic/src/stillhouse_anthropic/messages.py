@@ -19,7 +19,7 @@ def request_messages(chat: StandardInput) -> tuple[str | list[dict[str, Any]] | 
 
     System messages leave the chat, wherever they stand in it, and follow each other in the system
     prompt. Messages of the role `tool` become `tool_result` blocks of a user's message; those that
-    follow each other become one, for the API wants the results of one turn together. A content
+    follow each other become one, for the API requires the results of one turn together. A content
     that is a string stays one, and a part of a type that only the API knows is left as it is. The
     chat is not changed.
 
@@ -70,7 +70,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
         message["content"] = _blocks(content)
     if not calls and not thinking:
         return message
-    # The API wants a turn's thinking before everything else in it, and its calls last.
+    # The API requires a turn's thinking before everything else in it, and its calls last.
     text = message["content"] if isinstance(content, list) else _text_blocks(content)
     message["content"] = [*(thinking or ()), *text, *(_tool_use(call) for call in calls or ())]
     return message

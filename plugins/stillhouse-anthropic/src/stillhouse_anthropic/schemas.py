@@ -195,7 +195,7 @@ def _is_primitive(value: Any) -> bool:
 
 
 def _are_disjoint(branches: list[Any]) -> bool:
-    """Whether no value fits two branches: by their types, or by a property that tells them apart."""
+    """Return whether no value fits two branches, by their types or by a property that differs."""
     if not all(isinstance(branch, dict) for branch in branches):
         return False
     types = [branch.get("type") for branch in branches]

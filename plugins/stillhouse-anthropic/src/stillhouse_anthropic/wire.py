@@ -45,7 +45,7 @@ def message_output(answer: Any) -> GenerateOutput:
     calls = [_tool_call(block) for block in content if block.get("type") == "tool_use"]
     if calls:
         extras["tool_calls"] = calls
-        if thinking:  # the API wants them back, signatures and all, before the results of the calls
+        if thinking:  # the API requires them back, signatures and all, before the results of the calls
             extras["thinking_blocks"] = thinking
     if answer.get("stop_sequence"):
         extras["stop_sequences"] = answer["stop_sequence"]

@@ -1,4 +1,4 @@
-"""Stillhouse hooks that keep outputs on disk: what was answered once is not generated again."""
+"""Stillhouse hooks that keep outputs on disk: an input that was answered once is not generated again."""
 
 from __future__ import annotations
 

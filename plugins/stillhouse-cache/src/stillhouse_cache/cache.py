@@ -1,4 +1,4 @@
-"""A store that never fails its user: the first trouble is said, and the cache is left aside."""
+"""`Cache`: a store that never raises: it reports the first failure, and disables itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Cache:
         self._finalizer = weakref.finalize(self, self._store.close)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under a key; `None` if there is none, or it cannot be read."""
+        """Return the value under a key; `None` if there is none, or it cannot be read."""
         if not self.is_readable:
             return None
         try:

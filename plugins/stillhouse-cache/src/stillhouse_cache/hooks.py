@@ -53,7 +53,7 @@ class _Call:
 class CacheHooks:
     """The plugin object: `before_generate` answers from the disk, `after_generate` fills it.
 
-    Nothing raises from here. What goes wrong is said once, and generating goes on.
+    Nothing raises from here. A problem is reported once, and generating continues.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class CacheHooks:
         error: GenerationError | None,
         from_hook: bool,
     ) -> None:
-        """Keep the output, unless it is none or came out of a hook."""
+        """Store the output, unless it is missing or came from a hook."""
         if output is None or error is not None or from_hook:
             return
         cache, key = self._place_of(llm, input, num_generations, arguments)

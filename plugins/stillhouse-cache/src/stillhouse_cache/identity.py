@@ -1,4 +1,4 @@
-"""What an LLM adds to the digest of its outputs: its class, its version, its settings."""
+"""`identity`: what an LLM adds to the digest of its outputs: its class, version and settings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _class(cls: type, registry: Registry) -> list[Any]:
     versions = _versions.get(cls)
     if versions is None:
         versions = _versions[cls] = _installed_versions(cls, registry)
-    # Without a version the code itself has to tell one state of it from another.
+    # Without a version, the code itself must distinguish one state of it from another.
     state = versions or code_digest(cls)
     return [f"{cls.__module__}:{cls.__qualname__}", state]
 

@@ -1,4 +1,4 @@
-"""The key under which an output is kept: a digest of everything that shapes it."""
+"""The key under which an output is stored: a digest of everything that shapes it."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class CallKey:
         return cls(llm, digest(_FORMAT, identity(llm), given, num_generations))
 
     def of(self, llm: LLM, input: FormattedInput) -> bytes | None:
-        """The key of an input's output, 32 bytes; `None` if no digest can be made of the input.
+        """Return the key of an input's output, 32 bytes; `None` if the input has no digest.
 
-        `None` too once a setting was assigned while the call goes on: it is not known any more
-        with which settings an input is generated.
+        It is `None` also after a setting was assigned during the call: the settings with which an input
+        is generated are then no longer known.
         """
         if self._has_changed(llm):
             return None

@@ -16,11 +16,11 @@ _PAGE_BYTES = 4096
 _BUSY_SECONDS = 10.0
 _DAY_SECONDS = 86_400
 
-# The oldest entries that make room are deleted so many at a time: little enough that other
-# processes do not wait, enough that making room is seldom.
+# The oldest entries are deleted this many at a time to make room: few enough that other processes do
+# not wait, enough that it is seldom necessary.
 _EVICTED_AT_ONCE = 64
 
-# More pages than an insertion takes besides those of the value.
+# More pages than an insertion takes in addition to those of the value.
 _TREE_PAGES = 64
 
 # A connection may not be used in a forked child, nor closed there.
@@ -66,7 +66,7 @@ class Store:
         return value
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value, in the place of an older one under the key. One too large is left out."""
+        """Store a value, instead of an older one under the key. One that is too large is left out."""
         if len(value) > self._limit // 8:
             return
         with self._guard() as connection:

@@ -1,4 +1,4 @@
-"""Outputs as they lie on the disk: JSON, and nothing that reading could run."""
+"""Outputs as they are stored on disk: JSON, so that reading them runs no code."""
 
 from __future__ import annotations
 

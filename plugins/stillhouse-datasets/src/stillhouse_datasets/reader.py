@@ -169,9 +169,9 @@ def _batch_rows(dataset: Any) -> int:
 
 
 def _unusable(address: Address, error: Exception) -> ConfigurationError:
-    told = str(error).strip() or type(error).__name__
+    reason = str(error).strip() or type(error).__name__
     if isinstance(error, ConnectionError):
         hint = "check the network, or give a folder; of a private dataset, also HF_TOKEN"
     else:
         hint = "check the name, the split and the config; of a private dataset, also HF_TOKEN"
-    return ConfigurationError(f"{address.text} cannot be read: {told}", hint=hint)
+    return ConfigurationError(f"{address.text} cannot be read: {reason}", hint=hint)

@@ -1,7 +1,8 @@
-"""Writing rows as a dataset, in a folder that is not there before it is whole."""
+"""`DatasetWriter`: rows as a dataset, in a folder that appears only when it is complete."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ class DatasetWriter:
     inputs get the types of their values, see `stillhouse.jobs.formats.RowSpool`.
 
     Args:
-        folder: where to.
+        folder: the target.
         schema: the types of the input's columns; `None` if it has none.
 
     Raises:
@@ -36,7 +37,7 @@ class DatasetWriter:
     def __init__(self, folder: Path, schema: pa.Schema | None) -> None:
         self._folder = folder
         self._metadata = None if schema is None else schema.metadata
-        _put_back(folder)
+        _restore_earlier(folder)
         _check_replaceable(folder)
         self._partial = PartialFolder(folder)
         try:
@@ -53,7 +54,7 @@ class DatasetWriter:
         import pyarrow as pa
 
         schema = self._spool.finish()
-        # The library takes over the features of those columns that have the same type still.
+        # The library takes over the features of the columns whose type is unchanged.
         features = datasets.Features.from_arrow_schema(schema.with_metadata(self._metadata))
         rows, saved = self._partial.path / "rows.arrow", self._partial.path / "saved"
         with rows.open("wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as stream:
@@ -61,15 +62,19 @@ class DatasetWriter:
                 stream.write_table(table.cast(features.arrow_schema))
         self._spool.close()
         with _quiet():
-            datasets.Dataset.from_file(str(rows)).save_to_disk(str(saved))
+            dataset = datasets.Dataset.from_file(str(rows))
+            dataset.save_to_disk(str(saved))
+        # Windows neither moves nor removes a file that is mapped into memory.
+        del dataset
+        gc.collect()
         for path in saved.iterdir():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:  # Windows refuses to sync a file that is open for reading
                 os.fsync(file.fileno())
         self._replace(saved)
 
     def _replace(self, saved: Path) -> None:
-        """Move the dataset to its place; an earlier one is there until then."""
-        # Again: hours may have passed since it was looked at first.
+        """Move the dataset to its place; an earlier one stays there until then."""
+        # A second time: hours may have passed since the first check.
         _check_replaceable(self._folder)
         if self._folder.exists():
             self._folder.rename(_earlier(self._partial.path))
@@ -86,8 +91,8 @@ def _earlier(partial: Path) -> Path:
     return partial / "earlier"
 
 
-def _put_back(folder: Path) -> None:
-    """Undo what a process began that ended between moving the earlier dataset away and the new one in."""
+def _restore_earlier(folder: Path) -> None:
+    """Restore the earlier dataset if a process ended between moving it away and moving the new one in."""
     if PartialFolder.is_present(folder) and not os.path.lexists(folder):
         earlier = _earlier(PartialFolder.path_of(folder))
         if earlier.exists():
@@ -95,7 +100,7 @@ def _put_back(folder: Path) -> None:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace anything but a saved dataset, with nothing else in its folder, or an empty folder.
+    """Refuse to replace anything but a saved dataset, with no other file in its folder, or an empty folder.
 
     Raises:
         ConfigurationError: it is something else.
@@ -113,7 +118,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _saved_names(folder: Path) -> set[str]:
-    """The names that saving a dataset writes into its folder; none if the folder holds no saved dataset."""
+    """Return the names of the files of a saved dataset; an empty set if the folder holds none."""
     state = folder / "state.json"
     try:
         files = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
@@ -124,7 +129,7 @@ def _saved_names(folder: Path) -> set[str]:
 
 
 def _known(schema: pa.Schema) -> pa.Schema:
-    """The columns whose types the library has; the others get those of their values."""
+    """Return the columns whose types the library supports; the others get those of their values."""
     import datasets
     import pyarrow as pa
 
@@ -140,7 +145,7 @@ def _known(schema: pa.Schema) -> pa.Schema:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of the library among those of the run."""
+    """Hide the progress bars of the library: the run has its own."""
     import datasets
 
     if datasets.are_progress_bars_disabled():

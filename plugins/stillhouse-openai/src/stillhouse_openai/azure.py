@@ -70,7 +70,7 @@ class AzureOpenAILLM(FileBatchLLM):
     def load(self) -> None:
         self._version = self.api_version or os.environ.get("OPENAI_API_VERSION", "")
         self._token_until, self._token_lock = 0.0, asyncio.Lock()
-        self.url_of(self._find_base_url(), "models")  # what is missing is told now
+        self.url_of(self._find_base_url(), "models")  # report now what is missing
         super().load()
 
     def auth_headers(self, api_key: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Offline batches as OpenAI has them: a file of requests goes up, a job is made of it, files come down."""
+"""`FileBatchLLM`: offline batches as OpenAI has them: a file of requests, a job, files of results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATES: dict[str, ChunkState] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-"""The states in which a job has ended; in any other it goes on."""
+"""The states in which a job has ended; in any other it is running."""
 
 _NAME = "stillhouse_chunk"
 """The key of the chunk's name in the job's metadata."""
@@ -32,8 +32,8 @@ _PAGE = 100
 class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
     """A `CompatibleLLM` with offline batches, as files.
 
-    A job is found again by the id of its file, which is written down before the job is asked for,
-    and by the chunk's name in its metadata.
+    A job is found again by the id of its file, which is recorded before the job is requested, and by
+    the chunk's name in its metadata.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = CompatibleLLM.capabilities | {"offline_batch"}
@@ -45,7 +45,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         "completions": "/v1/completions",
         "responses": "/v1/responses",
     }
-    """What jobs call the paths that they can have."""
+    """The names of paths in jobs, by the path of the API."""
 
     batch_upload_path: ClassVar[str] = "files"
     batch_file_purpose: ClassVar[str] = "batch"
@@ -90,11 +90,11 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         return _id_of(answer, "file")
 
     def batch_file_fields(self, name: str) -> dict[str, str]:
-        """The fields that go up with a file."""
+        """Return the fields that are sent with a file."""
         return {"purpose": self.batch_file_purpose}
 
     def batch_job_body(self, chunk: Chunk) -> dict[str, Any]:
-        """The body of the request for a job."""
+        """Return the body of the request for a job."""
         return {
             "input_file_id": chunk.input_file,
             "endpoint": self.batch_endpoints[chunk.path],
@@ -118,7 +118,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         return None
 
     async def _list(self) -> AsyncIterator[dict[str, Any]]:
-        """All jobs, page by page. Neither their order nor anybody's clock is relied on."""
+        """Yield all jobs, page by page, without relying on their order or on a clock."""
         query: dict[str, str | int] = {"limit": _PAGE}
         seen: set[str] = set()
         while True:
@@ -129,7 +129,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
             news = [job for job in page if job["id"] not in seen]
             for job in news:
                 yield job
-            # Some servers do not say whether there is more, and some have one page, whatever is asked.
+            # Some servers do not say whether there is more, and some return the same page for any query.
             more = answer.get("has_more", len(page) >= _PAGE) if isinstance(answer, dict) else False
             if not (news and more):
                 return
@@ -164,7 +164,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         errors = (answer.get("errors") or {}).get("data") or [answer.get("error") or "the job failed"]
         first = errors[0]
         code = str(first.get("code") or "") if isinstance(first, dict) else ""
-        if code == "token_limit_exceeded":  # of all jobs that wait for a model; it is free again later
+        if code == "token_limit_exceeded":  # of all jobs waiting for a model; there is room later
             return Failure("rate_limit", str(first.get("message") or code), retried=True)
         return self.classify(400, {}, orjson.dumps({"error": first}))
 
@@ -188,7 +188,7 @@ def _id_of(answer: Any, what: str) -> str:
 
 
 def _odd(what: str) -> UnclearError:
-    """An answer that may be that of a gateway in between, so that what was asked for may be done."""
+    """Return an error for an answer that a gateway may have sent: the request may have been carried out."""
     return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",

@@ -1,4 +1,4 @@
-"""The responses API: chats as its items, and its answers in the shape of those to a chat."""
+"""The responses API: from chats to its items, and from its answers to the shape of chat answers."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _output(answer: dict[str, Any]) -> GenerateOutput:
 
 
 def _reasoning(items: list[dict[str, Any]]) -> list[str] | None:
-    """The summaries, or what was thought itself, where a server tells."""
+    """Return the summaries of the reasoning, or the reasoning itself if the server sends it."""
     found = [
         part["text"]
         for item in items

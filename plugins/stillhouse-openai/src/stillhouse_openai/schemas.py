@@ -37,7 +37,7 @@ def strict(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORD
 
     Args:
         schema: the schema; it is left alone.
-        llm: who refuses, for the message.
+        llm: the name of the LLM, for the message.
         keywords: the keywords that the provider keeps to.
 
     Raises:

@@ -44,7 +44,7 @@ class TogetherLLM(FileBatchLLM):
 
     def batch_job_body(self, chunk: Chunk) -> dict[str, Any]:
         body = super().batch_job_body(chunk)
-        del body["metadata"]  # its jobs have none; the id of the file tells which is which
+        del body["metadata"]  # its jobs have none; the id of the file identifies a job
         return body
 
     async def agenerate(

@@ -63,7 +63,7 @@ def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> Gener
     refusals = [message.get("refusal") or None for message in messages]
     if any(refusals):
         output["refusals"] = refusals  # type: ignore[typeddict-unknown-key]
-        # The API says `stop` of a refusal too; what there is no text for, the finish reason explains.
+        # The API says `stop` for a refusal too; the finish reason must explain why there is no text.
         output["finish_reasons"] = [
             "refusal" if refusal and text is None else reason
             for refusal, text, reason in zip(

@@ -1,4 +1,7 @@
-"""`Transport`: the connections of one LLM, and a request with its limits and retries."""
+"""`Transport`: the connections of one LLM, and a request with its limits and retries.
+
+The loop of attempts is one long function because every request runs through it: a call more costs more.
+"""
 
 from __future__ import annotations
 
