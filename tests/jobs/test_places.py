@@ -19,6 +19,7 @@ from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
+from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.store import SqliteStore
 
 from .conftest import Server, read_jsonl
@@ -336,3 +337,29 @@ def test_a_row_that_waits_to_be_tried_again_has_no_result(tmp_path: Path) -> Non
     assert [row.index for row in store.finished_rows()] == [3, 4]
     assert [row for row, _ in store.digests()] == [0, 1, 2, 3, 4]
     store.close("stopped")
+
+
+def test_a_file_that_cannot_be_removed_does_not_keep_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, which removes no file that another process has open."""
+    output = tmp_path / "out.jsonl"
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "it is used by another process", str(path))
+
+    store = SqliteStore(output, "m")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        store.close("stopped")  # it never began, and would be removed
+    store = SqliteStore(output, "m")
+    store.set("command", {})
+    store.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        store.close("complete")
+    assert not is_worked_on(store.path)
+    store = SqliteStore(output, "m")
+    store.start()  # it takes over the reserve
+    store.close("complete")
+    assert not (tmp_path / "out.jsonl.run.db-reserve").exists()

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from stillhouse.jobs.reporting.charts import Distribution, histogram, series
-from stillhouse.jobs.reporting.report import _Timeline, write_report
+from stillhouse.jobs.reporting.report import write_report
+from stillhouse.jobs.reporting.timeline import Timeline
 from stillhouse.jobs.store.database import connect, read, store_path
 
 START = 1_700_000_000.0
@@ -164,7 +165,7 @@ def test_the_figures_are_right(made: Run) -> None:
 
 
 def test_what_was_in_flight_is_the_mean_over_each_span() -> None:
-    timeline = _Timeline([(START, START + 10), (START + 1000, START + 1010)], 1000)
+    timeline = Timeline([(START, START + 10), (START + 1000, START + 1010)], 1000)
     assert timeline.edges[-1] == 20
     calls = [(START + 10, 10.0), (START + 4, 2.0), (START + 1005, 50.0), (START + 1010, 2.5)]
     timeline.add((finished, seconds, 1, 6) for finished, seconds in calls)

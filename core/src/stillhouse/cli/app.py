@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 
 class _Commands(click.Group):
-    """A group that says which command was meant."""
+    """A group that suggests the command that was meant."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -31,11 +31,11 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     place = output_path(output, default_registry().hooks())
     path = store_path(place)
     with reading(path) as connection:
-        there = has_batches(connection)
+        has_ledger = has_batches(connection)
     jobs = []
-    if there:
+    if has_ledger:
         if refresh or cancel:
-            _ask(place, cancel)
+            _update(place, cancel)
         with BatchLedger(path) as ledger:
             jobs = jobs_of(ledger)
     if as_json:
@@ -46,8 +46,8 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
         print("\n".join(job_lines(jobs)))
 
 
-def _ask(output: Path, cancel: bool) -> None:
-    """Hear of the jobs from the provider, with the LLM that the run was started with."""
+def _update(output: Path, cancel: bool) -> None:
+    """Poll or cancel the jobs, with the LLM that the run was started with."""
     from stillhouse.jobs.runs.batches import open_batches
 
     with open_batches(output) as opened:

@@ -1,4 +1,4 @@
-"""`stillhouse list`: which LLMs and hooks there are, without importing any."""
+"""`stillhouse list`: the installed LLMs and hooks, without importing any."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _pins(infos: list[PluginInfo], core_version: str) -> list[str]:
 
 
 def plugin_as_json(info: PluginInfo) -> dict[str, Any]:
-    """One plugin, as `stillhouse list --json` prints it."""
+    """Return a plugin as `stillhouse list --json` prints it."""
     return {
         "name": info.name,
         "status": info.status,

@@ -1,4 +1,4 @@
-"""`stillhouse new`: begin a backend."""
+"""`stillhouse new`: start a backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command prints in the same way: tables, errors, warnings."""
+"""Output that all commands print in the same way: tables, facts, errors, warnings."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table: with rich on a terminal, aligned with spaces in a pipe."""
+    """Print a table: with rich on a terminal, aligned with spaces in a pipe."""
     rows = [list(row) for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
 
         table = Table(box=None, header_style="bold", pad_edge=False)
-        # A name is there to be copied: it is never cut off.
+        # Names are copied, so they are never cut off.
         table.add_column(header[0], no_wrap=True, min_width=max(len(row[0]) for row in [header, *rows]))
         for title in header[1:]:
             table.add_column(title, overflow="fold")
@@ -56,28 +56,28 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO) -> None:
-    """What, and how much, in two columns."""
+    """Print labels and values in two columns."""
     width = max(len(label) for label, _ in lines)
     for label, value in lines:
         print(f"{label.ljust(width)}  {value}", file=stream)
 
 
 def print_json(value: object) -> None:
-    """JSON on standard output."""
+    """Print JSON on standard output."""
     import json
 
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_reports(reports: Iterable[str]) -> None:
-    """Reports of troubles, or warnings, on standard error."""
+    """Print reports of problems, or warnings, on standard error."""
     for text in reports:
         head, bracket, rest = text.partition("[")
         _print_colored(head, bracket + rest, _COLORS.get(head, ""))
 
 
 def print_error(error: StillhouseError) -> None:
-    """An error of Stillhouse on standard error; the report of a plugin stands for itself."""
+    """Print an error of Stillhouse on standard error; the report of a plugin is complete in itself."""
     text = str(error)
     if text.startswith("error["):
         print_reports([text])
@@ -86,7 +86,7 @@ def print_error(error: StillhouseError) -> None:
 
 
 def print_warning(text: str) -> None:
-    """A warning on standard error."""
+    """Print a warning on standard error."""
     _print_colored("warning", f": {text}", _COLORS["warning"])
 
 

@@ -1,4 +1,4 @@
-"""`stillhouse report`: a page about a run, for who was not there."""
+"""`stillhouse report`: an HTML report of a run."""
 
 from __future__ import annotations
 

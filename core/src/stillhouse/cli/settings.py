@@ -1,4 +1,4 @@
-"""From the command line's texts to an LLM: `--llm`, `--config`, `--set` and `--param`."""
+"""An LLM and its arguments from the command line: `--llm`, `--config`, `--set` and `--param`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build_llm(
     assignments: Sequence[str],
     max_concurrency: int | None,
 ) -> LLM:
-    """The LLM that the options describe, not loaded yet. An option wins over the file.
+    """Create the LLM that the options describe, without loading it. An option overrides the file.
 
     Raises:
         ConfigurationError: an option has a wrong name or value, or two of them disagree.
@@ -59,7 +59,7 @@ def build_llm(
 
 
 def parse_arguments(cls: type[LLM], assignments: Sequence[str]) -> dict[str, Any]:
-    """Generation parameters, in the types that the backend declares.
+    """Convert generation parameters to the types that the backend declares.
 
     Raises:
         ConfigurationError: a name is unknown, with near matches, or a value does not fit.
@@ -92,10 +92,10 @@ def _split(assignments: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _typed(text: str, annotation: Any, subject: str) -> Any:
-    """A text as the type says: as it is where a text fits, else as JSON.
+    """Convert a text to a type: unchanged where a text is valid, else as JSON.
 
-    What looks like a JSON list, object or string is read as one first, so that a parameter that
-    takes a text or a list of texts can be given either.
+    A text that looks like a JSON list, object or string is read as one first, so that a parameter that
+    takes a text or a list of texts accepts either.
     """
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
@@ -103,7 +103,7 @@ def _typed(text: str, annotation: Any, subject: str) -> Any:
         adapter: TypeAdapter[Any] = TypeAdapter(
             annotation, config=ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
         )
-    except PydanticUserError:  # the annotation is a model, with settings of its own
+    except PydanticUserError:  # the annotation is a model with its own settings
         adapter = TypeAdapter(annotation)
     attempts = [adapter.validate_python, adapter.validate_json]
     if text[:1] in ("[", "{", '"') or text == "null":

@@ -1,4 +1,4 @@
-"""`stillhouse show`: what one backend offers."""
+"""`stillhouse show`: the fields, parameters and capabilities of a backend."""
 
 from __future__ import annotations
 

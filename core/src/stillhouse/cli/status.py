@@ -1,4 +1,4 @@
-"""`stillhouse status`: how a run goes, from beside it."""
+"""`stillhouse status`: the status of a run, from another process."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`stillhouse generate`: the command, and what it does."""
+"""`stillhouse generate`: the command, its options, and its work."""

@@ -1,14 +1,21 @@
-"""Rows of Arrow tables: reading them, and making tables of rows whose types are not known before the end."""
+"""Rows of Arrow tables: read, and spooled until the types of all rows are known."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stillhouse.jobs.formats.arrow_types import (
+    can_convert,
+    convert,
+    count_fields,
+    has_empty_struct,
+    infer,
+    unify,
+)
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
 from stillhouse.jobs.formats.writers import to_json
 from stillhouse.typing import GenerateOutput
@@ -27,10 +34,10 @@ _logger = logging.getLogger("stillhouse.jobs")
 
 
 def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
-    """The rows of a batch of which the first has this index.
+    """Yield the rows of a batch whose first row has the index `start`.
 
     Values are Python's: `datetime`, `Decimal`, `bytes`, lists and dicts; a map is a list of pairs.
-    Python knows no nanoseconds: a timestamp of that unit is its text. A row with a value that
+    Python has no nanoseconds: a timestamp of that unit becomes text. A row with a value that
     Python cannot hold fails alone.
     """
     names: list[str] = batch.schema.names
@@ -51,11 +58,11 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
 
 
 def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
-    """The values, and what is wrong with those that cannot be used, by their place."""
+    """Return the values, and the problems of those that cannot be used, by their offset."""
     wanted = readable(column.type)
     try:
         return (column if wanted == column.type else column.cast(wanted)).to_pylist(), {}
-    except Exception:  # one value is enough, and many things can be wrong with one
+    except Exception:  # one value is enough, and it can be wrong in many ways
         found: list[Any] = []
         wrong: dict[int, str] = {}
         for offset in range(len(column)):
@@ -68,7 +75,7 @@ def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
 
 
 def readable(type: pa.DataType) -> pa.DataType:
-    """The type that has the same values as Python's own types."""
+    """Return the type that represents the same values with Python's own types."""
     import pyarrow as pa
 
     if isinstance(type, pa.BaseExtensionType):
@@ -81,7 +88,7 @@ def readable(type: pa.DataType) -> pa.DataType:
 
 
 def _mapped(type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """A nested type with what it is made of changed; another type as it is."""
+    """Apply a function to the types that a nested type is made of; return any other type unchanged."""
     import pyarrow as pa
 
     if pa.types.is_struct(type):
@@ -103,15 +110,15 @@ class _Chunk(NamedTuple):
 
 
 class RowSpool:
-    """Takes rows whose types may vary, and gives record batches that all have one schema.
+    """Collects rows whose types may vary, and returns tables that all have one schema.
 
-    Rows are kept in a temporary file, in chunks of which each has the types of its own values; so
-    memory is bounded by a chunk. The types are unified: integers with floats, anything with null,
+    Rows are kept in a temporary file, in chunks that have the types of their own values; so memory
+    is bounded by a chunk. The types are unified: integers with floats, anything with null,
     structs by their fields. A column whose types have nothing in common becomes JSON text, which
     is logged.
 
     Args:
-        folder: where the temporary file is; it has no name, and goes with the process.
+        folder: where the temporary file is; it has no name, and the system removes it with the process.
         schema: the types of the input's columns, which they keep; `None` if it has none.
     """
 
@@ -129,14 +136,14 @@ class RowSpool:
         self._bytes = 0
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take a row in."""
+        """Add a row."""
         self._records.append(record)
         self._bytes += _size(record)
         if len(self._records) >= CHUNK_ROWS or self._bytes >= CHUNK_BYTES:
             self._flush()
 
     def finish(self) -> pa.Schema:
-        """Every row was added: the schema that they all have.
+        """Return the schema of all rows, after the last one was added.
 
         The columns of the input come first, then those of the results.
         """
@@ -144,18 +151,18 @@ class RowSpool:
 
         self._flush()
         for name, type in self._types.items():
-            if _has_empty_struct(type):  # an object without any field is nothing that a file can hold
+            if has_empty_struct(type):  # no file can hold an object without fields
                 self._to_text(name)
         for chunk in self._chunks:
             table = self._read(chunk)
             for name in table.schema.names:
-                if name not in self._texts and not _converts(table[name], self._types[name]):
+                if name not in self._texts and not can_convert(table[name], self._types[name]):
                     self._to_text(name)
         names = [name for name in self._types if name not in self._results]
         return pa.schema([(name, self._types[name]) for name in [*names, *self._results]])
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Small tables of all rows, in their order.
+        """Yield all rows in order, in small tables.
 
         Args:
             schema: what `finish` returned.
@@ -164,7 +171,7 @@ class RowSpool:
 
         for chunk in self._chunks:
             table = self._read(chunk)
-            # What was text in its chunk is JSON there already.
+            # A column that is text in its chunk is JSON already.
             spooled = {field.name for field in table.schema if field.metadata}
             columns = []
             for field in schema:
@@ -173,7 +180,7 @@ class RowSpool:
                 elif field.name in self._texts and field.name not in spooled:
                     columns.append(pa.array(_json_texts(table[field.name].to_pylist()), pa.string()))
                 else:
-                    columns.append(_converted(table[field.name], field.type))
+                    columns.append(convert(table[field.name], field.type))
             yield pa.Table.from_arrays(columns, schema=schema)
 
     def close(self) -> None:
@@ -205,11 +212,11 @@ class RowSpool:
         import pyarrow as pa
 
         if name not in self._texts:
-            column = _inferred(values, self._declared.get(name))
+            column = infer(values, self._declared.get(name))
             known = self._types.get(name, column and column.type)
-            unified = None if column is None else _unified(known, column.type)
-            if column is not None and unified is not None and _fields(unified) <= MAX_FIELDS:
-                self._types[name] = unified
+            common = None if column is None else unify(known, column.type)
+            if column is not None and common is not None and count_fields(common) <= MAX_FIELDS:
+                self._types[name] = common
                 return column
             self._to_text(name)
         return pa.array(_json_texts(values), pa.string())
@@ -231,7 +238,7 @@ class RowSpool:
 
 
 def _result_types() -> dict[str, pa.DataType]:
-    """What the columns of the results hold at least, also where no row has any."""
+    """Return the types of the results' columns, for rows without any values as well."""
     import pyarrow as pa
 
     counts = pa.list_(pa.int64())
@@ -244,87 +251,12 @@ def _result_types() -> dict[str, pa.DataType]:
     }
 
 
-def _inferred(values: list[Any], declared: pa.DataType | None) -> pa.Array | None:
-    """The values with the declared type or one that fits them all; `None` if there is none."""
-    import pyarrow as pa
-
-    if declared is not None:
-        with contextlib.suppress(Exception):
-            return pa.array(values, declared)
-        with contextlib.suppress(Exception):  # the text of a timestamp in nanoseconds
-            return pa.array(values).cast(declared)
-    try:
-        return pa.array(values)
-    except UnicodeEncodeError:
-        return _inferred([_encodable(value) for value in values], None)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return None
-
-
-def _unified(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    import pyarrow as pa
-
-    if one == other:
-        return one
-    schemas = [pa.schema([("x", one)]), pa.schema([("x", other)])]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-    except pa.ArrowException:
-        return None
-
-
-def _converted(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
-    """The column with another type that holds the same values, or an error."""
-    import pyarrow as pa
-
-    if column.type == type:
-        return column
-    try:
-        return column.cast(type)
-    except pa.ArrowNotImplementedError:
-        return pa.chunked_array([pa.array(column.to_pylist(), type)])
-
-
-def _converts(column: pa.ChunkedArray, type: pa.DataType) -> bool:
-    """Whether it can be converted; large integers among floats cannot."""
-    try:
-        _converted(column, type)
-    except Exception:
-        return False
-    return True
-
-
-def _parts(type: pa.DataType) -> list[pa.DataType]:
-    return [type.field(number).type for number in range(type.num_fields)]
-
-
-def _fields(type: pa.DataType) -> int:
-    return 1 + sum(map(_fields, _parts(type)))
-
-
-def _has_empty_struct(type: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return (pa.types.is_struct(type) and not type.num_fields) or any(map(_has_empty_struct, _parts(type)))
-
-
 def _json_texts(values: Iterable[Any]) -> list[str | None]:
     return [None if value is None else to_json(value) for value in values]
 
 
-def _encodable(value: Any) -> Any:
-    """The value without halves of surrogate pairs, which no UTF-8 has."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return value
-
-
 def _size(value: Any) -> int:
-    """About how many bytes a value takes."""
+    """Estimate the bytes of a value."""
     if isinstance(value, (str, bytes)):
         return len(value) + 8
     if isinstance(value, dict):

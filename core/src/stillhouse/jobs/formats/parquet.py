@@ -1,4 +1,4 @@
-"""Rows in Parquet files: read a few at a time, written when their types are known."""
+"""`ParquetReader` and `ParquetWriter`: read a few rows at a time, write when their types are known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ParquetReader:
     """The rows of a Parquet file. The line of a row is its number, from 1.
 
     Raises:
-        ConfigurationError: pyarrow is not installed, or it is no Parquet file that can be read.
+        ConfigurationError: pyarrow is not installed, or the file is not a readable Parquet file.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,10 +35,10 @@ class ParquetReader:
         self._path = path
         self._stream: BinaryIO = open_source(path)
         try:
-            # Whole column chunks would be read ahead otherwise, however large they are.
+            # Otherwise whole column chunks would be read ahead, however large they are.
             self._file = pq.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
             self.schema: pa.Schema = self._file.schema_arrow
-        except Exception as error:  # pyarrow has many for what a broken file may hold
+        except Exception as error:  # pyarrow raises many types for broken files
             self._stream.close()
             raise _broken(path, error) from None
         names = self.schema.names
@@ -74,7 +74,7 @@ class ParquetReader:
         return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
     def digest(self) -> str:
-        """A digest of the bytes of the file."""
+        """Return a digest of the bytes of the file."""
         with Path(self._path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -122,7 +122,7 @@ class ParquetWriter:
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Tables large enough for a row group each."""
+    """Concatenate tables until each is large enough for a row group."""
     import pyarrow as pa
 
     group: list[pa.Table] = []

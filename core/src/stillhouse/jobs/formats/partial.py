@@ -1,4 +1,4 @@
-"""Outputs that are not whole yet: written in a folder of our own, and moved to their place at the end."""
+"""Outputs that are not whole yet: written in a folder that Stillhouse creates, and moved at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNATURE = "Stillhouse made this folder"
 
 
 def beside(target: Path, suffix: str) -> Path:
-    """The place in the folder of an output that has its name and a suffix.
+    """Return the path next to an output that has its name and a suffix.
 
     Raises:
         ConfigurationError: the output has no name of its own, as `.`, `..` and `/` have none.
@@ -65,12 +65,12 @@ class PartialFolder:
 
     @staticmethod
     def path_of(target: Path) -> Path:
-        """The folder in which a target is written."""
+        """Return the folder in which a target is written."""
         return beside(target, ".partial")
 
     @classmethod
     def is_present(cls, target: Path) -> bool:
-        """Whether there is such a folder, made by Stillhouse: it has the marker, or nothing at all in it."""
+        """Whether a target has such a folder, made by Stillhouse: it has the marker, or is empty."""
         path = cls.path_of(target)
         if path.is_symlink() or not path.is_dir():
             return False
@@ -82,7 +82,7 @@ class PartialFolder:
 
     def remove(self) -> None:
         """Remove the folder and everything in it."""
-        # The marker goes last: what is left by a process that ends in between is known as ours still.
+        # The marker goes last: if the process ends in between, the rest still counts as Stillhouse's.
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -93,13 +93,13 @@ class PartialFolder:
 
 
 class PartialFile:
-    """A file that is written in a `PartialFolder`, and moved to its place when it is whole.
+    """A file that is written in a `PartialFolder`, and moved to its path when it is whole.
 
     Args:
-        path: its place.
+        path: its final path.
 
     Attributes:
-        stream: what to write to.
+        stream: the stream to write to.
 
     Raises:
         ConfigurationError: it cannot be written.
@@ -118,7 +118,7 @@ class PartialFile:
             raise cannot_be_written(path, error) from None
 
     def finish(self) -> None:
-        """Move the file to its place, in one step; an earlier one is replaced."""
+        """Move the file to its path, in one step; an earlier one is replaced."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self.stream.close()
@@ -126,15 +126,15 @@ class PartialFile:
         self._folder.remove()
 
     def abandon(self) -> None:
-        """Remove it."""
-        with contextlib.suppress(OSError):  # the disk is full: what was buffered cannot be written
+        """Remove the file; an earlier one stays."""
+        with contextlib.suppress(OSError):  # on a full disk, the buffer cannot be written
             self.stream.close()
         if PartialFolder.is_present(self._path):
             self._folder.remove()
 
 
 def cannot_be_written(path: Path, error: OSError) -> ConfigurationError:
-    """What to say of an output that cannot be written."""
+    """Return the error for an output that cannot be written."""
     return ConfigurationError(
         f"{path} cannot be written: {error.strerror or error}", hint="check the folder and its permissions"
     )

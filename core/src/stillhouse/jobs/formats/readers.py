@@ -1,4 +1,4 @@
-"""Reading rows from a file, one after the other, whatever some of them look like."""
+"""`JsonlReader` and `CsvReader`: the rows of a file, one after the other; a broken row is one row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CsvReader", "JsonlReader", "open_source"]
 
 
 def open_source(path: str) -> BinaryIO:
-    """The bytes of a file, or of standard input for `-`.
+    """Open the bytes of a file, or of standard input for `-`.
 
     Raises:
         ConfigurationError: it cannot be opened.
@@ -33,10 +33,10 @@ def open_source(path: str) -> BinaryIO:
 
 
 class FileReader(ABC):
-    """The rows of one file, or of standard input for `-`. Blank lines are no rows.
+    """The rows of one file, or of standard input for `-`. Blank lines are skipped.
 
     Attributes:
-        schema: `None`: a line says nothing of the types of others.
+        schema: `None`: these formats declare no types.
 
     Raises:
         ConfigurationError: it cannot be opened.
@@ -52,7 +52,7 @@ class FileReader(ABC):
 
     @abstractmethod
     def _rows(self, lines: Iterator[bytes]) -> Iterator[Row]:
-        """The rows that the lines are."""
+        """Yield the rows of the lines."""
 
     def __iter__(self) -> Iterator[Row]:
         if self._size:
@@ -66,7 +66,7 @@ class FileReader(ABC):
             yield line
 
     def digest(self) -> str:
-        """A digest of the bytes of the file; standard input has none.
+        """Return a digest of the bytes of the file; standard input has none.
 
         Raises:
             ConfigurationError: it can be read only once.
@@ -122,7 +122,7 @@ def _read_jsonl(lines: Iterator[bytes]) -> Iterator[Row]:
 
 
 def _object(line: bytes, number: int) -> tuple[dict[str, Any], GenerationError | None]:
-    """The columns on a line, or none and the error that says why."""
+    """Return the columns on a line, or none and the error that says why."""
     try:
         columns = _decode(line)
     except json.JSONDecodeError as error:
@@ -181,7 +181,7 @@ def _read_csv(lines: Iterator[bytes]) -> Iterator[Row]:
 
 
 def _csv_row(index: int, line: int, header: list[str], values: list[str]) -> Row:
-    # Separated by what separates no columns of a CSV file.
+    # The separator is one that no CSV file uses.
     digest = digest_of("\x1f".join(values).encode("utf-8", "surrogateescape"))
     if len(values) != len(header):
         problem = f"{len(values)} columns where the header has {len(header)}"

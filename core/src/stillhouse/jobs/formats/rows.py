@@ -1,4 +1,4 @@
-"""A row of the input file, and the input that it becomes."""
+"""`Row` and `RowFormatter`: a row of the input file, and the input that it becomes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
 
 
 def digest_of(content: bytes) -> int:
-    """A signed number of 64 bits for what a row consists of, as a database keeps one best."""
+    """Return a signed 64-bit digest of the content of a row, which a database stores well."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
 def invalid_row(line: int, problem: str) -> GenerationError:
-    """The error of a row that cannot be used, with its line number."""
+    """Return the error of a row that cannot be used, with its line number."""
     return GenerationError(f"line {line}: {problem}", kind="invalid_input", attempts=0)
 
 
 class RowFormatter:
     """Turns a row's columns into an input.
 
-    A template, where one is given, wins; else the columns `messages`, `prompt` and `instruction`
-    are looked for in this order.
+    A template takes precedence; without one, the first of the columns `messages`, `prompt` and
+    `instruction` is used.
 
     Args:
         template: a Jinja2 template over the row's columns.
@@ -49,7 +49,7 @@ class RowFormatter:
         self._raw = raw
 
     def __call__(self, row: Row) -> FormattedInput | GenerationError:
-        """The row's input, or the error that says why it has none."""
+        """Return the row's input, or the error that says why it has none."""
         if row.error is not None:
             return row.error
         try:
@@ -98,7 +98,7 @@ class RowFormatter:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A message without the fields that it has not, where a column's type lists those of all messages."""
+    """Drop null fields: a typed column gives every message the union of all fields."""
     if isinstance(value, dict):
         # An assistant's message that only calls tools has the content null.
         return {
@@ -111,11 +111,11 @@ def _compiled(template: str) -> Callable[[dict[str, Any]], str]:
     import jinja2
     import jinja2.sandbox
 
-    # A template may come from somebody else, like the rows; it may read them and nothing more.
+    # A template may come from another person, like the rows; it may read them and nothing more.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=False,  # prompts are no HTML
+        autoescape=False,  # a prompt is not HTML
     )
     try:
         compiled = environment.from_string(template)

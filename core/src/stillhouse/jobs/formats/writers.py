@@ -1,4 +1,4 @@
-"""Writing rows as lines of JSON."""
+"""`JsonlWriter`: rows as lines of JSON."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class JsonlWriter:
 
 
 def to_json(value: Any) -> str:
-    """JSON in one line, of text that can be encoded.
+    """Return JSON in one line, which UTF-8 can encode.
 
-    What JSON has no type for: dates and times are ISO text, bytes are base64, a number that is
-    none or infinite is null, and anything else is its text.
+    Values without a JSON type: dates and times become ISO text, bytes base64, NaN and infinite
+    numbers null, and anything else the text of `str`.
     """
     try:
         text = _encode(value)
     except ValueError:
         value = _finite(value)
         text = _encode(value)
-    # Half a surrogate pair, which only an escape can carry; a text without one is found fast.
+    # Half a surrogate pair can only be escaped; a text without one is recognized fast.
     return text if text.isascii() or _is_encodable(text) else json.dumps(value, default=_plain)
 
 

@@ -1,1 +1,1 @@
-"""What people see of a run: progress, facts and the report."""
+"""The reporting of a run: live progress, a summary, and an HTML report."""

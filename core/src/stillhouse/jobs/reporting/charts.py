@@ -1,6 +1,6 @@
-"""Charts as geometry in percent: the page draws the shapes, and sets the labels as text of its own.
+"""Charts as geometry in percent: the page draws the shapes, and places the labels as text.
 
-So a chart fills whatever width it gets, and its labels keep their size on a phone.
+So a chart fills any width, and its labels keep their size on a phone.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class Label(NamedTuple):
-    """A text at a place along an axis, in percent."""
+    """A text at a position along an axis, in percent."""
 
     position: float
     text: str
 
 
 class Bar(NamedTuple):
-    """A bar, in percent from the left and from the bottom, and what it says."""
+    """A bar, in percent from the left and from the bottom, and its text."""
 
     left: float
     width: float
@@ -45,15 +45,15 @@ class Chart:
     Attributes:
         name: for references within the page.
         title: what it shows.
-        note: more about it, in a sentence; may be empty.
+        note: a sentence about it; may be empty.
         bars: the shape of a distribution.
-        line: that of a series, as the path of its upper edge.
+        line: the shape of a series, as the path of its upper edge.
         x_labels: along the horizontal axis.
         y_labels: along the vertical axis.
         marks: lines across it with a text.
-        breaks: places where one session ended and another began, in percent.
-        header: the columns of its numbers.
-        rows: its numbers.
+        breaks: positions where one session ended and another began, in percent.
+        header: the header of its table of numbers.
+        rows: the rows of that table.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Chart:
 
 
 class Distribution:
-    """How often each value of a quantity is there that is not negative.
+    """How often each value of a quantity occurs; no value is negative.
 
     Args:
-        counts: values, and how often each is there.
+        counts: values, and how often each occurs.
     """
 
     def __init__(self, counts: dict[float, int]) -> None:
@@ -83,11 +83,11 @@ class Distribution:
         self.largest = self._values[-1][0] if self._values else 0.0
 
     def values(self) -> list[tuple[float, int]]:
-        """Values, and how often each is there, in their order."""
+        """Return the values in ascending order, and how often each occurs."""
         return self._values
 
     def percentile(self, share: float) -> float:
-        """The value that this share of the values does not exceed."""
+        """Return the value that this share of the values does not exceed."""
         wanted, seen = share * self.count, 0
         for value, count in self._values:
             seen += count
@@ -99,21 +99,21 @@ class Distribution:
 def histogram(
     name: str, title: str, found: Distribution, text: Callable[[float], str], *, whole: bool = False
 ) -> Chart:
-    """The chart of a distribution, with its median and upper percentiles marked.
+    """Draw the chart of a distribution, with its median and upper percentiles marked.
 
     Args:
         name: its name.
         title: its title.
         found: the distribution; not an empty one.
-        text: writes a value with its unit.
+        text: formats a value with its unit.
         whole: whether the values are whole numbers.
     """
     values = found.values()
     low, high = values[0][0], found.largest or 1.0
-    # A few that took very long would leave no room for all others.
+    # A few very large values would leave no room for all others.
     most = found.percentile(0.99)
     top = 1.25 * most if 0 < 1.5 * most < high else high
-    # Nor is there anything to see between values that are nearly the same.
+    # If all values are nearly the same, the axis does not start at zero.
     base = 0.0 if low <= top / 2 or (whole and top <= BINS) else min(low, 0.9 * top)
     step = _nice((top - base) / BINS or top / BINS)
     if whole:
@@ -121,7 +121,7 @@ def histogram(
     base = math.floor(base / step) * step
     bins = max(1, math.ceil((top - base) / step + (1e-9 if not whole else 0.5)))
     end = base + bins * step
-    # A whole number stands in the middle of its bar.
+    # A whole number is in the middle of its bar.
     shift = 0.5 if whole else 0.0
 
     def place_of(value: float) -> float:
@@ -166,15 +166,15 @@ def histogram(
 def series(
     name: str, title: str, values: Sequence[float], edges: Sequence[float], breaks: Sequence[float], unit: str
 ) -> Chart:
-    """The chart of a quantity over time.
+    """Draw the chart of a quantity over time.
 
     Args:
         name: its name.
         title: its title.
         values: one for each span of time.
-        edges: the seconds at which the spans begin, and that at which the last one ends.
+        edges: the seconds at which the spans begin, and at which the last one ends.
         breaks: the seconds at which another session began.
-        unit: that of the values.
+        unit: the unit of the values.
     """
     end = edges[-1]
     y_labels, y_top = _axis(max(values))
@@ -222,6 +222,6 @@ def _number(value: float) -> str:
 
 
 def _nice(value: float) -> float:
-    """The next larger number of the kind 1, 2 or 5."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power: float = 10.0 ** math.floor(math.log10(value))
     return next((step * power for step in (1, 2, 5) if step * power >= value * (1 - 1e-9)), 10 * power)

@@ -1,4 +1,4 @@
-"""Showing how a run goes: a live line on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a live line on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def show_progress(
 ) -> Iterator[None]:
     """Show the statistics while the block runs.
 
-    A thread looks at them now and then, so that a row costs nothing and a stall is seen.
+    A thread reads them periodically, so that a row costs nothing and a stall is visible.
 
     Args:
-        statistics: what the run counts up.
+        statistics: what the run updates.
         stream: where to show it; a terminal gets one live line.
         share: how much of the input was read, from 0 to 1, or `None`.
         window: how many rows may be in flight.
@@ -84,7 +84,7 @@ def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
 
 
 def _finished_share(statistics: RunStatistics, share: float) -> float:
-    """The share of the file whose rows are finished; the reader is ahead by the window."""
+    """Return the share of the file whose rows are finished; the reader is ahead by the window."""
     finished = statistics.rows + statistics.skipped
     return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
 
@@ -116,7 +116,7 @@ class _Live:
 
 
 def duration(seconds: float) -> str:
-    """A time span as people read it, such as `3 min 20 s`."""
+    """Format a time span, such as `3 min 20 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -129,13 +129,13 @@ def duration(seconds: float) -> str:
 def summary_lines(
     statistics: RunStatistics, done: int, failed: Mapping[str, int], cost: float | None = None
 ) -> list[tuple[str, str]]:
-    """The closing table: what, and how much.
+    """Return the closing table as labels and values.
 
     Args:
         statistics: of this process, for the tokens and the times.
-        done: rows with an output, those of earlier processes included.
-        failed: likewise rows without, by the kind of their error.
-        cost: likewise of all rows in USD, if it is known.
+        done: rows with an output, including earlier processes.
+        failed: rows without, by the kind of their error, including earlier processes.
+        cost: the cost of all these rows in USD, if it is known.
     """
     seconds = max(statistics.seconds, 1e-9)
     lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
@@ -164,7 +164,7 @@ def _cost_line(cost: float, source: str) -> str:
 
 
 def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
-    """What a run has, for who looks at it from beside it."""
+    """Return the status of a run, read from another process, as labels and values."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
         state = f"process {last.process} on {last.host} works on it, since {clock(last.started)}"
@@ -190,7 +190,7 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
 
 
 def job_lines(jobs: Sequence[Chunk]) -> list[str]:
-    """A line for each offline batch: its id, the provider's word for its state, and its counts."""
+    """Format each offline batch as a line: its id, the provider's name of its state, and its counts."""
     lines = []
     for job in jobs:
         counts = ", ".join(f"{count:,} {name}" for name, count in job.counts.items() if count)
@@ -206,5 +206,5 @@ def job_lines(jobs: Sequence[Chunk]) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """A moment as people here read it."""
+    """Format seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

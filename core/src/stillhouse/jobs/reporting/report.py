@@ -1,16 +1,12 @@
-"""The report of a run: one page that stands for itself, made from the run's database."""
+"""`write_report`: the report of a run as one self-contained page, made from the run's database."""
 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +14,18 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
 from stillhouse.jobs.reporting.progress import clock, duration
+from stillhouse.jobs.reporting.timeline import Timeline
 from stillhouse.jobs.runs.summary import Session, Summary, summarize
 from stillhouse.jobs.spending.prices import cost_text
 
 __all__ = ["write_report"]
 
-# Into how many spans the time of a run is divided at most, and how many rows a span has about at least:
-# with fewer there is nothing to see but noise.
-SPANS = 150
-ROWS_PER_SPAN = 8
-FEWEST_SPANS = 24
-_WIDTHS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600]
-
-# Latencies are kept to 0.1 percent.
-_RESOLUTION = 1000
-
-# How a page of ours says so, within its first bytes.
+# What identifies a report of Stillhouse, within its first bytes.
 _GENERATOR = b'<meta name="generator" content="stillhouse">'
 _HEAD_BYTES = 4096
 
 EXAMPLES = 3
-LONGEST_TEXT = 600
+MAX_TEXT_CHARACTERS = 600
 
 
 @dataclass
@@ -48,94 +35,6 @@ class _Failures:
     kind: str
     count: int
     examples: list[tuple[int, str]] = field(default_factory=list)
-
-
-class _Timeline:
-    """The time that somebody worked on the run, without the pauses between the sessions.
-
-    Args:
-        spans: when each session began and ended, in seconds since 1970.
-        rows: how many rows there are, about.
-
-    Attributes:
-        starts: when each began, on this timeline.
-        width: how many seconds each span has; the last one has what is left besides.
-        edges: where the spans begin, and where the last one ends.
-    """
-
-    def __init__(self, spans: Sequence[tuple[float, float]], rows: int) -> None:
-        self._begun = [start for start, _ in spans]
-        self._lengths = [max(0.0, end - start) for start, end in spans]
-        self.starts = [sum(self._lengths[:number]) for number in range(len(spans))]
-        end = max(sum(self._lengths), 1e-3)
-        most = min(SPANS, max(FEWEST_SPANS, rows // ROWS_PER_SPAN))
-        self.width = next((width for width in _WIDTHS if end / width <= most), end / most)
-        count = max(1, int(end / self.width))
-        self.edges = [number * self.width for number in range(count)] + [end]
-        self.rows = [0] * count
-        self.output_tokens = [0] * count
-        # Calls by the span that they began and ended in, and the sums of these moments.
-        self._began, self._began_sum = [0] * (count + 2), [0.0] * (count + 2)
-        self._ended, self._ended_sum = [0] * (count + 2), [0.0] * (count + 2)
-        self.latency: dict[float, int] = defaultdict(int)
-        self.inputs: dict[float, int] = defaultdict(int)
-        self.outputs: dict[float, int] = defaultdict(int)
-
-    def add(self, rows: Iterable[tuple[float, float | None, int | None, int | None]]) -> None:
-        """Count rows: when each was finished, after how many seconds, its input and output tokens.
-
-        There may be millions, so this is written out.
-        """
-        latency, inputs, outputs = self.latency, self.inputs, self.outputs
-        began, began_sum, ended, ended_sum = self._began, self._began_sum, self._ended, self._ended_sum
-        counts, tokens, width, last = self.rows, self.output_tokens, self.width, len(self.rows) - 1
-        log, floor, since, until, start, length = math.log, math.floor, 1.0, 0.0, 0.0, 0.0
-        for finished, seconds, input_tokens, output_tokens in rows:
-            if not since <= finished < until:
-                session = max(0, bisect_right(self._begun, finished) - 1)
-                since, start, length = self._begun[session], self.starts[session], self._lengths[session]
-                until = since + length
-            end = start + min(max(0.0, finished - since), length)
-            place = int(end / width)
-            span = place if place < last else last
-            counts[span] += 1
-            if input_tokens is not None:
-                inputs[input_tokens] += 1
-            if output_tokens is not None:
-                outputs[output_tokens] += 1
-                tokens[span] += output_tokens
-            if seconds:
-                latency[floor(log(seconds) * _RESOLUTION)] += 1
-                ended[place] += 1
-                ended_sum[place] += end
-                begin = end - seconds
-                if begin < start:
-                    begin = start
-                place = int(begin / width)
-                began[place] += 1
-                began_sum[place] += begin
-
-    def distributions(self) -> tuple[Distribution, Distribution, Distribution]:
-        """Seconds, to 0.1 percent, input tokens and output tokens of the rows."""
-        latency = {math.exp((key + 0.5) / _RESOLUTION): count for key, count in self.latency.items()}
-        return Distribution(latency), Distribution(self.inputs), Distribution(self.outputs)
-
-    def in_flight(self) -> list[float]:
-        """How many rows were in flight in each span, on average."""
-        sums, level, last = [0.0] * len(self.rows), 0, len(self.rows) - 1
-        for place in range(len(self._began)):
-            ends = (place + 1) * self.width
-            sums[min(place, last)] += (
-                level * self.width
-                + (self._began[place] * ends - self._began_sum[place])
-                - (self._ended[place] * ends - self._ended_sum[place])
-            )
-            level += self._began[place] - self._ended[place]
-        return self.per_second(sums)
-
-    def per_second(self, counts: Sequence[float]) -> list[float]:
-        """Counts in the spans as rates."""
-        return [max(0.0, n / (b - a)) for n, (a, b) in zip(counts, pairwise(self.edges), strict=True)]
 
 
 def write_report(connection: sqlite3.Connection, output: str, working: bool, path: Path) -> None:
@@ -148,7 +47,7 @@ def write_report(connection: sqlite3.Connection, output: str, working: bool, pat
         path: the file to write; an earlier report is replaced when the new one is whole.
 
     Raises:
-        ConfigurationError, OSError: it cannot be written, or is something else than a report.
+        ConfigurationError, OSError: the file cannot be written, or is not a report.
     """
     import jinja2
 
@@ -184,7 +83,7 @@ def _check_replaceable(path: Path) -> None:
 
 def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[str, Any]:
     summary = summarize(connection)
-    timeline = _Timeline(_spans(connection, summary, working), summary.rows)
+    timeline = Timeline(_spans(connection, summary, working), summary.rows)
     query = "SELECT finished, seconds, input_tokens, output_tokens FROM rows WHERE state != 0"
     timeline.add(connection.execute(query))
     latency, inputs, outputs = timeline.distributions()
@@ -205,7 +104,7 @@ def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[s
 
 
 def _spans(connection: sqlite3.Connection, summary: Summary, working: bool) -> list[tuple[float, float]]:
-    """When each session began and ended; one that was killed, with its last row."""
+    """Return when each session began and ended; a killed session ended with its last row."""
     starts = [session.started for session in summary.sessions]
     ends = [session.ended for session in summary.sessions]
     if working and ends:
@@ -220,8 +119,8 @@ def _spans(connection: sqlite3.Connection, summary: Summary, working: bool) -> l
     ]
 
 
-def _figures(summary: Summary, timeline: _Timeline) -> list[tuple[str, str, str]]:
-    """The main figures: what, how much, and more about it."""
+def _figures(summary: Summary, timeline: Timeline) -> list[tuple[str, str, str]]:
+    """Return the main figures: a label, a value, and a remark."""
     seconds = timeline.edges[-1]
     failed = f"{summary.failures / summary.rows:.1%} of the rows" if summary.failures else ""
     rates = (
@@ -241,7 +140,7 @@ def _figures(summary: Summary, timeline: _Timeline) -> list[tuple[str, str, str]
     return figures
 
 
-def _over_time(timeline: _Timeline, has_calls: bool) -> list[Chart]:
+def _over_time(timeline: Timeline, has_calls: bool) -> list[Chart]:
     edges, breaks = timeline.edges, timeline.starts[1:]
     rows, tokens = timeline.per_second(timeline.rows), timeline.per_second(timeline.output_tokens)
     charts = [series("rows", "Rows per second", rows, edges, breaks, "rows/s")]
@@ -287,11 +186,11 @@ def _failures(connection: sqlite3.Connection, summary: Summary) -> list[_Failure
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
+    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]} …"
 
 
 def _command(summary: Summary) -> list[tuple[str, str]]:
-    """What the run was asked for: names and values, without what was left as it is."""
+    """Return the command of the run as names and values, without defaults."""
     command = dict(summary.command or {})
     llm = command.pop("llm", None) or {}
     parameters = command.pop("parameters", None) or {}

@@ -1,1 +1,1 @@
-"""A bulk run: what is asked for, online and offline, and the assembly of its output."""
+"""A bulk run: its command, its work online and offline, and the assembly of its output."""

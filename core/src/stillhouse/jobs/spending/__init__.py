@@ -1,1 +1,1 @@
-"""What a run may spend: bounds, prices, ceilings."""
+"""The spending of a run: bounds, prices, budget."""
