@@ -44,13 +44,13 @@ def new(name: str, kind: Kind | None, into: Path) -> None:
     folder = write(backend, into)
     candidates = [info.candidate for info in registry.plugins()]
     packages = {normalize(item.distribution) for item in candidates} | {*PACKAGES.values()}
-    rivals = {item.distribution for item in candidates if (item.kind, item.name) == ("llm", backend.name)}
-    rivals |= {PACKAGES[backend.name]} if backend.name in PACKAGES else set()
+    claimants = {item.distribution for item in candidates if (item.kind, item.name) == ("llm", backend.name)}
+    claimants |= {PACKAGES[backend.name]} if backend.name in PACKAGES else set()
     if backend.distribution in packages:
         print_warning(f"there is a package {backend.distribution} already; only one of them can be installed")
-    for rival in sorted(rivals - {backend.distribution}):
+    for claimant in sorted(claimants - {backend.distribution}):
         print_warning(
-            f"{rival} has a backend {backend.name} too; who installs both must set STILLHOUSE_PREFER"
+            f"{claimant} has a backend {backend.name} too; who installs both must set STILLHOUSE_PREFER"
         )
     print(f"{folder} has the backend {backend.name}, which passes the conformance kit. Next:\n")
     print(f"  cd {folder}")
