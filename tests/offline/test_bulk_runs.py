@@ -13,7 +13,7 @@ import pytest
 import stillhouse
 from stillhouse.cli.app import app
 from stillhouse.jobs.formats.readers import JsonlReader
-from stillhouse.jobs.runs.offline import _Seeker
+from stillhouse.jobs.runs.offline import _RowCursor
 
 from .support import BatchServer, SingleLLM, TinyLLM
 
@@ -218,7 +218,7 @@ def test_a_limit_bounds_what_is_submitted(runs: Runs, server: BatchServer) -> No
 
 
 def test_rows_are_found_in_any_order(runs: Runs) -> None:
-    with _Seeker(JsonlReader(str(runs.input))) as seeker:
+    with _RowCursor(JsonlReader(str(runs.input))) as seeker:
         assert [seeker.row(index).index for index in (3, 3, 1, 9, 0)] == [3, 3, 1, 9, 0]
 
 

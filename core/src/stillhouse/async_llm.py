@@ -66,6 +66,15 @@ class AsyncLLM(LLM):
         """
         return bool(cls.__private_attributes__["_num_generations_param_supported"].default)
 
+    @property
+    def makes_several(self) -> bool:
+        """Whether one call of `agenerate` of this LLM makes several generations.
+
+        The class says it for all of its LLMs (`supports_num_generations`), unless one of them sets
+        `_num_generations_param_supported` in its `load`.
+        """
+        return self._num_generations_param_supported
+
     @classmethod
     def _generate_methods(cls) -> tuple[Any, ...]:
         return implementations(cls, "agenerate")
@@ -271,7 +280,7 @@ class AsyncLLM(LLM):
         """The settings of the window for a call with these arguments."""
         thread = self._loop_thread()
         calls: list[Callable[[Any], Awaitable[GenerateOutput]]]
-        if self._num_generations_param_supported:
+        if self.makes_several:
             calls = [functools.partial(self.agenerate, num_generations=num_generations, **arguments)]
         elif arguments.get("seed") is None:
             calls = [functools.partial(self.agenerate, **arguments)] * num_generations

@@ -69,11 +69,6 @@ class BatchHTTPLLM(StructuredHTTPLLM):
 
     # How a request and its answer look
 
-    @property
-    def makes_several(self) -> bool:
-        """Whether one request of this LLM can ask for several generations."""
-        return self._num_generations_param_supported
-
     def check_batch_input(self, input: FormattedInput) -> None:
         """Reject an input that cannot go into an offline batch.
 

@@ -18,6 +18,7 @@ from stillhouse.typing import FormattedInput, GenerateOutput
 
 if TYPE_CHECKING:
     from stillhouse.offline.ledger import BatchLedger
+    from stillhouse.offline.protocol import OfflineBatchCalls
 
 __all__ = ["OfflineBatchMixin", "binding"]
 
@@ -76,7 +77,7 @@ class OfflineBatchMixin(BaseModel):
 
     def open_offline_batch(
         self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
-    ) -> Any:
+    ) -> OfflineBatchCalls:
         """The batches of a bulk run, for inputs that are many and outputs that go elsewhere.
 
         Args:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.runs.offline import OfflineBatchCalls, generations_done, has_batches, jobs_of
+from stillhouse.jobs.runs.offline import generations_done, has_batches, jobs_of
 from stillhouse.jobs.store.database import StoreError, reading, store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.offline.protocol import OfflineBatchCalls
 
 __all__ = ["check_no_batch_runs", "open_batches"]
 

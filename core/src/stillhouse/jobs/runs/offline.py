@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
@@ -15,70 +15,19 @@ from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
-from stillhouse.offline.row_sets import Rows
+from stillhouse.offline.protocol import OfflineBatchCalls
+from stillhouse.offline.provider import InputsOf
 from stillhouse.protocols import RowReader
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
     "TRANSIENT_KINDS",
-    "OfflineBatchCalls",
-    "OfflineResults",
     "OfflineRun",
     "generations_done",
     "has_batches",
     "jobs_of",
     "run_key",
 ]
-
-InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
-"""Returns the inputs of rows by their ids; a row without an input is left out."""
-
-
-class OfflineResults(Protocol):
-    """The results of one job, row by row."""
-
-    @property
-    def released(self) -> Sequence[int]:
-        """The rows that are free again, once all results were iterated over."""
-
-    def __iter__(self) -> Iterator[tuple[int, GenerateOutput | GenerationError]]: ...
-
-    def acknowledge(self) -> None:
-        """Record that every result is stored: the job is not collected again."""
-
-
-class OfflineBatchCalls(Protocol):
-    """What a run needs of the offline batches that `LLM.open_offline_batch` returns."""
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every job is collected."""
-
-    def held(self) -> Rows:
-        """Return the rows that are in a job, or are going to be, and are not collected."""
-
-    def reconcile(self) -> None:
-        """Determine the state of jobs that an earlier process was creating when it ended."""
-
-    def submit(
-        self,
-        items: Iterable[tuple[int, FormattedInput]],
-        refused: Callable[[int, GenerationError], None],
-    ) -> int:
-        """Create jobs for rows; call `refused` with each row that cannot be turned into a request.
-
-        `refused` is called before the next item is pulled. Returns the number of jobs.
-        """
-
-    def poll(self) -> Sequence[Chunk]:
-        """Ask the provider for the state of the jobs, and return it."""
-
-    def collect(self, inputs_of: InputsOf | None = None) -> Iterator[OfflineResults]:
-        """Yield the results of every job that has ended, and then submit again what must be retried."""
-
-    def cancel(self) -> None:
-        """Cancel the jobs that are not done; their finished results can still be collected."""
-
 
 COMMIT_ROWS = 500
 
