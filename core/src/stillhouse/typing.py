@@ -63,8 +63,8 @@ class StructuredOutput(TypedDict, total=False):
     """The form that a generation must have.
 
     `format` is `json`, `regex` or `choice`; `schema` is a pydantic class, a JSON schema (dict or
-    string), a pattern, or a list of choices. `max_retries` is how often an
-    answer that violates the form is asked for again, where that can happen; 1 if there is none.
+    string), a pattern, or a list of choices. `max_retries` is how often the request is retried when
+    an answer violates the form, where that can happen; 1 by default.
     `mode` is for `instructor`; `whitespace_pattern` is a pattern for the white space between JSON tokens.
     """
 

@@ -23,8 +23,8 @@ __all__ = ["AnswerForm", "answer_problem", "value_problem"]
 _DECLINED = frozenset({"content_filter", "function_call", "refusal", "tool_calls"})
 _CUT_OFF = frozenset({"length", "pause_turn"})
 
-MOST_PROBLEMS = 3
-LONGEST_PROBLEM = 300
+MAX_PROBLEMS = 3
+MAX_PROBLEM_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
 
     def problem(value: Any) -> str:
         try:
-            found = list(itertools.islice(validator.iter_errors(value), MOST_PROBLEMS))
+            found = list(itertools.islice(validator.iter_errors(value), MAX_PROBLEMS))
         except Exception as error:  # a reference that leads nowhere, a pattern that is not Python's
             return f"the schema cannot be applied: {type(error).__name__}: {error}"
         return "; ".join(f"{_shortened(error.message)} at {error.json_path}" for error in found)
@@ -144,7 +144,7 @@ def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_PROBLEM else f"{text[:LONGEST_PROBLEM]} …"
+    return text if len(text) <= MAX_PROBLEM_LENGTH else f"{text[:MAX_PROBLEM_LENGTH]} …"
 
 
 def _import(name: str) -> Any:

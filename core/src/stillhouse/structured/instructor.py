@@ -73,7 +73,7 @@ def check_mode(structured_output: Any, framework: str) -> None:
     """Reject a mode that instructor does not support for this framework.
 
     Raises:
-        ConfigurationError: the mode is none for the framework, or instructor is missing.
+        ConfigurationError: instructor does not support the mode for this framework, or is missing.
         UnsupportedError: the form is no JSON schema of an object.
     """
     normal = _json_form(structured_output)
