@@ -216,3 +216,23 @@ def test_what_is_read_is_known_by_any_of_its_names(tmp_path: Path) -> None:
     os.link(source, tmp_path / "out.jsonl.partial")
     with pytest.raises(ConfigurationError, match="writes a file of that name"):
         check_places([source], tmp_path / "out.jsonl")
+
+
+def test_an_output_that_another_program_holds_keeps_the_rows(
+    generate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a file that is open cannot be replaced."""
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target.name == "out.jsonl":
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        status, err = generate("in.jsonl", "-o", "out.jsonl")
+    assert (status, "close the program that has it open" in err) == (1, True)
+    assert "3 finished rows are in" in err
+    assert generate("in.jsonl", "-o", "out.jsonl")[0] == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3

@@ -8,7 +8,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from stillhouse.jobs.formats.readers import JsonlReader
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.runs.assembly import assemble
+from stillhouse.jobs.store.database import sqlite_uri
 from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.store import SqliteStore
@@ -363,3 +364,15 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_lock(
     store.start()  # it takes over the reserve
     store.close("complete")
     assert not (tmp_path / "out.jsonl.run.db-reserve").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/data/a b.db"), "file:///data/a%20b.db"),
+        (PureWindowsPath(r"C:\data\a#b.db"), "file:///C:/data/a%23b.db"),
+        (PureWindowsPath(r"\\host\share\a.db"), "file:////host/share/a.db"),
+    ],
+)
+def test_the_state_on_a_share_is_addressed_as_sqlite_takes_it(path: PurePath, uri: str) -> None:
+    assert sqlite_uri(path) == uri

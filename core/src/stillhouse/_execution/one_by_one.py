@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import perf_counter
 from typing import Any
 
 from stillhouse._execution.call import Call, Result, finished_outputs
@@ -48,9 +48,9 @@ def ask_group(
     """
     results = {index: call.begin(index, input) for index, input in group}
     pending = [(index, input) for index, input in group if results[index] is None]
-    started = monotonic()
+    started = perf_counter()
     outputs, failure = _ask(call, generate, [input for _, input in pending], isolate)
-    seconds = monotonic() - started
+    seconds = perf_counter() - started
     times = dict.fromkeys((index for index, _ in pending), seconds)
     for (index, _), output in zip(pending, outputs, strict=True):
         results[index] = output

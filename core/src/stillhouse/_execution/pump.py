@@ -18,7 +18,7 @@ from collections.abc import (
     Iterator,
 )
 from itertools import islice
-from time import monotonic
+from time import perf_counter
 from typing import Any
 
 from stillhouse._execution.call import Result
@@ -28,6 +28,7 @@ from stillhouse.errors import ConfigurationError
 
 __all__ = ["aopen_pump", "open_pump"]
 
+# Measured with `perf_counter`: on Windows, `monotonic` has ticks of 16 ms before Python 3.13.
 TURN_SECONDS = 0.005
 
 Begin = Callable[[int, Any], Any]
@@ -98,11 +99,11 @@ class _Puller:
     def _pull(self, source: Iterator[Any]) -> bool:
         """Pull for one turn or until there is no room; return whether the source is exhausted."""
         room, pulled, put = self.window.room, 0, self._put
-        ends = monotonic() + TURN_SECONDS
+        ends = perf_counter() + TURN_SECONDS
         for input in islice(source, room):
             pulled += 1
             put(input)
-            if monotonic() > ends:
+            if perf_counter() > ends:
                 return False
         return pulled < room
 

@@ -13,7 +13,7 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
+from time import perf_counter
 from typing import Any
 
 from stillhouse._execution.call import Result
@@ -229,7 +229,7 @@ class Window:
                 result: Any
                 if is_outermost:
                     current_input.set(index)
-                started = monotonic()
+                started = perf_counter()
                 try:
                     result = await calls[part](input)
                 except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -244,7 +244,7 @@ class Window:
                         # Inputs are started in their order, so those that are ready come after this one.
                         self._halted = True
                         ready.clear()
-                done.append((index, part, input, result, monotonic() - started))
+                done.append((index, part, input, result, perf_counter() - started))
                 if not self._signalled:
                     self._signalled = True
                     # Signal once per batch of results: waking the caller's thread costs as much as a row.

@@ -122,7 +122,14 @@ class PartialFile:
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self.stream.close()
-        self._partial.replace(self._path)
+        try:
+            self._partial.replace(self._path)
+        except PermissionError as error:  # on Windows, also while another program has it open
+            raise ConfigurationError(
+                f"{self._path} cannot be replaced: {error.strerror}",
+                hint="close the program that has it open, or check the folder's permissions, and make the same "
+                "command again",
+            ) from None
         self._folder.remove()
 
     def abandon(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from stillhouse.errors import ConfigurationError
@@ -111,7 +111,7 @@ def read(path: Path) -> sqlite3.Connection:
         )
     # No process writes where there is no log; reading it as immutable leaves no files next to it.
     is_idle = not Path(f"{path}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_idle else ''}"
+    uri = f"{sqlite_uri(path.absolute())}?mode=ro{'&immutable=1' if is_idle else ''}"
     with translated(path):
         connection = sqlite3.connect(uri, uri=True, timeout=10.0)
         try:
@@ -134,6 +134,15 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def sqlite_uri(path: PurePath) -> str:
+    """Return an absolute path as the address by which SQLite opens it.
+
+    SQLite takes no host in an address. That of a share on Windows, `\\\\host\\share`, is part of its path.
+    """
+    uri = path.as_uri()
+    return uri if uri.startswith("file:///") else uri.replace("file://", "file:////", 1)
+
+
 def holds_run(path: Path) -> bool:
     """Whether a file is a run's database, damaged or not; an empty file is the beginning of one."""
     try:
@@ -146,7 +155,7 @@ def holds_run(path: Path) -> bool:
     # The application's id may still be in the log.
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{sqlite_uri(path.absolute())}?mode=ro", uri=True)
         ) as connection:
             return _version(connection, path) > 0
     except (sqlite3.Error, StoreError):
