@@ -127,7 +127,7 @@ class PartialFile:
         except PermissionError as error:  # on Windows, also while another program has it open
             raise ConfigurationError(
                 f"{self._path} cannot be replaced: {error.strerror}",
-                hint="close the program that has it open, or check the folder's permissions, and make the same "
+                hint="close the program that has it open, or check the permissions, and make the same "
                 "command again",
             ) from None
         self._folder.remove()
