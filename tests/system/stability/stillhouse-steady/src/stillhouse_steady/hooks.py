@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillhouse.jobs.rows import Row, digest_of
-
 import stillhouse
 from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError
 from stillhouse.jobs.formats import RowReader, RowWriter
+from stillhouse.jobs.rows import Row, digest_of
 
 observed: list[str] = []
 
