@@ -25,7 +25,7 @@ def llm(llmock: Any) -> Iterator[CohereLLM]:
         yield loaded
 
 
-def test_an_answer_and_what_it_cost(llm: CohereLLM, llmock: Any) -> None:
+def test_generate_outputs_returns_text_finish_reason_and_token_counts(llm: CohereLLM, llmock: Any) -> None:
     llmock.reply("The Ucayali.")
     (output,) = llm.generate_outputs([CHAT], max_new_tokens=20)
     assert output["generations"] == ["The Ucayali."]
@@ -34,28 +34,28 @@ def test_an_answer_and_what_it_cost(llm: CohereLLM, llmock: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_may_pass_is_tried_again(llm: CohereLLM, llmock: Any, status: int) -> None:
+def test_transient_server_errors_are_retried(llm: CohereLLM, llmock: Any, status: int) -> None:
     llmock.fail(status, times=1)
     assert llm.generate_outputs([CHAT])[0]["generations"][0]
     assert [record.status for record in llmock.requests] == [status, 200]
     llmock.assert_resilient()
 
 
-def test_what_cannot_pass_is_an_error_of_its_kind(llm: CohereLLM, llmock: Any) -> None:
+def test_wrong_api_key_is_an_authentication_error(llm: CohereLLM, llmock: Any) -> None:
     llmock.fail(401, times=None)
     with pytest.raises(GenerationError) as caught:
         llm.generate_outputs([CHAT])
     assert (caught.value.kind, caught.value.stops_run) == ("authentication", True)
 
 
-def test_an_answer_in_another_form_is_asked_for_again(llm: CohereLLM, llmock: Any) -> None:
+def test_answer_that_violates_the_schema_is_requested_again(llm: CohereLLM, llmock: Any) -> None:
     llmock.reply("The Ucayali.").reply('{"river": "Ucayali"}')
     (output,) = llm.generate_outputs([(CHAT, FORM)])
     assert json.loads(output["generations"][0] or "") == {"river": "Ucayali"}
     assert len(llmock.requests) == 2
 
 
-def test_a_schema_that_the_api_does_not_keep_to_is_refused(llm: CohereLLM) -> None:
+def test_schema_keyword_that_the_api_does_not_enforce_is_refused(llm: CohereLLM) -> None:
     with pytest.raises(UnsupportedError, match="minimum"):
         llm.structured_output = {"format": "json", "schema": {"type": "integer", "minimum": 1}}
 
