@@ -157,7 +157,9 @@ def texts(outputs: Any) -> list[Any]:
     return [output and output["generations"] for output in outputs]
 
 
-def test_there_and_back(llm: AnthropicLLM, provider: Batches) -> None:
+def test_message_batch_is_submitted_and_its_results_are_collected(
+    llm: AnthropicLLM, provider: Batches
+) -> None:
     submit(llm, num_generations=2, temperature=0.5)
     requests = provider.bodies["msgbatch_0"]
     assert [request["params"]["messages"][0]["content"] for request in requests] == list("aabbcc")
@@ -189,7 +191,9 @@ def test_every_type_of_result(llm: AnthropicLLM, provider: Batches) -> None:
     assert texts(caught.value.outputs) == [["A"], None, ["C"]]
 
 
-def test_a_lost_answer_is_settled_by_the_ids_in_the_results(llm: AnthropicLLM, provider: Batches) -> None:
+def test_batch_with_a_lost_response_is_found_by_the_ids_in_its_results(
+    llm: AnthropicLLM, provider: Batches
+) -> None:
     provider.make(
         [{"custom_id": "old", "params": {"messages": CHATS[0]}}] * 3
     )  # older, so that it is none of ours
@@ -216,7 +220,7 @@ def ledger_chunks() -> list[Any]:
         return ledger.chunks(key)
 
 
-def test_a_batch_that_was_never_made_is_made(
+def test_batch_creation_is_retried_when_no_batch_was_created(
     llm: AnthropicLLM, provider: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.lose = 1
@@ -228,7 +232,7 @@ def test_a_batch_that_was_never_made_is_made(
     assert llm.jobs_ids == ("msgbatch_0",)
 
 
-def test_cancelling(llm: AnthropicLLM, provider: Batches) -> None:
+def test_cancel_offline_batch_makes_no_second_batch(llm: AnthropicLLM, provider: Batches) -> None:
     submit(llm)
     llm.cancel_offline_batch()
     with pytest.raises(GenerationError, match="cancelled"):
@@ -236,7 +240,9 @@ def test_cancelling(llm: AnthropicLLM, provider: Batches) -> None:
     assert len(provider.batches) == 1
 
 
-def test_results_that_are_kept_no_longer_are_not_paid_for_again(llm: AnthropicLLM, provider: Batches) -> None:
+def test_archived_batch_results_are_an_error_and_not_generated_again(
+    llm: AnthropicLLM, provider: Batches
+) -> None:
     submit(llm)
     provider.end_all()
     provider.batches[0]["archived_at"] = "2026-02-01T00:00:00Z"
@@ -245,7 +251,9 @@ def test_results_that_are_kept_no_longer_are_not_paid_for_again(llm: AnthropicLL
     assert len(provider.batches) == 1
 
 
-def test_the_sdk_takes_our_requests_and_reads_our_results(llm: AnthropicLLM, provider: Batches) -> None:
+def test_batch_requests_and_results_validate_against_the_sdk_types(
+    llm: AnthropicLLM, provider: Batches
+) -> None:
     types = pytest.importorskip("anthropic.types.messages")
     from pydantic import TypeAdapter
 
@@ -266,7 +274,9 @@ def test_the_sdk_takes_our_requests_and_reads_our_results(llm: AnthropicLLM, pro
         assert (ours.answer is not None) == (found.result.type == "succeeded")
 
 
-def test_the_whole_way_against_a_mock(llmock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_batch_runs_end_to_end_against_a_mock_server(
+    llmock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llmock.routers.batch._BATCH_DELAY", 0.0)
     fields = {"model": "m", "base_url": llmock.base_url("anthropic"), "api_key": "key"}
     with AnthropicLLM(

@@ -1,4 +1,4 @@
-"""A provider that fails in every way that it is known to, and a verdict on what is made of it."""
+"""The backend against a mock provider that fails in every known way, and a verdict on how it copes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def llm(llmock: Any) -> Iterator[AnthropicLLM]:
 @pytest.mark.parametrize(
     ("status", "times"), [(408, 2), (409, 1), (500, 3), (502, 1), (503, 1), (504, 1), (529, 2)]
 )
-def test_passing_faults(llm: AnthropicLLM, llmock: Any, status: int, times: int) -> None:
+def test_transient_server_faults_are_retried(llm: AnthropicLLM, llmock: Any, status: int, times: int) -> None:
     llmock.fail(status, times=times, provider="anthropic")
     assert llm.generate_outputs([CHAT])[0]["generations"][0]
     assert [record.status for record in llmock.requests] == [status] * times + [200]
@@ -46,7 +46,7 @@ def test_rate_limit_waits_as_long_as_asked(llm: AnthropicLLM, llmock: Any) -> No
     llmock.assert_resilient(strict=True)
 
 
-def test_quota(llm: AnthropicLLM, llmock: Any) -> None:
+def test_request_quota_is_discovered_and_every_request_is_answered(llm: AnthropicLLM, llmock: Any) -> None:
     """A real quota, of which 120 may be used at once: all are answered, few are refused."""
     llmock.limits(rpm=120)
     chats: Any = [[{"role": "user", "content": f"Question {number}"}] for number in range(125)]
@@ -69,7 +69,9 @@ def test_quota(llm: AnthropicLLM, llmock: Any) -> None:
         (422, "invalid_request", False),
     ],
 )
-def test_lasting_faults(llm: AnthropicLLM, llmock: Any, status: int, kind: str, stops_run: bool) -> None:
+def test_permanent_server_faults_are_not_retried(
+    llm: AnthropicLLM, llmock: Any, status: int, kind: str, stops_run: bool
+) -> None:
     llmock.fail(status, times=None, provider="anthropic")
     with pytest.raises(GenerationError) as caught:
         llm.generate_outputs([CHAT])
@@ -101,7 +103,7 @@ def test_outage_is_given_up(llmock: Any) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_slow_answer_is_asked_for_again(llmock: Any) -> None:
+def test_slow_answer_times_out_and_is_retried(llmock: Any) -> None:
     llmock.delay(2.0, times=1, provider="anthropic")
     with AnthropicLLM(model="claude-test", timeout=0.4) as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"][0]
@@ -133,7 +135,7 @@ def test_tool_call(llm: AnthropicLLM, llmock: Any) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_only_missing_generations_are_asked_for_again(llm: AnthropicLLM, llmock: Any) -> None:
+def test_only_missing_generations_are_requested_again(llm: AnthropicLLM, llmock: Any) -> None:
     llmock.fail(500, times=1, provider="anthropic")
     (output,) = llm.generate_outputs([CHAT], num_generations=3)
     assert len(output["generations"]) == 3

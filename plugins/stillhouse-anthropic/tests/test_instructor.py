@@ -25,7 +25,9 @@ def called(**arguments: Any) -> Any:
     return message(use, stop_reason="tool_use")
 
 
-def test_it_asks_again_and_counts_all(script: Any, make: Callable[..., AnthropicLLM]) -> None:
+def test_instructor_retries_an_invalid_answer_and_counts_all_tokens(
+    script: Any, make: Callable[..., AnthropicLLM]
+) -> None:
     script.reply(called(a=10))
     script.reply(called(a=3))
     chat: Any = [{"role": "system", "content": "Be brief."}, USER]

@@ -101,7 +101,9 @@ def test_bodies_are_those_of_the_sdk(script: Any, make: Make, input: Any, argume
     assert ours.headers["anthropic-version"] == "2023-06-01"
 
 
-def test_parameters(script: Any, make: Make) -> None:
+def test_generation_parameters_and_headers_are_sent_with_the_names_of_the_api(
+    script: Any, make: Make
+) -> None:
     script.reply(message('{"a": 1}'))
     llm = make(
         structured_output=FORM, default_headers={"anthropic-beta": "x-2026"}, anthropic_version="2024-01-01"
@@ -151,7 +153,9 @@ def test_base_url(script: Any, make: Make, ending: str) -> None:
     assert script.requests[0].path == "/proxy/v1/messages"
 
 
-def test_environment(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_and_base_url_are_read_from_the_environment(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script.reply(message("Hi"))
     monkeypatch.setenv("ANTHROPIC_BASE_URL", script.url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
@@ -184,7 +188,9 @@ def test_environment(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (([USER], {"format": "choice", "schema": ["a"]}), UnsupportedError),
     ],
 )
-def test_refused_before_anything_is_sent(script: Any, make: Make, input: Any, error: type[Exception]) -> None:
+def test_invalid_inputs_are_refused_before_any_request(
+    script: Any, make: Make, input: Any, error: type[Exception]
+) -> None:
     script.reply(message("Hi"))
     with pytest.raises(error):
         make().generate_outputs([[USER], input])
@@ -260,7 +266,7 @@ def test_finish_reasons(script: Any, make: Make, stop_reason: Any, finish_reason
     assert (output["generations"], output["finish_reasons"]) == (["Hi"], [finish_reason])
 
 
-def test_refusal(script: Any, make: Make) -> None:
+def test_refusal_is_a_content_filter_output_without_text(script: Any, make: Make) -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "No."}
     script.reply(message("Well, ", stop_reason="refusal", stop_details=details))
     (output,) = make(structured_output=FORM).generate_outputs([[USER]])
@@ -297,7 +303,9 @@ def test_merged_generations_stay_aligned(script: Any, make: Make) -> None:
         (message(), "schema"),
     ],
 )
-def test_answers_of_another_form(script: Any, make: Make, answer: Any, kind: str) -> None:
+def test_invalid_structured_answer_is_an_error_with_request_id_and_hint(
+    script: Any, make: Make, answer: Any, kind: str
+) -> None:
     script.reply(message("Sure!"), request_id="req_1")
     script.reply(answer, request_id="req_2")
     with pytest.raises(GenerationError) as caught:
@@ -307,7 +315,7 @@ def test_answers_of_another_form(script: Any, make: Make, answer: Any, kind: str
     assert caught.value.hint
 
 
-def test_answers_of_the_form(script: Any, make: Make) -> None:
+def test_valid_structured_answers_and_tool_calls_are_accepted(script: Any, make: Make) -> None:
     use = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
     script.reply(message('{"a": ', "1}"))
     script.reply(message(use, stop_reason="tool_use"))
@@ -322,7 +330,7 @@ def test_answers_of_the_form(script: Any, make: Make) -> None:
 
 
 @pytest.mark.parametrize("body", [{"choices": []}, [], {"content": "text"}, {"content": [1]}])
-def test_answers_that_are_none(script: Any, make: Make, body: Any) -> None:
+def test_response_that_is_not_a_message_is_an_error(script: Any, make: Make, body: Any) -> None:
     script.reply(body)
     with pytest.raises(GenerationError, match="is not a message"):
         make().generate_outputs([[USER]])
@@ -385,7 +393,7 @@ def error(name: str, text: str) -> dict[str, Any]:
         (413, "request_too_large", "Request exceeds the maximum size", "context_length", "images", False),
     ],
 )
-def test_errors_that_stay(
+def test_permanent_api_errors_are_not_retried(
     script: Any, make: Make, status: int, name: str, text: str, kind: str, hint: str, stops_run: bool
 ) -> None:
     script.reply(error(name, text), status=status, request_id="req_header")
@@ -409,7 +417,7 @@ def test_errors_that_stay(
     ],
 )
 @pytest.mark.usefixtures("at_once")
-def test_errors_that_pass(script: Any, make: Make, status: int, name: str, kind: str) -> None:
+def test_transient_api_errors_are_retried(script: Any, make: Make, status: int, name: str, kind: str) -> None:
     script.reply(error(name, "Later."), status=status)
     with pytest.raises(GenerationError) as caught:
         make(retry_timeout=0).generate_outputs([[USER]])
@@ -449,7 +457,7 @@ def test_no_secret_is_written(make: Make) -> None:
     assert AnthropicLLM.from_dict(llm.dump()).model_name == "claude-test"
 
 
-def test_another_form_is_asked_for_again(script: Any, make: Make) -> None:
+def test_invalid_structured_answer_is_requested_again_with_the_problem(script: Any, make: Make) -> None:
     script.reply(message('{"a": "x"}'))
     script.reply(message('{"a": 1}'))
     output = make(structured_output=FORM).generate_outputs([[USER]])[0]

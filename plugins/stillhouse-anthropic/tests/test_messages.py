@@ -41,7 +41,7 @@ def test_system_alone_is_refused() -> None:
         request_messages([{"role": "system", "content": "Be brief."}])
 
 
-def test_a_turn_with_tools() -> None:
+def test_tool_calls_and_results_become_content_blocks() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1]}'}}
     other = {"id": "c2", "type": "function", "function": {"name": "g", "arguments": ""}}
     thinking = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
@@ -91,7 +91,7 @@ def test_a_turn_with_tools() -> None:
     assert chat == before
 
 
-def test_results_of_two_turns_stay_apart() -> None:
+def test_tool_results_of_two_turns_are_separate_messages() -> None:
     result: Any = {"role": "tool", "tool_call_id": "c", "content": "x"}
     _, messages = request_messages([USER, result, {"role": "assistant", "content": "Again."}, result])  # type: ignore[list-item]
     assert [message["role"] for message in messages] == ["user", "user", "assistant", "user"]
@@ -115,7 +115,7 @@ def test_arguments_that_are_no_json() -> None:
         ),
     ],
 )
-def test_images(given: Any, source: dict[str, str]) -> None:
+def test_image_parts_become_image_blocks(given: Any, source: dict[str, str]) -> None:
     part = {"type": "image_url", "image_url": given, "cache_control": {"type": "ephemeral"}}
     document = {"type": "document", "source": {"type": "url", "url": "https://host/a.pdf"}}
     chat: Any = [{"role": "user", "content": [part, document, {"type": "text", "text": ""}]}]

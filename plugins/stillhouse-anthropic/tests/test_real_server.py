@@ -86,7 +86,7 @@ def test_oversized_prompt(llm: AnthropicLLM) -> None:
     assert (caught.value.kind, caught.value.attempts) == ("context_length", 1)
 
 
-def test_wrong_key(real_server: Any) -> None:
+def test_wrong_api_key_is_an_authentication_error(real_server: Any) -> None:
     fields = {"base_url": real_server.listening_address, "api_key": "sk-ant-wrong"}
     with (
         AnthropicLLM(model="smollm2", **fields) as llm,

@@ -1,4 +1,4 @@
-"""Structured output: what is sent, what is refused, and what is let through."""
+"""Structured output: the schemas that are sent, and those that are refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of_model(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def test_narrower_than_what_was_given() -> None:
+def test_narrowed_schema_accepts_only_what_the_given_schema_accepts() -> None:
     given = jsonschema.Draft202012Validator(Owner.model_json_schema())
     sent = jsonschema.Draft202012Validator(of_model(Owner))
     for value in VALUES:
@@ -71,7 +71,7 @@ def test_narrower_than_what_was_given() -> None:
     assert sum(sent.is_valid(value) for value in VALUES) == 4
 
 
-def test_every_object_is_closed_and_nothing_else_changes() -> None:
+def test_narrowed_schema_closes_every_object_and_changes_nothing_else() -> None:
     schema = Owner.model_json_schema()
     before = copy.deepcopy(schema)
     sent = narrowed(schema, "X")
@@ -108,7 +108,7 @@ def test_every_object_is_closed_and_nothing_else_changes() -> None:
         ("$ref", {"$ref": "#/$defs/A", "$defs": {"A": {"type": "array", "items": {"$ref": "#/$defs/A"}}}}),
     ],
 )
-def test_refused_with_the_keyword(keyword: str, schema: dict[str, Any]) -> None:
+def test_unsupported_schema_keyword_is_named_in_the_error(keyword: str, schema: dict[str, Any]) -> None:
     nested = {"type": "object", "properties": {"deep": {k: v for k, v in schema.items() if k != "$defs"}}}
     nested["$defs"] = schema.get("$defs", {})
     with pytest.raises(UnsupportedError) as caught:
@@ -118,12 +118,12 @@ def test_refused_with_the_keyword(keyword: str, schema: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("form", ["regex", "choice"])
-def test_other_formats_are_refused(form: Any) -> None:
+def test_structured_output_formats_other_than_json_are_refused(form: Any) -> None:
     with pytest.raises(UnsupportedError, match=form):
         output_format_of({"format": form, "schema": "a"}, "X")
 
 
-def test_reference_with_a_description() -> None:
+def test_schema_reference_with_a_description_is_kept() -> None:
     """As older pydantic writes a field of a model with a description."""
     schema = {
         "type": "object",
