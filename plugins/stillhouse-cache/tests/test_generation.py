@@ -104,7 +104,7 @@ def test_the_second_run_generates_nothing_and_gives_the_same(
     assert repr(first) == repr(second[:3])  # types too
 
 
-def test_a_changed_output_does_not_change_what_is_kept(registry: Registry) -> None:
+def test_changing_a_returned_output_does_not_change_the_cached_one(registry: Registry) -> None:
     llm = Async()
     llm.use_registry(registry)
     with llm:
@@ -116,7 +116,7 @@ def test_a_changed_output_does_not_change_what_is_kept(registry: Registry) -> No
     assert len(llm._seen) == 1
 
 
-def test_errors_are_not_kept(registry: Registry, hooks: CacheHooks, folder: Path) -> None:
+def test_errors_are_not_cached(registry: Registry, hooks: CacheHooks, folder: Path) -> None:
     llm = Failing()
     llm.use_registry(registry)
     with llm:
@@ -130,7 +130,7 @@ def test_errors_are_not_kept(registry: Registry, hooks: CacheHooks, folder: Path
     connection.close()
 
 
-def test_the_answer_of_another_hook_is_not_kept(registry: Registry) -> None:
+def test_answer_of_another_hook_is_not_cached(registry: Registry) -> None:
     class Other:
         @hookimpl(tryfirst=True)
         def before_generate(self) -> Any:
@@ -189,7 +189,7 @@ def test_a_setting_assigned_during_a_run_is_not_mixed_up(registry: Registry) -> 
             assert llm.generate_outputs(chats(50), 2) == [settings] * 50
 
 
-def test_found_through_its_entry_point(folder: Path) -> None:
+def test_cache_hook_is_found_through_its_entry_point(folder: Path) -> None:
     script = (
         "import logging, sys, stillhouse\n"
         "assert not any(name.startswith('stillhouse_cache') for name in sys.modules)\n"

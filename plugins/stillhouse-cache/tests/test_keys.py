@@ -113,12 +113,12 @@ SHAPED_BY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("run", SHAPED_BY.values(), ids=SHAPED_BY.keys())
-def test_what_shapes_the_output_is_a_miss(registry: Registry, run: dict[str, Any]) -> None:
+def test_changed_setting_or_argument_is_a_cache_miss(registry: Registry, run: dict[str, Any]) -> None:
     assert calls_of(registry, run) == 1
     assert calls_of(registry, run) == 0  # kept apart, and kept
 
 
-def test_another_class_is_a_miss(registry: Registry) -> None:
+def test_another_llm_class_is_a_cache_miss(registry: Registry) -> None:
     assert calls_of(registry, {}, Renamed) == 1
 
 
@@ -137,17 +137,19 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("run", WITHOUT_EFFECT.values(), ids=WITHOUT_EFFECT.keys())
-def test_what_does_not_is_a_hit(registry: Registry, run: dict[str, Any]) -> None:
+def test_setting_that_does_not_affect_the_output_is_a_cache_hit(
+    registry: Registry, run: dict[str, Any]
+) -> None:
     assert calls_of(registry, run) == 0
 
 
-def test_the_arguments_of_an_llm_inside_count(registry: Registry) -> None:
+def test_generation_kwargs_of_a_nested_llm_change_the_key(registry: Registry) -> None:
     warm = {"fields": {"inner": [Model(generation_kwargs={"temperature": 0.1})]}}
     cold = {"fields": {"inner": [Model(generation_kwargs={"temperature": 0.2})]}}
     assert [calls_of(registry, run) for run in (warm, cold, warm)] == [1, 1, 0]
 
 
-def test_one_form_however_it_is_written(registry: Registry) -> None:
+def test_equivalent_structured_outputs_share_a_key(registry: Registry) -> None:
     schema = Colour.model_json_schema()
     written: list[Any] = [
         {"format": "json", "schema": Colour},
@@ -157,7 +159,7 @@ def test_one_form_however_it_is_written(registry: Registry) -> None:
     assert [calls_of(registry, {"input": (CHAT, form)}) for form in written] == [1, 0, 0]
 
 
-def test_a_model_that_no_field_names_counts(registry: Registry) -> None:
+def test_model_name_outside_the_fields_changes_the_key(registry: Registry) -> None:
     class Served(Model):
         _served: str = PrivateAttr(default="weights by default")
 
@@ -215,7 +217,7 @@ def test_a_replaced_file_in_a_model_folder_counts(registry: Registry, tmp_path: 
     assert keys[0] != keys[1]
 
 
-def test_a_field_without_a_digest_is_said_and_not_cached(
+def test_field_without_a_digest_is_reported_and_not_cached(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     llm = Model(anything=object())
@@ -238,7 +240,7 @@ def test_an_input_without_a_digest_is_generated(registry: Registry) -> None:
     assert llm._calls == 2
 
 
-def test_no_secret_is_written(registry: Registry, folder: Path) -> None:
+def test_keys_and_cache_files_contain_no_secret(registry: Registry, folder: Path) -> None:
     llm = Model(api_key=SecretStr("sk-very-secret"), headers={"authorization": "Bearer very-secret"})
     llm.use_registry(registry)
     with llm:
@@ -282,7 +284,7 @@ def test_a_class_in_a_script_is_told_by_its_code(folder: Path) -> None:
     assert run() == "['wd!']"
 
 
-def test_code_in_an_enclosing_function_counts() -> None:
+def test_closure_variables_of_a_class_change_the_key() -> None:
     def made(prefix: str) -> type:
         class Made:
             def answer(self) -> str:

@@ -34,7 +34,7 @@ def answers(registry: Registry, text: str) -> list[str | None]:
         return llm.generate_outputs([text])[0]["generations"]
 
 
-def test_the_limit_holds_and_the_oldest_leave_first(tmp_path: Path) -> None:
+def test_store_stays_below_its_size_limit_and_evicts_the_oldest_first(tmp_path: Path) -> None:
     store = Store(tmp_path / "x.db", MEGABYTE)
     largest = 0
     for number in range(3000):
@@ -47,7 +47,7 @@ def test_the_limit_holds_and_the_oldest_leave_first(tmp_path: Path) -> None:
     assert kept == list(range(kept[0], 3000))
 
 
-def test_what_was_used_lately_stays(tmp_path: Path) -> None:
+def test_recently_used_entries_are_not_evicted(tmp_path: Path) -> None:
     day = [0.0]
     store = Store(tmp_path / "x.db", MEGABYTE, clock=lambda: day[0] * 86_400)
     for number in range(3000):
@@ -128,7 +128,7 @@ def test_threads_write_at_once(tmp_path: Path) -> None:
     store.close()
 
 
-def test_threads_open_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_open_the_database_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, again = [], threading.Event()
 
     def slow_open(*arguments: Any) -> sqlite3.Connection:
@@ -169,7 +169,7 @@ def test_two_processes_make_the_database_at_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_opens_its_own(tmp_path: Path) -> None:
+def test_forked_child_opens_its_own_connection(tmp_path: Path) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom stillhouse_cache.store import Store\n"
         "store = Store(Path(sys.argv[1]), 10**6)\nstore.put(b'a' * 32, b'parent')\n"
@@ -279,7 +279,7 @@ def test_a_database_that_refuses_writing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and signals of Linux")
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_full_disk_does_not_stop_generation(tmp_path: Path) -> None:
     """The size that a process may give a file is like a full disk to SQLite: a write that fails."""
     script = (
         "import logging, resource, signal, sys\n"
@@ -341,7 +341,7 @@ def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capl
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_others_may_not_read_it(registry: Registry, folder: Path) -> None:
+def test_cache_folder_is_not_readable_by_other_users(registry: Registry, folder: Path) -> None:
     answers(registry, "hello")
     assert folder.stat().st_mode & 0o077 == 0
 
@@ -356,13 +356,13 @@ def test_others_may_not_read_it(registry: Registry, folder: Path) -> None:
         ("", DEFAULT_SIZE),
     ],
 )
-def test_sizes(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+def test_cache_size_is_parsed_with_its_unit(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("STILLHOUSE_CACHE_SIZE", text)
     assert cache_size() == size
 
 
 @pytest.mark.parametrize("text", ["much", "2 XB", "-1GB", "2", "0", "1e9"])
-def test_wrong_sizes(
+def test_invalid_cache_size_is_reported(
     registry: Registry,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -379,14 +379,14 @@ def test_wrong_sizes(
     assert not folder.exists()
 
 
-def test_the_default_folder_is_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_cache_folder_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     import platformdirs
 
     monkeypatch.delenv("STILLHOUSE_CACHE_DIR", raising=False)
     assert str(cache_directory()) == platformdirs.user_cache_dir("stillhouse", appauthor=False)
 
 
-def test_the_plugin_answers_for_any_llm(registry: Registry, hooks: CacheHooks) -> None:
+def test_cache_hook_does_not_keep_an_llm_alive(registry: Registry, hooks: CacheHooks) -> None:
     """An LLM is not kept alive by the calls that are remembered."""
     import gc
     import weakref
