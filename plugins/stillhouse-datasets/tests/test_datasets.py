@@ -38,7 +38,7 @@ def prompts(source: str) -> list[Any]:
     return [row.columns["prompt"] for row in reader]
 
 
-def test_from_one_dataset_to_another(run: Any, tmp_path: Path) -> None:
+def test_generate_from_one_dataset_to_another_keeps_the_features(run: Any, tmp_path: Path) -> None:
     features = datasets.Features(
         {
             "prompt": datasets.Value("large_string"),
@@ -115,7 +115,7 @@ def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
         ("datasets:{broken}", "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_one_error(
+def test_unreadable_source_is_one_error(
     run: Any, files: Path, tmp_path: Path, source: str, told: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -155,7 +155,7 @@ def test_a_file_that_is_broken_further_on_ends_the_run(run: Any, files: Path, tm
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_types_that_the_library_has_not(run: Any, tmp_path: Path) -> None:
+def test_arrow_types_that_datasets_does_not_support_are_converted(run: Any, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     source = tmp_path / "in.parquet"
@@ -168,7 +168,7 @@ def test_types_that_the_library_has_not(run: Any, tmp_path: Path) -> None:
     assert written["pairs"][:] == ['[["k",1]]', None]
 
 
-def test_what_is_given_up_leaves_the_earlier_dataset(tmp_path: Path) -> None:
+def test_abandoned_writer_keeps_the_earlier_dataset(tmp_path: Path) -> None:
     saved(tmp_path / "out")
     writer: Any = open_writer(f"datasets:{tmp_path / 'out'}", None)
     writer.write({"prompt": "later"})
@@ -177,7 +177,7 @@ def test_what_is_given_up_leaves_the_earlier_dataset(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_others_sources_and_targets_are_left_to_others(tmp_path: Path) -> None:
+def test_hooks_ignore_sources_and_targets_without_the_datasets_prefix(tmp_path: Path) -> None:
     assert open_reader("rows.jsonl") is None
     assert open_writer("rows.jsonl", None) is None
     assert output_path("rows.jsonl") is None
@@ -273,7 +273,7 @@ def test_a_folder_that_only_looks_like_a_dataset(run: Any, tmp_path: Path, kind:
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
-def test_what_is_read_is_not_replaced(
+def test_target_that_contains_the_source_is_refused(
     run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str,
     limit: tuple[Any, ...],
 ) -> None:  # fmt: skip
