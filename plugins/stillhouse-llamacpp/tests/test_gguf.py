@@ -25,7 +25,7 @@ def refused(path: Path) -> str:
     return caught.value.message
 
 
-def test_a_whole_file(path: Path, gguf: Make) -> None:
+def test_header_of_a_complete_file_is_read(path: Path, gguf: Make) -> None:
     content = gguf()
     path.write_bytes(content)
     header = read_header(path)
@@ -38,7 +38,7 @@ def test_a_type_of_blocks_is_sized_by_its_blocks(path: Path, gguf: Make) -> None
     assert read_header(path).bytes == len(content) - 256 + 36
 
 
-def test_of_an_unknown_type_the_beginning_is_checked(path: Path, gguf: Make) -> None:
+def test_tensor_of_an_unknown_type_is_checked_up_to_its_start(path: Path, gguf: Make) -> None:
     content = gguf(tensor_type=999)
     path.write_bytes(content)
     assert read_header(path).bytes == len(content) - 256
@@ -53,7 +53,7 @@ def test_a_file_cut_off_anywhere(path: Path, gguf: Make) -> None:
             assert "cut off" in message
 
 
-def test_what_is_no_file(path: Path) -> None:
+def test_missing_path_and_folder_are_refused(path: Path) -> None:
     assert "No such file" in refused(path)
     path.mkdir()
     assert "folder" in refused(path)
@@ -65,13 +65,13 @@ def test_an_empty_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hello, I am a text", b"PK\3\4" + b"\0" * 100])
-def test_another_format(path: Path, content: bytes) -> None:
+def test_file_of_another_format_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert "not a GGUF file" in refused(path)
 
 
 @pytest.mark.parametrize("version", [1, 4, 3 << 24])
-def test_another_version(path: Path, gguf: Make, version: int) -> None:
+def test_file_of_an_unsupported_gguf_version_is_refused(path: Path, gguf: Make, version: int) -> None:
     path.write_bytes(gguf(version=version))
     assert str(version) in refused(path)
 
@@ -86,7 +86,7 @@ def test_another_version(path: Path, gguf: Make, version: int) -> None:
     ],
     ids=["tensors", "pairs", "length of a key", "length of a list"],
 )
-def test_absurd_numbers(path: Path, content: bytes) -> None:
+def test_header_with_implausible_numbers_is_reported_as_damaged(path: Path, content: bytes) -> None:
     path.write_bytes(content + b"\0" * 64)
     assert "damaged" in refused(path)
 

@@ -35,7 +35,7 @@ def test_a_json_schema_keeps_its_order_and_its_own_dict() -> None:
     assert body["x-guidance"] == {"whitespace_flexible": False}
 
 
-def test_white_space_is_the_pattern_that_was_asked_for() -> None:
+def test_whitespace_pattern_is_passed_to_the_grammar() -> None:
     guide = guide_for({"format": "json", "schema": {"type": "object"}, "whitespace_pattern": " ?"})
     assert json.loads(guide.body.removeprefix("%json "))["x-guidance"] == {"whitespace_pattern": " ?"}
 
@@ -96,7 +96,7 @@ def test_json_answers_are_held_to_the_schema(text: str, kind: str) -> None:
     assert kind_of(guide, text, "length") == (kind and "truncated")
 
 
-def test_a_multiple_is_one_in_decimals() -> None:
+def test_multiple_of_is_checked_in_decimal_arithmetic() -> None:
     guide = json_guide(type="number", multipleOf=0.1)
     assert [kind_of(guide, text) for text in ("0.3", "7", "0.35")] == ["", "", "schema"]
 

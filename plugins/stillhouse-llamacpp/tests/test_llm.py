@@ -147,7 +147,7 @@ def test_a_prompt_that_is_too_long(llm: LlamaCppLLM) -> None:
 
 
 @pytest.mark.parametrize("content", ["\ud800", 3, b"Say hi"])
-def test_what_the_engine_refuses(llm: LlamaCppLLM, content: Any) -> None:
+def test_input_that_the_engine_refuses_is_an_invalid_request(llm: LlamaCppLLM, content: Any) -> None:
     with pytest.raises(GenerationError) as caught:
         one(llm, [{"role": "user", "content": content}])
     assert caught.value.kind == "invalid_request"
@@ -163,7 +163,7 @@ def test_parameters_are_checked(llm: LlamaCppLLM, wrong: dict[str, Any]) -> None
 # Structured output
 
 
-def test_json_for_the_llm_and_the_inputs_own_wins(llm: LlamaCppLLM) -> None:
+def test_structured_output_of_an_input_overrides_that_of_the_llm(llm: LlamaCppLLM) -> None:
     llm.structured_output = AS_PERSON
     plain, own, none = llm.generate_outputs(
         [
@@ -188,7 +188,7 @@ def test_json_of_several_generations(llm: LlamaCppLLM) -> None:
         assert abs(json.loads(text or "")["age"]) >= 0
 
 
-def test_a_raw_prompt_is_guided_by_the_llms(llm: LlamaCppLLM) -> None:
+def test_raw_prompt_is_guided_by_the_structured_output_of_the_llm(llm: LlamaCppLLM) -> None:
     llm.structured_output = {"format": "choice", "schema": ["blue", "green"]}
     assert one(llm, "The sky is")["generations"][0] in ("blue", "green")
 
@@ -196,7 +196,7 @@ def test_a_raw_prompt_is_guided_by_the_llms(llm: LlamaCppLLM) -> None:
 @pytest.mark.parametrize(
     ("pattern", "length"), [(r"[A-Z][a-z]{3}", 4), (r"\d{2}/\d{2}", 5), (r"(é|ü)\\\d", 3)]
 )
-def test_a_pattern(llm: LlamaCppLLM, pattern: str, length: int) -> None:
+def test_generated_text_matches_the_regex(llm: LlamaCppLLM, pattern: str, length: int) -> None:
     text = one(llm, (user("Write"), {"format": "regex", "schema": pattern}), max_new_tokens=12)
     assert len(text["generations"][0]) == length
     assert text["generations"][0].isascii() or pattern.startswith("(é")
@@ -223,7 +223,7 @@ def test_a_choice_with_every_kind_of_character(llm: LlamaCppLLM) -> None:
     ],
     ids=str,
 )
-def test_what_the_engine_would_silently_ignore_is_refused_before_anything_is_sent(
+def test_structured_output_that_the_engine_ignores_is_refused_before_sending(
     llm: LlamaCppLLM, structured_output: Any, sent: list[dict[str, Any]]
 ) -> None:
     with pytest.raises(UnsupportedError) as caught:
@@ -255,13 +255,13 @@ def test_a_guide_is_tried_when_loading_and_in_a_coroutine(
     assert other._engine is None
 
 
-def test_json_that_is_cut_off(llm: LlamaCppLLM) -> None:
+def test_json_cut_off_by_max_new_tokens_is_a_truncated_error(llm: LlamaCppLLM) -> None:
     with pytest.raises(GenerationError) as caught:
         one(llm, (user("A person"), AS_PERSON), max_new_tokens=3)
     assert caught.value.kind == "truncated"
 
 
-def test_json_that_a_stop_sequence_ended(llm: LlamaCppLLM) -> None:
+def test_json_cut_off_by_a_stop_sequence_is_a_schema_error(llm: LlamaCppLLM) -> None:
     with pytest.raises(GenerationError) as caught:
         one(llm, (user("A person"), AS_PERSON), max_new_tokens=32, stop=[","])
     assert caught.value.kind == "schema"
@@ -377,7 +377,7 @@ def test_cancelling_a_coroutine_stops_the_engine(
     assert not llm._engine.is_busy
 
 
-def test_unloading_ends_what_is_under_way(
+def test_unload_ends_the_calls_in_flight(
     small: dict[str, Any], long_call: tuple[threading.Event, list[Any]]
 ) -> None:
     began, finished = long_call
@@ -424,7 +424,7 @@ def test_settings_survive_a_file(small: dict[str, Any], tmp_path: Any) -> None:
     assert stillhouse.LLM.from_file(tmp_path / "llm.json") == llm
 
 
-def test_it_works_in_a_running_loop_and_from_threads(llm: LlamaCppLLM) -> None:
+def test_llm_works_in_a_running_loop_and_from_threads(llm: LlamaCppLLM) -> None:
     expected = one(llm, user("Say hi"))["generations"]
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""What concerns the whole process: imports, logs, memory, forking, its end, and files that are none."""
+"""The whole process: imports, logs, memory, forking, exit, and invalid model files."""
 
 from __future__ import annotations
 

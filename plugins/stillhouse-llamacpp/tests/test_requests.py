@@ -8,7 +8,7 @@ from stillhouse_llamacpp.failures import failure
 from stillhouse_llamacpp.requests import request_body, seed_of
 
 
-def test_parameters_get_the_names_of_the_engine_and_none_is_not_sent() -> None:
+def test_request_body_has_the_engines_names_and_omits_none() -> None:
     given = {"max_new_tokens": 4, "repetition_penalty": 1.1, "top_k": 0, "top_p": None}
     body = request_body("chat", {**given, "logit_bias": {7: -1.0, "I": 2.0}}, None, None, {"mirostat": 2})
     streaming = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
@@ -34,7 +34,7 @@ def test_extra_fields_do_not_overrule_the_backend(name: str) -> None:
         request_body("chat", {}, None, None, {name: 1})
 
 
-def test_seeds_stay_within_what_the_engine_does_not_read_as_random() -> None:
+def test_seed_never_takes_the_value_that_means_random() -> None:
     assert [seed_of(5, 0), seed_of(5, 2)] == [5, 7]
     assert seed_of(2**32 - 2, 1) == 0
 

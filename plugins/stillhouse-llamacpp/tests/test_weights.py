@@ -24,7 +24,9 @@ from stillhouse_llamacpp.weights import DEFAULT_NAME, find_weights
         ("folder/", "folder"),
     ],
 )
-def test_the_name_opens_nothing(model: str | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_name_is_derived_without_opening_anything(
+    model: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def opened(*args: object, **kwargs: object) -> None:
         pytest.fail("something was looked up")
 
@@ -33,7 +35,7 @@ def test_the_name_opens_nothing(model: str | None, name: str, monkeypatch: pytes
     assert LlamaCppLLM(model=model).model_name == name
 
 
-def test_without_a_model_both_commands_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_default_model_error_suggests_both_install_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise importlib_metadata.PackageNotFoundError(name)
 
@@ -47,7 +49,7 @@ def test_without_a_model_both_commands_are_given(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.model
-def test_the_default_is_found_without_importing_its_package(weights: Path) -> None:
+def test_default_model_is_found_without_importing_its_package(weights: Path) -> None:
     assert weights.name == f"{DEFAULT_NAME}.gguf"
     script = (
         "import sys\n"
@@ -58,7 +60,7 @@ def test_the_default_is_found_without_importing_its_package(weights: Path) -> No
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_a_path_that_exists_is_taken(
+def test_existing_path_takes_precedence_over_a_hub_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gguf: Callable[..., bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -76,7 +78,7 @@ def test_a_path_that_does_not_exist(model: str) -> None:
     assert "owner/name/file.gguf" in caught.value.hint
 
 
-def test_a_name_on_the_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_name_without_huggingface_hub_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigurationError) as caught:
         find_weights("owner/name/file.gguf")
@@ -97,7 +99,7 @@ def test_a_name_on_the_hub_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert asked == [("owner/na.me", "folder/file.gguf")]
 
 
-def test_what_the_hub_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_error_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(repo_id: str, filename: str) -> str:
         raise RuntimeError("404: no such repository\nRequest ID: 1")
 

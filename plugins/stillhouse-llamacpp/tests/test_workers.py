@@ -40,7 +40,7 @@ def test_as_many_calls_run_at_once_as_there_are_threads() -> None:
     assert most == [2]
 
 
-def test_a_cancelled_call_is_told_and_waited_for() -> None:
+def test_cancelled_worker_call_is_signalled_and_awaited() -> None:
     workers, began, ended = Workers(1, "test"), threading.Event(), threading.Event()
 
     def call(cancelled: Cancelled) -> None:
@@ -64,7 +64,7 @@ def test_a_cancelled_call_is_told_and_waited_for() -> None:
     workers.close()
 
 
-def test_what_a_cancelled_call_raised_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_of_a_cancelled_worker_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     workers, began = Workers(1, "test"), threading.Event()
 
     def call(cancelled: Cancelled) -> None:
@@ -84,7 +84,7 @@ def test_what_a_cancelled_call_raised_is_not_logged(caplog: pytest.LogCaptureFix
     assert caplog.text == ""
 
 
-def test_closing_ends_calls_and_threads() -> None:
+def test_closing_the_workers_ends_calls_and_threads() -> None:
     workers, began = Workers(1, "test-closing"), threading.Event()
     results: list[Any] = []
 
@@ -113,7 +113,7 @@ def test_threads_end_when_nobody_holds_them_any_more() -> None:
         assert not thread.is_alive()
 
 
-def test_an_exception_is_passed_on() -> None:
+def test_exception_in_a_worker_call_is_raised_to_the_caller() -> None:
     workers = Workers(1, "test")
 
     def fail(cancelled: Cancelled) -> None:
