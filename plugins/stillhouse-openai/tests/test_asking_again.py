@@ -20,7 +20,7 @@ def failed(llm: OpenAILLM, **arguments: Any) -> GenerationError:
     return result
 
 
-def test_what_was_wrong_is_said(make: Any, server: Any) -> None:
+def test_retry_after_an_invalid_answer_includes_the_problem(make: Any, server: Any) -> None:
     server.script = [server.chat('{"a": 10}'), server.chat('{"a": 3}')]
     chat = [dict(item) for item in CHAT]
     with make(structured_output=FORM) as llm:
@@ -36,7 +36,7 @@ def test_what_was_wrong_is_said(make: Any, server: Any) -> None:
     assert output["statistics"] == {"input_tokens": [10], "output_tokens": [6]}
 
 
-def test_only_those_that_violate_it_are_asked_for_again(make: Any, server: Any) -> None:
+def test_only_invalid_generations_are_requested_again(make: Any, server: Any) -> None:
     usage = {
         "prompt_tokens": 5, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 4},
     }  # fmt: skip
@@ -58,7 +58,7 @@ def test_only_those_that_violate_it_are_asked_for_again(make: Any, server: Any) 
 
 
 @pytest.mark.parametrize(("retries", "requests"), [(0, 1), (None, 2), (2, 3)])
-def test_it_ends_with_an_error_that_tells_the_cost(
+def test_exhausted_retries_end_with_an_error_that_includes_the_usage(
     make: Any, server: Any, retries: int | None, requests: int
 ) -> None:
     server.script = [server.chat("no") for _ in range(5)]
@@ -71,7 +71,7 @@ def test_it_ends_with_an_error_that_tells_the_cost(
     assert output["statistics"] == {"input_tokens": [5 * requests], "output_tokens": [3 * requests]}
 
 
-def test_what_is_cut_off_is_not_asked_for_again(make: Any, server: Any) -> None:
+def test_truncated_answer_is_not_requested_again(make: Any, server: Any) -> None:
     server.script = [server.chat('{"a": 1}', '{"a": ', finish="length")]
     with make(structured_output=FORM) as llm:
         error = failed(llm, num_generations=2)
@@ -82,7 +82,7 @@ def test_what_is_cut_off_is_not_asked_for_again(make: Any, server: Any) -> None:
     assert output["statistics"] == {"input_tokens": [5], "output_tokens": [3]}
 
 
-def test_a_failure_of_the_second_request_keeps_what_is_good(make: Any, server: Any) -> None:
+def test_failed_retry_keeps_the_valid_generations(make: Any, server: Any) -> None:
     server.script = [server.chat('{"a": 1}', "no"), (400, {"error": {"message": "no"}})]
     with make(structured_output=FORM) as llm:
         error = failed(llm, num_generations=2)
@@ -105,7 +105,7 @@ def test_generations_that_are_merged_fail_together_and_lose_no_token(server: Any
     assert sum(item or 0 for item in output["statistics"]["output_tokens"]) == 12
 
 
-def test_a_raw_prompt_is_asked_again_with_another_seed(server: Any) -> None:
+def test_raw_prompt_is_retried_with_another_seed(server: Any) -> None:
     server.script = [
         {"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]} for text in ("maybe", "yes")
     ]
@@ -118,7 +118,7 @@ def test_a_raw_prompt_is_asked_again_with_another_seed(server: Any) -> None:
 
 
 @pytest.mark.parametrize("retries", [-1, True, "2", 1.5])
-def test_a_number_of_retries_that_is_none(retries: Any) -> None:
+def test_invalid_max_retries_is_refused(retries: Any) -> None:
     with pytest.raises(ValueError, match="max_retries"):
         OpenAILLM(model="m", structured_output={**FORM, "max_retries": retries})
     with pytest.raises(ConfigurationError, match="max_retries"):

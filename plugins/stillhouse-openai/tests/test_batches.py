@@ -1,4 +1,4 @@
-"""Offline batches: what goes up, what comes down, and the whole way against a mock of the API."""
+"""Offline batches: uploads, results, and end-to-end runs against a mock of the API."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def submit(server: Any, llm: Any, inputs: Any = (CHAT,), **arguments: Any) -> li
     return [json.loads(line) for line in upload.splitlines() if line.startswith('{"custom_id"')]
 
 
-def test_openai(make: Any, server: Any) -> None:
+def test_openai_batch_is_uploaded_created_and_read(make: Any, server: Any) -> None:
     server.script = [{"id": "file-1", "status": "processed"}, job()]
     (line,) = submit(server, make(), num_generations=2, max_new_tokens=5, seed=3)
     assert server.paths == ["/v1/files", "/v1/batches"]
@@ -75,7 +75,7 @@ def test_raw_prompts_and_chats_are_different_jobs(make: Any, server: Any) -> Non
     assert server.bodies[2].count('"prompt":"raw"') == 2
 
 
-def test_the_responses_api(make: Any, server: Any) -> None:
+def test_batch_lines_for_the_responses_api(make: Any, server: Any) -> None:
     server.script = [{"id": "file-1"}, job()]
     lines = submit(server, make(api="responses"), num_generations=2, max_new_tokens=5)
     assert [line["url"] for line in lines] == ["/v1/responses"] * 2
@@ -88,7 +88,7 @@ def test_the_responses_api(make: Any, server: Any) -> None:
     assert make(api="responses").batch_answer(answer, "responses")["generations"] == ["fine"]
 
 
-def test_groq(server: Any) -> None:
+def test_groq_batch_has_one_line_per_generation(server: Any) -> None:
     server.script = [{"id": "file-1"}, job()]
     lines = submit(server, GroqLLM(model="m", base_url=server.origin, api_key="k"), num_generations=3)
     assert server.paths == ["/openai/v1/files", "/openai/v1/batches"]
@@ -97,7 +97,7 @@ def test_groq(server: Any) -> None:
     assert "n" not in lines[0]["body"]
 
 
-def test_together(server: Any) -> None:
+def test_together_batch_has_its_own_upload_path_and_line_format(server: Any) -> None:
     server.script = [{"id": "file-1"}, {"job": job(status="VALIDATING")}]
     llm = TogetherLLM(model="m", base_url=server.origin, api_key="k")
     (line,) = submit(server, llm, max_new_tokens=5, top_k=4)
@@ -115,7 +115,9 @@ def test_together(server: Any) -> None:
     ("base", "folder"),
     [("", "/openai"), ("/openai/v1", "/openai/v1"), ("/openai/deployments/m", "/openai")],
 )
-def test_azure(server: Any, base: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_batch_waits_until_its_file_is_processed(
+    server: Any, base: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stillhouse_openai.azure._FILE_SECONDS", 0.0)
     server.script = [
         {"id": "file-1", "status": "pending"},
@@ -138,7 +140,7 @@ def test_a_file_that_azure_refuses(server: Any) -> None:
         llm.offline_batch_generate([CHAT])
 
 
-def test_who_has_batches() -> None:
+def test_offline_batch_capability_by_class() -> None:
     assert all(
         "offline_batch" in one.capabilities for one in (OpenAILLM, AzureOpenAILLM, GroqLLM, TogetherLLM)
     )
@@ -222,7 +224,7 @@ def test_a_job_is_found_on_a_later_page_by_its_name_or_its_file(make: Any, serve
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())).id == "batch_1"
 
 
-def test_an_answer_that_makes_no_sense_may_still_mean_a_job(make: Any, server: Any) -> None:
+def test_unreadable_create_response_makes_the_job_be_looked_up(make: Any, server: Any) -> None:
     server.script = [{"id": "file-1"}, {"what": "is this"}, {"data": [job(input_file_id="file-1")]}]
     submit(server, make())
     assert server.paths == ["/v1/files", "/v1/batches", "/v1/batches?limit=100"]
@@ -236,7 +238,7 @@ def test_together_lists_its_jobs_without_pages(server: Any) -> None:
         assert llm.run_on_loop(llm.find_batch(CHUNK, set())).id == "batch_1"
 
 
-def test_the_types_of_the_sdk_take_our_lines(make: Any, server: Any) -> None:
+def test_batch_lines_validate_against_the_sdk_types(make: Any, server: Any) -> None:
     pytest.importorskip("openai")
     from openai.types import BatchCreateParams
     from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
@@ -269,7 +271,7 @@ def mocked(llmock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @LEAVES_FILES_OPEN
 @pytest.mark.parametrize(("cls", "provider"), [(OpenAILLM, "openai"), (GroqLLM, "groq")])
-def test_the_whole_way(mocked: Any, cls: Any, provider: str) -> None:
+def test_offline_batch_runs_end_to_end_for_every_provider(mocked: Any, cls: Any, provider: str) -> None:
     inputs = [[{"role": "user", "content": f"Question {number}"}] for number in range(5)]
     fields = {"model": "m", "base_url": mocked.base_url(provider), "api_key": "key"}
     with cls(**fields, use_offline_batch_generation=True, offline_batch_generation_block_until_done=0) as llm:
@@ -281,7 +283,7 @@ def test_the_whole_way(mocked: Any, cls: Any, provider: str) -> None:
 
 
 @LEAVES_FILES_OPEN
-def test_another_object_goes_on_with_the_same_job(mocked: Any) -> None:
+def test_another_llm_object_resumes_the_same_job(mocked: Any) -> None:
     from llmock.routers import batch
 
     with OpenAILLM(model="m", base_url=mocked.base_url("openai"), api_key="key") as llm:

@@ -1,4 +1,4 @@
-"""Against a server that fails on purpose and judges how its clients take it."""
+"""The backends against a server that fails on purpose and rates how its clients cope."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_retry_after_is_obeyed(llmock: Any) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_an_outage_ends_in_an_error_that_says_so(llmock: Any) -> None:
+def test_outage_ends_in_a_server_error(llmock: Any) -> None:
     llmock.outage(status=500)
     with make(llmock, retry_timeout=1.0) as llm, pytest.raises(GenerationError) as caught:
         llm.generate_outputs(chats(1))
@@ -79,7 +79,7 @@ def test_an_outage_ends_in_an_error_that_says_so(llmock: Any) -> None:
     ("status", "kind"),
     [(400, "invalid_request"), (401, "authentication"), (403, "authentication"), (422, "invalid_request")],
 )
-def test_what_no_retry_helps_is_not_retried(llmock: Any, status: int, kind: str) -> None:
+def test_permanent_server_errors_are_not_retried(llmock: Any, status: int, kind: str) -> None:
     llmock.fail(status, times=1)
     with make(llmock) as llm, pytest.raises(GenerationError) as caught:
         llm.generate_outputs(chats(1))
@@ -99,7 +99,7 @@ def test_a_prompt_that_is_too_long_fails_alone(llmock: Any) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_a_slow_answer_is_awaited_and_a_stalled_one_asked_for_again(llmock: Any) -> None:
+def test_slow_answer_is_awaited_and_stalled_answer_is_retried(llmock: Any) -> None:
     llmock.delay(0.3, times=1)
     with make(llmock, timeout=5) as llm:
         assert llm.generate_outputs(chats(1))[0]["generations"][0]
@@ -121,7 +121,7 @@ def test_a_quota_of_requests_is_kept_to(llmock: Any, provider: str) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_a_quota_of_requests_that_nobody_told(llmock: Any) -> None:
+def test_unknown_request_quota_is_discovered(llmock: Any) -> None:
     # One in two seconds after the first 30: however slow the machine, 36 meet the limit.
     llmock.limits(rpm=30)
     with make(llmock, max_concurrency=32) as llm:
@@ -133,7 +133,7 @@ def test_a_quota_of_requests_that_nobody_told(llmock: Any) -> None:
     llmock.assert_resilient(strict=True)
 
 
-def test_a_quota_of_tokens_that_nobody_told(llmock: Any) -> None:
+def test_unknown_token_quota_is_discovered(llmock: Any) -> None:
     llmock.limits(tpm=1500)  # about one request in two seconds after the first 35 or so
     with make(llmock, max_concurrency=32) as llm:
         outputs = llm.generate_outputs(chats(40), max_new_tokens=20)

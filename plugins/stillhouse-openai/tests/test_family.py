@@ -19,7 +19,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_name_leads_to_its_class_which_keeps_to_the_contract(name: str) -> None:
+def test_every_backend_name_resolves_to_its_class_and_round_trips(name: str) -> None:
     registry = Registry()
     assert registry.get_llm(name) is CLASSES[name]  # validated when it is loaded
     llm = registry.create(name, model="m", api_key="secret-1", generation_kwargs={"seed": 1})
@@ -72,7 +72,7 @@ def test_azure_asks_the_deployment_with_its_key(server: Any, monkeypatch: pytest
     assert "authorization" not in server.headers[0]
 
 
-def test_azure_takes_an_address_that_says_more(server: Any) -> None:
+def test_azure_accepts_a_base_url_with_a_deployment_or_version_path(server: Any) -> None:
     with azure(server, base_url=f"{server.origin}/openai/deployments/other", api_key="k") as llm:
         llm.generate_outputs([CHAT])
     with azure(server, base_url=f"{server.origin}/openai/v1/", api_key="k", api_version=None) as llm:
@@ -136,7 +136,7 @@ def test_azure_takes_a_coroutine_and_a_fixed_token(server: Any, monkeypatch: pyt
     ]  # fmt: skip
 
 
-def test_a_provider_that_fails_stops_the_run(server: Any) -> None:
+def test_failing_azure_token_provider_stops_the_run(server: Any) -> None:
     def provider() -> str:
         raise OSError("no identity here")
 
@@ -209,7 +209,7 @@ def test_vllm_answers_in_every_form(server: Any, form: dict[str, Any], good: str
     assert server.bodies[1]["structured_outputs"] == wanted
 
 
-def test_generations_that_are_merged_have_a_seed_each_and_come_in_its_order(server: Any) -> None:
+def test_merged_generations_have_consecutive_seeds_in_order(server: Any) -> None:
     server.script = [server.chat(str(number)) for number in range(6)]
     with GroqLLM(model="m", base_url=f"{server.origin}/v1", api_key="k") as llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=3, seed=7)

@@ -1,4 +1,4 @@
-"""What is sent, and what becomes of what comes back, with a server that answers by a script."""
+"""Requests and outputs of `generate_outputs`, with a scripted server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_parameter_has_its_name_on_the_wire(make: Any, server: Any) -> Non
     }  # fmt: skip
 
 
-def test_nothing_is_sent_that_was_not_asked_for(make: Any, server: Any) -> None:
+def test_request_body_has_no_unset_parameters(make: Any, server: Any) -> None:
     with make(max_tokens_name="max_tokens") as llm:
         llm.generate_outputs([CHAT])
         llm.generate_outputs([CHAT], max_new_tokens=2)
@@ -49,7 +49,7 @@ def test_organization_and_project_are_headers(
     assert server.headers[0]["authorization"] == "Bearer key"
 
 
-def test_everything_that_an_answer_holds(make: Any, server: Any) -> None:
+def test_output_has_every_part_of_the_answer(make: Any, server: Any) -> None:
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     usage = {
         "prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80,
@@ -82,7 +82,7 @@ def test_everything_that_an_answer_holds(make: Any, server: Any) -> None:
     }
 
 
-def test_a_refusal_is_none_and_says_so(make: Any, server: Any) -> None:
+def test_refusal_is_a_none_generation_with_its_text(make: Any, server: Any) -> None:
     server.script = [server.chat(None, refusal="I will not"), server.chat("", finish="content_filter")]
     with make() as llm:
         refused, filtered = llm.generate_outputs([CHAT])[0], llm.generate_outputs([CHAT])[0]
@@ -94,7 +94,7 @@ def test_a_refusal_is_none_and_says_so(make: Any, server: Any) -> None:
     assert (filtered["generations"], filtered["finish_reasons"]) == ([None], ["content_filter"])
 
 
-def test_only_the_missing_generations_are_asked_for_again(make: Any, server: Any) -> None:
+def test_only_missing_generations_are_requested_again(make: Any, server: Any) -> None:
     server.script = [server.chat("a", "b"), server.chat("c"), server.chat("d", "e", "f")]
     with make() as llm:
         output = llm.generate_outputs([CHAT], num_generations=5, seed=100)[0]
@@ -104,7 +104,7 @@ def test_only_the_missing_generations_are_asked_for_again(make: Any, server: Any
     assert output["finish_reasons"] == ["stop"] * 5
 
 
-def test_what_was_generated_before_a_failure_is_not_lost(make: Any, server: Any) -> None:
+def test_failed_request_keeps_the_earlier_generations(make: Any, server: Any) -> None:
     server.script = [server.chat("a"), (400, {"error": {"message": "no more"}})]
     with make() as llm, pytest.raises(GenerationError, match="no more") as caught:
         llm.run_on_loop(llm.agenerate(CHAT, 2))
@@ -137,7 +137,7 @@ def test_a_raw_prompt_goes_to_completions(make: Any, server: Any) -> None:
     }
 
 
-def test_an_answer_in_the_form_asked_for(make: Any, server: Any) -> None:
+def test_valid_structured_answer_is_accepted(make: Any, server: Any) -> None:
     server.script = [server.chat('{"a": 3}'), server.chat('{"b": 3}'), server.chat(None, refusal="no")]
     other = {"format": "json", "schema": {"type": "object", "properties": {"b": {"type": "integer"}}}}
     with make(structured_output=FORM) as llm:
@@ -163,7 +163,7 @@ def test_an_answer_in_the_form_asked_for(make: Any, server: Any) -> None:
         ("[]", "length", "truncated", "cut off"),
     ],
 )
-def test_an_answer_in_another_form_is_an_error(
+def test_invalid_structured_answer_is_an_error(
     make: Any, server: Any, content: str | None, finish: str, kind: str, message: str
 ) -> None:
     server.script = [server.chat(content, finish=finish)]
@@ -188,7 +188,7 @@ def test_an_answer_in_another_form_is_an_error(
         ({"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{}]}}]}, "another shape"),
     ],
 )
-def test_an_answer_of_another_shape_is_an_error(make: Any, server: Any, answer: Any, message: str) -> None:
+def test_malformed_response_is_an_error(make: Any, server: Any, answer: Any, message: str) -> None:
     server.script = [answer]
     with make() as llm, pytest.raises(GenerationError, match=message) as caught:
         llm.generate_outputs([CHAT])
@@ -204,7 +204,7 @@ def test_text_that_is_no_unicode_is_refused_before_it_is_sent(make: Any, server:
 @pytest.mark.parametrize(
     "garbage", [b"", b'{"choices": [{"mess', (502, b"<html>Bad Gateway</html>"), (429, b"")]
 )
-def test_garbage_is_asked_for_again(
+def test_unparsable_response_is_retried(
     make: Any, server: Any, garbage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)

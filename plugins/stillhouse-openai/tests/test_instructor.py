@@ -29,7 +29,7 @@ def called(server: Any, arguments: Any, finish: str = "tool_calls") -> Any:
     return server.chat(None, finish=finish, tool_calls=[call])
 
 
-def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_instructor_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "instructor", None)
     with pytest.raises(ConfigurationError) as caught:
         OpenAILLM.form_of({**form(), "schema": {"type": "object", "title": "Another"}})
@@ -41,7 +41,7 @@ class TestWithInstructor:
     def _instructor(self) -> None:
         pytest.importorskip("instructor", reason="pip install 'stillhouse-openai[instructor]'")
 
-    def test_it_asks_again_and_counts_all(self, make: Any, server: Any) -> None:
+    def test_instructor_retries_an_invalid_answer_and_counts_all_tokens(self, make: Any, server: Any) -> None:
         server.script = [
             called(server, {"a": 10}),
             called(server, {"a": 3, "b": "xy"}),
@@ -85,7 +85,7 @@ class TestWithInstructor:
         assert output is not None
         assert output["statistics"]["input_tokens"] == [5 * requests]
 
-    def test_failures_are_those_of_the_transport(
+    def test_request_failures_under_instructor_are_those_of_the_transport(
         self, make: Any, server: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
@@ -100,7 +100,7 @@ class TestWithInstructor:
             True,
         )
 
-    def test_what_is_refused_when_it_is_set(self) -> None:
+    def test_unsupported_instructor_mode_is_refused_on_assignment(self) -> None:
         with pytest.raises(ValueError, match="no mode 'tool_cal'"):
             OpenAILLM(model="m", structured_output=form("tool_cal"))
         for mode in ("anthropic_tools", "parallel_tool_call", "responses_tools"):

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK as the judge: its types take what we send, its parser reads what we read."""
+"""OpenAI's own SDK as the reference: its types validate the requests, its parser gives the same outputs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CALLED = [
 
 
 @pytest.mark.parametrize("input", [CHAT, IMAGE, CALLED], ids=["text", "image", "tools"])
-def test_its_types_take_our_chats(make: Any, server: Any, input: Any) -> None:
+def test_chat_requests_validate_against_the_sdk_types(make: Any, server: Any, input: Any) -> None:
     from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as Params
 
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -61,7 +61,7 @@ def test_its_types_take_our_chats(make: Any, server: Any, input: Any) -> None:
         check({**body, "n": "two"}, Params)
 
 
-def test_its_types_take_our_raw_prompts(make: Any, server: Any) -> None:
+def test_raw_prompt_requests_validate_against_the_sdk_types(make: Any, server: Any) -> None:
     from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as Params
 
     server.script = [{"choices": [{"text": "a", "index": 0}, {"text": "b", "index": 1}]}]
@@ -83,7 +83,7 @@ class Tree(BaseModel):
     leaves: list[Leaf]
 
 
-def test_its_strict_schemas_are_ours(make: Any) -> None:
+def test_strict_schemas_equal_those_of_the_sdk(make: Any) -> None:
     from openai.lib._pydantic import to_strict_json_schema
 
     def bare(schema: Any) -> Any:
@@ -120,7 +120,7 @@ def full_chat(server: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-def test_its_parser_reads_what_we_read(make: Any, server: Any) -> None:
+def test_chat_output_matches_what_the_sdk_parses(make: Any, server: Any) -> None:
     answer = full_chat(server)
     server.script = [answer, answer]
     with make() as llm:
@@ -152,7 +152,7 @@ def test_its_parser_reads_what_we_read(make: Any, server: Any) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("input", [CHAT, "Once upon a"], ids=["chat", "raw"])
-def test_a_real_server_says_the_same_to_both(real_server: dict[str, str], input: Any) -> None:
+def test_real_server_answers_the_backend_and_the_sdk_alike(real_server: dict[str, str], input: Any) -> None:
     with OpenAILLM(model="m", **real_server) as llm:
         ours = llm.generate_outputs([input], max_new_tokens=6, temperature=0.0, seed=1)[0]
     with openai.OpenAI(max_retries=0, **real_server) as client:
@@ -169,7 +169,7 @@ def test_a_real_server_says_the_same_to_both(real_server: dict[str, str], input:
     assert ours["statistics"]["input_tokens"] == [theirs.usage.prompt_tokens]
 
 
-def test_it_asks_azure_at_the_same_address_with_the_same_headers(server: Any) -> None:
+def test_azure_requests_have_the_address_and_headers_of_the_sdk(server: Any) -> None:
     given = {"api_version": "2024-10-21"}
     for credentials in ({"api_key": "key"}, {"azure_ad_token_provider": lambda: "token"}):
         server.paths.clear()

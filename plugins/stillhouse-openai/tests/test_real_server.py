@@ -102,7 +102,7 @@ def test_a_prompt_that_is_too_long(real_server: dict[str, str]) -> None:
         ({"api_key": "wrong"}, "authentication", "API key"),
     ],
 )
-def test_what_no_further_request_would_pass_stops_the_run(
+def test_wrong_address_or_key_stops_the_run(
     real_server: dict[str, str], fields: dict[str, str], kind: str, hint: str
 ) -> None:
     fields = dict(fields)

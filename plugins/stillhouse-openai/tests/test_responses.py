@@ -1,4 +1,4 @@
-"""The responses API: what is sent, what is read, and the SDK and a real server as the judges."""
+"""The responses API: requests and outputs, with the SDK and a real server as references."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def said(*content: Any) -> dict[str, Any]:
         ("gpt-5-pro", True), ("gpt-5.1-codex-mini", True), ("codex-mini-latest", True),
     ],
 )  # fmt: skip
-def test_models_without_another_api(model: str, expected: bool) -> None:
+def test_models_that_only_have_the_responses_api_are_recognized(model: str, expected: bool) -> None:
     assert has_only_responses(model) is expected
     assert OpenAILLM(model=model).uses_responses is expected
     assert OpenAILLM(model=model, api="chat").uses_responses is False
     assert OpenAILLM(model=model, api="responses").uses_responses is True
 
 
-def test_the_models_are_those_of_the_sdk() -> None:
+def test_responses_only_models_match_those_of_the_sdk() -> None:
     types = pytest.importorskip("openai.types.shared.responses_model")
     _, chats, only = get_args(types.ResponsesModel)
     names = get_args(only)
@@ -64,7 +64,7 @@ def test_the_models_are_those_of_the_sdk() -> None:
 
 
 @pytest.mark.parametrize("input", [CHAT, IMAGE, CALLED], ids=["text", "image", "tools"])
-def test_the_sdks_types_take_our_requests(make: Any, server: Any, input: Any) -> None:
+def test_responses_requests_validate_against_the_sdk_types(make: Any, server: Any, input: Any) -> None:
     pytest.importorskip("openai")
     from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming as Params
 
@@ -92,7 +92,7 @@ def test_the_sdks_types_take_our_requests(make: Any, server: Any, input: Any) ->
     }  # fmt: skip
 
 
-def test_what_the_items_are(make: Any, server: Any) -> None:
+def test_chat_messages_become_input_items(make: Any, server: Any) -> None:
     server.script = [answer(said("fine"))]
     chat: Any = [{"role": "system", "content": "Be brief."}, *IMAGE, *CALLED[1:]]
     with make(api="responses") as llm:
@@ -111,7 +111,7 @@ def test_what_the_items_are(make: Any, server: Any) -> None:
     ]
 
 
-def test_the_sdks_parser_reads_what_we_read(make: Any, server: Any) -> None:
+def test_responses_output_matches_what_the_sdk_parses(make: Any, server: Any) -> None:
     openai = pytest.importorskip("openai")
     logprobs = [
         {
@@ -165,7 +165,7 @@ def test_the_sdks_parser_reads_what_we_read(make: Any, server: Any) -> None:
         ([{"type": "refusal", "refusal": "I will not"}], {}, None, "refusal"),
     ],
 )  # fmt: skip
-def test_how_an_answer_ended(
+def test_response_status_maps_to_finish_reason(
     make: Any, server: Any, content: Any, others: Any, generation: str | None, reason: str
 ) -> None:
     server.script = [answer(said(*content), **others)]
@@ -183,7 +183,9 @@ def test_how_an_answer_ended(
         (answer({"type": "message", "content": [{"type": "output_text"}]}), "server", "another shape"),
     ],
 )  # fmt: skip
-def test_answers_that_are_none(make: Any, server: Any, reply: Any, kind: str, message: str) -> None:
+def test_unusable_response_is_an_error_of_its_kind(
+    make: Any, server: Any, reply: Any, kind: str, message: str
+) -> None:
     server.script = [reply]
     with make(api="responses") as llm, pytest.raises(GenerationError, match=message) as caught:
         llm.generate_outputs([CHAT])
@@ -200,7 +202,7 @@ def test_several_generations_are_several_requests_and_are_asked_again(make: Any,
     assert "1 is not of type 'string'" in json.dumps(server.bodies[2]["input"])
 
 
-def test_a_raw_prompt_and_unknown_parameters(make: Any, server: Any) -> None:
+def test_responses_mode_refuses_unsupported_parameters_but_allows_raw_prompts(make: Any, server: Any) -> None:
     server.script = [{"choices": [{"index": 0, "text": " upon", "finish_reason": "stop"}]}]
     with make(api="responses") as llm:
         assert llm.generate_outputs(["Once"])[0]["generations"] == [" upon"]
@@ -212,7 +214,9 @@ def test_a_raw_prompt_and_unknown_parameters(make: Any, server: Any) -> None:
     assert server.paths == ["/v1/completions"]
 
 
-def test_a_provider_that_fails_now_and_then(llmock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intermittent_failures_of_the_responses_api_are_retried(
+    llmock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.04 * 2**attempt
     )

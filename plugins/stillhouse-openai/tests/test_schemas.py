@@ -61,7 +61,7 @@ class Tree(BaseModel):
     trees: list[Tree] = []
 
 
-def test_a_model_that_contains_itself_and_others() -> None:
+def test_strict_schema_of_a_recursive_model() -> None:
     given = Tree.model_json_schema()
     result = strict(given, "X")
     assert "$ref" not in result, "the root must be an object itself"
@@ -105,7 +105,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_honoured_is_refused_when_it_is_set(schema: dict[str, Any], message: str) -> None:
+def test_unsupported_schema_is_refused_on_assignment(schema: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         OpenAILLM(model="m", structured_output={"format": "json", "schema": schema})
     assert message in caught.value.message
@@ -126,7 +126,7 @@ def test_other_formats_and_broken_schemas_are_refused() -> None:
         OpenAILLM(model="m", structured_output={"format": "json", "schema": obj(a={"type": "text"})})
 
 
-def test_who_keeps_to_more_or_less_refuses_less_or_more() -> None:
+def test_supported_schema_keywords_differ_by_provider() -> None:
     pattern = {"format": "json", "schema": obj(a={"type": "string", "pattern": "^a$"})}
     length = {"format": "json", "schema": obj(a={"type": "string", "minLength": 2})}
     OpenAILLM(model="m", structured_output=pattern)
