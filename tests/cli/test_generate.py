@@ -145,7 +145,7 @@ def test_an_error_that_all_rows_would_meet_stops_the_run(
         ({"prompt": "p"}, ["--raw"], "p"),
     ],
 )
-def test_what_becomes_the_prompt(
+def test_columns_and_options_determine_the_prompt(
     run: Any,
     rows_file: Any,
     read: Any,
@@ -297,7 +297,9 @@ def test_wrong_arguments_are_named_before_anything_runs(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_progress_is_one_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_progress_is_logged_as_plain_lines_at_intervals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import io
     import threading
 

@@ -143,7 +143,7 @@ def test_the_first_plugin_that_opens_it_wins(
         ("memory:in", "memory:full", "memory:full is full"),
     ],
 )
-def test_what_a_plugin_says_is_told(
+def test_error_of_a_plugin_source_or_target_is_reported(
     run: Any, memory: Memory, own_registry: Any, tmp_path: Path, source: str, target: str, told: str
 ) -> None:
     own_registry.register_hooks("refusing", Refusing())
@@ -153,7 +153,7 @@ def test_what_a_plugin_says_is_told(
     assert not list(tmp_path.glob("*.run.db"))
 
 
-def test_one_that_raises_is_told_once_and_passed_over(
+def test_raising_reader_plugin_is_reported_once_and_skipped(
     run: Any, memory: Memory, own_registry: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     own_registry.register_hooks("raising", Raising())
@@ -167,7 +167,7 @@ def test_one_that_raises_is_told_once_and_passed_over(
     ]
 
 
-def test_a_name_that_nobody_opens(
+def test_source_that_no_plugin_opens_is_an_error(
     run: Any, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -73,7 +73,7 @@ def test_the_list_in_a_pipe_is_plain_text(run: Any) -> None:
     )
 
 
-def test_the_list_for_machines_keeps_its_schema(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_json_matches_its_schema(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillhouse.registry.registry._default", two_conflicting_plugins())
     monkeypatch.setenv("STILLHOUSE_DISABLE_PLUGINS", "nobody")
     listed = json.loads(run("list", "--json").out)
@@ -85,7 +85,7 @@ def test_the_list_for_machines_keeps_its_schema(run: Any, monkeypatch: pytest.Mo
     assert "nobody" in listed["warnings"][0]
 
 
-def test_trouble_goes_to_standard_error_and_the_list_stays(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_reports_problems_on_standard_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillhouse.registry.registry._default", two_conflicting_plugins())
     result = run("list")
     assert result.status == 0
@@ -94,7 +94,7 @@ def test_trouble_goes_to_standard_error_and_the_list_stays(run: Any, monkeypatch
     assert "error[E102]" not in result.out
 
 
-def test_requirements_are_pins(run: Any) -> None:
+def test_list_requirements_prints_pinned_versions(run: Any) -> None:
     assert run("list", "--requirements").out == f"stillhouse=={stillhouse.__version__}\n"
 
 
@@ -140,7 +140,7 @@ def test_show_says_what_a_class_declares(run: Any, own_registry: stillhouse.Regi
     assert "Talks to acme." in lines
 
 
-def test_show_for_machines(run: Any, own_registry: stillhouse.Registry) -> None:
+def test_show_json_describes_the_fields(run: Any, own_registry: stillhouse.Registry) -> None:
     own_registry.register("acme", AcmeLLM)
     shown = json.loads(run("show", "acme", "--json").out)
     fields = {field["name"]: field for field in shown["fields"]}

@@ -17,7 +17,7 @@ from stillhouse.scaffold import Backend
 Run = Callable[..., Any]
 
 
-def test_it_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
+def test_new_creates_one_folder_and_prints_the_next_steps(run: Run, tmp_path: Path) -> None:
     result = run("new", "my-backend", "--into", tmp_path)
     assert (result.status, result.err) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["stillhouse-my-backend"]
@@ -25,7 +25,7 @@ def test_it_says_what_to_do_next(run: Run, tmp_path: Path) -> None:
     assert "pytest" in result.out
 
 
-def test_the_prefix_of_the_distribution_may_be_given(run: Run, tmp_path: Path) -> None:
+def test_new_accepts_a_name_with_the_stillhouse_prefix(run: Run, tmp_path: Path) -> None:
     assert run("new", "stillhouse-rivers", "--into", tmp_path).status == 0
     text = (tmp_path / "stillhouse-rivers/pyproject.toml").read_text(encoding="utf-8")
     assert 'name = "stillhouse-rivers"' in text
@@ -47,7 +47,7 @@ def test_the_built_in_name_is_refused(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_there_is_left_as_it_is(run: Run, tmp_path: Path) -> None:
+def test_new_leaves_an_existing_folder_unchanged(run: Run, tmp_path: Path) -> None:
     mine = tmp_path / "stillhouse-rivers" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -77,7 +77,7 @@ def test_nothing_is_left_when_writing_fails(
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_in_is_told(run: Run, tmp_path: Path) -> None:
+def test_new_reports_a_folder_that_is_not_writable(run: Run, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     result = run("new", "rivers", "--into", tmp_path)
     tmp_path.chmod(0o700)
@@ -109,7 +109,7 @@ def with_dist(entry_point: importlib_metadata.EntryPoint) -> importlib_metadata.
     return entry_point
 
 
-def test_a_package_of_this_project_is_warned_of_where_it_is_not_installed(run: Run, tmp_path: Path) -> None:
+def test_new_warns_about_a_name_of_this_project_that_is_not_installed(run: Run, tmp_path: Path) -> None:
     assert "stillhouse-openai has a backend groq too" in run("new", "groq", "--into", tmp_path).err
     assert "a package stillhouse-openai already" in run("new", "openai", "--into", tmp_path).err
 
@@ -118,12 +118,12 @@ def test_a_package_of_this_project_is_warned_of_where_it_is_not_installed(run: R
     ("core", "expected"),
     [("0.1.0", ">=0.1,<0.2"), ("0.7.3rc1", ">=0.7,<0.8"), ("1.0.0", ">=1.0,<2"), ("2.3.1.dev4", ">=2.3,<3")],
 )
-def test_the_range_is_what_this_core_promises(core: str, expected: str) -> None:
+def test_new_backend_depends_on_the_compatible_core_range(core: str, expected: str) -> None:
     assert Backend("rivers", "async", core).range == expected
 
 
 @pytest.mark.parametrize("name", ["4th", "class", "json", "a1"])
-def test_every_name_makes_a_module_a_class_and_a_variable(name: str) -> None:
+def test_backend_name_gives_valid_module_class_and_variable_names(name: str) -> None:
     backend = Backend(name, "http", "0.1.0")
     assert backend.module.isidentifier()
     assert backend.class_name.isidentifier()

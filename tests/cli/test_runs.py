@@ -1,4 +1,4 @@
-"""Runs that go on: what is refused, what is said, and what is kept."""
+"""Resumed runs: what is refused, reported and stored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def generate(run: Any, tmp_path: Path) -> Any:
         (["--raw"], "raw: it was false, and is true now"),
     ],
 )
-def test_another_command_is_refused_with_the_difference(
+def test_resume_with_another_command_is_refused_with_the_difference(
     generate: Any, rows_file: Any, tmp_path: Path, options: list[str], difference: str
 ) -> None:
     rows_file([{"id": 1, "prompt": "a"}])
@@ -67,7 +67,7 @@ def test_another_command_is_refused_with_the_difference(
     assert generate(*options).status == 0
 
 
-def test_a_run_that_generated_nothing_holds_nobody_to_its_command(
+def test_run_without_outputs_accepts_another_command(
     generate: Any, rows_file: Any, read: Any, tmp_path: Path, own_registry: stillhouse.Registry
 ) -> None:
     own_registry.register("refusing", RefusingLLM)
@@ -82,7 +82,7 @@ def test_a_run_that_generated_nothing_holds_nobody_to_its_command(
 @pytest.mark.parametrize(
     "options", [["--max-concurrency", "3"], ["--set", "model=echo"], ["--param", "max_new_tokens=null"]]
 )
-def test_a_command_that_means_the_same_goes_on(generate: Any, rows_file: Any, options: list[str]) -> None:
+def test_equivalent_command_resumes_the_run(generate: Any, rows_file: Any, options: list[str]) -> None:
     rows_file([{"prompt": "a"}])
     assert generate().status == 0
     again = generate(*options)
@@ -90,7 +90,7 @@ def test_a_command_that_means_the_same_goes_on(generate: Any, rows_file: Any, op
     assert "is complete: 1 rows" in again.err
 
 
-def test_a_setting_that_the_run_did_not_know_yet(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+def test_resume_accepts_a_new_setting_at_its_default(generate: Any, rows_file: Any, tmp_path: Path) -> None:
     """As one that a newer version of a backend has, whose default is None."""
     rows_file([{"prompt": "a"}])
     assert generate().status == 0
@@ -116,7 +116,7 @@ def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file
     assert "input: it changed, but not in the 5 rows that were generated" in generate().err
 
 
-def test_a_larger_limit_goes_on(generate: Any, rows_file: Any, read: Any, tmp_path: Path) -> None:
+def test_larger_limit_resumes_the_run(generate: Any, rows_file: Any, read: Any, tmp_path: Path) -> None:
     rows_file([{"prompt": f"row {number}"} for number in range(5)])
     assert generate("--limit", 2).status == 0
     assert len(read(tmp_path / "out.jsonl")) == 2
@@ -128,7 +128,7 @@ def test_a_larger_limit_goes_on(generate: Any, rows_file: Any, read: Any, tmp_pa
     ]
 
 
-def test_a_process_that_dies_between_the_output_and_its_note(
+def test_run_interrupted_before_recording_completion_writes_the_output_again(
     generate: Any, rows_file: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows_file([{"prompt": f"row {number}"} for number in range(5)])
@@ -162,7 +162,7 @@ def test_an_output_that_was_removed_is_written_again(
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
-def test_standard_input_goes_on_when_it_is_the_same(start: Any, tmp_path: Path) -> None:
+def test_run_from_standard_input_resumes_with_the_same_input(start: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     for text, status, message in (
         ('{"prompt": "a"}\n', 0, "rows                      1"),
@@ -191,7 +191,7 @@ def test_an_interrupt_while_standard_input_is_read(start: Any, tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} <= {f"{STATE}.lock"}
 
 
-def test_who_asks_whether_somebody_works_lets_go(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+def test_is_worked_on_releases_the_lock(generate: Any, rows_file: Any, tmp_path: Path) -> None:
     rows_file([{"prompt": "a"}])
     assert generate().status == 0
     state = tmp_path / STATE
@@ -367,7 +367,7 @@ def test_retry_says_how_many_and_refuses_an_unknown_kind(generate: Any, rows_fil
     assert "1 failed rows are generated again" in again.err
 
 
-def test_what_is_printed_cannot_be_gone_on_with(run: Any, rows_file: Any) -> None:
+def test_output_to_standard_output_cannot_be_restarted(run: Any, rows_file: Any) -> None:
     result = run("generate", rows_file([{"prompt": "a"}]), "--llm", "echo", "-o", "-", "--restart")
     assert result.status == 2
     assert "what was printed is not kept" in result.err

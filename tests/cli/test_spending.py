@@ -64,7 +64,7 @@ def facts(text: str) -> dict[str, str]:
     return {label.strip(): value.strip() for label, value in pairs}
 
 
-def test_a_run_stops_at_its_ceiling_and_goes_on_with_a_higher_one(
+def test_run_stops_at_its_token_ceiling_and_resumes_with_a_higher_one(
     generate: Any, run: Any, read: Any, tmp_path: Path
 ) -> None:
     stopped = generate("--max-tokens-total", 500, llm="echo")
@@ -86,7 +86,7 @@ def test_a_run_stops_at_its_ceiling_and_goes_on_with_a_higher_one(
     assert [row["generations"][0] for row in read(tmp_path / "out.jsonl")] == [row["prompt"] for row in ROWS]
 
 
-def test_the_cost_is_told_and_held_to(generate: Any, run: Any, tmp_path: Path) -> None:
+def test_cost_is_reported_and_max_cost_is_enforced(generate: Any, run: Any, tmp_path: Path) -> None:
     prices = pytest.importorskip("genai_prices")
     one = float(
         prices.calc_price(
@@ -150,7 +150,7 @@ def test_an_estimate_reads_and_does_nothing_else(
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_an_estimate_of_a_run_that_goes_on_is_of_what_is_left(generate: Any, tmp_path: Path) -> None:
+def test_estimate_of_a_resumed_run_covers_the_remaining_rows(generate: Any, tmp_path: Path) -> None:
     generate("--limit", 20)
     before = sorted(path.name for path in tmp_path.iterdir())
     found = facts(generate("--estimate").out)
