@@ -72,7 +72,7 @@ def test_the_thread_is_there_only_while_the_llm_is_loaded() -> None:
         _ = llm.event_loop
 
 
-def test_nobodys_current_loop_is_touched() -> None:
+def test_current_event_loop_of_the_caller_is_not_changed() -> None:
     mine = asyncio.new_event_loop()
     asyncio.set_event_loop(mine)
     try:
@@ -86,7 +86,7 @@ def test_nobodys_current_loop_is_touched() -> None:
         mine.close()
 
 
-def test_it_works_inside_a_running_loop() -> None:
+def test_async_llm_works_inside_a_running_loop() -> None:
     async def main(llm: ScriptedLLM) -> list[Any]:
         before = asyncio.get_running_loop()
         outputs = llm.generate_outputs(chats("a", "b"))
@@ -99,7 +99,7 @@ def test_it_works_inside_a_running_loop() -> None:
         assert texts(asyncio.run(main(llm))) == ["a", "b", "c"]
 
 
-def test_it_works_from_several_threads_at_once() -> None:
+def test_async_llm_works_from_several_threads_at_once() -> None:
     with ScriptedLLM(max_concurrency=100) as llm:
         futures = [
             in_thread(lambda name=name: llm.generate_outputs(chats(*(f"wait {name}{i}" for i in range(20)))))
@@ -272,7 +272,7 @@ def test_inputs_are_pulled_lazily_and_boundedly(ordered: bool) -> None:
         assert pulled == 2000
 
 
-def test_while_all_calls_wait_as_many_inputs_again_are_ready_and_no_more() -> None:
+def test_iter_outputs_prefetches_at_most_max_concurrency_inputs() -> None:
     pulled = 0
 
     def inputs() -> Iterator[Any]:
@@ -328,7 +328,7 @@ def test_unordered_results_come_out_as_they_are_finished() -> None:
         assert [index for index, _ in results] == [0]
 
 
-def test_what_is_finished_comes_out_while_an_asynchronous_source_waits() -> None:
+def test_finished_results_are_yielded_while_an_async_source_waits() -> None:
     async def main(llm: ScriptedLLM) -> None:
         answered: asyncio.Queue[str] = asyncio.Queue()
 
@@ -348,7 +348,7 @@ def test_what_is_finished_comes_out_while_an_asynchronous_source_waits() -> None
         asyncio.run(asyncio.wait_for(main(llm), PATIENCE))
 
 
-def test_what_is_pulled_is_sent_while_a_slow_source_is_pulled_from() -> None:
+def test_pulled_inputs_are_sent_while_a_slow_source_is_read() -> None:
     with ScriptedLLM(max_concurrency=8) as llm:
 
         def inputs() -> Iterator[Any]:
@@ -413,7 +413,7 @@ def test_the_cause_of_an_error_is_kept() -> None:
             assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_after_an_error_that_is_to_be_raised_no_input_is_started() -> None:
+def test_no_input_is_started_after_an_error_that_will_be_raised() -> None:
     with ScriptedLLM(max_concurrency=2) as llm:
         inputs = ["wait", "fail", *(str(i) for i in range(100))]
         results = llm.iter_outputs(chats(*inputs))
@@ -574,7 +574,7 @@ def test_unloading_while_generating_is_an_error_and_not_a_hang(how: str) -> None
         future.result(PATIENCE)
 
 
-def test_many_threads_that_are_unloaded_under_all_end() -> None:
+def test_unload_ends_generation_on_many_threads() -> None:
     def consume(llm: ScriptedLLM) -> None:
         while True:
             llm.generate_outputs(chats("a", "b"))
@@ -590,7 +590,7 @@ def test_many_threads_that_are_unloaded_under_all_end() -> None:
         assert own_threads() == []
 
 
-def test_calling_it_synchronously_from_its_own_loop_is_an_error_and_not_a_deadlock() -> None:
+def test_synchronous_call_on_the_llms_own_loop_is_an_error_not_a_deadlock() -> None:
     class RecursiveLLM(ScriptedLLM):
         async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
             reports = []
@@ -774,7 +774,7 @@ def test_a_backend_of_single_generations_is_called_as_often_as_needed() -> None:
         assert single["generations"] == ["c 1"]
 
 
-def test_these_calls_too_are_at_most_max_concurrency_in_flight() -> None:
+def test_single_generation_calls_respect_max_concurrency() -> None:
     with SingleLLM(max_concurrency=4) as llm:
         future = in_thread(
             lambda: list(llm.iter_outputs(chats(*(f"wait {i}" for i in range(10))), num_generations=3))
@@ -788,7 +788,7 @@ def test_these_calls_too_are_at_most_max_concurrency_in_flight() -> None:
         assert len(llm.calls.started) == 30
 
 
-def test_if_one_of_these_calls_fails_the_input_fails_and_keeps_the_others() -> None:
+def test_failed_single_generation_call_fails_its_input_and_keeps_the_rest() -> None:
     with SingleLLM() as llm:
         results = dict(llm.iter_outputs(chats("a", "third"), num_generations=4, on_error="yield"))
         assert len(results[0]["generations"]) == 4  # type: ignore[index]
@@ -802,7 +802,7 @@ def test_if_one_of_these_calls_fails_the_input_fails_and_keeps_the_others() -> N
         assert caught.value.outputs == [None, None]
 
 
-def test_the_first_of_these_calls_to_fail_is_raised_at_once() -> None:
+def test_first_failed_single_generation_call_is_raised_at_once() -> None:
     with SingleLLM(max_concurrency=1) as llm:
         future = in_thread(lambda: llm.generate_outputs(chats("fail a", "b"), num_generations=3))
         assert "fail a failed" in str(future.exception(PATIENCE))
@@ -843,7 +843,7 @@ class SeededLLM(ScriptedLLM):
         return prepare_output([str(seed)])
 
 
-def test_merged_calls_have_a_seed_each_and_are_merged_in_its_order() -> None:
+def test_merged_generations_have_consecutive_seeds_in_order() -> None:
     with SeededLLM() as llm:
         (output,) = llm.generate_outputs([chat("x")], num_generations=3, seed=7)
         assert output["generations"] == ["7", "8", "9"]

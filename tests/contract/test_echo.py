@@ -13,7 +13,7 @@ from stillhouse import EchoLLM, GenerationError, UnsupportedError
 from ..support import chat
 
 
-def test_it_answers_a_chat_and_a_raw_prompt_with_their_text() -> None:
+def test_echo_answers_chats_and_raw_prompts_with_their_text() -> None:
     parts: Any = [
         {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}
     ]
@@ -24,7 +24,7 @@ def test_it_answers_a_chat_and_a_raw_prompt_with_their_text() -> None:
     assert [output["generations"] for output in outputs] == [["one two"], ["a raw prompt"], ["a b"], ["y"]]
 
 
-def test_statistics_and_finish_reasons() -> None:
+def test_echo_output_has_statistics_and_finish_reasons() -> None:
     with EchoLLM() as llm:
         (output,) = llm.generate_outputs([chat("one two three")], num_generations=2, max_new_tokens=2)
     assert output == {
@@ -34,7 +34,7 @@ def test_statistics_and_finish_reasons() -> None:
     }
 
 
-def test_the_same_input_always_fails_or_not_in_the_same_way() -> None:
+def test_echo_failures_are_deterministic_per_input() -> None:
     inputs = [chat(str(i)) for i in range(1000)]
     with EchoLLM(failure_rate=0.3, failure_kind="rate_limit") as llm:
         runs = [dict(llm.iter_outputs(inputs, on_error="yield", ordered=False)) for _ in range(2)]
@@ -63,7 +63,7 @@ def test_latency_is_slept_and_not_blocked(monkeypatch: pytest.MonkeyPatch) -> No
     assert slept == [3.5, 3.5]
 
 
-def test_what_it_refuses() -> None:
+def test_echo_refuses_structured_output_and_invalid_settings() -> None:
     with EchoLLM() as llm, pytest.raises(UnsupportedError):
         llm.generate_outputs([(chat("a"), {"format": "json", "schema": {}})])
     for wrong in ({"latency": -1}, {"failure_rate": 2}, {"failure_kind": "bad luck"}):
@@ -71,6 +71,6 @@ def test_what_it_refuses() -> None:
             EchoLLM(**wrong)
 
 
-def test_it_answers_under_a_name_of_choice() -> None:
+def test_echo_model_name_can_be_set() -> None:
     assert EchoLLM().model_name == "echo"
     assert EchoLLM(model="x").model_name == "x"

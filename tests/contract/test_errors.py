@@ -43,7 +43,7 @@ EACH = pytest.mark.parametrize(("error", "base"), ERRORS, ids=lambda item: type(
 
 
 @EACH
-def test_each_is_a_stillhouse_error_and_the_builtin_that_it_stands_for(
+def test_every_error_class_is_a_stillhouse_error_and_its_builtin(
     error: StillhouseError, base: type[Exception]
 ) -> None:
     assert isinstance(error, StillhouseError)
@@ -51,14 +51,14 @@ def test_each_is_a_stillhouse_error_and_the_builtin_that_it_stands_for(
 
 
 @EACH
-def test_each_says_what_to_do_next(error: StillhouseError, base: type[Exception]) -> None:
+def test_every_error_has_a_hint(error: StillhouseError, base: type[Exception]) -> None:
     assert error.message
     assert error.hint
     if not isinstance(error, PluginError):  # its message is the whole report
         assert str(error) == f"{error.message}\n  try  {error.hint}"
 
 
-def test_without_a_hint_the_message_is_all() -> None:
+def test_error_without_a_hint_is_only_its_message() -> None:
     assert str(ConfigurationError("it is wrong")) == "it is wrong"
     assert str(PluginError("the report", hint="reinstall")) == "the report"
 
@@ -67,7 +67,9 @@ def test_without_a_hint_the_message_is_all() -> None:
 @pytest.mark.parametrize(
     "clone", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy], ids=str
 )
-def test_each_travels(error: StillhouseError, base: type[Exception], clone: Any) -> None:
+def test_every_error_can_be_pickled_and_copied(
+    error: StillhouseError, base: type[Exception], clone: Any
+) -> None:
     other = clone(error)
     assert type(other) is type(error)
     assert str(other) == str(error)

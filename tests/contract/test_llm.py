@@ -116,7 +116,7 @@ def test_two_llms_are_equal_by_class_and_fields() -> None:
 
 
 @BOTH
-def test_an_output_for_each_input_in_order_with_as_many_generations_as_asked_for(kind: Any) -> None:
+def test_outputs_are_in_order_with_the_requested_number_of_generations(kind: Any) -> None:
     with kind() as llm:
         outputs = llm.generate_outputs(chats(*"abcdefgh"), num_generations=2)
         assert [output["generations"] for output in outputs] == [[text] * 2 for text in "abcdefgh"]
@@ -147,7 +147,7 @@ def test_less_than_one_generation_is_an_error_where_the_backend_makes_one_a_call
 
 
 @BOTH
-def test_it_has_to_be_loaded(kind: Any) -> None:
+def test_calling_an_unloaded_llm_is_an_error(kind: Any) -> None:
     llm = kind()
     for call in (llm.generate_outputs, llm.iter_outputs):
         with pytest.raises(ConfigurationError, match="not loaded") as caught:
@@ -188,7 +188,7 @@ class ShortLLM(SyncLLM):
         ("nothing", "instead of an output with a list of generations"),
     ],
 )
-def test_a_backend_that_breaks_the_rule_of_lengths_is_an_error(fault: str, says: str) -> None:
+def test_backend_that_returns_the_wrong_number_of_outputs_is_an_error(fault: str, says: str) -> None:
     with ShortLLM(model=fault) as llm:
         with pytest.raises(GenerationError, match=says):
             llm.generate_outputs(chats("a", "b"), num_generations=2)
@@ -236,7 +236,7 @@ def test_generation_kwargs_are_checked_when_they_are_set(kind: Any) -> None:
 
 
 @BOTH
-def test_generate_outputs_applies_them_and_an_explicit_argument_wins(kind: Any) -> None:
+def test_generation_kwargs_apply_and_explicit_arguments_override_them(kind: Any) -> None:
     def arguments(llm: Any) -> dict[str, Any]:
         made = llm.calls.arguments if isinstance(llm, ScriptedLLM) else llm._arguments
         return {name: made[-1][name] for name in ("temperature", "stop")}
@@ -265,7 +265,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(kind: Any) -> None:
         assert llm.batches == [] if isinstance(llm, SyncLLM) else llm.calls.started == []
 
 
-def test_values_come_in_the_declared_types_and_none_passes() -> None:
+def test_generation_arguments_are_converted_to_declared_types_and_none_is_kept() -> None:
     with SyncLLM() as llm:
         llm.generate_outputs(chats("a"), temperature=1, stop=("x",))
         assert llm._arguments[-1] == {"temperature": 1.0, "stop": ["x"]}
@@ -316,7 +316,7 @@ def test_a_backend_with_kwargs_takes_any_name() -> None:
     ],
 )
 @BOTH
-def test_an_input_that_needs_more_is_refused_before_anything_is_sent(
+def test_input_that_needs_a_missing_capability_is_refused_before_sending(
     kind: Any, input: Any, lacks: Capability
 ) -> None:
     class ableLLM(kind):  # type: ignore[misc]
@@ -357,7 +357,7 @@ def test_an_input_that_needs_more_is_refused_before_anything_is_sent(
         ((chat("a"), "json"), "of type str"),
     ],
 )
-def test_what_is_no_input_is_refused(input: Any, says: str) -> None:
+def test_invalid_input_is_refused(input: Any, says: str) -> None:
     with ScriptedLLM() as llm:
         with pytest.raises(ConfigurationError, match=says):
             llm.generate_outputs([chat("a"), input])
@@ -382,7 +382,7 @@ def test_extra_keys_and_roles_of_messages_reach_the_backend() -> None:
     assert seen == [messages]
 
 
-def test_what_a_backend_lacks_is_an_unsupported_error() -> None:
+def test_missing_backend_feature_is_an_unsupported_error() -> None:
     llm = SyncLLM()
     for call in (
         lambda: llm.get_last_hidden_states(chats("a")),
@@ -417,7 +417,7 @@ def test_a_synchronous_backend_is_fed_lists_of_the_size_it_prefers() -> None:
         assert llm.batches == [["0", "1", "2", "3"], ["4", "5", "6", "7"], ["8", "9"]]
 
 
-def test_after_a_failure_each_input_of_the_list_is_tried_alone() -> None:
+def test_inputs_of_a_failed_list_are_retried_one_by_one() -> None:
     with SyncLLM() as llm:
         results = dict(llm.iter_outputs(chats("a", "fail b", "c", "fail d", "e"), on_error="yield"))
         assert llm.batches == [["a", "fail b", "c", "fail d"], ["a"], ["fail b"], ["c"], ["fail d"], ["e"]]
@@ -431,7 +431,7 @@ def test_after_a_failure_each_input_of_the_list_is_tried_alone() -> None:
         assert texts([results[0], results[2], results[4]]) == ["a", "c", "e"]  # type: ignore[list-item]
 
 
-def test_what_a_failed_list_says_was_finished_is_not_generated_again() -> None:
+def test_finished_outputs_of_a_failed_list_are_not_generated_again() -> None:
     class HalfLLM(SyncLLM):
         def generate(self, inputs: Any, num_generations: int = 1) -> Any:
             outputs = super().generate(inputs, num_generations)
@@ -445,7 +445,7 @@ def test_what_a_failed_list_says_was_finished_is_not_generated_again() -> None:
         assert llm.batches == [["a", "b", "c"], ["b"], ["c"]]
 
 
-def test_the_first_failure_is_raised_and_nothing_is_tried_again() -> None:
+def test_first_failure_is_raised_without_retrying_the_list() -> None:
     with SyncLLM() as llm:
         with pytest.raises(GenerationError, match="fail b failed"):
             list(llm.iter_outputs(chats("a", "fail b", "c", "d", "e")))
@@ -465,7 +465,7 @@ def test_an_error_that_stops_the_run_is_raised_at_once() -> None:
         assert llm.batches == [["a", "fail b", "auth", "d"], ["a"], ["fail b"], ["auth"]]
 
 
-def test_errors_and_refused_inputs_stand_in_their_place_and_are_not_sent() -> None:
+def test_errors_and_refused_inputs_are_yielded_in_place_and_not_sent() -> None:
     unreadable = GenerationError("line 2 is not JSON", kind="invalid_input", attempts=0)
     with SyncLLM() as llm:
         results = dict(llm.iter_outputs([chat("a"), unreadable, "raw", chat("b")], on_error="yield"))
@@ -485,7 +485,7 @@ def test_a_wrong_on_error_is_refused(kind: Any) -> None:
 
 
 @BOTH
-def test_the_parameters_and_their_documentation(kind: Any) -> None:
+def test_generate_parameters_and_docstring_are_parsed(kind: Any) -> None:
     llm = kind()
     first = "input" if issubclass(kind, ScriptedLLM) else "inputs"
     names = [parameter.name for parameter in llm.generate_parameters]

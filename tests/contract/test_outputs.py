@@ -14,17 +14,17 @@ def response(text: str | None, **extra: Any) -> Any:
     return {"generations": [text], "statistics": {}, **extra}
 
 
-def test_nothing_merges_into_nothing() -> None:
+def test_merge_responses_of_nothing_is_empty() -> None:
     assert merge_responses([], 3) == []
 
 
-def test_consecutive_groups_become_one_output_each_and_the_last_may_be_short() -> None:
+def test_merge_responses_merges_groups_and_the_last_may_be_short() -> None:
     merged = merge_responses([response(text) for text in "abcdefgh"], 3)
     assert [output["generations"] for output in merged] == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"]]
     assert [len(output["generations"]) for output in merge_responses([response("a")], 5)] == [1]
 
 
-def test_groups_of_one_stay_as_they_are() -> None:
+def test_merge_responses_with_groups_of_one_changes_nothing() -> None:
     responses = [response("a", logprobs=[[]]), response(None)]
     assert merge_responses(responses, 1) == responses
 
@@ -34,7 +34,7 @@ def test_a_group_has_at_least_one_response() -> None:
         merge_responses([response("a")], 0)
 
 
-def test_every_entry_of_every_list_is_kept() -> None:
+def test_merge_responses_keeps_every_entry_of_every_list() -> None:
     (merged,) = merge_responses(
         [
             {
@@ -60,7 +60,7 @@ def test_every_entry_of_every_list_is_kept() -> None:
     }
 
 
-def test_entry_i_always_belongs_to_generation_i() -> None:
+def test_merged_lists_stay_aligned_with_the_generations() -> None:
     (merged,) = merge_responses(
         [
             response("a"),
@@ -97,7 +97,7 @@ def test_merging_leaves_the_responses_alone() -> None:
     assert responses == before
 
 
-def test_an_unknown_count_is_left_out_and_a_zero_is_kept() -> None:
+def test_prepare_output_omits_unknown_token_counts_and_keeps_zero() -> None:
     assert prepare_output(["a"]) == {"generations": ["a"], "statistics": {}}
     assert prepare_output(["a"], [], []) == {"generations": ["a"], "statistics": {}}
     assert prepare_output(["a"], [0], [0]) == {
@@ -106,7 +106,7 @@ def test_an_unknown_count_is_left_out_and_a_zero_is_kept() -> None:
     }
 
 
-def test_logprobs_and_further_lists_are_there_when_there_are_any() -> None:
+def test_prepare_output_includes_optional_lists_only_when_given() -> None:
     output = prepare_output(
         ["a", None], logprobs=[[], None], finish_reasons=["stop", "content_filter"], reasoning=None
     )
