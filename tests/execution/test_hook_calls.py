@@ -77,7 +77,9 @@ def with_hooks(kind: Any, registry: Registry, **fields: Any) -> tuple[Any, Recor
 
 
 @ALL
-def test_each_input_is_shown_before_and_after(kind: Any, generate: Any, registry: Registry) -> None:
+def test_hooks_see_each_input_before_and_after_generation(
+    kind: Any, generate: Any, registry: Registry
+) -> None:
     llm, recorder = with_hooks(kind, registry, model="m", generation_kwargs={"temperature": 0.5})
     with llm:
         outputs = generate(llm, chats("a", "b"), num_generations=2, stop=["x"])
@@ -116,7 +118,7 @@ def test_an_answer_of_a_hook_takes_the_place_of_the_call(
 
 
 @ALL
-def test_an_answer_of_a_wrong_length_is_passed_over(
+def test_hook_answer_of_the_wrong_length_is_ignored(
     kind: Any, generate: Any, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     llm, recorder = with_hooks(kind, registry)
@@ -128,7 +130,7 @@ def test_an_answer_of_a_wrong_length_is_passed_over(
 
 
 @ALL
-def test_an_error_is_shown_as_a_generation_error(kind: Any, generate: Any, registry: Registry) -> None:
+def test_hooks_see_an_error_as_a_generation_error(kind: Any, generate: Any, registry: Registry) -> None:
     llm, recorder = with_hooks(kind, registry)
     with llm, pytest.raises(GenerationError, match="fail a failed"):
         generate(llm, chats("fail a"))
@@ -136,7 +138,7 @@ def test_an_error_is_shown_as_a_generation_error(kind: Any, generate: Any, regis
 
 
 @pytest.mark.parametrize("kind", [SyncLLM, ScriptedLLM])
-def test_inputs_that_are_refused_and_those_that_are_errors(kind: Any, registry: Registry) -> None:
+def test_before_hook_does_not_see_refused_inputs_or_errors(kind: Any, registry: Registry) -> None:
     llm, recorder = with_hooks(kind, registry)
     unreadable = GenerationError("line 2", kind="invalid_input")
     with llm:
@@ -169,7 +171,7 @@ def test_a_hook_that_raises_is_reported_and_passed_over(
     assert 1 <= caplog.text.count("the disk is full") <= 2
 
 
-def test_without_hooks_none_are_called(registry: Registry) -> None:
+def test_call_without_registered_hooks_calls_none(registry: Registry) -> None:
     llm = ScriptedLLM()
     llm.use_registry(registry)
     with llm:

@@ -71,7 +71,7 @@ def test_an_unloaded_llm_can_be_loaded_again() -> None:
     assert llm.events == ["load", "unload"] * 4
 
 
-def test_with_unloads_after_an_error_too() -> None:
+def test_context_manager_unloads_after_an_error() -> None:
     llm = CountingLLM()
     with pytest.raises(KeyError), llm:
         raise KeyError("in the block")
@@ -123,7 +123,7 @@ def test_a_backend_that_forgets_super_is_loaded_and_unloaded_all_the_same() -> N
     assert own_threads() == []
 
 
-def test_load_and_unload_of_a_mixin_that_is_no_llm_are_held_to_the_same() -> None:
+def test_load_and_unload_of_a_mixin_are_called_once() -> None:
     class EngineMixin:
         def load(self) -> None:
             self.events.append("load")  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ def test_load_from_two_threads_loads_once() -> None:
     llm.unload()
 
 
-def test_a_thread_that_comes_while_it_is_unloaded_does_not_start_the_loop_again() -> None:
+def test_call_during_unload_does_not_restart_the_loop() -> None:
     begun, go = threading.Event(), threading.Event()
 
     class SlowLLM(ScriptedLLM):
@@ -354,7 +354,7 @@ def test_the_interpreter_exits_cleanly_with_a_loaded_llm(ending: str) -> None:
     assert done.stderr == ""
 
 
-def test_the_end_of_the_interpreter_unloads_what_is_loaded() -> None:
+def test_interpreter_exit_unloads_loaded_llms() -> None:
     """A backend may hold more than a loop: a process, an entry in a map."""
     done = run_script(
         """
@@ -433,7 +433,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_told_to_load_again() -> None:
+def test_loaded_llm_in_a_forked_child_must_be_loaded_again() -> None:
     script = (
         PREAMBLE
         + """
