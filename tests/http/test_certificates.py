@@ -51,7 +51,7 @@ def server(authority: trustme.CA) -> Iterator[ScriptedServer]:
     scripted.close()
 
 
-def test_a_certificate_of_nobody_known_is_refused_at_once(server: ScriptedServer) -> None:
+def test_certificate_of_an_unknown_authority_is_refused_without_retry(server: ScriptedServer) -> None:
     url = f"https://localhost:{server.port}/v1"
     with (
         ScriptLLM(model="m", base_url=url, api_key="key-1234") as llm,
@@ -68,7 +68,7 @@ def test_a_certificate_of_nobody_known_is_refused_at_once(server: ScriptedServer
     [("localhost", "['fine']"), ("127.0.0.1", "connection the certificate of 127.0.0.1 does not verify")],
     ids=["its host", "another host"],
 )
-def test_one_of_a_known_authority_holds_for_its_host_alone(
+def test_certificate_of_a_known_authority_is_valid_only_for_its_host(
     server: ScriptedServer, authority: trustme.CA, tmp_path: Path, host: str, said: str
 ) -> None:
     known = tmp_path / "authority.pem"

@@ -119,7 +119,7 @@ def test_a_first_estimate_that_is_far_too_low_is_soon_corrected() -> None:
 
 
 @pytest.mark.parametrize(("rate", "burst", "latency"), [(100, 6000, 0.5), (5, 300, 1.0), (400, 400, 0.2)])
-def test_a_quota_that_is_told_is_kept_from_the_start(rate: float, burst: float, latency: float) -> None:
+def test_reported_quota_is_respected_from_the_start(rate: float, burst: float, latency: float) -> None:
     seconds = 3 * burst / rate
 
     def run(is_told: bool) -> Provider:
@@ -174,7 +174,7 @@ def test_of_several_quotas_the_tightest_holds() -> None:
     assert simulate(main) == pytest.approx(19, abs=2)
 
 
-def test_who_asks_last_of_many_learns_what_is_left() -> None:
+def test_remaining_quota_accounts_for_requests_in_flight() -> None:
     async def main() -> float:
         limits, loop = Limits(20), asyncio.get_running_loop()
         permits = [await limits.acquire() for _ in range(20)]
@@ -206,7 +206,7 @@ def test_who_asks_last_of_many_learns_what_is_left() -> None:
         },
     ],
 )
-def test_headers_that_tell_nothing(headers: dict[str, str]) -> None:
+def test_uninformative_quota_headers_are_ignored(headers: dict[str, str]) -> None:
     assert left_of(headers, X_RATELIMIT[0]) is None
 
 
@@ -266,7 +266,7 @@ def test_a_token_quota_is_corrected_by_what_was_used() -> None:
     assert 90 <= simulate(main) <= 110
 
 
-def test_the_window_opens_slowly_and_closes_once_per_congestion() -> None:
+def test_concurrency_window_grows_slowly_and_shrinks_once_per_congestion() -> None:
     async def main() -> None:
         limits = Limits(1000)
         assert limits.limit == INITIAL_LIMIT
@@ -284,7 +284,7 @@ def test_the_window_opens_slowly_and_closes_once_per_congestion() -> None:
     simulate(main)
 
 
-def test_who_waits_is_let_in_in_order_and_a_cancelled_one_takes_nothing() -> None:
+def test_waiting_requests_are_admitted_in_order_and_cancelled_ones_skipped() -> None:
     async def main() -> None:
         limits = Limits(1)
         first = await limits.acquire()
@@ -306,7 +306,7 @@ def test_who_waits_is_let_in_in_order_and_a_cancelled_one_takes_nothing() -> Non
     simulate(main)
 
 
-def test_waiting_time_is_any_part_of_a_bound_that_doubles() -> None:
+def test_backoff_is_random_below_a_bound_that_doubles() -> None:
     bounds = [backoff_seconds(attempt, 1.0) for attempt in range(1, 10)]
     assert bounds == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert backoff_seconds(3, 0.0) == 0

@@ -1,4 +1,4 @@
-"""What becomes of a request when the server is not as it should be."""
+"""HTTP requests to a server that fails, stalls or answers wrongly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def failure(make: Any, *, retry_timeout: float = 60, **fields: Any) -> Generatio
     return caught.value
 
 
-def test_a_request_goes_where_it_should_with_the_key(make: Any, server: ScriptedServer) -> None:
+def test_request_is_sent_to_its_path_with_the_api_key(make: Any, server: ScriptedServer) -> None:
     with make(default_headers={"X-Team": "blue"}) as llm:
         outputs = llm.generate_outputs([CHAT])
     assert outputs[0]["generations"] == ["fine"]
@@ -38,7 +38,7 @@ def test_a_request_goes_where_it_should_with_the_key(make: Any, server: Scripted
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
-def test_what_may_pass_is_tried_again(make: Any, server: ScriptedServer, status: int) -> None:
+def test_transient_status_is_retried(make: Any, server: ScriptedServer, status: int) -> None:
     server.script = [error(status), error(status)]
     with make() as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
@@ -69,7 +69,7 @@ def test_what_may_pass_is_tried_again(make: Any, server: ScriptedServer, status:
         (Reply(200, b"<html><body>Welcome</body></html>"), "invalid_request", "website"),
     ],
 )
-def test_what_cannot_pass_is_not_tried_again(
+def test_permanent_error_is_not_retried(
     make: Any, server: ScriptedServer, reply: Reply, kind: str, hint: str
 ) -> None:
     server.script = [reply]
@@ -88,21 +88,21 @@ def test_what_cannot_pass_is_not_tried_again(
     ],
     ids=["dropped in the body", "dropped before it", "empty", "cut off"],
 )
-def test_a_broken_answer_is_asked_for_again(make: Any, server: ScriptedServer, reply: Reply) -> None:
+def test_broken_response_is_retried(make: Any, server: ScriptedServer, reply: Reply) -> None:
     server.script = [reply, reply]
     with make() as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
     assert len(server.requests) == 3
 
 
-def test_an_error_tells_what_the_provider_said(make: Any, server: ScriptedServer) -> None:
+def test_error_includes_the_message_of_the_provider(make: Any, server: ScriptedServer) -> None:
     server.script = [error(503, "overloaded, come back", x_request_id="req-7")] * 3
     caught = failure(make, retry_timeout=0)
     assert caught.message == "status 503: overloaded, come back"
     assert (caught.kind, caught.attempts, caught.request_id) == ("server", 1, "req-7")
 
 
-def test_a_page_of_a_proxy_is_told_without_its_tags(make: Any, server: ScriptedServer) -> None:
+def test_html_error_page_is_reported_without_tags(make: Any, server: ScriptedServer) -> None:
     page = b"<html><head><style>b {}</style></head><body><h1>502</h1> Bad&nbsp;Gateway</body></html>"
     server.script = [Reply(502, page)]
     caught = failure(make, retry_timeout=0)
@@ -119,7 +119,7 @@ def test_a_stalled_answer_is_a_timeout(make: Any, server: ScriptedServer) -> Non
     assert caught.kind == "timeout"
 
 
-def test_a_server_that_is_not_there(make: Any, server: ScriptedServer) -> None:
+def test_unreachable_server_is_a_connection_error(make: Any, server: ScriptedServer) -> None:
     server.close()
     caught = failure(make, retry_timeout=0)
     assert (caught.kind, caught.stops_run) == ("connection", True)
@@ -138,7 +138,7 @@ def test_an_answer_that_is_too_large_is_refused(
     assert len(server.requests) == 1
 
 
-def test_a_request_is_given_up_after_its_time(make: Any, server: ScriptedServer) -> None:
+def test_request_fails_when_retry_timeout_would_be_exceeded(make: Any, server: ScriptedServer) -> None:
     server.answer = lambda request: error(429, retry_after="3600")
     caught = failure(make, retry_timeout=60)
     assert (caught.kind, caught.attempts) == ("rate_limit", 1)
@@ -181,7 +181,9 @@ def test_requests_in_flight_are_bounded_and_concurrent(make: Any, server: Script
         ({"base_url": "http://user:word@127.0.0.1:1/v1"}, "only one of them can be sent", "leave out"),
     ],
 )
-def test_loading_says_what_is_missing(make: Any, fields: dict[str, Any], message: str, hint: str) -> None:
+def test_load_error_names_the_missing_setting(
+    make: Any, fields: dict[str, Any], message: str, hint: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         make(**fields).load()
     assert message in caught.value.message
@@ -223,7 +225,7 @@ def test_load_and_unload_again(make: Any) -> None:
             assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
 
 
-def test_a_wait_that_no_request_survives_ends_the_run_and_holds_nobody_up(
+def test_wait_beyond_retry_timeout_stops_the_run_without_blocking_others(
     make: Any, server: ScriptedServer
 ) -> None:
     with make(retry_timeout=60, max_concurrency=1) as llm:
@@ -236,14 +238,14 @@ def test_a_wait_that_no_request_survives_ends_the_run_and_holds_nobody_up(
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"], "at once, not in an hour"
 
 
-def test_what_json_cannot_hold_is_refused_before_it_is_sent(make: Any, server: ScriptedServer) -> None:
+def test_text_with_a_lone_surrogate_is_refused_before_sending(make: Any, server: ScriptedServer) -> None:
     with make() as llm, pytest.raises(GenerationError) as caught:
         llm.generate_outputs([[{"role": "user", "content": "half a character: \ud83d"}]])
     assert (caught.value.kind, caught.value.attempts) == ("invalid_request", 0)
     assert server.requests == []
 
 
-def test_credentials_that_expire_are_asked_for_at_every_attempt(server: ScriptedServer) -> None:
+def test_authorize_is_called_for_every_attempt(server: ScriptedServer) -> None:
     class Renewing(ScriptLLM):
         base_path = "v9"
 
@@ -257,7 +259,7 @@ def test_credentials_that_expire_are_asked_for_at_every_attempt(server: Scripted
     assert {request.path for request in server.requests} == {"/v9/generate"}
 
 
-def test_what_is_left_of_a_quota_is_read_from_the_headers(
+def test_remaining_quota_is_read_from_the_headers(
     make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Any] = []
@@ -290,9 +292,7 @@ def test_the_id_of_an_answered_request_is_in_the_log(
     ]
 
 
-def test_an_answer_that_does_not_say_what_it_used_is_the_backends_to_judge(
-    make: Any, server: ScriptedServer
-) -> None:
+def test_response_without_usage_is_passed_to_the_backend(make: Any, server: ScriptedServer) -> None:
     server.script = [Reply(200, b'{"text": "fine", "usage": {}}')]
     with make() as llm:
         post = llm.post("generate", {}, used_tokens=lambda answer: answer["usage"]["total"])
