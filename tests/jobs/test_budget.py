@@ -103,7 +103,7 @@ def test_a_ceiling_holds_with_64_in_flight(seed: int) -> None:
     assert ceiling - statistics.budget.spent_tokens < largest
 
 
-def test_a_run_that_fits_is_not_stopped_and_asks_no_row_twice() -> None:
+def test_run_within_its_budget_is_not_stopped_and_repeats_no_row() -> None:
     llm = ScriptedLLM(max_concurrency=64)
     # Room for a few reservations at once only: it goes on in many rounds.
     statistics = RunStatistics(budget=Budget(ceiling_of(llm, 150_000)))
@@ -149,7 +149,7 @@ class FormedLLM(ScriptedLLM):
     structured_output: dict[str, Any] | None = None
 
 
-def test_answers_that_are_asked_for_again_are_reckoned_with() -> None:
+def test_budget_reserves_tokens_for_retries_of_invalid_answers() -> None:
     def bound(retries: int | None) -> int:
         form = {"format": "json", "schema": {"type": "object"}, "max_retries": retries}
         found = Ceiling(FormedLLM(structured_output=form), {"max_new_tokens": MOST}, 1, None)
@@ -173,7 +173,7 @@ def test_answers_that_are_asked_for_again_are_reckoned_with() -> None:
         (GenerationError("e", kind="schema", outputs=[prepare_output([], [7], [2])]), 0.1, 9),
     ],
 )
-def test_what_a_result_has_spent(result: Any, seconds: float, spent: int | str) -> None:
+def test_budget_charges_what_a_result_used(result: Any, seconds: float, spent: int | str) -> None:
     kept: list[dict[str, int]] = []
     ceiling = ceiling_of(ScriptedLLM(), 10_000)
     budget = Budget(ceiling, keep=kept.append)
@@ -192,7 +192,7 @@ def test_what_a_result_has_spent(result: Any, seconds: float, spent: int | str) 
     assert Budget(ceiling, None, kept[-1] if kept else None).spent_tokens == expected - reported
 
 
-def test_what_is_in_flight_at_an_abrupt_end_counts_as_spent() -> None:
+def test_budget_counts_calls_in_flight_at_an_abrupt_end_as_spent() -> None:
     kept: list[dict[str, int]] = []
     budget = Budget(ceiling_of(ScriptedLLM(), 10_000), keep=kept.append)
     budget.reserve(0, "a", 1)

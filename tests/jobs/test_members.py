@@ -103,7 +103,7 @@ def generate(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("config", ["flat", "nested"])
-def test_a_member_that_failed_is_asked_again_and_the_others_are_not(generate: Any, config: str) -> None:
+def test_retry_calls_only_the_failed_member(generate: Any, config: str) -> None:
     FAILS["two b"] = "server"
     status, rows = generate(config=config)
     assert (status, rows[1]) == (3, None)
@@ -116,7 +116,7 @@ def test_a_member_that_failed_is_asked_again_and_the_others_are_not(generate: An
     assert rows[1][0].startswith("one b #1 + two b #2")
 
 
-def test_a_run_that_stopped_goes_on_with_what_members_gave(generate: Any) -> None:
+def test_resumed_run_reuses_the_answers_of_members(generate: Any) -> None:
     FAILS["two b"] = "authentication"
     status, rows = generate()
     assert (status, rows) == (1, [])
@@ -127,7 +127,7 @@ def test_a_run_that_stopped_goes_on_with_what_members_gave(generate: Any) -> Non
     assert rows[1] == ["one b #1 + two b #2"]
 
 
-def test_a_member_that_is_asked_twice_has_two_answers(generate: Any) -> None:
+def test_member_called_twice_for_a_row_has_two_stored_answers(generate: Any) -> None:
     FAILS["two b"] = "server"
     generate(config="twice")
     FAILS.clear()
@@ -136,7 +136,7 @@ def test_a_member_that_is_asked_twice_has_two_answers(generate: Any) -> None:
     assert sorted(rows[1][0].split(" + ")) == ["one b #1", "one b #2", "two b #2"]
 
 
-def test_what_a_member_gave_is_kept_once(generate: Any, tmp_path: Path) -> None:
+def test_member_answer_is_stored_once(generate: Any, tmp_path: Path) -> None:
     import sqlite3
 
     FAILS["two b"] = "authentication"
@@ -147,13 +147,13 @@ def test_what_a_member_gave_is_kept_once(generate: Any, tmp_path: Path) -> None:
     connection.close()
 
 
-def test_equal_rows_have_answers_of_their_own(generate: Any) -> None:
+def test_equal_rows_have_separate_member_answers(generate: Any) -> None:
     _, rows = generate()
     assert ASKED["one a"] == 2
     assert sorted(rows[number][0] for number in (0, 3)) == ["one a #1 + two a #1", "one a #2 + two a #2"]
 
 
-def test_nothing_is_kept_of_finished_rows(generate: Any, tmp_path: Path) -> None:
+def test_member_answers_of_finished_rows_are_deleted(generate: Any, tmp_path: Path) -> None:
     import sqlite3
 
     FAILS["two b"] = "server"

@@ -80,7 +80,7 @@ def put(path: Path, kind: str, folder: Path) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_name_of_ours_that_the_user_took(
+def test_users_file_at_a_name_stillhouse_uses_is_not_touched(
     generate: Any, tmp_path: Path, suffix: str, kind: str, restart: bool
 ) -> None:
     put(tmp_path / f"out.jsonl{suffix}", kind, tmp_path)
@@ -99,7 +99,7 @@ def test_a_name_of_ours_that_the_user_took(
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_database_of_the_users_under_the_name_of_the_state(
+def test_users_database_at_the_state_path_is_not_touched(
     generate: Any, tmp_path: Path, restart: bool
 ) -> None:
     state = tmp_path / "out.jsonl.run.db"
@@ -111,7 +111,7 @@ def test_a_database_of_the_users_under_the_name_of_the_state(
     assert state.read_bytes() == before
 
 
-def test_what_a_killed_process_left_is_taken_over(generate: Any, tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_taken_over(generate: Any, tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "out.jsonl", "echo")
     store.set("command", {})
     store.start()
@@ -187,7 +187,7 @@ def placements(folder: Path, seed: int) -> Iterator[tuple[Path, Path]]:
 
 
 @needs_links
-def test_no_place_that_is_read_is_in_one_that_is_written(tmp_path: Path) -> None:
+def test_input_paths_inside_output_paths_are_refused(tmp_path: Path) -> None:
     """The rule, by the real paths of all places; compared over 200 placements."""
     refused = 0
     for read, output in placements(tmp_path, seed=1):
@@ -206,7 +206,7 @@ def test_no_place_that_is_read_is_in_one_that_is_written(tmp_path: Path) -> None
     assert 20 < refused < 180
 
 
-def test_what_is_read_is_known_by_any_of_its_names(tmp_path: Path) -> None:
+def test_output_that_is_another_name_of_the_input_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("")
     os.link(source, tmp_path / "other.jsonl")

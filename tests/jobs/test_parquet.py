@@ -61,7 +61,7 @@ def write(target: Path, records: list[dict[str, Any]], schema: pa.Schema | None 
     return pq.read_table(target)
 
 
-def test_an_inputs_types_come_through(tmp_path: Path) -> None:
+def test_parquet_to_parquet_keeps_the_column_types(tmp_path: Path) -> None:
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     table = table_of_types()
     pq.write_table(table, source)
@@ -93,7 +93,7 @@ def test_values_in_a_prompt_and_in_jsonl(tmp_path: Path) -> None:
     assert second["moment"] is None
 
 
-def test_a_number_that_json_has_not_is_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_null_in_jsonl(tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
     rates = [[0.5, float("nan")], [float("inf")]]
     pq.write_table(pa.table({"prompt": ["one", "two"], "rates": rates, "rate": [float("nan"), 1.0]}), source)
@@ -108,7 +108,7 @@ def test_a_number_that_json_has_not_is_null(tmp_path: Path) -> None:
     assert str(pq.read_table(tmp_path / "o.parquet")["rates"].to_pylist()) == str(rates)
 
 
-def test_a_chat_has_no_fields_that_only_other_messages_have() -> None:
+def test_chat_message_omits_null_fields_of_other_messages() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "index": None}], "name": None}
     row = next(iter(_Rows([{"messages": [{"role": "user", "content": "hi", "tool_calls": None}, call]}])))
     assert RowFormatter()(row) == [
@@ -143,7 +143,9 @@ def test_a_row_with_a_value_that_cannot_be_used_fails_alone(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_types_that_are_known_late_or_vary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_column_types_that_appear_late_or_vary_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     late = 3 * CHUNK_ROWS
     records: list[dict[str, Any]] = [
         {"id": number, "late": None, "wide": number, "grows": {"a": 1}, "mixed": number, "list": []}
@@ -239,7 +241,7 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         open_reader(str(source))
 
 
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     for opening in (open_reader, open_writer):
@@ -297,7 +299,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_a_killed_writer_leaves_no_half_file_and_the_run_is_gone_on_with(tmp_path: Path) -> None:
+def test_killed_parquet_writer_leaves_no_partial_file_and_the_run_resumes(tmp_path: Path) -> None:
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.table({"prompt": [f"row {number}" for number in range(400)]}), source)
     arguments = [

@@ -87,7 +87,7 @@ def test_an_input_that_can_be_read_only_once_is_refused(start: Any, tmp_path: Pa
     assert "Traceback" not in process.err
 
 
-def test_rows_that_are_to_be_tried_again_are_not_complete(
+def test_run_with_rows_to_retry_is_not_complete(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     source, output = rows(5), tmp_path / "out.jsonl"
@@ -138,7 +138,7 @@ def test_a_smaller_limit_counts_its_own_rows(
     assert len(read_jsonl(output)) == 6
 
 
-def test_what_was_finished_before_is_counted_once(
+def test_rows_finished_in_an_earlier_session_are_counted_once(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     source, output = rows(4), tmp_path / "out.jsonl"
@@ -151,7 +151,7 @@ def test_what_was_finished_before_is_counted_once(
     assert "finished before           2" in process.err
 
 
-def test_the_seed_of_the_llm_moves_on_for_what_is_missing(
+def test_missing_generations_get_the_next_seeds(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     arguments = [rows(1), "-o", tmp_path / "out.jsonl", "-n", 3, "--set", 'generation_kwargs={"seed": 10}']
@@ -162,7 +162,9 @@ def test_the_seed_of_the_llm_moves_on_for_what_is_missing(
     assert [(body["n"], body["seed"]) for body in server.bodies] == [(3, 10), (1, 12)]
 
 
-def test_an_empty_file_is_no_state(start: Any, rows: Callable[[int], Path], tmp_path: Path) -> None:
+def test_empty_file_at_the_state_path_is_not_a_run_state(
+    start: Any, rows: Callable[[int], Path], tmp_path: Path
+) -> None:
     output = tmp_path / "out.jsonl"
     output.write_text("mine\n")
     Path(f"{output}.run.db").touch()
@@ -172,7 +174,7 @@ def test_an_empty_file_is_no_state(start: Any, rows: Callable[[int], Path], tmp_
     assert output.read_text() == "mine\n"
 
 
-def test_a_log_without_its_database_is_no_part_of_a_new_run(
+def test_leftover_database_log_is_not_part_of_a_new_run(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     """As a restart leaves it that is killed between the two."""
@@ -189,7 +191,7 @@ def test_a_log_without_its_database_is_no_part_of_a_new_run(
     assert sorted(server.asked) == sorted(f"row {number}" for number in range(40))
 
 
-def test_what_came_in_is_kept_when_an_interrupt_comes_before_it_is_committed(tmp_path: Path) -> None:
+def test_results_are_kept_when_an_interrupt_precedes_the_commit(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     store = SqliteStore(output, "m")
     store.start()
@@ -257,7 +259,7 @@ def test_an_input_that_lost_its_last_rows_is_not_complete(
     store.close("stopped")
 
 
-def test_how_an_input_differs_is_told_of_the_rows_that_were_generated(tmp_path: Path) -> None:
+def test_input_difference_covers_only_generated_rows(tmp_path: Path) -> None:
     reader = input_of(tmp_path / "rows.jsonl", 6)
     known = [(row.index, row.digest) for row in reader]
     (told,) = input_difference(reader, iter([known[1], known[4]]))
@@ -267,14 +269,14 @@ def test_how_an_input_differs_is_told_of_the_rows_that_were_generated(tmp_path: 
     reader.close()
 
 
-def test_a_long_value_is_told_in_short() -> None:
+def test_long_value_is_shortened_in_the_error() -> None:
     with pytest.raises(ConfigurationError) as refused:
         check_unchanged({"template": "x" * 1000}, {"template": "short"}, ())
     assert "xxx…" in str(refused.value)
     assert len(str(refused.value)) < 400
 
 
-def test_a_row_does_not_get_the_result_of_its_equal(tmp_path: Path) -> None:
+def test_row_does_not_get_the_result_of_an_equal_row(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text('{"prompt": "a"}\n' * 2)
     reader = JsonlReader(str(source))
@@ -285,7 +287,7 @@ def test_a_row_does_not_get_the_result_of_its_equal(tmp_path: Path) -> None:
     store.close("stopped")
 
 
-def test_a_state_that_lacks_a_table_is_told_as_damaged(start: Any, rows: Any, tmp_path: Path) -> None:
+def test_state_without_a_table_is_reported_as_damaged(start: Any, rows: Any, tmp_path: Path) -> None:
     source, output = rows(3), tmp_path / "out.jsonl"
     assert start(source, "-o", output).wait() == 0
     with contextlib.closing(sqlite3.connect(f"{output}.run.db")) as connection:
@@ -296,7 +298,7 @@ def test_a_state_that_lacks_a_table_is_told_as_damaged(start: Any, rows: Any, tm
     assert "Traceback" not in process.err
 
 
-def test_a_row_that_failed_is_tried_again_only_when_that_is_asked_for(
+def test_failed_row_is_retried_only_on_request(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     source, output = rows(4), tmp_path / "out.jsonl"
@@ -306,7 +308,7 @@ def test_a_row_that_failed_is_tried_again_only_when_that_is_asked_for(
     assert sorted(server.asked) == [f"row {number}" for number in range(4)]
 
 
-def test_what_is_committed_is_written_through_now_and_then(tmp_path: Path) -> None:
+def test_committed_results_are_synced_to_disk_at_intervals(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "out.jsonl", "m")
     store.set("command", {})
     said: list[str] = []
@@ -326,7 +328,7 @@ def test_what_is_committed_is_written_through_now_and_then(tmp_path: Path) -> No
     store.close("stopped")
 
 
-def test_a_row_that_waits_to_be_tried_again_has_no_result(tmp_path: Path) -> None:
+def test_row_waiting_for_a_retry_has_no_result(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "out.jsonl", "m")
     store.set("command", {})
     for index in range(3):

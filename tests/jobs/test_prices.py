@@ -106,7 +106,7 @@ def test_the_model_of_another_server_has_no_price() -> None:
     assert find_prices(offer_of(stillhouse.create("echo"))) is None
 
 
-def test_without_the_library_nothing_costs_and_a_ceiling_says_what_to_install(
+def test_missing_genai_prices_means_no_costs_and_max_cost_names_the_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
@@ -116,7 +116,7 @@ def test_without_the_library_nothing_costs_and_a_ceiling_says_what_to_install(
     assert "stillhouse[cost]" in refused.value.hint
 
 
-def test_the_network_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_prices_does_not_use_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect_to(*_: object) -> None:
         raise AssertionError("something was asked for over the network")
 
@@ -125,7 +125,7 @@ def test_the_network_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_prices(OPENAI) is not None
 
 
-def test_tokens_are_told_as_far_as_they_are_known() -> None:
+def test_known_token_counts_are_read_from_an_output() -> None:
     known = stillhouse.prepare_output(["a", "b"], [7], [1, 2])
     known["statistics"] |= {"cached_tokens": [3, None], "cache_creation_tokens": [None, None]}
     assert tokens_of(known) == (7, 3, 3, None)
@@ -137,5 +137,5 @@ def test_tokens_are_told_as_far_as_they_are_known() -> None:
     ("cost", "text"),
     [(0, "$0.00"), (1234.5, "$1,234.50"), (0.5, "$0.50"), (0.0000012, "$0.000001"), (0.012, "$0.012")],
 )
-def test_an_amount_is_readable(cost: float, text: str) -> None:
+def test_cost_text_is_readable(cost: float, text: str) -> None:
     assert cost_text(cost) == text

@@ -111,7 +111,7 @@ class Page(HTMLParser):
             self.text += " " + data.strip()
 
 
-def test_the_page_stands_for_itself_and_escapes_what_others_wrote(made: Run) -> None:
+def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
     fill(made, 400)
     page = Page(made.report())
     names = [tag for tag, _ in page.tags]
@@ -138,7 +138,7 @@ def test_the_page_stands_for_itself_and_escapes_what_others_wrote(made: Run) -> 
     assert [names.count(tag) for tag in ("html", "head", "h1", "main")] == [1, 1, 1, 1]
 
 
-def test_the_figures_are_right(made: Run) -> None:
+def test_report_figures_match_the_recorded_rows(made: Run) -> None:
     made.session(START, START + 100, "complete")
     made.connection.execute("INSERT INTO info VALUES ('complete', '{}')")
     for number in range(100):
@@ -164,7 +164,7 @@ def test_the_figures_are_right(made: Run) -> None:
     assert "p50 500 ms" in text
 
 
-def test_what_was_in_flight_is_the_mean_over_each_span() -> None:
+def test_timeline_shows_mean_calls_in_flight_per_interval() -> None:
     timeline = Timeline([(START, START + 10), (START + 1000, START + 1010)], 1000)
     assert timeline.edges[-1] == 20
     calls = [(START + 10, 10.0), (START + 4, 2.0), (START + 1005, 50.0), (START + 1010, 2.5)]
@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     assert peak("large", 30_000) < 1.5 * small + 1_000_000
 
 
-def test_the_command_writes_a_page(made: Run, tmp_path: Path) -> None:
+def test_report_command_writes_a_page(made: Run, tmp_path: Path) -> None:
     fill(made, 50)
 
     def stillhouse(*arguments: object) -> subprocess.CompletedProcess[str]:

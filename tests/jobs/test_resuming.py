@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
     "number",
     [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)],
 )
-def test_a_run_that_is_asked_to_stop_pays_for_nothing_twice(
+def test_stopped_run_repeats_no_request_when_resumed(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, number: int
 ) -> None:
     source, output = rows(500), tmp_path / "out.jsonl"
@@ -120,7 +120,7 @@ def test_a_server_that_vanishes_for_a_while_is_waited_for(
     assert [row["generations"] for row in read_jsonl(output)] == [[f"row {index}!0"] for index in range(400)]
 
 
-def test_a_server_that_does_not_come_back_stops_the_run_and_the_next_goes_on(
+def test_permanently_unreachable_server_stops_the_run_which_can_resume(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     source, output = rows(400), tmp_path / "out.jsonl"
@@ -156,7 +156,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_the_next_goes_on(
+def test_full_disk_stops_the_run_which_can_resume(
     start: Any, server: Server, small_disk: Path, tmp_path: Path
 ) -> None:
     source, output = tmp_path / "rows.jsonl", small_disk / "out.jsonl"
@@ -185,7 +185,7 @@ def test_a_full_disk_stops_the_run_and_the_next_goes_on(
     assert len(server.asked) == 400
 
 
-def test_only_the_missing_generations_of_a_row_are_asked_for_again(
+def test_only_missing_generations_of_a_row_are_requested_again(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path
 ) -> None:
     source, output = rows(4), tmp_path / "out.jsonl"

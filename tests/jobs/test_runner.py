@@ -67,7 +67,7 @@ def test_every_row_is_put_once_with_its_own_result(ordered: bool) -> None:
             assert result["generations"] == [f"row {index}"]
 
 
-def test_rows_are_forgotten_once_they_are_put() -> None:
+def test_rows_are_released_once_they_are_stored() -> None:
     class CountingStore(MemoryStore):
         count = 0
 
@@ -89,7 +89,7 @@ def test_rows_are_forgotten_once_they_are_put() -> None:
     assert peak(20_000) < 2 * peak(2000)
 
 
-def test_bad_rows_alone_do_not_pile_up() -> None:
+def test_invalid_rows_do_not_accumulate_in_memory() -> None:
     most = 0
 
     class Store(MemoryStore):
