@@ -58,7 +58,7 @@ def held(folder: Path) -> list[list[int]]:
 
 
 @BOTH
-def test_each_takes_the_first_free_device_and_gives_it_back(kind: Any, tmp_path: Path) -> None:
+def test_each_llm_takes_the_first_free_device_and_returns_it(kind: Any, tmp_path: Path) -> None:
     first, second, third = kind(), kind(), kind()
     assert first.cuda_device_ids == []
     with first, second:
@@ -78,7 +78,7 @@ def test_a_backend_knows_its_devices_while_it_loads() -> None:
         assert llm.seen == [[0]]
 
 
-def test_several_devices_and_too_few(caplog: pytest.LogCaptureFixture) -> None:
+def test_llm_that_needs_several_devices_gets_those_that_are_free(caplog: pytest.LogCaptureFixture) -> None:
     with TwoGpuLLM() as first, GpuLLM() as second:
         assert first.cuda_device_ids == [0, 1]
         assert second.cuda_device_ids == [2]
@@ -91,7 +91,7 @@ def test_several_devices_and_too_few(caplog: pytest.LogCaptureFixture) -> None:
                 assert caplog.text.count("0 of 4 are free") == 1
 
 
-def test_none_free_leaves_no_entry_behind(tmp_path: Path) -> None:
+def test_placement_without_a_free_device_leaves_no_entry(tmp_path: Path) -> None:
     with GpuLLM(cuda_devices=[0, 1, 2, 3]):
         with GpuLLM() as llm:
             assert llm.cuda_device_ids == []
@@ -99,7 +99,7 @@ def test_none_free_leaves_no_entry_behind(tmp_path: Path) -> None:
         assert held(tmp_path) == [[0, 1, 2, 3]]
 
 
-def test_a_list_is_taken_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_explicit_device_list_is_used_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     with GpuLLM(cuda_devices=[3, 1]) as llm:
         assert llm.cuda_device_ids == [3, 1]
         assert caplog.text == ""
@@ -129,7 +129,7 @@ def test_a_load_that_fails_gives_the_devices_back(tmp_path: Path) -> None:
     assert held(tmp_path) == []
 
 
-def test_the_users_own_variable_is_respected_and_no_variable_is_changed(
+def test_cuda_visible_devices_is_respected_and_not_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1,9")
@@ -150,13 +150,13 @@ def test_the_users_own_variable_is_respected_and_no_variable_is_changed(
     assert "disable_cuda_device_placement" in caught.value.hint
 
 
-def test_without_a_variable_none_is_set() -> None:
+def test_cuda_visible_devices_is_not_set_in_the_process() -> None:
     with GpuLLM() as llm:
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
         assert llm.cuda_environment()["CUDA_VISIBLE_DEVICES"] == "0"
 
 
-def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_device_placement_can_be_disabled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_nvml() -> int:
         raise AssertionError("nobody should ask")
 
@@ -238,7 +238,7 @@ def test_two_processes_share_the_map_and_a_dead_one_is_dropped(tmp_path: Path, e
         second.communicate("\n", timeout=PATIENCE)
 
 
-def test_a_reused_process_number_is_told_apart(tmp_path: Path) -> None:
+def test_reused_process_id_is_recognized(tmp_path: Path) -> None:
     with GpuLLM():
         (path,) = tmp_path.glob("stillhouse-cuda-*.json")
         entries = json.loads(path.read_text())
@@ -249,7 +249,7 @@ def test_a_reused_process_number_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 5}', '{"a": {}}'])
-def test_a_map_that_a_crash_left_half_written_is_begun_anew(tmp_path: Path, content: str) -> None:
+def test_damaged_device_map_is_started_anew(tmp_path: Path, content: str) -> None:
     with GpuLLM():
         (path,) = tmp_path.glob("stillhouse-cuda-*.json")
     path.write_text(content)

@@ -58,13 +58,13 @@ def test_the_template_follows_unless_the_last_message_is_the_users(kind: Any) ->
 
 
 @BOTH
-def test_switched_off_it_leaves_the_prompt_alone(kind: Any) -> None:
+def test_disabled_magpie_template_leaves_the_prompt_unchanged(kind: Any) -> None:
     assert kind(magpie_pre_query_template="<user>").apply_magpie_pre_query_template("p", SYSTEM) == "p"
     assert kind().apply_magpie_pre_query_template("p", SYSTEM) == "p"
 
 
 @BOTH
-def test_it_cannot_be_switched_on_without_a_template(kind: Any) -> None:
+def test_magpie_cannot_be_enabled_without_a_template(kind: Any) -> None:
     with pytest.raises(ValidationError, match="needs magpie_pre_query_template: llama3, qwen2"):
         kind(use_magpie_template=True)
     llm = kind()
@@ -79,13 +79,13 @@ def test_it_cannot_be_switched_on_without_a_template(kind: Any) -> None:
 
 
 @BOTH
-def test_both_are_runtime_parameters(kind: Any) -> None:
+def test_magpie_fields_are_runtime_parameters(kind: Any) -> None:
     names = kind().runtime_parameters_names
     assert names["use_magpie_template"] is True
     assert names["magpie_pre_query_template"] is True
 
 
-def test_validating_gives_the_model_back() -> None:
+def test_magpie_mixin_validates_to_the_model_itself() -> None:
     data = {"use_magpie_template": True, "magpie_pre_query_template": "llama3"}
     assert isinstance(After.model_validate(data), LLM)
     assert issubclass(MagpieChatTemplateMixin, BaseModel)
