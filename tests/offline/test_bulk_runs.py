@@ -65,7 +65,7 @@ def runs(tmp_path: Path, server: BatchServer, capsys: pytest.CaptureFixture[str]
     return runs
 
 
-def test_submitted_then_collected(runs: Runs, server: BatchServer) -> None:
+def test_bulk_batch_is_submitted_then_collected(runs: Runs, server: BatchServer) -> None:
     runs.write([{"prompt": "a"}, {"text": "no prompt"}, {"prompt": "b"}])
     assert runs.generate("--batch", "-n", 2) == 4
     assert "job-0  in_progress  2 requests" in runs.err
@@ -87,12 +87,12 @@ def test_submitted_then_collected(runs: Runs, server: BatchServer) -> None:
     assert (facts["id"], facts["state"], facts["rows"]) == ("job-0", "collected", 2)
 
 
-def test_the_field_of_the_llm_means_the_same(runs: Runs, server: BatchServer) -> None:
+def test_use_offline_batch_generation_field_equals_the_batch_option(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--set", "use_offline_batch_generation=true") == 4
     assert len(server.jobs) == 1
 
 
-def test_it_waits_when_it_is_told_to(
+def test_wait_option_waits_for_the_batches(
     runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
@@ -115,7 +115,7 @@ def test_rows_in_a_batch_are_not_generated_online_too(runs: Runs, server: BatchS
     assert "POST generate" not in server.requests
 
 
-def test_stragglers_are_finished_online(runs: Runs, server: BatchServer) -> None:
+def test_finish_online_generates_the_missing_rows(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--batch") == 4
     (job,) = server.jobs.values()
     server.finish(
@@ -129,7 +129,7 @@ def test_stragglers_are_finished_online(runs: Runs, server: BatchServer) -> None
     assert len(server.jobs) == 1
 
 
-def test_a_batch_that_goes_on_is_cancelled_to_finish_online(runs: Runs, server: BatchServer) -> None:
+def test_finish_online_cancels_a_batch_in_progress(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--batch") == 4
     assert runs.generate("--finish-online") == 0, runs.err
     assert "POST jobs/job-0/cancel" in server.requests
@@ -159,7 +159,7 @@ def test_expired_rows_are_submitted_again(runs: Runs, server: BatchServer) -> No
     assert [row["generations"][0].lower() for row in runs.rows] == [f"row {number}" for number in range(10)]
 
 
-def test_a_failed_row_is_retried_for_what_it_misses(runs: Runs, server: BatchServer) -> None:
+def test_failed_batch_row_is_retried_for_its_missing_generations(runs: Runs, server: BatchServer) -> None:
     runs.write([{"prompt": "a"}, {"prompt": "b"}])
     assert runs.generate("--batch", "-n", 3, llm="single") == 4
     (job,) = server.jobs.values()
@@ -184,7 +184,7 @@ def test_a_failed_row_is_retried_for_what_it_misses(runs: Runs, server: BatchSer
     assert [row["generations"] for row in runs.rows] == [["a2", "a3", "last"], ["b1", "b2", "b3"]]
 
 
-def test_what_cannot_be_meant_is_refused(runs: Runs) -> None:
+def test_contradictory_batch_options_are_refused(runs: Runs) -> None:
     assert runs.generate("--batch", "--finish-online") == 2
     assert runs.generate("--wait") == 2
     assert "give --batch as well" in runs.err
@@ -193,7 +193,7 @@ def test_what_cannot_be_meant_is_refused(runs: Runs) -> None:
     assert "there is no run" in runs.err
 
 
-def test_a_run_whose_batches_go_on_is_not_forgotten(runs: Runs, server: BatchServer) -> None:
+def test_restart_is_refused_while_batches_are_in_progress(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--batch") == 4
     assert runs.generate("--batch", "--restart") == 1
     assert "1 offline batches of the run go on" in runs.err
@@ -222,7 +222,7 @@ def test_rows_are_found_in_any_order(runs: Runs) -> None:
         assert [seeker.row(index).index for index in (3, 3, 1, 9, 0)] == [3, 3, 1, 9, 0]
 
 
-def test_a_process_that_dies_between_taking_in_and_saying_so(
+def test_process_killed_between_collecting_and_acknowledging_repeats_no_row(
     runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.write([{"prompt": "a"}])

@@ -96,7 +96,7 @@ def test_the_first_call_submits_and_later_calls_collect() -> None:
         assert len(llm._provider.jobs) == 2
 
 
-def test_the_ids_are_forgotten_once_they_are_collected() -> None:
+def test_job_ids_are_cleared_once_collected() -> None:
     with offline() as llm:
         llm._provider.patience = 0
         for round in range(2):
@@ -147,7 +147,7 @@ def test_equal_inputs_in_another_process_collect_the_same_jobs() -> None:
         assert len(provider.jobs) == 2
 
 
-def test_jobs_without_a_digest_are_taken_as_they_are() -> None:
+def test_jobs_without_a_digest_are_collected_without_a_check() -> None:
     with offline() as llm:
         llm._provider.patience = 0
         llm.jobs_ids = (llm._provider.submit(INPUTS, 1),)
@@ -157,7 +157,7 @@ def test_jobs_without_a_digest_are_taken_as_they_are() -> None:
         assert llm.jobs_ids is None
 
 
-def test_ids_that_were_stored_before_the_submission_broke_off_stay_bound_to_its_inputs() -> None:
+def test_job_ids_of_an_interrupted_submission_stay_bound_to_its_inputs() -> None:
     with offline() as llm:
 
         def break_off() -> None:
@@ -205,7 +205,7 @@ def test_outputs_that_do_not_match_the_inputs_are_never_paired_with_them() -> No
         assert len(caught.value.outputs) == 2  # they were paid
 
 
-def test_a_provider_that_names_no_ids_again_does_not_make_them_forgotten() -> None:
+def test_not_finished_error_without_ids_keeps_the_job_ids() -> None:
     class TerseLLM(OfflineLLM):
         def offline_batch_generate(self, inputs: Any = None, num_generations: int = 1, **kwargs: Any) -> Any:
             if self.jobs_ids is None:
@@ -253,7 +253,7 @@ def test_generation_kwargs_apply() -> None:
 # Polling
 
 
-def test_polling_asks_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polling_repeats_until_the_batch_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("stillhouse.offline.contract.time.sleep", slept.append)
     with offline(offline_batch_generation_block_until_done=45) as llm:
@@ -337,7 +337,7 @@ def test_a_coroutine_that_polls_can_be_cancelled_and_the_ids_stay() -> None:
         in_thread(lambda: asyncio.run(main(llm))).result(PATIENCE)
 
 
-def test_a_coroutine_that_does_not_poll_is_told_at_once() -> None:
+def test_coroutine_without_polling_raises_not_finished_at_once() -> None:
     async def main(llm: Any) -> None:
         with pytest.raises(OfflineBatchNotFinishedError):
             await llm.agenerate_outputs(INPUTS)
@@ -364,6 +364,6 @@ def test_an_offline_batch_takes_all_its_inputs_at_once() -> None:
         llm.aiter_outputs(INPUTS)
 
 
-def test_the_ids_pickle_with_the_error() -> None:
+def test_job_ids_are_pickled_with_the_error() -> None:
     error = pickle.loads(pickle.dumps(OfflineBatchNotFinishedError(["a"])))
     assert error.jobs_ids == ("a",)

@@ -54,7 +54,7 @@ def collected(batch: OfflineBatch) -> dict[int, Any]:
     return found
 
 
-def test_a_run_from_start_to_end(open_batch: Any, server: BatchServer) -> None:
+def test_offline_batch_run_from_submission_to_acknowledgement(open_batch: Any, server: BatchServer) -> None:
     batch = open_batch()
     assert batch.submit(items(*range(5)), nobody) == 3
     assert list(batch.held()) == [0, 1, 2, 3, 4]
@@ -82,7 +82,7 @@ def test_a_run_from_start_to_end(open_batch: Any, server: BatchServer) -> None:
     assert batch.is_finished
 
 
-def test_a_chunk_that_was_not_acknowledged_comes_again_whole(open_batch: Any, server: BatchServer) -> None:
+def test_unacknowledged_chunk_is_delivered_again_completely(open_batch: Any, server: BatchServer) -> None:
     batch = open_batch()
     batch.submit(items(0, 1, 2), nobody)
     server.finish()
@@ -97,9 +97,7 @@ def test_a_chunk_that_was_not_acknowledged_comes_again_whole(open_batch: Any, se
     assert len(server.jobs) == 2
 
 
-def test_what_is_to_be_sent_again_survives_a_crash_before_it_is_sent(
-    open_batch: Any, server: BatchServer
-) -> None:
+def test_rows_to_resubmit_survive_a_crash(open_batch: Any, server: BatchServer) -> None:
     batch = open_batch()
     batch.submit(items(0, 1), nobody)
     server.finish(outcome=lambda body: 500 if body["text"] == "t1" else echo(body))
@@ -178,7 +176,7 @@ def test_a_disk_that_is_full_before_the_job_is_made(
     assert list(batch.held()) == list(rows)
 
 
-def test_a_row_whose_input_is_gone_is_free(open_batch: Any, server: BatchServer) -> None:
+def test_row_whose_input_is_missing_is_not_resubmitted(open_batch: Any, server: BatchServer) -> None:
     batch = open_batch()
     batch.submit(items(0, 1), nobody)
     server.finish(outcome=lambda body: 500)
@@ -192,7 +190,7 @@ def test_a_row_whose_input_is_gone_is_free(open_batch: Any, server: BatchServer)
     assert list(batch.held()) == [0]
 
 
-def test_a_disk_that_is_full_when_the_job_is_made_makes_no_second_one(
+def test_full_disk_when_the_job_is_created_makes_no_second_job(
     make: Any, server: BatchServer, tmp_path: Path
 ) -> None:
     class WordyLLM(TinyLLM):

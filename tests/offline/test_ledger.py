@@ -1,4 +1,4 @@
-"""The ledger: what is written down is there after a crash, and it shares its file."""
+"""The ledger: entries survive a crash, and its file is shared."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_union_of_rows() -> None:
     assert str(union) == "1-3,8-9,20"
 
 
-def test_what_is_written_is_read_by_another_process(tmp_path: Path) -> None:
+def test_ledger_entries_are_read_by_another_process(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     code = f"""
 import os
@@ -82,7 +82,7 @@ def test_rows_are_held_until_they_are_collected(tmp_path: Path) -> None:
         assert ledger.note("run") is None
 
 
-def test_it_shares_a_file_with_another_writer(tmp_path: Path) -> None:
+def test_ledger_shares_its_file_with_another_writer(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl.run.db"
     with (
         sqlite3.connect(path, isolation_level=None, check_same_thread=False) as other,

@@ -30,7 +30,7 @@ def texts(outputs: Any) -> list[Any]:
     return [output and output["generations"] for output in outputs]
 
 
-def test_submitted_then_waited_for_then_collected(make: Any, server: BatchServer) -> None:
+def test_batch_is_submitted_then_polled_then_collected(make: Any, server: BatchServer) -> None:
     llm = make(use_offline_batch_generation=True)
     with pytest.raises(OfflineBatchNotFinishedError) as caught:
         llm.generate_outputs(INPUTS, temperature=0.5)
@@ -58,7 +58,7 @@ def test_other_inputs_make_other_jobs_and_the_first_can_still_be_collected(
     assert len(server.jobs) == 2
 
 
-def test_without_inputs_it_collects_the_jobs_by_their_ids(make: Any, server: BatchServer) -> None:
+def test_call_without_inputs_collects_the_jobs_by_their_ids(make: Any, server: BatchServer) -> None:
     llm = make()
     submit(llm, num_generations=2)
     dumped = {"jobs_ids": llm.jobs_ids, "jobs_digest": llm.jobs_digest}
@@ -70,7 +70,7 @@ def test_without_inputs_it_collects_the_jobs_by_their_ids(make: Any, server: Bat
         make(jobs_ids=("elsewhere",)).offline_batch_generate(None)
 
 
-def test_an_empty_list_asks_nobody(make: Any, server: BatchServer) -> None:
+def test_empty_input_list_sends_no_request(make: Any, server: BatchServer) -> None:
     assert make().offline_batch_generate([]) == []
     assert server.requests == []
 
@@ -102,7 +102,7 @@ CHILD = """
 
 
 @pytest.mark.parametrize("crash", CRASHES)
-def test_a_process_that_dies_while_it_submits(
+def test_process_killed_while_submitting_makes_no_second_job(
     make: Any, server: BatchServer, tmp_path: Path, crash: str
 ) -> None:
     support = Path(__file__).with_name("support.py").read_text(encoding="utf-8")
@@ -144,7 +144,7 @@ def test_a_lost_answer_and_a_list_that_cannot_be_had_make_no_second_job(
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_job_that_was_not_made_is_asked_for_again(make: Any, server: BatchServer, status: int) -> None:
+def test_job_creation_is_retried_when_no_job_was_created(make: Any, server: BatchServer, status: int) -> None:
     server.faults = {"POST jobs": [status, status]}
     assert submit(make()) == ("job-0",)
     # Each time, the provider's list was looked at before.
@@ -152,7 +152,7 @@ def test_a_job_that_was_not_made_is_asked_for_again(make: Any, server: BatchServ
     assert asked == ["POST jobs", "GET jobs"] * 2 + ["POST jobs"]
 
 
-def test_an_absence_counts_only_after_a_while(
+def test_job_missing_from_the_list_counts_only_after_a_delay(
     make: Any, server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that is slow to list what it accepted."""
@@ -182,7 +182,7 @@ def test_a_refused_upload_or_job_leaves_nothing_behind(make: Any, server: BatchS
     assert len(server.jobs["job-0"].lines) == 3
 
 
-def test_results_belong_to_their_inputs_whatever_comes_back(make: Any, server: BatchServer) -> None:
+def test_duplicate_and_unknown_results_are_ignored(make: Any, server: BatchServer) -> None:
     llm = make()
     submit(llm)
     server.finish(duplicate=True)
@@ -207,7 +207,7 @@ def test_a_failed_row_keeps_its_error_and_the_others_their_outputs(make: Any, se
 
 
 @pytest.mark.parametrize("trouble", ["missing", "expired", 429, 500])
-def test_what_may_succeed_later_is_sent_again_and_nothing_else(
+def test_only_transient_batch_failures_are_submitted_again(
     make: Any, server: BatchServer, trouble: Any
 ) -> None:
     llm = make()
@@ -223,7 +223,7 @@ def test_what_may_succeed_later_is_sent_again_and_nothing_else(
     assert len(server.jobs) == 2
 
 
-def test_a_row_is_sent_again_twice_at_most(make: Any, server: BatchServer) -> None:
+def test_batch_row_is_resubmitted_at_most_twice(make: Any, server: BatchServer) -> None:
     llm = make()
     submit(llm)
     for _ in range(2):
@@ -237,7 +237,7 @@ def test_a_row_is_sent_again_twice_at_most(make: Any, server: BatchServer) -> No
     assert [server.texts(job) for job in server.jobs.values()] == [["a", "b", "c"], ["b"], ["b"]]
 
 
-def test_a_full_queue_is_met_again_only_when_it_may_have_emptied(make: Any, server: BatchServer) -> None:
+def test_full_provider_queue_is_retried_only_after_a_job_ended(make: Any, server: BatchServer) -> None:
     class SmallLLM(TinyLLM):
         batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=2, bytes=10_000)
 
@@ -290,9 +290,7 @@ def test_several_generations_natively(make: Any, server: BatchServer) -> None:
     assert texts(llm.offline_batch_generate(INPUTS, num_generations=2)) == [["A"] * 2, ["B"] * 2, ["C"] * 2]
 
 
-def test_several_generations_as_several_requests_of_which_only_the_missing_are_sent_again(
-    make: Any, server: BatchServer
-) -> None:
+def test_only_missing_single_generation_requests_are_submitted_again(make: Any, server: BatchServer) -> None:
     llm = make(SingleLLM)
     submit(llm, num_generations=2)
     first = server.jobs["job-0"]
@@ -308,7 +306,7 @@ def test_several_generations_as_several_requests_of_which_only_the_missing_are_s
     assert texts(outputs) == [["A", "A"], ["B2", "B"], ["C", "C"]]
 
 
-def test_the_generations_that_are_there_come_with_the_error(make: Any, server: BatchServer) -> None:
+def test_error_includes_the_generations_that_succeeded(make: Any, server: BatchServer) -> None:
     llm = make(SingleLLM)
     submit(llm, num_generations=2)
     server.finish(
@@ -344,7 +342,7 @@ def test_answers_are_held_to_the_form_of_the_llm_and_of_the_input(make: Any, ser
 
 
 @pytest.mark.parametrize("fault", [500, "cut", "lost"])
-def test_a_download_that_fails_is_tried_again(make: Any, server: BatchServer, fault: Any) -> None:
+def test_failed_download_is_retried(make: Any, server: BatchServer, fault: Any) -> None:
     llm = make()
     submit(llm)
     server.finish()
@@ -354,7 +352,7 @@ def test_a_download_that_fails_is_tried_again(make: Any, server: BatchServer, fa
     assert len(server.jobs) == 1
 
 
-def test_results_that_stay_broken_are_left_where_they_are(make: Any, server: BatchServer) -> None:
+def test_undownloadable_results_are_left_at_the_provider(make: Any, server: BatchServer) -> None:
     llm = make()
     submit(llm)
     server.finish()
@@ -366,7 +364,7 @@ def test_results_that_stay_broken_are_left_where_they_are(make: Any, server: Bat
     assert len(server.jobs) == 1
 
 
-def test_cancelling_keeps_what_is_paid(make: Any, server: BatchServer) -> None:
+def test_cancelled_batch_keeps_its_finished_results(make: Any, server: BatchServer) -> None:
     class SmallLLM(TinyLLM):
         batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=2, bytes=10_000)
 
@@ -398,7 +396,7 @@ def test_the_ledger_is_readable_by_its_owner_alone(make: Any, state_folder: Path
     assert (state_folder / "batches.db").stat().st_mode & 0o077 == 0
 
 
-def test_one_process_at_a_time_is_at_a_batch(make: Any, server: BatchServer) -> None:
+def test_only_one_process_at_a_time_works_on_a_batch(make: Any, server: BatchServer) -> None:
     """What another is just sending must not look like what a dead process left behind."""
     other = make()
     seen: list[str] = []
@@ -419,7 +417,7 @@ def test_one_process_at_a_time_is_at_a_batch(make: Any, server: BatchServer) -> 
     assert len(server.jobs) == 1
 
 
-def test_without_inputs_nothing_is_given_up_that_was_never_sent(make: Any, server: BatchServer) -> None:
+def test_call_without_inputs_is_refused_while_chunks_are_unsent(make: Any, server: BatchServer) -> None:
     class SmallLLM(TinyLLM):
         batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=2, bytes=10_000)
 

@@ -18,7 +18,7 @@ from stillhouse.offline.provider import BatchLimits, Framing
 from .support import BatchServer
 
 
-def test_an_upload_that_failed_is_sent_again_from_its_beginning(make: Any, server: BatchServer) -> None:
+def test_failed_upload_is_retried_from_its_beginning(make: Any, server: BatchServer) -> None:
     llm = make()
     server.faults = {"POST files": ["lost", 503]}
     with tempfile.TemporaryFile() as file:
@@ -48,7 +48,9 @@ def test_an_error_is_no_download(make: Any, server: BatchServer) -> None:
 
 
 @pytest.mark.parametrize(("fault", "unclear"), [("lost", True), (500, True), (400, False), (401, False)])
-def test_what_must_not_be_repeated_is_not(make: Any, server: BatchServer, fault: Any, unclear: bool) -> None:
+def test_request_sent_once_is_not_repeated_after_an_unclear_failure(
+    make: Any, server: BatchServer, fault: Any, unclear: bool
+) -> None:
     llm = make()
     server.files["f"] = b""
     server.faults = {"POST jobs": [fault]}
@@ -58,7 +60,7 @@ def test_what_must_not_be_repeated_is_not(make: Any, server: BatchServer, fault:
     assert server.requests.count("POST jobs") == 1
 
 
-def test_what_was_surely_not_done_is_repeated_even_so(make: Any, server: BatchServer) -> None:
+def test_request_sent_once_is_repeated_after_a_definite_refusal(make: Any, server: BatchServer) -> None:
     llm = make()
     server.files["f"] = b""
     server.faults = {"POST jobs": [429]}
@@ -67,7 +69,7 @@ def test_what_was_surely_not_done_is_repeated_even_so(make: Any, server: BatchSe
     assert len(server.jobs) == 1
 
 
-def test_a_file_that_is_elsewhere_is_fetched_without_the_key(make: Any, server: BatchServer) -> None:
+def test_redirected_download_is_fetched_without_the_api_key(make: Any, server: BatchServer) -> None:
     llm = make(api_key="sk-secret", default_headers={"x-team": "blue"})
     server.files["f"] = b"content"
     server.faults = {"GET files": ["elsewhere"]}
