@@ -1,4 +1,4 @@
-"""Imports run one way, however they are written, and a stranger's class types."""
+"""Imports respect the layers, however they are written, and a third-party class type-checks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_imports_keep_to_the_floors_and_there_is_no_circle() -> None:
+def test_imports_respect_the_layers_and_have_no_cycle() -> None:
     checked = lint_imports(ROOT)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "0 broken" in checked.stdout
@@ -46,7 +46,7 @@ FOR_A_TYPE_CHECKER = (
 
 
 @pytest.mark.parametrize("text", [AT_THE_TOP, IN_A_FUNCTION, FOR_A_TYPE_CHECKER])
-def test_an_import_upwards_is_found_however_it_is_written(tmp_path: Path, text: str) -> None:
+def test_import_of_a_higher_layer_is_detected_in_any_spelling(tmp_path: Path, text: str) -> None:
     for sources in [ROOT / "core/src", *ROOT.glob("plugins/*/src")]:
         ignored = shutil.ignore_patterns("__pycache__", "templates")
         shutil.copytree(sources, tmp_path / sources.relative_to(ROOT), ignore=ignored)
@@ -71,7 +71,7 @@ def test_a_public_module_says_what_is_public(module: str) -> None:
     assert "__all__ = " in text
 
 
-def test_a_module_that_no_plugin_may_import_is_underscored_or_beside_a_face() -> None:
+def test_top_level_module_is_public_underscored_or_has_a_public_facade() -> None:
     """What stands in the package itself, without an underscore, is public, or its face is."""
     listed = {name.split(".")[1] for name in MODULES if "." in name}
     # Their names are given by the package itself; `local`, `echo` and the command line are for users.
@@ -148,7 +148,7 @@ async def use_from_a_coroutine(llm: MyLLM) -> None:
 """
 
 
-def test_a_strangers_class_types_strictly(tmp_path: Path) -> None:
+def test_third_party_llm_class_passes_strict_mypy(tmp_path: Path) -> None:
     api = pytest.importorskip("mypy.api")
     source = tmp_path / "stranger.py"
     source.write_text(STRANGER)

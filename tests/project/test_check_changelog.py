@@ -63,13 +63,13 @@ def test_a_change_of_a_package_without_a_fragment_is_seen(
     assert "add changelog.d/+NAME.TYPE.md" in told
 
 
-def test_a_fragment_satisfies_it(repository: Path) -> None:
+def test_package_change_with_a_fragment_passes(repository: Path) -> None:
     write(repository, "core/src/stillhouse/llm.py")
     write(repository, "changelog.d/+mine.misc.md")
     assert check(repository, "main") == (0, "")
 
 
-def test_a_fragment_of_an_earlier_change_does_not(repository: Path) -> None:
+def test_fragment_of_an_earlier_change_does_not_count(repository: Path) -> None:
     write(repository, "core/src/stillhouse/llm.py")
     (repository / "changelog.d/+old.feature.md").unlink()
     assert check(repository, "main")[0] == 1
@@ -85,12 +85,12 @@ def test_a_release_removes_the_fragments(repository: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["tests/test_it.py", "docs/page.md", "plugins/stillhouse-x/tests/test_it.py", "tox.ini"]
 )
-def test_what_no_user_installs_needs_none(repository: Path, path: str) -> None:
+def test_change_outside_the_packages_needs_no_fragment(repository: Path, path: str) -> None:
     write(repository, path)
     assert check(repository, "main") == (0, "")
 
 
-def test_what_came_to_the_base_meanwhile_does_not_count(repository: Path) -> None:
+def test_later_changes_on_the_base_branch_do_not_count(repository: Path) -> None:
     git(repository, "switch", "--quiet", "main")
     write(repository, "core/src/stillhouse/llm.py")
     git(repository, "commit", "--quiet", "--all", "--message", "Another")
@@ -102,21 +102,21 @@ def test_what_came_to_the_base_meanwhile_does_not_count(repository: Path) -> Non
     "name",
     ["csv.feature.md", "+csv.md", "+csv.novelty.md", "+CSV.feature.md", "+csv.feature.rst", "12.feature.md"],
 )
-def test_a_misnamed_fragment_is_told(repository: Path, name: str) -> None:
+def test_misnamed_fragment_is_reported(repository: Path, name: str) -> None:
     write(repository, f"changelog.d/{name}")
     status, told = check(repository)
     assert status == 1
     assert f"changelog.d/{name}: name it +NAME.TYPE.md" in told
 
 
-def test_an_empty_fragment_is_told(repository: Path) -> None:
+def test_empty_fragment_is_reported(repository: Path) -> None:
     write(repository, "changelog.d/+csv.feature.md", " \n")
     status, told = check(repository)
     assert status == 1
     assert "is empty" in told
 
 
-def test_a_base_that_does_not_exist_is_told(repository: Path) -> None:
+def test_missing_base_revision_is_reported(repository: Path) -> None:
     status, told = check(repository, "nowhere")
     assert status == 2
     assert "git does not know nowhere" in told

@@ -27,7 +27,7 @@ NAMES = {
 }
 
 
-def test_every_path_that_moved_is_tried_here() -> None:
+def test_every_moved_import_path_is_tested() -> None:
     assert set(NAMES) == set(MOVED)
 
 
@@ -62,7 +62,7 @@ def test_the_warning_names_the_line_of_the_import() -> None:
     )
 
 
-def test_an_old_path_is_imported_once_and_stays() -> None:
+def test_old_import_path_is_imported_once_and_cached() -> None:
     sys.modules.pop("stillhouse.answers", None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -71,6 +71,6 @@ def test_an_old_path_is_imported_once_and_stays() -> None:
     assert len(caught) == 1
 
 
-def test_a_path_that_never_was_is_not_found() -> None:
+def test_import_path_that_never_existed_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         importlib.import_module("stillhouse.nowhere")

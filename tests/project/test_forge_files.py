@@ -107,7 +107,7 @@ def test_actions_are_pinned_and_keep_no_credentials(path: Path) -> None:
 
 
 @by_name
-def test_nothing_that_others_choose_is_put_into_a_script(path: Path) -> None:
+def test_workflow_scripts_contain_no_untrusted_expressions(path: Path) -> None:
     for name, job in load(path)["jobs"].items():
         for step in job.get("steps", []):
             values = re.findall(r"\$\{\{\s*([^}\s]+)", step.get("run", ""))
@@ -123,7 +123,7 @@ def test_a_release_is_published_only_after_the_checks() -> None:
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
-def test_a_form_has_what_the_forge_wants(path: Path) -> None:
+def test_issue_form_has_the_required_keys(path: Path) -> None:
     form = load(path)
     assert {"name", "description", "body"} <= set(form)
     fields = [item for item in form["body"] if item["type"] != "markdown"]
@@ -133,7 +133,7 @@ def test_a_form_has_what_the_forge_wants(path: Path) -> None:
     assert any(item.get("validations", {}).get("required") for item in fields)
 
 
-def test_a_bug_report_has_what_is_installed() -> None:
+def test_bug_form_asks_for_the_installed_plugins() -> None:
     text = (FORGE / "ISSUE_TEMPLATE/bug.yml").read_text(encoding="utf-8")
     assert "stillhouse list --json" in text
     assert "stillhouse check" in text

@@ -303,7 +303,7 @@ def test_nothing_is_written_when_one_file_would_stay_inconsistent(
 
 
 @needs_towncrier
-def test_a_failure_while_writing_leaves_no_draft(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_release_restores_every_file(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(checkout)
     written = []
     write_bytes = Path.write_bytes
@@ -366,9 +366,7 @@ def test_check_tells_what_is_inconsistent(
     assert snapshot(checkout) == before
 
 
-def test_check_of_a_version_that_is_not_released_here(
-    checkout: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_of_an_unreleased_version_fails(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert release(checkout, "--check", "0.2.0") == 1
     printed = capsys.readouterr().out
     assert "the version is 0.1.0, not 0.2.0" in printed

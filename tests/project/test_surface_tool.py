@@ -20,14 +20,14 @@ def facts() -> list[str]:
     return surface().stdout.splitlines()
 
 
-def test_the_tool_lists_names_commands_exit_statuses_and_json(facts: list[str]) -> None:
+def test_surface_tool_lists_names_commands_exit_statuses_and_json(facts: list[str]) -> None:
     for fact in ("name stillhouse.LLM", "command generate", "json list.llms[].name: str"):
         assert fact in facts
     assert any(fact.startswith("option generate --limit ") for fact in facts)
     assert any(fact.startswith("exit generate Exit status: 0 all rows done") for fact in facts)
 
 
-def test_the_tool_says_what_is_gone_and_what_is_new(facts: list[str], tmp_path: Path) -> None:
+def test_surface_tool_reports_removed_and_added_items(facts: list[str], tmp_path: Path) -> None:
     before = tmp_path / "before.txt"
     moved = "name stillhouse.ledger.BatchLedger"  # by its old path, which still gives it
     before.write_text("\n".join([*facts[1:], "option generate --no-such", moved]))
