@@ -1,4 +1,4 @@
-"""Discovery: metadata only, once, deterministic, and proof against whatever lies on `sys.path`."""
+"""Discovery: metadata only, once, deterministic, and robust against anything on `sys.path`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stillhouse.registry import Registry
 EXPLODING = "raise RuntimeError('imported')"
 
 
-def test_it_imports_nothing(site: Any) -> None:
+def test_discovery_imports_no_plugin(site: Any) -> None:
     site.install_llm("exploding", "exploding", "exploding_module", EXPLODING)
     site.install("hooked", hooks={"hooked": "hooked_module"}, modules={"hooked_module": EXPLODING})
     registry = Registry()
@@ -30,7 +30,7 @@ def test_it_imports_nothing(site: Any) -> None:
     assert not {"exploding_module", "hooked_module"} & sys.modules.keys()
 
 
-def test_it_tells_what_the_metadata_says(site: Any) -> None:
+def test_discovery_reports_the_package_metadata(site: Any) -> None:
     site.install(
         "Some.Plugin",
         "1.2.dev3",
@@ -47,7 +47,7 @@ def test_it_tells_what_the_metadata_says(site: Any) -> None:
     assert candidate.entry_point == "stillhouse.llms: plain = plain_module:Namespace.LLM [fast]"
 
 
-def test_the_attribute_may_be_nested_and_have_an_extra(site: Any) -> None:
+def test_entry_point_attribute_may_be_nested_and_have_an_extra(site: Any) -> None:
     source = "import stillhouse\nclass Namespace:\n    LLM = stillhouse.EchoLLM\n"
     site.install(
         "nested", llms={"nested": "nested_module:Namespace.LLM [fast]"}, modules={"nested_module": source}
@@ -82,7 +82,7 @@ def test_one_scan_serves_all_calls_until_refresh(site: Any, monkeypatch: pytest.
     assert scans == 2
 
 
-def test_the_order_does_not_depend_on_the_path(
+def test_plugin_order_does_not_depend_on_sys_path(
     make_site: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sites = [make_site(name) for name in ("one", "two", "three")]
@@ -128,12 +128,12 @@ def test_metadata_is_read_for_matching_distributions_only(site: Any, monkeypatch
     assert len([item for item in read if item.endswith("entry_points.txt")]) == 6
 
 
-def test_entry_points_of_other_groups_are_none_of_ours(site: Any) -> None:
+def test_entry_points_of_other_groups_are_ignored(site: Any) -> None:
     site.install("other", groups={"stillhouse.readers": {"a": "b:c"}, "stillhouse.llmsx": {"d": "e:f"}})
     assert site.infos(Registry()) == []
 
 
-def test_a_plugin_for_two_majors_is_in_no_trouble(site: Any) -> None:
+def test_plugin_for_two_major_versions_has_no_problem(site: Any) -> None:
     site.install(
         "modern",
         llms={"modern": "modern_module:FakeLLM"},
@@ -147,7 +147,9 @@ def test_a_plugin_for_two_majors_is_in_no_trouble(site: Any) -> None:
 
 
 @pytest.mark.parametrize("leftover", ["empty folder", "without entry points", "metadata only"])
-def test_a_leftover_does_not_hide_the_real_one(make_site: Callable[[str], Any], leftover: str) -> None:
+def test_leftover_metadata_does_not_hide_the_installed_plugin(
+    make_site: Callable[[str], Any], leftover: str
+) -> None:
     real, stale = make_site("real"), make_site("stale")
     real.install_llm("plugin", "hidden", "hidden_module")
     folder = stale.folder / "plugin-0.9.dist-info"
@@ -176,7 +178,7 @@ def test_a_leftover_in_the_same_folder_does_not_hide_the_newest(site: Any) -> No
     assert all(f"plugin-{version}.dist-info" in problem.cause for version in ("0.9", "0.2", "0.11"))
 
 
-def test_of_two_complete_copies_the_first_on_the_path_counts(make_site: Callable[[str], Any]) -> None:
+def test_first_copy_on_sys_path_wins(make_site: Callable[[str], Any]) -> None:
     later, first = make_site("later"), make_site("first")
     later.install("My_Plugin", "2.0", llms={"plugin": "plugin_module:FakeLLM"})
     first.install("my-plugin", "1.0", llms={"plugin": "plugin_module:FakeLLM"})
@@ -186,7 +188,7 @@ def test_of_two_complete_copies_the_first_on_the_path_counts(make_site: Callable
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
-def test_a_folder_reached_in_two_ways_is_one(
+def test_folder_reached_through_a_symlink_is_scanned_once(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On some systems lib64 is a link to lib, and both are on sys.path.
@@ -229,7 +231,7 @@ def _names(site: Any, registry: Registry) -> list[str]:
     return [info.name for info in site.infos(registry)]
 
 
-def test_a_malformed_line_spoils_that_line(healthy: Any) -> None:
+def test_malformed_entry_point_line_affects_only_itself(healthy: Any) -> None:
     info = healthy.install("malformed", llms={"good": "good_module:FakeLLM"})
     with (info / "entry_points.txt").open("a") as file:
         file.write("this is no entry point\n")
@@ -241,7 +243,7 @@ def test_a_malformed_line_spoils_that_line(healthy: Any) -> None:
     ]
 
 
-def test_a_malformed_line_of_another_group_is_nobodys_trouble(healthy: Any) -> None:
+def test_malformed_line_of_another_group_is_ignored(healthy: Any) -> None:
     info = healthy.install("malformed", llms={"good": "good_module:FakeLLM"})
     text = (info / "entry_points.txt").read_text()
     (info / "entry_points.txt").write_text(
@@ -263,7 +265,7 @@ def test_entry_points_that_are_not_text(healthy: Any) -> None:
     ]
 
 
-def test_entry_points_of_others_that_are_not_text_are_nobodys_trouble(healthy: Any) -> None:
+def test_undecodable_entry_points_of_other_packages_are_ignored(healthy: Any) -> None:
     info = healthy.install("stranger")
     (info / "entry_points.txt").write_bytes(b"[console_scripts]\n\xff = x:y\n")
     registry = Registry()
@@ -293,7 +295,7 @@ def site_infos(site: Any, registry: Registry, name: str) -> list[Any]:
     return [info for info in site.infos(registry) if info.name == name]
 
 
-def test_a_folded_header_is_one_line(site: Any) -> None:
+def test_folded_metadata_header_is_one_line(site: Any) -> None:
     info = site.install("folded", llms={"folded": "m:F"})
     (info / "METADATA").write_text(
         "Name: folded\nVersion: 1\nSummary: begins here\n        and ends there\n\nText\n"
@@ -304,7 +306,7 @@ def test_a_folded_header_is_one_line(site: Any) -> None:
 # Given entry points instead of installed ones
 
 
-def test_given_entry_points_are_all_there_is(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_entry_points_replace_discovery(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_llm("installed", "installed", "installed_module")
     monkeypatch.setattr(importlib_metadata, "distributions", lambda **_: pytest.fail("it looked around"))
     entry_point = importlib_metadata.EntryPoint("given", "installed_module:FakeLLM", "stillhouse.llms")

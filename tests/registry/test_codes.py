@@ -290,7 +290,9 @@ def test_every_code_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_report_of(case: Case, make_site: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problem_report_of_every_code(
+    case: Case, make_site: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     second = make_site("second")
     site = make_site("site")
     case.install(site)

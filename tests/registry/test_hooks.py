@@ -156,7 +156,7 @@ def test_a_hook_that_does_not_fit(registry: Registry, plugin: Any, cause: str, h
     generate(registry, "a")
 
 
-def test_the_line_of_what_does_not_fit_is_named(site: Any) -> None:
+def test_error_names_the_line_of_a_wrong_hook_signature(site: Any) -> None:
     site.install(
         "plug", hooks={"plug": "plug_module"}, modules={"plug_module": hook_module("before_generate(model)")}
     )
@@ -167,7 +167,7 @@ def test_the_line_of_what_does_not_fit_is_named(site: Any) -> None:
     assert problem.hint.endswith("if it is yours; else pip install --upgrade plug")
 
 
-def test_an_optional_hook_that_is_unknown_is_passed_over(registry: Registry) -> None:
+def test_unknown_optional_hook_is_ignored(registry: Registry) -> None:
     class Modern:
         seen = 0
 
@@ -193,7 +193,7 @@ def test_a_hook_may_have_another_name(registry: Registry) -> None:
     assert generate(registry, "a")[0]["generations"] == ["from the hook"]
 
 
-def test_an_object_is_taken_in_once(registry: Registry) -> None:
+def test_hooks_object_is_registered_once(registry: Registry) -> None:
     recorder = Recorder()
     registry.register_hooks("recorder", recorder)
     for name, plugin in (("recorder", Recorder()), ("again", recorder)):
@@ -233,7 +233,7 @@ class Cache:
         return self.result
 
 
-def test_observers_see_every_input_and_what_became_of_it(registry: Registry) -> None:
+def test_observer_hooks_see_every_input_and_its_result(registry: Registry) -> None:
     recorder = Recorder()
     registry.register_hooks("recorder", recorder)
     generate(registry, "a", "b")
@@ -247,7 +247,7 @@ def test_observers_see_every_input_and_what_became_of_it(registry: Registry) -> 
     assert len(recorder.seen) == 1
 
 
-def test_the_first_answer_wins_and_observers_know_it(registry: Registry) -> None:
+def test_first_hook_answer_wins_and_observers_are_informed(registry: Registry) -> None:
     first, second, recorder = Cache(answer("cached")), Cache(answer("never")), Recorder()
     registry.register_hooks("second", second)
     registry.register_hooks("first", first)  # the last one registered is asked first, as in pluggy
@@ -266,7 +266,7 @@ def test_the_first_answer_wins_and_observers_know_it(registry: Registry) -> None
         ({}, "the hook plugin cache returned dict instead of an output"),
     ],
 )
-def test_an_answer_that_is_none_is_left_aside(
+def test_invalid_hook_answer_is_ignored_with_a_warning(
     registry: Registry, caplog: pytest.LogCaptureFixture, result: Any, complaint: str
 ) -> None:
     registry.register_hooks("cache", Cache(result))
@@ -275,7 +275,7 @@ def test_an_answer_that_is_none_is_left_aside(
     assert complaint in record.getMessage()
 
 
-def test_one_that_raises_is_told_once_and_stops_nobody(
+def test_raising_hook_is_reported_once_and_does_not_stop_generation(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Faulty:
@@ -334,7 +334,9 @@ def test_installed_hooks_are_imported_when_a_run_starts(site: Any) -> None:
     assert site.info(registry).status == "loaded"
 
 
-def test_one_that_is_broken_is_told_and_the_others_go_on(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_hook_is_reported_and_the_others_still_run(
+    site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     good = hook_module("before_generate()", 'return {"generations": ["h"], "statistics": {}}')
     site.install("good", hooks={"good": "good_module"}, modules={"good_module": good})
     site.install("import-fails", hooks={"import-fails": "if_module"}, modules={"if_module": "import absent"})
@@ -353,14 +355,16 @@ def test_one_that_is_broken_is_told_and_the_others_go_on(site: Any, caplog: pyte
     }
 
 
-def test_a_check_does_not_tell_what_it_returns(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_check_returns_hook_problems_without_logging_them(
+    site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     site.install("misfit", hooks={"misfit": "mf_module"}, modules={"mf_module": hook_module("nothing()")})
     registry = Registry()
     assert [info.status for info in registry.check(["misfit"])] == ["failed"]
     assert caplog.records == []
 
 
-def test_two_entry_points_that_lead_to_one_module(site: Any) -> None:
+def test_second_hook_entry_point_of_the_same_module_is_an_error(site: Any) -> None:
     good = hook_module("before_generate()", 'return {"generations": ["h"], "statistics": {}}')
     site.install("plug", hooks={"one": "plug_module", "two": "plug_module"}, modules={"plug_module": good})
     registry = Registry()
@@ -398,7 +402,7 @@ def test_a_registry_calls_its_own_hooks(registry: Registry) -> None:
     assert recorder.seen == []
 
 
-def test_a_slow_hook_is_told_where_to_import(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_hook_import_is_reported_with_advice(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(0.0, 0.6)
     monkeypatch.setattr("stillhouse.registry.loading.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     site.install(
@@ -411,7 +415,7 @@ def test_a_slow_hook_is_told_where_to_import(site: Any, monkeypatch: pytest.Monk
     assert problem.hint.startswith("import heavy libraries in the hook that needs them, if it is yours; else")
 
 
-def test_without_hooks_a_call_looks_none_up(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+def test_call_without_hooks_looks_up_no_hook(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
     hooks = registry.hooks()
     assert (hooks.before, hooks.after, hooks.empty) == (False, False, True)
     with caplog.at_level(logging.WARNING), stillhouse.create("echo") as llm:

@@ -75,7 +75,7 @@ def test_listing_imports_no_plugin_and_nothing_heavy(site: Any, call: str) -> No
     }
 
 
-def test_loading_one_imports_no_other(site: Any) -> None:
+def test_loading_one_plugin_imports_no_other(site: Any) -> None:
     site.install_llm("one", "one", "one_module")
     site.install_llm("two", "two", "two_module", "raise SystemExit('imported')")
     modules = modules_after("import stillhouse\nstillhouse.get_llm('one')", str(site.folder))
@@ -83,7 +83,7 @@ def test_loading_one_imports_no_other(site: Any) -> None:
     assert "two_module" not in modules
 
 
-def test_an_unusual_range_is_left_to_packaging(site: Any) -> None:
+def test_unusual_version_range_is_evaluated_by_packaging(site: Any) -> None:
     """Only there is it worth its import; what it says is what counts."""
     for name, requirement in {
         "compatible": "stillhouse~=0.0",
@@ -125,7 +125,9 @@ def test_an_unusual_range_is_left_to_packaging(site: Any) -> None:
         ("0.1", "stillhouse>=99; extra == ''", False),
     ],
 )
-def test_a_range_against_a_version(version: str, requirement: str, is_met: bool) -> None:
+def test_version_range_is_checked_against_the_core_version(
+    version: str, requirement: str, is_met: bool
+) -> None:
     from stillhouse.registry.candidates import Candidate
     from stillhouse.registry.rules import static_problems
 

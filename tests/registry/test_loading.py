@@ -1,4 +1,4 @@
-"""Importing a plugin: what its failures are told as, and what is let through."""
+"""Importing a plugin: how failures are reported, and which exceptions are raised."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def test_the_cause_of_a_failed_import(site: Any, source: str, cause: str) -> Non
     assert cause.partition(":")[0].partition(" ")[0] in problem.traceback
 
 
-def test_the_cause_is_where_it_was_raised(site: Any) -> None:
+def test_import_problem_names_the_line_that_raised(site: Any) -> None:
     helper = "\n\ndef fail():\n    raise OSError('deep down')\n"
     (site.folder / "helper_module.py").write_text(helper)
     problem = problem_of(site, "import helper_module\nhelper_module.fail()\n")
     assert problem.cause == "OSError: deep down (helper_module.py:4)"
 
 
-def test_the_cause_of_what_pydantic_refuses_is_in_the_plugin(site: Any) -> None:
+def test_pydantic_error_is_located_in_the_plugin(site: Any) -> None:
     source = "import stillhouse\n\n\nclass FakeLLM(stillhouse.LLM):\n    model_name = 'x'\n"
     problem = problem_of(site, source)
     assert problem.cause.startswith("PydanticUserError: A non-annotated attribute was detected")
     assert problem.cause.endswith("(plug_module.py:4)")
 
 
-def test_a_keyboard_interrupt_goes_through_and_is_forgotten(site: Any) -> None:
+def test_keyboard_interrupt_while_importing_is_raised_and_not_cached(site: Any) -> None:
     source = "import sys\nif not hasattr(sys, 'stillhouse_test'):\n    raise KeyboardInterrupt\n"
     source += "import stillhouse\nFakeLLM = stillhouse.EchoLLM\n"
     site.install_llm("plug", "plug", "plug_module", source)
@@ -122,7 +122,7 @@ def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
         ),
     ],
 )
-def test_what_brings_a_missing_module(
+def test_missing_module_hint_names_the_package_to_install(
     site: Any, monkeypatch: pytest.MonkeyPatch, missing: str, requires: list[str], hint: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)  # it may be installed here
@@ -132,7 +132,7 @@ def test_what_brings_a_missing_module(
     assert problem.cause.endswith("(plug_module.py:1)")
 
 
-def test_a_name_that_the_core_lacks_needs_another_core(site: Any) -> None:
+def test_missing_core_name_suggests_upgrading_the_core(site: Any) -> None:
     problem = problem_of(site, "from stillhouse import FutureLLM\n")
     assert problem.cause.startswith("ImportError: cannot import name 'FutureLLM' from 'stillhouse'")
     assert problem.hint == "pip install --upgrade stillhouse plug"

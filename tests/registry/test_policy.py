@@ -30,7 +30,7 @@ def statuses(site: Any, registry: Registry | None = None) -> dict[str, str]:
     return {info.name: info.status for info in site.infos(registry or Registry())}
 
 
-def test_without_switches_everything_may_be_used(pair: Any) -> None:
+def test_every_plugin_is_allowed_without_switches(pair: Any) -> None:
     assert statuses(pair) == {"one": "found", "two": "found"}
     assert Registry().warnings() == []
 
@@ -78,7 +78,7 @@ def test_a_disabled_plugin_is_not_imported_even_by_check(pair: Any, monkeypatch:
     assert not {"two_module", "hooked_module"} & sys.modules.keys()
 
 
-def test_what_switches_a_name_off_is_named(
+def test_error_names_the_switch_that_disables_a_plugin(
     pair: Any, monkeypatch: pytest.MonkeyPatch, config_file: Path
 ) -> None:
     def refusal() -> tuple[str, str]:
@@ -100,7 +100,7 @@ def test_what_switches_a_name_off_is_named(
     assert refusal()[0] == f"{subject}disable_plugins in {config_file}"
 
 
-def test_switching_off_silences_what_is_wrong_with_it(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabling_a_plugin_hides_its_problems(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_llm("broken", "Not Allowed", "broken_module")
     assert site.info(Registry()).troubles
     monkeypatch.setenv("STILLHOUSE_DISABLE_PLUGINS", "broken")
@@ -118,7 +118,7 @@ def claimants(site: Any) -> Any:
     return site
 
 
-def test_preferring_settles_a_conflict(claimants: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefer_switch_resolves_a_name_conflict(claimants: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLHOUSE_PREFER", "plug=Beta_Plug, other=elsewhere")
     registry = Registry()
     first, second = claimants.infos(registry)
@@ -138,7 +138,7 @@ def test_the_config_file_may_prefer(claimants: Any, config_file: Path) -> None:
 
 
 @pytest.mark.parametrize("switch", ["STILLHOUSE_PLUGINS", "STILLHOUSE_DISABLE_PLUGINS"])
-def test_switching_one_off_settles_a_conflict(
+def test_disabling_one_claimant_resolves_a_name_conflict(
     claimants: Any, monkeypatch: pytest.MonkeyPatch, switch: str
 ) -> None:
     monkeypatch.setenv(switch, "acme-plug")
@@ -146,7 +146,7 @@ def test_switching_one_off_settles_a_conflict(
     assert Registry().get_llm("plug").__module__ == left
 
 
-def test_all_of_three_claimants_are_named(claimants: Any) -> None:
+def test_conflict_error_names_all_three_claimants(claimants: Any) -> None:
     claimants.install_llm("zeta-plug", "plug", "zeta_module")
     with pytest.raises(PluginError) as caught:
         Registry().get_llm("plug")
@@ -164,7 +164,7 @@ def test_one_distribution_that_claims_a_name_twice(site: Any) -> None:
     assert infos[0].troubles[0].hint == "ask the authors of doubled to declare the name once"
 
 
-def test_what_is_preferred_and_broken_is_told_every_time(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_preferred_plugin_is_reported_every_time(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_llm("acme-plug", "plug", "acme_module")
     site.install_llm("beta-plug", "plug", "beta_module", "import absent_library")
     monkeypatch.setenv("STILLHOUSE_PREFER", "plug=beta-plug")
@@ -175,7 +175,7 @@ def test_what_is_preferred_and_broken_is_told_every_time(site: Any, monkeypatch:
         assert (caught.value.code, caught.value.distribution) == ("E201", "beta-plug 1.0")
 
 
-def test_what_is_preferred_and_incompatible_is_not_silently_replaced(
+def test_incompatible_preferred_plugin_is_not_silently_replaced(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.install_llm("acme-plug", "plug", "acme_module")
@@ -186,7 +186,7 @@ def test_what_is_preferred_and_incompatible_is_not_silently_replaced(
     assert caught.value.code == "E105"
 
 
-def test_nobody_is_preferred_to_what_is_built_in(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefer_switch_cannot_replace_the_built_in(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_llm("shadow", "echo", "shadow_module")
     monkeypatch.setenv("STILLHOUSE_PREFER", "echo=shadow")
     assert Registry().get_llm("echo").__module__ == "stillhouse.echo"
@@ -211,7 +211,7 @@ def test_an_empty_list_in_the_config_file_means_none(pair: Any, config_file: Pat
     assert statuses(pair) == {"one": "disabled", "two": "disabled"}
 
 
-def test_a_variable_wins_over_the_config_file(
+def test_environment_variable_overrides_the_config_file(
     pair: Any, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config_file.write_text('plugins = []\ndisable_plugins = ["plug-two"]\n')
@@ -339,7 +339,7 @@ def test_unchanged_switches_are_parsed_once_and_candidates_checked_once(
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in ("name_of", "hooks")])
-def test_a_file_that_has_just_changed_is_read_once_a_call(
+def test_recently_changed_config_file_is_read_once_per_call(
     pair: Any, config_file: Path, counts: Counter[str], name: str
 ) -> None:
     config_file.write_text('disable_plugins = ["plug-two"]')
@@ -350,7 +350,7 @@ def test_a_file_that_has_just_changed_is_read_once_a_call(
     assert counts["checked"] <= len(registry.plugins()), "the switches are the same"
 
 
-def test_a_change_of_the_file_counts_at_the_next_call(
+def test_config_file_change_applies_at_the_next_call(
     pair: Any, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry()
@@ -413,7 +413,7 @@ def test_an_unknown_key_of_the_config_file_is_a_warning(config_file: Path) -> No
     ]
 
 
-def test_a_given_policy_is_used_instead(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_policy_replaces_the_switches(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLHOUSE_PLUGINS", "")
     registry = Registry(policy=Policy(deny=frozenset({"plug-one"})))
     assert statuses(pair, registry) == {"one": "disabled", "two": "found"}

@@ -45,7 +45,7 @@ def test_the_states_of_a_healthy_plugin(site: Any) -> None:
     assert site.info(registry).status == "found"
 
 
-def test_the_states_of_the_built_in_one() -> None:
+def test_the_states_of_the_built_in_echo() -> None:
     registry = Registry(entry_points=[])
     (info,) = registry.available_llms()
     assert (info.name, info.status, info.summary) == ("echo", "built-in", "Answers with its input; no model")
@@ -73,7 +73,7 @@ def test_a_failed_import_is_tried_once_until_refresh(site: Any) -> None:
         del builtins.attempts  # type: ignore[attr-defined]
 
 
-def test_check_says_what_became_of_each(site: Any) -> None:
+def test_check_reports_the_status_of_each_plugin(site: Any) -> None:
     site.install_llm("good", "good", "good_module")
     site.install_llm("bad", "bad", "bad_module", "raise SystemExit(3)")
     registry = Registry()
@@ -101,13 +101,13 @@ def test_near_matches_of_an_unknown_name(site: Any) -> None:
     assert "plug_module" not in sys.modules
 
 
-def test_a_broken_one_may_be_what_was_meant(site: Any) -> None:
+def test_near_matches_include_broken_plugins(site: Any) -> None:
     site.install("plug", llms={"my-backend": "plug_module:LLM"}, requires=["stillhouse>=99"])
     with pytest.raises(UnknownLLMError, match="did you mean 'my-backend'"):
         Registry().get_llm("my-bakend")
 
 
-def test_a_switched_off_one_is_not_suggested(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_near_matches_exclude_disabled_plugins(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install_llm("plug", "my-backend", "plug_module")
     monkeypatch.setenv("STILLHOUSE_DISABLE_PLUGINS", "plug")
     with pytest.raises(UnknownLLMError) as caught:
@@ -116,19 +116,19 @@ def test_a_switched_off_one_is_not_suggested(site: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
-def test_the_package_to_install_is_named_where_it_is_one_of_ours(name: str) -> None:
+def test_known_but_uninstalled_llm_names_the_package_to_install(name: str) -> None:
     with pytest.raises(UnknownLLMError) as caught:
         Registry(entry_points=[]).get_llm(name)
     assert caught.value.message == f'the LLM "{name}" is not installed'
     assert caught.value.hint == f"pip install {PACKAGES[name]}"
 
 
-def test_a_near_match_may_be_one_of_ours_that_is_not_installed() -> None:
+def test_near_matches_include_known_uninstalled_llms() -> None:
     with pytest.raises(UnknownLLMError, match="did you mean 'llamacpp'"):
         Registry(entry_points=[]).get_llm("llama-cpp")
 
 
-def test_without_a_near_match_the_known_names_are_listed() -> None:
+def test_unknown_llm_name_without_near_match_lists_known_names() -> None:
     known = ", ".join(sorted({"echo", *PACKAGES}))
     with pytest.raises(UnknownLLMError, match=f"known are: {known}"):
         Registry(entry_points=[]).get_llm("zzz")
@@ -199,7 +199,7 @@ class Registered(EchoLLM):
     """
 
 
-def test_what_is_registered_wins_and_stays() -> None:
+def test_registered_class_wins_over_plugins_and_survives_refresh() -> None:
     registry = Registry(entry_points=[given("mine", "nowhere:LLM")])
     registry.register("mine", Registered)
     registry.register("echo", Registered)
@@ -214,7 +214,7 @@ def test_what_is_registered_wins_and_stays() -> None:
     ("name", "cls", "code"),
     [("Bad_Name", Registered, "E101"), ("good", int, "E203"), ("good", stillhouse.AsyncLLM, "E204")],
 )
-def test_what_cannot_be_registered(name: str, cls: Any, code: str) -> None:
+def test_register_refuses_an_invalid_name_or_class(name: str, cls: Any, code: str) -> None:
     registry = Registry(entry_points=[])
     with pytest.raises(PluginError) as caught:
         registry.register(name, cls)
@@ -247,7 +247,7 @@ def test_registries_are_independent() -> None:
             other.get_llm("mine")
 
 
-def test_the_default_registry_is_behind_the_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_functions_use_the_default_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(entry_points=[])
     registry.register("mine", Registered)
     monkeypatch.setattr("stillhouse.registry.registry._default", registry)

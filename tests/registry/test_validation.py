@@ -77,7 +77,7 @@ async def agenerate(self, input, num_generations=1):
         ("FakeLLM = stillhouse.EchoLLM()", "the entry point leads to an object of the class EchoLLM"),
     ],
 )
-def test_what_is_no_llm(site: Any, body: str, cause: str) -> None:
+def test_entry_point_that_is_not_an_llm_class_is_refused(site: Any, body: str, cause: str) -> None:
     found = load(site, body)
     assert found is not None
     assert (found.code, found.cause) == ("E203", cause)
@@ -207,7 +207,7 @@ def test_a_field_that_cannot_be_stored(site: Any, fields: str, problem: str) -> 
     assert "arbitrary_types_allowed" not in found.cause, "that is no advice of ours"
 
 
-def test_the_field_of_a_base_class_is_found_there(site: Any) -> None:
+def test_problem_field_of_a_base_class_is_located_there(site: Any) -> None:
     body = class_with(GOOD, fields="password: str = ''\n").replace("FakeLLM", "Base")
     found = load(site, body + "\n\nclass FakeLLM(Base):\n    model: str = 'm'\n")
     assert found is not None
@@ -238,7 +238,7 @@ def test_a_field_by_the_name_under_which_files_keep_the_backend(site: Any) -> No
         "anything: Any = None",
     ],
 )
-def test_a_field_that_can(site: Any, fields: str) -> None:
+def test_field_that_can_be_serialized_is_accepted(site: Any, fields: str) -> None:
     assert load(site, class_with(GOOD, fields=fields + "\n")) is None
 
 
