@@ -44,7 +44,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_it_passes_its_own_tests(made: Made, name: str) -> None:
+def test_new_package_passes_its_own_tests(made: Made, name: str) -> None:
     result = made.environment.run("python", "-m", "pytest", "-q", cwd=made.folders[name])
     assert result.status == 0, result.out + result.err
     summary = result.out.splitlines()[-1]
@@ -53,12 +53,12 @@ def test_it_passes_its_own_tests(made: Made, name: str) -> None:
 
 
 @pytest.mark.parametrize("check", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
-def test_it_passes_every_check(made: Made, name: str, check: tuple[str, ...]) -> None:
+def test_new_package_passes_every_check(made: Made, name: str, check: tuple[str, ...]) -> None:
     result = made.environment.run(*check, cwd=made.folders[name])
     assert result.status == 0, result.out + result.err
 
 
-def test_a_long_name_passes_the_style_too(made: Made, tmp_path: Path) -> None:
+def test_new_package_with_a_long_name_passes_the_style_checks(made: Made, tmp_path: Path) -> None:
     for options in KINDS.values():
         name = f"a-rather-long-name-of-a-backend{''.join(options)[1:]}"
         assert made.environment.run("stillhouse", "new", name, *options, "--into", tmp_path).status == 0
@@ -68,7 +68,7 @@ def test_a_long_name_passes_the_style_too(made: Made, tmp_path: Path) -> None:
     assert result.status == 0, result.out
 
 
-def test_stillhouse_finds_shows_and_checks_it(made: Made, name: str) -> None:
+def test_new_package_is_found_shown_and_checked_by_stillhouse(made: Made, name: str) -> None:
     listed = json.loads(made.environment.run("stillhouse", "list", "--json").out)
     (found,) = [info for info in listed["llms"] if info["name"] == name]
     assert (found["status"], found["distribution"]) == ("found", f"stillhouse-{name}")
@@ -79,7 +79,7 @@ def test_stillhouse_finds_shows_and_checks_it(made: Made, name: str) -> None:
     assert (checked.status, checked.err) == (0, "")
 
 
-def test_its_wheel_has_types_and_a_licence_and_no_tests(made: Made, name: str) -> None:
+def test_new_package_wheel_has_types_and_licence_and_no_tests(made: Made, name: str) -> None:
     with zipfile.ZipFile(made.wheels[name]) as archive:
         names = archive.namelist()
     module = f"stillhouse_{name.replace('-', '_')}"
@@ -88,6 +88,6 @@ def test_its_wheel_has_types_and_a_licence_and_no_tests(made: Made, name: str) -
     assert {path.partition("/")[0] for path in names} == {module, f"{module}-0.1.0.dist-info"}
 
 
-def test_one_without_a_server_generates_at_once(made: Made) -> None:
+def test_new_package_without_a_server_generates_at_once(made: Made) -> None:
     result = made.environment.run("stillhouse", "generate", "--llm", "waiting", "--prompt", "the Ucayali")
     assert result.out == "the Ucayali\n", result.err
