@@ -113,7 +113,7 @@ def test_a_signature_with_kwargs_extends_the_inherited_one() -> None:
     assert output["generations"] == ["0.5 8"]
 
 
-def test_names_say_whether_a_parameter_may_be_left_unset() -> None:
+def test_runtime_parameters_names_tells_optional_from_required() -> None:
     assert TunedLLM().runtime_parameters_names == {
         **CONTRACT,
         "generation_kwargs": GENERATION,
@@ -144,7 +144,7 @@ def test_a_generation_parameter_without_a_default_is_required() -> None:
     assert names == {"size": False}
 
 
-def test_names_of_models_inside() -> None:
+def test_runtime_parameters_names_includes_nested_models() -> None:
     names = CompositeLLM(judge=TunedLLM(), members=[SyncLLM(), EchoLLM()]).runtime_parameters_names
     assert names["judge"] == TunedLLM().runtime_parameters_names
     assert names["members"] == {
@@ -156,7 +156,7 @@ def test_names_of_models_inside() -> None:
     assert "plain" not in names["judge"]
 
 
-def test_the_info_describes_them() -> None:
+def test_runtime_parameters_info_describes_the_parameters() -> None:
     info = {entry["name"]: entry for entry in TunedLLM().get_runtime_parameters_info()}
     assert info["base_url"] == {"name": "base_url", "optional": False, "description": "Where it is."}
     assert info["timeout"] == {"name": "timeout", "optional": True}
@@ -166,7 +166,7 @@ def test_the_info_describes_them() -> None:
     ]
 
 
-def test_the_info_of_models_inside() -> None:
+def test_runtime_parameters_info_includes_nested_models() -> None:
     llm = CompositeLLM(judge=SyncLLM(), members=[SyncLLM(), EchoLLM()])
     info = {entry["name"]: entry for entry in llm.get_runtime_parameters_info()}
     assert info["judge"] == {
@@ -176,7 +176,7 @@ def test_the_info_of_models_inside() -> None:
     assert info["members"]["runtime_parameters_info"]["1"] == EchoLLM().get_runtime_parameters_info()
 
 
-def test_setting_models_inside() -> None:
+def test_set_runtime_parameters_reaches_nested_models() -> None:
     llm = CompositeLLM(judge=TunedLLM(), members=[SyncLLM(), EchoLLM()])
     llm.set_runtime_parameters(
         {
@@ -194,7 +194,7 @@ def test_setting_models_inside() -> None:
     assert first == SyncLLM()
 
 
-def test_values_are_merged_into_generation_kwargs() -> None:
+def test_set_runtime_parameters_merges_into_generation_kwargs() -> None:
     llm = TunedLLM(generation_kwargs={"temperature": 0.5, "stop": ["x"]})
     llm.set_runtime_parameters({"generation_kwargs": {"temperature": 1}})
     assert llm.generation_kwargs == {"temperature": 1.0, "stop": ["x"]}
@@ -250,7 +250,9 @@ def test_a_wrong_name_or_value_is_an_error_and_sets_nothing(
         ({"rounds": 0}, "rounds"),
     ],
 )
-def test_a_wrong_name_or_value_inside_sets_nothing_anywhere(parameters: dict[str, Any], says: str) -> None:
+def test_invalid_nested_runtime_parameter_sets_nothing_anywhere(
+    parameters: dict[str, Any], says: str
+) -> None:
     llm = CompositeLLM(judge=TunedLLM(), members=[SyncLLM(), EchoLLM()])
     before = llm.model_copy(deep=True)
     wanted = {"judge": {"timeout": 1}, "members": {"0": {"generation_kwargs": {"temperature": 2}}}}
@@ -262,7 +264,7 @@ def test_a_wrong_name_or_value_inside_sets_nothing_anywhere(parameters: dict[str
     assert llm.max_concurrency == 64
 
 
-def test_everything_set_inside_before_an_error_is_set_back() -> None:
+def test_failed_set_runtime_parameters_restores_nested_models() -> None:
     llm = CompositeLLM(judge=TunedLLM(), members=[SyncLLM(), EchoLLM()])
     before = llm.model_copy(deep=True)
     with pytest.raises(ConfigurationError):
@@ -287,7 +289,7 @@ def test_parameters_that_are_valid_only_together_are_set_in_any_order() -> None:
         llm.set_runtime_parameters({"magpie_pre_query_template": None})
 
 
-def test_an_empty_list_is_fine() -> None:
+def test_empty_list_is_a_valid_runtime_parameter() -> None:
     class GpuLLM(SyncLLM, CudaDevicePlacementMixin):
         pass
 

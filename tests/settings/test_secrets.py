@@ -60,7 +60,7 @@ def test_a_secret_name_is_refused_as_plain_text_and_omitted_from_a_dump(
 
 
 @pytest.mark.parametrize("name", [*OTHER_NAMES.split(), "", "-", "_", "ключ"])
-def test_another_name_is_no_secret_name(registry: Registry, name: str) -> None:
+def test_ordinary_name_is_not_treated_as_secret(registry: Registry, name: str) -> None:
     assert not is_secret_name(name)
     registry.register("headers", HeadersLLM)
     assert registry.create("headers", headers={name: "x"}).dump()["headers"] == {name: "x"}

@@ -158,7 +158,7 @@ def secretive(registry: Registry) -> RichLLM:
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml", "yml"])
-def test_no_secret_is_written_wherever_it_sits(registry: Registry, tmp_path: Path, suffix: str) -> None:
+def test_dump_omits_secrets_wherever_they_are(registry: Registry, tmp_path: Path, suffix: str) -> None:
     llm = secretive(registry)
     composite = CompositeLLM(judge=llm, members=[llm], by_name={"a": llm})
     composite.use_registry(registry)
@@ -170,7 +170,7 @@ def test_no_secret_is_written_wherever_it_sits(registry: Registry, tmp_path: Pat
         assert type(type(item).from_file(path, registry)) is type(item)
 
 
-def test_what_is_no_secret_stays(registry: Registry) -> None:
+def test_dump_keeps_values_that_are_not_secret(registry: Registry) -> None:
     dumped = secretive(registry).dump()
     assert dumped["default_headers"] == {"X-Team": "research"}
     assert dumped["header_list"] == [["X-Team", "research"]]
@@ -184,7 +184,7 @@ def test_what_is_no_secret_stays(registry: Registry) -> None:
     assert full(registry).dump()["tokenizer_config"] == {"eos_token": "</s>", "max_tokens": 5}
 
 
-def test_a_schema_may_speak_of_secrets(registry: Registry) -> None:
+def test_dump_keeps_a_schema_with_secret_property_names(registry: Registry) -> None:
     schema = {
         "type": "object",
         "properties": {"password": {"type": "string"}, "token": {"type": "string", "enum": ["a"]}},
@@ -238,7 +238,7 @@ def test_no_secret_is_in_an_error_or_a_log(
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml", "yml"])
-def test_what_was_saved_loads_again_equal(registry: Registry, tmp_path: Path, suffix: str) -> None:
+def test_saved_settings_load_as_an_equal_llm(registry: Registry, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"llm.{suffix}"
     for llm in (full(registry), registry.create("rich"), registry.create("echo", latency=0.5)):
         llm.save(path)
@@ -247,7 +247,7 @@ def test_what_was_saved_loads_again_equal(registry: Registry, tmp_path: Path, su
         assert LLM.from_dict(llm.dump(), registry) == llm
 
 
-def test_the_format_may_be_chosen(registry: Registry, tmp_path: Path) -> None:
+def test_save_format_can_be_chosen(registry: Registry, tmp_path: Path) -> None:
     llm = full(registry)
     llm.save(tmp_path / "settings", format="yaml")
     llm.save(str(tmp_path / "settings.txt"), format="json")
@@ -302,7 +302,7 @@ def test_the_dump_is_of_plain_json_types(registry: Registry) -> None:
     assert "module" not in json.dumps(list(dumped))
 
 
-def test_what_a_file_cannot_hold_is_an_error(registry: Registry) -> None:
+def test_value_that_cannot_be_serialized_is_an_error(registry: Registry) -> None:
     llm = registry.create("rich", tokenizer_config={"a": [object()]})
     with pytest.raises(
         ConfigurationError, match=r"RichLLM\.tokenizer_config\.a\[0\] holds a object"
@@ -316,7 +316,7 @@ def test_what_a_file_cannot_hold_is_an_error(registry: Registry) -> None:
 # Reading
 
 
-def test_reading_does_not_change_what_is_read(registry: Registry) -> None:
+def test_from_dict_does_not_change_its_argument(registry: Registry) -> None:
     llm = CompositeLLM(judge=full(registry), members=[EchoLLM()])
     llm.use_registry(registry)
     data = llm.dump()
@@ -326,7 +326,7 @@ def test_reading_does_not_change_what_is_read(registry: Registry) -> None:
     assert data == before
 
 
-def test_the_class_that_reads_is_held_to(registry: Registry) -> None:
+def test_from_dict_refuses_settings_of_another_class(registry: Registry) -> None:
     with pytest.raises(ConfigurationError, match="of a EchoLLM, not of a RichLLM") as caught:
         RichLLM.from_dict({"llm": "echo"}, registry)
     assert "EchoLLM.from_dict" in caught.value.hint
