@@ -43,7 +43,7 @@ OBJECT = {
         ({"schema": ["a", "b"]}, "ab", "none of the choices"),
     ],
 )
-def test_what_is_wrong_with_an_answer(given: dict[str, Any], text: str, problem: str) -> None:
+def test_problem_describes_why_an_answer_is_invalid(given: dict[str, Any], text: str, problem: str) -> None:
     found = form(**given).problem(text)
     assert problem in found
     assert bool(found) == bool(problem)
@@ -63,7 +63,9 @@ def test_what_is_wrong_with_an_answer(given: dict[str, Any], text: str, problem:
         (None, "refusal", None),
     ],
 )
-def test_what_becomes_of_an_answer(text: str | None, reason: str, kind: str | None) -> None:
+def test_check_accepts_an_answer_or_raises_an_error_of_its_kind(
+    text: str | None, reason: str, kind: str | None
+) -> None:
     checked = form(schema=OBJECT)
     if kind is None:
         checked.check(text, reason)
@@ -85,7 +87,7 @@ def test_a_schema_that_is_not_valid() -> None:
         value_problem({"properties": {"a": {"maximum": "9"}}})
 
 
-def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jsonschema_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema.validators", None)
     with pytest.raises(ConfigurationError) as caught:
         value_problem({"type": "string"})

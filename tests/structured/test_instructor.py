@@ -1,4 +1,4 @@
-"""The instructor path: whose client it is, and what becomes of a schema."""
+"""Structured output through instructor: the client that is wrapped, and the response model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _instructor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_instructor")
-def test_the_clients_own_is_wrapped_and_not_replaced() -> None:
+def test_instructor_wraps_the_given_client() -> None:
     llm, client = ScriptedLLM(), object()
     first = llm._prepare_structured_output(FORM, client=client, framework="openai")
     second = llm._prepare_structured_output(FORM, client, "openai")
@@ -71,7 +71,7 @@ def test_the_clients_own_is_wrapped_and_not_replaced() -> None:
 
 
 @pytest.mark.usefixtures("_instructor")
-def test_a_mode_is_a_string() -> None:
+def test_instructor_mode_is_given_as_a_string() -> None:
     llm = ScriptedLLM()
     prepared = llm._prepare_structured_output({**FORM, "mode": "JSON_MODE"}, object(), "openai")
     assert prepared["client"].settings["mode"].name == "JSON"
@@ -81,7 +81,7 @@ def test_a_mode_is_a_string() -> None:
 
 
 @pytest.mark.usefixtures("_instructor")
-def test_what_it_refuses() -> None:
+def test_instructor_refuses_an_unknown_framework_or_a_missing_schema() -> None:
     llm = ScriptedLLM()
     with pytest.raises(ConfigurationError, match="framework 'opnai'") as caught:
         llm._prepare_structured_output(FORM, object(), "opnai")
@@ -106,7 +106,7 @@ def test_without_instructor_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     assert caught.value.hint == 'pip install "stillhouse[instructor]"'
 
 
-def test_the_arguments_of_a_call() -> None:
+def test_prepare_kwargs_adds_the_instructor_arguments() -> None:
     llm, arguments = ScriptedLLM(), {"temperature": 0.5}
     plain = llm._prepare_kwargs(arguments, None)
     assert plain == arguments

@@ -69,7 +69,7 @@ def test_a_pydantic_class_keeps_its_enums_constraints_and_references() -> None:
         ({"schema": ["a", "b"]}, "choice", ["a", "b"]),
     ],
 )
-def test_every_way_of_writing_it_becomes_the_one_shape(given: Any, format: str, schema: Any) -> None:
+def test_structured_output_in_any_form_is_normalized(given: Any, format: str, schema: Any) -> None:
     before = copy.copy(given)
     normal = normalize_structured_output(given)
     assert normal == {"format": format, "schema": schema}
@@ -79,7 +79,7 @@ def test_every_way_of_writing_it_becomes_the_one_shape(given: Any, format: str, 
     assert capability_of(given) == needed
 
 
-def test_none_is_none_and_other_keys_are_kept() -> None:
+def test_normalizing_keeps_none_and_other_keys() -> None:
     assert normalize_structured_output(None) is None
     given = {"schema": {}, "mode": "tools", "max_retries": 2, "whitespace_pattern": " ?"}
     assert normalize_structured_output(given) == {"format": "json", **given}
@@ -107,13 +107,13 @@ def test_none_is_none_and_other_keys_are_kept() -> None:
         ({"format": "choice", "schema": "ab"}, "at least one string"),
     ],
 )
-def test_any_other_shape_is_an_error_that_shows_the_right_one(given: Any, says: str) -> None:
+def test_invalid_structured_output_error_shows_the_valid_form(given: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         normalize_structured_output(given)
     assert caught.value.hint
 
 
-def test_an_unknown_key_answers_with_near_matches() -> None:
+def test_unknown_structured_output_key_suggests_near_matches() -> None:
     with pytest.raises(ConfigurationError) as caught:
         normalize_structured_output({"schema": {}, "fromat": "json"})
     assert "'format'" in caught.value.hint
@@ -123,7 +123,7 @@ class StructuredLLM(StructuredOutputMixin, ScriptedLLM):
     capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
 
 
-def test_the_field_is_normalised_when_it_is_set() -> None:
+def test_structured_output_field_is_normalized_on_assignment() -> None:
     llm = StructuredLLM(structured_output={"schema": Part})
     assert llm.structured_output == {"format": "json", "schema": Part.model_json_schema()}
     llm.structured_output = {"schema": "a+"}
@@ -185,7 +185,7 @@ def test_a_schema_that_cannot_be_honoured_is_refused_with_the_keyword(keyword: s
         {"propertyNames": {"minimum": 1}},
     ],
 )
-def test_a_keyword_is_found_wherever_a_schema_may_stand(schema: Any) -> None:
+def test_unsupported_keyword_is_found_in_every_subschema(schema: Any) -> None:
     with pytest.raises(UnsupportedError, match="'minimum'"):
         check_schema(schema, set(schema), "AnyLLM")
 
