@@ -271,7 +271,7 @@ def test_list_names_every_package(listed: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=str)
-def test_list_tells_what_can_be_told_without_an_import(listed: dict[str, Any], broken: Broken) -> None:
+def test_list_reports_problems_that_need_no_import(listed: dict[str, Any], broken: Broken) -> None:
     entry = entry_of(listed, broken)
     group, name, value = broken.entry_point
     assert entry["name"] == name
@@ -323,7 +323,7 @@ def test_help_and_version_work(run: Callable[..., Any]) -> None:
 # Checking
 
 
-def test_check_fails_and_tells_every_trouble(checked: Any) -> None:
+def test_check_fails_and_reports_every_problem(checked: Any) -> None:
     assert checked.status == 1
     text = checked.out + checked.err
     for broken in BROKEN:
@@ -334,7 +334,7 @@ def test_check_fails_and_tells_every_trouble(checked: Any) -> None:
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=str)
-def test_check_reports(run: Callable[..., Any], broken: Broken) -> None:
+def test_check_reports_one_broken_plugin(run: Callable[..., Any], broken: Broken) -> None:
     """A check of this one alone: the whole report, and the exit status."""
     result = run("check", broken.name)
     if broken.code.startswith("E"):
@@ -361,12 +361,12 @@ def test_check_as_json(run: Callable[..., Any]) -> None:
     assert (found["stranger"]["status"], found["stranger"]["troubles"]) == ("loaded", [])
 
 
-def test_check_of_the_healthy_ones_succeeds(run: Callable[..., Any]) -> None:
+def test_check_of_healthy_plugins_succeeds(run: Callable[..., Any]) -> None:
     result = run("check", "stranger", "w106-twice", "w208-slow")
     assert result.status == 0, result.out + result.err
 
 
-def test_check_with_the_broken_ones_switched_off_succeeds(run: Callable[..., Any]) -> None:
+def test_check_with_broken_plugins_disabled_succeeds(run: Callable[..., Any]) -> None:
     switched_off = ",".join(broken.package for broken in ERRORS)
     result = run("check", STILLHOUSE_DISABLE_PLUGINS=switched_off)
     assert result.status == 0, result.out + result.err
@@ -386,7 +386,7 @@ def test_check_prints_the_traceback_that_the_report_promises(run: Callable[..., 
 
 
 @pytest.mark.parametrize("broken", UNUSABLE, ids=str)
-def test_whoever_asks_for_it_reads_the_report(run: Callable[..., Any], broken: Broken) -> None:
+def test_generate_with_a_broken_plugin_prints_its_report(run: Callable[..., Any], broken: Broken) -> None:
     result = run("generate", "--prompt", "hi", "--llm", broken.name)
     assert (result.status, result.out) == (1, "")
     report = report_of(result.err, broken)
@@ -394,14 +394,14 @@ def test_whoever_asks_for_it_reads_the_report(run: Callable[..., Any], broken: B
     assert "Traceback" not in result.err
 
 
-def test_show_of_a_broken_one_is_its_report(run: Callable[..., Any]) -> None:
+def test_show_of_a_broken_plugin_prints_its_report(run: Callable[..., Any]) -> None:
     broken = next(broken for broken in BROKEN if broken.code == "E201")
     result = run("show", broken.name)
     assert (result.status, result.out) == (1, "")
     report_of(result.err, broken)
 
 
-def test_a_healthy_one_generates_beside_the_broken_ones(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_healthy_plugin_generates_beside_broken_ones(run: Callable[..., Any], tmp_path: Path) -> None:
     prompts = ["stressed", "fail", "drawer", "a b"]
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"prompt": text, "id": text}) + "\n" for text in prompts))
@@ -429,13 +429,13 @@ def test_a_healthy_one_generates_beside_the_broken_ones(run: Callable[..., Any],
     ("llm", "answer"),
     [("echo", "hi"), ("stranger", "ih"), ("w106-twice", "fine"), ("w208-slow", "slow but sound")],
 )
-def test_every_healthy_one_works(run: Callable[..., Any], llm: str, answer: str) -> None:
+def test_every_healthy_plugin_generates(run: Callable[..., Any], llm: str, answer: str) -> None:
     result = run("generate", "--prompt", "hi", "--llm", llm)
     assert result.status == 0, result.err
     assert result.out.strip() == answer
 
 
-def test_a_broken_hook_is_told_when_a_run_starts(run: Callable[..., Any]) -> None:
+def test_broken_hook_is_reported_when_a_run_starts(run: Callable[..., Any]) -> None:
     result = run("generate", "--prompt", "hi", "--llm", "echo")
     assert result.status == 0, result.err
     for broken in BROKEN:
@@ -457,14 +457,14 @@ def test_show_of_a_strangers_plugin(run: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("choice", ["first", "second"])
-def test_preferring_one_of_two(run: Callable[..., Any], choice: str) -> None:
+def test_prefer_switch_selects_one_of_two_claimants(run: Callable[..., Any], choice: str) -> None:
     preference = f"contested=broken-e102-{choice}"
     result = run("generate", "--prompt", "hi", "--llm", "contested", STILLHOUSE_PREFER=preference)
     assert result.status == 0, result.err
     assert result.out.strip() == f"the {choice}"
 
 
-def test_switching_one_of_two_off(run: Callable[..., Any]) -> None:
+def test_disabling_one_of_two_claimants_selects_the_other(run: Callable[..., Any]) -> None:
     switch = {"STILLHOUSE_DISABLE_PLUGINS": "Broken.E102_First"}
     result = run("generate", "--prompt", "hi", "--llm", "contested", **switch)
     assert result.out.strip() == "the second"
@@ -478,14 +478,14 @@ def test_a_typo_in_a_switch_is_visible(run: Callable[..., Any]) -> None:
         assert "did you mean 'stranger'?" in result.out + result.err
 
 
-def test_a_near_match_among_the_installed_ones(run: Callable[..., Any]) -> None:
+def test_unknown_name_suggests_an_installed_plugin(run: Callable[..., Any]) -> None:
     result = run("generate", "--prompt", "hi", "--llm", "strangr")
     assert result.status == 1
     assert 'there is no LLM "strangr"' in result.err
     assert "did you mean 'stranger'?" in result.err
 
 
-def test_only_one_name_is_imported_for_a_run(run: Callable[..., Any]) -> None:
+def test_generate_imports_only_the_requested_plugin(run: Callable[..., Any]) -> None:
     imported = imported_by(run, "generate", "--prompt", "hi", "--llm", "stranger")
     hooks = {broken.module for broken in BROKEN if broken.kind == "hook"}
     assert {name for name in imported if name.startswith(("broken_", "stranger"))} == {"stranger", *hooks}

@@ -39,7 +39,7 @@ def names(floors: list[list[object]]) -> list[list[str]]:
     return [[entry.name for entry in floor] for floor in floors]
 
 
-def test_the_floors_are_those_that_import_linter_holds(architecture: ModuleType) -> None:
+def test_drawn_layers_match_the_import_linter_contract(architecture: ModuleType) -> None:
     drawn = architecture.floors()
     assert names(drawn) == listed("floors")
     (jobs,) = [entry for floor in drawn for entry in floor if entry.name == "jobs"]
@@ -84,7 +84,7 @@ def test_a_stop_without_a_docstring_is_an_error(architecture: ModuleType) -> Non
         architecture.resolve("stillhouse:__getattr__")
 
 
-def test_a_name_of_a_face_leads_to_its_home(architecture: ModuleType) -> None:
+def test_public_name_resolves_to_its_defining_module(architecture: ModuleType) -> None:
     assert architecture.resolve("stillhouse:LLM")[0] == "stillhouse.llm:LLM"
     assert architecture.resolve("stillhouse:LLM.load")[0] == "stillhouse.llm:LLM.load"
 

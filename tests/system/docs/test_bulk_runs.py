@@ -1,4 +1,4 @@
-"""The page on bulk runs: that it says what is so."""
+"""The page on bulk runs agrees with the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .steps import DOCS
 PAGE = DOCS / "bulk-runs.md"
 
 
-def test_the_kinds_that_cost_nothing_are_those_of_the_page() -> None:
+def test_page_lists_the_error_kinds_that_cost_nothing() -> None:
     text = PAGE.read_text(encoding="utf-8")
     told = re.search(r"the server refused\n  \((.*?)\)", text)
     assert told is not None

@@ -29,13 +29,13 @@ def written(folder: Path, name: str, **outcomes: str) -> None:
     (folder / f"{name}.json").write_text(json.dumps([suite]))
 
 
-def test_of_two_suites_the_worst_is_told(gallery: ModuleType, tmp_path: Path) -> None:
+def test_gallery_shows_the_worst_result_of_two_suites(gallery: ModuleType, tmp_path: Path) -> None:
     written(tmp_path, "one", C01="kept", C02="kept", C73="not declared", C50="skipped")
     written(tmp_path, "two", C01="kept", C02="broken", C73="not declared", C50="kept")
     assert "2 kept, 1 broken, 1 not declared" in gallery.page(tmp_path, tmp_path)
 
 
-def test_what_was_not_tested_is_not_claimed(gallery: ModuleType, tmp_path: Path) -> None:
+def test_gallery_claims_no_conformance_without_results(gallery: ModuleType, tmp_path: Path) -> None:
     assert "kept" not in gallery.page(tmp_path / "nowhere", tmp_path)
 
 

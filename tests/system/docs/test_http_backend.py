@@ -66,7 +66,7 @@ NOT_ITS_OWN = {
 }  # fmt: skip
 
 
-def test_every_member_that_a_backend_may_write_is_in_the_table() -> None:
+def test_page_table_has_every_member_a_backend_may_override() -> None:
     members = {
         name
         for cls in (HTTPLLM, StructuredHTTPLLM, BatchHTTPLLM)

@@ -115,7 +115,9 @@ def test_no_block_is_overlooked() -> None:
     [page for page in PAGES if any(block.runs for block in blocks(page))],
     ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
-def test_what_the_page_says_happens(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_code_blocks_of_a_page_print_what_it_shows(
+    page: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     with Python(tmp_path, environment) as python:
         for block in blocks(page):

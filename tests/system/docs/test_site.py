@@ -63,7 +63,7 @@ def test_every_page_of_the_navigation_is_built(site: Path) -> None:
     assert [page for page in nav if not (site / page).with_suffix(".html").is_file()] == []
 
 
-def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
     fetched = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
     found = [
         tag for page in site.rglob("*.html") for tag in fetched.findall(page.read_text(encoding="utf-8"))

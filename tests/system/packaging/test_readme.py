@@ -63,5 +63,5 @@ def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> No
         assert answer["statistics"]["output_tokens"][0] > 0
 
 
-def test_the_second_command_is_one_line() -> None:
+def test_second_readme_command_is_one_line() -> None:
     assert len(bash_blocks()[1].strip().splitlines()) == 1
