@@ -1,4 +1,4 @@
-"""A backend that breaks one rule is told that rule, and no other."""
+"""For a backend that breaks one rule, the kit reports that rule and no other."""
 
 from __future__ import annotations
 

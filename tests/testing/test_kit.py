@@ -1,4 +1,4 @@
-"""What the kit itself promises: no rule is left out in silence, and its outcome is told."""
+"""The kit itself: no rule is overridden silently, and the outcome of every rule is reported."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_failure_says_which_rule_and_what_to_do(run: tuple[Any, Any]) -> None:
     assert "it is slow to leave" in printed
 
 
-def test_who_does_not_use_the_kit_does_not_pay_for_it() -> None:
+def test_importing_the_pytest_plugin_does_not_import_the_kit() -> None:
     code = "import stillhouse.testing.plugin, sys; print(sorted(n for n in sys.modules if 'stillhouse' in n))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert ast.literal_eval(printed) == [
