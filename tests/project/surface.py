@@ -26,6 +26,7 @@ MODULES = (
     "stillhouse.jobs.formats",
     "stillhouse.offline",
     "stillhouse.outputs",
+    "stillhouse.protocols",
     "stillhouse.registry",
     "stillhouse.structured",
     "stillhouse.testing",

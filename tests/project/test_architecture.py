@@ -75,7 +75,7 @@ def test_top_level_module_is_public_underscored_or_has_a_public_facade() -> None
     """What stands in the package itself, without an underscore, is public, or its face is."""
     listed = {name.split(".")[1] for name in MODULES if "." in name}
     # Their names are given by the package itself; `local`, `echo` and the command line are for users.
-    elsewhere = {"async_llm", "cli", "echo", "jobs", "llm", "local", "protocols", "scaffold"}
+    elsewhere = {"async_llm", "cli", "echo", "jobs", "llm", "local", "scaffold"}
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert {name for name in found if not name.startswith("_")} == listed | elsewhere
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,6 +59,9 @@ class HookCalls(Protocol):
 
 class Backends(Protocol):
     """A registry, as an LLM sees it: `stillhouse.registry.Registry` is one."""
+
+    def plugins(self) -> Sequence[Any]:
+        """Every plugin, each as a `stillhouse.registry.PluginInfo`, without importing any."""
 
     def hooks(self) -> HookCalls:
         """The installed hooks."""

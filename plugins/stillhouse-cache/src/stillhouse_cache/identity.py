@@ -8,7 +8,7 @@ from typing import Any
 
 from stillhouse import LLM, shaping_fields
 from stillhouse.errors import ConfigurationError
-from stillhouse.registry import Registry
+from stillhouse.protocols import Backends
 from stillhouse_cache.code import code_digest
 from stillhouse_cache.plain import plain
 
@@ -27,7 +27,7 @@ def identity(llm: LLM) -> dict[str, Any]:
     return _identity(llm, llm.registry, shaping_fields(llm))
 
 
-def _identity(llm: LLM, registry: Registry, fields: list[str]) -> dict[str, Any]:
+def _identity(llm: LLM, registry: Backends, fields: list[str]) -> dict[str, Any]:
     def inside(inner: LLM) -> dict[str, Any]:
         # The arguments of a call on the outer LLM say nothing of the inner one's.
         return _identity(inner, registry, [*shaping_fields(inner), "generation_kwargs"])
@@ -48,7 +48,7 @@ def _own_classes(cls: type) -> list[type]:
     return [cls, *bases]
 
 
-def _class(cls: type, registry: Registry) -> list[Any]:
+def _class(cls: type, registry: Backends) -> list[Any]:
     versions = _versions.get(cls)
     if versions is None:
         versions = _versions[cls] = _installed_versions(cls, registry)
@@ -57,7 +57,7 @@ def _class(cls: type, registry: Registry) -> list[Any]:
     return [f"{cls.__module__}:{cls.__qualname__}", state]
 
 
-def _installed_versions(cls: type, registry: Registry) -> list[tuple[str, str]]:
+def _installed_versions(cls: type, registry: Backends) -> list[tuple[str, str]]:
     """Name and version of the distributions with plugins whose package the class stands in."""
     top = cls.__module__.partition(".")[0]
     return sorted({
