@@ -93,13 +93,14 @@ def test_a_ceiling_holds_with_64_in_flight(seed: int) -> None:
         )  # fmt: skip
     assert statistics.budget is not None
     assert llm._spent <= statistics.budget.spent_tokens <= ceiling
-    assert llm._peak > 1
+    # What one row can spend; a budget of fewer than two has one at a time.
+    largest = n * (MOST + 120 + 200)
+    assert llm._peak > 1 or ceiling < 2 * largest
     # It stopped at the first row that did not fit, and every one before it was put.
     assert sorted(index for index, _ in store.rows) == list(range(llm._calls))
     assert f"on line {llm._calls + 1}," in str(stopped.value)
     assert store.uncommitted == 0
     # What was left would not have done for one more.
-    largest = n * (MOST + 120 + 200)
     assert ceiling - statistics.budget.spent_tokens < largest
 
 
