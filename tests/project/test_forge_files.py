@@ -51,7 +51,7 @@ def called(workflow: dict[str, Any]) -> set[str]:
 
 
 def test_there_are_workflows_and_forms() -> None:
-    assert {path.name for path in WORKFLOWS} == {"docs.yml", "release.yml", "test.yml"}
+    assert {path.name for path in WORKFLOWS} == {"docs.yml", "release.yml", "test.yml", "weekly.yml"}
     assert {path.name for path in FORMS} == {"backend-request.yml", "bug.yml"}
 
 
