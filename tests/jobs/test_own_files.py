@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import stillhouse
 from stillhouse import ConfigurationError
 from stillhouse.cli.app import app
 from stillhouse.jobs.formats.partial import MARKER, PartialFile, PartialFolder
+from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.places import check_places, written_places
 from stillhouse.jobs.store.store import SqliteStore
 
@@ -236,3 +238,30 @@ def test_an_output_that_another_program_holds_keeps_the_rows(
     assert "3 finished rows are in" in err
     assert generate("in.jsonl", "-o", "out.jsonl")[0] == 0
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_reserve_that_does_not_fit_on_the_disk_leaves_its_room_to_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(1000))
+            raise OSError(28, "No space left on device")
+
+    open_file = Path.open
+
+    def opened(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if path.name.endswith("-reserve") and "x" in mode:
+            return FullDisk(path, "x")
+        return open_file(path, mode, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        store = SqliteStore(tmp_path / "out.jsonl", "echo")
+        store.set("command", {})
+        store.start()
+    assert not (tmp_path / "out.jsonl.run.db-reserve").exists()
+    store.put(Row(0, 1), {"generations": ["x"], "statistics": {}}, 1.0)
+    store.commit()
+    assert store.problem is None
+    store.close("stopped")

@@ -98,13 +98,15 @@ class SqliteStore:
                 (time.time(), os.getpid(), socket.gethostname(), importlib_metadata.version("stillhouse")),
             )
             self._session = cursor.lastrowid or 0
-        with contextlib.suppress(OSError):
-            # A killed process may have left one. Without room for a new one the disk is full already, as
-            # the first commit will report.
+        try:
+            # A killed process may have left one. Without room for a new one the disk is nearly full, and
+            # the room that is left is for the rows.
             self._reserve.unlink(missing_ok=True)
             with self._reserve.open("xb") as stream:
                 self._has_reserve = True
                 stream.write(bytes(RESERVE_BYTES))
+        except OSError:
+            self._give_up_reserve()
 
     def close(self, outcome: Outcome) -> None:
         """Commit what is left, record how the work of this process ended, and release the run."""
