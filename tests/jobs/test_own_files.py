@@ -265,3 +265,31 @@ def test_a_reserve_that_does_not_fit_on_the_disk_leaves_its_room_to_the_rows(
     store.commit()
     assert store.problem is None
     store.close("stopped")
+
+
+@pytest.mark.parametrize("written", ["", "Stillhouse ma"])
+def test_a_marker_that_was_not_written_whole_is_taken_over_if_nothing_else_is_there(
+    tmp_path: Path, written: str
+) -> None:
+    folder = tmp_path / "out.partial"
+    folder.mkdir()
+    (folder / MARKER).write_text(written)
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigurationError, match="did not make it"):
+        PartialFolder(tmp_path / "out")
+    (folder / "thesis.txt").unlink()
+    assert PartialFolder(tmp_path / "out").path == folder
+
+
+def test_a_disk_that_is_full_at_the_marker_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str, **_: Any) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(ConfigurationError, match="No space left"):
+            PartialFolder(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -47,6 +47,7 @@ class PartialFolder:
 
     def __init__(self, target: Path) -> None:
         self.path = self.path_of(target)
+        is_created = False
         try:
             if self.is_present(target):
                 self.remove()
@@ -56,11 +57,14 @@ class PartialFolder:
                     hint="move it away, or give another output",
                 )
             self.path.mkdir()
+            is_created = True
             text = f"{_SIGNATURE} to write {target.name}, and removes it afterwards with all that is in it.\n"
             (self.path / MARKER).write_text(text, encoding="utf-8")
         except OSError as error:
-            with contextlib.suppress(OSError):  # an empty folder; one with anything in it stays
-                self.path.rmdir()
+            if is_created:
+                with contextlib.suppress(OSError):
+                    (self.path / MARKER).unlink(missing_ok=True)  # the disk was full in the middle of it
+                    self.path.rmdir()
             raise cannot_be_written(target, error) from None
 
     @staticmethod
@@ -77,8 +81,11 @@ class PartialFolder:
         marker = path / MARKER
         if marker.is_symlink() or not marker.is_file():
             return not any(path.iterdir())
+        signature = _SIGNATURE.encode()
         with marker.open("rb") as stream:
-            return stream.read(len(_SIGNATURE)) == _SIGNATURE.encode()
+            head = stream.read(len(signature))
+        # A process may have ended while it wrote the marker, before anything else.
+        return head == signature or (signature.startswith(head) and len(list(path.iterdir())) == 1)
 
     def remove(self) -> None:
         """Remove the folder and everything in it."""
