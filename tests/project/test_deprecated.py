@@ -38,9 +38,9 @@ def test_an_old_path_works_and_names_the_new_one(old: str) -> None:
     with pytest.warns(StillhouseDeprecationWarning) as warned:
         module = importlib.import_module(old)
     (warning,) = warned
-    assert f"{old} is {moved.home} since" in str(warning.message)
+    assert f"{old} is {moved.new} since" in str(warning.message)
     assert f"goes away in {moved.until}" in str(warning.message)
-    home = importlib.import_module(moved.home)
+    home = importlib.import_module(moved.new)
     for name in NAMES[old].split():
         assert getattr(module, name) is getattr(home, name)
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
@@ -51,7 +51,7 @@ def test_an_old_path_works_and_names_the_new_one(old: str) -> None:
 def test_a_type_checker_finds_the_same_names_under_an_old_path(old: str) -> None:
     stub = Path(stillhouse.__file__).parent.joinpath(*old.split(".")[1:]).with_suffix(".pyi")
     imported = re.findall(r"^from (\S+) import (\w+) as \2$", stub.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(imported) == sorted((MOVED[old].home, name) for name in NAMES[old].split())
+    assert sorted(imported) == sorted((MOVED[old].new, name) for name in NAMES[old].split())
 
 
 def test_the_warning_names_the_line_of_the_import() -> None:

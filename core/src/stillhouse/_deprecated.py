@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "MOVED",
     "RENAMED",
-    "Moved",
-    "Renamed",
+    "Deprecated",
     "StillhouseDeprecationWarning",
     "install",
     "renamed",
@@ -27,49 +26,43 @@ class StillhouseDeprecationWarning(DeprecationWarning):
     """A deprecated name is used; the message says what to use instead, and when the name goes away."""
 
 
-class Moved(NamedTuple):
-    """The new home of the names of a module.
+class Deprecated(NamedTuple):
+    """What replaces an old name.
 
     Attributes:
-        home: the module to import them from.
-        since: the version from which on that works.
-        until: the version in which the old path goes away.
-    """
-
-    home: str
-    since: str
-    until: str
-
-
-MOVED = {
-    "stillhouse.answers": Moved("stillhouse.structured", "0.1", "0.3"),
-    "stillhouse.http.failures": Moved("stillhouse.http", "0.1", "0.3"),
-    "stillhouse.http.quotas": Moved("stillhouse.http", "0.1", "0.3"),
-    "stillhouse.http.uploads": Moved("stillhouse.http", "0.1", "0.3"),
-    "stillhouse.jobs.arrow": Moved("stillhouse.jobs.formats", "0.1", "0.3"),
-    "stillhouse.jobs.rows": Moved("stillhouse.jobs.formats", "0.1", "0.3"),
-    "stillhouse.ledger": Moved("stillhouse.offline", "0.1", "0.3"),
-    "stillhouse.serialization": Moved("stillhouse", "0.1", "0.3"),
-}
-"""The import paths that were documented and moved, by their old name."""
-
-
-class Renamed(NamedTuple):
-    """A name of a module that is called otherwise now.
-
-    Attributes:
-        name: the new name, in the same module.
+        new: the module to import from, or the new name in the same module.
         since: the version from which on that works.
         until: the version in which the old name goes away.
     """
 
-    name: str
+    new: str
     since: str
     until: str
 
+    def warn(self, old: str, stacklevel: int) -> None:
+        """Warn that the old name is used; `stacklevel` counts from the caller of this."""
+        warnings.warn(
+            f"{old} is {self.new} since stillhouse {self.since}; the old name goes away in {self.until}",
+            StillhouseDeprecationWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+MOVED = {
+    "stillhouse.answers": Deprecated("stillhouse.structured", "0.1", "0.3"),
+    "stillhouse.http.failures": Deprecated("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.http.quotas": Deprecated("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.http.uploads": Deprecated("stillhouse.http", "0.1", "0.3"),
+    "stillhouse.jobs.arrow": Deprecated("stillhouse.jobs.formats", "0.1", "0.3"),
+    "stillhouse.jobs.rows": Deprecated("stillhouse.jobs.formats", "0.1", "0.3"),
+    "stillhouse.ledger": Deprecated("stillhouse.offline", "0.1", "0.3"),
+    "stillhouse.serialization": Deprecated("stillhouse", "0.1", "0.3"),
+}
+"""The import paths that were documented and moved, by their old name."""
+
 
 RENAMED = {
-    "stillhouse.registry.Trouble": Renamed("Problem", "0.1", "0.3"),
+    "stillhouse.registry.Trouble": Deprecated("Problem", "0.1", "0.3"),
 }
 """The names that were documented and renamed, each with its module."""
 
@@ -80,15 +73,11 @@ def renamed(module: str, name: str) -> Any:
     Raises:
         AttributeError: the module never had such a name.
     """
-    new = RENAMED.get(f"{module}.{name}")
-    if new is None:
+    entry = RENAMED.get(f"{module}.{name}")
+    if entry is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    warnings.warn(
-        f"{module}.{name} is {new.name} since stillhouse {new.since}; the old name goes away in {new.until}",
-        StillhouseDeprecationWarning,
-        stacklevel=3,  # the caller of __getattr__
-    )
-    return getattr(sys.modules[module], new.name)
+    entry.warn(f"{module}.{name}", stacklevel=3)  # the caller of __getattr__
+    return getattr(sys.modules[module], entry.new)
 
 
 class _Finder:
@@ -98,12 +87,7 @@ class _Finder:
     def find_spec(name: str, *_: object) -> ModuleSpec | None:
         if name not in MOVED:
             return None
-        moved = MOVED[name]
-        warnings.warn(
-            f"{name} is {moved.home} since stillhouse {moved.since}; the old name goes away in {moved.until}",
-            StillhouseDeprecationWarning,
-            stacklevel=2,
-        )
+        MOVED[name].warn(name, stacklevel=2)
         return ModuleSpec(name, _Loader())  # type: ignore[arg-type]  # typeshed wants the abstract class
 
 
@@ -125,7 +109,7 @@ class _Alias(ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(MOVED[self.__name__].home), name)
+        return getattr(importlib.import_module(MOVED[self.__name__].new), name)
 
 
 def install() -> None:

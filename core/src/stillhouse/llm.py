@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from stillhouse._defaults import default_backends
-from stillhouse._execution.call import Call, Finished, OnError, check_num_generations, finish_group
+from stillhouse._execution.call import Call, Finished, OnError, effective_arguments, finish_group
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._settings.generation import GenerationParametersMixin
@@ -230,9 +230,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     def _begin_call(self, num_generations: int, kwargs: dict[str, Any]) -> Call:
         """Check the arguments of a call; an explicit one wins over the LLM's own."""
-        check_num_generations(num_generations)
-        self.require_loaded()
-        arguments = self.check_arguments({**self.get_generation_kwargs(), **kwargs})
+        arguments = effective_arguments(self, num_generations, kwargs)
         return Call(self, num_generations, arguments, self.registry.hooks(), self.check_input)
 
     def _begin_stream(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.outputs import check_output
@@ -17,6 +17,7 @@ __all__ = [
     "Outputs",
     "Result",
     "check_num_generations",
+    "effective_arguments",
     "finish_group",
     "finished_outputs",
 ]
@@ -48,6 +49,27 @@ def check_num_generations(num_generations: Any) -> None:
         raise ConfigurationError(
             f"num_generations is {num_generations!r}", hint="give a whole number of at least 1"
         )
+
+
+class Callee(Protocol):
+    """What an LLM says of itself when a call on it begins."""
+
+    def require_loaded(self) -> None: ...
+
+    def get_generation_kwargs(self) -> dict[str, Any]: ...
+
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]: ...
+
+
+def effective_arguments(llm: Callee, num_generations: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the generation parameters in force for a call, checked; a given one wins over the LLM's own.
+
+    Raises:
+        ConfigurationError: the LLM is not loaded, or an argument has a wrong name or value.
+    """
+    check_num_generations(num_generations)
+    llm.require_loaded()
+    return llm.check_arguments({**llm.get_generation_kwargs(), **given})
 
 
 class Call:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any, ClassVar, cast
 
+from stillhouse._execution.call import effective_arguments
 from stillhouse._settings.digest import digest
 from stillhouse.errors import (
     ConfigurationError,
@@ -21,7 +22,7 @@ from stillhouse.errors import (
 from stillhouse.http.asking import validate_once
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.offline.engine import OfflineBatch, effective_arguments
+from stillhouse.offline.engine import OfflineBatch
 from stillhouse.offline.ledger import BatchLedger, default_path
 from stillhouse.offline.provider import (
     BatchLimits,

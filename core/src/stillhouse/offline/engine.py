@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from stillhouse._execution.call import check_num_generations
+from stillhouse._execution.call import effective_arguments
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import backoff_seconds
@@ -18,22 +18,9 @@ from stillhouse.offline.row_sets import Rows
 from stillhouse.offline.sending import Sender
 from stillhouse.typing import FormattedInput
 
-__all__ = ["OfflineBatch", "effective_arguments"]
+__all__ = ["OfflineBatch"]
 
 DOWNLOAD_ATTEMPTS = 3
-
-
-def effective_arguments(
-    provider: Provider, num_generations: int, arguments: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the generation parameters in force for a run, checked.
-
-    Raises:
-        ConfigurationError: the provider is not loaded, or an argument has a wrong name or value.
-    """
-    check_num_generations(num_generations)
-    provider.require_loaded()
-    return provider.check_arguments({**provider.get_generation_kwargs(), **(arguments or {})})
 
 
 class OfflineBatch:
@@ -64,7 +51,7 @@ class OfflineBatch:
         num_generations: int = 1,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        arguments = effective_arguments(provider, num_generations, arguments)
+        arguments = effective_arguments(provider, num_generations, arguments or {})
         self.provider = provider
         self.ledger = ledger
         self.key = key

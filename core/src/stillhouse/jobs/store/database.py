@@ -17,8 +17,8 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import beside
 
 __all__ = [
-    "DONE", "FAILED", "QUEUED", "Outcome", "StoreError", "connect", "holds_run", "read", "reading",
-    "store_path", "translated",
+    "DONE", "FAILED", "QUEUED", "Outcome", "StoreError", "connect", "holds_run", "not_ours", "read",
+    "reading", "store_path", "translated",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -63,6 +63,14 @@ CREATE TABLE sessions (
 
 class StoreError(ConfigurationError):
     """The run's database cannot be used, or cannot be written any more."""
+
+
+def not_ours(path: Path) -> StoreError:
+    """Return the error for something that Stillhouse did not make under a name that a run needs."""
+    return StoreError(
+        f"{path} exists, and Stillhouse did not make it; the run needs a file of that name",
+        hint="move it away, or give another output",
+    )
 
 
 def store_path(output: Path) -> Path:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from stillhouse.jobs.store.database import StoreError, read
+from stillhouse.jobs.store.database import StoreError, not_ours, read
 
 __all__ = ["RunLock", "acquire", "is_worked_on", "lock_path"]
 
@@ -70,10 +70,7 @@ def acquire(path: Path, held: RunLock | None = None) -> RunLock:
     import filelock
 
     if not _is_lock(lock_path(path)):
-        raise StoreError(
-            f"{lock_path(path)} exists, and Stillhouse did not make it; the run needs a file of that name",
-            hint="move it away, or give another output",
-        )
+        raise not_ours(lock_path(path))
     lock = filelock.FileLock(lock_path(path))
     try:
         # `is_worked_on` in another process holds it for an instant.

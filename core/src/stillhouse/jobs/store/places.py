@@ -7,17 +7,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFolder, beside
-from stillhouse.jobs.store.database import StoreError, holds_run, store_path
+from stillhouse.jobs.store.database import StoreError, holds_run, not_ours, store_path
 from stillhouse.jobs.store.lock import lock_path
-from stillhouse.protocols import RowReader
-
-if TYPE_CHECKING:
-    from stillhouse.protocols import HookCalls
+from stillhouse.protocols import HookCalls, RowReader
 
 __all__ = [
     "check_places",
@@ -123,7 +120,7 @@ def remove_state(state: Path) -> None:
         StoreError: the file is something else, or cannot be removed.
     """
     if os.path.lexists(state) and not holds_run(state):
-        raise _foreign(state)
+        raise not_ours(state)
     try:
         # The log goes first: one that is left without its database would be read into the next.
         for suffix in ("-wal", "-shm", ""):
@@ -140,10 +137,10 @@ def _check(path: Path, is_expected: Callable[[BinaryIO], bool]) -> None:
         if not os.path.lexists(path):
             return
         if path.is_symlink() or not path.is_file():
-            raise _foreign(path)
+            raise not_ours(path)
         with path.open("rb") as stream:
             if not is_expected(stream):
-                raise _foreign(path)
+                raise not_ours(path)
     except OSError:  # it is reported where it is used
         return
 
@@ -156,13 +153,6 @@ def _begins(beginnings: tuple[bytes, ...], stream: BinaryIO) -> bool:
 def _is_zero(stream: BinaryIO) -> bool:
     """Whether a file holds zeros alone, as the reserve does."""
     return all(block.count(0) == len(block) for block in iter(lambda: stream.read(1 << 20), b""))
-
-
-def _foreign(path: Path) -> StoreError:
-    return StoreError(
-        f"{path} exists, and Stillhouse did not make it; the run needs a file of that name",
-        hint="move it away, or give another output",
-    )
 
 
 def _is_same(one: Path, other: Path) -> bool:
