@@ -40,19 +40,17 @@ def texts(outputs: list[Any]) -> list[Any]:
 
 
 def test_every_loaded_llm_has_one_loop_in_one_thread_of_its_own() -> None:
+    places: set[tuple[asyncio.AbstractEventLoop, threading.Thread]] = set()
+
     class WhereLLM(ScriptedLLM):
         async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
-            place = (asyncio.get_running_loop(), threading.current_thread())
-            return {"generations": [place] * num_generations, "statistics": {}}
+            places.add((asyncio.get_running_loop(), threading.current_thread()))
+            return {"generations": ["here"] * num_generations, "statistics": {}}
 
     with WhereLLM() as first, WhereLLM() as second:
-        places = {
-            place
-            for llm in (first, second)
-            for _ in range(3)
-            for output in llm.generate_outputs(chats(*"abcdef"))
-            for place in output["generations"]
-        }
+        for llm in (first, second):
+            for _ in range(3):
+                llm.generate_outputs(chats(*"abcdef"))
         assert {loop for loop, _ in places} == {first.event_loop, second.event_loop}
         assert len(places) == len(own_threads()) == 2
         assert threading.current_thread() not in {thread for _, thread in places}

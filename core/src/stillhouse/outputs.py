@@ -1,14 +1,32 @@
-"""Building, merging and checking outputs."""
+"""Building, merging and checking outputs.
+
+Over 300 lines: what an output may hold is decided here alone, for every backend, online and offline.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, cast
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.typing import ChatItem, GenerateOutput, Logprob
 
-__all__ = ["check_output", "compute_tokens", "merge_responses", "prepare_output"]
+__all__ = ["check_output", "compute_tokens", "count_of", "merge_responses", "prepare_output"]
+
+MAX_COUNT = 2**53
+"""A larger count is nobody's: JSON's numbers are exact up to here."""
+
+MAX_DEPTH = 64
+"""How deep what a backend adds to an output may be nested; deeper, no format of tables takes it."""
+
+# There is no text without tokens, so a zero of these beside a text is no report.
+_USED = frozenset({"input_tokens", "output_tokens"})
+
+_CHECKED = frozenset({"generations", "statistics"})
+
+_REPORT = "report it to the authors of the backend"
 
 
 class Tokenizer(Protocol):
@@ -17,10 +35,31 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Sequence[Any]: ...
 
 
+def count_of(value: object) -> int | None:
+    """Return a count that somebody reports, such as a number of tokens; `None` if it is unknown.
+
+    A count is a whole number from 0 to 2**53; a float without a fraction and a text of digits are
+    read as one. Everything else is unknown: a negative number, NaN, a Boolean, a list.
+    """
+    if type(value) is int:
+        return value if 0 <= value <= MAX_COUNT else None
+    if isinstance(value, str):
+        # Longer ones are beyond the largest, and `int` is slow with very long ones.
+        value = int(value) if value.isascii() and value.isdecimal() and len(value) <= 16 else None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
+    elif not isinstance(value, bool):
+        try:  # whole numbers of other libraries, such as NumPy's
+            value = operator.index(value)  # type: ignore[arg-type]
+        except Exception:
+            return None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
 def prepare_output(
     generations: Sequence[str | None],
-    input_tokens: Sequence[int] | None = None,
-    output_tokens: Sequence[int] | None = None,
+    input_tokens: Sequence[int | None] | None = None,
+    output_tokens: Sequence[int | None] | None = None,
     logprobs: Sequence[list[list[Logprob]] | None] | None = None,
     **per_generation: Sequence[Any] | None,
 ) -> GenerateOutput:
@@ -29,17 +68,18 @@ def prepare_output(
     Args:
         generations: the texts, `None` where there is none.
         input_tokens: tokens of the input: one entry per generation, or one for the request.
-            `None` or an empty list means unknown and is left out; a zero is kept.
+            `None` or an empty list means unknown and is left out, as is what `count_of` says is
+            unknown; a zero is kept.
         output_tokens: tokens of the generations, likewise.
         logprobs: per generation, per position, the candidates. Left out when `None` or empty.
         per_generation: further lists with one entry per generation, such as `finish_reasons`;
             left out when `None`.
     """
     statistics: dict[str, list[Any]] = {}
-    if input_tokens:
-        statistics["input_tokens"] = list(input_tokens)
-    if output_tokens:
-        statistics["output_tokens"] = list(output_tokens)
+    if input_tokens and (counts := _counts(input_tokens)):
+        statistics["input_tokens"] = counts
+    if output_tokens and (counts := _counts(output_tokens)):
+        statistics["output_tokens"] = counts
     output: dict[str, Any] = {"generations": list(generations), "statistics": statistics}
     if logprobs:
         output["logprobs"] = list(logprobs)
@@ -47,6 +87,15 @@ def prepare_output(
         if entries is not None:
             output[key] = list(entries)
     return cast(GenerateOutput, output)
+
+
+def _counts(given: Any) -> list[int | None] | None:
+    """Return the counts of a list, or `None` if none of them is known. One number is a list of one."""
+    if isinstance(given, (list, tuple)):
+        counts = list(map(count_of, given))
+    else:
+        counts = [count_of(given)]
+    return None if counts.count(None) == len(counts) else counts
 
 
 def merge_responses(responses: Sequence[GenerateOutput], n: int = 1) -> list[GenerateOutput]:
@@ -88,28 +137,35 @@ def _concatenate(parts: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dic
     for key in keys:
         entries = joined[key] = []
         for part, length in zip(parts, lengths, strict=True):
-            own = part.get(key) or []
-            entries.extend(own)
-            entries.extend([None] * (length - len(own)))
+            own = part.get(key)
+            if isinstance(own, (list, tuple)):
+                entries.extend(own)
+                entries.extend([None] * (length - len(own)))
+            else:  # one value for all generations, or nothing
+                entries.extend([own] * length)
     return joined
 
 
-def merge_results(results: Sequence[Any]) -> Any:
+def merge_results(results: Sequence[Any], llm: str = "the backend") -> Any:
     """Merge the results of several calls for one input into one output.
 
-    If one of them is an error, the first error, whose `outputs` has everything that was finished.
+    If one of them is an error, or no output, the first error, whose `outputs` has everything that was
+    finished.
     """
     outputs: list[Any] = []
     first: BaseException | None = None
     for item in results:
         if not isinstance(item, BaseException):
-            outputs.append(item)
-            continue
+            try:
+                outputs.append(check_output(item, None, llm))
+                continue
+            except GenerationError as error:
+                item = error
         first = first or item
         if isinstance(item, GenerationError):  # it may hold generations, or report what was paid for
             outputs.extend(output for output in item.outputs if output is not None)
     if first is None:
-        return merge_responses(results, len(results))[0]
+        return merge_responses(outputs, len(outputs))[0]
     if isinstance(first, GenerationError):
         first.outputs = list(merge_responses(outputs, len(outputs))) if outputs else []
     return first
@@ -132,23 +188,177 @@ def compute_tokens(text_or_messages: str | Iterable[ChatItem], tokenizer: Tokeni
     return total
 
 
-def check_output(output: Any, num_generations: int, llm: str) -> None:
-    """Hold a backend to the rule that `num_generations` generations come back.
+def check_output(output: Any, num_generations: int | None, llm: str) -> GenerateOutput:
+    """Hold a backend to the rules: as many generations as were asked for, and everything of its type.
+
+    What is of another type than the contract's beside the generations is left out, in a copy: the output
+    itself may be somebody else's. A count is unknown where `count_of` says so, and a zero is where there
+    is a text.
+
+    Args:
+        output: what the backend returned.
+        num_generations: how many generations were asked for; `None` for any number.
+        llm: the backend's name, for messages.
+
+    Returns:
+        The output, or the copy.
 
     Raises:
         GenerationError: the backend `llm` broke the rule.
     """
-    try:
+    generations = output.get("generations") if type(output) is dict else None
+    if type(generations) is not list:
+        output = _repaired(output, llm)
         generations = output["generations"]
-    except (KeyError, TypeError, IndexError):
-        generations = None
-    if not isinstance(generations, list):
-        raise GenerationError(
-            f"{llm} returned {type(output).__name__} instead of an output with a list of generations",
-            hint="report it to the authors of the backend",
-        )
-    if len(generations) != num_generations:
+    if len(generations) != num_generations and num_generations is not None:
         raise GenerationError(
             f"{llm} returned {len(generations)} generations where {num_generations} were asked for",
-            hint="report it to the authors of the backend",
+            hint=_REPORT,
         )
+    for text in generations:
+        if type(text) is not str and text is not None and not isinstance(text, str):
+            _no_text(output, text, llm)
+    # This is called for every row: a good output must cost nothing beyond a few comparisons.
+    statistics = output.get("statistics")
+    if type(statistics) is not dict:
+        return _mended(output)
+    for name, counts in statistics.items():
+        if type(counts) is not list:
+            return _mended(output)
+        for count in counts:
+            if type(count) is int and 0 < count <= 2**53:
+                continue
+            if name in _USED or type(count) is not int or count != 0:
+                return _mended(output)
+    for key in output:
+        if key in _CHECKED:
+            continue
+        entries = output[key]
+        if type(entries) is not list:
+            return _mended(output)
+        for entry in entries:
+            if type(entry) is not str and entry is not None:
+                return _mended(output)
+    return cast(GenerateOutput, output)
+
+
+def _repaired(output: Any, llm: str) -> dict[str, Any]:
+    """Return an output that is no dict with a list as one; raise if it is none at all."""
+    try:
+        known = {key: output[key] for key in output.keys()}  # noqa: SIM118
+        if isinstance(known["generations"], (list, tuple)):
+            return known | {"generations": list(known["generations"])}
+    except Exception:  # whatever it is, it is no output
+        known = {}
+    what, hint = type(output).__name__, _REPORT
+    if isinstance(output, (list, tuple)) and all(item is None or isinstance(item, str) for item in output):
+        what, hint = "a list of texts", "return prepare_output([…]) with these texts; stillhouse has it"
+    elif isinstance(output, str):
+        hint = "return prepare_output([text]); stillhouse has it"
+    raise GenerationError(f"{llm} returned {what} instead of an output with a list of generations", hint=hint)
+
+
+def _no_text(output: dict[str, Any], text: Any, llm: str) -> NoReturn:
+    """Fail for a generation that is no text, with the counts of what was paid for."""
+    statistics = _statistics(output.get("statistics"), True)
+    raise GenerationError(
+        f"{llm} returned a generation of type {type(text).__name__} instead of a text",
+        outputs=[{"generations": [], "statistics": statistics}],
+        hint=_REPORT,
+    )
+
+
+def _mended(output: dict[str, Any]) -> GenerateOutput:
+    """Return a copy of an output with what is of the contract's types."""
+    generations = output["generations"]
+    mended: dict[str, Any] = {
+        "generations": generations,
+        "statistics": _statistics(output.get("statistics"), any(generations)),
+    }
+    for key, value in output.items():
+        if key in mended or not isinstance(key, str):
+            continue
+        entries_of = _KNOWN.get(key)
+        if entries_of is None:
+            if not _is_too_deep(value):
+                mended[key] = value
+        elif isinstance(value, (list, tuple)) and len(value) == len(generations):
+            mended[key] = [entries_of(entry) for entry in value]
+    return cast(GenerateOutput, mended)
+
+
+def _statistics(given: Any, has_text: bool) -> dict[str, list[Any]]:
+    """Return the statistics that are known: counts of tokens, and numbers and texts of a backend's own."""
+    known: dict[str, list[Any]] = {}
+    for name, entries in given.items() if isinstance(given, dict) else ():
+        entries = list(entries) if isinstance(entries, (list, tuple)) else [entries]
+        if not isinstance(name, str):
+            continue
+        if name.endswith("_tokens"):
+            entries = [count_of(entry) for entry in entries]
+            if has_text and name in _USED and not any(entries):
+                continue
+        else:
+            entries = [entry if _is_plain(entry) else None for entry in entries]
+        if any(entry is not None for entry in entries):
+            known[name] = entries
+    return known
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text, a Boolean, a finite number or, among the whole ones, one of 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _logprobs(positions: Any) -> list[list[Logprob]] | None:
+    """Return the candidates of every position that are some."""
+    if not isinstance(positions, (list, tuple)):
+        return None
+    if not all(isinstance(candidates, (list, tuple)) for candidates in positions):
+        return None
+    return [[item for item in candidates if _is_candidate(item)] for candidates in positions]
+
+
+def _is_candidate(item: Any) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("token"), str):
+        return False
+    value = item.get("logprob")
+    if type(value) is float:
+        return math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_plain(value)
+
+
+def _calls(calls: Any) -> list[dict[str, Any]] | None:
+    if not isinstance(calls, (list, tuple)):
+        return None
+    return [call for call in calls if isinstance(call, dict) and not _is_too_deep(call)] or None
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than it can be stored; one that holds itself is."""
+    todo = [(value, 0)]
+    while todo:
+        holder, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            return True
+        if isinstance(holder, dict):
+            holder = holder.values()
+        elif not isinstance(holder, (list, tuple)):
+            continue
+        todo.extend((item, depth + 1) for item in holder if isinstance(item, (dict, list, tuple)))
+    return False
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+_KNOWN: dict[str, Callable[[Any], Any]] = {
+    "finish_reasons": _text,
+    "logprobs": _logprobs,
+    "reasoning": _text,
+    "tool_calls": _calls,
+}
+"""The keys of which the contract says what an entry is: how one is read."""

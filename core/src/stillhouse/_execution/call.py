@@ -127,7 +127,7 @@ class Call:
         """Check the result of an input, show it to the hooks, and return it."""
         if not isinstance(result, Exception):
             try:
-                check_output(result, self.num_generations, self._name)
+                result = check_output(result, self.num_generations, self._name)
             except GenerationError as error:
                 result = error
         if self._after is not None and not isinstance(input, GenerationError):
