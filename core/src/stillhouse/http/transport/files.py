@@ -104,7 +104,7 @@ async def save_from(
         connector_owner=False,
         timeout=client_timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=proxy_for(url),
+        proxy=None if (found := proxy_for(url)) is None else found.url,
     )
     async with bare, bare.get(url, allow_redirects=False) as response:
         if response.status >= 300:

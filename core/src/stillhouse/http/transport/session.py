@@ -78,7 +78,7 @@ class Transport:
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
             # aiohttp would look the environment's proxies up for every request, in a thread.
-            proxy=proxy_for(base_url),
+            proxy=None if (found := proxy_for(base_url)) is None else found.url,
         )
         self._client = Client(
             self._session,
