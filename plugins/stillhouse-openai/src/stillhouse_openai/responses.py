@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, UnsupportedError, prepare_output
-from stillhouse_openai.wire import candidates
+from stillhouse.outputs import count_of
+from stillhouse_openai.wire import call_of, candidates, detail, said
 
 __all__ = ["has_only_responses", "responses_body", "responses_output"]
 
@@ -16,6 +17,7 @@ _RESPONSES_ONLY = re.compile(
     r"(o\d|gpt-).*-(pro|codex|cyber|deep-research|research|law)\b|(codex|computer-use)-"
     r"|gpt-daybreak-|gpt-.*\brosalind\b"
 )
+_HINT = "check that base_url is that of an OpenAI API; api says which"
 _UNKNOWN = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
 
 
@@ -121,93 +123,115 @@ def responses_output(answer: Any) -> GenerateOutput:
     """The output of an answer, with one generation.
 
     Raises:
-        GenerationError: the answer has another shape, or says that it failed.
+        GenerationError: the answer has another shape, or says that it failed. Its `outputs` has the
+            tokens that the server counted.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
         error = answer.get("error") if isinstance(answer, dict) else None
         raise (
-            _failed(error)
+            _failed(error, answer)
             if error
             else GenerationError(
-                "the answer has no output",
-                kind="server",
-                hint="check that base_url is that of an OpenAI API; api says which",
+                "the answer has no output", kind="server", outputs=_counted(answer), hint=_HINT
             )
         )
     if answer.get("status") in ("cancelled", "failed"):
-        raise _failed(answer.get("error") or answer["status"])
+        raise _failed(answer.get("error") or answer["status"], answer)
     try:
         return _output(answer)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenerationError(
-            f"the answer has another shape than the API's: {type(error).__name__}: {error}",
+            f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:500],
             kind="server",
-            hint="check that base_url is that of an OpenAI API; api says which",
+            outputs=_counted(answer),
+            hint=_HINT,
         ) from None
 
 
-def _failed(error: Any) -> GenerationError:
-    if not isinstance(error, dict):
-        error = {"message": error}
-    kind = "rate_limit" if error.get("code") == "rate_limit_exceeded" else "server"
+def _failed(error: Any, answer: Any) -> GenerationError:
+    code = error.get("code") if isinstance(error, dict) else None
     return GenerationError(
-        f"the server answered with an error: {error.get('message')}",
-        kind=kind,  # type: ignore[arg-type]
+        f"the server answered with an error: {said(error)}",
+        kind="rate_limit" if code == "rate_limit_exceeded" else "server",
+        outputs=_counted(answer),
         hint="make the same request again",
     )
 
 
+def _counted(answer: Any) -> list[GenerateOutput]:
+    """An output without a generation: what the server counted is paid for."""
+    statistics = _statistics(answer.get("usage")) if isinstance(answer, dict) else {}
+    return [{"generations": [], "statistics": statistics}] if statistics else []
+
+
 def _output(answer: dict[str, Any]) -> GenerateOutput:
-    items = answer["output"]
-    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
-    texts = [part for part in parts if part["type"] == "output_text"]
-    refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal") or None
-    calls = [_call(item) for item in items if item["type"] == "function_call"]
+    items = [item for item in answer["output"] if isinstance(item, dict)]
+    parts = [part for item in items if item.get("type") == "message" for part in _parts(item["content"])]
+    texts = [part for part in parts if part.get("type") == "output_text"]
+    refusal = "".join(part["refusal"] for part in parts if part.get("type") == "refusal") or None
+    calls = [_call(item) for item in items if item.get("type") == "function_call"]
     text = "".join(part["text"] for part in texts) or None
-    reason = (answer.get("incomplete_details") or {}).get("reason")
+    details = answer.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
     if answer.get("status") != "incomplete":
         reason = "refusal" if refusal and text is None else "tool_calls" if calls else "stop"
     elif reason == "max_output_tokens":
         reason = "length"
-    usage = answer.get("usage") or {}
-    given, made = usage.get("input_tokens"), usage.get("output_tokens")
     output = prepare_output(
         [text],
-        input_tokens=None if given is None else [given],
-        output_tokens=None if made is None else [made],
-        finish_reasons=[reason],
+        finish_reasons=[reason if isinstance(reason, str) else None],
         tool_calls=[calls] if calls else None,
         refusals=[refusal] if refusal else None,
         reasoning=_reasoning(items),
     )
-    for name, details in (
-        ("cached_tokens", "input_tokens_details"),
-        ("reasoning_tokens", "output_tokens_details"),
-    ):
-        count = (usage.get(details) or {}).get(name)
-        if count is not None:
-            output["statistics"][name] = [count]
-    positions = [position for part in texts for position in part.get("logprobs") or ()]
+    output["statistics"] = _statistics(answer.get("usage"))
+    listed = [part.get("logprobs") for part in texts]
+    positions = [position for given in listed if isinstance(given, list) for position in given]
     if positions:
         output["logprobs"] = [[candidates(position) for position in positions]]
     return output
 
 
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """The parts of a message; a text is one of them."""
+    if isinstance(content, str):
+        return [{"type": "output_text", "text": content}]
+    if not isinstance(content, list):
+        raise TypeError(f"the content is of type {type(content).__name__}")
+    return [part for part in content if isinstance(part, dict)]
+
+
+def _statistics(usage: Any) -> dict[str, list[Any]]:
+    statistics: dict[str, list[Any]] = {}
+    if isinstance(usage, dict):
+        for name, given in (
+            ("input_tokens", usage.get("input_tokens")),
+            ("output_tokens", usage.get("output_tokens")),
+            ("cached_tokens", detail(usage, "input_tokens_details", "cached_tokens")),
+            ("reasoning_tokens", detail(usage, "output_tokens_details", "reasoning_tokens")),
+        ):
+            count = count_of(given)
+            if count is not None:
+                statistics[name] = [count]
+    return statistics
+
+
 def _reasoning(items: list[dict[str, Any]]) -> list[str] | None:
     """Return the summaries of the reasoning, or the reasoning itself if the server sends it."""
-    found = [
-        part["text"]
-        for item in items
-        if item["type"] == "reasoning"
-        for part in item.get("summary") or item.get("content") or ()
-    ]
+    found: list[str] = []
+    for item in items:
+        if item.get("type") == "reasoning":
+            parts = item.get("summary") or item.get("content")
+            texts = (
+                [part.get("text") for part in parts if isinstance(part, dict)]
+                if isinstance(parts, list)
+                else []
+            )
+            found.extend(text for text in texts if isinstance(text, str))
     return ["\n\n".join(found)] if found else None
 
 
 def _call(item: dict[str, Any]) -> dict[str, Any]:
     """A call in the shape that chats have it in, and take it back in."""
-    return {
-        "id": item["call_id"],
-        "type": "function",
-        "function": {"name": item["name"], "arguments": item["arguments"]},
-    }
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return call_of({"id": item["call_id"], "type": "function", "function": function})

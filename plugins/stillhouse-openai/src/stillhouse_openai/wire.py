@@ -1,12 +1,21 @@
-"""From the API's answers to a `GenerateOutput`."""
+"""From the API's answers to a `GenerateOutput`. Nothing in an answer is taken to be of the right type."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
+import orjson
 
-__all__ = ["candidates", "output_of", "total_tokens"]
+from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
+from stillhouse.outputs import count_of
+from stillhouse_openai.streams import answer_of_events
+
+__all__ = ["answer_of_events", "call_of", "candidates", "detail", "output_of", "said", "total_tokens"]
+
+HINT = "check that base_url is that of an OpenAI API"
+
+_MAX_SAID = 500
+"""How many characters of a server's message are shown."""
 
 
 def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
@@ -17,50 +26,82 @@ def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
         chat: whether it comes from `chat/completions` or from `completions`.
 
     Raises:
-        GenerationError: the answer has another shape, or is an error in spite of its status.
+        GenerationError: the answer has another shape, or is an error in spite of its status. Its
+            `outputs` has the tokens that the server counted.
     """
     choices = _choices(answer)
     try:
         return _chat_output(answer, choices) if chat else _completion_output(answer, choices)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenerationError(
-            f"the answer has another shape than the API's: {type(error).__name__}: {error}",
+            f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:_MAX_SAID],
             kind="server",
-            hint="check that base_url is that of an OpenAI API",
+            outputs=_counted(answer),
+            hint=HINT,
         ) from None
 
 
 def total_tokens(answer: Any) -> int | None:
     """The tokens that an answer says it used, input and output together."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
-    total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) else None
+    return count_of(usage.get("total_tokens")) if isinstance(usage, dict) else None
+
+
+def said(error: Any) -> str:
+    """What an error of a server says, not longer than one wants to read."""
+    message = error.get("message") or error if isinstance(error, dict) else error
+    text = message if isinstance(message, str) else repr(message)
+    return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]} …"
 
 
 def _choices(answer: Any) -> list[dict[str, Any]]:
     if isinstance(answer, dict):
         choices = answer.get("choices")
         if isinstance(choices, list) and choices and all(isinstance(item, dict) for item in choices):
-            return sorted(choices, key=lambda choice: choice.get("index") or 0)
-        error = answer.get("error")
-        if error:
-            message = error.get("message") if isinstance(error, dict) else error
-            raise GenerationError(f"the server answered with an error: {message}", kind="server")
-    raise GenerationError(
-        "the answer has no choices", kind="server", hint="check that base_url is that of an OpenAI API"
+            for choice in choices:
+                if choice.get("error") or choice.get("finish_reason") == "error":
+                    raise _failed(answer, choice.get("error") or "it gives no reason")
+            return choices if len(choices) == 1 else _in_order(choices)
+        if answer.get("error"):
+            raise _failed(answer, answer["error"])
+    raise GenerationError("the answer has no choices", kind="server", outputs=_counted(answer), hint=HINT)
+
+
+def _in_order(choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The choices by their index; one without an index stays where it is."""
+    indexes = [count_of(choice.get("index")) for choice in choices]
+    order = sorted(
+        range(len(choices)), key=lambda place: place if indexes[place] is None else indexes[place] or 0
+    )
+    return [choices[place] for place in order]
+
+
+def _failed(answer: Any, error: Any) -> GenerationError:
+    return GenerationError(
+        f"the server answered with an error: {said(error)}", kind="server", outputs=_counted(answer)
     )
 
 
+def _counted(answer: Any) -> list[GenerateOutput]:
+    """An output without a generation: what the server counted is paid for."""
+    counted = _with_usage(prepare_output([]), answer) if isinstance(answer, dict) else None
+    return [counted] if counted and counted["statistics"] else []
+
+
 def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> GenerateOutput:
-    messages = [choice.get("message") or {} for choice in choices]
-    output = _output(answer, choices, [_text(message.get("content")) for message in messages])
-    reasoning = [message.get("reasoning_content") or message.get("reasoning") or None for message in messages]
+    messages = [_message(choice) for choice in choices]
+    texts, thoughts = zip(*(_text(message.get("content")) for message in messages), strict=True)
+    output = _output(answer, choices, list(texts))
+    reasoning = [
+        thought or _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
+        for thought, message in zip(thoughts, messages, strict=True)
+    ]
     if any(reasoning):
         output["reasoning"] = reasoning
-    calls = [message.get("tool_calls") or None for message in messages]
+    calls = [_calls(message.get("tool_calls")) for message in messages]
     if any(calls):
         output["tool_calls"] = calls
-    refusals = [message.get("refusal") or None for message in messages]
+    refusals = [_string(message.get("refusal")) for message in messages]
     if any(refusals):
         output["refusals"] = refusals  # type: ignore[typeddict-unknown-key]
         # The API says `stop` for a refusal too; the finish reason must explain why there is no text.
@@ -73,68 +114,150 @@ def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> Gener
     return output
 
 
+def _message(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice. Where none is, a finish reason must say why."""
+    message = choice.get("message")
+    if isinstance(message, dict):
+        return message
+    if message is not None:
+        raise TypeError(f"the message is of type {type(message).__name__}")
+    if choice.get("text") is not None:
+        return {"content": choice["text"]}
+    if not _string(choice.get("finish_reason")):
+        raise TypeError("a choice has neither a message nor a finish reason")
+    return {}
+
+
 def _completion_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> GenerateOutput:
-    return _output(answer, choices, [choice.get("text") or None for choice in choices])
+    return _output(answer, choices, [_text(choice.get("text"))[0] for choice in choices])
 
 
 def _output(
     answer: dict[str, Any], choices: list[dict[str, Any]], generations: list[str | None]
 ) -> GenerateOutput:
-    usage = answer.get("usage") or {}
-    given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    output = prepare_output(
-        generations,
-        input_tokens=None if given is None else [given],
-        output_tokens=None if made is None else [made],
-        finish_reasons=[choice.get("finish_reason") for choice in choices],
-    )
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    if cached is not None:
-        output["statistics"]["cached_tokens"] = [cached]
-    if reasoning is not None:
-        output["statistics"]["reasoning_tokens"] = [reasoning]
+    output = prepare_output(generations, finish_reasons=[_reason(choice) for choice in choices])
+    _with_usage(output, answer)
     logprobs = [_logprobs(choice.get("logprobs")) for choice in choices]
     if any(item is not None for item in logprobs):
         output["logprobs"] = logprobs
     return output
 
 
-def _text(content: Any) -> str | None:
-    """The text of a message's content; some servers give a list of parts."""
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    if content is not None and not isinstance(content, str):
+def _with_usage(output: GenerateOutput, answer: dict[str, Any]) -> GenerateOutput:
+    """Add the counts that the server gives, as far as they are some."""
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return output
+    statistics = output["statistics"]
+    for name, count in (
+        ("input_tokens", usage.get("prompt_tokens")),
+        ("output_tokens", usage.get("completion_tokens")),
+        ("cached_tokens", detail(usage, "prompt_tokens_details", "cached_tokens")),
+        ("reasoning_tokens", detail(usage, "completion_tokens_details", "reasoning_tokens")),
+    ):
+        if count is None and name == "cached_tokens":
+            count = usage.get("prompt_cache_hit_tokens")  # DeepSeek's name; the input holds them too
+        if count is not None and (count := count_of(count)) is not None:
+            statistics[name] = [count]
+    return output
+
+
+def detail(usage: dict[str, Any], details: str, name: str) -> Any:
+    """A count of the usage that stands among its details."""
+    given = usage.get(details)
+    return given.get(name) if isinstance(given, dict) else None
+
+
+def _reason(choice: dict[str, Any]) -> str | None:
+    reason = choice.get("finish_reason")
+    return reason.lower() if isinstance(reason, str) and reason else None
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _text(content: Any) -> tuple[str | None, str | None]:
+    """The text of a message's content, and the thoughts: some servers give a list of parts of both."""
+    if content is None or isinstance(content, str):
+        return content or None, None
+    if not isinstance(content, list):
         raise TypeError(f"the content is of type {type(content).__name__}")
-    return content or None
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        if not isinstance(part, dict):
+            texts.append(part)
+            continue
+        thought = part.get("thinking")
+        if isinstance(thought, list):  # parts again
+            thoughts.extend(item.get("text") or "" for item in thought if isinstance(item, dict))
+        elif thought is not None:
+            thoughts.append(thought)
+        else:
+            texts.append(part.get("text") or "")
+    return "".join(texts) or None, "".join(thoughts) or None
+
+
+def _calls(calls: Any) -> list[dict[str, Any]] | None:
+    if not isinstance(calls, list):
+        return None
+    return [call_of(call) for call in calls if isinstance(call, dict)] or None
+
+
+def call_of(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call with its id and its arguments as texts, as the API has them and takes them back."""
+    id, function = call.get("id"), call.get("function")
+    if id is not None and not isinstance(id, str):
+        call = {**call, "id": str(id)}
+    if isinstance(function, dict):
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            function = {**function, "arguments": orjson.dumps(arguments).decode()}
+            call = {**call, "function": function}
+    return call
 
 
 def _logprobs(logprobs: Any) -> list[list[Logprob]] | None:
-    """Those of either form: the chat's, and the older one with parallel lists. Servers mix them up."""
+    """Those of either form: the chat's, and the older one with parallel lists. Servers mix them up.
+
+    A position whose candidates cannot be read has none; what is no such list is left out.
+    """
     if not isinstance(logprobs, dict):
         return None
     positions = logprobs.get("content")
-    if positions is not None:
+    if isinstance(positions, list):
         return [candidates(position) for position in positions]
     tokens, values = logprobs.get("tokens"), logprobs.get("token_logprobs")
-    if tokens is None or values is None:
+    if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
         return None
     tops = logprobs.get("top_logprobs")
-    if not isinstance(tops, list):
+    if not isinstance(tops, list) or len(tops) != len(tokens):
         tops = [None] * len(tokens)
     return [
-        _candidates(token, value, list((top or {}).items()))
+        _candidates(token, value, list(top.items()) if isinstance(top, dict) else [])
         for token, value, top in zip(tokens, values, tops, strict=True)
     ]
 
 
-def candidates(position: dict[str, Any]) -> list[Logprob]:
+def candidates(position: Any) -> list[Logprob]:
     """Those of one position in the chat's form: the generated token, then the likeliest others."""
-    listed = [(item["token"], item["logprob"]) for item in position.get("top_logprobs") or ()]
-    return _candidates(position["token"], position["logprob"], listed)
+    if not isinstance(position, dict):
+        return []
+    top = position.get("top_logprobs")
+    listed = [
+        (item.get("token"), item.get("logprob"))
+        for item in (top if isinstance(top, list) else ())
+        if isinstance(item, dict)
+    ]
+    return _candidates(position.get("token"), position.get("logprob"), listed)
 
 
-def _candidates(token: str, value: float, listed: list[tuple[str, float]]) -> list[Logprob]:
+def _candidates(token: Any, value: Any, listed: list[tuple[Any, Any]]) -> list[Logprob]:
     """The generated token, then the likeliest others."""
     others = [item for item in listed if item[0] != token]
-    return [Logprob(token=name, logprob=number) for name, number in ((token, value), *others)]
+    return [
+        Logprob(token=name, logprob=number)
+        for name, number in ((token, value), *others)
+        if isinstance(name, str) and type(number) in (float, int)
+    ]

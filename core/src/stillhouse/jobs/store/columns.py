@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from stillhouse.errors import GenerationError
+from stillhouse.outputs import MAX_COUNT, count_of
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["FinishedRow", "Tokens", "columns_of", "output_of", "tokens_of"]
@@ -49,16 +50,18 @@ def columns_of(
     output: GenerateOutput | None, error: GenerationError | None, model_name: str
 ) -> dict[str, Any]:
     """Return the columns that the output adds to those of the input."""
+    told = None if error is None else {"kind": error.kind, "message": error.message}
     columns: dict[str, Any] = {
         "generations": None,
         "statistics": None,
         "finish_reasons": None,
         "model_name": model_name,
-        "error": None if error is None else {"kind": error.kind, "message": error.message},
+        "error": told,
     }
     if output is not None:
         columns |= output
         columns["statistics"] = output.get("statistics") or {}
+        columns["model_name"], columns["error"] = model_name, told  # whatever else an output holds
     return columns
 
 
@@ -76,10 +79,16 @@ def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
     """Add up the tokens of a row's outputs, as far as the backend reported them."""
     totals: list[int | None] = [None] * len(_STATISTICS)
     for output in outputs:
-        statistics = output["statistics"] if output else None
-        if statistics:
-            for place, name in enumerate(_STATISTICS):
-                for count in statistics.get(name) or ():
-                    if count is not None:
-                        totals[place] = (totals[place] or 0) + count
+        statistics = output.get("statistics") if isinstance(output, dict) else None
+        if not isinstance(statistics, dict):
+            continue
+        for place, name in enumerate(_STATISTICS):
+            counts = statistics.get(name)
+            for count in counts if isinstance(counts, list) else ():
+                if type(count) is not int or not 0 <= count <= MAX_COUNT:  # of an error's outputs
+                    count = count_of(count)
+                    if count is None:
+                        continue
+                total = (totals[place] or 0) + count
+                totals[place] = total if total <= MAX_COUNT else None
     return Tokens(*totals)

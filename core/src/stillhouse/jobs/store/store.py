@@ -1,4 +1,7 @@
-"""`SqliteStore`: a run in one SQLite file, written by the one process that has its lock."""
+"""`SqliteStore`: a run in one SQLite file, written by the one process that has its lock.
+
+Over 300 lines: it is one class, and every statement on the rows of a run is in it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from stillhouse.jobs.store.lock import RunLock, acquire
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.places import check_side_files, reserve_path
 from stillhouse.jobs.store.protocol import Part
-from stillhouse.outputs import merge_responses
+from stillhouse.outputs import check_output, count_of, merge_responses
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["SqliteStore"]
@@ -42,6 +45,8 @@ SYNC_SECONDS = 1.0
 
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
+
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
@@ -189,20 +194,44 @@ class SqliteStore:
         return [part(count) for count in sorted(counts)]
 
     def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
+        try:
+            record = self._record(row, result, seconds)
+        except StoreError:
+            raise
+        except Exception as error:  # one row, whatever is in it, ends no run
+            record = self._failed((row.index, row.digest), error, seconds, _tokens_of(result))
+        self._buffer.append(record)
+
+    def _record(
+        self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None
+    ) -> tuple[Any, ...]:
+        """Return the row of the database for a result."""
         earlier = self._partial(row.index)
         error = result if isinstance(result, GenerationError) else None
         if isinstance(result, GenerationError):
             state = FAILED
-            made = [item for item in (earlier, *result.outputs) if item is not None]
+            made = [item for item in (earlier, *_usable(result.outputs)) if item is not None]
             output = merge_responses(made, len(made))[0] if made else None
         else:
             state = DONE
             output = result if earlier is None else merge_responses([earlier, result], 2)[0]
         columns = columns_of(output, error, self._model_name)
-        self._buffer.append((
+        return (
             row.index, row.digest, state, error and error.kind, len(output["generations"]) if output else 0,
             to_json(columns), time.time(), seconds, *tokens_of(output),
-        ))  # fmt: skip
+        )  # fmt: skip
+
+    def _failed(
+        self, place: tuple[Any, ...], error: Exception, seconds: Any, tokens: Iterable[Any]
+    ) -> tuple[Any, ...]:
+        """Return the row of the database for a result that the database cannot hold."""
+        what = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:500]
+        failure = GenerationError(
+            f"the row's result cannot be stored: {what}",
+            hint="report it to the authors of the backend; the other rows are not concerned",
+        )
+        text = to_json(columns_of(None, failure, self._model_name))
+        return *place, FAILED, failure.kind, 0, text, time.time(), seconds, *map(count_of, tokens)
 
     def _partial(self, row: int) -> GenerateOutput | None:
         """Return what an earlier attempt generated for a row that is queued again."""
@@ -230,15 +259,29 @@ class SqliteStore:
         if through:
             self.connection.execute("PRAGMA synchronous = FULL")
         with self._transaction():
-            self.connection.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._buffer
-            )
+            try:
+                self.connection.executemany(_INSERT, self._buffer)
+            except Exception as error:
+                if not _is_of_a_row(error):
+                    raise
+                self._insert_each()
         if self.members is not None:
             self.members.forget([row for row, _, state, *_ in self._buffer if state == DONE])
         self._buffer.clear()
         if through:
             self._synced = now
             self.connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _insert_each(self) -> None:
+        """Store the rows one by one, so that one that cannot be stored costs no other."""
+        for place, record in enumerate(self._buffer):
+            try:
+                self.connection.execute(_INSERT, record)
+            except Exception as error:
+                if not _is_of_a_row(error):
+                    raise
+                self._buffer[place] = self._failed(record[:2], error, record[7], record[8:])
+                self.connection.execute(_INSERT, self._buffer[place])
 
     def finished_rows(self) -> Iterator[FinishedRow]:
         """Yield every finished row, in the order of the input."""
@@ -288,3 +331,26 @@ class SqliteStore:
                 with contextlib.suppress(sqlite3.Error):
                     self.connection.execute("ROLLBACK")
                 raise
+
+
+def _is_of_a_row(error: Exception) -> bool:
+    """Whether an error says that a value cannot be stored, and nothing about the database."""
+    return not isinstance(error, sqlite3.Error) or isinstance(
+        error, (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+    )
+
+
+def _usable(outputs: Iterable[Any]) -> Iterator[GenerateOutput]:
+    """Yield the outputs of an error that are some: nobody has checked them yet."""
+    for output in outputs:
+        if output is not None:
+            with contextlib.suppress(GenerationError):
+                yield check_output(output, None, "the backend")
+
+
+def _tokens_of(result: GenerateOutput | GenerationError) -> Iterable[Any]:
+    """Return the tokens of a result that may be anything."""
+    try:
+        return tokens_of(*(result.outputs if isinstance(result, GenerationError) else (result,)))
+    except Exception:
+        return (None,) * 4
