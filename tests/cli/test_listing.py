@@ -17,7 +17,19 @@ PLUGIN_SCHEMA = {
     "required": ["name", "status", "distribution", "version", "summary", "entry_point", "troubles"],
     "properties": {
         "name": {"type": "string"},
-        "status": {"enum": ["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]},
+        "status": {
+            "enum": [
+                "built-in",
+                "found",
+                "disabled",
+                "settled",
+                "incompatible",
+                "conflict",
+                "loaded",
+                "failed",
+            ]
+        },
+        "settled_by": {"type": "string", "minLength": 1},
         "distribution": {"type": "string"},
         "version": {"type": "string"},
         "summary": {"type": "string"},
@@ -90,8 +102,66 @@ def test_list_reports_problems_on_standard_error(run: Any, monkeypatch: pytest.M
     result = run("list")
     assert result.status == 0
     assert "conflict E102" in result.out
-    assert "error[E102]" in result.err
-    assert "error[E102]" not in result.out
+    assert result.err.count("E102") == 1, "one conflict is one report"
+    assert "E102]" not in result.out
+    assert run("check").err.count("error[E102]") == 1
+
+
+@pytest.fixture
+def settled(own_registry: stillhouse.Registry, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two packages that claim one name, and a user who prefers one of them."""
+    from stillhouse.registry import Candidate
+    from stillhouse.registry.candidates import Scan
+
+    claimants = [
+        Candidate("acme", f"stillhouse.echo:{cls}", "stillhouse.llms", name, "1.0", "Talks to acme")
+        for name, cls in (("acme-one", "NoSuchLLM"), ("acme-two", "EchoLLM"))
+    ]
+    monkeypatch.setattr(
+        "stillhouse.registry.discovery.scan", lambda: Scan(tuple(claimants), stillhouse.__version__)
+    )
+    registry = stillhouse.Registry()
+    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
+    monkeypatch.delenv("STILLHOUSE_DISABLE_PLUGINS", raising=False)
+    monkeypatch.setenv("STILLHOUSE_PREFER", "acme=acme-two")
+    return registry
+
+
+def test_settled_conflict_is_listed_with_what_settles_it(run: Any, settled: Any) -> None:
+    result = run("list")
+    assert (result.status, result.err) == (0, "")
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert "acme settled acme-one 1.0 STILLHOUSE_PREFER prefers acme-two" in lines
+    assert "acme found acme-two 1.0 Talks to acme" in lines
+    listed = json.loads(run("list", "--json").out)
+    jsonschema.validate(listed, LIST_SCHEMA)
+    assert [item.get("settled_by") for item in listed["llms"] if item["name"] == "acme"] == [
+        "STILLHOUSE_PREFER prefers acme-two",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("names", [[], ["acme"]])
+def test_check_of_a_settled_conflict_succeeds(run: Any, settled: Any, names: list[str]) -> None:
+    result = run("check", *names)
+    assert (result.status, result.err) == (0, "")
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert "acme settled acme-one 1.0; STILLHOUSE_PREFER prefers acme-two" in lines
+    assert "acme loaded acme-two 1.0" in lines
+    assert json.loads(run("check", "--json", "acme").out)[0]["status"] == "settled"
+
+
+def test_show_of_a_settled_name_shows_the_preferred_one(run: Any, settled: Any) -> None:
+    assert "acme-two 1.0" in run("show", "acme").out
+
+
+@pytest.mark.parametrize("command", [["show", "ollama"], ["generate", "--prompt", "hi", "--llm", "ollama:m"]])
+def test_name_of_a_server_is_answered_with_the_address_to_set(run: Any, command: list[str]) -> None:
+    result = run(*command)
+    assert result.status == 1
+    assert 'error: there is no LLM "ollama"' in result.err
+    assert "use openai:MODEL with base_url=http://localhost:11434/v1" in result.err
+    assert "llamacpp" not in result.err
 
 
 def test_list_requirements_prints_pinned_versions(run: Any) -> None:

@@ -35,6 +35,11 @@ MODULES = (
 """The modules that a plugin may import from; `__all__` says which names of each."""
 
 
+def _is_alias(item: tuple[str, Any]) -> bool:
+    path, value = item
+    return path.rpartition(".")[2] != getattr(value, "__name__", None)
+
+
 def surface() -> list[str]:
     """Every public name: classes with their bases and members, functions with their signatures."""
     found = {
@@ -43,7 +48,8 @@ def surface() -> list[str]:
         for name in importlib.import_module(module).__all__
     }
     first: dict[int, str] = {}
-    for path, value in found.items():
+    # An alias is not where a class or a function is at home, even if it comes first in the alphabet.
+    for path, value in sorted(found.items(), key=_is_alias):
         if inspect.isclass(value) or inspect.isfunction(value):
             first.setdefault(id(value), path)
     lines = []

@@ -186,7 +186,7 @@ error[E104] llm "later" from later 1.0 is written for another major version of t
 error[E105] llm "eager" from eager 1.0 needs another version of stillhouse
   entry point  stillhouse.llms: eager = eager:FakeLLM
   cause        it requires stillhouse<100,>=99.1, and stillhouse {core} is installed
-  try          pip install --upgrade eager""",
+  try          pip install --upgrade "stillhouse[http]>=99.1,<100\"""",
     ),
     Case(
         "W106",

@@ -110,6 +110,13 @@ def test_disabling_a_plugin_hides_its_problems(site: Any, monkeypatch: pytest.Mo
 
 # A name that several claim
 
+HOOK = """
+import stillhouse
+
+@stillhouse.hookimpl
+def after_generate(llm): pass
+"""
+
 
 @pytest.fixture
 def claimants(site: Any) -> Any:
@@ -122,11 +129,11 @@ def test_prefer_switch_resolves_a_name_conflict(claimants: Any, monkeypatch: pyt
     monkeypatch.setenv("STILLHOUSE_PREFER", "plug=Beta_Plug, other=elsewhere")
     registry = Registry()
     first, second = claimants.infos(registry)
-    assert (first.package, first.status) == ("acme-plug 1.0", "conflict")
+    assert (first.package, first.status) == ("acme-plug 1.0", "settled")
     assert (second.package, second.status) == ("beta-plug 1.0", "found")
-    assert first.troubles[0].cause == (
-        "acme-plug 1.0 and beta-plug 1.0 declare it, and STILLHOUSE_PREFER prefers beta-plug"
-    )
+    assert first.settled_by == "STILLHOUSE_PREFER prefers beta-plug"
+    assert first.troubles == second.troubles == ()
+    assert second.settled_by == ""
     assert registry.get_llm("plug").__module__ == "beta_module"
 
 
@@ -134,7 +141,48 @@ def test_the_config_file_may_prefer(claimants: Any, config_file: Path) -> None:
     config_file.write_text('[prefer]\nplug = "acme-plug"\n')
     registry = Registry()
     assert registry.get_llm("plug").__module__ == "acme_module"
-    assert f"prefer in {config_file} prefers acme-plug" in claimants.infos(registry)[1].troubles[0].cause
+    assert claimants.infos(registry)[1].settled_by == f"prefer in {config_file} prefers acme-plug"
+
+
+def test_settled_conflict_is_no_problem_and_imports_the_preferred_plugin_alone(
+    claimants: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimants.install_llm("zeta-plug", "plug", "zeta_module", "raise SystemExit('imported')")
+    claimants.install("hook-one", hooks={"watch": "hook_one"}, modules={"hook_one": "raise SystemExit"})
+    claimants.install("hook-two", hooks={"watch": "hook_two"}, modules={"hook_two": HOOK})
+    monkeypatch.setenv("STILLHOUSE_PREFER", "plug=beta-plug,watch=hook-two")
+    registry = Registry()
+    checked = {info.package: info for info in registry.check() if info.candidate.location}
+    assert {package: info.status for package, info in checked.items()} == {
+        "acme-plug 1.0": "settled",
+        "beta-plug 1.0": "loaded",
+        "zeta-plug 1.0": "settled",
+        "hook-one 1.0": "settled",
+        "hook-two 1.0": "loaded",
+    }
+    assert not any(info.troubles for info in checked.values())
+
+
+def test_preference_that_changes_settles_anew(claimants: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    for preferred, module in (("acme", "acme_module"), ("beta", "beta_module"), ("acme", "acme_module")):
+        monkeypatch.setenv("STILLHOUSE_PREFER", f"plug={preferred}-plug")
+        assert registry.get_llm("plug").__module__ == module
+        states = {info.candidate.distribution[:4]: info.status for info in claimants.infos(registry)}
+        assert states == {"acme": "settled", "beta": "settled"} | {preferred: "loaded"}
+
+
+def test_distribution_preferred_that_claims_the_name_twice(
+    claimants: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preference says nothing about which of its two is meant."""
+    info = claimants.install("doubled", llms={"plug": "first:LLM"})
+    with (info / "entry_points.txt").open("a") as file:
+        file.write("plug = second:LLM\n")
+    monkeypatch.setenv("STILLHOUSE_PREFER", "plug=doubled")
+    infos = claimants.infos(Registry())
+    assert [info.status for info in infos] == ["settled", "settled", "found", "conflict"]
+    assert infos[3].troubles[0].cause == "doubled 1.0 declares it more than once"
 
 
 @pytest.mark.parametrize("switch", ["STILLHOUSE_PLUGINS", "STILLHOUSE_DISABLE_PLUGINS"])

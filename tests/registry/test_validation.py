@@ -176,6 +176,73 @@ def test_a_right_signature(site: Any, method: str, base: str) -> None:
     assert load(site, class_with(method, base)) is None
 
 
+ASYNC_LLM = class_with(GOOD)
+
+
+@pytest.mark.parametrize("base", ["LLM", "AsyncLLM"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "async def load(self): super().load()",
+        "async def unload(self): super().unload()",
+        "async def offline_batch_generate(self, inputs=None, num_generations=1): return []",
+        "async def get_generation_kwargs(self): return {}",
+        "async def get_last_hidden_states(self, inputs): return []",
+        "async def check_input(self, input): return None",
+        "async def set_runtime_parameters(self, runtime_parameters): return None",
+        "async def _prepare_structured_output(self, structured_output): return {}",
+        "async def load(self): yield",
+    ],
+)
+def test_member_that_nobody_awaits_is_refused(site: Any, method: str, base: str) -> None:
+    own = GOOD if base == "AsyncLLM" else "def generate(self, inputs, num_generations=1): return []\n"
+    body = class_with(f"{own}\n{method}\n", base)
+    found = load(site, body)
+    assert found is not None
+    name = method.partition("(")[0].removeprefix("async def ")
+    assert (found.code, found.message) == ("E205", "has a member that is not what the contract says")
+    where = line(body, method.partition("(")[0])
+    assert found.cause == (
+        f"FakeLLM.{name} must not be a coroutine: nobody awaits it (plug_module.py:{where})"
+    )
+    assert found.hint.startswith(f"write it as def {name}")
+    assert ("self.run_on_loop(coroutine)" in found.hint) == (base == "AsyncLLM")
+
+
+def test_generate_of_an_async_llm_must_not_be_a_coroutine(site: Any) -> None:
+    found = load(site, class_with(GOOD + "async def generate(self, inputs, num_generations=1): return []\n"))
+    assert found is not None
+    assert found.cause.startswith("FakeLLM.generate must not be a coroutine: nobody awaits it")
+
+
+def test_inherited_coroutine_is_refused_in_a_subclass(site: Any) -> None:
+    body = ASYNC_LLM.replace("FakeLLM", "Base") + "    async def load(self): pass\n"
+    found = load(site, body + "\n\nclass FakeLLM(Base):\n    def unload(self): super().unload()\n")
+    assert found is not None
+    assert found.cause.startswith("FakeLLM.load must not be a coroutine")
+
+
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        ("def model_name(self): return 'x'", "model_name is a method, and must be a property"),
+        ("async def model_name(self): return 'x'", "model_name is a method, and must be a property"),
+        ("@classmethod\ndef model_name(cls): return 'x'", "model_name is a method, and must be a property"),
+        ("@property\nasync def model_name(self): return 'x'", "model_name must not be a coroutine"),
+    ],
+)
+def test_model_name_that_is_no_property(site: Any, member: str, problem: str) -> None:
+    found = load(site, class_with(f"{GOOD}\n{member}\n").replace("Named, ", ""))
+    assert found is not None
+    assert found.code == "E205"
+    assert found.cause.startswith(f"FakeLLM.{problem}")
+
+
+def test_plain_load_around_a_coroutine_is_accepted(site: Any) -> None:
+    method = "def load(self):\n    super().load()\n    self.run_on_loop(asyncio.sleep(0))\n"
+    assert load(site, class_with(GOOD + method)) is None
+
+
 # E207
 
 

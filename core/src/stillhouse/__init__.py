@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stillhouse._settings.digest import digest as digest
     from stillhouse._settings.digest import shaping_fields as shaping_fields
     from stillhouse._settings.runtime import RuntimeParameter as RuntimeParameter
+    from stillhouse._settings.runtime import RuntimeParametersMixin as RuntimeParametersMixin
     from stillhouse._settings.secrets import is_secret as is_secret
     from stillhouse._settings.serialization import Serializable as Serializable
     from stillhouse._settings.serialization import read_settings as read_settings
@@ -42,13 +43,24 @@ if TYPE_CHECKING:
     from stillhouse.structured import normalize_structured_output as normalize_structured_output
     from stillhouse.typing import Capability as Capability
     from stillhouse.typing import ChatItem as ChatItem
+    from stillhouse.typing import ChatType as ChatType
     from stillhouse.typing import FormattedInput as FormattedInput
     from stillhouse.typing import GenerateOutput as GenerateOutput
     from stillhouse.typing import HiddenState as HiddenState
+    from stillhouse.typing import ImageContent as ImageContent
+    from stillhouse.typing import ImageUrl as ImageUrl
+    from stillhouse.typing import InstructorStructuredOutputType as InstructorStructuredOutputType
+    from stillhouse.typing import LLMLogprobs as LLMLogprobs
+    from stillhouse.typing import LLMOutput as LLMOutput
+    from stillhouse.typing import LLMStatistics as LLMStatistics
     from stillhouse.typing import Logprob as Logprob
+    from stillhouse.typing import OutlinesStructuredOutputType as OutlinesStructuredOutputType
     from stillhouse.typing import StandardInput as StandardInput
     from stillhouse.typing import StructuredInput as StructuredInput
     from stillhouse.typing import StructuredOutput as StructuredOutput
+    from stillhouse.typing import StructuredOutputType as StructuredOutputType
+    from stillhouse.typing import TextContent as TextContent
+    from stillhouse.typing import TokenCount as TokenCount
 
 _lazy, _, _names = lazy_names(
     __name__,
@@ -70,7 +82,7 @@ _lazy, _, _names = lazy_names(
         "local.magpie": ["MagpieChatTemplateMixin"],
         "outputs": ["compute_tokens", "merge_responses", "prepare_output"],
         "registry": ["PluginInfo", "Registry", "default_registry"],
-        "_settings.runtime": ["RuntimeParameter"],
+        "_settings.runtime": ["RuntimeParameter", "RuntimeParametersMixin"],
         "_settings.digest": ["digest", "shaping_fields"],
         "_settings.secrets": ["is_secret"],
         "_settings.serialization": ["Serializable", "read_settings", "without_secrets"],
@@ -78,13 +90,24 @@ _lazy, _, _names = lazy_names(
         "typing": [
             "Capability",
             "ChatItem",
+            "ChatType",
             "FormattedInput",
             "GenerateOutput",
             "HiddenState",
+            "ImageContent",
+            "ImageUrl",
+            "InstructorStructuredOutputType",
+            "LLMLogprobs",
+            "LLMOutput",
+            "LLMStatistics",
             "Logprob",
+            "OutlinesStructuredOutputType",
             "StandardInput",
             "StructuredInput",
             "StructuredOutput",
+            "StructuredOutputType",
+            "TextContent",
+            "TokenCount",
         ],
     },
 )

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_vali
 
 from stillhouse._defaults import default_backends
 from stillhouse._execution.call import Call, Finished, OnError, effective_arguments, finish_group
-from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, unloading
+from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._settings.generation import GenerationParametersMixin
 from stillhouse._settings.runtime import RuntimeParameter
@@ -142,7 +142,14 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     def _acquire(self) -> None:
         super()._acquire()
-        self._logger = logging.getLogger(f"stillhouse.llm.{self.model_name}")
+        name: Any = self.model_name
+        if callable(name):
+            raise ConfigurationError(
+                f"{type(self).__name__}.model_name is a method, and must be a property",
+                hint="write @property above def model_name(self)",
+            )
+        refuse_awaitable(name, self, "model_name", "write it as def, not async def")
+        self._logger = logging.getLogger(f"stillhouse.llm.{name}")
 
     @property
     def is_loaded(self) -> bool:

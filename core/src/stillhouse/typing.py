@@ -1,8 +1,14 @@
-"""The types of inputs and outputs."""
+"""The types of inputs and outputs.
+
+The typed dicts are those of `typing_extensions`: pydantic takes no others below Python 3.12, be it in
+`@validate_call` or as the type of a field.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, get_args
+
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     import numpy
@@ -12,13 +18,24 @@ __all__ = [
     "CAPABILITIES",
     "Capability",
     "ChatItem",
+    "ChatType",
     "FormattedInput",
     "GenerateOutput",
     "HiddenState",
+    "ImageContent",
+    "ImageUrl",
+    "InstructorStructuredOutputType",
+    "LLMLogprobs",
+    "LLMOutput",
+    "LLMStatistics",
     "Logprob",
+    "OutlinesStructuredOutputType",
     "StandardInput",
     "StructuredInput",
     "StructuredOutput",
+    "StructuredOutputType",
+    "TextContent",
+    "TokenCount",
 ]
 
 Capability = Literal[
@@ -100,6 +117,11 @@ class GenerateOutput(TypedDict):
     tool_calls: NotRequired[list[list[dict[str, Any]] | None]]
 
 
+# Validated by pydantic, as in `@validate_call`, they keep every key, also one that is not declared above.
+for _open in (ChatItem, StructuredOutput, GenerateOutput):
+    setattr(_open, "__pydantic_config__", {"extra": "allow"})  # noqa: B010
+
+
 StandardInput: TypeAlias = list[ChatItem]
 """A chat."""
 
@@ -111,3 +133,38 @@ FormattedInput: TypeAlias = StandardInput | StructuredInput | str
 
 HiddenState: TypeAlias = "numpy.typing.NDArray[numpy.floating[Any]]"
 """An array `[num_tokens, hidden_size]` of the last hidden states of one input, padding removed."""
+
+# distilabel's names for the same, so that a class written for it needs no change but of its imports.
+
+ChatType: TypeAlias = StandardInput
+"""distilabel's name for `StandardInput`."""
+
+TextContent: TypeAlias = dict[str, Any]
+"""distilabel's name for a part of a message: `{"type": "text", "text": …}`."""
+
+ImageUrl: TypeAlias = dict[str, Any]
+"""distilabel's name for what a part with an image holds: `{"url": …}`."""
+
+ImageContent: TypeAlias = dict[str, Any]
+"""distilabel's name for a part of a message: `{"type": "image_url", "image_url": {"url": …}}`."""
+
+InstructorStructuredOutputType: TypeAlias = StructuredOutput
+"""distilabel's name for a `StructuredOutput` by way of `instructor`."""
+
+OutlinesStructuredOutputType: TypeAlias = StructuredOutput
+"""distilabel's name for a `StructuredOutput` by constrained decoding."""
+
+StructuredOutputType: TypeAlias = StructuredOutput
+"""distilabel's name for either; here they are one."""
+
+LLMOutput: TypeAlias = list[str | None]
+"""distilabel's name for the `generations` of an output."""
+
+LLMLogprobs: TypeAlias = list[list[list[Logprob]] | None]
+"""distilabel's name for the `logprobs` of an output."""
+
+LLMStatistics: TypeAlias = dict[str, list[Any]]
+"""distilabel's name for the `statistics` of an output."""
+
+TokenCount: TypeAlias = dict[str, list[int]]
+"""distilabel's name for `statistics` that hold `input_tokens` and `output_tokens`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import inspect
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, PrivateAttr
 
+from stillhouse.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
 
-__all__ = ["Holder", "Lifecycle", "is_wrapped", "loading", "mark", "unloading"]
+__all__ = ["Holder", "Lifecycle", "is_wrapped", "loading", "mark", "refuse_awaitable", "unloading"]
 
 H = TypeVar("H", bound="Holder")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,6 +107,30 @@ def mark(function: F) -> F:
     return function
 
 
+def refuse_awaitable(result: object, owner: object, member: str, hint: str) -> None:
+    """Refuse what a member of a backend returned if it waits to be awaited, which nobody does.
+
+    Raises:
+        ConfigurationError: the member is a coroutine, and must not be.
+    """
+    if result is None or not inspect.isawaitable(result):
+        return
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns, later and elsewhere, that it was never awaited
+    name = f"{type(owner).__name__}.{member}"
+    raise ConfigurationError(f"{name} must not be a coroutine: nobody awaits it", hint=hint)
+
+
+_PLAIN = (
+    "write it as def {}(self), and run what must be awaited with self.run_on_loop(coroutine) of an AsyncLLM"
+)
+
+
+def _change(function: Callable[[H], None], holder: H, member: str) -> None:
+    """Call a backend's `load` or `unload`, which must have done its work when it returns."""
+    refuse_awaitable(function(holder), holder, member, _PLAIN.format(member))  # type: ignore[func-returns-value]
+
+
 def loading(function: Callable[[H], None]) -> Callable[[H], None]:
     """Make a `load` idempotent and safe from several threads; a failed one leaves nothing behind.
 
@@ -115,13 +142,13 @@ def loading(function: Callable[[H], None]) -> Callable[[H], None]:
         lifecycle = self._lifecycle
         with lifecycle.lock:
             if lifecycle.changing == "load":
-                function(self)
+                _change(function, self, "load")
                 return
             if lifecycle.loaded:
                 return
             lifecycle.changing = "load"
             try:
-                function(self)
+                _change(function, self, "load")
                 self._acquire()
             except BaseException:
                 lifecycle.changing = ""
@@ -146,14 +173,14 @@ def unloading(function: Callable[[H], None]) -> Callable[[H], None]:
         lifecycle = self._lifecycle
         with lifecycle.lock:
             if lifecycle.changing == "unload":
-                function(self)
+                _change(function, self, "unload")
                 return
             if not lifecycle.loaded:
                 return
             self._check_releasable()
             lifecycle.changing = "unload"
             try:
-                function(self)
+                _change(function, self, "unload")
             finally:
                 try:
                     self._release()

@@ -7,13 +7,16 @@ from time import perf_counter
 from typing import Any
 
 from stillhouse._execution.call import Call, Result, finished_outputs
-from stillhouse.errors import GenerationError
+from stillhouse._execution.lifecycle import refuse_awaitable
+from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["ask_group", "generate_list"]
 
 Generate = Callable[..., list[GenerateOutput]]
 """The `generate` of a backend: inputs, num_generations, generation parameters."""
+
+_PLAIN = "write it as def, or derive the class from stillhouse.AsyncLLM and write async def agenerate"
 
 
 def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list[GenerateOutput]:
@@ -65,6 +68,8 @@ def _ask(
         return [], None
     try:
         outputs = generate(inputs, call.num_generations, **call.arguments)
+        if type(outputs) is not list:
+            _refuse_coroutine(outputs, call.llm)
         call.check_length(outputs, len(inputs))
         return list(outputs), None
     except Exception as error:
@@ -78,6 +83,14 @@ def _ask(
                 if _stops_run(result):
                     return [result if output is None else output for output in finished], error
         return finished, error
+
+
+def _refuse_coroutine(outputs: object, llm: object) -> None:
+    """Stop at a `generate` that is a coroutine: it would be one for every further input too."""
+    try:
+        refuse_awaitable(outputs, llm, "generate", _PLAIN)
+    except ConfigurationError as error:
+        raise GenerationError(error.message, attempts=0, stops_run=True, hint=error.hint) from None
 
 
 def _stops_run(result: Any) -> bool:

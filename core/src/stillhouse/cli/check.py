@@ -18,6 +18,8 @@ __all__ = ["check"]
 def check(names: tuple[str, ...], traceback: bool, json: bool) -> None:
     """Import and validate plugins, those named or all; exit with status 1 if any is broken."""
     from stillhouse.registry import default_registry
+    from stillhouse.registry.info import distinct_problems
+    from stillhouse.registry.problems import report
 
     registry = default_registry()
     infos = registry.check(names)
@@ -28,11 +30,15 @@ def check(names: tuple[str, ...], traceback: bool, json: bool) -> None:
         print_table(
             ("NAME", "STATUS", "PACKAGE"),
             [
-                (info.name, " ".join([info.status, *(item.code for item in info.troubles)]), info.package)
+                (
+                    info.name,
+                    " ".join([info.status, *(item.code for item in info.troubles)]),
+                    f"{info.package}; {info.settled_by}" if info.settled_by else info.package,
+                )
                 for info in infos
             ],
         )
-        print_reports(report for info in infos for report in info.reports)
+        print_reports(report(info.candidate, problem) for info, problem in distinct_problems(infos))
         if traceback:
             print_reports(trouble.traceback for info in infos for trouble in info.troubles)
         for warning in registry.warnings():

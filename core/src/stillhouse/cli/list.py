@@ -21,6 +21,8 @@ __all__ = ["list_plugins", "plugin_as_json"]
 def list_plugins(json: bool, requirements: bool) -> None:
     """List the LLMs that are installed, without importing them."""
     from stillhouse.registry import default_registry
+    from stillhouse.registry.info import distinct_problems
+    from stillhouse.registry.problems import report
 
     registry = default_registry()
     infos = registry.plugins()
@@ -42,13 +44,17 @@ def list_plugins(json: bool, requirements: bool) -> None:
     if hooks:
         print()
         print_table(("HOOK", "STATUS", "PACKAGE", "SUMMARY"), hooks)
-    print_reports(report for info in infos for report in info.reports)
+    print_reports(report(info.candidate, problem) for info, problem in distinct_problems(infos))
     for warning in registry.warnings():
         print_warning(warning)
 
 
 def _rows(infos: list[PluginInfo], kind: str) -> list[tuple[str, str, str, str]]:
-    return [(info.name, _status(info), info.package, info.summary) for info in infos if info.kind == kind]
+    return [
+        (info.name, _status(info), info.package, info.settled_by or info.summary)
+        for info in infos
+        if info.kind == kind
+    ]
 
 
 def _status(info: PluginInfo) -> str:
@@ -65,6 +71,7 @@ def _pins(infos: list[PluginInfo], core_version: str) -> list[str]:
 
 def plugin_as_json(info: PluginInfo) -> dict[str, Any]:
     """Return a plugin as `stillhouse list --json` prints it."""
+    settled = {"settled_by": info.settled_by} if info.settled_by else {}
     return {
         "name": info.name,
         "status": info.status,
@@ -82,4 +89,5 @@ def plugin_as_json(info: PluginInfo) -> dict[str, Any]:
             }
             for trouble in info.troubles
         ],
+        **settled,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from stillhouse.errors import UnknownLLMError, near_matches
+from stillhouse.errors import UnknownLLMError
 from stillhouse.registry.candidates import LLMS_GROUP, Candidate, Scan, normalize
 from stillhouse.registry.info import PluginInfo, errors, unloaded
 from stillhouse.registry.known import BUILT_IN, PACKAGES
@@ -68,12 +68,12 @@ class Assessment:
             return UnknownLLMError(
                 f'"{name}" is a hook, not an LLM', name=name, hint="hooks are called by every LLM"
             )
+        from stillhouse.registry.unknown import hint_for
+
         # A broken one may be what was meant: asking for it shows what is wrong with it.
         known = {info.name for infos in self._llms.values() for info in infos if info.status != "disabled"}
         return UnknownLLMError(
-            f'there is no LLM "{name}"',
-            name=name,
-            hint=near_matches(name, {*known, *registered, *PACKAGES}),
+            f'there is no LLM "{name}"', name=name, hint=hint_for(name, {*known, *registered})
         )
 
     def _rank(self, info: PluginInfo) -> tuple[bool, bool, bool]:
@@ -111,9 +111,10 @@ def _installed(scan: Scan, policy: Policy) -> Iterator[PluginInfo]:
         usable = [candidate for candidate, problems in claimants if not errors(problems)]
         conflicting = conflicts(usable, policy) if len(usable) > 1 else {}
         for candidate, problems in claimants:
-            if candidate in conflicting:
-                problems.append(conflicting[candidate])
-            yield unloaded(candidate, problems)
+            outcome = conflicting.get(candidate)
+            if isinstance(outcome, Problem):
+                problems.append(outcome)
+            yield unloaded(candidate, problems, settled_by=outcome if isinstance(outcome, str) else "")
 
 
 def _built_in(core_version: str) -> Iterator[PluginInfo]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class Candidate:
         location: the folder that it is installed in.
         shadowed: the metadata folders of the same distribution besides the one used, whether
             later on `sys.path` or earlier without a declaration.
+        is_one_of_several: whether the distribution declares other plugins, so that `summary` is not
+            about this one.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Candidate:
     requires: tuple[str, ...] = ()
     location: str = ""
     shadowed: tuple[str, ...] = field(default=(), compare=False)
+    is_one_of_several: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -122,10 +126,15 @@ def scan() -> Scan:
 def from_entry_points(entry_points: Iterable[importlib_metadata.EntryPoint], core_version: str) -> Scan:
     """Make a scan of given entry points instead of the installed ones, for tests and embedding."""
     candidates = []
+    entry_points = list(entry_points)
+    counts = Counter(id(entry_point.dist) for entry_point in entry_points if entry_point.dist)
     for entry_point in entry_points:
+        several = counts[id(entry_point.dist)] > 1
         distribution = cast("_Distribution | None", entry_point.dist)
         headers = _headers(distribution) if distribution else {}
-        candidates.append(_candidate(entry_point.name, entry_point.value, entry_point.group, headers, ""))
+        candidates.append(
+            _candidate(entry_point.name, entry_point.value, entry_point.group, headers, "", several)
+        )
     return Scan(tuple(candidates), core_version)
 
 
@@ -253,7 +262,7 @@ def _declared_by(distribution: _Distribution, name: str, warnings: list[str]) ->
         return []
     headers = {"name": [name], **_headers(distribution)}
     location = os.path.dirname(folder) or str(distribution.locate_file(""))  # noqa: PTH120
-    found = [_candidate(*entry, headers, location) for entry in entries]
+    found = [_candidate(*entry, headers, location, len(entries) > 1) for entry in entries]
     ours = {(item.kind, item.name) for item in found if item.group in (LLMS_GROUP, HOOKS_GROUP)}
     # A plugin may serve several majors of the contract, side by side: ours is the one that counts.
     return [
@@ -263,7 +272,9 @@ def _declared_by(distribution: _Distribution, name: str, warnings: list[str]) ->
     ]
 
 
-def _candidate(name: str, value: str, group: str, headers: dict[str, list[str]], location: str) -> Candidate:
+def _candidate(
+    name: str, value: str, group: str, headers: dict[str, list[str]], location: str, is_one_of_several: bool
+) -> Candidate:
     return Candidate(
         name=name,
         value=value,
@@ -273,6 +284,7 @@ def _candidate(name: str, value: str, group: str, headers: dict[str, list[str]],
         summary=headers.get("summary", [""])[0],
         requires=tuple(headers.get("requires-dist", ())),
         location=location,
+        is_one_of_several=is_one_of_several,
     )
 
 

@@ -86,5 +86,5 @@ class Discovery:
 
     def now(self, info: PluginInfo) -> PluginInfo:
         """Add to an assessed plugin what loading it showed, if it was loaded."""
-        loaded = None if info.status == "disabled" else self.loaded.get(info.candidate)
+        loaded = None if info.status in ("disabled", "settled") else self.loaded.get(info.candidate)
         return info if loaded is None else with_loaded(info, loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,9 @@ from stillhouse.registry.problems import Problem, report
 if TYPE_CHECKING:
     from stillhouse.registry.loading import Loaded
 
-__all__ = ["PluginInfo", "Status", "errors", "unloaded", "with_loaded"]
+__all__ = ["PluginInfo", "Status", "distinct_problems", "errors", "unloaded", "with_loaded"]
 
-Status = Literal["built-in", "found", "disabled", "incompatible", "conflict", "loaded", "failed"]
+Status = Literal["built-in", "found", "disabled", "settled", "incompatible", "conflict", "loaded", "failed"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class PluginInfo:
         status: its state. `built-in` and `found` have not been imported yet.
         candidate: what its metadata says.
         troubles: its problems, as far as they are known without loading it or since it was loaded.
+        settled_by: for one that is `settled`, which switch prefers which other distribution.
     """
 
     name: str
     status: Status
     candidate: Candidate
     troubles: tuple[Problem, ...] = ()
+    settled_by: str = ""
 
     @property
     def kind(self) -> str:
@@ -44,6 +46,14 @@ class PluginInfo:
 
     @property
     def summary(self) -> str:
+        """One line about it: its distribution's, or its own where the distribution has several plugins.
+
+        Its own is the first sentence of its docstring, read from the source without importing it.
+        """
+        if self.candidate.is_one_of_several:
+            from stillhouse.registry.summaries import own_summary
+
+            return own_summary(self.candidate.value) or self.candidate.summary
         return self.candidate.summary
 
     @property
@@ -52,11 +62,24 @@ class PluginInfo:
         return [report(self.candidate, problem) for problem in self.troubles]
 
 
-def unloaded(candidate: Candidate, problems: Iterable[Problem] = ()) -> PluginInfo:
+def unloaded(candidate: Candidate, problems: Iterable[Problem] = (), settled_by: str = "") -> PluginInfo:
     """Describe a plugin that has not been loaded; its status follows from its problems."""
     healthy: Status = "built-in" if candidate.distribution == "stillhouse" else "found"
+    if settled_by:
+        healthy = "settled"
     problems = tuple(problems)
-    return PluginInfo(candidate.name, _status(problems, healthy), candidate, problems)
+    return PluginInfo(candidate.name, _status(problems, healthy), candidate, problems, settled_by)
+
+
+def distinct_problems(infos: Iterable[PluginInfo]) -> Iterator[tuple[PluginInfo, Problem]]:
+    """Yield the problems of several plugins: one that several share, such as a conflict, once."""
+    seen: set[tuple[str, str, Problem]] = set()
+    for info in infos:
+        for problem in info.troubles:
+            key = (info.kind, info.name, problem)
+            if problem.code != "E102" or key not in seen:
+                seen.add(key)
+                yield info, problem
 
 
 def with_loaded(info: PluginInfo, loaded: Loaded) -> PluginInfo:

