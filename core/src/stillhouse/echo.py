@@ -67,7 +67,7 @@ class EchoLLM(AsyncLLM):
             words = words[:max_new_tokens]
             generation, reason = " ".join(words), "length"
         return prepare_output(
-            [generation] * num_generations,
+            [generation or None] * num_generations,
             input_tokens=[input_tokens],
             output_tokens=[len(words)] * num_generations,
             finish_reasons=[reason] * num_generations,

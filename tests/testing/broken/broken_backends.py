@@ -36,6 +36,30 @@ def breaks(rule: str) -> Callable[[T], T]:
 # Outputs
 
 
+@breaks("C00")
+class Fails(Good):
+    """Does not read what its engine answers."""
+
+    def answer(self, *args: Any, **kwargs: Any) -> Any:
+        return {}["choices"]
+
+
+@breaks("C00")
+class BareTexts(GoodSync):
+    """Gives texts instead of outputs."""
+
+    def answers(self, *args: Any, **kwargs: Any) -> Any:
+        return [output["generations"][0] for output in super().answers(*args, **kwargs)]
+
+
+@breaks("C00")
+class DoesNotLoad(Good):
+    """Does not find its engine."""
+
+    def load(self) -> None:
+        raise RuntimeError("there is no engine")
+
+
 @breaks("C01")
 class LastFirst(GoodSync):
     """Gives outputs from the last to the first."""
@@ -103,8 +127,7 @@ class NoReason(EmptyText):
     def answer(self, *args: Any, **kwargs: Any) -> Any:
         output = super().answer(*args, **kwargs)
         if "" in output["generations"]:
-            output["generations"][1] = None
-            del output["finish_reasons"]
+            output["generations"][1] = output["finish_reasons"][1] = None
         return output
 
 
@@ -131,7 +154,7 @@ class TwoForThree(_Changed):
     """Gives two entries of a statistic for three generations."""
 
     def change(self, output: Any, count: int) -> None:
-        output["statistics"]["output_tokens"] = [2] * min(count, 2)
+        del output["statistics"]["output_tokens"][2:]
 
 
 @breaks("C08")
@@ -163,7 +186,7 @@ class OneReason(_Changed):
     """Gives one finish reason for all generations."""
 
     def change(self, output: Any, count: int) -> None:
-        output["finish_reasons"] = ["stop"]
+        del output["finish_reasons"][1:]
 
 
 @breaks("C10")
@@ -184,6 +207,48 @@ class WritesIntoArguments(Good):
         for tool in tools or ():
             tool["function"]["strict"] = True
         return super().answer(*args, **kwargs)
+
+
+@breaks("C12")
+class NoLimit(Good):
+    """Takes a limit, and ignores it."""
+
+    def answer(self, *args: Any, max_new_tokens: Any = None, **kwargs: Any) -> Any:
+        return super().answer(*args, **kwargs)
+
+
+@breaks("C12")
+class WholeAnyway(_Changed):
+    """Takes what was cut off for whole."""
+
+    def change(self, output: Any, count: int) -> None:
+        output["finish_reasons"] = ["stop"] * count
+
+
+@breaks("C13")
+class NoReasons(_Changed):
+    """Gives no finish reasons where there is a text."""
+
+    def change(self, output: Any, count: int) -> None:
+        if all(output["generations"]):
+            del output["finish_reasons"]
+
+
+@breaks("C13")
+class WordsOfItsOwn(_Changed):
+    """Gives the finish reasons of its engine."""
+
+    def change(self, output: Any, count: int) -> None:
+        words = {"stop": "eos", "length": "MAX_TOKENS"}
+        output["finish_reasons"] = [words[reason] for reason in output["finish_reasons"]]
+
+
+@breaks("C14")
+class OneForAll(_Changed):
+    """Gives one generation as often as asked."""
+
+    def change(self, output: Any, count: int) -> None:
+        output["generations"] = output["generations"][:1] * count
 
 
 # Lifecycle
@@ -326,6 +391,40 @@ class SetsTheLoop(GoodSync):
         super().unload()
 
 
+@breaks("C29")
+class Prints(Good):
+    """Prints what it answers."""
+
+    def answer(self, *args: Any, **kwargs: Any) -> Any:
+        print("answering")
+        return super().answer(*args, **kwargs)
+
+
+@breaks("C29")
+class PrintsPastPython(Good):
+    """Has an engine in C, which greets when it is loaded."""
+
+    def load(self) -> None:
+        os.write(1, b"engine 1.0\n")
+        super().load()
+
+
+@breaks("C52")
+class LoadsAlone(Good):
+    """Does not call the contract's `load`."""
+
+    def load(self) -> None:
+        self._submitted = None
+
+
+@breaks("C52")
+class UnloadsAlone(GoodSync):
+    """Does not call the contract's `unload`."""
+
+    def unload(self) -> None:
+        self._submitted = None
+
+
 # Settings
 
 
@@ -423,7 +522,7 @@ class _Parameters(Everything, AsyncLLM):
             tools: the tools.
             max_tokens: how many tokens at most.
         """
-        return self.answer(input, num_generations, seed, logprobs)
+        return self.answer(input, num_generations, seed, logprobs, max_new_tokens)
 
 
 @breaks("C38")
@@ -455,7 +554,7 @@ class Undocumented(Everything, AsyncLLM):
             logprobs: whether to give them.
             tools: the tools.
         """
-        return self.answer(input, num_generations, seed, logprobs)
+        return self.answer(input, num_generations, seed, logprobs, max_new_tokens)
 
 
 # Concurrency
@@ -680,7 +779,7 @@ class OneAtATime(Everything, AsyncLLM):
             logprobs: whether to give them.
             tools: the tools.
         """
-        return self.answer(input, 1, seed, logprobs)
+        return self.answer(input, 1, seed, logprobs, max_new_tokens)
 
 
 @breaks("C76")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +39,11 @@ class GoodHTTP(HTTPLLM):
     api_key_required: ClassVar[bool] = False
 
     async def agenerate(
-        self, input: FormattedInput, num_generations: int = 1, max_new_tokens: int | None = None
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
     ) -> GenerateOutput:
         """Ask the server.
 
@@ -45,19 +51,76 @@ class GoodHTTP(HTTPLLM):
             input: the chat.
             num_generations: how many generations.
             max_new_tokens: how many tokens at most.
+            temperature: how evenly they are drawn.
         """
         chat, _ = split_input(input)
-        answer = await self.ask({"chat": chat, "n": num_generations, "limit": max_new_tokens})
-        return self.read(answer)
+        body = {"chat": chat, "n": num_generations, "limit": max_new_tokens, "temperature": temperature}
+        return self.read(await self.ask(body))
 
     async def ask(self, body: Any) -> Any:
         return await self.post("generate", body)
 
     def read(self, answer: Any) -> GenerateOutput:
+        if isinstance(answer, dict) and answer.get("error"):
+            raise GenerationError("the answer is an error", kind="server")
         texts = answer.get("texts") if isinstance(answer, dict) else None
-        if not texts:
+        if not texts or not all(self.is_text(text) for text in texts):
             raise GenerationError("the answer has no texts", kind="server", hint="check base_url")
-        return prepare_output(texts, [answer["tokens"]], finish_reasons=["stop"] * len(texts))
+        count = self.count(answer.get("tokens"))
+        made = [text or None for text in texts]
+        return prepare_output(made, None if count is None else [count], finish_reasons=["stop"] * len(texts))
+
+    def is_text(self, text: Any) -> bool:
+        return text is None or isinstance(text, str)
+
+    def count(self, value: Any) -> int | None:
+        return value if type(value) is int and 0 <= value <= 2**53 else None
+
+
+class Polled(GoodHTTP):
+    """Keeps every rule: it hands a job in, and asks until the job is done."""
+
+    async def ask(self, body: Any) -> Any:
+        job = await super().ask(body)
+        if not isinstance(job, dict) or "job" not in job:
+            return job
+        while True:
+            answer = await self.request("GET", f"jobs/{job['job']}")
+            if not isinstance(answer, dict) or answer.get("state") != "running":
+                return answer
+            await asyncio.sleep(0.001)
+
+
+class Signing(GoodHTTP):
+    """Keeps every rule: each attempt has a signature made with the key, and the key stays here."""
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        return {}
+
+    async def authorize(self) -> dict[str, str]:
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        now = str(time.time())
+        return {"x-at": now, "x-signature": hmac.new(key.encode(), now.encode(), "sha256").hexdigest()}
+
+
+class KeyInTheQuery(GoodHTTP):
+    """Keeps every rule: the API takes the key in the query."""
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        return {}
+
+    def url_of(self, base_url: Any, path: str) -> Any:
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return super().url_of(base_url, path).update_query(key=key)
+
+
+KEEPING: dict[type[HTTPLLM], dict[str, Any]] = {
+    GoodHTTP: {},
+    Polled: {"requests_per_input": 3},
+    Signing: {"credential": "signature"},
+    KeyInTheQuery: {"credential": "query"},
+}
+"""The backends that keep every rule, and what their test classes declare."""
 
 
 # What is done with a failure, or with an answer, before the transport goes on with it.
@@ -178,6 +241,44 @@ class OneKind(_Changed):
         return replace(failure, kind="server") if failure.kind == "rate_limit" else failure
 
 
+@breaks("H12")
+class OverlooksErrors(GoodHTTP):
+    """Reads an answer whatever else is in it."""
+
+    def read(self, answer: Any) -> GenerateOutput:
+        has_texts = isinstance(answer, dict) and "texts" in answer
+        return super().read({**answer, "error": None} if has_texts else answer)
+
+
+@breaks("H29")
+class ForgetsTemperature(GoodHTTP):
+    """Does not send a parameter."""
+
+    async def ask(self, body: Any) -> Any:
+        return await super().ask({**body, "temperature": None})
+
+
+@breaks("H30")
+class TrustsCounts(GoodHTTP):
+    """Gives counts as they come."""
+
+    def count(self, value: Any) -> Any:
+        return value
+
+
+@breaks("H31")
+class TrustsTexts(GoodHTTP):
+    """Takes whatever is there for a text."""
+
+    def is_text(self, text: Any) -> bool:
+        return True
+
+    def read(self, answer: Any) -> GenerateOutput:
+        output = super().read(answer)
+        output["generations"] = [text and str(text) for text in output["generations"]]
+        return output
+
+
 @breaks("H20")
 class ReadsPages(_Changed):
     """Takes a page for an answer."""
@@ -192,7 +293,7 @@ class TrustsShapes(GoodHTTP):
     """Takes every answer to have the API's shape."""
 
     def read(self, answer: Any) -> GenerateOutput:
-        return super().read({"texts": answer["texts"], "tokens": answer["tokens"]})
+        return super().read({**answer, "texts": answer["texts"]})
 
 
 @breaks("H22")

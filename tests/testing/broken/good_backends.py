@@ -55,6 +55,7 @@ class Everything(StructuredOutputMixin):
         num_generations: int = 1,
         seed: int | None = None,
         logprobs: bool | None = None,
+        max_new_tokens: int | None = None,
         **rest: Any,
     ) -> GenerateOutput:
         text = text_of(input)
@@ -66,9 +67,14 @@ class Everything(StructuredOutputMixin):
             chance = random.Random(f"{seed} {text}")
             texts = [f"{text} {chance.random()}" for _ in range(num_generations)]
         shape = [[[{"token": "a", "logprob": -0.5}]]] * num_generations if logprobs else None
-        reasons = ["stop"] * num_generations
+        words = [made.split()[:max_new_tokens] for made in texts]
+        cut = [len(made.split()) > len(kept) for made, kept in zip(texts, words, strict=True)]
         return prepare_output(
-            texts, [len(text.split())], [2] * num_generations, shape, finish_reasons=reasons
+            [" ".join(kept) if text else None for kept in words],
+            [len(text.split()) or 1],
+            [len(kept) for kept in words],
+            shape,
+            finish_reasons=["length" if is_cut else "stop" for is_cut in cut],
         )
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[Any]:

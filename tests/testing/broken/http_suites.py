@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from broken_http import BREAKS, GoodHTTP
+from broken_http import BREAKS, KEEPING, Polled
 
 from stillhouse.http import HTTPLLM
 from stillhouse.testing import HTTPConformance
@@ -17,7 +17,20 @@ class Suite(HTTPConformance):
     def make_at(self, base_url: str, api_key: str) -> HTTPLLM:
         return self.backend(model="m", base_url=base_url, api_key=api_key)
 
+    # What every instance hands in is known to all: the kit makes one for each request.
+    jobs: ClassVar[list[Any]] = []
+
     def respond(self, path: str, body: Any) -> Any:
+        if self.backend is not Polled:
+            return self.answer_to(body)
+        if body is not None:
+            self.jobs.append([body, 0])
+            return {"job": len(self.jobs) - 1}
+        job = self.jobs[int(path.rpartition("/")[2])]
+        job[1] += 1
+        return {"state": "running"} if job[1] == 1 else {"state": "done", **self.answer_to(job[0])}
+
+    def answer_to(self, body: Any) -> Any:
         content = body["chat"][-1]["content"]
         text = content if isinstance(content, str) else content[0]["text"]
         return {"texts": [text] * body["n"], "tokens": len(text.split())}
@@ -26,5 +39,6 @@ class Suite(HTTPConformance):
 # They wait much and compute little: several processes take their share each.
 _share, _shares = (int(part) for part in os.environ["BROKEN_SHARE"].split("/"))
 
-for _backend in [GoodHTTP, *[*BREAKS][:: int(os.environ["BROKEN_EVERY"])]][_share::_shares]:
-    globals()[f"Test{_backend.__name__}"] = type(f"Test{_backend.__name__}", (Suite,), {"backend": _backend})
+for _backend in [*KEEPING, *[*BREAKS][:: int(os.environ["BROKEN_EVERY"])]][_share::_shares]:
+    _members = {"backend": _backend, **KEEPING.get(_backend, {})}
+    globals()[f"Test{_backend.__name__}"] = type(f"Test{_backend.__name__}", (Suite,), _members)

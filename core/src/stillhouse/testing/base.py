@@ -17,20 +17,23 @@ from stillhouse.llm import LLM
 from stillhouse.registry import Registry
 from stillhouse.registry.policy import Policy
 from stillhouse.testing.globals import changes, snapshot
-from stillhouse.testing.rule import rule_of
+from stillhouse.testing.rule import Broken, rule_of
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["Conformance"]
+__all__ = ["Conformance", "quietly_unload"]
 
 _KIT = "stillhouse.testing."
 
 _FOR_AUTHORS = {
-    "answers_are_scripted", "arguments", "example", "input_of", "make", "make_at", "make_failing",
-    "pytestmark", "refusal", "respond", "setup_class", "teardown_class", "texts",
+    "answers_are_scripted", "arguments", "credential", "example", "input_of", "make", "make_at",
+    "make_empty", "make_failing", "pytestmark", "refusal", "requests_per_input", "respond", "setup_class",
+    "teardown_class", "texts",
 }  # fmt: skip
 """What a subclass may define; every other name belongs to the kit."""
 
-_STATE = {"_looked_at", "_registry", "_server", "_shared", "changed"}
+_OTHERS = {"abc", "builtins", "pydantic", "stillhouse", "typing"}
+
+_STATE = {"_looked_at", "_registry", "_server", "_shared", "broken", "changed"}
 
 
 class Conformance:
@@ -51,8 +54,14 @@ class Conformance:
     answers_are_scripted: ClassVar[bool] = False
     """Whether the answers come from a script, so that they do not show what the backend can do."""
 
+    requests_per_input: ClassVar[int] = 1
+    """How many requests one generation of an input takes; more than one where a job is polled."""
+
     changed: ClassVar[set[str]] = set()
     """The global state of the process that changed while the LLM was loaded or used, in any test."""
+
+    broken: ClassVar[set[str]] = set()
+    """The ids of the rules that were found broken; those that need one of them are skipped."""
 
     _shared: ClassVar[LLM | None] = None
     _looked_at: ClassVar[LLM | None] = None
@@ -64,6 +73,13 @@ class Conformance:
 
     def make_failing(self) -> tuple[LLM, FormattedInput] | None:
         """Return an LLM, not loaded, and an input that fails on it; `None` if there is no way to make one."""
+        return None
+
+    def make_empty(self) -> tuple[LLM, FormattedInput] | None:
+        """Return an LLM, not loaded, and an input that it answers without a text; `None` if there is none.
+
+        The kit looks for one itself: this is for a backend for which it finds none.
+        """
         return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -92,13 +108,13 @@ class Conformance:
     @classmethod
     def setup_class(cls) -> None:
         """Prepare the class; pytest calls it before its first test."""
-        cls.changed = set()
+        cls.changed, cls.broken = set(), set()
 
     @classmethod
     def teardown_class(cls) -> None:
         """Clean up; pytest calls it after the last test of the class."""
         if cls._shared is not None:
-            _quietly_unload(cls._shared)
+            quietly_unload(cls._shared)
         cls._shared = cls._looked_at = cls._registry = None
 
     @pytest.fixture(autouse=True)
@@ -136,14 +152,14 @@ class Conformance:
         """Return a new LLM, with the kit's registry."""
         llm = self.make()
         if not isinstance(llm, LLM):
-            raise TypeError(f"make() returned {type(llm).__name__}; return an LLM that is not loaded")
+            raise Broken(f"make() returned {type(llm).__name__}, and not an LLM")
         llm.use_registry(self.registry)
         return llm
 
     def loaded(self) -> LLM:
         """Return a new LLM, loaded until the test ends."""
         llm = self.new()
-        self._stack.callback(_quietly_unload, llm)
+        self._stack.callback(quietly_unload, llm)
         with self._observed():
             llm.load()
         return llm
@@ -165,6 +181,13 @@ class Conformance:
     def cls(self) -> type[LLM]:
         """The class under test."""
         return type(self._unloaded())
+
+    @property
+    def packages(self) -> set[str]:
+        """The names of the author's packages and modules: those of the backend, and of the test."""
+        made = type(self)._looked_at
+        classes = [*type(self).__mro__, *(type(made).__mro__ if made is not None else ())]
+        return {cls.__module__.partition(".")[0] for cls in classes} - _OTHERS
 
     @property
     def is_async(self) -> bool:
@@ -211,6 +234,14 @@ class Conformance:
         with self._observed():
             return llm.generate_outputs(self.inputs() if inputs is None else inputs, **self.given(**kwargs))
 
+    def sent(self, llm: LLM, **given: Any) -> list[Any] | None:
+        """Ask for one input, and return what was sent for it; `None` where the kit does not see that."""
+        return None
+
+    def ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
+        """Ask where every answer has an empty text; `None` where the kit cannot bring that about."""
+        return None
+
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
         before = snapshot()
@@ -220,7 +251,7 @@ class Conformance:
             self.changed.update(changes(before))
 
 
-def _quietly_unload(llm: LLM) -> None:
+def quietly_unload(llm: LLM) -> None:
     """Unload; a rule of its own reports what that raises."""
     with contextlib.suppress(Exception):
         llm.unload()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
 from stillhouse.errors import GenerationError
 from stillhouse.llm import LLM
-from stillhouse.testing.base import Conformance
-from stillhouse.testing.rule import Broken
+from stillhouse.testing.base import Conformance, quietly_unload
+from stillhouse.testing.rewriting import without_text
+from stillhouse.testing.rule import Broken, said
 from stillhouse.testing.server import Reply, ScriptedServer
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["KEY", "HTTPBase"]
 
 KEY = "sk-conformance-key-5d41402abc4b2a76"
-"""The LLM's key, which must not appear anywhere but in a header."""
+"""The LLM's key, which must not appear anywhere but where `credential` says."""
 
 _EXAMPLES = {
     "json": json.dumps({"river": "Ucayali", "country": "Peru"}),
@@ -31,6 +32,10 @@ class HTTPBase(Conformance):
     """The base of the rules on requests. An author gives `make_at` and `respond`."""
 
     answers_are_scripted: ClassVar[bool] = True
+
+    credential: ClassVar[Literal["header", "query", "signature"]] = "header"
+    """Where a request has the key: in a header, in the query of its address, or, where it is signed with
+    the key, nowhere."""
 
     _server: ClassVar[ScriptedServer | None] = None
     _own_server: ScriptedServer | None = None
@@ -112,19 +117,45 @@ class HTTPBase(Conformance):
         for name, value in fields.items():
             if name in type(llm).model_fields:
                 setattr(llm, name, value)
-        self._stack.callback(llm.unload)
+        self._stack.callback(quietly_unload, llm)
         with self._observed():
             llm.load()
         self.server.reset()
         self.server.script, self.server.always = list(script), always
         return llm
 
+    def sent(self, llm: LLM, **given: Any) -> list[Any] | None:
+        server = self.server
+        before = len(server.requests)
+        self.ask(llm, self.inputs(1), **given)
+        # Where a job is polled, its address is another each time.
+        return [
+            (request.path, request.body) if self.requests_per_input == 1 else request.body
+            for request in server.requests[before:]
+        ]
+
+    def ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
+        changed: list[bool] = []
+
+        def rewrite(answer: Any) -> Any:
+            blank = without_text(answer, self.texts[0], "")
+            changed.append(blank != answer)
+            return blank
+
+        self.server.rewrite = rewrite
+        try:
+            outputs = self.ask(llm, self.inputs(1))
+        finally:
+            self.server.rewrite = None
+        return outputs if any(changed) else None
+
     def answer(self, llm: LLM) -> GenerateOutput:
         """Return the output for one input; the rule is broken if it fails."""
         try:
             (output,) = self.ask(llm, self.inputs(1))
         except GenerationError as error:
-            raise Broken(f"after {len(self.server.requests)} requests it gave up: {error}") from None
+            count = len(self.server.requests)
+            raise Broken(f"after {count} requests it gave up: {said(error)}") from error
         return output
 
     def failure(self, llm: LLM) -> GenerationError:

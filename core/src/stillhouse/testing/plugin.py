@@ -17,6 +17,11 @@ _PROPERTY = "conformance"
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stillhouse")
     group.addoption(
+        "--conformance-table",
+        action="store_true",
+        help="print every rule of Stillhouse's contract, and not only those that something is to be said of",
+    )
+    group.addoption(
         "--conformance-json",
         metavar="PATH",
         help="write which rules of Stillhouse's contract each backend keeps, as JSON",
@@ -47,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     path = config.getoption("--conformance-json")
     if _started or path:
         reporter = _reporter()
-        reporter.show(terminalreporter)
+        reporter.show(terminalreporter, whole=config.getoption("--conformance-table"))
         if path:
             reporter.write(path)
     _started.clear()

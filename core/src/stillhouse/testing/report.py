@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from stillhouse.testing.catalogue import all_rules
 __all__ = ["Reporter"]
 
 _SKIPPED = ("is not declared", "for an AsyncLLM only")
+_SILENT = ("kept", "not declared")
+_DEPENDENT = re.compile(r"^[CH]\d\d is broken$")
 
 
 @dataclass
@@ -52,12 +55,19 @@ class Reporter:
         id = test.split("_")[1].upper()
         self._results.setdefault(name, {})[id] = _Result("warned", message)
 
-    def show(self, terminal: Any) -> None:
-        """Print a table for each backend."""
+    def show(self, terminal: Any, *, whole: bool = False) -> None:
+        """Print for each backend how many rules it keeps, and those of which there is more to say.
+
+        Args:
+            terminal: pytest's.
+            whole: print all the others too.
+        """
         promises = {rule.id: rule for rule in all_rules()}
         for name, results in self._results.items():
             terminal.section(f"conformance of {name}", sep="-")
             for id, result in sorted(results.items()):
+                if not whole and (result.outcome in _SILENT or _DEPENDENT.search(result.detail)):
+                    continue
                 rule = promises[id]
                 colour = {"kept": "green", "broken": "red"}.get(result.outcome, "yellow")
                 terminal.write(f"{id}  ")
@@ -65,7 +75,7 @@ class Reporter:
                 terminal.write_line(f"{rule.capability or '':<15}  {rule.promise}")
                 if result.detail and result.outcome in ("warned", "xfail", "skipped"):
                     terminal.write_line(f"     {result.detail}")
-            counts = Counter(result.outcome for result in results.values())
+            counts = Counter(_counted(result) for result in results.values())
             terminal.write_line(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
 
     def write(self, path: str) -> None:
@@ -107,6 +117,11 @@ def _result(report: pytest.TestReport) -> _Result | None:
         reason = reason.removeprefix("Skipped: ")
         return _Result("not declared" if reason.endswith(_SKIPPED) else "skipped", reason)
     return _Result("kept") if report.when == "call" else None
+
+
+def _counted(result: _Result) -> str:
+    """Return the outcome, with the rule that kept others from being tested."""
+    return f"skipped, as {result.detail}" if _DEPENDENT.search(result.detail) else result.outcome
 
 
 def _first_lines(text: str) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import re
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import pytest
 
+from stillhouse.errors import StillhouseError
+from stillhouse.testing.frames import described, lines_of
 from stillhouse.typing import Capability
 
-__all__ = ["Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", "warn"]
+__all__ = [
+    "FIRST", "Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", "said", "unseen", "warn",
+]  # fmt: skip
 
 Test = Callable[[Any], None]
 
+FIRST = "C00"
+"""The rule without which no other can be judged."""
+
 _NAME = re.compile(r"test_([ch]\d\d)_\w+")
-_MAX_FRAMES = 6
 
 
 class ConformanceWarning(UserWarning):
@@ -59,9 +65,15 @@ class Rule:
 @overload
 def rule(function: Test) -> Test: ...
 @overload
-def rule(*, capability: Capability | None = None, concurrent: bool = False) -> Callable[[Test], Test]: ...
 def rule(
-    function: Test | None = None, *, capability: Capability | None = None, concurrent: bool = False
+    *, capability: Capability | None = None, concurrent: bool = False, after: str = FIRST
+) -> Callable[[Test], Test]: ...
+def rule(
+    function: Test | None = None,
+    *,
+    capability: Capability | None = None,
+    concurrent: bool = False,
+    after: str = FIRST,
 ) -> Any:
     """Make a method `test_c01_…` the test of a rule.
 
@@ -71,26 +83,32 @@ def rule(
         function: the method.
         capability: skip it if the backend does not declare this capability.
         concurrent: skip it if the backend is not an `AsyncLLM`.
+        after: skip it if the rule of this id was found broken: one mistake breaks one rule. All rules
+            come after `FIRST`.
     """
     if function is None:
-        return functools.partial(rule, capability=capability, concurrent=concurrent)
+        return functools.partial(rule, capability=capability, concurrent=concurrent, after=after)
     made = _parse(function, capability)
 
     @functools.wraps(function)
     def test(self: Any) -> None:
-        if capability is not None and capability not in self.capabilities:
-            pytest.skip(f"{capability} is not declared")
-        if concurrent and not self.is_async:
-            pytest.skip("for an AsyncLLM only")
+        for id in (FIRST, after):
+            if id in self.broken and id != made.id:
+                pytest.skip(f"{id} is broken")
         try:
+            if capability is not None and capability not in self.capabilities:
+                pytest.skip(f"{capability} is not declared")
+            if concurrent and not self.is_async:
+                pytest.skip("for an AsyncLLM only")
             function(self)
             return
         except Broken as error:
-            seen = str(error)
+            seen = str(error) + lines_of(error.__cause__, self.packages)
         except Warning:
             raise
-        except Exception as error:
-            seen = _raised(error)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            seen = described(error, self.packages)
+        self.broken.add(made.id)
         pytest.fail(made.broken(seen), pytrace=False)
 
     test.conformance_rule = made  # type: ignore[attr-defined]
@@ -109,6 +127,16 @@ def expect(condition: Any, seen: str) -> None:
         raise Broken(seen)
 
 
+def unseen(reason: str) -> NoReturn:
+    """Skip the rule: nothing happened that could have broken it."""
+    pytest.skip(reason)
+
+
+def said(error: BaseException) -> str:
+    """Return the message of an error without its remedy, which may be that of another mistake."""
+    return error.message if isinstance(error, StillhouseError) else str(error)
+
+
 def warn(message: str) -> None:
     """Warn the author of something that breaks no rule."""
     warnings.warn(message, ConformanceWarning, stacklevel=2)
@@ -123,11 +151,3 @@ def _parse(function: Test, capability: Capability | None) -> Rule:
     assert why.startswith("Why: ")
     assert fix.startswith("Fix: ")
     return Rule(name[1].upper(), promise, why[5:], fix[5:], capability, function.__name__)
-
-
-def _raised(error: Exception) -> str:
-    """Describe an exception that the backend raised, with the place where it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
-    where = "".join(traceback.format_list(frames)).rstrip()
-    text = str(error).replace("\n", " ")
-    return f"it raised {type(error).__name__}: {text}\n{where}"

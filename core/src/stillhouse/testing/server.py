@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["Reply", "Request", "ScriptedServer"]
@@ -51,6 +53,7 @@ class ScriptedServer:
     """Answers with the replies of the script, from the front, then with `always`, else as `respond` says.
 
     Attributes:
+        rewrite: changes what `respond` returned before it is sent.
         requests: what arrived.
         in_flight: how many requests are being answered; `most` is its maximum.
         hung_up: set when a client closed the connection of an answer that stalled.
@@ -78,6 +81,7 @@ class ScriptedServer:
         self.released = threading.Event()
         self.script: list[Reply] = []
         self.always: Reply | None = None
+        self.rewrite: Callable[[Any], Any] | None = None
         self.meeting: threading.Barrier | None = None
         self.requests: list[Request] = []
         self.in_flight = self.most = self.sent = 0
@@ -118,9 +122,12 @@ class _Server(ThreadingHTTPServer):
 def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> Reply:
     """Return the reply with what the author's `respond` returns, or with the error that it raises."""
     try:
-        return replace(reply, body=scripted.respond(path, body))
+        answer = scripted.respond(path, body)
+        return replace(reply, body=scripted.rewrite(answer) if scripted.rewrite else answer)
     except Exception as error:
-        message = f"respond() of the test raised {type(error).__name__}: {error}"
+        (*_, place) = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        message = f"respond() of the test raised {type(error).__name__}: {error} ({where})"
         return Reply(400, {"error": {"message": message}})
 
 

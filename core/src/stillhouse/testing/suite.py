@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stillhouse.testing.rules.capabilities import CapabilityRules
 from stillhouse.testing.rules.concurrency import ConcurrencyRules
+from stillhouse.testing.rules.generations import GenerationRules
 from stillhouse.testing.rules.inputs import InputRules
 from stillhouse.testing.rules.lifecycle import LifecycleRules
 from stillhouse.testing.rules.outputs import OutputRules
@@ -22,6 +23,7 @@ class LLMConformance(
     ConcurrencyRules,
     SettingsRules,
     LifecycleRules,
+    GenerationRules,
     OutputRules,
 ):
     """The rules of the contract, as tests.

@@ -102,7 +102,7 @@ class CapabilityRules(StructuredOutputRules):
                 named = all(item.get("function", {}).get("name") for item in calls or ())
                 expect(named, f"tool_calls holds {calls!r}, which names no function")
 
-    @rule(capability="num_generations")
+    @rule(capability="num_generations", after="C05")
     def test_c75_one_call_makes_several_generations(self) -> None:
         """One call makes several generations of an input.
 
@@ -116,7 +116,7 @@ class CapabilityRules(StructuredOutputRules):
         (output,) = self.ask(self.shared(), self.inputs(1), num_generations=3)
         expect(len(output["generations"]) == 3, f"{len(output['generations'])} generations instead of 3")
 
-    @rule(capability="logprobs")
+    @rule(capability="logprobs", after="C05")
     def test_c76_logprobs_have_their_shape(self) -> None:
         """With `logprobs=True` an output has `logprobs[generation][position][candidate]`, each candidate
         with `token` and `logprob`.
@@ -176,7 +176,7 @@ class CapabilityRules(StructuredOutputRules):
         expect(len(outputs) == len(self.texts), f"{len(outputs)} outputs for {len(self.texts)} inputs")
         self._answer(outputs)
 
-    @rule(capability="seed")
+    @rule(capability="seed", after="C05")
     def test_c82_the_same_seed_gives_the_same_generation(self) -> None:
         """`seed` is a generation parameter, and the same seed gives the same generation.
 
@@ -186,6 +186,9 @@ class CapabilityRules(StructuredOutputRules):
         """
         expect("seed" in self.cls.generation_parameters().parameters, "there is no parameter seed")
         llm = self.shared()
+        sent = self.sent(llm, seed=11)
+        if sent is not None:
+            expect(sent != self.sent(llm, seed=12), "seed=11 and seed=12 send the same request")
         made = [self.ask(llm, self.inputs(1), num_generations=2, seed=11)[0]["generations"] for _ in range(2)]
         expect(made[0] == made[1], f"twice with seed=11: {made[0]} and {made[1]}")
 
@@ -226,17 +229,34 @@ class CapabilityRules(StructuredOutputRules):
                         return "logprobs" in names and not self._logprobs_problem(llm)
                     case "hidden_states":
                         return len(llm.get_last_hidden_states(self.inputs(1))) == 1
-                    case "chat" | "raw_prompt":
-                        if self.answers_are_scripted:
-                            return False
-                        text = self.texts[0]
-                        other: Any = [{"role": "user", "content": text}] if capability == "chat" else text
-                        return any(self.ask(llm, [other])[0]["generations"])
+                    case "raw_prompt":
+                        return not self.answers_are_scripted and any(
+                            self.ask(llm, [self.texts[0]])[0]["generations"]
+                        )
+                    case "chat":
+                        return not self.answers_are_scripted and self._reads_chats(llm)
                     case _:
                         self._held_to(FORMS[capability])
         except Exception:  # whatever it is, it does not work
             return False
         return True
+
+    def _reads_chats(self, llm: LLM) -> bool:
+        """Whether a chat is read, and not written out as Python or JSON writes it.
+
+        Of a chat that is read it makes no difference in which order a message has its keys, nor whether its
+        content is a text or a list with that text; a longer one makes a difference.
+        """
+        chats: list[Any] = [
+            [{"role": "user", "content": self.texts[0]}],
+            [{"content": [{"type": "text", "text": self.texts[0]}], "role": "user"}],
+            [{"role": "user", "content": self.texts[2]}],
+        ]
+        outputs = [self.ask(llm, [chat])[0] for chat in chats]
+        counts = [output["statistics"].get("input_tokens") for output in outputs]
+        texts = [output["generations"] for output in outputs]
+        first, same, longer = texts if counts[0] is None else counts
+        return all(any(item) for item in texts) and first == same != longer
 
     def _answer(self, outputs: list[GenerateOutput]) -> list[GenerateOutput]:
         for output in outputs:

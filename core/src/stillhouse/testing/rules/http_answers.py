@@ -79,8 +79,10 @@ class HTTPAnswerRules(HTTPBase):
         with contextlib.suppress(GenerationError):
             self.ask(llm, self.inputs(1))
         sent = [item for request in other.requests for item in request.headers.items()]
-        seen = sorted({name for name, text in sent if KEY in text})
-        expect(not seen, f"another host was sent the key, in the header {', '.join(seen)}")
+        seen = sorted({f"the header {name}" for name, text in sent if KEY in text})
+        seen += ["the address" for request in other.requests if KEY in request.path]
+        seen += ["the body" for request in other.requests if KEY in str(request.body)]
+        expect(not seen, f"another host was sent the key, in {', '.join(seen)}")
 
     @rule
     def test_h24_the_key_is_in_no_error_and_no_log(self) -> None:
@@ -95,6 +97,9 @@ class HTTPAnswerRules(HTTPBase):
             Reply(401, quoting),
             Reply(400, quoting),
             Reply(500, quoting),
+            Reply(302, quoting, {"location": f"/elsewhere?key={KEY}"}),
+            Reply(body=quoting),
+            Reply(body=f"no JSON, but {KEY}".encode()),
             Reply(fault="drop"),
             Reply(body={}),
         ]
@@ -115,32 +120,41 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule
     def test_h25_the_key_goes_in_a_header(self) -> None:
-        """Every request has the key in a header, and none in its address or its body.
+        """Every request has the key in a header, and none in its address or its body; for an API that
+        takes it otherwise, where `credential` says and nowhere else.
 
         Why: addresses are written to the logs of every proxy on the way.
 
-        Fix: override `auth_headers`, not `url_of`.
+        Fix: override `auth_headers`, not `url_of`. For an API that takes the key in the query, or a
+        signature made with it, set `credential` to `"query"` or `"signature"` in the test class.
         """
         self.answer(self.asking())
         for request in self.server.requests:
-            expect(
-                any(KEY in text for text in request.headers.values()), "a request has no key in any header"
-            )
-            expect(KEY not in request.path, "the key is in the address")
-            expect(KEY not in str(request.body), "the key is in the body")
+            path, _, query = request.path.partition("?")
+            places = {
+                "header": any(KEY in text for text in request.headers.values()),
+                "query": KEY in query,
+                "address": KEY in path,
+                "body": KEY in str(request.body),
+            }
+            wanted = places.pop(self.credential, True)
+            expect(wanted, f"a request has no key in its {self.credential}")
+            found = [place for place, has_key in places.items() if has_key]
+            expect(not found, f"a request has the key in its {' and its '.join(found)}")
 
     @rule
     def test_h26_an_input_is_sent_once(self) -> None:
-        """Where nothing fails there is one request for each input.
+        """Where nothing fails there is one request for each input, or as many as `requests_per_input` says.
 
         Why: every request is paid for.
 
-        Fix: do not probe the server before each request.
+        Fix: do not probe the server before each request. For an API whose jobs are polled, set
+        `requests_per_input` in the test class.
         """
         llm = self.asking()
         self.ask(llm)
-        count, expected = len(self.server.requests), len(self.texts)
-        expect(count == expected, f"{count} requests for {expected} inputs")
+        count, expected = len(self.server.requests), len(self.texts) * self.requests_per_input
+        expect(count == expected, f"{count} requests for {len(self.texts)} inputs instead of {expected}")
 
     @rule(concurrent=True)
     def test_h27_the_server_sees_as_many_at_once_as_allowed(self) -> None:

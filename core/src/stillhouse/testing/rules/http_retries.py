@@ -23,7 +23,18 @@ _SLACK_SECONDS = 0.05
 class HTTPRetryRules(HTTPBase):
     """What may succeed is tried again, after as long as the server asks; nothing else is."""
 
+    # First: without any retry, the rules below could only repeat it.
     @rule
+    def test_h07_server_errors_are_tried_again(self) -> None:
+        """Several 5xx in a row are tried again until the server answers.
+
+        Why: an overloaded server recovers within seconds, and a run must survive it.
+
+        Fix: derive from `stillhouse.http.HTTPLLM`, or retry 5xx with growing waits.
+        """
+        self._tried_again(Reply(503, self.refusal("overloaded")), Reply(500, b"oops"))
+
+    @rule(after="H07")
     def test_h01_a_wait_in_seconds_is_obeyed(self) -> None:
         """After a 429 with `Retry-After` in seconds the request is sent again, not before.
 
@@ -33,7 +44,7 @@ class HTTPRetryRules(HTTPBase):
         """
         self._waits({"retry-after": str(_WAIT_SECONDS)}, _WAIT_SECONDS)
 
-    @rule
+    @rule(after="H07")
     def test_h02_a_wait_until_a_date_is_obeyed(self) -> None:
         """After a 429 with `Retry-After` as an HTTP date the request is sent again, not before.
 
@@ -45,12 +56,11 @@ class HTTPRetryRules(HTTPBase):
         date = math.ceil(time.time()) + 1
         self.server.script = [self._limited({"retry-after": formatdate(date, usegmt=True)})]
         self.answer(llm)
-        count = len(self.server.requests)
-        expect(count == 2, f"{count} requests instead of 2")
+        self._sent(1)
         early = date - self.server.requests[1].at
         expect(early <= _SLACK_SECONDS, f"it was sent again {early:.2f} s before the date")
 
-    @rule
+    @rule(after="H07")
     def test_h03_a_wait_in_milliseconds_is_obeyed(self) -> None:
         """After a 429 with `retry-after-ms` the request is sent again, not before.
 
@@ -60,7 +70,7 @@ class HTTPRetryRules(HTTPBase):
         """
         self._waits({"retry-after-ms": str(_WAIT_MILLISECONDS)}, _WAIT_MILLISECONDS / 1000)
 
-    @rule
+    @rule(after="H07")
     def test_h04_a_dropped_connection_is_tried_again(self) -> None:
         """A request whose connection was closed without an answer is sent again.
 
@@ -70,7 +80,7 @@ class HTTPRetryRules(HTTPBase):
         """
         self._tried_again(Reply(fault="drop"))
 
-    @rule
+    @rule(after="H07")
     def test_h05_a_truncated_answer_is_tried_again(self) -> None:
         """A request whose answer breaks off is sent again.
 
@@ -80,7 +90,7 @@ class HTTPRetryRules(HTTPBase):
         """
         self._tried_again(Reply(fault="truncate"))
 
-    @rule
+    @rule(after="H07")
     def test_h06_a_stalled_request_is_tried_again(self) -> None:
         """A request that is not answered within the timeout is sent again.
 
@@ -90,16 +100,6 @@ class HTTPRetryRules(HTTPBase):
         kit sets the field `timeout`; without one, give a short timeout in `make_at`.
         """
         self._tried_again(Reply(fault="stall"), timeout=0.5)
-
-    @rule
-    def test_h07_server_errors_are_tried_again(self) -> None:
-        """Several 5xx in a row are tried again until the server answers.
-
-        Why: an overloaded server recovers within seconds, and a run must survive it.
-
-        Fix: derive from `stillhouse.http.HTTPLLM`, or retry 5xx with growing waits.
-        """
-        self._tried_again(Reply(503, self.refusal("overloaded")), Reply(500, b"oops"))
 
     @rule
     def test_h08_a_refused_key_stops_everything(self) -> None:
@@ -129,14 +129,15 @@ class HTTPRetryRules(HTTPBase):
 
         Fix: retry no 4xx but 408, 409, 425 and 429; keep `stops_run` False for them.
         """
-        llm = self.asking(Reply(), Reply(400, self.refusal("too odd")), max_concurrency=1)
+        before = [Reply()] * self.requests_per_input
+        llm = self.asking(*before, Reply(400, self.refusal("too odd")), max_concurrency=1)
         results = list(llm.iter_outputs(self.inputs(3), on_error="yield", **self.given()))
         failed = [isinstance(result, GenerationError) for _, result in results]
         expect(failed == [False, True, False], f"of three inputs the second was refused; failed: {failed}")
-        count = len(self.server.requests)
-        expect(count == 3, f"{count} requests for three inputs")
+        count, expected = len(self.server.requests), 1 + 2 * self.requests_per_input
+        expect(count == expected, f"{count} requests for three inputs instead of {expected}")
 
-    @rule
+    @rule(after="H07")
     def test_h10_an_empty_answer_is_tried_again(self) -> None:
         """A request whose answer has an empty body is sent again.
 
@@ -171,15 +172,18 @@ class HTTPRetryRules(HTTPBase):
 
     def _waits(self, headers: dict[str, str], seconds: float) -> None:
         self.answer(self.asking(self._limited(headers)))
-        count = len(self.server.requests)
-        expect(count == 2, f"{count} requests instead of 2")
+        self._sent(1)
         waited = self.server.requests[1].at - self.server.requests[0].at
         seen = f"the server asked to wait {seconds} s, and it waited {waited:.2f} s"
         expect(waited >= seconds - _SLACK_SECONDS, seen)
 
+    def _sent(self, failed: int) -> None:
+        """Count requests: those that failed, and those of an input that is answered."""
+        count, expected = len(self.server.requests), failed + self.requests_per_input
+        expect(count == expected, f"{count} requests instead of {expected}")
+
     def _tried_again(self, *faults: Reply, **fields: Any) -> None:
         output = self.answer(self.asking(*faults, **fields))
-        count, expected = len(self.server.requests), len(faults) + 1
-        expect(count == expected, f"{count} requests instead of {expected}")
+        self._sent(len(faults))
         if not any(output["generations"]):
             raise Broken(f"after the fault the answer was not read: {output}")

@@ -7,7 +7,7 @@ from typing import Any
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.testing.base import Conformance
 from stillhouse.testing.examples import FORMS, IMAGE
-from stillhouse.testing.rule import Broken, expect, rule
+from stillhouse.testing.rule import Broken, expect, rule, said, unseen
 from stillhouse.testing.watch import watching
 
 __all__ = ["InputRules"]
@@ -25,16 +25,21 @@ class InputRules(Conformance):
         Fix: call `super().check_input(input)` in `check_input`; declare what the backend can do.
         """
         llm = self.shared()
-        for capability, input in self._needing().items():
-            if capability in llm.capabilities:
-                continue
+        needing = self._needing()
+        undeclared = [capability for capability in needing if capability not in llm.capabilities]
+        if not undeclared:
+            unseen("every capability that an input can need is declared")
+        for capability in undeclared:
+            input = needing[capability]
             with watching(llm) as watch:
                 try:
                     self.ask(llm, [input])
                 except UnsupportedError:
                     pass
                 except (ConfigurationError, GenerationError) as error:
-                    raise Broken(f"an input that needs {capability} raised {error!r}") from None
+                    raise Broken(
+                        f"an input that needs {capability} raised {type(error).__name__}: {said(error)}"
+                    ) from error
                 else:
                     raise Broken(f"{capability} is not declared, and an input that needs it was accepted")
                 ((_, result),) = llm.iter_outputs([input], on_error="yield", **self.given())
@@ -59,7 +64,9 @@ class InputRules(Conformance):
                 except (ConfigurationError, UnsupportedError):
                     pass
                 except GenerationError as error:
-                    raise Broken(f"the input {input!r} raised {error!r}") from None
+                    raise Broken(
+                        f"the input {input!r} raised {type(error).__name__}: {said(error)}"
+                    ) from error
                 else:
                     raise Broken(f"the input {input!r} was accepted")
             expect(watch.calls == 0, f"the backend was asked for the input {input!r}")

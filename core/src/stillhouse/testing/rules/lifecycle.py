@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stillhouse.errors import ConfigurationError
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.llm import LLM
 from stillhouse.testing.base import Conformance
-from stillhouse.testing.rule import Broken, expect, rule
+from stillhouse.testing.printed import printed
+from stillhouse.testing.rule import Broken, expect, rule, said
 
 __all__ = ["LifecycleRules"]
 
@@ -88,7 +90,7 @@ class LifecycleRules(Conformance):
             try:
                 call()
             except ConfigurationError as error:
-                expect("load" in str(error), f"the error of {name} says nothing of load(): {error}")
+                expect("load" in str(error), f"the error of {name} says nothing of load(): {said(error)}")
             else:
                 raise Broken(f"{name} generated without load()")
 
@@ -182,10 +184,66 @@ class LifecycleRules(Conformance):
         self.ask(self.loaded(), self.inputs(1))
         expect(not self.changed, f"changed while it was loaded or used: {', '.join(sorted(self.changed))}")
 
+    @rule
+    def test_c29_nothing_is_printed(self) -> None:
+        """Loading, generating and unloading write nothing to standard output.
+
+        Why: what is printed there ends up among the rows of `stillhouse generate -o -`.
+
+        Fix: take out what prints; say it with `self._logger`; ask a library to be quiet, or to write to
+        standard error.
+        """
+        llm = self.new()
+        self._stack.callback(_unload, llm)
+        with printed() as found:
+            llm.load()
+            self.ask(llm)
+            with contextlib.suppress(GenerationError):
+                self.ask(llm, self.inputs(1), num_generations=2)
+            llm.unload()
+        expect(not found, f"it printed {''.join(found)[:200]!r}")
+
+    @rule
+    def test_c52_loading_and_unloading_call_super(self) -> None:
+        """`load()` calls `super().load()`, and `unload()` calls `super().unload()`.
+
+        Why: the contract and every mixin acquire and release there: a GPU stays taken, say.
+
+        Fix: call `super().load()` in `load`, and `super().unload()` at the end of `unload`.
+        """
+        llm = self.new()
+        self._stack.callback(_unload, llm)
+        with _calls_of("load") as loads, _calls_of("unload") as unloads:
+            llm.load()
+            expect(llm in loads, "load() does not call super().load()")
+            llm.unload()
+            expect(llm in unloads, "unload() does not call super().unload()")
+
 
 def _unload(llm: Any) -> None:
     with contextlib.suppress(Exception):
         llm.unload()
+
+
+class _Calls(list[Any]):
+    def __contains__(self, llm: object) -> bool:
+        return any(item is llm for item in self)
+
+
+@contextlib.contextmanager
+def _calls_of(name: str) -> Iterator[_Calls]:
+    """Note which LLMs a method of the contract itself is called for."""
+    calls, original = _Calls(), getattr(LLM, name)
+
+    def noted(self: LLM) -> None:
+        calls.append(self)
+        original(self)
+
+    setattr(LLM, name, noted)
+    try:
+        yield calls
+    finally:
+        setattr(LLM, name, original)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class _Answer(BaseModel):
 class StructuredOutputRules(Conformance):
     """A declared form of structured output is honoured, for the LLM's form and an input's own."""
 
-    @rule(capability="json_schema")
+    @rule(capability="json_schema", after="C05")
     def test_c78_json_follows_its_schema(self) -> None:
         """With a JSON schema every generation is JSON that validates against it.
 
@@ -38,7 +38,7 @@ class StructuredOutputRules(Conformance):
         """
         self._held_to(FORMS["json_schema"], OTHER_FORMS["json_schema"])
 
-    @rule(capability="regex")
+    @rule(capability="regex", after="C05")
     def test_c79_a_pattern_is_matched(self) -> None:
         """With a pattern every generation matches it from beginning to end.
 
@@ -48,7 +48,7 @@ class StructuredOutputRules(Conformance):
         """
         self._held_to(FORMS["regex"], OTHER_FORMS["regex"])
 
-    @rule(capability="choice")
+    @rule(capability="choice", after="C05")
     def test_c80_a_choice_is_one_of_those_given(self) -> None:
         """With choices every generation is one of them.
 
