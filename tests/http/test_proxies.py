@@ -15,6 +15,8 @@ from yarl import URL
 from stillhouse import ConfigurationError
 from stillhouse.http.transport.proxies import Proxy, proxy_for
 
+from .raw_server import serving
+
 HTTPS = URL("https://api.example.com/v1")
 HTTP = URL("http://api.example.com/v1")
 LOGIN = "Basic " + base64.b64encode(b"u:p@ss").decode()
@@ -149,23 +151,19 @@ async def sent_to_proxy(url: URL, login: str, api: dict[str, str]) -> list[bytes
             await reader.readexactly(len(b"{}"))
         writer.write(b"HTTP/1.1 502 no\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    proxy = proxy_for(url, {"ALL_PROXY": f"http://{login}127.0.0.1:{port}"})
-    assert isinstance(proxy, Proxy)
-    place, tunnel, extra = proxy.arguments(encrypted=url.scheme == "https")
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        for _ in range(2):
-            with contextlib.suppress(aiohttp.ClientHttpProxyError):
-                sending = session.post(
-                    url, data=b"{}", headers={**api, **extra}, proxy=place, proxy_headers=tunnel
-                )
-                async with sending as response:
-                    await response.read()
-    server.close()
-    await server.wait_closed()
+    async with serving(talk) as port:
+        proxy = proxy_for(url, {"ALL_PROXY": f"http://{login}127.0.0.1:{port}"})
+        assert isinstance(proxy, Proxy)
+        place, tunnel, extra = proxy.arguments(encrypted=url.scheme == "https")
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            for _ in range(2):
+                with contextlib.suppress(aiohttp.ClientHttpProxyError):
+                    sending = session.post(
+                        url, data=b"{}", headers={**api, **extra}, proxy=place, proxy_headers=tunnel
+                    )
+                    async with sending as response:
+                        await response.read()
     return heads
 
 
@@ -209,23 +207,18 @@ def test_request_over_plain_http_holds_the_key_once_and_the_login_of_the_proxy(
 def test_default_headers_of_a_session_would_go_to_the_proxy() -> None:
     """Why the recipe has no headers for the session: if aiohttp stops this, the recipe may be simpler."""
 
-    async def head() -> bytes:
-        heads: asyncio.Queue[bytes] = asyncio.Queue()
+    heads: list[bytes] = []
 
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.put_nowait(await reader.readuntil(b"\r\n\r\n"))
-            writer.close()
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
 
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
-        place = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with aiohttp.ClientSession(headers={"x-api-key": "k"}) as session:
+    async def ask() -> None:
+        async with serving(talk) as port, aiohttp.ClientSession(headers={"x-api-key": "k"}) as session:
             with pytest.raises(aiohttp.ClientError):
-                await session.get(HTTPS, proxy=place)
-        server.close()
-        await server.wait_closed()
-        return heads.get_nowait()
+                await session.get(HTTPS, proxy=f"http://127.0.0.1:{port}")
 
-    assert b"x-api-key: k" in asyncio.run(head())
+    asyncio.run(ask())
+    assert b"x-api-key: k" in heads[0]
 
 
 def test_unused_arguments() -> None:

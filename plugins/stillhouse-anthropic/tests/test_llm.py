@@ -13,7 +13,6 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 from pydantic import TypeAdapter
 
 from stillhouse import ConfigurationError, GenerationError, UnsupportedError, create
-from stillhouse.http import failure_of
 from stillhouse_anthropic import AnthropicLLM
 from stillhouse_anthropic.failures import anthropic_failure
 
@@ -436,11 +435,28 @@ def test_used_up_quota_says_when_it_is_full_again() -> None:
         "anthropic-ratelimit-input-tokens-remaining": "0",
         "anthropic-ratelimit-input-tokens-reset": reset.replace("+00:00", "Z"),
     }
-    assert failure_of(429, headers, body).retry_after is None
     assert 35 < (anthropic_failure(429, headers, body).retry_after or 0) <= 40
     assert anthropic_failure(429, {**headers, "retry-after": "3"}, body).retry_after == 3
     headers["anthropic-ratelimit-input-tokens-reset"] = "soon"
     assert anthropic_failure(429, headers, body).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "stops_run"),
+    [
+        (400, error("invalid_request_error", "Your credit balance is too low to access the API."), "rate_limit", True),
+        (402, error("billing_error", "no"), "rate_limit", True),
+        (400, error("authentication_error", "invalid x-api-key"), "authentication", True),
+        (529, error("overloaded_error", "Overloaded"), "server", False),
+        (400, {"error": {"type": ["odd"], "message": {"detail": 5}}}, "invalid_request", False),
+        (400, [[]], "invalid_request", False),
+    ],
+)  # fmt: skip
+def test_failure_has_the_kind_that_the_error_means(
+    status: int, body: Any, kind: str, stops_run: bool
+) -> None:
+    failure = anthropic_failure(status, {}, json.dumps(body).encode())
+    assert (failure.kind, failure.stops_run) == (kind, stops_run)
 
 
 def test_page_instead_of_an_error(script: Any, make: Make) -> None:

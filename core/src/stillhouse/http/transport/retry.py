@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Any
 
-__all__ = ["RETRIED_STATUSES", "retry_after_seconds"]
+__all__ = [
+    "MAX_WAIT_SECONDS",
+    "RETRIED_STATUSES",
+    "retry_after_in",
+    "retry_after_of_text",
+    "retry_after_seconds",
+]
 
-RETRIED_STATUSES = frozenset({408, 409, 425, 429, *range(500, 600)})
-"""Statuses after which the same request may succeed. No other 4xx is ever retried."""
+RETRIED_STATUSES = frozenset({408, 409, 424, 425, 429, 499, *range(500, 600)})
+"""Statuses after which the same request may succeed. No other 4xx is retried by its number alone.
+
+424 is of servers that call a model (Bedrock, TGI), which failed; 499 is of one that gave up a request.
+"""
+
+MAX_WAIT_SECONDS = 32 * 86400.0
+"""The longest wait that is believed: a quota of a month. A longer one is nonsense."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_AMOUNT = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})?)\s?(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])",
+    re.IGNORECASE,
+)
+_WAIT = re.compile(
+    r"(?:again|retry|retrying|wait|come back|resets?|available)\b[^\d.;!?]{0,30}(?=\d)", re.IGNORECASE
+)
+_BETWEEN = re.compile(r"(?:,? and |,? )?", re.IGNORECASE)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -21,13 +45,13 @@ def retry_after_seconds(headers: Mapping[str, str], now: float | None = None) ->
         now: the time in seconds since the epoch; `None` reads the clock.
 
     Returns:
-        Seconds, at least 0; `None` where the server says nothing that can be parsed.
+        Seconds, at least 0; `None` where the server says nothing that can be parsed or believed.
     """
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None:
-        seconds = _number(milliseconds)
+        seconds = _number(milliseconds, 0.001)
         if seconds is not None:
-            return seconds / 1000
+            return seconds
     given = headers.get("retry-after")
     if given is None:
         return None
@@ -35,17 +59,63 @@ def retry_after_seconds(headers: Mapping[str, str], now: float | None = None) ->
     if seconds is not None:
         return seconds
     try:
-        date = parsedate_to_datetime(given)
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(given[:100])
+        if date.tzinfo is None:  # an HTTP date is in GMT, whether it says so or not
+            date = date.replace(tzinfo=UTC)
+        seconds = date.timestamp() - (time.time() if now is None else now)
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
-    if date.tzinfo is None:  # an HTTP date is in GMT, whether it says so or not
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, date.timestamp() - (time.time() if now is None else now))
+    return max(0.0, seconds) if seconds < MAX_WAIT_SECONDS else None
 
 
-def _number(text: str) -> float | None:
+def retry_after_in(objects: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return how long an error's body asks to wait, from the objects in it.
+
+    Google's `RetryInfo` has `retryDelay`, `"34s"`; Hugging Face tells the `estimated_time` until a model is
+    loaded; others have a number under a name like that of the header.
+    """
+    for item in objects:
+        for key, scale in (
+            ("retryDelay", 1.0),
+            ("retry_delay", 1.0),
+            ("retry_after_ms", 0.001),
+            ("retry_after", 1.0),
+            ("retry_after_seconds", 1.0),
+            ("retryAfter", 1.0),
+            ("retry-after", 1.0),
+            ("Retry-After", 1.0),
+            ("estimated_time", 1.0),
+        ):
+            value = item.get(key)
+            if isinstance(value, dict):  # protobuf's Duration
+                value = value.get("seconds")
+            if value is not None and (seconds := _number(value, scale)) is not None:
+                return seconds
+    return None
+
+
+def retry_after_of_text(text: str) -> float | None:
+    """Return how long a message asks to wait: "try again in 7m12s", "Please retry after 5 seconds"."""
+    found = _WAIT.search(text)
+    if found is None:
+        return None
+    seconds, place = None, found.end()
+    while (amount := _AMOUNT.match(text, place)) is not None:
+        unit = amount.group(2).lower()
+        scale = _UNITS["ms" if unit.startswith(("ms", "mil")) else unit[0]]
+        seconds = (seconds or 0.0) + float(amount.group(1)) * scale
+        between = _BETWEEN.match(text, amount.end())
+        place = between.end() if between else amount.end()
+    return seconds if seconds is not None and seconds <= MAX_WAIT_SECONDS else None
+
+
+def _number(value: Any, scale: float = 1.0) -> float | None:
+    if isinstance(value, str):
+        value = value.strip()[:40].removesuffix("s")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
     try:
-        value = float(text)
-    except ValueError:
+        seconds = float(value) * scale
+    except (ValueError, OverflowError):
         return None
-    return value if 0 <= value < 1e9 else None
+    return seconds if 0 <= seconds <= MAX_WAIT_SECONDS else None

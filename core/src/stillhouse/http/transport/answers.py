@@ -1,0 +1,154 @@
+"""`failure_in`: the failure in an answer whose status says success; `status_of`: the status that it means."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from stillhouse.http.transport.bodies import clean
+from stillhouse.http.transport.failures import failure_of
+from stillhouse.offline.failures import Failure
+
+__all__ = ["failure_in", "status_of"]
+
+UNKNOWN_STATUS = 500
+"""The status of an error that names none: the same request may succeed."""
+
+_MAX_CHARS = 500
+_NUMBER_KEYS = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
+_NAME_KEYS = ("code", "type", "status", "error_type", "reason", "__type")
+_SAID = ("code", "message", "type", "status", "param", "error")
+_SUCCESS = frozenset({"", "none", "null", "ok", "success", "no error", "false", "0", "200"})
+_LEADING = re.compile(
+    r"(?:[a-z ]{0,20}(?:status|code|error|http)[a-z: /.\d]{0,12} )?\(?([45]\d\d)\b", re.IGNORECASE
+)
+
+# Parts of the names of errors, without case and punctuation. The first that is found decides.
+_STATUSES = (
+    (402, ("insufficientbalance", "insufficientcredit", "insufficientfund", "paymentrequired", "billing")),
+    (429, ("insufficientquota", "ratelimit", "toomanyrequest", "throttl", "resourceexhausted", "quota")),
+    (529, ("overload",)),
+    (413, ("requesttoolarge",)),
+    (400, ("contextlength", "contextwindow", "contentfilter", "contentpolicy", "toolong", "moderation")),
+    (401, ("authentication", "unauthenticated", "unauthorized", "apikey", "invalidtoken", "expiredtoken")),
+    (403, ("permission", "forbidden", "accessdenied")),
+    (404, ("notfound", "notexist")),
+    (503, ("unavailable", "capacity", "insufficientsystemresource", "loading")),
+    (504, ("timeout", "timedout", "deadlineexceeded")),
+    (502, ("badgateway", "provider", "upstream")),
+    (500, ("internal", "servererror", "apierror")),
+    (400, ("invalidrequest", "invalidargument", "badrequest", "validation", "unprocessable", "unsupported",
+           "failedprecondition")),
+)  # fmt: skip
+
+
+def failure_in(
+    answer: Any,
+    headers: Mapping[str, str],
+    classify: Callable[[int, Mapping[str, str], bytes], Failure] = failure_of,
+) -> Failure | None:
+    """Return the failure that an answer with a status of success is, or `None` if it is a good one.
+
+    Gateways send the error of a provider with status 200, in a field `error` of the answer. It is the failure
+    that the same refusal with the status in it is.
+
+    Args:
+        answer: the JSON of a 2xx answer.
+        headers: its headers.
+        classify: which failure a response with an error status is.
+    """
+    if isinstance(answer, dict):
+        error = answer.get("error")
+        if not error:
+            if answer.get("object") != "error":
+                return None
+            error = answer  # an error of vLLM's or Mistral's form
+    elif isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        error = answer[0].get("error")
+    else:
+        return None
+    if not error or _is_success(error):
+        return None
+    status = status_of(error)
+    body: dict[str, Any] = {"error": error}
+    identity = answer.get("request_id") if isinstance(answer, dict) else None
+    if isinstance(identity, str):
+        body["request_id"] = identity
+    failure = classify(status, headers, _json(body))
+    return replace(failure, message=f"the answer is an error in spite of its status: {failure.message}")
+
+
+def status_of(error: Any) -> int:
+    """Return the HTTP status that an error in an answer means; 500 if it does not say.
+
+    Args:
+        error: what is under `error`: an object with a `code`, a `status` or a `type`, a text, or a list.
+    """
+    while isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, dict):
+        inner = error.get("error")
+        if inner and isinstance(inner, (dict, list)):
+            return status_of(inner)
+        for key in _NUMBER_KEYS:
+            status = _as_status(error.get(key))
+            if status is not None:
+                return status
+        for key in _NAME_KEYS:
+            status = _by_name(error.get(key))
+            if status is not None:
+                return status
+        error = error.get("message") or error.get("detail")
+    if isinstance(error, str):
+        found = _LEADING.match(error[:_MAX_CHARS].strip())
+        if found is not None:
+            return int(found.group(1))
+        return _by_name(error) or UNKNOWN_STATUS
+    return _as_status(error) or UNKNOWN_STATUS
+
+
+def _is_success(error: Any) -> bool:
+    """Check for an error that says that there is none."""
+    if error is True:
+        return False
+    if isinstance(error, str):
+        return error.strip().lower() in _SUCCESS
+    if isinstance(error, dict):
+        return all(key in _SAID and _is_success(item) for key, item in error.items())
+    if isinstance(error, list):
+        return all(not item or _is_success(item) for item in error)
+    return not error or (isinstance(error, (int, float)) and 200 <= error < 300)
+
+
+def _as_status(value: Any) -> int | None:
+    if isinstance(value, str):
+        found = re.match(r"\s*([45]\d\d)\b(?!\.\d*[1-9])", value[:40])
+        return int(found.group(1)) if found is not None else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 400 <= value < 600 and value == int(value) else None
+
+
+def _by_name(value: Any) -> int | None:
+    if not isinstance(value, str):
+        return None
+    name = re.sub(r"[^a-z]", "", value[:_MAX_CHARS].lower())
+    for status, parts in _STATUSES:
+        if any(part in name for part in parts):
+            return status
+    return None
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except (TypeError, ValueError, RecursionError):
+        try:
+            return json.dumps(body, default=str).encode()
+        except (TypeError, ValueError, RecursionError):
+            return clean(f"{body['error']!s:.500}").encode("utf-8", "replace")

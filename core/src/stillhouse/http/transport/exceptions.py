@@ -1,0 +1,176 @@
+"""The failures that are not an error's status: the exceptions of an attempt, and answers that are no JSON."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+import aiohttp
+from yarl import URL
+
+from stillhouse.http.transport.bodies import clean
+from stillhouse.http.transport.failures import request_id_of
+from stillhouse.http.transport.proxies import Proxy
+from stillhouse.offline.failures import Failure
+
+__all__ = ["failure_of_exception", "not_json", "too_large"]
+
+_PROXY_HINT = "check the environment variable {}, or add the server's host to NO_PROXY"
+
+
+def failure_of_exception(error: Exception, url: URL, proxy: Proxy | None = None) -> Failure:
+    """Return the failure that an exception of an attempt at this address is.
+
+    What every further request would meet stops the run: a host that does not exist or cannot be reached, a
+    certificate that does not verify, an address that is none, a proxy that refuses.
+
+    Args:
+        error: of aiohttp, an `OSError`, or the `ValueError` of a host that no name server can be asked for.
+        url: the address.
+        proxy: the proxy of the attempt.
+    """
+    if proxy is not None and (failure := _of_proxy(error, proxy)) is not None:
+        return failure
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
+        return _of_encryption(error, url)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return _unreachable(f"{url.host}:{url.port} cannot be reached: no connection in time")
+    if isinstance(error, (aiohttp.ServerTimeoutError, TimeoutError)):
+        return Failure(
+            "timeout", f"{url.host} did not answer in time", retried=True, congestion=True, unclear=True
+        )
+    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError)):
+        place = clean(f"{url.scheme}://{url.host}{url.path}", 200)
+        return Failure(
+            "invalid_request", f"{place} is not a usable address", hint="check base_url", stops_run=True
+        )
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _unreachable(f"{url.host}:{url.port} cannot be reached: {_reason(error)}")
+    return Failure(
+        "connection", f"the connection to {url.host} broke: {_text(error)}", retried=True, unclear=True
+    )
+
+
+def _unreachable(message: str, hint: str = "check base_url, and whether the server runs") -> Failure:
+    return Failure(
+        "connection",
+        message,
+        hint=f"{hint}; then make the same call again",
+        retried=True,
+        stops_run=True,  # after it was retried for as long as a request is retried
+    )
+
+
+def _of_encryption(
+    error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError, url: URL
+) -> Failure:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        said = clean(str(error.certificate_error))
+        return Failure(
+            "connection",
+            f"the certificate of {url.host} does not verify: {said}",
+            hint="check base_url, or make the certificate's authority known to this machine",
+            stops_run=True,
+        )
+    return _unreachable(
+        f"no encrypted connection to {url.host}:{url.port}: {_reason(error)}",
+        hint="check base_url: a server without encryption has an address with http://",
+    )
+
+
+def _of_proxy(error: Exception, proxy: Proxy) -> Failure | None:
+    """Return the failure of the way to the proxy or of its tunnel, or `None` if it is the server's."""
+    name = f"the proxy {proxy.place}, which {proxy.variable} names,"
+    hint = _PROXY_HINT.format(proxy.variable)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _of_tunnel(error, proxy)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return _unreachable(f"no connection through {name} in time", hint)
+    is_its_own = isinstance(error, aiohttp.ClientProxyConnectionError) or (
+        isinstance(error, aiohttp.ClientConnectorDNSError) and error.host == proxy.url.raw_host
+    )
+    if is_its_own and isinstance(error, aiohttp.ClientConnectorError):
+        return _unreachable(f"{name} cannot be reached: {_reason(error)}", hint)
+    return None
+
+
+def _of_tunnel(error: aiohttp.ClientHttpProxyError, proxy: Proxy) -> Failure:
+    """Return the failure that a proxy's answer to CONNECT is. Its text would show headers: it is not used."""
+    name = f"the proxy {proxy.place}, which {proxy.variable} names,"
+    said = clean(f"status {error.status} {error.message}", 200).strip()
+    if error.status == 407:
+        return Failure(
+            "authentication",
+            f"{name} wants a login: {said}",
+            hint=f"write it in {proxy.variable}: http://USER:PASSWORD@{proxy.place}",
+            stops_run=True,
+        )
+    message = f"{name} does not connect to the server: {said}"
+    if error.status >= 500 or error.status in (408, 425, 429):
+        return _unreachable(message, _PROXY_HINT.format(proxy.variable))
+    return Failure("connection", message, hint=_PROXY_HINT.format(proxy.variable), stops_run=True)
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    reason = error.os_error
+    if isinstance(reason, socket.gaierror):
+        return f"its host is not known ({clean(str(reason.strerror), 200)})"
+    return clean(str(reason.strerror or reason), 200)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the address, and its repr the key
+        return clean(f"{type(error).__name__} {error.message}", 200)
+    return clean(str(error), 200) or type(error).__name__
+
+
+def too_large(limit_bytes: int, headers: Mapping[str, str]) -> Failure:
+    """Return the failure that an answer of more than so many bytes is."""
+    return Failure(
+        "server",
+        f"the answer has more than {limit_bytes / 2**20:.4g} MiB",
+        hint="check base_url, or ask for fewer tokens",
+        unclear=True,
+        request_id=request_id_of(headers),
+    )
+
+
+def not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
+    """Return the failure that an answer with a status of success is whose body is not JSON.
+
+    One that was cut off is retried. A whole answer of another form is not: it would come again, and be paid
+    again.
+
+    Args:
+        url: the address.
+        headers: the answer's headers.
+        raw: its body.
+    """
+    identity = request_id_of(headers)
+    start = raw[:512].lstrip()
+    form = clean(headers.get("content-type", "").partition(";")[0], 100).lower()
+    if not start and not raw[512 : 2**20].strip():
+        return _broken("the answer is empty", identity)
+    if start[:1] == b"<":
+        return Failure(
+            "invalid_request",
+            f"{url.host} answered with a page instead of JSON",
+            hint="check base_url: it is the address of the API, not of the website",
+            stops_run=True,
+            request_id=identity,
+        )
+    if form == "text/event-stream" or start.startswith((b"data:", b"event:", b": ")):
+        message = "the answer is a stream of events instead of JSON"
+        hint = "do not ask for a stream: remove stream from extra_body, or turn it off in the gateway"
+    elif start[:1] in (b"{", b"["):
+        if raw.rstrip()[-1:] not in (b"}", b"]"):
+            return _broken("the answer is not valid JSON: it ends in the middle", identity)
+        message, hint = "the answer is not valid JSON", "check base_url, and the server's version"
+    else:
+        message = f"the answer is not JSON, but {form or 'of an unknown form'}"
+        hint = "check base_url: the server must answer with JSON"
+    return Failure("server", message, hint=hint, unclear=True, request_id=identity)
+
+
+def _broken(message: str, identity: str) -> Failure:
+    return Failure("server", message, retried=True, congestion=True, unclear=True, request_id=identity)
