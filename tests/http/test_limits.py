@@ -145,7 +145,8 @@ def test_a_quota_slows_nothing_down_while_there_is_plenty() -> None:
                 permit = await limits.acquire()
                 limits.update_quota("requests", left, 1000, reset, is_tokens=False)
                 limits.update_quota("tokens", 900_000, 1_000_000, 6.0, is_tokens=True)
-                limits.release(permit, used_tokens=10)
+                limits.release(permit)
+                limits.correct_tokens(0, 10)
 
         await ask(500, 30.0)
         assert loop.time() == 0.0
@@ -162,13 +163,15 @@ def test_a_quota_slows_nothing_down_while_there_is_plenty() -> None:
 def test_of_several_quotas_the_tightest_holds() -> None:
     async def main() -> float:
         limits = Limits(8)
-        limits.release(await limits.acquire(), used_tokens=100)
+        limits.release(await limits.acquire())
+        limits.correct_tokens(0, 100)
         for _ in range(20):
             permit = await limits.acquire()
             limits.update_quota("tokens", 0, 6000, 60.0, is_tokens=True)  # 100 a second
             limits.update_quota("input-tokens", 50_000, 60_000, 6.0, is_tokens=True)
             limits.update_quota("requests", 999, 1000, 0.1, is_tokens=False)
-            limits.release(permit, used_tokens=100)
+            limits.release(permit)
+            limits.correct_tokens(0, 100)
         return asyncio.get_running_loop().time()
 
     assert simulate(main) == pytest.approx(19, abs=2)
@@ -257,8 +260,8 @@ def test_a_token_quota_is_corrected_by_what_was_used() -> None:
         limits = Limits(8, tokens_per_minute=6000)
         loop = asyncio.get_running_loop()
         for _ in range(100):
-            permit = await limits.acquire(tokens=500)
-            limits.release(permit, used_tokens=100)
+            limits.release(await limits.acquire(tokens=500))
+            limits.correct_tokens(500, 100)
         return loop.time()
 
     # 100 requests of 100 tokens each take 100 s of the quota; of 500 each they would take 500 s.

@@ -127,12 +127,9 @@ def test_unreachable_server_is_a_connection_error(make: Any, server: ScriptedSer
     assert "base_url" in caught.hint
 
 
-def test_an_answer_that_is_too_large_is_refused(
-    make: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stillhouse.http.transport.attempt.MAX_BODY_BYTES", 1000)
+def test_an_answer_that_is_too_large_is_refused(make: Any, server: ScriptedServer) -> None:
     server.script = [Reply(body=json.dumps({"text": "x" * 2000}).encode())]
-    caught = failure(make)
+    caught = failure(make, max_answer_bytes=1000)
     assert caught.kind == "server"
     assert "more than" in caught.message
     assert len(server.requests) == 1

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
-from stillhouse_anthropic.wire import answer_of_events, limited_tokens, message_output
+from stillhouse_anthropic.streams import answer_of_events
+from stillhouse_anthropic.wire import limited_tokens, message_output
 
 TEXT = {"type": "text", "text": "a"}
 

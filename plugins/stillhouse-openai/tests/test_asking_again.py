@@ -47,7 +47,7 @@ def test_only_invalid_generations_are_requested_again(make: Any, server: Any) ->
     ]
     with make(structured_output=FORM) as llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=4)
-    assert [body.get("n") for body in server.bodies] == [4, 1, 1]
+    assert [body.get("n", 1) for body in server.bodies] == [4, 1, 1]
     assert [body["messages"][1:2] for body in server.bodies[1:]] == [
         [{"role": "assistant", "content": "no"}],
         [{"role": "assistant", "content": "never"}],

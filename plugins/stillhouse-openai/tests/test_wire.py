@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
-from stillhouse_openai.wire import answer_of_events, output_of, total_tokens
+from stillhouse_openai.streams import answer_of_events
+from stillhouse_openai.wire import output_of, total_tokens
 
 
 def answer(message: Any, usage: Any = None, **choice: Any) -> dict[str, Any]:

@@ -29,6 +29,9 @@ __all__ = ["Window", "WindowSettings"]
 READY = 1
 SPREAD = 16
 
+# How long a result may wait for others while inputs are ready: waking the caller costs as much as a row.
+SIGNAL_SECONDS = 0.001
+
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
 
@@ -89,6 +92,7 @@ class Window:
         self._ready: deque[_Item] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None  # of a signal that is due
         # Crossing over: appended to or set on the loop, popped or read by the caller.
         self._done: deque[tuple[int, int, Any, Any, float]] = deque()
         self._signalled = False
@@ -207,6 +211,7 @@ class Window:
         try:
             while True:
                 if not ready:
+                    self._signal_now()
                     if holds_slot:
                         slots.release()
                         holds_slot = False
@@ -247,8 +252,7 @@ class Window:
                 done.append((index, part, input, result, perf_counter() - started))
                 if not self._signalled:
                     self._signalled = True
-                    # Signal once per batch of results: waking the caller's thread costs as much as a row.
-                    loop.call_soon(self._signal)
+                    self._timer = loop.call_later(SIGNAL_SECONDS, self._signal)
                 if task.cancelling():  # the backend suppressed the cancellation
                     raise asyncio.CancelledError
                 if slots.waiting:
@@ -257,6 +261,14 @@ class Window:
         finally:
             if holds_slot:
                 slots.release()
+
+    def _signal_now(self) -> None:
+        """Tell the caller of results at once: inputs are wanted, or there are no more."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            if self._signalled:
+                self._thread.loop.call_soon(self._signal)
 
     def _stops(self, error: Exception) -> bool:
         return self._raises or (isinstance(error, GenerationError) and error.stops_run)

@@ -19,6 +19,7 @@ __all__ = ["digest", "schema_of", "shaping_fields"]
 _WITHOUT_EFFECT = frozenset({
     "jobs_digest",
     "jobs_ids",
+    "max_answer_bytes",
     "max_concurrency",
     "max_retries",
     "offline_batch_generation_block_until_done",

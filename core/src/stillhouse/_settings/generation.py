@@ -80,18 +80,34 @@ def implementations(cls: type, name: str) -> tuple[Callable[..., Any], ...]:
     """The implementations of a method whose generation parameters are those of `cls`, its own first.
 
     One that takes `**kwargs` hands them on to the implementation that it overrides, and has its
-    parameters too.
+    parameters too. Where they are typed, as `**kwargs: Unpack[Parameters]`, those are all parameters, and
+    the overridden implementation only documents some of them.
     """
     found: list[Callable[..., Any]] = []
     for base in cls.__mro__:
         function = base.__dict__.get(name)
         if function is None:
             continue
+        if found and getattr(function, "__isabstractmethod__", False):
+            break
         found.append(function)
         kinds = [item.kind for item in inspect.signature(function).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
     return tuple(found)
+
+
+def _unpacked(hint: Any) -> dict[str, Any]:
+    """Return the keys and types of the `TypedDict` in an `Unpack[…]`; empty for any other annotation."""
+    if typing.get_origin(hint) is not typing.Unpack:
+        return {}
+    (fields,) = typing.get_args(hint)
+    typed: dict[str, Any] = {}
+    for key, annotation in typing.get_type_hints(fields, include_extras=True).items():
+        while typing.get_origin(annotation) in (typing.Required, typing.NotRequired):
+            (annotation,) = typing.get_args(annotation)
+        typed[key] = annotation
+    return typed
 
 
 @functools.lru_cache(maxsize=256)
@@ -114,7 +130,13 @@ def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameter
             hints = {}
         for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
             if parameter.kind is parameter.VAR_KEYWORD:
-                is_open = is_open or function is functions[-1]
+                typed = _unpacked(hints.get(name))
+                for key, hint in typed.items():
+                    parameters[key] = inspect.Parameter(
+                        key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint
+                    )
+                    annotations[key] = hint
+                is_open = is_open or (function is functions[-1] and not typed)
             elif (
                 position > 1 and name != "num_generations" and parameter.kind is not parameter.VAR_POSITIONAL
             ):
@@ -153,7 +175,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
         """The parameters of `generate`, or of `agenerate`, without `self`, with those that are inherited."""
         declared = self.generation_parameters()
         own = list(inspect.signature(self._generate_methods()[0]).parameters.values())[1:]
-        named = {item.name for item in own}
+        named = {item.name for item in own if item.kind is not item.VAR_KEYWORD}
         kept = [item for item in own if declared.open or item.kind is not item.VAR_KEYWORD]
         return [*kept, *(item for name, item in declared.parameters.items() if name not in named)]
 

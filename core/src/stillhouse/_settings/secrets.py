@@ -137,3 +137,7 @@ class _Shown(str):
 
     __slots__ = ()
     __repr__ = str.__str__
+
+
+def is_secret_header_value(name, value):
+    return is_secret(name, value)

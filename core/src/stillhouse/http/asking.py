@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.structured import RequestForm
+from stillhouse.http.request import RequestForm
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.outputs import merge_responses
-from stillhouse.typing import ChatItem, GenerateOutput
+from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
 
-__all__ = ["Ask", "ask_until_done", "total_statistics", "validate_once"]
+__all__ = ["Ask", "ask_until_done", "continued", "total_statistics", "validate_once"]
 
 Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
 """Makes one request: the number of generations, the number made before, and messages to add.
@@ -61,26 +60,30 @@ def validate_once(output: GenerateOutput, num_generations: int, form: RequestFor
     Raises:
         GenerationError: a generation is missing or violates the form; its `outputs` has the others.
     """
-    outputs = [output]
-
-    async def ask(missing: int, _: int, __: Sequence[ChatItem]) -> GenerateOutput:
-        if not outputs:
+    answers = _Answers(None, form)
+    try:
+        wrong = answers.accept(answers.take(output, num_generations))
+        if wrong:
+            raise wrong[0][1]
+        made = len(output["generations"])
+        if made < num_generations:
             raise GenerationError(
-                f"the server made {num_generations - missing} of {num_generations} generations",
+                f"the server made {made} of {num_generations} generations",
                 kind="server",
                 hint="ask for fewer at once, or again",
             )
-        return outputs.pop()
+    except GenerationError as error:
+        error.outputs = answers.partial()
+        raise
+    return answers.result()
 
-    if form is not None:
-        form = replace(form, asked={**form.asked, "max_retries": 0})
-    asking = ask_until_done(ask, num_generations, form)
-    try:
-        asking.send(None)
-    except StopIteration as done:
-        result: GenerateOutput = done.value
-        return result
-    raise AssertionError
+
+def continued(input: FormattedInput, messages: Sequence[ChatItem]) -> FormattedInput:
+    """Return an input with messages after its chat; a raw prompt takes none."""
+    if type(input) is tuple:
+        chat, form = input
+        return continued(chat, messages), form  # type: ignore[return-value]
+    return input if isinstance(input, str) else [*input, *messages]
 
 
 class _Answers:
@@ -88,7 +91,7 @@ class _Answers:
 
     __slots__ = ("_accepted", "_ask", "_form", "_made", "_statistics", "_was_retried")
 
-    def __init__(self, ask: Ask, form: RequestForm | None) -> None:
+    def __init__(self, ask: Ask | None, form: RequestForm | None) -> None:
         self._ask = ask
         self._form = form
         self._accepted: list[GenerateOutput] = []
@@ -97,12 +100,17 @@ class _Answers:
         self._was_retried = False
 
     async def output(self, count: int, messages: Sequence[ChatItem] = ()) -> GenerateOutput:
+        assert self._ask is not None
         try:
             output = await self._ask(count, self._made, messages)
         except GenerationError as error:
             error.attempts += len(self._statistics)
             self._statistics.extend(part["statistics"] for part in error.outputs if part is not None)
             raise
+        return self.take(output, count)
+
+    def take(self, output: GenerateOutput, count: int) -> GenerateOutput:
+        """Count an answer, and return its generations, at most as many as were asked for."""
         made = len(output["generations"])
         self._made += made
         self._statistics.append(output["statistics"])

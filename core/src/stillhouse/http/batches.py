@@ -20,6 +20,7 @@ from stillhouse.errors import (
     UnsupportedError,
 )
 from stillhouse.http.asking import validate_once
+from stillhouse.http.request import Request
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.engine import OfflineBatch
@@ -55,9 +56,9 @@ _RESULTS_AT_ONCE = 1000
 class BatchHTTPLLM(StructuredHTTPLLM):
     """An `HTTPLLM` whose API takes requests in a file, and answers hours later for less.
 
-    A backend says what a job may hold (the class variables), how a request is written and its
-    answer read (`batch_request`, `batch_line`, `batch_result`, `batch_answer`: the same body and the
-    same reading as online), and how the provider is asked (the coroutines). `OfflineBatch`, which sees
+    A backend says what a job may hold (the class variables), how a request stands in the file and its
+    result is read (`batch_line`, `batch_result`; what goes into them is that of `request_of` and
+    `output_of`, as online), and how the provider is asked (the coroutines). `OfflineBatch`, which sees
     it as a `stillhouse.offline.provider.Provider`, decides which rows go into which job and which are
     sent again, and makes no job twice.
     """
@@ -84,11 +85,15 @@ class BatchHTTPLLM(StructuredHTTPLLM):
                 hint="remove mode, or set use_offline_batch_generation to False",
             )
 
-    @abstractmethod
     def batch_request(
         self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        """Return the path and the body of the request that `agenerate` would make online."""
+        """Return the path and the body of the request that `agenerate` would make online.
+
+        They are those of `request_of`; a backend overrides it to refuse what has no offline batches.
+        """
+        request = self.request_of(input, num_generations, arguments)
+        return request.path, request.body
 
     @abstractmethod
     def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -98,13 +103,13 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     def batch_result(self, line: dict[str, Any]) -> JobResult:
         """Return what a line of the results says."""
 
-    @abstractmethod
     def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
-        """Return the output of an answer of this path, before anything is validated.
+        """Return the output of an answer of this path, before anything is validated: by `output_of`.
 
         Raises:
             GenerationError: it has another shape, or is an error.
         """
+        return self.output_of(answer, Request(path, None))
 
     def batch_output(
         self, answer: Any, path: str, input: FormattedInput | None, num_generations: int

@@ -7,20 +7,37 @@ retries, limits, timeouts and secrets stay in the transport.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import orjson
 
 from stillhouse.errors import GenerationError
 from stillhouse.http.asking import total_statistics
-from stillhouse.http.structured import RequestForm, StructuredHTTPLLM
+from stillhouse.http.request import RequestForm
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["ask_instructed"]
 
 
+class Instructed(Protocol):
+    """What instructor needs of an LLM; a `StructuredHTTPLLM` is one."""
+
+    @property
+    def instructor_framework(self) -> str | None:
+        """instructor's name for the API's format."""
+
+    def sdk_answer(self, answer: Any) -> Any:
+        """Return an answer as an object of the provider's SDK."""
+
+    def _prepare_structured_output(
+        self, structured_output: Any, client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]: ...
+
+    def _prepare_kwargs(self, arguments: dict[str, Any], structured_output: Any = None) -> dict[str, Any]: ...
+
+
 async def ask_instructed(
-    llm: StructuredHTTPLLM,
+    llm: Instructed,
     body: dict[str, Any],
     form: RequestForm,
     send: Callable[[dict[str, Any]], Awaitable[Any]],
@@ -30,7 +47,7 @@ async def ask_instructed(
 
     Args:
         llm: the LLM.
-        body: the request without anything about the form.
+        body: the request, for one generation, without anything about the form.
         form: the form.
         send: makes a request and returns the answer.
         read: returns the output of an answer; its statistics are counted.

@@ -1,20 +1,32 @@
-"""`HTTPLLM`: the base of every backend that asks a server."""
+"""`HTTPLLM`: the base of every backend that asks a server.
+
+Over 300 lines: it is one class, and most lines document what a backend says and a user sets.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
+import orjson
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
-from stillhouse._settings.secrets import is_secret
+from stillhouse._settings.secrets import is_secret_header_value
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import ConfigurationError
-from stillhouse.http.transport.failures import failure_of
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.http.address import base_url_of, url_below
+from stillhouse.http.asking import Ask, ask_until_done, continued
+from stillhouse.http.request import Request
+from stillhouse.http.transport.answers import failure_in
+from stillhouse.http.transport.failures import answered, failure_of, request_id_of
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
+from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
+from stillhouse.outputs import count_of
+from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -24,14 +36,24 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPLLM"]
 
+MIN_ANSWER_BYTES = 8 * 2**20
+BYTES_PER_TOKEN = 8 * 2**10
+MAX_ANSWER_BYTES = 64 * 2**20
+"""The bound on an answer's size: the least, what each token asked for adds, and the most. A token with the
+log probabilities of twenty candidates has about 2 KiB."""
+
+MAX_PATHS = 64
+"""How many addresses are remembered."""
+
 
 class HTTPLLM(AsyncLLM):
-    """A model behind an HTTP API that takes and gives JSON.
+    """A model behind an HTTP API.
 
-    A backend says where the API is and how it is authorised (the class variables, and
-    `auth_headers`), and in `agenerate` turns an input into a body, calls `post`, and turns what
-    comes back into a `GenerateOutput`. This class handles connections, retries, rate limits, timeouts
-    and errors.
+    A backend says where the API is and how it is authorised (the class variables, and `auth_headers`).
+    It gives two plain functions: `request_of` turns an input into a `Request`, and `output_of` turns an
+    answer into a `GenerateOutput`. Its `agenerate` declares the parameters, and returns
+    `await self.complete(input, num_generations, arguments)`. This class handles connections, retries,
+    rate limits, timeouts, answers that are short or ill-formed, and errors.
     """
 
     default_base_url: ClassVar[str | None] = None
@@ -82,15 +104,21 @@ class HTTPLLM(AsyncLLM):
         default=None, gt=0, description="The quota of tokens, if you know it."
     )
 
+    max_answer_bytes: RuntimeParameter[int] | None = Field(
+        default=None, gt=0, description="Size above which an answer is refused; None follows max_new_tokens."
+    )
+
     _transport: Transport | None = PrivateAttr(default=None)
     _base: URL = PrivateAttr()
+    _key: str | None = PrivateAttr(default=None)
 
     @field_validator("default_headers", mode="after")
     @classmethod
     def _hide_secrets(cls, value: dict[str, str | SecretStr] | None) -> dict[str, str | SecretStr]:
         return {
             name: SecretStr(text)
-            if isinstance(text, str) and (name.lower() in cls.credential_headers or is_secret(name, text))
+            if isinstance(text, str)
+            and (name.lower() in cls.credential_headers or is_secret_header_value(name, text))
             else text
             for name, text in (value or {}).items()
         }
@@ -99,10 +127,20 @@ class HTTPLLM(AsyncLLM):
     def model_name(self) -> str:
         return self.model
 
+    @property
+    def resolved_key(self) -> str:
+        """The API key: that of the field, or that of the environment; an empty string if there is none.
+
+        It is for an API that does not take the key in a header: a backend may put it into the query of
+        `url_of`, or sign with it. It is masked in every error.
+        """
+        return self._find_api_key() if self._key is None else self._key
+
     def load(self) -> None:
         super().load()
         self._base = self._find_base_url()
-        headers = {**self.auth_headers(self._find_api_key())}
+        self._key = self._find_api_key()
+        headers = {**self.auth_headers(self._key)}
         for name, text in (self.default_headers or {}).items():
             headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
         if self.api_key_required and not self.has_credential(headers):
@@ -120,34 +158,53 @@ class HTTPLLM(AsyncLLM):
 
     def unload(self) -> None:
         transport, self._transport = self._transport, None
+        self._key = None
         if transport is not None:
             self.run_on_loop(transport.close())
         super().unload()
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
         # aiohttp takes long to import, and listing or checking backends does not need it.
+        from stillhouse.http.transport.attempt import Hooks
         from stillhouse.http.transport.limits import Limits
-        from stillhouse.http.transport.session import Transport
+        from stillhouse.http.transport.session import Authorization, Transport
 
         cls = type(self)
+        authorize = None if cls.authorize is HTTPLLM.authorize else self.authorize
+        sign = None if cls.sign is HTTPLLM.sign else self.sign
+        joins = cls.answer_of_events is not HTTPLLM.answer_of_events
         return Transport(
             self._base,
             headers,
             Limits(self.max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute),
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
-            classify=self.classify,
-            quotas=self.quota_headers,
-            credentials=self.credential_headers,
-            authorize=None if cls.authorize is HTTPLLM.authorize else self.authorize,
+            hooks=Hooks(
+                self.classify,
+                self.failure_in,
+                self.answer_of_events if joins else None,
+                self.quota_headers,
+            ),
+            authorization=Authorization(authorize, sign) if authorize or sign else None,
+            redactor=Redactor(self._secrets(headers)),
         )
+
+    def _secrets(self, headers: Mapping[str, str]) -> list[str]:
+        """Return every secret that may reach a server, as it is sent."""
+        found = [*secret_values(self), self.resolved_key]
+        for name, value in headers.items():
+            if name in self.credential_headers or is_secret_header_value(name, value):
+                found.append(value.rpartition(" ")[2])
+        found += [self._base.user or "", self._base.password or "", *self._base.query.values()]
+        return found
 
     def has_credential(self, headers: Mapping[str, str]) -> bool:
         """Return whether requests with these headers are authorised; there may be more than one way.
 
-        A backend that overrides `authorize` overrides it too, for credentials that are not known yet.
+        A backend that overrides `authorize` or `sign` overrides it too, for credentials that are not
+        known yet.
         """
-        return any(headers.get(name) for name in self.credential_headers)
+        return bool(self.resolved_key) or any(headers.get(name) for name in self.credential_headers)
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """Return the headers that authorise a request; a backend whose API has others overrides it.
@@ -164,13 +221,195 @@ class HTTPLLM(AsyncLLM):
         """
         return {}
 
+    def sign(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | Upload
+    ) -> Mapping[str, str]:
+        """Return the headers that sign one attempt.
+
+        It is called for every attempt, on the LLM's loop, and only if a backend overrides it. It must
+        not wait: what has to be waited for, such as fresh credentials, is fetched in `authorize`.
+
+        Args:
+            method: the method.
+            url: the address, exactly as it is sent.
+            headers: those of the API and of `authorize`; the client adds only those of the connection.
+            body: exactly what is sent; an `Upload` if that is a file.
+        """
+        return {}
+
     def url_of(self, base_url: URL, path: str) -> URL:
-        """Return the address of a path of the API; a backend overrides it if that is not simply below."""
-        return base_url.joinpath(*path.split("/"))
+        """Return the address of a path of the API; a backend overrides it if that is not simply below.
+
+        The query of `base_url` is kept. `resolved_key` may go into the query here.
+        """
+        return url_below(base_url, path)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Return the failure that a response with an error status is; a backend may know better."""
         return failure_of(status, headers, body)
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
+        """Return the failure that an answer with a good status is, or `None` if it is an answer.
+
+        What follows is what follows from an error status: the request is retried, all requests pause or
+        slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
+        object, and asks `classify` what the same refusal with an error status is.
+
+        Args:
+            answer: as `output_of` gets it.
+            headers: of the response.
+        """
+        return failure_in(answer, headers, self.classify)
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        """Join a stream into the answer that was asked for, where a server streams it all the same.
+
+        Only if a backend overrides it; else such an answer is a failure that says what came.
+
+        Args:
+            events: the JSON of each event's data; the last is the text `[DONE]` if the stream ended with it.
+
+        Raises:
+            ValueError: it is not a stream of this API.
+            GenerationError: it broke off; with the kind `server`, the request is retried.
+        """
+        raise ValueError("the API streams nothing")
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        """Return the request for an input; online, offline and when it is repeated.
+
+        Args:
+            input: the input, not to be mutated.
+            num_generations: how many generations to ask for.
+            arguments: the generation parameters that were given; `None` means the API's default.
+
+        Raises:
+            UnsupportedError, ConfigurationError: the API cannot be asked for this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no request_of, which complete() needs")
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        """Return the output of an answer, before anything is validated.
+
+        A `TypeError`, `ValueError`, `AttributeError` or `LookupError` becomes a `GenerationError` that says
+        that the answer has another shape: an answer need not be checked first.
+
+        Args:
+            answer: JSON types, or what `request.wire` gives.
+            request: the request.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no output_of, which complete() needs")
+
+    def used_tokens(self, output: GenerateOutput) -> int | None:
+        """Return the tokens that an answer counts towards the quota; `None` if it does not say."""
+        statistics = output["statistics"]
+        counts = [*statistics.get("input_tokens", ()), *statistics.get("output_tokens", ())]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
+
+    async def complete(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> GenerateOutput:
+        """Generate for one input, by `request_of` and `output_of`: what `agenerate` returns.
+
+        Generations that are missing, or violate the form, are asked for again.
+
+        Raises:
+            GenerationError: it failed after all retries; `kind` says how.
+        """
+        request = self.request_of(input, num_generations, arguments)
+        if request.max_new_tokens is None:
+            request.max_new_tokens = arguments.get("max_new_tokens")
+        output = None
+        if request.form is None:
+            output = await self.exchange(request, num_generations)
+            if len(output["generations"]) == num_generations:
+                return output
+        ask = self._asker(input, arguments, output)
+        return await ask_until_done(ask, num_generations, request.form)
+
+    def _asker(
+        self, input: FormattedInput, arguments: Mapping[str, Any], first: GenerateOutput | None
+    ) -> Ask:
+        """Return what makes the requests for an input; `first` is the output of the first, if it was made."""
+
+        async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
+            nonlocal first
+            if first is not None:
+                output, first = first, None
+                return output
+            given = dict(arguments)
+            if made and given.get("seed") is not None:
+                given["seed"] += made
+            full = continued(input, messages)
+            again = self.request_of(full, missing, given)
+            if missing > 1 and again.form is not None and again.form.is_instructed:
+                again = self.request_of(full, 1, given)
+            if again.max_new_tokens is None:
+                again.max_new_tokens = given.get("max_new_tokens")
+            return await self._ask_once(again, missing)
+
+        return ask
+
+    async def _ask_once(self, request: Request, num_generations: int) -> GenerateOutput:
+        return await self.exchange(request, num_generations)
+
+    async def exchange(
+        self,
+        request: Request,
+        num_generations: int = 1,
+        *,
+        read: Callable[[Any, Request], GenerateOutput] | None = None,
+    ) -> GenerateOutput:
+        """Send one request, and return the output of its answer, whatever it lacks.
+
+        Args:
+            request: the request.
+            num_generations: how many generations it asks for.
+            read: returns the output of an answer; `None` is `output_of`.
+
+        Raises:
+            GenerationError: it failed after all retries; `kind` says how.
+        """
+        transport = self._connected()
+        path, query = request.path, request.query
+        url = transport.urls.get(path)
+        if url is None:
+            url = self._url(transport, path)
+        if query:
+            url = url.update_query(query)
+        body, asked = request.body, (request.max_new_tokens or 0) * num_generations
+        data = body if type(body) is bytes else _json(body)
+        limits = transport.limits
+        tokens = len(data) // 4 + asked if limits.counts_tokens else 0
+        max_bytes = self.max_answer_bytes or min(MIN_ANSWER_BYTES + asked * BYTES_PER_TOKEN, MAX_ANSWER_BYTES)
+        answer = await transport.send(
+            request.method,
+            url,
+            data,
+            headers=request.headers,
+            tokens=tokens,
+            wire=request.wire,
+            max_bytes=max_bytes,
+        )
+        try:
+            output = (read or self.output_of)(answer, request)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+        if limits.counts_tokens:
+            used = self.used_tokens(output)
+            if used is not None:
+                limits.correct_tokens(tokens, used)
+        return output
+
+    def _url(self, transport: Transport, path: str) -> URL:
+        """Return the address of a path, remembered unless there are many of them, as of ids."""
+        url = self.url_of(self._base, path)
+        if len(transport.urls) < MAX_PATHS:
+            transport.urls[path] = url
+        return url
 
     async def post(
         self,
@@ -180,27 +419,37 @@ class HTTPLLM(AsyncLLM):
         max_new_tokens: int | None = None,
         used_tokens: Callable[[Any], int | None] | None = None,
     ) -> Any:
-        """Send a body to a path below `base_url`, and return the JSON of the response.
+        """Send a body to a path below `base_url`, and return the JSON of the answer.
+
+        It is for a backend whose `agenerate` makes its requests itself; `complete` does all of it.
 
         Args:
             path: such as `chat/completions`.
             body: what to send; JSON types.
             max_new_tokens: how many tokens may be generated, for the estimate that
                 `tokens_per_minute` needs.
-            used_tokens: returns how many tokens a response says that it used, for the same. It need
-                not check the shape of the response.
+            used_tokens: returns how many tokens an answer says that it used, for the same. It need
+                not check the shape of the answer.
 
         Raises:
             GenerationError: it failed after all retries; `kind` says how.
         """
         transport = self._connected()
-        url = transport.urls.get(path)
-        if url is None:
-            url = transport.urls[path] = self.url_of(self._base, path)
-        tokens = 0
-        if self.tokens_per_minute:
-            tokens = len(str(body)) // 4 + (max_new_tokens or 0)
-        return await transport.post(url, body, tokens=tokens, used_tokens=used_tokens)
+        url = transport.urls.get(path) or self._url(transport, path)
+        data, asked, limits = _json(body), max_new_tokens or 0, transport.limits
+        tokens = len(data) // 4 + asked
+        max_bytes = min(MIN_ANSWER_BYTES + asked * BYTES_PER_TOKEN, MAX_ANSWER_BYTES)
+        answer = await transport.send(
+            "POST", url, data, tokens=tokens, max_bytes=self.max_answer_bytes or max_bytes
+        )
+        if used_tokens is not None and limits.counts_tokens:
+            try:
+                used = count_of(used_tokens(answer))
+            except (AttributeError, LookupError, TypeError, ValueError):
+                used = None  # the backend, which reads it next, rejects an answer of another shape
+            if used is not None:
+                limits.correct_tokens(tokens, used)
+        return answer
 
     async def request(
         self,
@@ -209,17 +458,27 @@ class HTTPLLM(AsyncLLM):
         data: bytes | Upload | None = None,
         *,
         query: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wire: Wire = "json",
+        max_new_tokens: int | None = None,
         save_to: IO[bytes] | None = None,
         once: bool = False,
     ) -> Any:
-        """Make any other request to a path below `base_url`, and return the JSON of the response.
+        """Make any other request to a path below `base_url`, and return the answer.
+
+        A `POST` of bytes counts towards `tokens_per_minute`, since it may generate; every request counts
+        towards `requests_per_minute`.
 
         Args:
             method: such as `GET`.
             path: such as `batches`.
             data: the body: JSON, or a file.
-            query: the parameters of the query.
-            save_to: a file for a response of any size; `None` is returned then.
+            query: the parameters of the query, besides those of `base_url`.
+            headers: to send besides those of every request.
+            wire: how the body of the answer is read, as in `Request`.
+            max_new_tokens: how many tokens it may generate.
+            save_to: a file for an answer of any size; `None` is returned then. It may take any time, as
+                long as no more than `timeout` seconds pass without a byte.
             once: do not repeat it when it may have been carried out.
 
         Raises:
@@ -230,7 +489,20 @@ class HTTPLLM(AsyncLLM):
         url = self.url_of(self._base, path)
         if query:
             url = url.update_query(query)
-        return await transport.request(method, url, data, save_to=save_to, once=once)
+        tokens = 0
+        if method == "POST" and isinstance(data, bytes) and not once:
+            tokens = len(data) // 4 + (max_new_tokens or 0)
+        return await transport.send(
+            method,
+            url,
+            data,
+            headers=headers,
+            tokens=tokens,
+            wire=wire,
+            max_bytes=self.max_answer_bytes or MAX_ANSWER_BYTES,
+            save_to=save_to,
+            once=once,
+        )
 
     def _connected(self) -> Transport:
         transport = self._transport  # once: pydantic looks private attributes up slowly
@@ -250,25 +522,12 @@ class HTTPLLM(AsyncLLM):
         return f"{url.origin()}{url.path}"
 
     def _find_base_url(self) -> URL:
-        from yarl import URL
-
         variable = self.base_url_variable
         given = self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
         hint = f"set base_url, or the environment variable {variable}" if variable else "set base_url"
         if not given:
             raise ConfigurationError(f"{type(self).__name__} does not know where the API is", hint=hint)
-        try:
-            url = URL(given.strip().rstrip("/"))
-            usable = url.scheme in ("http", "https") and bool(url.host)
-            if usable and self.base_path and url.path in ("", "/"):
-                url = url.joinpath(*self.base_path.split("/"))
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ConfigurationError(
-                f"the base_url {given!r} is not an address", hint="write it as https://host/v1"
-            )
-        return url
+        return base_url_of(given, self.base_path, hint)
 
     def _find_api_key(self) -> str:
         if self.api_key is not None:
@@ -281,3 +540,29 @@ class HTTPLLM(AsyncLLM):
                 "the API key has characters that no key has", hint="copy the key again, without anything else"
             )
         return key
+
+
+def _json(body: Any) -> bytes:
+    """Return a body as JSON.
+
+    Raises:
+        GenerationError: it is not JSON.
+    """
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise GenerationError(
+            f"the request cannot be written as JSON: {error}",
+            kind="invalid_request",
+            attempts=0,
+            hint="give text that is valid Unicode, and values that JSON knows",
+        ) from None
+
+
+def _unreadable(error: Exception) -> GenerationError:
+    return GenerationError(
+        f"the answer has another shape than the API's: {type(error).__name__}: {error}",
+        kind="server",
+        hint="check that base_url is that of an API of this kind",
+        request_id=request_id_of(answered.get({})),
+    )

@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
 from pydantic import field_validator
 
 from stillhouse.errors import ConfigurationError, UnsupportedError
+from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
-from stillhouse.structured.answers import AnswerForm, answer_problem
+from stillhouse.http.request import Request, RequestForm
+from stillhouse.structured.answers import answer_problem
 from stillhouse.structured.instructor import check_mode
 from stillhouse.structured.shape import StructuredOutputMixin, normalize_structured_output
-from stillhouse.typing import FormattedInput, StructuredOutput
+from stillhouse.typing import FormattedInput, GenerateOutput, StructuredOutput
 
 __all__ = ["RequestForm", "StructuredHTTPLLM"]
-
-
-@dataclass(frozen=True)
-class RequestForm(AnswerForm):
-    """The form that an answer must have, and how a request demands it.
-
-    Attributes:
-        fields: the fields of the request.
-        asked: the structured output, in its one shape.
-    """
-
-    fields: dict[str, Any]
-    asked: StructuredOutput
-
-    @property
-    def retries(self) -> int:
-        """How often an answer that violates the form is retried."""
-        given = self.asked.get("max_retries")
-        return 1 if given is None else given
-
-    @property
-    def is_instructed(self) -> bool:
-        """Whether instructor makes the request."""
-        return bool(self.asked.get("mode"))
 
 
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     """An `HTTPLLM` with structured output.
 
-    A backend implements `form_fields`. A form that the API cannot honour exactly is rejected when it
-    is set, or before anything is sent.
+    A backend implements `form_fields`, and puts the form that `split` returns into its `Request`. A form
+    that the API cannot honour exactly is rejected when it is set, or before anything is sent.
     """
 
     raw_forms: ClassVar[bool] = False
@@ -111,6 +89,25 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
             input, given = input
             own = own if given is None else given  # type: ignore[assignment]
         return input, None if own is None else self.form_of(own)
+
+    async def _ask_once(self, request: Request, num_generations: int) -> GenerateOutput:
+        if request.form is None or not request.form.is_instructed:
+            return await self.exchange(request, num_generations)
+
+        answers: list[Any] = []
+
+        def keep(answer: Any, request: Request) -> GenerateOutput:
+            answers.append(answer)
+            return self.output_of(answer, request)
+
+        async def send(body: dict[str, Any]) -> Any:
+            await self.exchange(replace(request, body=body), read=keep)
+            return answers[-1]
+
+        def read(answer: Any) -> GenerateOutput:
+            return self.output_of(answer, request)
+
+        return await ask_instructed(self, request.body, request.form, send, read)
 
     def _prepare_structured_output(
         self, structured_output: Any, client: Any = None, framework: str | None = None

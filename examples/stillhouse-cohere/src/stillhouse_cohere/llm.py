@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from pydantic import PrivateAttr
 from stillhouse import (
     Capability,
-    ChatItem,
     FormattedInput,
     GenerateOutput,
-    GenerationError,
     StructuredOutput,
     UnsupportedError,
     prepare_output,
 )
-from stillhouse.http import StructuredHTTPLLM, ask_until_done
+from stillhouse.http import Failure, Request, StructuredHTTPLLM
 from stillhouse.structured import check_schema
 
 KEYWORDS = "$ref additionalProperties anyOf const enum items pattern properties required type".split()
 REASONS = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length", "TOOL_CALL": "tool_calls"}
+
+
+class CohereParameters(TypedDict, total=False):
+    """The generation parameters; `None` is the API's default."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    seed: int | None
+    tools: list[dict[str, Any]] | None
 
 
 class CohereLLM(StructuredHTTPLLM):
@@ -42,14 +49,7 @@ class CohereLLM(StructuredHTTPLLM):
         check_schema(schema, KEYWORDS, cls.__name__)
         return {"response_format": {"type": "json_object", "schema": schema}}
 
-    async def agenerate(
-        self,
-        input: FormattedInput,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        tools: list[dict[str, Any]] | None = None,
-    ) -> GenerateOutput:
+    async def agenerate(self, input: FormattedInput, **arguments: Unpack[CohereParameters]) -> GenerateOutput:
         """Generate once for one chat; `None` is the API's default.
 
         Args:
@@ -59,35 +59,39 @@ class CohereLLM(StructuredHTTPLLM):
             seed: the seed of the draw.
             tools: the tools that the model may call.
         """
+        return await self.complete(input, 1, arguments)
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
         chat, form = self.split(input)
-        body = {"model": self.model, "messages": chat, **(form.fields if form else {})}
-        given = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "tools": tools}
-        body |= {name: value for name, value in given.items() if value is not None}
+        body: dict[str, Any] = {"model": self.model, "messages": chat}
+        for name, value in arguments.items():
+            if value is not None:
+                body["max_tokens" if name == "max_new_tokens" else name] = value
+        if form is not None:
+            body |= form.fields
+        return Request("v2/chat", body, form)
 
-        async def ask(missing: int, made: int, added: Sequence[ChatItem]) -> GenerateOutput:
-            sent = {**body, "messages": [*chat, *added]}
-            answer = await self.post(
-                "v2/chat", sent, max_new_tokens=max_new_tokens, used_tokens=lambda it: sum(tokens(it))
-            )
-            return output_of(answer)
-
-        return await ask_until_done(ask, 1, form)
-
-
-def tokens(answer: Any) -> tuple[int, int]:
-    """The tokens of the input and of the output."""
-    usage = answer["usage"]["tokens"]
-    return usage["input_tokens"], usage["output_tokens"]
-
-
-def output_of(answer: Any) -> GenerateOutput:
-    try:
-        message, (given, made) = answer["message"], tokens(answer)
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        message, tokens = answer["message"], answer["usage"]["tokens"]
         text = "".join(part["text"] for part in message.get("content") or () if part["type"] == "text")
-        reason = REASONS.get(answer["finish_reason"], answer["finish_reason"].lower())
-        calls = message.get("tool_calls")
-    except (AttributeError, KeyError, TypeError) as error:
-        raise GenerationError(f"the answer has another shape: {error!r}", kind="server") from None
-    return prepare_output(
-        [text or None], [given], [made], finish_reasons=[reason], tool_calls=[calls] if calls else None
-    )
+        reason, calls = answer["finish_reason"], message.get("tool_calls")
+        return prepare_output(
+            [text or None],
+            [tokens["input_tokens"]],
+            [tokens["output_tokens"]],
+            finish_reasons=[REASONS.get(reason, reason.lower())],
+            tool_calls=[calls] if calls else None,
+        )
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
+        failed = super().failure_in(answer, headers)
+        if (
+            failed is None
+            and isinstance(answer, dict)
+            and answer.get("finish_reason") in ("ERROR", "TIMEOUT")
+        ):
+            reason = answer["finish_reason"]
+            failed = Failure("server", f"the model failed: {reason}", retried=True, congestion=True)
+        return failed

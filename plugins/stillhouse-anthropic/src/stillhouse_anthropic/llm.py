@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr
 
 from stillhouse import (
     Capability,
-    ChatItem,
     FormattedInput,
     GenerateOutput,
     StructuredOutput,
 )
-from stillhouse.http import Failure, QuotaHeaders, ask_instructed, ask_until_done
+from stillhouse.http import Failure, QuotaHeaders, Request
 from stillhouse_anthropic.batches import MessageBatchLLM
 from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
 from stillhouse_anthropic.messages import request_messages
+from stillhouse_anthropic.parameters import MessageParameters
 from stillhouse_anthropic.schemas import output_format_of
+from stillhouse_anthropic.streams import answer_of_events
 from stillhouse_anthropic.tools import request_tool_choice, request_tools
-from stillhouse_anthropic.wire import limited_tokens, message_output
+from stillhouse_anthropic.wire import message_output
 
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "AnthropicLLM"]
 
 DEFAULT_MAX_NEW_TOKENS = 4096
 """The API has no default. So many tokens every one of its models can generate."""
+
+# What is not sent under its own name, or not as it was given.
+_RENAMED = frozenset({
+    "extra_body",
+    "max_new_tokens",
+    "reasoning_effort",
+    "stop",
+    "tool_choice",
+    "tools",
+})  # fmt: skip
 
 
 class AnthropicLLM(MessageBatchLLM):
@@ -89,18 +100,7 @@ class AnthropicLLM(MessageBatchLLM):
         return {"output_config": {"format": output_format_of(structured_output, cls.__name__)}}
 
     async def agenerate(
-        self,
-        input: FormattedInput,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        stop: str | list[str] | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        tool_choice: str | dict[str, Any] | None = None,
-        thinking: dict[str, Any] | None = None,
-        reasoning_effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None,
-        extra_body: dict[str, Any] | None = None,
+        self, input: FormattedInput, **arguments: Unpack[MessageParameters]
     ) -> GenerateOutput:
         """Generate once for one chat. `None` is not sent: it means the API's default.
 
@@ -124,32 +124,30 @@ class AnthropicLLM(MessageBatchLLM):
             GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
                 `truncated` if it was cut off, and `schema` if it does not validate.
         """
-        return await AnthropicLLM._generate(**locals())
+        return await self.complete(input, 1, arguments)
 
-    def body_of(self, input: FormattedInput, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The body of a request; the arguments are those of `agenerate`."""
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
         chat, form = self.split(input)
         system, messages = request_messages(chat)
-        thinking, max_new_tokens = arguments.get("thinking"), arguments.get("max_new_tokens")
-        if max_new_tokens is None:
-            max_new_tokens = DEFAULT_MAX_NEW_TOKENS + ((thinking or {}).get("budget_tokens") or 0)
-        stop, tools = arguments.get("stop"), arguments.get("tools")
-        tool_choice, effort = arguments.get("tool_choice"), arguments.get("reasoning_effort")
-        body: dict[str, Any] = {"model": self.model, "max_tokens": max_new_tokens, "messages": messages}
-        fields: dict[str, Any] = {
-            "system": system,
-            "temperature": arguments.get("temperature"),
-            "top_p": arguments.get("top_p"),
-            "top_k": arguments.get("top_k"),
-            "stop_sequences": [stop] if isinstance(stop, str) else stop,
-            "tools": None if tools is None else request_tools(tools),
-            "tool_choice": None if tool_choice is None else request_tool_choice(tool_choice),
-            "thinking": thinking,
-        }
-        for name, value in fields.items():
-            if value is not None:
+        limit = arguments.get("max_new_tokens")
+        if limit is None:
+            limit = DEFAULT_MAX_NEW_TOKENS + ((arguments.get("thinking") or {}).get("budget_tokens") or 0)
+        body: dict[str, Any] = {"model": self.model, "max_tokens": limit, "messages": messages}
+        if system is not None:
+            body["system"] = system
+        for name, value in arguments.items():
+            if value is not None and name not in _RENAMED:
                 body[name] = value
-        extra = dict(arguments.get("extra_body") or {})
+        stop, tools, tool_choice = (arguments.get(name) for name in ("stop", "tools", "tool_choice"))
+        if stop is not None:
+            body["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+        if tools is not None:
+            body["tools"] = request_tools(tools)
+        if tool_choice is not None:
+            body["tool_choice"] = request_tool_choice(tool_choice)
+        extra, effort = dict(arguments.get("extra_body") or {}), arguments.get("reasoning_effort")
         config = {} if effort is None else {"effort": effort}
         if form is not None:
             config |= form.fields.get("output_config", {})
@@ -157,24 +155,16 @@ class AnthropicLLM(MessageBatchLLM):
         if config:
             body["output_config"] = config
         body |= extra
-        return body
+        return Request(self.messages_path, body, form, max_new_tokens=limit)
 
-    def batch_request(
-        self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
-    ) -> tuple[str, dict[str, Any]]:
-        return self.messages_path, self.body_of(input, arguments)
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return message_output(answer)
 
-    async def _generate(self, input: FormattedInput, **arguments: Any) -> GenerateOutput:
-        body, path = self.body_of(input, arguments), self.messages_path
-        _, form = self.split(input)
+    def used_tokens(self, output: GenerateOutput) -> int | None:
+        """Those that count towards the quotas: what was read from the cache does not."""
+        used = super().used_tokens(output)
+        cached = output["statistics"].get("cached_tokens") or [0]
+        return None if used is None else used - (cached[0] or 0)
 
-        async def send(sent: dict[str, Any]) -> Any:
-            return await self.post(path, sent, max_new_tokens=body["max_tokens"], used_tokens=limited_tokens)
-
-        async def ask(_: int, __: int, added: Sequence[ChatItem]) -> GenerateOutput:
-            sent = {**body, "messages": [*body["messages"], *added]} if added else body
-            if form is not None and form.is_instructed:
-                return await ask_instructed(self, sent, form, send, message_output)
-            return message_output(await send(sent))
-
-        return await ask_until_done(ask, 1, form)
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_events(events)

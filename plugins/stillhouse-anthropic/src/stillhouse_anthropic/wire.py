@@ -8,9 +8,8 @@ import orjson
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
 from stillhouse.outputs import count_of
-from stillhouse_anthropic.streams import answer_of_events
 
-__all__ = ["answer_of_events", "limited_tokens", "message_output"]
+__all__ = ["limited_tokens", "message_output"]
 
 HINT = "check that base_url is that of an Anthropic API"
 

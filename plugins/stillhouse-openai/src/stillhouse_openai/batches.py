@@ -7,7 +7,7 @@ from typing import IO, Any, ClassVar
 
 import orjson
 
-from stillhouse import Capability, FormattedInput, GenerateOutput, UnsupportedError
+from stillhouse import Capability, FormattedInput, UnsupportedError
 from stillhouse.http import Failure, UnclearError, form_upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
 from stillhouse.offline import Chunk, ChunkState
@@ -53,19 +53,15 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
     def batch_request(
         self, input: FormattedInput, num_generations: int, arguments: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        body = self.body_of(input, num_generations, arguments)
-        path = self.path_of(body)
+        path, body = super().batch_request(input, num_generations, arguments)
         if path not in self.batch_endpoints:
             raise UnsupportedError(
                 f"{type(self).__name__} has no offline batches of raw prompts", hint="send chats"
             )
-        return path, self.body_for(path, body)
+        return path, body
 
     def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return {"custom_id": custom_id, "method": "POST", "url": self.batch_endpoints[path], "body": body}
-
-    def batch_answer(self, answer: Any, path: str) -> GenerateOutput:
-        return self.output_from(path, answer)
 
     def batch_result(self, line: dict[str, Any]) -> JobResult:
         response = line.get("response")

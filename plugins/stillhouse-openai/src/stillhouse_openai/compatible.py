@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 from pydantic import Field
 
 from stillhouse import (
     Capability,
-    ChatItem,
     FormattedInput,
     GenerateOutput,
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import StructuredHTTPLLM, ask_instructed, ask_until_done
+from stillhouse.http import Failure, Request, StructuredHTTPLLM
+from stillhouse_openai.parameters import ChatParameters
 from stillhouse_openai.schemas import KEYWORDS, strict
-from stillhouse_openai.wire import output_of, total_tokens
+from stillhouse_openai.streams import answer_of_events
+from stillhouse_openai.wire import output_of
 
 __all__ = ["CompatibleLLM"]
+
+# What is not sent under its own name, or not at once.
+_RENAMED = frozenset({"extra_body", "logprobs", "max_new_tokens", "top_logprobs"})
+
+# Finish reasons of OpenRouter, Mistral and DeepSeek.
+_FAILED = frozenset({"error", "insufficient_system_resource"})
+
+_CHAT_ONLY = frozenset({"reasoning_effort", "response_format", "tool_choice", "tools"})
 
 
 class CompatibleLLM(StructuredHTTPLLM):
@@ -37,9 +46,6 @@ class CompatibleLLM(StructuredHTTPLLM):
     """The keywords of JSON Schema that the API keeps to."""
 
     instructor_framework: ClassVar[str | None] = "openai"
-
-    own_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters of `agenerate` that only this API has, and that are sent under their own names."""
 
     max_tokens_name: str = Field(
         default="max_completion_tokens",
@@ -74,25 +80,7 @@ class CompatibleLLM(StructuredHTTPLLM):
         return {"logprobs": logprobs, "top_logprobs": top_logprobs if logprobs else None}
 
     async def agenerate(
-        self,
-        input: FormattedInput,
-        num_generations: int = 1,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        stop: str | list[str] | None = None,
-        seed: int | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        logprobs: bool | None = None,
-        top_logprobs: int | None = None,
-        logit_bias: dict[str, int | float] | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        tool_choice: str | dict[str, Any] | None = None,
-        response_format: dict[str, Any] | None = None,
-        reasoning_effort: str | None = None,
-        extra_body: dict[str, Any] | None = None,
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ChatParameters]
     ) -> GenerateOutput:
         """Generate for one chat or raw prompt. `None` is not sent: it means the server's default.
 
@@ -115,45 +103,50 @@ class CompatibleLLM(StructuredHTTPLLM):
             reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
             extra_body: further fields of the request, as the server knows them; they win over others.
         """
-        return await CompatibleLLM._generate(**locals())
+        return await self.complete(input, num_generations, arguments)
 
-    def body_of(
+    def request_of(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The body of a request to `chat/completions` or `completions`; the arguments are `agenerate`'s."""
+    ) -> Request:
         prompt, form = self.split(input)
         raw = type(prompt) is str
         body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": prompt}
-        fields: dict[str, Any] = {
-            "n": num_generations if num_generations > 1 else None,
-            "max_tokens" if raw else self.max_tokens_name: arguments.get("max_new_tokens"),
-            "temperature": arguments.get("temperature"),
-            "top_p": arguments.get("top_p"),
-            "stop": arguments.get("stop"),
-            "seed": arguments.get("seed"),
-            "frequency_penalty": arguments.get("frequency_penalty"),
-            "presence_penalty": arguments.get("presence_penalty"),
-            "logit_bias": arguments.get("logit_bias"),
-            "tools": arguments.get("tools"),
-            "tool_choice": arguments.get("tool_choice"),
-            "response_format": arguments.get("response_format"),
-            "reasoning_effort": arguments.get("reasoning_effort"),
-        }
-        for name in ("tools", "tool_choice", "response_format", "reasoning_effort") if raw else ():
-            if fields[name] is not None:
+        if num_generations > 1:
+            body["n"] = num_generations
+        for name, value in arguments.items():
+            if value is None or name in _RENAMED:
+                continue
+            if raw and name in _CHAT_ONLY:
                 raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
-        logprobs, top_logprobs = arguments.get("logprobs"), arguments.get("top_logprobs")
-        if logprobs is not None or top_logprobs is not None:
-            fields |= self.logprobs_fields(raw, logprobs, top_logprobs)
-        for name in self.own_parameters:
-            fields[name] = arguments.get(name)
-        for name, value in fields.items():
-            if value is not None:
-                body[name] = value
+            body[name] = value
+        limit = arguments.get("max_new_tokens")
+        if limit is not None:
+            body["max_tokens" if raw else self.max_tokens_name] = limit
+        if "logprobs" in arguments or "top_logprobs" in arguments:
+            asked = self.logprobs_fields(raw, arguments.get("logprobs"), arguments.get("top_logprobs"))
+            body |= {name: value for name, value in asked.items() if value is not None}
         if form is not None:
             body |= form.fields
-        body |= arguments.get("extra_body") or {}
-        return body
+        extra = arguments.get("extra_body")
+        if extra:
+            body |= extra
+        path = self.path_of(body)
+        return Request(path, self.body_for(path, body), form)
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return self.output_from(request.path, answer)
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
+        """As that of `HTTPLLM`; a choice can say that it failed, too, as those of OpenRouter do."""
+        failure = super().failure_in(answer, headers)
+        if failure is None and type(answer) is dict:
+            error = _failed_choice(answer)
+            if error is not None:
+                failure = super().failure_in({"error": error}, headers)
+        return failure
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_events(events)
 
     def path_of(self, body: dict[str, Any]) -> str:
         """Where a request goes: to `chat/completions`, or to `completions` if it has a raw prompt."""
@@ -167,35 +160,12 @@ class CompatibleLLM(StructuredHTTPLLM):
         """The output of an answer from the path."""
         return output_of(answer, chat=path == "chat/completions")
 
-    async def _generate(
-        self, input: FormattedInput, num_generations: int, **arguments: Any
-    ) -> GenerateOutput:
-        body = self.body_of(input, num_generations, arguments)
-        _, form = self.split(input)
-        chat = "messages" in body
-        path = self.path_of(body)
-        max_new_tokens = arguments.get("max_new_tokens") or 0
 
-        async def send(sent: dict[str, Any]) -> Any:
-            tokens = max_new_tokens * sent.get("n", 1)
-            return await self.post(
-                path, self.body_for(path, sent), max_new_tokens=tokens, used_tokens=total_tokens
-            )
-
-        def read(answer: Any) -> GenerateOutput:
-            return self.output_from(path, answer)
-
-        async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
-            sent = body
-            if made:
-                sent = {**body, "n": missing} if missing != body.get("n", 1) else dict(body)
-                if "seed" in body:
-                    sent["seed"] += made
-                if chat:
-                    sent["messages"] = [*body["messages"], *messages]
-            if form is not None and form.is_instructed:
-                one = {name: value for name, value in sent.items() if name != "n"}
-                return await ask_instructed(self, one, form, send, read)
-            return read(await send(sent))
-
-        return await ask_until_done(ask, num_generations, form)
+def _failed_choice(answer: dict[str, Any]) -> Any:
+    """Return the error of a choice that failed at the model's provider, or `None`."""
+    choices = answer.get("choices")
+    for choice in choices if type(choices) is list else ():
+        if type(choice) is dict and (choice.get("error") or choice.get("finish_reason") in _FAILED):
+            reason = choice.get("finish_reason")
+            return choice.get("error") or {"message": f"the model's provider failed: {reason}", "code": 502}
+    return None

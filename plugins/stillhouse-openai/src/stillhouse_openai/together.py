@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.http.batches import BatchLimits
 from stillhouse.offline import Chunk
 from stillhouse_openai.batches import FileBatchLLM
+from stillhouse_openai.parameters import TogetherParameters
 
 __all__ = ["TogetherLLM"]
 
@@ -34,8 +35,6 @@ class TogetherLLM(FileBatchLLM):
     batch_upload_path: ClassVar[str] = "files/upload"
     batch_file_purpose: ClassVar[str] = "batch-api"
 
-    own_parameters: ClassVar[tuple[str, ...]] = ("top_k", "min_p", "repetition_penalty")
-
     def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return {"custom_id": custom_id, "body": body}
 
@@ -48,14 +47,7 @@ class TogetherLLM(FileBatchLLM):
         return body
 
     async def agenerate(
-        self,
-        input: FormattedInput,
-        num_generations: int = 1,
-        *,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        **kwargs: Any,
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[TogetherParameters]
     ) -> GenerateOutput:
         """As that of `CompatibleLLM`, with further parameters.
 
@@ -64,6 +56,4 @@ class TogetherLLM(FileBatchLLM):
             min_p: draw from the tokens that are at least this share as likely as the likeliest.
             repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
         """
-        given = locals()
-        own = {name: given[name] for name in self.own_parameters}
-        return await self._generate(input, num_generations, **own, **kwargs)
+        return await self.complete(input, num_generations, arguments)

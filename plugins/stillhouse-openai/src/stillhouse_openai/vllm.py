@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from stillhouse import Capability, FormattedInput, GenerateOutput, StructuredOutput
 from stillhouse.structured import check_schema
 from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse_openai.parameters import VLLMParameters
 
 __all__ = ["ClientvLLM"]
 
@@ -47,39 +48,8 @@ class ClientvLLM(CompatibleLLM):
             wanted["whitespace_pattern"] = structured_output["whitespace_pattern"]
         return {"structured_outputs": wanted}
 
-    own_parameters: ClassVar[tuple[str, ...]] = (
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "min_tokens",
-        "stop_token_ids",
-        "include_stop_str_in_output",
-        "ignore_eos",
-        "skip_special_tokens",
-        "bad_words",
-        "truncate_prompt_tokens",
-        "priority",
-        "chat_template_kwargs",
-    )
-
     async def agenerate(
-        self,
-        input: FormattedInput,
-        num_generations: int = 1,
-        *,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        min_tokens: int | None = None,
-        stop_token_ids: list[int] | None = None,
-        include_stop_str_in_output: bool | None = None,
-        ignore_eos: bool | None = None,
-        skip_special_tokens: bool | None = None,
-        bad_words: list[str] | None = None,
-        truncate_prompt_tokens: int | None = None,
-        priority: int | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[VLLMParameters]
     ) -> GenerateOutput:
         """As that of `CompatibleLLM`, with further parameters.
 
@@ -97,6 +67,4 @@ class ClientvLLM(CompatibleLLM):
             priority: the priority of the request, if the server schedules by it; lower is earlier.
             chat_template_kwargs: variables of the chat template; chats only.
         """
-        given = locals()
-        own = {name: given[name] for name in self.own_parameters}
-        return await self._generate(input, num_generations, **own, **kwargs)
+        return await self.complete(input, num_generations, arguments)

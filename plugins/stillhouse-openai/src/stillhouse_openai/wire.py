@@ -8,9 +8,8 @@ import orjson
 
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
 from stillhouse.outputs import count_of
-from stillhouse_openai.streams import answer_of_events
 
-__all__ = ["answer_of_events", "call_of", "candidates", "detail", "output_of", "said", "total_tokens"]
+__all__ = ["call_of", "candidates", "detail", "output_of", "said", "total_tokens"]
 
 HINT = "check that base_url is that of an OpenAI API"
 

@@ -1,34 +1,72 @@
-"""`Client`: one attempt of a request, and the JSON or the `Failure` that it ends with."""
+"""`Client`: one attempt of a request, and the answer or the `Failure` that it ends with."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 import aiohttp
 import orjson
 from yarl import URL
 
+from stillhouse._lenient import loads
+from stillhouse.errors import GenerationError
+from stillhouse.http.transport.deadlines import Deadlines
+from stillhouse.http.transport.exceptions import (
+    failure_of_exception,
+    not_json,
+    timed_out,
+    too_large,
+)
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
 from stillhouse.http.transport.limits import Limits
+from stillhouse.http.transport.proxies import Proxy
 from stillhouse.http.transport.quotas import QuotaHeaders, left_of
+from stillhouse.http.transport.reading import (
+    Wire,
+    events_in,
+    lines_in,
+    looks_like_events,
+    read_at_most,
+)
 from stillhouse.offline.failures import Failure
 
-__all__ = ["MAX_BODY_BYTES", "Classify", "Client", "failure_of_exception"]
+__all__ = ["MAX_BODY_BYTES", "Client", "Hooks"]
 
 logger = logging.getLogger("stillhouse.http")
 
 MAX_BODY_BYTES = 64 * 2**20
-"""Size of a response above which it is refused: a server must not use up this machine's memory."""
+"""Size of an answer above which it is refused where nothing else is said."""
+
+MAX_ERROR_BYTES = 64 * 2**10
+"""How much of a response with an error status is read: enough for any message."""
 
 MIN_UPLOAD_BYTES_PER_SECOND = 50_000
 """Speed below which sending a file is given up."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-Classify = Callable[[int, Mapping[str, str], bytes], Failure]
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a backend says about the answers of its API.
+
+    Attributes:
+        classify: which failure a response with an error status is.
+        failure_in: which failure an answer with a good status is, or `None`.
+        answer_of_events: joins the JSON of the events of a stream into an answer; `None` where the
+            API streams nothing of its own accord.
+        quotas: the headers of a response that say what is left of a quota.
+    """
+
+    classify: Callable[[int, Mapping[str, str], bytes], Failure]
+    failure_in: Callable[[Any, Mapping[str, str]], Failure | None] | None = None
+    answer_of_events: Callable[[list[Any]], Any] | None = None
+    quotas: Sequence[QuotaHeaders] = ()
 
 
 class Client:
@@ -37,27 +75,40 @@ class Client:
     Args:
         session: the session, which the caller closes.
         limits: which the quotas in the headers of a response are reported to.
-        timeout: of one attempt.
-        file_timeout: of one attempt that saves a file.
-        classify: which failure a response with an error status is.
-        quotas: the headers of a response that say what is left of a quota.
+        timeout: seconds that one attempt may take.
+        hooks: what the backend says about answers.
+        proxy: the proxy that requests go through.
+        encrypted: whether they go to an `https` address, so through a tunnel.
     """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         limits: Limits,
-        timeout: aiohttp.ClientTimeout,
-        file_timeout: aiohttp.ClientTimeout,
-        classify: Classify,
-        quotas: Sequence[QuotaHeaders],
+        timeout: float,
+        hooks: Hooks,
+        proxy: Proxy | None = None,
+        *,
+        encrypted: bool = False,
     ) -> None:
         self._session = session
         self._limits = limits
         self._timeout = timeout
-        self._file_timeout = file_timeout
-        self._classify = classify
-        self._quotas = quotas
+        self._deadlines = Deadlines(timeout)
+        self._loop = asyncio.get_running_loop()
+        self._hooks = hooks
+        self._failure_in = hooks.failure_in
+        self._quotas = tuple(hooks.quotas)
+        self._proxy = proxy
+        self._via: URL | None = None
+        self._proxy_headers: Mapping[str, str] | None = None
+        if proxy is not None:
+            self._via, self._proxy_headers, _ = proxy.arguments(encrypted=encrypted)
+        self._has_answered = False
+
+    def close(self) -> None:
+        """Stop the timer; the session is the caller's."""
+        self._deadlines.close()
 
     async def attempt(
         self,
@@ -65,127 +116,158 @@ class Client:
         url: URL,
         data: bytes | Upload | None,
         headers: Mapping[str, str] | None,
-        save_to: IO[bytes] | None,
+        wire: Wire,
+        max_bytes: int,
     ) -> Any:
-        """Make one attempt, and return the JSON of the response, or the failure."""
-        timeout = self._timeout if save_to is None else self._file_timeout
-        body: Any = data
+        """Make one attempt, and return the answer, or the failure.
+
+        Args:
+            method: such as `POST`.
+            url: the address, sent as it is.
+            data: the body.
+            headers: to send besides those of the session.
+            wire: how the body of the answer is read.
+            max_bytes: how large it may be.
+        """
+        seconds, body = self._timeout, data
         if isinstance(data, Upload):
-            body, timeout = data.blocks(), _upload_timeout(data, self._timeout)
+            body = data.blocks()  # type: ignore[assignment]
+            seconds += data.size / MIN_UPLOAD_BYTES_PER_SECOND
             headers = {**data.headers, **(headers or {})}
-        if save_to is not None:
-            headers = {"accept": "*/*", **(headers or {})}
+        deadlines, response, is_whole = self._deadlines, None, True
+        task: Any = asyncio.current_task()
+        deadlines.ends[task] = self._loop.time() + seconds
+        if not deadlines.is_watching:
+            deadlines.watch()
         try:
-            sending = self._session.request(
-                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            response = await self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._via,
+                proxy_headers=self._proxy_headers,
+            )
+            status, received = response.status, response.headers
+            length = response.content_length
+            if (
+                length is not None
+                and length <= max_bytes
+                and status < 300
+                and "content-encoding" not in received
+            ):
+                raw = await response.read()
+            elif status < 300:
+                is_stream = wire == "events" or received.get("content-type", "").startswith(
+                    "text/event-stream"
+                )
+                raw, is_whole = await read_at_most(response, max_bytes, is_stream=is_stream)
+            else:
+                raw, _ = await read_at_most(response, MAX_ERROR_BYTES)
+        except asyncio.CancelledError:
+            if response is not None:
+                response.close()
+            if deadlines.has_ended(task):
+                return timed_out(url, seconds, has_begun=response is not None)
+            raise
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if response is not None:
+                response.close()
+            return failure_of_exception(error, url, self._proxy)
+        finally:
+            del deadlines.ends[task]
+        if status >= 300:
+            return self._refused(status, received, raw)
+        if not is_whole:
+            return too_large(max_bytes, received)
+        for quota in self._quotas:
+            if quota.remaining in received:
+                left = left_of(received, quota)
+                if left is not None:
+                    self._limits.update_quota(quota.remaining, *left, is_tokens=quota.unit == "tokens")
+        answered.set(received)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s answered request %s", url.host, request_id_of(received) or "without an id")
+        answer: Any
+        if wire == "json":
+            try:
+                answer = orjson.loads(raw)
+            except orjson.JSONDecodeError:
+                answer = self._not_json(url, received, raw)
+                if isinstance(answer, Failure):
+                    return answer
+        else:
+            answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
+        self._has_answered = True
+        if self._failure_in is not None:
+            try:
+                failure = self._failure_in(answer, received)
+            except GenerationError:
+                raise
+            except Exception as error:
+                raise _broken_hook("failure_in", error) from error
+            if failure is not None:
+                return failure
+        return answer
+
+    async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
+        """Save an answer of any type and size in a file; return the failure, if it is one.
+
+        It may take any time, as long as bytes keep arriving. A redirect is followed, without the
+        credentials.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(self._timeout, 30.0), sock_read=self._timeout
+        )
+        try:
+            sending = self._session.get(
+                url,
+                headers={**(headers or {}), "accept": "*/*"},
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self._via,
+                proxy_headers=self._proxy_headers,
             )
             async with sending as response:
-                status, headers = response.status, response.headers
-                if save_to is not None and status < 300:
-                    await save_body(response, save_to)
+                status, received = response.status, response.headers
+                if status < 300:
+                    await save_body(response, file)
                     return None
-                if save_to is not None and status in _REDIRECTS and "location" in headers:
-                    place = url.join(URL(headers["location"]))
-                    return await save_from(place, save_to, self._session.connector, self._file_timeout)
-                raw = await _read(response)
-        except (aiohttp.ClientError, OSError) as error:
-            return failure_of_exception(error, url)
-        if raw is None:
-            return _too_large(headers)
-        if status >= 300:
-            return self._classify(status, headers, raw)
-        for quota in self._quotas:
-            left = left_of(headers, quota)
-            if left is not None:
-                self._limits.update_quota(quota.remaining, *left, is_tokens=quota.unit == "tokens")
-        answered.set(headers)
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s answered request %s", url.host, request_id_of(headers) or "without an id")
+                if status in _REDIRECTS and "location" in received:
+                    place = url.join(URL(received["location"]))
+                    return await save_from(place, file, self._session.connector, timeout)
+                raw, _ = await read_at_most(response, MAX_ERROR_BYTES)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return failure_of_exception(error, url, self._proxy)
+        return self._refused(status, received, raw)
+
+    def _refused(self, status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
         try:
-            return orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            return _not_json(url, headers, raw)
+            return self._hooks.classify(status, headers, raw)
+        except GenerationError:
+            raise
+        except Exception as error:
+            raise _broken_hook("classify", error) from error
+
+    def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
+        """Return what can be read of an answer that is no JSON, or the failure that it is."""
+        try:
+            if self._hooks.answer_of_events is not None and looks_like_events(raw):
+                return self._hooks.answer_of_events([event.json() for event in events_in(raw)])
+            return loads(raw)
+        except ValueError:
+            return not_json(url, headers, raw, is_first=not self._has_answered)
+        except GenerationError as error:  # a stream that broke off
+            return Failure(
+                error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
+            )
+        except Exception as error:
+            raise _broken_hook("answer_of_events", error) from error
 
 
-def _upload_timeout(upload: Upload, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
-    """Return the timeout for sending a file: a stalled connection takes nothing and reports nothing."""
-    return aiohttp.ClientTimeout(
-        total=(timeout.total or 0.0) + upload.size / MIN_UPLOAD_BYTES_PER_SECOND,
-        sock_connect=timeout.sock_connect,
-    )
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Read the body; `None` if it is too large."""
-    length = response.content_length
-    if length is not None and length <= MAX_BODY_BYTES and "content-encoding" not in response.headers:
-        return await response.read()
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            response.close()
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def failure_of_exception(error: aiohttp.ClientError | OSError, url: URL) -> Failure:
-    """Return the failure that an exception of an attempt at this address is."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Failure(
-            "connection",
-            f"the certificate of {url.host} does not verify: {error.certificate_error}",
-            hint="check base_url, or make the certificate's authority known to this machine",
-        )
-    if isinstance(error, (aiohttp.ServerTimeoutError, TimeoutError)):
-        return Failure(
-            "timeout", f"{url.host} did not answer in time", retried=True, congestion=True, unclear=True
-        )
-    if isinstance(error, aiohttp.InvalidURL):
-        return Failure("invalid_request", f"{url} is not a usable address", hint="check base_url")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or error.os_error
-        return Failure(
-            "connection",
-            f"{url.host}:{url.port} cannot be reached: {reason}",
-            hint="check base_url, and whether the server runs; then make the same call again",
-            retried=True,
-            stops_run=True,  # after it was retried for as long as a request is retried
-        )
-    text = str(error) or type(error).__name__
-    return Failure("connection", f"the connection to {url.host} broke: {text}", retried=True, unclear=True)
-
-
-def _too_large(headers: Mapping[str, str]) -> Failure:
-    return Failure(
-        "server",
-        f"the answer has more than {MAX_BODY_BYTES >> 20} MiB",
-        hint="check base_url, or ask for fewer tokens",
-        unclear=True,
-        request_id=request_id_of(headers),
-    )
-
-
-def _not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
-    identity = request_id_of(headers)
-    if not raw.strip():
-        return Failure(
-            "server", "the answer is empty", retried=True, congestion=True, unclear=True, request_id=identity
-        )
-    if raw.lstrip()[:1] == b"<":
-        return Failure(
-            "invalid_request",
-            f"{url.host} answered with a page instead of JSON",
-            hint="check base_url: it is the address of the API, not of the website",
-            stops_run=True,
-            request_id=identity,
-        )
-    return Failure(
-        "server",
-        "the answer is not valid JSON",
-        retried=True,
-        congestion=True,
-        unclear=True,
-        request_id=identity,
+def _broken_hook(name: str, error: Exception) -> GenerationError:
+    return GenerationError(
+        f"the backend's {name} failed: {type(error).__name__}: {error}",
+        hint="report it to the authors of the backend",
     )

@@ -13,8 +13,9 @@ from stillhouse.http.transport.failures import request_id_of
 from stillhouse.http.transport.proxies import Proxy
 from stillhouse.offline.failures import Failure
 
-__all__ = ["failure_of_exception", "not_json", "too_large"]
+__all__ = ["failure_of_exception", "not_json", "timed_out", "too_large"]
 
+_STREAM = "text/event-stream"
 _PROXY_HINT = "check the environment variable {}, or add the server's host to NO_PROXY"
 
 
@@ -135,7 +136,33 @@ def too_large(limit_bytes: int, headers: Mapping[str, str]) -> Failure:
     )
 
 
-def not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
+def timed_out(url: URL, seconds: float, *, has_begun: bool) -> Failure:
+    """Return the failure that an attempt is which took too long.
+
+    Args:
+        url: the address.
+        seconds: how long it may take.
+        has_begun: whether an answer had begun to come in.
+    """
+    if has_begun:
+        return Failure(
+            "timeout",
+            f"the answer of {url.host} was not whole after {seconds:g} s",
+            hint="raise timeout, or ask for fewer tokens",
+            retried=True,
+            unclear=True,
+        )
+    return Failure(
+        "timeout",
+        f"{url.host} did not answer in time: within {seconds:g} s",
+        hint="raise timeout, or ask for fewer tokens",
+        retried=True,
+        congestion=True,
+        unclear=True,
+    )
+
+
+def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True) -> Failure:
     """Return the failure that an answer with a status of success is whose body is not JSON.
 
     One that was cut off is retried. A whole answer of another form is not: it would come again, and be paid
@@ -145,6 +172,8 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
         url: the address.
         headers: the answer's headers.
         raw: its body.
+        is_first: whether no answer of this address has been read yet. A page stops the run then; later,
+            in the middle of a run, it fails its row.
     """
     identity = request_id_of(headers)
     start = raw[:512].lstrip()
@@ -156,20 +185,26 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes) -> Failure:
             "invalid_request",
             f"{url.host} answered with a page instead of JSON",
             hint="check base_url: it is the address of the API, not of the website",
-            stops_run=True,
+            stops_run=is_first,
             request_id=identity,
         )
-    if form == "text/event-stream" or start.startswith((b"data:", b"event:", b": ")):
-        message = "the answer is a stream of events instead of JSON"
+    if form == _STREAM or start.startswith((b"data:", b"event:", b": ")):
+        message = f"the answer is {_STREAM}, a stream of events, not JSON{_beginning(start)}"
         hint = "do not ask for a stream: remove stream from extra_body, or turn it off in the gateway"
     elif start[:1] in (b"{", b"["):
         if raw.rstrip()[-1:] not in (b"}", b"]"):
             return _broken("the answer is not valid JSON: it ends in the middle", identity)
-        message, hint = "the answer is not valid JSON", "check base_url, and the server's version"
+        message = f"the answer is not valid JSON{_beginning(start)}"
+        hint = "check base_url, and the server's version"
     else:
-        message = f"the answer is not JSON, but {form or 'of an unknown form'}"
+        message = f"the answer is {form or 'of an unknown form'}, not JSON{_beginning(start)}"
         hint = "check base_url: the server must answer with JSON"
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
+
+
+def _beginning(start: bytes) -> str:
+    shown = clean(start[:40].decode("utf-8", "replace"))
+    return f"; it begins {shown!r}" if shown else ""
 
 
 def _broken(message: str, identity: str) -> Failure:

@@ -104,9 +104,11 @@ async def save_from(
         connector_owner=False,
         timeout=client_timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=None if (found := proxy_for(url)) is None else found.url,
     )
-    async with bare, bare.get(url, allow_redirects=False) as response:
+    proxy = proxy_for(url)
+    via, tunnel, login = proxy.arguments(encrypted=url.scheme == "https") if proxy else (None, None, {})
+    sending = bare.get(url, allow_redirects=False, headers=login, proxy=via, proxy_headers=tunnel)
+    async with bare, sending as response:
         if response.status >= 300:
             return Failure("server", f"{url.host} answered with status {response.status}", retried=True)
         await save_body(response, file)

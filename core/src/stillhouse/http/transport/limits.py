@@ -41,11 +41,9 @@ class Permit:
 
     Attributes:
         epoch: how many congestions there had been when it was granted.
-        tokens: what was taken from the token quota for it.
     """
 
     epoch: int
-    tokens: int
 
 
 class Limits:
@@ -55,6 +53,9 @@ class Limits:
         max_concurrency: how many requests may ever be in flight.
         requests_per_minute: a known quota, or `None`.
         tokens_per_minute: a known quota of input and output tokens together, or `None`.
+
+    Attributes:
+        counts_tokens: whether a quota of tokens is known, set by the user or told by the provider.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Limits:
         self._epoch = 0
         self._requests = Bucket(requests_per_minute / 60, now) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute / 60, now) if tokens_per_minute else None
+        self.counts_tokens = self._tokens is not None
         self._quotas: dict[str, tuple[Bucket, bool]] = {}  # those with little left; whether of tokens
         self._typical_tokens = 0.0  # of a request
         self._pace: float | None = None  # requests per second
@@ -92,6 +94,10 @@ class Limits:
         """The learned pace in requests per second; `None` while no request was refused."""
         return self._pace
 
+    def try_acquire(self, tokens: int = 0) -> Permit | None:
+        """Return permission to send a request at once, or `None` if it must wait."""
+        return None if self._waiting or self._wait(tokens) else self._grant(tokens)
+
     async def acquire(self, tokens: int = 0) -> Permit:
         """Wait for permission to send a request that is estimated to use this number of tokens."""
         if not self._waiting:
@@ -109,15 +115,22 @@ class Limits:
                 self.release(future.result())
             raise
 
-    def release(self, permit: Permit, used_tokens: int | None = None) -> None:
-        """Return a permit, with the tokens that the request really used, if that is known."""
+    def release(self, permit: Permit) -> None:
+        """Return a permit."""
         self.in_flight -= 1
-        if used_tokens is not None:
-            self._typical_tokens = used_tokens
-            if self._tokens is not None:
-                self._tokens.correct(permit.tokens, used_tokens)
         if self._waiting:
             self._admit()
+
+    def correct_tokens(self, estimated: int, used: int) -> None:
+        """Replace the tokens that a request was estimated to use by those that it used.
+
+        It matters only where `counts_tokens` is True.
+        """
+        self._typical_tokens = used
+        if self._tokens is not None:
+            self._tokens.correct(estimated, used)
+            if self._waiting:
+                self._admit()
 
     def on_success(self) -> None:
         """Count an accepted request."""
@@ -166,6 +179,7 @@ class Limits:
             reset: seconds until it is full again.
             is_tokens: whether it is one of tokens, or else of requests.
         """
+        self.counts_tokens = self.counts_tokens or is_tokens
         if left >= whole or reset <= 0:
             return
         rate = (whole - left) / reset
@@ -232,7 +246,7 @@ class Limits:
             self._tokens.take(tokens)
         for bucket, is_tokens in self._quotas.values():
             bucket.take(self._typical_tokens if is_tokens else 1)
-        return Permit(self._epoch, tokens)
+        return Permit(self._epoch)
 
     def _admit(self) -> None:
         """Grant permits to waiting requests that may start, in their order."""

@@ -1,37 +1,75 @@
 """`Transport`: the connections of one LLM, and a request with its limits and retries.
 
-The loop of attempts is one long function because every request runs through it: a call more costs more.
+The loop of attempts is one function because every request runs through it: a call more costs more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import aiohttp
-import orjson
+from multidict import CIMultiDict
 from yarl import URL
 
-from stillhouse._settings.secrets import is_secret
-from stillhouse.errors import GenerationError
-from stillhouse.http.transport.attempt import Classify, Client
-from stillhouse.http.transport.failures import failure_of
+from stillhouse._settings.redaction import Redactor
+from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.http.transport.attempt import MAX_BODY_BYTES, Client, Hooks
 from stillhouse.http.transport.files import Upload
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import proxy_for
-from stillhouse.http.transport.quotas import QuotaHeaders
+from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 
-__all__ = ["Transport"]
+__all__ = ["Authorization", "Transport"]
 
-MIN_SECRET_CHARS = 8
-"""Length of a secret below which it is a word that a message may contain by itself."""
+CONNECT_SECONDS = 30.0
 
-Authorize = Callable[[], Awaitable[Mapping[str, str]]]
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What authorises one attempt, besides the headers of the session.
+
+    Attributes:
+        authorize: returns headers, for credentials that expire; a coroutine function, or `None`.
+        sign: returns headers for a method, an address, the headers and the exact body; or `None`.
+    """
+
+    authorize: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    sign: Callable[[str, URL, Mapping[str, str], Any], Mapping[str, str]] | None = None
+
+    async def headers(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | Upload | None
+    ) -> dict[str, str]:
+        """Return the headers of one attempt.
+
+        Raises:
+            GenerationError: the backend's own code failed; it stops the run.
+        """
+        added: dict[str, str] = {}
+        name = "authorize"
+        try:
+            if self.authorize is not None:
+                added |= await self.authorize()
+            name = "sign"
+            if self.sign is not None:
+                merged: CIMultiDict[str] = CIMultiDict(headers)
+                merged.update(added)
+                added |= self.sign(method, url, merged, b"" if body is None else body)
+        except GenerationError:
+            raise
+        except Exception as error:
+            raise GenerationError(
+                f"the backend's {name} failed: {type(error).__name__}: {error}",
+                kind="authentication",
+                attempts=0,
+                hint="check the credentials; if they are right, report it to the authors of the backend",
+                stops_run=True,
+            ) from error
+        return added
 
 
 class Transport:
@@ -43,11 +81,14 @@ class Transport:
         limits: how fast requests are sent.
         timeout: seconds that one attempt may take.
         retry_timeout: seconds after the first failure after which a request is given up.
-        classify: which failure a response with an error status is.
-        quotas: the headers of an answer that say what is left of a quota.
-        credentials: headers, in lower case, whose values are secrets whatever their names look like.
-        authorize: returns further headers for one attempt, for credentials that expire.
+        hooks: what the backend says about answers.
+        authorization: what authorises one attempt besides `headers`.
+        redactor: masks the secrets in whatever a server says.
         ssl_context: how certificates are verified; `None` uses aiohttp's default.
+
+    Raises:
+        ConfigurationError: the environment names a proxy that cannot be used, or a header has
+            characters that no header has.
     """
 
     def __init__(
@@ -58,119 +99,91 @@ class Transport:
         *,
         timeout: float,
         retry_timeout: float,
-        classify: Classify = failure_of,
-        quotas: Sequence[QuotaHeaders] = (),
-        credentials: Collection[str] = (),
-        authorize: Authorize | None = None,
+        hooks: Hooks,
+        authorization: Authorization | None = None,
+        redactor: Redactor | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
-        self._credentials = credentials
-        self._authorize = authorize
-        self._headers = headers
         self.urls: dict[str, URL] = {}  # by path
+        self.redactor = redactor or Redactor(())
+        self._authorization = authorization
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
+        self._headers = {"content-type": "application/json", "accept": "application/json", **headers}
+        for name, value in self._headers.items():
+            _check_header(name, value)
+        proxy = proxy_for(base_url)
         self._session = aiohttp.ClientSession(
             # The limits bound the connections; a bound of the pool's own would only queue.
             connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
-            headers={"content-type": "application/json", "accept": "application/json", **headers},
+            # aiohttp sends the headers of a session to a proxy too.
+            headers=self._headers if proxy is None else None,
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # aiohttp would look the environment's proxies up for every request, in a thread.
-            proxy=None if (found := proxy_for(base_url)) is None else found.url,
+            # Attempts have a time limit of their own: a timer for each of them costs too much.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout, CONNECT_SECONDS)),
         )
+        self._own_headers: Mapping[str, str] | None = None
+        if proxy is not None:
+            _, _, login = proxy.arguments(encrypted=base_url.scheme == "https")
+            self._own_headers = {**self._headers, **login}
         self._client = Client(
-            self._session,
-            limits,
-            aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0)),
-            # A large file may take any time, as long as bytes keep arriving.
-            aiohttp.ClientTimeout(sock_connect=min(timeout, 30.0), sock_read=timeout),
-            classify,
-            tuple(quotas),
+            self._session, limits, timeout, hooks, proxy, encrypted=base_url.scheme == "https"
         )
 
     async def close(self) -> None:
         """Close the connections."""
         self.limits.close()
+        self._client.close()
         await self._session.close()
 
-    async def post(
-        self,
-        url: URL,
-        body: Any,
-        *,
-        tokens: int = 0,
-        used_tokens: Callable[[Any], int | None] | None = None,
-    ) -> Any:
-        """Send a body as JSON and return the JSON of the response.
-
-        Args:
-            url: the address.
-            body: what to send.
-            tokens: how many tokens it is estimated to use.
-            used_tokens: returns how many tokens a response says that it used.
-
-        Raises:
-            GenerationError: it failed after all retries.
-        """
-        try:
-            data = orjson.dumps(body)
-        except TypeError as error:
-            raise GenerationError(
-                f"the request cannot be written as JSON: {error}",
-                kind="invalid_request",
-                attempts=0,
-                hint="give text that is valid Unicode, and values that JSON knows",
-            ) from None
-        return await self.request("POST", url, data, tokens=tokens, used_tokens=used_tokens)
-
-    async def request(
+    async def send(
         self,
         method: str,
         url: URL,
         data: bytes | Upload | None = None,
         *,
+        headers: Mapping[str, str] | None = None,
         tokens: int = 0,
-        used_tokens: Callable[[Any], int | None] | None = None,
+        wire: Wire = "json",
+        max_bytes: int = MAX_BODY_BYTES,
         save_to: IO[bytes] | None = None,
         once: bool = False,
     ) -> Any:
-        """Make a request, with limits and retries, and return the JSON of the response.
+        """Make a request, with limits and retries, and return the answer.
 
         Args:
             method: such as `GET`.
-            url: the address.
+            url: the address, sent as it is.
             data: the body.
+            headers: to send besides those of every request.
             tokens: how many tokens it is estimated to use.
-            used_tokens: returns how many tokens a response says that it used.
-            save_to: a file that the response is written to, of any type and size; `None` is returned
-                then. A redirect is followed, without the credentials.
+            wire: how the body of the answer is read.
+            max_bytes: how large it may be.
+            save_to: a file that the answer is written to, of any type and size; `None` is returned then.
             once: do not repeat it when it may have been carried out.
 
         Raises:
             UnclearError: it was made `once`, and may have been carried out.
             GenerationError: it failed after all retries.
         """
-        limits = self.limits
+        limits, client = self.limits, self._client
         attempt, deadline = 0, 0.0
         while True:
-            permit = await limits.acquire(tokens)
+            permit = limits.try_acquire(tokens) or await limits.acquire(tokens)
             attempt += 1
-            used: int | None = None
+            added = headers
             try:
-                extra = None if self._authorize is None else await self._authorize()
-                result = await self._client.attempt(method, url, data, extra, save_to)
+                if self._authorization is not None or self._own_headers is not None:
+                    added = await self._attempt_headers(method, url, headers, data)
+                if save_to is None:
+                    result = await client.attempt(method, url, data, added, wire, max_bytes)
+                else:
+                    result = await client.save(url, added, save_to)
                 if not isinstance(result, Failure):
                     limits.on_success()
-                    if used_tokens is not None:
-                        # The backend, which reads it next, rejects a response of another shape.
-                        with contextlib.suppress(AttributeError, LookupError, TypeError):
-                            used = used_tokens(result)
                     return result
-                sent = {**self._headers, **(extra or {})}
-                message = _without_secrets(result.message, sent, self._credentials)
-                result = replace(result, message=message)
                 # A wait longer than any request may take is not shared: it would only delay the others.
                 is_long = (result.retry_after or 0.0) >= self._retry_timeout
                 pause = None if is_long else result.retry_after
@@ -179,7 +192,8 @@ class Transport:
                 elif result.congestion:
                     limits.on_overload(permit, pause)
             finally:
-                limits.release(permit, used)
+                limits.release(permit)
+            result = self._redacted(result, added)
             if once and result.unclear:
                 raise _given_up(result, attempt, UnclearError)
             now = self._loop.time()
@@ -191,6 +205,47 @@ class Transport:
                 raise _given_up(result, attempt)
             await asyncio.sleep(delay)
 
+    async def _attempt_headers(
+        self, method: str, url: URL, headers: Mapping[str, str] | None, data: bytes | Upload | None
+    ) -> Mapping[str, str]:
+        """Return the headers of one attempt besides those of the session."""
+        added = {**(headers or {})}
+        if self._authorization is not None:
+            every = {**self._headers, **added}
+            if isinstance(data, Upload):
+                every |= data.headers
+            try:
+                added |= await self._authorization.headers(method, url, every, data)
+            except GenerationError as error:
+                self.redactor.redact_error(error)
+                raise
+            for name, value in added.items():
+                _check_header(name, value)
+        return added if self._own_headers is None else {**self._own_headers, **added}
+
+    def _redacted(self, failure: Failure, headers: Mapping[str, str] | None) -> Failure:
+        """Mask the secrets in a server's message: some servers quote the key that they reject."""
+        redactor = self.redactor
+        if headers and self._authorization is not None:
+            redactor = redactor.with_secrets(headers.values())
+        return replace(
+            failure,
+            message=redactor.redact(failure.message),
+            hint=redactor.redact(failure.hint),
+            request_id=redactor.redact(failure.request_id),
+        )
+
+
+def _check_header(name: str, value: str) -> None:
+    """Reject a header that cannot be sent, without quoting it: it may be a secret."""
+    if not isinstance(value, str) or any(
+        (ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value
+    ):
+        raise ConfigurationError(
+            f"the header {name} has characters that no header has, such as the end of a line",
+            hint="copy its value again, without anything else",
+        )
+
 
 def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
     """Return a failure that asks for a longer wait than allowed, such as of a daily quota: it ends a run."""
@@ -200,16 +255,6 @@ def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
         hint=f"run the same command again after that, or raise retry_timeout, now {retry_timeout:.0f} s",
         stops_run=True,
     )
-
-
-def _without_secrets(text: str, headers: Mapping[str, str], credentials: Collection[str]) -> str:
-    """Mask the secrets in a server's message: some servers quote the key that they reject."""
-    for name, value in headers.items():
-        secret = value.rpartition(" ")[2]
-        is_one = name.lower() in credentials or is_secret(name, value)
-        if is_one and len(secret) >= MIN_SECRET_CHARS:
-            text = text.replace(secret, "**********")
-    return text
 
 
 def _given_up(

@@ -1,0 +1,117 @@
+"""Reading the body of a response, within a bound: JSON, bytes, lines, or server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stillhouse._lenient import loads
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["DONE", "ServerEvent", "Wire", "events_in", "lines_in", "looks_like_events", "read_at_most"]
+
+Wire = Literal["json", "bytes", "lines", "events"]
+"""How the body of an answer is read.
+
+`json` gives its value; `bytes` gives it as it is; `lines` gives a list of its lines, as bytes without
+their ends, and without empty ones; `events` gives a list of `ServerEvent`, of which the last is
+`[DONE]` where the API ends its streams with that.
+"""
+
+DONE = "[DONE]"
+"""The data of the event that many APIs end a stream with."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """An event of a stream; see https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    Attributes:
+        data: its data; several lines of it are joined with newlines.
+        event: its type, an empty string if it has none.
+        id: its id, an empty string if it has none.
+    """
+
+    data: str
+    event: str = ""
+    id: str = ""
+
+    def json(self) -> Any:
+        """Return the data as JSON types; `[DONE]`, which is none, as that text.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return DONE if self.data.strip() == DONE else loads(self.data)
+
+
+async def read_at_most(
+    response: aiohttp.ClientResponse, max_bytes: int, *, is_stream: bool = False
+) -> tuple[bytes, bool]:
+    """Read a body of unknown size, and return it with whether it is whole.
+
+    Nothing beyond the bound is kept, and the connection is closed there. A stream of events is read no
+    further than its last event, since some servers leave the connection open.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    end = b""
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        chunks.append(chunk)
+        if size > max_bytes:
+            response.close()
+            return b"".join(chunks)[:max_bytes], False
+        if is_stream:
+            end = (end + chunk)[-64:]
+            if _ends_stream(end):
+                response.close()
+                break
+    return b"".join(chunks), True
+
+
+def _ends_stream(end: bytes) -> bool:
+    """Check whether a stream ends with the event `[DONE]`."""
+    line = end.rstrip(b"\r\n")
+    if len(line) == len(end):
+        return False
+    line = line[max(line.rfind(b"\n"), line.rfind(b"\r")) + 1 :]
+    return line.startswith(b"data:") and line[5:].strip() == DONE.encode()
+
+
+def lines_in(raw: bytes) -> list[bytes]:
+    """Return the lines of a body, without their ends and without empty ones."""
+    return [line for line in raw.splitlines() if line.strip()]
+
+
+def looks_like_events(raw: bytes) -> bool:
+    """Check whether a body is a stream of events, whatever its headers say."""
+    start = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+
+
+def events_in(raw: bytes) -> Iterator[ServerEvent]:
+    """Yield the events of a stream, to `[DONE]` if it is there; comments and unknown fields are skipped."""
+    data: list[str] = []
+    name = id = ""
+    text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    for line in (*text.split("\n"), ""):  # the last event may lack its empty line
+        if not line:
+            if data:
+                whole = "\n".join(data)
+                yield ServerEvent(whole, name, id)
+                if whole.strip() == DONE:
+                    return
+            data, name = [], ""
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            name = value
+        elif field == "id":
+            id = value
