@@ -181,6 +181,10 @@ class Client:
             return self._refused(status, received, raw)
         if not is_whole:
             return too_large(max_bytes, received)
+        return self._answer(url, received, raw, wire)
+
+    def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire) -> Any:
+        """Return the answer in a body with a good status, or the failure that it is."""
         for quota in self._quotas:
             if quota.remaining in received:
                 left = left_of(received, quota)
