@@ -245,6 +245,9 @@ class OneKind(_Changed):
 class OverlooksErrors(GoodHTTP):
     """Reads an answer whatever else is in it."""
 
+    def failure_in(self, answer: Any, headers: Any) -> None:
+        return None
+
     def read(self, answer: Any) -> GenerateOutput:
         has_texts = isinstance(answer, dict) and "texts" in answer
         return super().read({**answer, "error": None} if has_texts else answer)
@@ -262,8 +265,10 @@ class ForgetsTemperature(GoodHTTP):
 class TrustsCounts(GoodHTTP):
     """Gives counts as they come."""
 
-    def count(self, value: Any) -> Any:
-        return value
+    def read(self, answer: Any) -> GenerateOutput:
+        output = super().read(answer)
+        output["statistics"]["input_tokens"] = [answer["tokens"]]
+        return output
 
 
 @breaks("H31")
@@ -299,6 +304,8 @@ class TrustsShapes(GoodHTTP):
 @breaks("H22")
 class ReadsEverything(GoodHTTP):
     """Reads a body to its end, however large."""
+
+    max_answer_bytes: int | None = 2**40
 
     def load(self) -> None:
         super().load()

@@ -18,6 +18,7 @@ from stillhouse.registry import Registry
 from stillhouse.registry.policy import Policy
 from stillhouse.testing.globals import changes, snapshot
 from stillhouse.testing.rule import Broken, rule_of
+from stillhouse.testing.watch import watching
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["Conformance", "quietly_unload"]
@@ -233,6 +234,17 @@ class Conformance:
         """Return the outputs for inputs; for four of the kit's if none are given."""
         with self._observed():
             return llm.generate_outputs(self.inputs() if inputs is None else inputs, **self.given(**kwargs))
+
+    def raw(
+        self, llm: LLM, inputs: list[FormattedInput] | None = None, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """`ask`, but return the outputs as the backend gives them: the contract mends what callers get.
+
+        Where `agenerate` makes one generation a call, there is an output for each of them.
+        """
+        with watching(llm) as watch:
+            self.ask(llm, inputs, **kwargs)
+        return watch.outputs
 
     def sent(self, llm: LLM, **given: Any) -> list[Any] | None:
         """Ask for one input, and return what was sent for it; `None` where the kit does not see that."""

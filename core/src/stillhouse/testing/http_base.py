@@ -144,7 +144,7 @@ class HTTPBase(Conformance):
 
         self.server.rewrite = rewrite
         try:
-            outputs = self.ask(llm, self.inputs(1))
+            outputs = self.raw(llm, self.inputs(1))
         finally:
             self.server.rewrite = None
         return outputs if any(changed) else None

@@ -27,6 +27,7 @@ class Watch:
         most: its maximum.
         finished: how many returned.
         cancelled: how many were cancelled.
+        outputs: what the backend's own method returned, before the contract mends it.
     """
 
     inputs: list[Any] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Watch:
     most: int = 0
     finished: int = 0
     cancelled: int = 0
+    outputs: list[Any] = field(default_factory=list)
 
     @property
     def calls(self) -> int:
@@ -66,6 +68,7 @@ def watching(llm: LLM, before: Callable[[Any], Awaitable[None]] | None = None) -
         try:
             outputs = original(inputs, *args, **kwargs)
             watch.finished += 1
+            watch.outputs += outputs if isinstance(outputs, (list, tuple)) else [outputs]
             return outputs
         finally:
             watch.seconds.append(monotonic() - began)
@@ -80,6 +83,7 @@ def watching(llm: LLM, before: Callable[[Any], Awaitable[None]] | None = None) -
             output = await original(input, *args, **kwargs)
             watch.seconds.append(monotonic() - began)
             watch.finished += 1
+            watch.outputs.append(output)
             return output
         except asyncio.CancelledError:
             watch.cancelled += 1

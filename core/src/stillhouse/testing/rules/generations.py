@@ -81,7 +81,7 @@ class GenerationRules(Conformance):
         Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the
         provider's words.
         """
-        for output in self.ask(self.shared(), self.inputs(2)):
+        for output in self.raw(self.shared(), self.inputs(2)):
             reasons = output.get("finish_reasons")
             expect(reasons is not None, "there are no finish_reasons")
             for position, text in enumerate(output["generations"]):
@@ -153,7 +153,7 @@ class GenerationRules(Conformance):
 
     def _with_empty(self, llm: LLM) -> Iterator[GenerateOutput]:
         """Outputs as the backend gives them, with what may provoke one without a text."""
-        yield from self.ask(llm, self.inputs(2), num_generations=2)
+        yield from self.raw(llm, self.inputs(2), num_generations=2)
         try:
             blank = self.ask_for_blank(llm)
         except GenerationError as error:
@@ -166,11 +166,11 @@ class GenerationRules(Conformance):
             other, input = made
             other.use_registry(self.registry)
             with other:
-                yield from self.ask(other, [input])
+                yield from self.raw(other, [input])
             return
         for input, arguments in self._provoking(llm):
             try:
-                outputs = self.ask(llm, [input], **arguments)
+                outputs = self.raw(llm, [input], **arguments)
             except StillhouseError:
                 continue  # which it may well refuse
             yield from outputs

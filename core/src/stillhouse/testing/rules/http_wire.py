@@ -10,6 +10,7 @@ from stillhouse.llm import LLM
 from stillhouse.testing.http_base import HTTPBase
 from stillhouse.testing.rewriting import with_counts, without_text
 from stillhouse.testing.rule import Broken, expect, rule, said, unseen
+from stillhouse.testing.watch import watching
 
 __all__ = ["HTTPWireRules"]
 
@@ -151,10 +152,12 @@ class HTTPWireRules(HTTPBase):
             unseen("respond() does not answer with the text of the request")
 
     def _outputs(self, llm: LLM, rewrite: Callable[[Any], Any], what: str) -> list[Any]:
-        """Ask in a run where every answer is changed, and return what did not fail."""
+        """Ask in a run where every answer is changed, and return what the backend made of it."""
         self.server.rewrite = rewrite
-        try:
-            results = list(llm.iter_outputs(self.inputs(1), on_error="yield", **self.given()))
-        except Exception as error:
-            raise Broken(f"the run ended where {what}: {said(error)}") from error
-        return [result for _, result in results if not isinstance(result, GenerationError)]
+        with watching(llm) as watch:
+            try:
+                results = list(llm.iter_outputs(self.inputs(1), on_error="yield", **self.given()))
+            except Exception as error:
+                raise Broken(f"the run ended where {what}: {said(error)}") from error
+        failed = any(isinstance(result, GenerationError) for _, result in results)
+        return [] if failed else watch.outputs
