@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import typing
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pydantic.fields import FieldInfo
 from stillhouse._execution.lifecycle import is_wrapped
 from stillhouse._settings.secrets import is_secret_name
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import near_matches
 from stillhouse.llm import LLM
 from stillhouse.registry.problems import Problem, source_of
 from stillhouse.typing import CAPABILITIES
@@ -138,9 +138,12 @@ def _capability_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
     elif isinstance(declared, (set, frozenset, list, tuple)):  # a property depends on the settings
         unknown = sorted(str(name) for name in declared if name not in CAPABILITIES)
         if unknown:
+            near = difflib.get_close_matches(unknown[0], CAPABILITIES, n=1)
             yield (
                 f"{subject} has names that are not capabilities: {', '.join(unknown)}{source_of(cls)}",
-                near_matches(unknown[0], CAPABILITIES),
+                f"write {near[0]} for {unknown[0]}"
+                if near
+                else f"use names of {', '.join(sorted(CAPABILITIES))}",
             )
 
 
