@@ -136,6 +136,38 @@ def test_version_range_is_checked_against_the_core_version(
     assert codes == ([] if is_met else ["E105"])
 
 
+@pytest.mark.parametrize(
+    ("version", "requirements", "remedy"),
+    [
+        ("0.1.0", ["stillhouse>=0.7,<0.8"], '"stillhouse>=0.7,<0.8"'),
+        ("0.1.0", ["stillhouse<0.8,>=0.7"], '"stillhouse>=0.7,<0.8"'),
+        ("0.1.0", ["stillhouse[http,schema] (>=0.7)"], '"stillhouse[http,schema]>=0.7"'),
+        ("0.1.0", ["stillhouse~=0.7"], '"stillhouse~=0.7"'),
+        ("0.1.0", ["stillhouse==0.7.*"], '"stillhouse==0.7.*"'),
+        ("0.1.0", ["stillhouse>0.1.0"], '"stillhouse>0.1.0"'),
+        ("0.1.0", ["stillhouse!=0.1.0"], '"stillhouse!=0.1.0"'),
+        ("0.1.0", ["stillhouse>=0.1", "stillhouse[http]>=0.7"], '"stillhouse[http]>=0.7"'),
+        ("1.0rc1", ["stillhouse>=1.0"], '"stillhouse>=1.0"'),
+        ("0.9.0", ["stillhouse>=0.7,<0.8"], "plug"),
+        ("0.9.0", ["stillhouse<0.8"], "plug"),
+        ("0.9.0", ["stillhouse~=0.7.1"], "plug"),
+        ("0.9.0", ["stillhouse==0.7.*"], "plug"),
+        ("0.9.0", ["stillhouse===0.7-odd"], "plug"),
+        ("0.9.0", ["stillhouse!=0.9.0,<0.8"], "plug"),
+    ],
+)
+def test_remedy_for_a_range_upgrades_whichever_is_too_old(
+    version: str, requirements: list[str], remedy: str
+) -> None:
+    from stillhouse.registry.candidates import Candidate
+    from stillhouse.registry.rules import static_problems
+
+    candidate = Candidate("plug", "m:C", "stillhouse.llms", "plug", "1.0", requires=tuple(requirements))
+    (problem,) = static_problems(candidate, version)
+    assert problem.code == "E105"
+    assert problem.hint == f"pip install --upgrade {remedy}"
+
+
 def test_the_old_name_of_a_problem_warns() -> None:
     import stillhouse.registry
     from stillhouse._deprecated import StillhouseDeprecationWarning

@@ -238,6 +238,35 @@ def test_model_name_that_is_no_property(site: Any, member: str, problem: str) ->
     assert found.cause.startswith(f"FakeLLM.{problem}")
 
 
+@pytest.mark.parametrize(
+    ("value", "problem", "hint"),
+    [
+        ("frozenset({'chat', 'raw-prompt'})", "has names that are not capabilities: raw-prompt", "write raw_prompt for raw-prompt"),
+        ("['image', 'tool']", "has names that are not capabilities: image, tool", "write images for image"),
+        ("frozenset({None, 3})", "has names that are not capabilities: 3, None", "use names of chat, choice, "),
+        ("'chat'", "is the string 'chat', not a set of names", "write frozenset({'chat'})"),
+    ],
+)  # fmt: skip
+def test_capabilities_that_do_not_exist_are_refused(site: Any, value: str, problem: str, hint: str) -> None:
+    found = load(site, class_with(f"{GOOD}\ncapabilities = {value}\n"))
+    assert found is not None
+    assert found.code == "E205"
+    assert found.cause.startswith(f"FakeLLM.capabilities {problem} (plug_module.py:")
+    assert found.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "capabilities = {'chat', 'images'}",
+        "capabilities = ()",
+        "@property\ndef capabilities(self): return frozenset({'chat'})",
+    ],
+)
+def test_capabilities_of_any_collection_are_accepted(site: Any, member: str) -> None:
+    assert load(site, class_with(f"{GOOD}\n{member}\n")) is None
+
+
 def test_plain_load_around_a_coroutine_is_accepted(site: Any) -> None:
     method = "def load(self):\n    super().load()\n    self.run_on_loop(asyncio.sleep(0))\n"
     assert load(site, class_with(GOOD + method)) is None

@@ -142,7 +142,7 @@ def _is_core_too_old(unmet: Requirement, core_version: str) -> bool:
         if clause.contains(core_version, prereleases=True):
             continue
         if clause.operator == "!=":
-            return True
+            continue  # another version is wanted, and a newer one is at hand rather than an older one
         try:
             bound, core = Version(clause.version.removesuffix(".*")), Version(core_version)
         except InvalidVersion:  # `===` takes any text

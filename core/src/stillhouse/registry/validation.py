@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import typing
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from stillhouse._settings.secrets import is_secret_name
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
 from stillhouse.registry.problems import Problem, source_of
+from stillhouse.typing import CAPABILITIES
 
 __all__ = ["validate_llm"]
 
@@ -110,6 +112,7 @@ def _member_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
                 f"{cls.__qualname__}.{name} must not be a coroutine: nobody awaits it{source_of(method)}",
                 hint,
             )
+    yield from _capability_problems(cls)
     member = inspect.getattr_static(cls, "model_name")
     where = source_of(getattr(member, "fget", member))
     if inspect.isroutine(member):
@@ -122,6 +125,26 @@ def _member_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
             f"{cls.__qualname__}.model_name must not be a coroutine: nobody awaits it{where}",
             "write it as def model_name(self), without a connection",
         )
+
+
+def _capability_problems(cls: type[LLM]) -> Iterator[tuple[str, str]]:
+    declared: Any = cls.capabilities
+    subject = f"{cls.__qualname__}.capabilities"
+    if isinstance(declared, str):
+        yield (
+            f"{subject} is the string {declared!r}, not a set of names{source_of(cls)}",
+            f"write frozenset({{{declared!r}}})",
+        )
+    elif isinstance(declared, (set, frozenset, list, tuple)):  # a property depends on the settings
+        unknown = sorted(str(name) for name in declared if name not in CAPABILITIES)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], CAPABILITIES, n=1)
+            yield (
+                f"{subject} has names that are not capabilities: {', '.join(unknown)}{source_of(cls)}",
+                f"write {near[0]} for {unknown[0]}"
+                if near
+                else f"use names of {', '.join(sorted(CAPABILITIES))}",
+            )
 
 
 def _is_asynchronous(function: Any) -> bool:
