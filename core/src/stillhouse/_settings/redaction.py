@@ -1,18 +1,250 @@
+"""`Redactor`: masks secrets in a text by their values, in every form in which servers quote them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from stillhouse.errors import GenerationError
+
+__all__ = ["MASK", "Redactor"]
+
+MASK = "**********"
+
+RUN_CHARS = 8
+"""The length from which on a part of a secret is masked."""
+
+WORD_RUN_CHARS = 16
+"""The same for a secret made of words, whose parts are in ordinary messages as well."""
+
+MIN_WHOLE_CHARS = 4
+
+# What people write where a server wants no key; the documentation of servers shows them.
+_PLACEHOLDERS = frozenset({
+    "changeme", "dummy-key", "lm-studio", "no-api-key", "no-key", "no-key-required", "not-needed",
+    "not_needed", "not-required", "placeholder", "sk-no-key-required", "token-abc123", "your-api-key",
+})  # fmt: skip
+
+_SCHEME = re.compile(r"\s*(?:basic|bearer|apikey|api-key|key|token)\s+(\S.*)", re.IGNORECASE | re.DOTALL)
+
+# Words of one case, as in "correct-horse-battery"; letters at random have no vowels for long.
+_WORD = r"(?:[a-z]{1,14}|[A-Z]{1,14}|[A-Z][a-z]{1,13})"
+_WORDS = re.compile(rf"{_WORD}(?:[-_./: ]+{_WORD})*")
+_CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}", re.IGNORECASE)
+
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_FORM = re.compile(rf"{_PERCENT.pattern}|\+")  # a space may be a plus, and a plus itself
+_JSON = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[^ux])", re.DOTALL)
+_HTML = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_ANY = re.compile(rf"{_PERCENT.pattern}|{_JSON.pattern}|{_HTML.pattern}", re.DOTALL)
+_MAX_ROUNDS = 3
+
+
 class Redactor:
-    def __init__(self, secrets):
-        self.secrets = tuple(s for s in secrets if s and len(s) >= 8)
+    """Masks secrets in texts.
 
-    def redact(self, text):
-        for s in self.secrets:
-            text = text.replace(s, "*" * 10)
-        return text
+    A run of at least `RUN_CHARS` characters of a secret is masked, wherever in the secret it is, so that a
+    secret that is quoted in part does not pass. It is found as it is, percent-encoded, escaped as in JSON or
+    in HTML, or in base64, with anything before and after it. A secret made of words is masked where it
+    stands alone, and in long parts; one that is short only where it stands alone; a word that is known to
+    stand for no key is not a secret.
 
-    def with_secrets(self, more):
-        return Redactor((*self.secrets, *more))
+    It takes time linear in the text. An empty one is false, and returns a text as it is.
 
-    def redact_error(self, error):
-        pass
+    Args:
+        secrets: the values: keys, passwords, values of headers (`Bearer …` counts without its scheme).
+    """
+
+    __slots__ = ("_alone", "_grams", "_seen", "_word_grams")
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._grams: set[str] = set()
+        self._word_grams: set[str] = set()
+        self._seen: set[str] = set()
+        alone: set[str] = set()
+        for secret in secrets:
+            self._add(secret, alone)
+        # The longest first: one may be the beginning of another.
+        ordered = "|".join(re.escape(value) for value in sorted(alone, key=len, reverse=True))
+        self._alone = re.compile(rf"(?<![^\W_])(?:{ordered})(?![^\W_])") if ordered else None
+
+    def __bool__(self) -> bool:
+        return bool(self._grams or self._word_grams or self._alone)
+
+    def __repr__(self) -> str:
+        return "<Redactor>"
+
+    def redact(self, text: str) -> str:
+        """Return the text with the secrets in it masked; the same object if there are none."""
+        if not text or not self:
+            return text
+        spans = self._spans(text, None)
+        for pattern in (_PERCENT, _FORM, _JSON, _HTML, _ANY):
+            if pattern.search(text) is None:
+                continue
+            decoded, places = text, None
+            for _ in range(_MAX_ROUNDS):
+                again, places = _decode(decoded, places, pattern)
+                if again == decoded:
+                    break
+                decoded = again
+                spans += self._spans(decoded, places)
+        return _masked(text, spans) if spans else text
+
+    def redact_error(self, error: GenerationError) -> None:
+        """Mask the secrets in what an error shows: message, hint, the id of its request, and its causes."""
+        if not self:
+            return
+        error.message = self.redact(error.message)
+        error.hint = self.redact(error.hint)
+        error.request_id = self.redact(error.request_id)
+        seen: set[int] = set()
+        shown: list[BaseException | None] = [error]
+        while shown:
+            one = shown.pop()
+            if one is None or id(one) in seen:
+                continue
+            seen.add(id(one))
+            if any(isinstance(item, str) for item in one.args):
+                one.args = tuple(self.redact(item) if isinstance(item, str) else item for item in one.args)
+            notes = getattr(one, "__notes__", None)
+            if isinstance(notes, list):
+                notes[:] = [self.redact(note) if isinstance(note, str) else note for note in notes]
+            shown += [one.__cause__, one.__context__]
+
+    def _add(self, secret: str, alone: set[str]) -> None:
+        value = secret.strip()
+        scheme = _SCHEME.fullmatch(value)
+        if scheme is not None:
+            value = scheme.group(1).strip()
+        if value.lower() in _PLACEHOLDERS or value in self._seen or len(value) < MIN_WHOLE_CHARS:
+            return
+        self._seen.add(value)
+        if scheme is not None or ":" in value:
+            self._add_login(value, is_encoded=scheme is not None, alone=alone)
+        forms = {value, " ".join(value.split())}
+        if not value.isascii():
+            forms |= {quote(value, safe=""), quote(value)}
+        forms.add(unquote(value))  # for a value that was encoded where it comes from
+        is_words = _is_words(value)
+        if len(value) < RUN_CHARS:
+            if not is_words and not value.isdigit():
+                alone |= forms
+        elif is_words:
+            alone |= forms
+            for form in forms:
+                self._word_grams |= _runs(form, WORD_RUN_CHARS)
+        else:
+            for form in forms:
+                self._grams |= _runs(form, RUN_CHARS)
+        for encoded in _in_base64(value):
+            self._grams |= _runs(encoded, RUN_CHARS)
+
+    def _add_login(self, value: str, *, is_encoded: bool, alone: set[str]) -> None:
+        """Add the password of a login, `user:password` or the base64 of it."""
+        login = value
+        if is_encoded:
+            try:
+                login = base64.b64decode(value, validate=True).decode("utf-8")
+            except (binascii.Error, ValueError):
+                return
+        _, colon, password = login.partition(":")
+        if colon and login.isprintable() and "://" not in login:
+            self._add(password, alone)
+
+    def _spans(self, text: str, places: list[int] | None) -> list[tuple[int, int]]:
+        """Return where secrets are in the undecoded text; `places` has the places of the characters there."""
+        spans: list[tuple[int, int]] = []
+        for grams, length in ((self._grams, RUN_CHARS), (self._word_grams, WORD_RUN_CHARS)):
+            if not grams:
+                continue
+            for start in range(len(text) - length + 1):
+                if text[start : start + length] in grams:
+                    if spans and start <= spans[-1][1]:
+                        spans[-1] = (spans[-1][0], start + length)
+                    else:
+                        spans.append((start, start + length))
+        if self._alone is not None:
+            spans += [match.span() for match in self._alone.finditer(text)]
+        if places is None:
+            return spans
+        return [(places[start], places[end]) for start, end in spans]
 
 
-def secret_values(model):
-    return []
+def _is_words(value: str) -> bool:
+    return _WORDS.fullmatch(value) is not None and _CONSONANTS.search(value) is None
+
+
+def _runs(value: str, length: int) -> set[str]:
+    return {value[start : start + length] for start in range(len(value) - length + 1)}
+
+
+def _in_base64(value: str) -> set[str]:
+    """Return the characters that stand for a value in the base64 of any text that it is in.
+
+    Which they are depends on the place in the text modulo 3; those at the edges stand for other characters
+    too, and are left out.
+    """
+    raw, found = value.encode("utf-8", "replace"), set()
+    for offset in range(3):
+        whole = offset + len(raw)
+        encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii")
+        inner = encoded[-(-offset * 8 // 6) : whole * 8 // 6]
+        found |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return found
+
+
+def _decode(text: str, places: list[int] | None, pattern: re.Pattern[str]) -> tuple[str, list[int]]:
+    """Decode what a pattern finds; the places of the characters, and of the end, in the undecoded text."""
+    if places is None:
+        places = list(range(len(text) + 1))
+    parts: list[str] = []
+    found: list[int] = []
+    end = 0
+    for match in pattern.finditer(text):
+        start = match.start()
+        parts.append(text[end:start])
+        found += places[end:start]
+        letters = _letters(match.group())
+        parts.append(letters)
+        size = match.end() - start
+        # A part of the escapes is masked with all of them that its characters may be from.
+        found += [places[start + position * size // len(letters)] for position in range(len(letters))]
+        end = match.end()
+    parts.append(text[end:])
+    found += places[end:]
+    return "".join(parts), found
+
+
+def _letters(escape: str) -> str:
+    """Return what an escape stands for; never nothing."""
+    if escape[0] == "%":
+        return unquote(escape, errors="replace")
+    if escape == "+":
+        return " "
+    if escape[0] == "&":
+        return html.unescape(escape) or " "
+    if escape[1] in "ux":
+        return chr(int(escape[2:], 16))
+    return _ESCAPES.get(escape[1], escape[1])
+
+
+def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+    parts, place = [], 0
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    for start, end in merged:
+        parts += [text[place:start], MASK]
+        place = end
+    return "".join([*parts, text[place:]])
