@@ -19,6 +19,7 @@ from stillhouse._execution.call import Call, Finished, OnError, effective_argume
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._settings.generation import GenerationParametersMixin
+from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.serialization import Serializable
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
@@ -122,6 +123,10 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         copy = super().__copy__()
         copy._lifecycle = lifecycle
         return copy
+
+    def _redactor(self) -> Redactor:
+        """What masks the secrets of this LLM in an error."""
+        return Redactor(secret_values(self))
 
     # Loading
 
@@ -238,7 +243,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def _begin_call(self, num_generations: int, kwargs: dict[str, Any]) -> Call:
         """Check the arguments of a call; an explicit one wins over the LLM's own."""
         arguments = effective_arguments(self, num_generations, kwargs)
-        return Call(self, num_generations, arguments, self.registry.hooks(), self.check_input)
+        return Call(self, num_generations, arguments, self.registry.hooks(), self.check_input, self._redactor)
 
     def _begin_stream(
         self, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.outputs import check_output
 from stillhouse.protocols import HookCalls
@@ -83,6 +84,7 @@ class Call:
         arguments: the generation parameters in force, checked.
         hooks: the installed hooks.
         check_input: refuses an input that the LLM cannot take.
+        redactor: returns what masks the LLM's secrets in an error.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Call:
         arguments: dict[str, Any],
         hooks: HookCalls,
         check_input: Callable[[Any], None],
+        redactor: Callable[[], Redactor],
     ) -> None:
         self.llm = llm
         self.num_generations = num_generations
@@ -100,6 +103,8 @@ class Call:
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
         self._check_input = check_input
+        self._find_redactor = redactor
+        self._redactor: Redactor | None = None
         self._name = type(llm).__name__
         # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
@@ -130,6 +135,10 @@ class Call:
                 result = check_output(result, self.num_generations, self._name)
             except GenerationError as error:
                 result = error
+        if isinstance(result, Exception):
+            if self._redactor is None:
+                self._redactor = self._find_redactor()
+            self._redactor.redact_error(result)
         if self._after is not None and not isinstance(input, GenerationError):
             seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
             from_hook = index in self._answered

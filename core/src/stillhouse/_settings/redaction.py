@@ -6,14 +6,13 @@ import base64
 import binascii
 import html
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, unquote
 
-if TYPE_CHECKING:
-    from stillhouse.errors import GenerationError
+from pydantic import BaseModel, SecretBytes, SecretStr
 
-__all__ = ["MASK", "Redactor"]
+__all__ = ["MASK", "Redactor", "secret_values"]
 
 MASK = "**********"
 
@@ -98,13 +97,14 @@ class Redactor:
                 spans += self._spans(decoded, places)
         return _masked(text, spans) if spans else text
 
-    def redact_error(self, error: GenerationError) -> None:
+    def redact_error(self, error: BaseException) -> None:
         """Mask the secrets in what an error shows: message, hint, the id of its request, and its causes."""
         if not self:
             return
-        error.message = self.redact(error.message)
-        error.hint = self.redact(error.hint)
-        error.request_id = self.redact(error.request_id)
+        for name in ("message", "hint", "request_id"):
+            said = getattr(error, name, None)
+            if isinstance(said, str):
+                setattr(error, name, self.redact(said))
         seen: set[int] = set()
         shown: list[BaseException | None] = [error]
         while shown:
@@ -176,6 +176,23 @@ class Redactor:
         if places is None:
             return spans
         return [(places[start], places[end]) for start, end in spans]
+
+
+def secret_values(value: Any) -> Iterator[str]:
+    """Yield the values of all `SecretStr` and `SecretBytes` in a model, its lists, dicts and inner models."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode("utf-8", "replace")
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secret_values(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from secret_values(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from secret_values(item)
 
 
 def _is_words(value: str) -> bool:

@@ -186,8 +186,12 @@ class HTTPLLM(AsyncLLM):
                 self.quota_headers,
             ),
             authorization=Authorization(authorize, sign) if authorize or sign else None,
-            redactor=Redactor(self._secrets(headers)),
+            secrets=self._secrets(headers),
         )
+
+    def _redactor(self) -> Redactor:
+        transport = self._transport
+        return super()._redactor() if transport is None else transport.redactor
 
     def _secrets(self, headers: Mapping[str, str]) -> list[str]:
         """Return every secret that may reach a server, as it is sent."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -83,7 +83,7 @@ class Transport:
         retry_timeout: seconds after the first failure after which a request is given up.
         hooks: what the backend says about answers.
         authorization: what authorises one attempt besides `headers`.
-        redactor: masks the secrets in whatever a server says.
+        secrets: the values that are masked in whatever a server says.
         ssl_context: how certificates are verified; `None` uses aiohttp's default.
 
     Raises:
@@ -101,12 +101,13 @@ class Transport:
         retry_timeout: float,
         hooks: Hooks,
         authorization: Authorization | None = None,
-        redactor: Redactor | None = None,
+        secrets: Collection[str] = (),
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
         self.urls: dict[str, URL] = {}  # by path
-        self.redactor = redactor or Redactor(())
+        self.redactor = Redactor(secrets)
+        self._secrets = secrets
         self._authorization = authorization
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
@@ -227,7 +228,8 @@ class Transport:
         """Mask the secrets in a server's message: some servers quote the key that they reject."""
         redactor = self.redactor
         if headers and self._authorization is not None:
-            redactor = redactor.with_secrets(headers.values())
+            fresh = [value for name, value in headers.items() if self._headers.get(name) != value]
+            redactor = Redactor([*self._secrets, *fresh])
         return replace(
             failure,
             message=redactor.redact(failure.message),
