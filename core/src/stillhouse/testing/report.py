@@ -15,6 +15,7 @@ from stillhouse.testing.catalogue import all_rules
 
 __all__ = ["Reporter"]
 
+_MAX_DETAIL_LINES = 20
 _SKIPPED = ("is not declared", "for an AsyncLLM only")
 _SILENT = ("kept", "not declared")
 _DEPENDENT = re.compile(r"^[CH]\d\d is broken$")
@@ -125,4 +126,4 @@ def _counted(result: _Result) -> str:
 
 
 def _first_lines(text: str) -> str:
-    return "\n".join(text.splitlines()[:4])
+    return "\n".join(text.splitlines()[:_MAX_DETAIL_LINES])

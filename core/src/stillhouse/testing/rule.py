@@ -66,14 +66,14 @@ class Rule:
 def rule(function: Test) -> Test: ...
 @overload
 def rule(
-    *, capability: Capability | None = None, concurrent: bool = False, after: str = FIRST
+    *, capability: Capability | None = None, concurrent: bool = False, after: str | tuple[str, ...] = ()
 ) -> Callable[[Test], Test]: ...
 def rule(
     function: Test | None = None,
     *,
     capability: Capability | None = None,
     concurrent: bool = False,
-    after: str = FIRST,
+    after: str | tuple[str, ...] = (),
 ) -> Any:
     """Make a method `test_c01_…` the test of a rule.
 
@@ -83,16 +83,17 @@ def rule(
         function: the method.
         capability: skip it if the backend does not declare this capability.
         concurrent: skip it if the backend is not an `AsyncLLM`.
-        after: skip it if the rule of this id was found broken: one mistake breaks one rule. All rules
-            come after `FIRST`.
+        after: skip it if the rule of this id, or one of these, was found broken: one mistake breaks one
+            rule. All rules come after `FIRST`.
     """
     if function is None:
         return functools.partial(rule, capability=capability, concurrent=concurrent, after=after)
     made = _parse(function, capability)
+    earlier = (FIRST, after) if isinstance(after, str) else (FIRST, *after)
 
     @functools.wraps(function)
     def test(self: Any) -> None:
-        for id in (FIRST, after):
+        for id in earlier:
             if id in self.broken and id != made.id:
                 pytest.skip(f"{id} is broken")
         try:

@@ -25,7 +25,27 @@ _DIFFERENT = 3
 class GenerationRules(Conformance):
     """A generation ends where it was asked to, says why, and is not the one beside it."""
 
-    @rule(after="C05")
+    @rule
+    def test_c13_every_generation_says_why_it_ended(self) -> None:
+        """Every generation has a finish reason: `stop`, `length`, `tool_calls`, `content_filter` or
+        `refusal`; for anything else, the provider's own word in lower case.
+
+        Why: truncated answers are found, and asked for again, by it, whatever backend gave them.
+
+        Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the
+        provider's words.
+        """
+        for output in self.raw(self.shared(), self.inputs(2)):
+            reasons = output.get("finish_reasons")
+            expect(reasons is not None, "there are no finish_reasons")
+            for position, text in enumerate(output["generations"]):
+                if text is None:
+                    continue
+                reason = reasons[position] if reasons and position < len(reasons) else None
+                problem = reason_problem(reason)
+                expect(not problem, problem)
+
+    @rule(after=("C05", "C13"))
     def test_c06_what_has_no_text_is_none_and_says_why(self) -> None:
         """A generation is a text or `None`; where it is `None`, `finish_reasons` says why.
 
@@ -70,26 +90,6 @@ class GenerationRules(Conformance):
             if self._is_cut(llm, self.input_of(text)):
                 return
         unseen("no answer is so long that max_new_tokens cuts it off")
-
-    @rule
-    def test_c13_every_generation_says_why_it_ended(self) -> None:
-        """Every generation has a finish reason: `stop`, `length`, `tool_calls`, `content_filter` or
-        `refusal`; for anything else, the provider's own word in lower case.
-
-        Why: truncated answers are found, and asked for again, by it, whatever backend gave them.
-
-        Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the
-        provider's words.
-        """
-        for output in self.raw(self.shared(), self.inputs(2)):
-            reasons = output.get("finish_reasons")
-            expect(reasons is not None, "there are no finish_reasons")
-            for position, text in enumerate(output["generations"]):
-                if text is None:
-                    continue
-                reason = reasons[position] if reasons and position < len(reasons) else None
-                problem = reason_problem(reason)
-                expect(not problem, problem)
 
     @rule(after="C05")
     def test_c14_several_generations_are_drawn_one_by_one(self) -> None:

@@ -1,0 +1,152 @@
+"""What `stillhouse new` writes keeps every rule; with one mistake in it, it breaks one."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import stillhouse
+from stillhouse.scaffold import Backend, write
+
+from .test_broken import FINE, distribution
+
+Edit = tuple[str, str]
+
+ANSWER = "        return prepare_output(\n"
+REASONS = '            finish_reasons=["length" if item.cut else "stop" for item in completions],\n'
+
+# By the name of the backend: what it stands on, what its author changed, and the rule that this breaks.
+CASES: dict[str, tuple[Literal["async", "local"], list[Edit], str]] = {
+    "waiting": ("async", [], ""),
+    "engine": ("local", [], ""),
+    "raw": ("local", [('{"chat", "raw_prompt", ', '{"raw_prompt", ')], ""),
+    "written-out": (
+        "local",
+        [
+            ('{"chat", "raw_prompt", ', '{"raw_prompt", '),
+            ('"\\n".join(str(message["content"]) for message in content)', "str(content)"),
+        ],
+        "",
+    ),
+    "lost": ("local", [(ANSWER, '        {}["choices"]\n' + ANSWER)], "C00"),
+    "gone": ("local", [("self._engine = Engine()", 'raise RuntimeError("no engine")')], "C00"),
+    "bare": ("local", [("return [self._answer(", "return [self._answer("), (ANSWER, "        return (\n")], "C00"),
+    "empty": ("local", [('" ".join(item.words) or None', '" ".join(item.words)')], "C06"),
+    "endless": ("local", [("* count, limit, seeds)", "* count, 10_000, seeds)")], "C12"),
+    "silent": ("local", [(REASONS, "")], "C13"),
+    "eos": ("local", [('"stop" for', '"eos" for')], "C13"),
+    "shouting": ("local", [('"stop" for', '"STOP" for')], "C13"),
+    "same": ("local", [("seed + position", "seed")], "C14"),
+    "chatty": ("local", [(ANSWER, '        print("answering")\n' + ANSWER)], "C29"),
+    "alone": ("local", [("        self._engine = Engine()\n        super().load()\n", "        self._engine = Engine()\n")], "C52"),
+    "held": ("local", [("        self._engine = None\n        super().unload()\n", "        self._engine = None\n")], "C52"),
+    "loud": ("async", [("self._client = Client()", 'self._client = Client()\n        print("connected")')], "C29"),
+    "unlimited": ("async", [("complete(question, max_new_tokens)", "complete(question, None)")], "C12"),
+}  # fmt: skip
+
+
+def make(folder: Path, name: str) -> Path:
+    kind, edits, _ = CASES[name]
+    made = write(Backend(name, kind, stillhouse.__version__), folder)
+    (source,) = (made / "src").glob("*/llm.py")
+    text = source.read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    if name == "bare":  # the texts alone, where an output belongs
+        begin, end = text.index("        return (\n"), text.index("def prompt_of")
+        text = (
+            text[:begin] + '        return [" ".join(item.words) for item in completions]\n\n\n' + text[end:]
+        )
+    source.write_text(text, encoding="utf-8")
+    entry = {name: f"stillhouse_{name.replace('-', '_')}:{Backend(name, kind, '1').class_name}"}
+    distribution(made / "src", f"stillhouse-{name}", "stillhouse>=0.1,<9", entry)
+    return made
+
+
+def run(folder: Path, *names: str, options: tuple[str, ...] = ()) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Run the tests of these backends; return what is printed, and the rules of each by id."""
+    made = [make(folder, name) for name in names]
+    paths = [*(str(path / "src") for path in made), os.environ.get("PYTHONPATH", "")]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder,
+         "--import-mode=importlib", "--conformance-json", folder / "found.json", *options,
+         *(path / "tests" for path in made)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    found = {}
+    for item in json.loads((folder / "found.json").read_text(encoding="utf-8")):
+        name = Path(item["class"].partition("/tests/")[0]).name.removeprefix("stillhouse-")
+        found[name] = {rule["id"]: rule for rule in item["rules"]}
+    return result.stdout, found
+
+
+@pytest.fixture(scope="module")
+def all_of_them(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[str, dict[str, Any]]]:
+    # How long an import takes is not what these differ in.
+    options = ("-k", "not c95 and not c96")
+    return functools.cache(lambda: run(tmp_path_factory.mktemp("scaffolds"), *CASES, options=options))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_scaffold_with_one_mistake_breaks_one_rule(all_of_them: Any, name: str) -> None:
+    rules = all_of_them()[1][name]
+    found = {id: rule["outcome"] for id, rule in rules.items() if rule["outcome"] not in FINE}
+    expected = CASES[name][2]
+    assert found == ({expected: "broken"} if expected else {})
+
+
+def test_where_nothing_is_answered_all_other_rules_are_skipped(all_of_them: Any) -> None:
+    rules = all_of_them()[1]["lost"]
+    others = {(rule["outcome"], rule["detail"]) for id, rule in rules.items() if id != "C00"}
+    assert others == {("skipped", "C00 is broken")}
+
+
+def test_a_failure_shows_the_authors_lines_and_no_others(all_of_them: Any) -> None:
+    detail = all_of_them()[1]["lost"]["C00"]["detail"]
+    assert "it raised KeyError: 'choices'" in detail
+    lines = [line.strip() for line in detail.splitlines() if line.startswith("        ")]
+    files = {line.partition(":")[0] for line in lines if ", in " in line}
+    assert files == {"stillhouse-lost/src/stillhouse_lost/llm.py"}
+    assert lines[-1] == '{}["choices"]'
+
+
+def test_a_failure_has_its_own_remedy_and_no_other(all_of_them: Any) -> None:
+    detail = all_of_them()[1]["bare"]["C00"]["detail"]
+    assert "  fix   " in detail
+    assert "report it" not in detail
+    assert "  try  " not in detail
+
+
+def test_a_rule_that_saw_nothing_is_skipped_with_the_reason(all_of_them: Any) -> None:
+    rules = all_of_them()[1]["waiting"]
+    assert (rules["C14"]["outcome"], rules["C14"]["detail"]) == (
+        "skipped",
+        "the answer to an input is always the same",
+    )
+    assert rules["C06"]["detail"].startswith("every generation had a text")
+
+
+def test_the_table_lists_what_there_is_something_to_say_of(tmp_path: Path) -> None:
+    printed, _ = run(tmp_path, "engine")
+    table = printed.partition("conformance of ")[2]
+    assert "kept" in table
+    assert "C01" not in table
+    assert "Outputs come in the order" not in table
+
+
+def test_the_whole_table_is_printed_on_request(tmp_path: Path) -> None:
+    printed, _ = run(tmp_path, "engine", options=("--conformance-table",))
+    assert "C01  kept" in printed
