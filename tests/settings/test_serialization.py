@@ -107,8 +107,8 @@ def full(registry: Registry) -> RichLLM:
         names={"c", "d"},
         structured_output={"schema": Endpoint},
         generation_kwargs={"extra_body": {"a": [1, 2.5, None, True]}},
-        default_headers={"X-Team": "research"},
-        header_list=[("X-Team", "research")],
+        default_headers={"X-Title": "research"},
+        header_list=[("X-Title", "research")],
         tokenizer_config={"eos_token": "</s>", "max_tokens": 5},
         endpoint={"url": "http://other"},
         retry={"times": 9},
@@ -127,10 +127,10 @@ def secretive(registry: Registry) -> RichLLM:
         blob=SecretBytes(SECRET.encode()),
         endpoint={"url": f"http://me:{SECRET}@host", "key": SECRET, "headers": {"Authorization": SECRET}},
         retry={"times": 9, "password": SECRET, "proof": SECRET},
-        header_list=[("authorization", SECRET), ("X-Team", "research")],
+        header_list=[("authorization", SECRET), ("X-Title", "research")],
         tokenizer_config={"token": SECRET, "deep": [{"er": {"api_key": SECRET, "hidden": hidden}}]},
         default_headers={
-            "X-Team": "research",
+            "X-Title": "research",
             "Authorization": f"Bearer {SECRET}",
             "proxy-authorization": SECRET,
             "X-API-Key": SECRET,
@@ -172,8 +172,8 @@ def test_dump_omits_secrets_wherever_they_are(registry: Registry, tmp_path: Path
 
 def test_dump_keeps_values_that_are_not_secret(registry: Registry) -> None:
     dumped = secretive(registry).dump()
-    assert dumped["default_headers"] == {"X-Team": "research"}
-    assert dumped["header_list"] == [["X-Team", "research"]]
+    assert dumped["default_headers"] == {"X-Title": "research"}
+    assert dumped["header_list"] == [["X-Title", "research"]]
     assert dumped["generation_kwargs"] == {"extra_body": {"headers": {}, "n": 1}}
     assert dumped["retry"] == {"times": 9}
     assert dumped["endpoint"] == {"url": "http://host", "headers": {}}

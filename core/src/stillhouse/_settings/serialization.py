@@ -18,7 +18,15 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from stillhouse._defaults import default_backends
 from stillhouse._settings.digest import schema_of
-from stillhouse._settings.secrets import fields_of, is_secret, is_secret_header, masked, without_login
+from stillhouse._settings.secrets import (
+    are_headers,
+    fields_of,
+    is_secret,
+    is_secret_header,
+    is_secret_header_value,
+    masked,
+    without_login,
+)
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
@@ -38,8 +46,9 @@ class Serializable(BaseModel):
     def dump(self) -> dict[str, Any]:
         """The settings as plain JSON types, with the registered name under `llm`.
 
-        A `SecretStr` at any depth, the values of headers that authorise and a login within an
-        address are left out: they come from the environment when the settings are read again.
+        A `SecretStr` at any depth, the values of headers that are not known to be harmless, a login
+        within an address and the values of its query are left out: they come from the environment, or
+        are set anew, when the settings are read again.
 
         Raises:
             ConfigurationError: the class is not registered, or a field holds what JSON cannot.
@@ -186,13 +195,14 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
     if fields is not None:
         return _plain(fields, where, registry)
     if isinstance(value, Mapping):
+        is_hidden = is_secret_header_value if are_headers(_key_of(where), value) else is_secret
         plain = {
             str(key): _plain(item, f"{where}.{key}", registry)
             for key, item in value.items()
-            if not is_secret(str(key), item)
+            if not is_hidden(str(key), item)
         }
         return {key: item for key, item in plain.items() if item is not _OMITTED}
-    if is_secret_header(value):
+    if is_secret_header(value, _key_of(where)):
         return _OMITTED
     if isinstance(value, str):
         return without_login(value)
@@ -207,6 +217,11 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
             f"{where} holds a {type(value).__name__}, which a file cannot hold",
             hint="set it in code after reading the file",
         ) from None
+
+
+def _key_of(where: str) -> str:
+    """Return the last key of a path, which begins with the name of a class."""
+    return where.partition(".")[2].rpartition(".")[2]
 
 
 def _mentions_llm(annotation: Any) -> bool:
