@@ -22,6 +22,7 @@ __all__ = [
     "is_secret_header",
     "is_secret_header_value",
     "is_secret_name",
+    "is_secret_query",
     "masked",
     "without_login",
 ]
@@ -176,6 +177,11 @@ def without_login(text: str) -> str:
     return _without_query(_LOGIN.sub(r"\1", text), "")
 
 
+def is_secret_query(name: str) -> bool:
+    """Check whether the value of this name in the query of an address is a secret: unless it is known."""
+    return name.lower() not in _HARMLESS_QUERIES
+
+
 def _without_query(text: str, mask: str) -> str:
     """Replace the secrets in the query of an address by a mask, or remove them with their names."""
     match = _QUERY.fullmatch(text) if "?" in text else None
@@ -275,7 +281,3 @@ class _Shown(str):
 
     __slots__ = ()
     __repr__ = str.__str__
-
-
-def is_secret_header_value(name, value):
-    return is_secret(name, value)

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
-from stillhouse._settings.secrets import is_secret_header_value
+from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.http.address import base_url_of, url_below
@@ -41,6 +41,9 @@ BYTES_PER_TOKEN = 8 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
 """The bound on an answer's size: the least, what each token asked for adds, and the most. A token with the
 log probabilities of twenty candidates has about 2 KiB."""
+
+MIN_UNKNOWN_CHARS = 16
+"""Length from which on the value of a header that is not known is masked in errors."""
 
 MAX_PATHS = 64
 """How many addresses are remembered."""
@@ -197,9 +200,13 @@ class HTTPLLM(AsyncLLM):
         """Return every secret that may reach a server, as it is sent."""
         found = [*secret_values(self), self.resolved_key]
         for name, value in headers.items():
-            if name in self.credential_headers or is_secret_header_value(name, value):
-                found.append(value.rpartition(" ")[2])
-        found += [self._base.user or "", self._base.password or "", *self._base.query.values()]
+            if name in self.credential_headers or is_secret(name, value):
+                found.append(value)
+            elif is_secret_header_value(name, value) and len(value) >= MIN_UNKNOWN_CHARS:
+                found.append(value)  # it may be one; a short word would mask too much
+        query = self._base.query.items()
+        found += [self._base.user or "", self._base.password or ""]
+        found += [value for name, value in query if is_secret_query(name)]
         return found
 
     def has_credential(self, headers: Mapping[str, str]) -> bool:
