@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,42 @@ def test_another_llm_object_resumes_the_same_job(mocked: Any) -> None:
         with llm.__class__(model="m", base_url=mocked.base_url("openai"), api_key="key") as other:
             assert len(other.offline_batch_generate([CHAT])) == 1
     assert len(batch._batches) == 1
+
+
+@pytest.mark.parametrize("odd", ["x", 5, True, [1], {}, {"a": 1}, 1e308, None, "\x1b[2J"])
+def test_no_part_of_a_line_or_a_job_is_trusted(make: Any, odd: Any) -> None:
+    llm = make()
+    for line in (answered(response=odd), answered(error=odd), answered(response={"status_code": odd})):
+        result = llm.batch_result(line)
+        assert result.answer is None or line["error"] in (None, {})
+    for name in ("status", "request_counts", "output_file_id", "error_file_id", "errors", "error"):
+        for status in ("completed", "failed", "in_progress"):
+            made = llm._job(job(**{"status": status, name: odd}))
+            assert "\x1b" not in made.provider_state
+            assert all(type(count) is int for count in made.counts.values())
+            assert all(isinstance(file, str) and file.isprintable() for file in made.result_files)
+            assert made.failure is None or "\x1b" not in made.failure.message
+
+
+def test_a_status_code_that_is_text_is_one(make: Any) -> None:
+    llm = make()
+    body = {"choices": []}
+    assert llm.batch_result(answered(response={"status_code": "200", "body": body})).answer == body
+    failure = llm.batch_result(answered(response={"status_code": "429", "body": {}})).failure
+    assert failure is not None
+    assert failure.kind == "rate_limit"
+
+
+def test_the_ids_of_a_job_lead_to_no_other_path(make: Any, server: Any) -> None:
+    server.script = [
+        {"id": "file-1"}, {}, {"data": [5, {"id": 5}, job(id="../up", input_file_id="file-1")]},
+        job(id=None, status="completed", output_file_id="../../../admin?x="), b"", b"", b"",
+    ]  # fmt: skip
+    llm = make()
+    with llm, pytest.raises(OfflineBatchNotFinishedError):
+        llm.offline_batch_generate([CHAT])
+    with llm, contextlib.suppress(OfflineBatchNotFinishedError, GenerationError):
+        llm.offline_batch_generate([CHAT])
+    assert len(server.paths) > 4
+    assert all(path.startswith(("/v1/files", "/v1/batches")) for path in server.paths)
+    assert not any("/../" in path or "?x" in path for path in server.paths)

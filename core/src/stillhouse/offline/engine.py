@@ -1,4 +1,7 @@
-"""`OfflineBatch`: sends rows as jobs and collects their results, whatever happens in between."""
+"""`OfflineBatch`: sends rows as jobs and collects their results, whatever happens in between.
+
+Over 300 lines: it is one class, and the order of its steps is what keeps a job from being made twice.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 
 from stillhouse._execution.call import effective_arguments
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.offline import sending
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import backoff_seconds
-from stillhouse.offline.files import BrokenFileError, ResultFile
+from stillhouse.offline.files import ResultFile
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, Provider, UndecidedError
 from stillhouse.offline.results import Results, Run
@@ -21,6 +25,12 @@ from stillhouse.typing import FormattedInput
 __all__ = ["OfflineBatch"]
 
 DOWNLOAD_ATTEMPTS = 3
+
+# What is noted of a chunk whose results came cut off at every attempt: the next time what there is counts.
+_NOT_WHOLE = "its results were not whole"
+
+# What is noted of a chunk whose job, or whose results, the provider says it does not have.
+_GONE = "not found at the provider"
 
 
 class OfflineBatch:
@@ -58,6 +68,7 @@ class OfflineBatch:
         parts = 1 if provider.makes_several else num_generations
         self._run = Run(ledger, key, num_generations, parts)
         self._sender = Sender(provider, self._run, arguments)
+        self._gone: GenerationError | None = None
         ledger.open_run(key)
 
     # State
@@ -137,15 +148,51 @@ class OfflineBatch:
                     self._sender.record(chunk, job)
 
     def poll(self) -> list[Chunk]:
-        """Ask the provider about the running jobs, and return what `jobs` does."""
+        """Ask the provider about the running jobs, and return what `jobs` does.
+
+        A job that the provider does not have any more holds up no other: `collect` raises its error when
+        the others are collected.
+        """
+        self._gone = None
         self.reconcile()
         for chunk in self.jobs():
             if chunk.state == "created":
-                self._sender.record(chunk, self.provider.run_on_loop(self.provider.batch_job(chunk)))
+                job = self._job_of(chunk)
+                if job is not None:
+                    self._sender.record(chunk, job)
         return self.jobs()
 
+    def _job_of(self, chunk: Chunk) -> Job | None:
+        """Return the job of a chunk as it stands; `None` if the provider says that there is none.
+
+        That alone frees no row: it may be the wrong key that does not see the job.
+        """
+        try:
+            return self.provider.run_on_loop(self.provider.batch_job(chunk))
+        except GenerationError as error:
+            if error.kind != "invalid_request":
+                raise
+            if not _is_fresh(chunk):
+                self._note_gone(chunk, f"the job {chunk.job}", error)
+            return None
+
+    def _note_gone(self, chunk: Chunk, what: str, error: GenerationError) -> None:
+        self.ledger.update(chunk, provider_state=_GONE)
+        self._gone = GenerationError(
+            f"{what} is not to be had from the provider any more ({error.message}), and its "
+            f"{len(chunk.rows):,} rows are not answered",
+            kind="invalid_request",
+            request_id=error.request_id,
+            stops_run=True,
+            hint="if another key or project made it, use that one; if it is deleted, cancel it (stillhouse "
+            "batches OUTPUT --cancel, or cancel_offline_batch()): then the same again sends its rows anew",
+        )
+
     def cancel(self) -> None:
-        """Cancel the running jobs, and drop the planned ones. Finished results can still be collected."""
+        """Cancel the running jobs, and drop the planned ones. Finished results can still be collected.
+
+        The rows of a job that the provider does not have any more are free then.
+        """
         self.reconcile()
         for chunk in self.jobs():
             if chunk.state == "planned":
@@ -153,11 +200,19 @@ class OfflineBatch:
             elif chunk.state == "created":
                 try:
                     self.provider.run_on_loop(self.provider.cancel_batch(chunk))
-                except GenerationError:  # it may have ended meanwhile
-                    job = self.provider.run_on_loop(self.provider.batch_job(chunk))
-                    if job.state == "created":
+                except GenerationError:  # it may have ended meanwhile, or be gone
+                    job = self._job_of(chunk)
+                    if job is None and not _is_fresh(chunk):
+                        self._release(chunk)
+                    elif job is None or job.state == "created":
                         raise
+            elif chunk.is_ended and chunk.provider_state == _GONE:
+                self._release(chunk)
         self.poll()
+
+    def _release(self, chunk: Chunk) -> None:
+        """Treat a chunk that the provider has nothing of as cancelled before its turn."""
+        self.ledger.update(chunk, state="cancelled", provider_state=_GONE, result_files=())
 
     # Collecting
 
@@ -182,45 +237,76 @@ class OfflineBatch:
                     "some inputs have a structured output of their own, which their answers are held to",
                     hint="give the inputs again",
                 )
-            job = self.provider.run_on_loop(self.provider.batch_job(chunk))
+            job = self._ended_job(chunk)
+            if job is None:
+                continue
             failure = job.failure
             if failure is not None and failure.kind == "rate_limit" and self._others_are_running(chunk):
                 continue  # sent again now, it would meet the same full queue
             file = ResultFile(chunk.name, chunk.rows)
             try:
-                self._download(chunk, job, file)
-                yield Results(self._run, self.provider, chunk, job, file, inputs_of)
+                if self._download(chunk, job, file):
+                    yield Results(self._run, self.provider, chunk, job, file, inputs_of)
             finally:
                 file.clear()
         if inputs_of is not None:
             # A row that is refused now, though it was not before, is free: `submit` will say why.
             self.resubmit(inputs_of, lambda _row, _error: None)
+        if self._gone is not None:
+            raise self._gone
+
+    def _ended_job(self, chunk: Chunk) -> Job | None:
+        """Return the job of a chunk that has ended; `None` if the provider does not have it any more."""
+        if chunk.state == "cancelled" and chunk.provider_state == _GONE:
+            return Job(chunk.job, "cancelled", _GONE)
+        return self._job_of(chunk)
 
     def _others_are_running(self, chunk: Chunk) -> bool:
         return any(other.state == "created" and other.name != chunk.name for other in self.jobs())
 
-    def _download(self, chunk: Chunk, job: Job, file: ResultFile) -> None:
+    def _download(self, chunk: Chunk, job: Job, file: ResultFile) -> bool:
+        """Fetch the results of a chunk, and return whether there are some to be read.
+
+        A file that ends in the middle of a line, or has fewer lines than there are results, was cut off
+        in transit or is still being written: it is fetched again. A line that is bad and stays so is not.
+        """
         paid = 0 if job.failure else job.counts.get("completed", 0)
-        expected = 0 if job.failure else paid + job.counts.get("failed", 0)
+        expected = min(chunk.requests, 0 if job.failure else paid + job.counts.get("failed", 0))
+        paid = min(paid, chunk.requests)
+        size = -1
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             file.clear()
-            for place in job.result_files:
-                self.provider.run_on_loop(self.provider.save_results(chunk, place, file.new_file()))
             try:
-                found = file.index()
-            except BrokenFileError:
-                found = -1
-            if found >= min(expected, chunk.requests):
-                return
+                for place in job.result_files:
+                    self.provider.run_on_loop(self.provider.save_results(chunk, place, file.new_file()))
+            except GenerationError as error:
+                if error.kind != "invalid_request":
+                    raise
+                self._note_gone(chunk, f"a file of results of the job {chunk.job}", error)
+                return False
+            file.index()
+            lines = file.lines
+            if file.is_cut and file.size == size:
+                lines += 1  # the line is bad at the provider too
+            if lines >= expected and (lines > file.lines or not file.is_cut):
+                return True
+            size = file.size
             if attempt < DOWNLOAD_ATTEMPTS:
                 time.sleep(backoff_seconds(attempt))
-        if found < min(paid, chunk.requests):
+        if chunk.message != _NOT_WHOLE and (file.is_cut or file.lines < paid):
+            self.ledger.update(chunk, message=_NOT_WHOLE)
             raise GenerationError(
                 f"the results of the job {chunk.job} are not whole",
                 kind="server",
                 attempts=DOWNLOAD_ATTEMPTS,
-                hint="run the same again later; nothing of it is lost",
+                hint="run the same again later: nothing of it is lost. What is missing then is sent again",
             )
+        return True
+
+
+def _is_fresh(chunk: Chunk) -> bool:
+    """Whether the job was requested so lately that a part of the provider may not know it yet."""
+    return chunk.state == "created" and time.time() < chunk.sent_at + sending.SETTLE_SECONDS
 
 
 def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInput]]:

@@ -251,7 +251,7 @@ class BatchLedger:
             )
             connection.executemany(
                 "INSERT OR REPLACE INTO batch_parts VALUES (?, ?, ?, ?)",
-                ((key, row, part, json.dumps(output)) for row, part, output in parts),
+                ((key, row, part, _json(output)) for row, part, output in parts),
             )
             if len(again):
                 self._insert(connection, key, _planned(chunk, again, chunk.round + 1))
@@ -288,7 +288,7 @@ class BatchLedger:
             connection.executemany(
                 "INSERT OR REPLACE INTO batch_outputs VALUES (?, ?, ?, ?)",
                 (
-                    (key, row, *(None if item is None else json.dumps(item) for item in (output, error)))
+                    (key, row, *(None if item is None else _json(item) for item in (output, error)))
                     for row, output, error in results
                 ),
             )
@@ -306,6 +306,11 @@ class BatchLedger:
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self._connection.execute(query, values).fetchall()
+
+
+def _json(value: Any) -> str:
+    """Return a result as JSON; what a backend adds of other types becomes its text."""
+    return json.dumps(value, default=str)
 
 
 def _planned(chunk: Chunk, rows: Rows, round: int) -> Chunk:

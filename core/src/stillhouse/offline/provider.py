@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from stillhouse.offline.chunks import Chunk, ChunkState
-from stillhouse.offline.failures import Failure
+from stillhouse.offline.failures import Failure, UnclearError
+from stillhouse.outputs import count_of
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "JobResult",
     "Provider",
     "UndecidedError",
+    "clean_words",
+    "path_segment",
 ]
 
 T = TypeVar("T")
@@ -28,6 +32,35 @@ InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
 
 INPUTS_AT_ONCE = 500
 """How many rows an `InputsOf` is called with: a bound on the inputs in memory."""
+
+MAX_WORDS = 500
+"""How many characters of a provider's words are kept."""
+
+MAX_STATE = 2**20
+"""How many characters of a state's name are looked at; a backend gives shorter ones."""
+
+MAX_ID = 1000
+"""How many characters the id of a job or a file may have."""
+
+
+def clean_words(value: object, limit: int = MAX_WORDS) -> str:
+    """Return what a provider says as one line for people to read, without control characters.
+
+    Args:
+        value: what it says; what is no text or number says nothing.
+        limit: how many characters of it are kept.
+    """
+    if not isinstance(value, (str, int, float)):
+        return ""
+    text = str(value)[:limit]
+    return " ".join("".join(item if item.isprintable() else " " for item in text).split())
+
+
+def path_segment(id: str) -> str:
+    """Return a provider's id as one segment of a path, whatever it holds: it never leads to another path."""
+    if "/" in id or "\\" in id or set(id) <= {"."}:
+        return quote(id, safe="").replace(".", "%2E")
+    return id
 
 
 class UndecidedError(Exception):
@@ -58,7 +91,7 @@ class Framing:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job of the provider.
+    """A job of the provider. Its words and counts are as the provider gives them, and are cleaned here.
 
     Attributes:
         id: the provider's id.
@@ -75,6 +108,31 @@ class Job:
     counts: Mapping[str, int] = field(default_factory=dict)
     result_files: tuple[str, ...] = ()
     failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_id(self.id):
+            raise UnclearError(
+                "the provider's id of a job is none",
+                kind="server",
+                hint="check that base_url is that of an API with offline batches",
+            )
+        failure = self.failure
+        if failure is not None:
+            failure = replace(failure, message=clean_words(failure.message))
+        counts = self.counts if isinstance(self.counts, Mapping) else {}
+        known = {clean_words(name): count_of(count) for name, count in counts.items()}
+        files = self.result_files if isinstance(self.result_files, (list, tuple)) else ()
+        for name, value in (
+            ("provider_state", clean_words(self.provider_state, MAX_STATE)),
+            ("counts", {name: count for name, count in known.items() if count is not None}),
+            ("result_files", tuple(file for file in files if _is_id(file))),
+            ("failure", failure),
+        ):
+            object.__setattr__(self, name, value)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import Failure
 from stillhouse.offline.files import ResultFile
 from stillhouse.offline.ledger import BatchLedger
-from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, Provider
+from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, JobResult, Provider
 from stillhouse.offline.row_sets import Rows
-from stillhouse.outputs import merge_responses
+from stillhouse.outputs import check_output, merge_responses
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["Results", "Run"]
@@ -122,16 +122,19 @@ class Results:
             part: self._missing() for part in range(run.parts) if part not in outputs
         }
         for part, line in self._file.results_of(row, run.parts):
-            result = self._provider.batch_result(line)
-            if result.answer is None:
-                if part in failures:
-                    failures[part] = result.failure
-                continue
             try:
-                outputs[part] = self._provider.batch_output(
+                result = self._result_in(line)
+                if result.answer is None:
+                    if part in failures:
+                        failures[part] = result.failure
+                    continue
+                output = self._provider.batch_output(
                     result.answer, self.chunk.path, input, run.generations_per_request
                 )
-            except Exception as error:
+                outputs[part] = check_output(
+                    output, run.generations_per_request, type(self._provider).__name__
+                )
+            except Exception as error:  # whatever is in a line ends no more than its row
                 return self._error(GenerationError.wrap(error), outputs)
             failures.pop(part, None)
         if not failures:
@@ -148,6 +151,25 @@ class Results:
         else:
             self.released.append(row)
         return None
+
+    def _result_in(self, line: dict[str, Any] | None) -> JobResult:
+        """Return what a line of the results says; `None` for one that cannot be read."""
+        if line is None:
+            raise GenerationError(
+                f"the line of its result in the job {self.chunk.job} cannot be read",
+                kind="server",
+                hint="generate it again: --retry server",
+            )
+        try:
+            return self._provider.batch_result(line)
+        except GenerationError:
+            raise
+        except Exception as error:
+            raise GenerationError(
+                f"the line of its result has another shape than the API's: {type(error).__name__}: {error}",
+                kind="server",
+                hint="generate it again: --retry server",
+            ) from error
 
     @property
     def _may_be_resent(self) -> bool:
@@ -170,7 +192,9 @@ class Results:
     def _error(self, error: GenerationError, outputs: dict[int, Any]) -> GenerationError:
         error.attempts = self.chunk.round + 1
         if outputs:
-            error.outputs = list(merge_responses([outputs[part] for part in sorted(outputs)], len(outputs)))
+            made = [outputs[part] for part in sorted(outputs)]
+            made += [output for output in error.outputs if output is not None]
+            error.outputs = list(merge_responses(made, len(made)))
         return error
 
 

@@ -13,7 +13,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import UnclearError
 from stillhouse.offline.files import RequestFile, custom_id
-from stillhouse.offline.provider import Job, Provider, UndecidedError
+from stillhouse.offline.provider import Job, Provider, UndecidedError, clean_words
 from stillhouse.offline.results import Run
 from stillhouse.offline.row_sets import Rows
 from stillhouse.typing import FormattedInput
@@ -186,5 +186,5 @@ class Sender:
             provider_state=job.provider_state,
             counts=dict(job.counts),
             result_files=tuple(job.result_files),
-            message=job.failure.message if job.failure else "",
+            message=clean_words(job.failure.message) if job.failure else "",
         )

@@ -12,6 +12,8 @@ from stillhouse import GenerateOutput
 from stillhouse.http import Failure, UnclearError, Upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Framing, Job, JobResult, UndecidedError
 from stillhouse.offline import Chunk, ChunkState
+from stillhouse.offline.provider import clean_words, path_segment
+from stillhouse.outputs import count_of
 from stillhouse_anthropic.wire import message_output
 
 __all__ = ["MessageBatchLLM"]
@@ -30,6 +32,7 @@ _STATUSES = {
     "overloaded_error": 529,
 }
 _PAGE = 100
+_MAX_LINE_BYTES = 64 * 2**20
 
 
 class MessageBatchLLM(BatchHTTPLLM):
@@ -70,8 +73,12 @@ class MessageBatchLLM(BatchHTTPLLM):
             return JobResult(failure=Failure("timeout", "the batch expired before its turn", retried=True))
         error = result.get("error")
         inner = error.get("error", error) if isinstance(error, dict) else {}
-        status = _STATUSES.get(str(inner.get("type")), 500)
-        body = orjson.dumps(error if isinstance(error, dict) else {"error": {"message": f"it is {kind}"}})
+        status = _STATUSES.get(str(inner.get("type")), 500) if isinstance(inner, dict) else 500
+        body = orjson.dumps(
+            error
+            if isinstance(error, dict)
+            else {"error": {"message": f"it is {clean_words(kind) or 'nothing'}"}}
+        )
         return JobResult(failure=self.classify(status, {}, body))
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
@@ -87,8 +94,9 @@ class MessageBatchLLM(BatchHTTPLLM):
     async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
         undecided = False
         async for batch in self._newer(chunk.input_file):
-            counts = batch.get("request_counts") or {}
-            if batch["id"] in known or sum(counts.values()) != chunk.requests:
+            counts = batch.get("request_counts")
+            known_counts = map(count_of, counts.values()) if isinstance(counts, dict) else ()
+            if batch["id"] in known or sum(count or 0 for count in known_counts) != chunk.requests:
                 continue
             job = self._job(batch)
             if job.state == "created":
@@ -116,46 +124,53 @@ class MessageBatchLLM(BatchHTTPLLM):
     async def _first_id(self, job: Job) -> str:
         """The name of the chunk that a batch with results was made of."""
         with tempfile.TemporaryFile() as file:
-            await self.request("GET", f"{self.messages_path}/batches/{job.id}/results", save_to=file)
+            await self.request(
+                "GET", f"{self.messages_path}/batches/{path_segment(job.id)}/results", save_to=file
+            )
             file.seek(0)
             try:
-                custom_id = str(orjson.loads(file.readline())["custom_id"])
+                custom_id = str(orjson.loads(file.readline(_MAX_LINE_BYTES))["custom_id"])
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 return ""
         return custom_id.rsplit("-", 2)[0]
 
     async def batch_job(self, chunk: Chunk) -> Job:
-        return self._job(await self.request("GET", f"{self.messages_path}/batches/{chunk.job}"))
+        answer = await self.request("GET", f"{self.messages_path}/batches/{path_segment(chunk.job)}")
+        # Which batch it is, is known; what it says of itself may be anything.
+        return self._job({**answer, "id": chunk.job} if isinstance(answer, dict) else answer)
 
     async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
-        await self.request("GET", f"{self.messages_path}/batches/{place}/results", save_to=file)
+        path = f"{self.messages_path}/batches/{path_segment(place)}/results"
+        await self.request("GET", path, save_to=file)
 
     async def cancel_batch(self, chunk: Chunk) -> None:
-        await self.request("POST", f"{self.messages_path}/batches/{chunk.job}/cancel")
+        await self.request("POST", f"{self.messages_path}/batches/{path_segment(chunk.job)}/cancel")
 
     def _job(self, answer: Any) -> Job:
-        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+        id = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(id, str) or not id:
             raise _odd("a batch")
-        word = str(answer.get("processing_status") or "")
+        word = clean_words(answer.get("processing_status"))
         state: ChunkState = "created"
         failure = None
         if word == "ended":
             state = "cancelled" if answer.get("cancel_initiated_at") else "finished"
             if answer.get("archived_at"):
                 state = "failed"
-                failure = Failure("invalid_request", f"the results of {answer['id']} are kept no longer")
-        counts = dict(answer.get("request_counts") or {})
+                failure = Failure("invalid_request", f"the results of {clean_words(id)} are kept no longer")
+        given = answer.get("request_counts")
+        counts = dict(given) if isinstance(given, dict) else {}
         counts["completed"] = counts.pop("succeeded", 0)
         counts["failed"] = counts.pop("errored", 0)
         ended = state != "created" and failure is None
-        return Job(answer["id"], state, word, counts, (answer["id"],) if ended else (), failure)
+        return Job(id, state, word, counts, (id,) if ended else (), failure)
 
 
 def _page(answer: Any) -> list[dict[str, Any]]:
     page = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(page, list):
         raise _odd("a list of batches")
-    return page
+    return [batch for batch in page if isinstance(batch, dict) and isinstance(batch.get("id"), str)]
 
 
 def _odd(what: str) -> UnclearError:

@@ -11,6 +11,8 @@ from stillhouse import Capability, FormattedInput, UnsupportedError
 from stillhouse.http import Failure, UnclearError, form_upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
 from stillhouse.offline import Chunk, ChunkState
+from stillhouse.offline.provider import clean_words, path_segment
+from stillhouse.outputs import count_of
 from stillhouse_openai.compatible import CompatibleLLM
 
 __all__ = ["FileBatchLLM"]
@@ -67,14 +69,15 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         response = line.get("response")
         response = response if isinstance(response, dict) else {}
         error = line.get("error")
-        status = response.get("status_code") or 0
-        request_id = str(response.get("request_id") or "")
+        status = count_of(response.get("status_code")) or 0
+        request_id = clean_words(response.get("request_id"))
+        answer = response.get("body")
         if not error and 200 <= status < 300:
-            return JobResult(response.get("body"), None if response.get("body") else _nothing(request_id))
+            return JobResult(answer, None if answer else _nothing(request_id))
         if status >= 400:
-            body = orjson.dumps(response.get("body") or {"error": error})
+            body = orjson.dumps(answer or {"error": error})
             return JobResult(failure=self.classify(status, {"x-request-id": request_id}, body))
-        code = str(error.get("code") or "") if isinstance(error, dict) else ""
+        code = clean_words(error.get("code")) if isinstance(error, dict) else ""
         if "cancel" in code:
             return JobResult()
         return JobResult(failure=_failure(error, code, request_id))
@@ -122,6 +125,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
             page = answer.get("data") if isinstance(answer, dict) else answer
             if not isinstance(page, list):
                 raise _odd("a list of jobs")
+            page = [job for job in page if isinstance(job, dict) and isinstance(job.get("id"), str)]
             news = [job for job in page if job["id"] not in seen]
             for job in news:
                 yield job
@@ -133,40 +137,44 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
             query["after"] = page[-1]["id"]
 
     async def batch_job(self, chunk: Chunk) -> Job:
-        return self._job(await self.request("GET", f"batches/{chunk.job}"))
+        answer = await self.request("GET", f"batches/{path_segment(chunk.job)}")
+        # Which job it is, is known; what it says of itself may be anything.
+        return self._job({**answer, "id": chunk.job} if isinstance(answer, dict) else answer)
 
     async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
-        await self.request("GET", f"files/{place}/content", save_to=file)
+        await self.request("GET", f"files/{path_segment(place)}/content", save_to=file)
 
     async def cancel_batch(self, chunk: Chunk) -> None:
-        await self.request("POST", f"batches/{chunk.job}/cancel")
+        await self.request("POST", f"batches/{path_segment(chunk.job)}/cancel")
 
     def _job(self, answer: Any) -> Job:
         id = _id_of(answer, "job")
-        word = str(answer.get("status") or "")
+        word = clean_words(answer.get("status"))
         state = _STATES.get(word.lower(), "created")
-        counts = answer.get("request_counts") or {}
-        files = (answer.get("output_file_id"), answer.get("error_file_id"))
         return Job(
             id=id,
             state=state,
             provider_state=word,
-            counts={name: count for name, count in counts.items() if isinstance(count, int)},
-            result_files=tuple(file for file in files if file),
+            counts=answer.get("request_counts") or {},
+            result_files=(answer.get("output_file_id"), answer.get("error_file_id")),
             failure=self._job_failure(answer) if state == "failed" else None,
         )
 
     def _job_failure(self, answer: dict[str, Any]) -> Failure:
-        errors = (answer.get("errors") or {}).get("data") or [answer.get("error") or "the job failed"]
-        first = errors[0]
-        code = str(first.get("code") or "") if isinstance(first, dict) else ""
+        errors = answer.get("errors")
+        listed = errors.get("data") if isinstance(errors, dict) else None
+        first: Any = (
+            listed[0] if isinstance(listed, list) and listed else answer.get("error") or "the job failed"
+        )
+        code = clean_words(first.get("code")) if isinstance(first, dict) else ""
         if code == "token_limit_exceeded":  # of all jobs waiting for a model; there is room later
-            return Failure("rate_limit", str(first.get("message") or code), retried=True)
+            return Failure("rate_limit", clean_words(first.get("message")) or code, retried=True)
         return self.classify(400, {}, orjson.dumps({"error": first}))
 
 
 def _failure(error: Any, code: str, request_id: str) -> Failure:
-    message = str(error.get("message") or code) if isinstance(error, dict) else str(error or "no answer")
+    message = error.get("message") if isinstance(error, dict) else error
+    message = clean_words(message) or code or "no answer"
     if "expired" in code:
         return Failure("timeout", message, retried=True, request_id=request_id)
     return Failure("invalid_request", message, request_id=request_id)
@@ -178,7 +186,7 @@ def _nothing(request_id: str) -> Failure:
 
 def _id_of(answer: Any, what: str) -> str:
     id = answer.get("id") if isinstance(answer, dict) else None
-    if not isinstance(id, str) or not id:
+    if not isinstance(id, str) or not id or not id.isprintable():
         raise _odd(f"the id of a {what}")
     return id
 
