@@ -314,11 +314,16 @@ class HTTPLLM(AsyncLLM):
         raise NotImplementedError(f"{type(self).__name__} has no output_of, which complete() needs")
 
     def used_tokens(self, output: GenerateOutput) -> int | None:
-        """Return the tokens that an answer counts towards the quota; `None` if it does not say."""
-        statistics = output["statistics"]
-        counts = [*statistics.get("input_tokens", ()), *statistics.get("output_tokens", ())]
-        known = [count for count in counts if count is not None]
-        return sum(known) if known else None
+        """Return the tokens that an answer counts towards the quota; `None` if it does not say both counts."""
+        total = 0
+        for name in ("input_tokens", "output_tokens"):
+            known = [
+                count for count in map(count_of, output["statistics"].get(name, ())) if count is not None
+            ]
+            if not known:
+                return None
+            total += sum(known)
+        return total
 
     async def complete(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
