@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -10,6 +11,14 @@ from stillhouse.structured.shape import capability_of
 from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
 
 __all__ = ["check_input", "split_input"]
+
+# The scheme of an address; a letter and a colon is a drive of Windows.
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
+
+# What only this machine, or the browser that made it, could read, and what no provider fetches.
+_UNREADABLE = frozenset({"about", "blob", "file", "filesystem", "ftp", "ftps", "javascript", "sftp"})
+
+_URLS = ("image_url", "video_url", "audio_url", "file_url")
 
 _HINTS = {
     "raw_prompt": "send a chat, a list of messages",
@@ -32,7 +41,8 @@ def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
     """Reject an invalid input, or one that needs a capability which `llm` lacks.
 
     Raises:
-        ConfigurationError: it is not a chat, a chat with a structured output, or a string.
+        ConfigurationError: it is not a chat, a chat with a structured output, or a string; or a part of
+            it is a file of this machine.
         UnsupportedError: it needs a capability that is not among `capabilities`.
     """
     if type(input) is str:
@@ -58,8 +68,17 @@ def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
                 hint='write it as {"role": "user", "content": "…"}',
             )
         content = message.get("content")
-        if type(content) is list and "images" not in capabilities and _has_image(content):
-            raise _unsupported("images", llm)
+        if type(content) is list:
+            if "images" not in capabilities and _has_image(content):
+                raise _unsupported("images", llm)
+            for part in content:
+                if type(part) is dict and part.get("type") != "text":
+                    _check_part(part)
+        elif type(content) is not str and content is not None and not isinstance(content, (str, list, tuple)):
+            raise ConfigurationError(
+                f"the content of a message is of type {type(content).__name__}",
+                hint="give a text, or a list of parts",
+            )
     if structured_output is not None:
         needed = capability_of(structured_output)
         if needed not in capabilities:
@@ -68,6 +87,32 @@ def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
 
 def _has_image(parts: list[Any]) -> bool:
     return any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+
+
+def _check_part(part: dict[str, Any]) -> None:
+    """Reject a part that leads to a file of this machine.
+
+    It is not read, either: who writes the rows of an input must not choose which files leave the machine.
+    """
+    for name in _URLS:
+        given = part.get(name)
+        if given is not None:
+            _check_url(given.get("url") if isinstance(given, dict) else given)
+    source = part.get("source")
+    if isinstance(source, dict) and source.get("type") == "url":
+        _check_url(source.get("url"))
+
+
+def _check_url(url: Any) -> None:
+    if not isinstance(url, str) or not url:
+        return  # the backend says what it needs
+    found = _SCHEME.match(url[:80])
+    if found is None or found[1].lower() in _UNREADABLE:
+        raise ConfigurationError(
+            f"the address of an image or a file, {url[:40]!r}, is none that the provider can read, and files "
+            "of this machine are not sent by their name",
+            hint="write its bytes as data:image/png;base64,…, or give an address on the web",
+        )
 
 
 def _unsupported(capability: str, llm: str) -> UnsupportedError:

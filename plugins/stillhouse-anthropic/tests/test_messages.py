@@ -125,7 +125,39 @@ def test_image_parts_become_image_blocks(given: Any, source: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "url", ["", None, "ftp://host/a", "data:image/png,abc", "data:;base64,QQ", "photo.png"]
+    ("given", "name"),
+    [
+        *(("image/jpg", "image/jpeg"), ("IMAGE/JPEG", "image/jpeg"), ("image/pjpeg", "image/jpeg")),
+        *(("image/x-png", "image/png"), ("image/Png", "image/png"), (" image/webp ", "image/webp")),
+    ],
+)
+def test_the_media_type_of_an_image_is_named_as_the_api_names_it(given: str, name: str) -> None:
+    parts: list[Any] = [
+        {"type": "image_url", "image_url": {"url": f"data:{given};base64,iVBORw0KGgo="}},
+        {"type": "image_url", "image_url": f"DATA:{given};BASE64,iVBO%52w0K\nGgo%3D"},
+        {"type": "image", "source": {"type": "base64", "media_type": given, "data": "iVBORw0KGgo="}},
+    ]
+    _, messages = request_messages([{"role": "user", "content": parts}])
+    source = {"type": "base64", "media_type": name, "data": "iVBORw0KGgo="}
+    assert messages[0]["content"] == [{"type": "image", "source": source}] * 3
+    assert parts[2]["source"]["media_type"] == given
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "",
+            None,
+            "ftp://host/a",
+            "data:image/png,abc",
+            "data:;base64,QQ",
+            "photo.png",
+            "data:image/png;base64,",
+        ),
+        *("data:image/png;base64,QUJ*", "data:image/png;base64,QUJDR", "data:image/svg+xml;base64,QUJD"),
+        *("data:application/pdf;base64,QUJD", "data:image/heic;base64,QUJD", "data:text/html;base64,QUJD"),
+    ],
 )
 def test_images_that_nobody_can_fetch(url: Any) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -11,6 +13,17 @@ from stillhouse import ConfigurationError, StandardInput
 __all__ = ["request_messages"]
 
 _SYSTEM_ROLES = ("system", "developer")
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/jpe": "image/jpeg",
+    "image/jfif": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+}
+"""Names of media types that are in use, and that the API does not know."""
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _DATA_URL_HINT = "write it as data:image/png;base64,…, or give the image's address on the web"
 
 
@@ -109,11 +122,17 @@ def _text_blocks(text: str | None) -> list[dict[str, Any]]:
 
 
 def _blocks(parts: list[Any]) -> list[dict[str, Any]]:
-    return [
-        _image(part) if isinstance(part, dict) and part.get("type") == "image_url" else part
-        for part in parts
-        if part != {"type": "text", "text": ""}
-    ]
+    return [_block(part) for part in parts if part != {"type": "text", "text": ""}]
+
+
+def _block(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "image_url":
+        return _image(part)
+    source = part.get("source") if kind == "image" else None
+    if isinstance(source, dict) and source.get("type") == "base64":  # in the API's own form already
+        return {**part, "source": {**source, "media_type": _media_type(source.get("media_type"))}}
+    return part
 
 
 def _image(part: dict[str, Any]) -> dict[str, Any]:
@@ -126,13 +145,31 @@ def _image(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source(url: str) -> dict[str, Any]:
+    url = url.strip()
     if url[:8].lower().startswith(("http://", "https://")):
         return {"type": "url", "url": url}
     head, comma, data = url.partition(",")
     media_type, *flags = head[5:].split(";")
-    if head[:5].lower() != "data:" or not comma or "base64" not in flags or "/" not in media_type:
+    if head[:5].lower() != "data:" or not comma or "base64" not in map(str.lower, map(str.strip, flags)):
         raise ConfigurationError(
             f"the url of an image, {url[:40]!r}, is neither an address on the web nor base64 data",
             hint=_DATA_URL_HINT,
         )
-    return {"type": "base64", "media_type": media_type, "data": data}
+    if "%" in data:
+        data = unquote(data)
+    data = "".join(data.split())
+    if not _BASE64.fullmatch(data) or len(data.rstrip("=")) % 4 == 1:
+        raise ConfigurationError(f"the data of an image, {url[:40]!r}, are not base64", hint=_DATA_URL_HINT)
+    return {"type": "base64", "media_type": _media_type(media_type), "data": data}
+
+
+def _media_type(given: Any) -> str:
+    """The media type of an image as the API names it."""
+    name = given.strip().lower() if isinstance(given, str) else ""
+    name = _ALIASES.get(name, name)
+    if name not in _IMAGE_TYPES:
+        raise ConfigurationError(
+            f"the API takes images of the types {', '.join(_IMAGE_TYPES)}, and not of {str(given)[:40]!r}",
+            hint=f"convert the image; {_DATA_URL_HINT}",
+        )
+    return name
