@@ -143,3 +143,37 @@ def test_coroutine_for_load_runs_on_the_loop_of_the_llm() -> None:
 
     with Connected() as llm:
         assert llm.generate_outputs(chats("a"))[0]["generations"] == ["text"]
+
+
+class PlainAgenerate(Base):
+    def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        return {"generations": ["text"] * num_generations, "statistics": {}}
+
+
+class PlainAgenerateOnce(PlainAgenerate):
+    _num_generations_param_supported = False
+
+
+@pytest.mark.parametrize("cls", [PlainAgenerate, PlainAgenerateOnce])
+def test_agenerate_that_is_no_coroutine_stops_a_stream_at_once(cls: type[AsyncLLM]) -> None:
+    taken = []
+
+    def inputs() -> Iterator[Any]:
+        for input in chats(*map(str, range(10_000))):
+            taken.append(input)
+            yield input
+
+    with cls() as llm, pytest.raises(GenerationError) as caught:
+        list(llm.iter_outputs(inputs(), num_generations=2, on_error="yield"))
+    assert caught.value.message.endswith("PlainAgenerate.agenerate returned something that cannot be awaited")
+    assert caught.value.hint == "write it as async def"
+    assert len(taken) < 10_000
+
+
+def test_type_error_of_a_backend_is_its_own() -> None:
+    class Broken(Base):
+        async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+            return await {}  # type: ignore[misc]
+
+    with Broken() as llm, pytest.raises(GenerationError, match="TypeError: "):
+        llm.generate_outputs(chats("a"))

@@ -238,14 +238,10 @@ class Window:
                 try:
                     result = await calls[part](input)
                 except (Exception, SystemExit, asyncio.CancelledError) as error:
-                    if isinstance(error, asyncio.CancelledError):
-                        if task.cancelling():
-                            raise
-                        error = GenerationError("the backend cancelled its own request")
-                    elif isinstance(error, SystemExit):
-                        error = RuntimeError(f"SystemExit: {error}")
-                    result = error
-                    if self._stops(error):
+                    if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                        raise
+                    result = _as_result(error, calls[part])
+                    if self._stops(result):
                         # Inputs are started in their order, so those that are ready come after this one.
                         self._halted = True
                         ready.clear()
@@ -280,3 +276,24 @@ class Window:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _as_result(error: BaseException, call: object) -> Exception:
+    """Return what a call raised as the result of its input."""
+    if isinstance(error, asyncio.CancelledError):
+        return GenerationError("the backend cancelled its own request")
+    if isinstance(error, SystemExit):
+        return RuntimeError(f"SystemExit: {error}")
+    assert isinstance(error, Exception)
+    trace = error.__traceback__
+    if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
+        # It was raised here, by the `await`: every further input would meet it.
+        function = getattr(call, "func", call)
+        name = getattr(function, "__qualname__", "agenerate")
+        return GenerationError(
+            f"{name} returned something that cannot be awaited",
+            attempts=0,
+            stops_run=True,
+            hint="write it as async def",
+        )
+    return error
