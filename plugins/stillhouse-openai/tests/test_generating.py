@@ -190,9 +190,10 @@ def test_invalid_structured_answer_is_an_error(
 )
 def test_malformed_response_is_an_error(make: Any, server: Any, answer: Any, message: str) -> None:
     server.script = [answer]
-    with make() as llm, pytest.raises(GenerationError, match=message) as caught:
+    with make(retry_timeout=0) as llm, pytest.raises(GenerationError, match=message) as caught:
         llm.generate_outputs([CHAT])
     assert caught.value.kind == "server"
+    assert len(server.bodies) == 1
 
 
 def test_text_that_is_no_unicode_is_refused_before_it_is_sent(make: Any, server: Any) -> None:

@@ -187,9 +187,21 @@ def test_unusable_response_is_an_error_of_its_kind(
     make: Any, server: Any, reply: Any, kind: str, message: str
 ) -> None:
     server.script = [reply]
-    with make(api="responses") as llm, pytest.raises(GenerationError, match=message) as caught:
+    with (
+        make(api="responses", retry_timeout=0) as llm,
+        pytest.raises(GenerationError, match=message) as caught,
+    ):
         llm.generate_outputs([CHAT])
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded"])
+def test_response_that_failed_is_requested_again(make: Any, server: Any, code: str) -> None:
+    failed = answer(status="failed", error={"code": code, "message": "try again"})
+    server.script = [failed, failed, answer(said("fine"))]
+    with make(api="responses") as llm:
+        assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
+    assert len(server.bodies) == 3
 
 
 def test_several_generations_are_several_requests_and_are_asked_again(make: Any, server: Any) -> None:

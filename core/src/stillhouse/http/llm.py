@@ -314,7 +314,7 @@ class HTTPLLM(AsyncLLM):
         raise NotImplementedError(f"{type(self).__name__} has no output_of, which complete() needs")
 
     def used_tokens(self, output: GenerateOutput) -> int | None:
-        """Return the tokens that an answer counts towards the quota; `None` if it does not say both counts."""
+        """Return the tokens that an answer counts towards the quota; `None` without both counts."""
         total = 0
         for name in ("input_tokens", "output_tokens"):
             known = [
@@ -521,7 +521,8 @@ class HTTPLLM(AsyncLLM):
         )
 
     def _connected(self) -> Transport:
-        transport = self._transport  # once: pydantic looks private attributes up slowly
+        # pydantic looks for a private attribute everywhere else first.
+        transport: Transport | None = (self.__pydantic_private__ or {})["_transport"]
         if transport is None:
             self.require_loaded()
             raise AssertionError

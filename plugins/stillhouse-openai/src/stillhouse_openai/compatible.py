@@ -130,42 +130,29 @@ class CompatibleLLM(StructuredHTTPLLM):
         extra = arguments.get("extra_body")
         if extra:
             body |= extra
-        path = self.path_of(body)
-        return Request(path, self.body_for(path, body), form)
+        return Request("completions" if raw else "chat/completions", body, form)
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
-        return self.output_from(request.path, answer)
+        return output_of(answer, chat=request.path == "chat/completions")
 
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
         """As that of `HTTPLLM`; a choice can say that it failed, too, as those of OpenRouter do."""
         failure = super().failure_in(answer, headers)
-        if failure is None and type(answer) is dict:
-            error = _failed_choice(answer)
-            if error is not None:
-                failure = super().failure_in({"error": error}, headers)
+        if failure is None and isinstance(answer, dict):
+            choices = answer.get("choices")
+            for choice in choices if isinstance(choices, list) else ():
+                if isinstance(choice, dict) and (
+                    choice.get("error") or choice.get("finish_reason") in _FAILED
+                ):
+                    return super().failure_in({"error": _error_of(choice)}, headers)
         return failure
 
     def answer_of_events(self, events: list[Any]) -> Any:
         return answer_of_events(events)
 
-    def path_of(self, body: dict[str, Any]) -> str:
-        """Where a request goes: to `chat/completions`, or to `completions` if it has a raw prompt."""
-        return "chat/completions" if "messages" in body else "completions"
 
-    def body_for(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The body as it is sent to the path; for a subclass with another path."""
-        return body
-
-    def output_from(self, path: str, answer: Any) -> GenerateOutput:
-        """The output of an answer from the path."""
-        return output_of(answer, chat=path == "chat/completions")
-
-
-def _failed_choice(answer: dict[str, Any]) -> Any:
-    """Return the error of a choice that failed at the model's provider, or `None`."""
-    choices = answer.get("choices")
-    for choice in choices if type(choices) is list else ():
-        if type(choice) is dict and (choice.get("error") or choice.get("finish_reason") in _FAILED):
-            reason = choice.get("finish_reason")
-            return choice.get("error") or {"message": f"the model's provider failed: {reason}", "code": 502}
-    return None
+def _error_of(choice: dict[str, Any]) -> Any:
+    reason = choice.get("finish_reason")
+    if choice.get("error") or not (isinstance(reason, str) and reason in _FAILED):
+        return choice.get("error")
+    return {"message": f"the model's provider failed: {reason}", "code": 502}

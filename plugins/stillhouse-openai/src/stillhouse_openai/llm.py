@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from stillhouse import GenerateOutput, RuntimeParameter, UnsupportedError
+from stillhouse import FormattedInput, GenerateOutput, RuntimeParameter, UnsupportedError
+from stillhouse.http import Request
 from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.responses import has_only_responses, responses_body, responses_output
 
@@ -58,14 +60,18 @@ class OpenAILLM(FileBatchLLM):
                     hint='remove mode, or set api to "chat"',
                 )
 
-    def path_of(self, body: dict[str, Any]) -> str:
-        return "responses" if self.uses_responses and "messages" in body else super().path_of(body)
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        request = super().request_of(input, num_generations, arguments)
+        if self.uses_responses and request.path == "chat/completions":
+            request.path, request.body = "responses", responses_body(request.body)
+        return request
 
-    def body_for(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return responses_body(body) if path == "responses" else super().body_for(path, body)
-
-    def output_from(self, path: str, answer: Any) -> GenerateOutput:
-        return responses_output(answer) if path == "responses" else super().output_from(path, answer)
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        if request.path == "responses":
+            return responses_output(answer)
+        return super().output_of(answer, request)
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         headers = super().auth_headers(api_key)
