@@ -89,7 +89,9 @@ def attempting(llm: Any) -> Callable[[Any], Awaitable[Any]]:
     client, url = transport._client, llm.url_of(llm._base, "chat/completions")
 
     async def call(chat: Any) -> None:
-        await client.attempt("POST", url, orjson.dumps({"model": "m", "messages": chat}), None, "json", 2**20)
+        await client.attempt(
+            "POST", url, orjson.dumps({"model": "m", "messages": chat}), None, "json", 2**20, True
+        )
 
     return call
 

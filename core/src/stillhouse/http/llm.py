@@ -264,7 +264,9 @@ class HTTPLLM(AsyncLLM):
 
         What follows is what follows from an error status: the request is retried, all requests pause or
         slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
-        object, and asks `classify` what the same refusal with an error status is.
+        object, and asks `classify` what the same refusal with an error status is. It looks at what
+        `complete` gets; what `post` gets is looked at only where a backend overrides it, and what `request` gets
+        only with `check`.
 
         Args:
             answer: as `output_of` gets it.
@@ -456,7 +458,12 @@ class HTTPLLM(AsyncLLM):
         tokens = len(data) // 4 + asked
         max_bytes = min(MIN_ANSWER_BYTES + asked * BYTES_PER_TOKEN, MAX_ANSWER_BYTES)
         answer = await transport.send(
-            "POST", url, data, tokens=tokens, max_bytes=self.max_answer_bytes or max_bytes
+            "POST",
+            url,
+            data,
+            tokens=tokens,
+            max_bytes=self.max_answer_bytes or max_bytes,
+            is_checked=type(self).failure_in is not HTTPLLM.failure_in,
         )
         if used_tokens is not None and limits.counts_tokens:
             try:
@@ -477,6 +484,7 @@ class HTTPLLM(AsyncLLM):
         headers: Mapping[str, str] | None = None,
         wire: Wire = "json",
         max_new_tokens: int | None = None,
+        check: bool = False,
         save_to: IO[bytes] | None = None,
         once: bool = False,
     ) -> Any:
@@ -493,6 +501,7 @@ class HTTPLLM(AsyncLLM):
             headers: to send besides those of every request.
             wire: how the body of the answer is read, as in `Request`.
             max_new_tokens: how many tokens it may generate.
+            check: whether `failure_in` looks at the answer. A job may have an `error` and still be an answer.
             save_to: a file for an answer of any size; `None` is returned then. It may take any time, as
                 long as no more than `timeout` seconds pass without a byte.
             once: do not repeat it when it may have been carried out.
@@ -516,6 +525,7 @@ class HTTPLLM(AsyncLLM):
             tokens=tokens,
             wire=wire,
             max_bytes=self.max_answer_bytes or MAX_ANSWER_BYTES,
+            is_checked=check,
             save_to=save_to,
             once=once,
         )

@@ -58,8 +58,9 @@ def clean_words(value: object, limit: int = MAX_WORDS) -> str:
 
 def path_segment(id: str) -> str:
     """Return a provider's id as one segment of a path, whatever it holds: it never leads to another path."""
-    if "/" in id or "\\" in id or set(id) <= {"."}:
-        return quote(id, safe="").replace(".", "%2E")
+    quoted = quote(id, safe=":@")
+    if quoted != id or set(id) <= {"."}:
+        return quoted.replace(".", "%2E")
     return id
 
 

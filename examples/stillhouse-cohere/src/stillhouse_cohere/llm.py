@@ -77,21 +77,15 @@ class CohereLLM(StructuredHTTPLLM):
         message, tokens = answer["message"], answer["usage"]["tokens"]
         text = "".join(part["text"] for part in message.get("content") or () if part["type"] == "text")
         reason, calls = answer["finish_reason"], message.get("tool_calls")
-        return prepare_output(
-            [text or None],
-            [tokens["input_tokens"]],
-            [tokens["output_tokens"]],
-            finish_reasons=[REASONS.get(reason, reason.lower())],
-            tool_calls=[calls] if calls else None,
-        )
+        output = prepare_output([text or None], [tokens["input_tokens"]], [tokens["output_tokens"]])
+        output["finish_reasons"] = [REASONS.get(reason, reason.lower())]
+        if calls:
+            output["tool_calls"] = [calls]
+        return output
 
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
         failed = super().failure_in(answer, headers)
-        if (
-            failed is None
-            and isinstance(answer, dict)
-            and answer.get("finish_reason") in ("ERROR", "TIMEOUT")
-        ):
-            reason = answer["finish_reason"]
+        reason = answer.get("finish_reason") if isinstance(answer, dict) else None
+        if failed is None and reason in ("ERROR", "TIMEOUT"):
             failed = Failure("server", f"the model failed: {reason}", retried=True, congestion=True)
         return failed

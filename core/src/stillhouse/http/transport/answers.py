@@ -50,7 +50,7 @@ _STATUSES = (
 def failure_in(
     answer: Any,
     headers: Mapping[str, str],
-    classify: Callable[[int, Mapping[str, str], bytes], Failure] = failure_of,
+    classify: Callable[[int, Mapping[str, str], bytes], Failure] | None = None,
 ) -> Failure | None:
     """Return the failure that an answer with a status of success is, or `None` if it is a good one.
 
@@ -60,7 +60,7 @@ def failure_in(
     Args:
         answer: the JSON of a 2xx answer.
         headers: its headers.
-        classify: which failure a response with an error status is.
+        classify: which failure a response with an error status is; `None` is `failure_of`.
     """
     if isinstance(answer, dict):
         error = answer.get("error")
@@ -79,7 +79,7 @@ def failure_in(
     identity = answer.get("request_id") if isinstance(answer, dict) else None
     if isinstance(identity, str):
         body["request_id"] = identity
-    failure = classify(status, headers, _json(body))
+    failure = (classify or failure_of)(status, headers, _json(body))
     return replace(failure, message=f"the answer is an error in spite of its status: {failure.message}")
 
 

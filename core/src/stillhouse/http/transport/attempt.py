@@ -118,6 +118,7 @@ class Client:
         headers: Mapping[str, str] | None,
         wire: Wire,
         max_bytes: int,
+        is_checked: bool,
     ) -> Any:
         """Make one attempt, and return the answer, or the failure.
 
@@ -128,6 +129,7 @@ class Client:
             headers: to send besides those of the session.
             wire: how the body of the answer is read.
             max_bytes: how large it may be.
+            is_checked: whether the backend looks at an answer with a good status.
         """
         seconds, body = self._timeout, data
         if isinstance(data, Upload):
@@ -181,9 +183,9 @@ class Client:
             return self._refused(status, received, raw)
         if not is_whole:
             return too_large(max_bytes, received)
-        return self._answer(url, received, raw, wire)
+        return self._answer(url, received, raw, wire, is_checked)
 
-    def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire) -> Any:
+    def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool) -> Any:
         """Return the answer in a body with a good status, or the failure that it is."""
         for quota in self._quotas:
             if quota.remaining in received:
@@ -204,7 +206,7 @@ class Client:
         else:
             answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
         self._has_answered = True
-        if self._failure_in is not None:
+        if is_checked and self._failure_in is not None:
             try:
                 failure = self._failure_in(answer, received)
             except GenerationError:

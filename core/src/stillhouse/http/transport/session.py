@@ -149,6 +149,7 @@ class Transport:
         tokens: int = 0,
         wire: Wire = "json",
         max_bytes: int = MAX_BODY_BYTES,
+        is_checked: bool = True,
         save_to: IO[bytes] | None = None,
         once: bool = False,
     ) -> Any:
@@ -162,6 +163,7 @@ class Transport:
             tokens: how many tokens it is estimated to use.
             wire: how the body of the answer is read.
             max_bytes: how large it may be.
+            is_checked: whether the backend looks at an answer with a good status.
             save_to: a file that the answer is written to, of any type and size; `None` is returned then.
             once: do not repeat it when it may have been carried out.
 
@@ -179,7 +181,7 @@ class Transport:
                 if self._authorization is not None or self._own_headers is not None:
                     added = await self._attempt_headers(method, url, headers, data)
                 if save_to is None:
-                    result = await client.attempt(method, url, data, added, wire, max_bytes)
+                    result = await client.attempt(method, url, data, added, wire, max_bytes, is_checked)
                 else:
                     result = await client.save(url, added, save_to)
                 if not isinstance(result, Failure):
