@@ -264,9 +264,10 @@ class HTTPLLM(AsyncLLM):
 
         What follows is what follows from an error status: the request is retried, all requests pause or
         slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
-        object, and asks `classify` what the same refusal with an error status is. It looks at what
-        `complete` gets; what `post` gets is looked at only where a backend overrides it, and what `request` gets
-        only with `check`.
+        object, and asks `classify` what the same refusal with an error status is.
+
+        It looks at what `complete` gets. What `post` gets is looked at only where a backend overrides it, and
+        what `request` gets only with `check`.
 
         Args:
             answer: as `output_of` gets it.
