@@ -22,6 +22,14 @@ Edit = tuple[str, str]
 
 ANSWER = "        return prepare_output(\n"
 REASONS = '            finish_reasons=["length" if item.cut else "stop" for item in completions],\n'
+ONCE = """assert not hasattr(type(self), "was_loaded")
+        type(self).was_loaded = True
+        self._engine = Engine()"""
+EAGER = """    def model_post_init(self, context: object) -> None:
+        super().model_post_init(context)
+        self.load()
+
+"""
 
 # By the name of the backend: what it stands on, what its author changed, and the rule that this breaks.
 CASES: dict[str, tuple[Literal["async", "local"], list[Edit], str]] = {
@@ -39,6 +47,12 @@ CASES: dict[str, tuple[Literal["async", "local"], list[Edit], str]] = {
     "lost": ("local", [(ANSWER, '        {}["choices"]\n' + ANSWER)], "C00"),
     "gone": ("local", [("self._engine = Engine()", 'raise RuntimeError("no engine")')], "C00"),
     "bare": ("local", [("return [self._answer(", "return [self._answer("), (ANSWER, "        return (\n")], "C00"),
+    "short": ("local", [("seed) for input in inputs]", "seed) for input in inputs][:2]")], "C02"),
+    "backwards": ("local", [("seed) for input in inputs]", "seed) for input in inputs][::-1]")], "C01"),
+    "one": ("local", [("[prompt] * count, limit, seeds)", "[prompt], limit, seeds[:1])")], "C05"),
+    "once": ("local", [("self._engine = Engine()", ONCE)], "C20"),
+    "eager": ("local", [("    @property\n    def model_name", EAGER + "    @property\n    def model_name")], "C25"),
+    "unfrozen": ("local", [("frozenset(\n        {", "set(\n        {")], "C70"),
     "empty": ("local", [('" ".join(item.words) or None', '" ".join(item.words)')], "C06"),
     "endless": ("local", [("* count, limit, seeds)", "* count, 10_000, seeds)")], "C12"),
     "silent": ("local", [(REASONS, "")], "C13"),

@@ -34,7 +34,7 @@ _FOR_AUTHORS = {
 
 _OTHERS = {"abc", "builtins", "pydantic", "stillhouse", "typing"}
 
-_STATE = {"_looked_at", "_registry", "_server", "_shared", "broken", "changed"}
+_STATE = {"_looked_at", "_registry", "_server", "_shared", "broken", "changed", "mistakes"}
 
 
 class Conformance:
@@ -63,6 +63,9 @@ class Conformance:
 
     broken: ClassVar[set[str]] = set()
     """The ids of the rules that were found broken; those that need one of them are skipped."""
+
+    mistakes: ClassVar[dict[str, str]] = {}
+    """For each exception that broke a rule, the id of that rule; another rule that meets it is skipped."""
 
     _shared: ClassVar[LLM | None] = None
     _looked_at: ClassVar[LLM | None] = None
@@ -109,7 +112,7 @@ class Conformance:
     @classmethod
     def setup_class(cls) -> None:
         """Prepare the class; pytest calls it before its first test."""
-        cls.changed, cls.broken = set(), set()
+        cls.changed, cls.broken, cls.mistakes = set(), set(), {}
 
     @classmethod
     def teardown_class(cls) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Collection, Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from stillhouse.errors import GenerationError, StillhouseError
 
-__all__ = ["described", "lines_of"]
+__all__ = ["described", "lines_of", "mistake_of"]
 
 MAX_FRAMES = 4
+
+_NUMBER = re.compile(r"\d+")
 
 _OURS = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -25,6 +28,12 @@ def described(error: BaseException, packages: Collection[str]) -> str:
         packages: the names of the author's packages and modules, wherever they are installed.
     """
     return f"it raised {_named(_root(error))}{lines_of(error, packages)}"
+
+
+def mistake_of(error: BaseException, packages: Collection[str]) -> str:
+    """Return what two exceptions have in common that come from one mistake: all but the numbers."""
+    last = lines_of(error, packages).rpartition("\n        ")[2]
+    return _NUMBER.sub("0", f"{_named(_root(error))} {last}")
 
 
 def lines_of(error: BaseException | None, packages: Collection[str]) -> str:

@@ -18,7 +18,7 @@ from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["KEY", "HTTPBase"]
 
-KEY = "sk-conformance-key-5d41402abc4b2a76"
+KEY = "sk-5d41402abc4b2a76b9719d911017c592"
 """The LLM's key, which must not appear anywhere but where `credential` says."""
 
 _EXAMPLES = {

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, overload
 import pytest
 
 from stillhouse.errors import StillhouseError
-from stillhouse.testing.frames import described, lines_of
+from stillhouse.testing.frames import described, lines_of, mistake_of
 from stillhouse.typing import Capability
 
 __all__ = [
@@ -109,6 +109,9 @@ def rule(
             raise
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             seen = described(error, self.packages)
+            id = self.mistakes.setdefault(mistake_of(error, self.packages), made.id)
+            if id != made.id:
+                pytest.skip(f"{id} is broken")
         self.broken.add(made.id)
         pytest.fail(made.broken(seen), pytrace=False)
 

@@ -192,7 +192,7 @@ class CapabilityRules(StructuredOutputRules):
         made = [self.ask(llm, self.inputs(1), num_generations=2, seed=11)[0]["generations"] for _ in range(2)]
         expect(made[0] == made[1], f"twice with seed=11: {made[0]} and {made[1]}")
 
-    @rule
+    @rule(after=("C05", "C70"))
     def test_c83_what_works_is_declared(self) -> None:
         """What works is declared. Breaking this rule is a warning.
 

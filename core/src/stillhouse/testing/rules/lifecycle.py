@@ -24,6 +24,22 @@ class LifecycleRules(Conformance):
     """What `load` acquires, `unload` releases; nothing else is touched."""
 
     @rule
+    def test_c25_making_one_acquires_nothing(self) -> None:
+        """A new LLM is not loaded, holds no thread, and has opened no connection.
+
+        Why: LLMs are made to be listed, saved and checked, where no server and no GPU is.
+
+        Fix: move it from `__init__`, `model_post_init` and default factories to `load()`.
+        """
+        before = set(threading.enumerate())
+        with _no_connections() as attempts:
+            llm = self.make()
+        expect(not attempts, "making it opened a connection")
+        expect(not llm.is_loaded, "make() returned a loaded LLM, or it loads itself")
+        started = [thread.name for thread in threading.enumerate() if thread not in before]
+        expect(not started, f"making it started threads: {started}")
+
+    @rule(after="C25")
     def test_c20_loading_and_unloading_twice_is_harmless(self) -> None:
         """`load()` on a loaded LLM, and `unload()` on one that is not, do nothing.
 
@@ -72,7 +88,7 @@ class LifecycleRules(Conformance):
             raise KeyError
         expect(not llm.is_loaded, "after the with statement it is still loaded")
 
-    @rule
+    @rule(after="C25")
     def test_c23_what_is_not_loaded_says_so(self) -> None:
         """Generating with an LLM that is not loaded is a `ConfigurationError`, before anything happens.
 
@@ -117,23 +133,7 @@ class LifecycleRules(Conformance):
             f"after load() the logger is {logger.name if logger else None}, not {expected}",
         )
 
-    @rule
-    def test_c25_making_one_acquires_nothing(self) -> None:
-        """A new LLM is not loaded, holds no thread, and has opened no connection.
-
-        Why: LLMs are made to be listed, saved and checked, where no server and no GPU is.
-
-        Fix: move it from `__init__`, `model_post_init` and default factories to `load()`.
-        """
-        before = set(threading.enumerate())
-        with _no_connections() as attempts:
-            llm = self.make()
-        expect(not attempts, "making it opened a connection")
-        expect(not llm.is_loaded, "make() returned a loaded LLM, or it loads itself")
-        started = [thread.name for thread in threading.enumerate() if thread not in before]
-        expect(not started, f"making it started threads: {started}")
-
-    @rule
+    @rule(after="C25")
     def test_c26_an_unloaded_one_pickles(self) -> None:
         """An LLM that is not loaded pickles, and comes back equal; also after it was loaded once.
 
@@ -154,7 +154,7 @@ class LifecycleRules(Conformance):
             expect(copy == llm, "what comes out of the pickle is not equal to what went in")
             expect(not copy.is_loaded, "what comes out of the pickle says that it is loaded")
 
-    @rule
+    @rule(after="C02")
     def test_c27_unloading_leaves_no_thread_behind(self) -> None:
         """After `unload()` every thread that it started has ended.
 
@@ -184,7 +184,7 @@ class LifecycleRules(Conformance):
         self.ask(self.loaded(), self.inputs(1))
         expect(not self.changed, f"changed while it was loaded or used: {', '.join(sorted(self.changed))}")
 
-    @rule
+    @rule(after="C02")
     def test_c29_nothing_is_printed(self) -> None:
         """Loading, generating and unloading write nothing to standard output.
 
@@ -203,7 +203,7 @@ class LifecycleRules(Conformance):
             llm.unload()
         expect(not found, f"it printed {''.join(found)[:200]!r}")
 
-    @rule
+    @rule(after="C25")
     def test_c52_loading_and_unloading_call_super(self) -> None:
         """`load()` calls `super().load()`, and `unload()` calls `super().unload()`.
 

@@ -35,6 +35,20 @@ class OutputRules(Conformance):
         expect(any(generations), f"the generations are {generations}; finish_reasons is {reasons}")
 
     @rule
+    def test_c02_there_is_one_output_for_each_input(self) -> None:
+        """There are as many outputs as inputs.
+
+        Why: what is missing cannot be distinguished from what failed, and everything after it moves up.
+
+        Fix: return one output per input; raise `GenerationError` where an input failed.
+        """
+        llm = self.shared()
+        for count in (1, 3):
+            outputs = llm.generate(self.inputs(count), 1, **self.given())
+            expect(isinstance(outputs, list), f"generate returned {type(outputs).__name__}, not a list")
+            expect(len(outputs) == count, f"{len(outputs)} outputs for {count} inputs")
+
+    @rule(after="C02")
     def test_c01_outputs_are_in_the_order_of_the_inputs(self) -> None:
         """Outputs come in the order of the inputs, whichever is finished first.
 
@@ -55,20 +69,6 @@ class OutputRules(Conformance):
             compare(together) == compare(alone),
             f"asked together the inputs gave {_short(compare(together))}, alone {_short(compare(alone))}",
         )
-
-    @rule
-    def test_c02_there_is_one_output_for_each_input(self) -> None:
-        """There are as many outputs as inputs.
-
-        Why: what is missing cannot be distinguished from what failed, and everything after it moves up.
-
-        Fix: return one output per input; raise `GenerationError` where an input failed.
-        """
-        llm = self.shared()
-        for count in (1, 3):
-            outputs = llm.generate(self.inputs(count), 1, **self.given())
-            expect(isinstance(outputs, list), f"generate returned {type(outputs).__name__}, not a list")
-            expect(len(outputs) == count, f"{len(outputs)} outputs for {count} inputs")
 
     @rule
     def test_c03_no_inputs_give_no_outputs(self) -> None:
@@ -184,7 +184,7 @@ class OutputRules(Conformance):
         if not seen:
             unseen("there are no other keys")
 
-    @rule
+    @rule(after="C02")
     def test_c10_inputs_are_left_as_they_are(self) -> None:
         """Inputs are never changed.
 

@@ -21,7 +21,7 @@ _AHEAD = 20
 class StreamRules(Conformance):
     """Inputs are read as they are needed, and each has its result, in a script or a coroutine."""
 
-    @rule
+    @rule(after="C02")
     def test_c46_a_stream_is_read_as_it_is_needed(self) -> None:
         """`iter_outputs` pulls inputs lazily, and stays a bounded number of inputs ahead.
 
@@ -51,7 +51,7 @@ class StreamRules(Conformance):
         getattr(stream, "close", lambda: None)()
         expect(pulled <= bound, f"for three results more than {bound} inputs were pulled")
 
-    @rule
+    @rule(after="C02")
     def test_c47_results_have_the_index_of_their_input(self) -> None:
         """`iter_outputs` yields each index once, with the output of that input; with `ordered=True` in
         order.
