@@ -251,6 +251,10 @@ STOPS = [
               type="invalid_request_error"), {}, CREDIT),
     (403, err("Insufficient balance"), {}, CREDIT),
     (429, err("Your account is out of credits"), {}, CREDIT),
+    (403, err("The model m requires credits"), {}, CREDIT),
+    (400, err("You have reached your specified API usage limits. You will regain access on 2026-12-01",
+              type="invalid_request_error"), {}, CREDIT),
+    (400, {"code": "Arrearage", "message": "Access denied"}, {}, CREDIT),
     # A quota of a day or longer.
     (429, err("Rate limit reached for m on tokens per day (TPD): Limit 100000, Used 99900. Please try again "
               "in 7m12s. Visit https://x.test/settings/billing", code="rate_limit_exceeded"), {}, "renewed"),
@@ -410,6 +414,7 @@ def test_long_wait_of_a_used_up_quota_is_left_to_the_time_allowed(body: Any, hea
         (400, err("Invalid value: " + "x" * 400 + " invalid api key, no such model, insufficient balance"),
          {}, "invalid_request", False),
         (400, {"error": '"m" does not support thinking'}, {}, "invalid_request", False),
+        (400, err("no credit card numbers, please"), {}, "invalid_request", False),
         (418, b"", {}, "invalid_request", False),
         (409, b"", {}, "invalid_request", True),
         (408, b"", {}, "timeout", True),

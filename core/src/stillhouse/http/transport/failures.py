@@ -70,9 +70,10 @@ _NO_CREDIT_CODE = _pattern(
 )
 _NO_CREDIT = _pattern(
     r"credit balance|insufficient (balance|credit|fund|quota)|payment required|billing hard limit",
-    r"(out of|no|not enough|more|used up your|exceeded your .{0,40})\b ?credits?\b",
-    r"balance .{0,20}(too low|not enough)",
-    r"account .{0,40}(in arrears|overdue)|(spend|spending|usage) limit (has been |was )?reached",
+    r"(out of|no|not enough|more|requires?|used up your|exceeded your .{0,40})\b ?credits\b|no credit left",
+    r"balance .{0,20}(too low|not enough)|account .{0,40}(in arrears|overdue)",
+    r"(spend|spending|usage) limits? (has been |was )?reached",
+    r"reached your .{0,30}(spend|spending|usage) limit",
 )
 # AI Studio sends these words for a quota of a minute too; see `_rate_limit`.
 _MAYBE_NO_CREDIT = _pattern(r"exceeded your current quota|\bbilling\b|check your plan|trial key")
