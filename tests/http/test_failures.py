@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_page_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatch, part: bytes) 
     assert Page.read <= 4 * len(page)
 
 
+@pytest.mark.parametrize("part", ["<", "<script ", "<script>", "<a", "</", "<!--", "&#", "\x1b["])
+def test_page_of_four_times_the_size_takes_about_four_times_as_long(part: str) -> None:
+    """With a search over the rest of the page for each tag it would take sixteen times as long."""
+
+    def seconds(size: int) -> float:
+        page = "<html>" + part * (size // len(part))
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            clean(bodies._from_page(page))
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(64_000) < 11 * max(seconds(16_000), 0.0005)
+
+
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(
     st.sampled_from([200, 302, 400, 401, 402, 403, 404, 410, 422, 424, 429, 498, 499, 500, 503, 529]),
@@ -251,6 +268,10 @@ STOPS = [
               type="invalid_request_error"), {}, CREDIT),
     (403, err("Insufficient balance"), {}, CREDIT),
     (429, err("Your account is out of credits"), {}, CREDIT),
+    (403, err("The model m requires credits"), {}, CREDIT),
+    (400, err("You have reached your specified API usage limits. You will regain access on 2026-12-01",
+              type="invalid_request_error"), {}, CREDIT),
+    (400, {"code": "Arrearage", "message": "Access denied"}, {}, CREDIT),
     # A quota of a day or longer.
     (429, err("Rate limit reached for m on tokens per day (TPD): Limit 100000, Used 99900. Please try again "
               "in 7m12s. Visit https://x.test/settings/billing", code="rate_limit_exceeded"), {}, "renewed"),
@@ -259,6 +280,7 @@ STOPS = [
      "renewed"),
     (429, {"message": "Too many tokens per day, please wait before trying again."}, {}, "renewed"),
     (429, err("Daily limit reached"), {}, "renewed"),
+    (400, err("Too many tokens per day"), {}, "renewed"),
     (429, err("Rate limit exceeded: free-models-per-day", code=429), {}, "renewed"),
     (429, google("You exceeded your current quota, please check your plan and billing details",
                  "RESOURCE_EXHAUSTED", violation("GenerateRequestsPerDayPerProjectPerModel-FreeTier"),
@@ -410,6 +432,9 @@ def test_long_wait_of_a_used_up_quota_is_left_to_the_time_allowed(body: Any, hea
         (400, err("Invalid value: " + "x" * 400 + " invalid api key, no such model, insufficient balance"),
          {}, "invalid_request", False),
         (400, {"error": '"m" does not support thinking'}, {}, "invalid_request", False),
+        (400, err("prompt is too long: it says 'once a day, at 5 / minute'"), {}, "context_length", False),
+        (400, err("too many tokens: the prompt has 9000"), {}, "context_length", False),
+        (400, err("no credit card numbers, please"), {}, "invalid_request", False),
         (418, b"", {}, "invalid_request", False),
         (409, b"", {}, "invalid_request", True),
         (408, b"", {}, "timeout", True),

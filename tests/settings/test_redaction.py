@@ -131,6 +131,10 @@ def test_ordinary_words_stay(secrets: list[str], text: str) -> None:
         ("p+ss word 12", "p%2Bss+word+12", MASK),
         ("ab%2Bcd%2Fef%3D", "ab+cd/ef=", MASK),
         (KEY + "\n", KEY, MASK),
+        # A secret that looks escaped itself.
+        ('ab&amp;cd"ef1', 'ab&amp;cd\\"ef1', MASK),
+        ('ab&amp;cd"ef1', "ab&amp;cd%22ef1", MASK),
+        (r"ab\ncd&ef12", r"ab\ncd&amp;ef12", MASK),
         ("12345678", "id 12345678", f"id {MASK}"),
     ],
 )

@@ -57,6 +57,7 @@ _TOO_LONG = _pattern(
     r"exceed(s|ed)? .{0,40}(context|token)|input is too long|reduce the length",
     r"tokens?`?.{0,60}must (be|have) (<|less|at most)|must have less than .{0,20}tokens",
 )
+_TOO_MANY = _pattern("too many (input )?tokens")
 _TOO_LONG_BEYOND_DOUBT = _pattern(r"context_?(length|window|size)_?exceeded", "exceed_context_size")
 _FILTERED = _pattern(
     r"content[_ -]?(filter|policy|management)|(block|flag|reject|violat).{0,60}(safety|moderation)",
@@ -70,9 +71,10 @@ _NO_CREDIT_CODE = _pattern(
 )
 _NO_CREDIT = _pattern(
     r"credit balance|insufficient (balance|credit|fund|quota)|payment required|billing hard limit",
-    r"(out of|no|not enough|more|used up your|exceeded your .{0,40})\b ?credits?\b",
-    r"balance .{0,20}(too low|not enough)",
-    r"account .{0,40}(in arrears|overdue)|(spend|spending|usage) limit (has been |was )?reached",
+    r"(out of|no|not enough|more|requires?|used up your|exceeded your .{0,40})\b ?credits\b|no credit left",
+    r"balance .{0,20}(too low|not enough)|account .{0,40}(in arrears|overdue)",
+    r"(spend|spending|usage) limits? (has been |was )?reached",
+    r"reached your .{0,30}(spend|spending|usage) limit",
 )
 # AI Studio sends these words for a quota of a minute too; see `_rate_limit`.
 _MAYBE_NO_CREDIT = _pattern(r"exceeded your current quota|\bbilling\b|check your plan|trial key")
@@ -214,10 +216,15 @@ def _refused_prompt(response: ErrorResponse) -> _Meaning | None:
     if status in (413, 429) and _OVER_QUOTA.search(text):
         hint = "shorten the prompt or ask for fewer new tokens: it alone exceeds the quota of a minute"
         return _Meaning("context_length", hint)
-    is_too_long = status in (400, 413, 422) and _TOO_LONG.search(text) and response.is_used_up is None
+    is_too_long = status in (400, 413, 422) and _TOO_LONG.search(text) and not _is_of_a_period(response)
     if is_too_long or _TOO_LONG_BEYOND_DOUBT.search(response.head):
         return _Meaning("context_length", "shorten the prompt, or ask for fewer new tokens")
     return None
+
+
+def _is_of_a_period(response: ErrorResponse) -> bool:
+    """Check for too many tokens in a minute or a day, rather than in a prompt."""
+    return response.is_used_up is not None and _TOO_MANY.search(response.head) is not None
 
 
 def _rate_limit(response: ErrorResponse) -> _Meaning | None:
@@ -239,7 +246,7 @@ def _rate_limit(response: ErrorResponse) -> _Meaning | None:
             stops_run=True,
             message=_with_wait(response) if wait is None else "",
         )
-    is_throttled = status in (400, 403) and _THROTTLED.search(response.names)
+    is_throttled = status in (400, 403) and (_THROTTLED.search(response.names) or _is_of_a_period(response))
     if status != 429 and not is_throttled:
         return None
     if response.is_used_up:

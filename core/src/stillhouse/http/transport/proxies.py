@@ -110,7 +110,7 @@ def _proxy_of(variable: str, value: str) -> Proxy:
         )
     rest = value[match.end() :] if match else value
     login, _, place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
-    host, port = _host_and_port(place)
+    host, port = _host_and_port(place.lower())
     try:
         if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
             raise ValueError

@@ -20,6 +20,10 @@ __all__ = ["MAX_MINUTES_SECONDS", "ErrorResponse", "read_response"]
 MAX_MINUTES_SECONDS = 900.0
 """The longest wait that a quota of a minute may ask for; a longer one is of a quota of a day."""
 
+MAX_HEAD_CHARS = 300
+MAX_PERIOD_CHARS = 600
+"""How far into a message its meaning is: further on, it may quote the prompt."""
+
 _LONG_PERIOD = re.compile(
     r"per[ _-]?(day|week|month)|(/|\b(a|each|every|24)) ?(day|week|month|hours)\b|\b(dai|week|month)ly"
     r"|\b[rt]p[dw]\b|daily_?limit",
@@ -77,15 +81,16 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes) -> Error
     ids = " ".join(
         str(item[key])[:200] for item in objects for key in ("quotaId", "quotaMetric") if key in item
     )
-    for source in (ids, text):
+    beginning = f"{names} {said.searched[:MAX_PERIOD_CHARS]}"
+    for source in (ids, beginning):
         is_long, is_short = _LONG_PERIOD.search(source), _SHORT_PERIOD.search(source)
-        if is_long and is_short and source is text:
+        if is_long and is_short and source is beginning:
             is_used_up = is_used_up if wait is None else wait > MAX_MINUTES_SECONDS
             break
         if is_long or is_short:
             is_used_up = bool(is_long)
             break
-    head = f"{names} {said.searched[:300]}"
+    head = f"{names} {said.searched[:MAX_HEAD_CHARS]}"
     return ErrorResponse(status, found, said, names, text, head, wait, is_used_up)
 
 
