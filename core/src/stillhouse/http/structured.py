@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
-from pydantic import field_validator
+from pydantic import PrivateAttr, field_validator
 
 from stillhouse.errors import ConfigurationError, UnsupportedError
 from stillhouse.http.instructed import ask_instructed
@@ -34,6 +34,8 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
 
     instructor_framework: ClassVar[str | None] = None
     """instructor's name for the API's format; `None` if instructor does not support it."""
+
+    _made_form: tuple[Any, RequestForm] | None = PrivateAttr(default=None)
 
     @field_validator("structured_output", mode="after")
     @classmethod
@@ -87,8 +89,16 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
         own = self.structured_output
         if type(input) is tuple:
             input, given = input
-            own = own if given is None else given  # type: ignore[assignment]
-        return input, None if own is None else self.form_of(own)
+            if given is not None:
+                return input, self.form_of(given)
+        return input, None if own is None else self._own_form(own)
+
+    def _own_form(self, structured_output: Any) -> RequestForm:
+        """Return the form of the LLM's own structured output, which is made once for all rows."""
+        made = self._made_form
+        if made is None or made[0] is not structured_output:
+            made = self._made_form = structured_output, self.form_of(structured_output)
+        return made[1]
 
     async def _ask_once(self, request: Request, num_generations: int) -> GenerateOutput:
         if request.form is None or not request.form.is_instructed:

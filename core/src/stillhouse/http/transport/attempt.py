@@ -176,6 +176,8 @@ class Client:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if response is not None:
                 response.close()
+            if deadlines.has_ended(task):
+                return timed_out(url, seconds, has_begun=response is not None)
             return failure_of_exception(error, url, self._proxy)
         finally:
             del deadlines.ends[task]
