@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from stillhouse.offline.provider import JobResult as JobResult
     from stillhouse.offline.provider import Provider as Provider
     from stillhouse.offline.provider import UndecidedError as UndecidedError
+    from stillhouse.offline.provider import clean_words as clean_words
+    from stillhouse.offline.provider import path_segment as path_segment
     from stillhouse.offline.results import Results as Results
     from stillhouse.offline.row_sets import Rows as Rows
 
@@ -37,7 +39,17 @@ __getattr__, __dir__, __all__ = lazy_names(
         "failures": ["Failure"],
         "protocol": ["OfflineBatchCalls", "OfflineResults"],
         "engine": ["OfflineBatch"],
-        "provider": ["BatchLimits", "Framing", "InputsOf", "Job", "JobResult", "Provider", "UndecidedError"],
+        "provider": [
+            "BatchLimits",
+            "Framing",
+            "InputsOf",
+            "Job",
+            "JobResult",
+            "Provider",
+            "UndecidedError",
+            "clean_words",
+            "path_segment",
+        ],
         "results": ["Results"],
         "chunks": ["Chunk", "ChunkState", "new_name"],
         "ledger": ["BatchLedger", "default_path"],

@@ -11,8 +11,7 @@ import orjson
 from stillhouse import GenerateOutput
 from stillhouse.http import Failure, UnclearError, Upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Framing, Job, JobResult, UndecidedError
-from stillhouse.offline import Chunk, ChunkState
-from stillhouse.offline.provider import clean_words, path_segment
+from stillhouse.offline import Chunk, ChunkState, clean_words, path_segment
 from stillhouse.outputs import count_of
 from stillhouse_anthropic.wire import message_output
 

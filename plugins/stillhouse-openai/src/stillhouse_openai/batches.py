@@ -10,8 +10,7 @@ import orjson
 from stillhouse import Capability, FormattedInput, GenerateOutput, UnsupportedError
 from stillhouse.http import Failure, UnclearError, form_upload
 from stillhouse.http.batches import BatchHTTPLLM, BatchLimits, Job, JobResult
-from stillhouse.offline import Chunk, ChunkState
-from stillhouse.offline.provider import clean_words, path_segment
+from stillhouse.offline import Chunk, ChunkState, clean_words, path_segment
 from stillhouse.outputs import count_of
 from stillhouse_openai.compatible import CompatibleLLM
 
