@@ -276,15 +276,18 @@ class OfflineBatch:
         size = -1
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             file.clear()
-            try:
-                for place in job.result_files:
+            gone: GenerationError | None = None
+            for place in job.result_files:
+                try:
                     self.provider.run_on_loop(self.provider.save_results(chunk, place, file.new_file()))
-            except GenerationError as error:
-                if error.kind != "invalid_request":
-                    raise
-                self._note_gone(chunk, f"a file of results of the job {chunk.job}", error)
-                return False
+                except GenerationError as error:
+                    if error.kind != "invalid_request":
+                        raise
+                    gone = error
             file.index()
+            if gone is not None and not 0 < paid <= file.lines:  # else nothing in it was paid for
+                self._note_gone(chunk, f"a file of results of the job {chunk.job}", gone)
+                return False
             lines = file.lines
             if file.is_cut and file.size == size:
                 lines += 1  # the line is bad at the provider too
