@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,10 +96,9 @@ class Signing(GoodHTTP):
     def auth_headers(self, api_key: str) -> dict[str, str]:
         return {}
 
-    async def authorize(self) -> dict[str, str]:
-        key = self.api_key.get_secret_value() if self.api_key else ""
-        now = str(time.time())
-        return {"x-at": now, "x-signature": hmac.new(key.encode(), now.encode(), "sha256").hexdigest()}
+    def sign(self, method: str, url: Any, headers: Any, body: Any) -> dict[str, str]:
+        signed = b"\n".join([method.encode(), str(url).encode(), body])
+        return {"x-signature": hmac.new(self.resolved_key.encode(), signed, "sha256").hexdigest()}
 
 
 class KeyInTheQuery(GoodHTTP):
@@ -110,8 +108,7 @@ class KeyInTheQuery(GoodHTTP):
         return {}
 
     def url_of(self, base_url: Any, path: str) -> Any:
-        key = self.api_key.get_secret_value() if self.api_key else ""
-        return super().url_of(base_url, path).update_query(key=key)
+        return super().url_of(base_url, path).update_query(key=self.resolved_key)
 
 
 KEEPING: dict[type[HTTPLLM], dict[str, Any]] = {
@@ -306,18 +303,6 @@ class ReadsEverything(GoodHTTP):
     """Reads a body to its end, however large."""
 
     max_answer_bytes: int | None = 2**40
-
-    def load(self) -> None:
-        super().load()
-        from stillhouse.http.transport import attempt
-
-        attempt.MAX_BODY_BYTES = 2**40
-
-    def unload(self) -> None:
-        from stillhouse.http.transport import attempt
-
-        attempt.MAX_BODY_BYTES = 64 * 2**20
-        super().unload()
 
 
 @breaks("H23")

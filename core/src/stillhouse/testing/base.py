@@ -34,7 +34,7 @@ _FOR_AUTHORS = {
 
 _OTHERS = {"abc", "builtins", "pydantic", "stillhouse", "typing"}
 
-_STATE = {"_looked_at", "_registry", "_server", "_shared", "broken", "changed", "mistakes"}
+_STATE = {"_broken", "_looked_at", "_mistakes", "_registry", "_server", "_shared", "changed"}
 
 
 class Conformance:
@@ -61,10 +61,10 @@ class Conformance:
     changed: ClassVar[set[str]] = set()
     """The global state of the process that changed while the LLM was loaded or used, in any test."""
 
-    broken: ClassVar[set[str]] = set()
+    _broken: ClassVar[set[str]] = set()
     """The ids of the rules that were found broken; those that need one of them are skipped."""
 
-    mistakes: ClassVar[dict[str, str]] = {}
+    _mistakes: ClassVar[dict[str, str]] = {}
     """For each exception that broke a rule, the id of that rule; another rule that meets it is skipped."""
 
     _shared: ClassVar[LLM | None] = None
@@ -112,7 +112,7 @@ class Conformance:
     @classmethod
     def setup_class(cls) -> None:
         """Prepare the class; pytest calls it before its first test."""
-        cls.changed, cls.broken, cls.mistakes = set(), set(), {}
+        cls.changed, cls._broken, cls._mistakes = set(), set(), {}
 
     @classmethod
     def teardown_class(cls) -> None:
@@ -187,7 +187,7 @@ class Conformance:
         return type(self._unloaded())
 
     @property
-    def packages(self) -> set[str]:
+    def _packages(self) -> set[str]:
         """The names of the author's packages and modules: those of the backend, and of the test."""
         made = type(self)._looked_at
         classes = [*type(self).__mro__, *(type(made).__mro__ if made is not None else ())]
@@ -238,7 +238,7 @@ class Conformance:
         with self._observed():
             return llm.generate_outputs(self.inputs() if inputs is None else inputs, **self.given(**kwargs))
 
-    def raw(
+    def _ask_raw(
         self, llm: LLM, inputs: list[FormattedInput] | None = None, **kwargs: Any
     ) -> list[GenerateOutput]:
         """`ask`, but return the outputs as the backend gives them: the contract mends what callers get.
@@ -249,11 +249,11 @@ class Conformance:
             self.ask(llm, inputs, **kwargs)
         return watch.outputs
 
-    def sent(self, llm: LLM, **given: Any) -> list[Any] | None:
+    def _sent_for(self, llm: LLM, **given: Any) -> list[Any] | None:
         """Ask for one input, and return what was sent for it; `None` where the kit does not see that."""
         return None
 
-    def ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
+    def _ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
         """Ask where every answer has an empty text; `None` where the kit cannot bring that about."""
         return None
 

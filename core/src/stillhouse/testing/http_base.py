@@ -124,7 +124,7 @@ class HTTPBase(Conformance):
         self.server.script, self.server.always = list(script), always
         return llm
 
-    def sent(self, llm: LLM, **given: Any) -> list[Any] | None:
+    def _sent_for(self, llm: LLM, **given: Any) -> list[Any] | None:
         server = self.server
         before = len(server.requests)
         self.ask(llm, self.inputs(1), **given)
@@ -134,7 +134,7 @@ class HTTPBase(Conformance):
             for request in server.requests[before:]
         ]
 
-    def ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
+    def _ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
         changed: list[bool] = []
 
         def rewrite(answer: Any) -> Any:
@@ -144,7 +144,7 @@ class HTTPBase(Conformance):
 
         self.server.rewrite = rewrite
         try:
-            outputs = self.raw(llm, self.inputs(1))
+            outputs = self._ask_raw(llm, self.inputs(1))
         finally:
             self.server.rewrite = None
         return outputs if any(changed) else None

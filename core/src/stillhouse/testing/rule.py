@@ -94,7 +94,7 @@ def rule(
     @functools.wraps(function)
     def test(self: Any) -> None:
         for id in earlier:
-            if id in self.broken and id != made.id:
+            if id in self._broken and id != made.id:
                 pytest.skip(f"{id} is broken")
         try:
             if capability is not None and capability not in self.capabilities:
@@ -104,15 +104,15 @@ def rule(
             function(self)
             return
         except Broken as error:
-            seen = str(error) + lines_of(error.__cause__, self.packages)
+            seen = str(error) + lines_of(error.__cause__, self._packages)
         except Warning:
             raise
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            seen = described(error, self.packages)
-            id = self.mistakes.setdefault(mistake_of(error, self.packages), made.id)
+            seen = described(error, self._packages)
+            id = self._mistakes.setdefault(mistake_of(error, self._packages), made.id)
             if id != made.id:
                 pytest.skip(f"{id} is broken")
-        self.broken.add(made.id)
+        self._broken.add(made.id)
         pytest.fail(made.broken(seen), pytrace=False)
 
     test.conformance_rule = made  # type: ignore[attr-defined]

@@ -186,9 +186,9 @@ class CapabilityRules(StructuredOutputRules):
         """
         expect("seed" in self.cls.generation_parameters().parameters, "there is no parameter seed")
         llm = self.shared()
-        sent = self.sent(llm, seed=11)
+        sent = self._sent_for(llm, seed=11)
         if sent is not None:
-            expect(sent != self.sent(llm, seed=12), "seed=11 and seed=12 send the same request")
+            expect(sent != self._sent_for(llm, seed=12), "seed=11 and seed=12 send the same request")
         made = [self.ask(llm, self.inputs(1), num_generations=2, seed=11)[0]["generations"] for _ in range(2)]
         expect(made[0] == made[1], f"twice with seed=11: {made[0]} and {made[1]}")
 

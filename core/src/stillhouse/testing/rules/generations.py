@@ -35,7 +35,7 @@ class GenerationRules(Conformance):
         Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the
         provider's words.
         """
-        for output in self.raw(self.shared(), self.inputs(2)):
+        for output in self._ask_raw(self.shared(), self.inputs(2)):
             reasons = output.get("finish_reasons")
             expect(reasons is not None, "there are no finish_reasons")
             for position, text in enumerate(output["generations"]):
@@ -81,9 +81,9 @@ class GenerationRules(Conformance):
         if "max_new_tokens" not in self.cls.generation_parameters().parameters:
             unseen("there is no parameter max_new_tokens")
         llm = self.shared()
-        sent = self.sent(llm, max_new_tokens=33)
+        sent = self._sent_for(llm, max_new_tokens=33)
         if sent is not None:
-            same = sent == self.sent(llm, max_new_tokens=34)
+            same = sent == self._sent_for(llm, max_new_tokens=34)
             expect(not same, "max_new_tokens=33 and max_new_tokens=34 send the same request")
             return
         for text in sorted(self.texts, key=len, reverse=True):
@@ -103,11 +103,11 @@ class GenerationRules(Conformance):
         llm = self.shared()
         names = self.cls.generation_parameters().parameters
         has_seed = "seed" in names
-        sent = self.sent(llm, num_generations=3, **({"seed": 4711} if has_seed else {}))
+        sent = self._sent_for(llm, num_generations=3, **({"seed": 4711} if has_seed else {}))
         if sent is not None:
             if not has_seed or len(sent) < 3 * self.requests_per_input:
                 unseen("the API draws them, from one request or without a seed")
-            if self.sent(llm, seed=4711) == self.sent(llm, seed=4712):
+            if self._sent_for(llm, seed=4711) == self._sent_for(llm, seed=4712):
                 unseen("a seed makes no difference to what is sent")
             bodies = [repr(item) for item in sent if item is not None]
             expect(len(set(bodies)) > 1, f"3 generations with seed=4711 sent {len(bodies)} equal requests")
@@ -116,7 +116,7 @@ class GenerationRules(Conformance):
         alike: list[Any] = []
         for input in self.inputs():
             seeds = [{"seed": 21 + number} if has_seed else {} for number in range(_DRAWS)]
-            alone = {self._text(self.ask(llm, [input], **more, **seed)[0]) for seed in seeds}
+            alone = {self._first_text(self.ask(llm, [input], **more, **seed)[0]) for seed in seeds}
             if len(alone) < _DIFFERENT:
                 continue
             (output,) = self.ask(llm, [input], num_generations=_DRAWS, **more, **seeds[0])
@@ -128,7 +128,7 @@ class GenerationRules(Conformance):
 
     # Helpers
 
-    def _text(self, output: GenerateOutput) -> str | None:
+    def _first_text(self, output: GenerateOutput) -> str | None:
         return output["generations"][0]
 
     def _is_cut(self, llm: LLM, input: FormattedInput) -> bool:
@@ -143,21 +143,21 @@ class GenerationRules(Conformance):
             expect(tokens <= limit, f"with max_new_tokens={limit} a generation has {tokens} output_tokens")
             expect(
                 words <= _WORDS_PER_TOKEN * limit,
-                f"with max_new_tokens={limit} a generation has {words} words: {self._text(cut)!r}",
+                f"with max_new_tokens={limit} a generation has {words} words: {self._first_text(cut)!r}",
             )
             all_tokens, all_words = _size(whole)
             if all_tokens > limit or all_words > _WORDS_PER_TOKEN * limit:
                 reason = (cut.get("finish_reasons") or [None])[0]
                 seen = f"max_new_tokens={limit} cut a generation off, and its finish reason is 'stop'"
-                expect(self._text(cut) is None or reason != "stop", seen)
+                expect(self._first_text(cut) is None or reason != "stop", seen)
                 return True
         return False
 
     def _with_empty(self, llm: LLM) -> Iterator[GenerateOutput]:
         """Outputs as the backend gives them, with what may provoke one without a text."""
-        yield from self.raw(llm, self.inputs(2), num_generations=2)
+        yield from self._ask_raw(llm, self.inputs(2), num_generations=2)
         try:
-            blank = self.ask_for_blank(llm)
+            blank = self._ask_for_blank(llm)
         except GenerationError as error:
             raise Broken(f"an answer whose text is empty is an error: {said(error)}") from error
         if blank is not None:
@@ -168,11 +168,11 @@ class GenerationRules(Conformance):
             other, input = made
             other.use_registry(self.registry)
             with other:
-                yield from self.raw(other, [input])
+                yield from self._ask_raw(other, [input])
             return
         for input, arguments in self._provoking(llm):
             try:
-                outputs = self.raw(llm, [input], **arguments)
+                outputs = self._ask_raw(llm, [input], **arguments)
             except StillhouseError:
                 continue  # which it may well refuse
             yield from outputs
@@ -183,7 +183,7 @@ class GenerationRules(Conformance):
         yield self.input_of(" "), {}
         if "stop" in self.cls.generation_parameters().parameters:
             (input,) = self.inputs(1)
-            text = self._text(self.ask(llm, [input])[0])
+            text = self._first_text(self.ask(llm, [input])[0])
             if text:
                 yield input, {"stop": [text[:1]]}
 

@@ -56,7 +56,7 @@ class HTTPRetryRules(HTTPBase):
         date = math.ceil(time.time()) + 1
         self.server.script = [self._limited({"retry-after": formatdate(date, usegmt=True)})]
         self.answer(llm)
-        self._sent(1)
+        self._expect_requests(1)
         early = date - self.server.requests[1].at
         expect(early <= _SLACK_SECONDS, f"it was sent again {early:.2f} s before the date")
 
@@ -172,18 +172,18 @@ class HTTPRetryRules(HTTPBase):
 
     def _waits(self, headers: dict[str, str], seconds: float) -> None:
         self.answer(self.asking(self._limited(headers)))
-        self._sent(1)
+        self._expect_requests(1)
         waited = self.server.requests[1].at - self.server.requests[0].at
         seen = f"the server asked to wait {seconds} s, and it waited {waited:.2f} s"
         expect(waited >= seconds - _SLACK_SECONDS, seen)
 
-    def _sent(self, failed: int) -> None:
+    def _expect_requests(self, failed: int) -> None:
         """Count requests: those that failed, and those of an input that is answered."""
         count, expected = len(self.server.requests), failed + self.requests_per_input
         expect(count == expected, f"{count} requests instead of {expected}")
 
     def _tried_again(self, *faults: Reply, **fields: Any) -> None:
         output = self.answer(self.asking(*faults, **fields))
-        self._sent(len(faults))
+        self._expect_requests(len(faults))
         if not any(output["generations"]):
             raise Broken(f"after the fault the answer was not read: {output}")

@@ -81,7 +81,7 @@ class HTTPWireRules(HTTPBase):
         for name in (name for name in _VALUES if name in names):
             first, second = _VALUES[name]
             try:
-                sent = self.sent(llm, **{name: first}), self.sent(llm, **{name: second})
+                sent = self._sent_for(llm, **{name: first}), self._sent_for(llm, **{name: second})
             except StillhouseError:
                 continue  # not every API takes these values
             seen = True
@@ -110,7 +110,7 @@ class HTTPWireRules(HTTPBase):
                 changed.append(other != answer)
                 return other
 
-            for output in self._outputs(llm, rewrite, f"a count is {odd!r}"):
+            for output in self._run_with(llm, rewrite, f"a count is {odd!r}"):
                 for name, entries in output["statistics"].items():
                     counts = entries if name.endswith("_tokens") and isinstance(entries, list) else ()
                     for entry in counts:
@@ -139,7 +139,7 @@ class HTTPWireRules(HTTPBase):
                 changed.append(other != answer)
                 return other
 
-            for output in self._outputs(llm, rewrite, f"the text is {odd!r}"):
+            for output in self._run_with(llm, rewrite, f"the text is {odd!r}"):
                 if not any(changed):
                     continue
                 for text in output["generations"]:
@@ -151,7 +151,7 @@ class HTTPWireRules(HTTPBase):
         if not found:
             unseen("respond() does not answer with the text of the request")
 
-    def _outputs(self, llm: LLM, rewrite: Callable[[Any], Any], what: str) -> list[Any]:
+    def _run_with(self, llm: LLM, rewrite: Callable[[Any], Any], what: str) -> list[Any]:
         """Ask in a run where every answer is changed, and return what the backend made of it."""
         self.server.rewrite = rewrite
         with watching(llm) as watch:

@@ -222,7 +222,7 @@ class OutputRules(Conformance):
 
     def _raw(self, llm: LLM, count: int) -> list[GenerateOutput]:
         """Outputs as the backend gives them."""
-        return self.raw(llm, self.inputs(2), num_generations=count)
+        return self._ask_raw(llm, self.inputs(2), num_generations=count)
 
 
 def _marks(first: list[GenerateOutput], second: list[GenerateOutput]) -> Any:
