@@ -341,7 +341,7 @@ def test_duplicate_and_empty_rows_are_rows_of_their_own(
     rows_file([{"prompt": "a"}, {"prompt": "a"}, {}, {"prompt": ""}, "", {"prompt": "a"}])
     assert generate().status == 3
     written = read(tmp_path / "out.jsonl")
-    assert [row["generations"] for row in written] == [["a"], ["a"], None, [""], ["a"]]
+    assert [row["generations"] for row in written] == [["a"], ["a"], None, [None], ["a"]]
     assert written[2]["error"]["kind"] == "invalid_input"
 
 

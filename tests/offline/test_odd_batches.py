@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import GenerationError, OfflineBatchNotFinishedError
+from stillhouse import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
 from stillhouse.offline import Job, Rows
 from stillhouse.offline.failures import UnclearError
 from stillhouse.offline.files import ResultFile, custom_id
@@ -206,8 +206,24 @@ def test_the_words_of_a_job_are_one_clean_line() -> None:
             Job(id, "created", "")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("id", ["..", "."])
+def test_an_id_of_dots_alone_is_refused(make: Any, id: str) -> None:
+    with pytest.raises(ConfigurationError, match="leads out of the API"):
+        make().url_of(make()._base, f"files/{path_segment(id)}/content")
+
+
 @pytest.mark.parametrize(
-    "id", ["../../../admin?x=", "..", ".", "a/b", "\\\\host\\x", "/etc/passwd", "a/../b"]
+    "id",
+    [
+        "../../../admin?x=",
+        "a/b",
+        "\\\\host\\x",
+        "/etc/passwd",
+        "a/../b",
+        "%2e%2e%2fadmin",
+        "a%2fb",
+        "x?y=1#z",
+    ],
 )
 def test_an_id_never_leads_to_another_path(make: Any, id: str) -> None:
     url = make().url_of(make()._base, f"files/{path_segment(id)}/content")
