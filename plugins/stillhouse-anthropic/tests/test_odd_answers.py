@@ -21,9 +21,13 @@ from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.testing.server import ScriptedServer
 from stillhouse_anthropic import AnthropicLLM
 
+KEY = "sk-3b1f9c7d2e8a4650"
+"""The key of the LLM, which a server may quote anywhere."""
+
 ODD: tuple[Any, ...] = (
     *(2**63, 2**53 + 1, 10**40, 1e308, -1, 0, 0.5, float("nan"), True, False, None),
     *("x", "", "3", "9" * 30, "\ud83d", "\x1b[2J", [1], [[]], [None], {}, {"a": {"b": [1]}}, [{}]),
+    *(f"wrong key: {KEY}", KEY[:12], {"error": {"message": f"bad field {KEY}", "code": 400}}),
 )
 
 ANSWER: dict[str, Any] = {
@@ -62,7 +66,7 @@ class Api:
         self.number = 0
 
     def llm(self, **fields: Any) -> AnthropicLLM:
-        given = {"model": "m", "base_url": self.server.origin, "api_key": "key", "retry_timeout": 0.01}
+        given = {"model": "m", "base_url": self.server.origin, "api_key": KEY, "retry_timeout": 0.01}
         return AnthropicLLM(**{**given, **fields})
 
     def begin(self, rows: list[Any], rubbish: list[bytes], line: Any, job: Any) -> None:
@@ -138,10 +142,17 @@ def replaced(value: Any, path: tuple[Any, ...], odd: Any, *, removed: bool = Fal
     return changed
 
 
+def assert_without_key(text: str) -> None:
+    """Hold an error to showing no part of the key."""
+    parts = [KEY[place : place + 8] for place in range(len(KEY) - 7)]
+    assert not [part for part in parts if part in text]
+
+
 def check(result: Any) -> None:
     """Hold a result to the contract: an output with everything of its type, or an error of its row."""
     if isinstance(result, GenerationError):
         assert result.message
+        assert_without_key(f"{result}{result!r}{result.__cause__!r}")
         assert len(result.message) < 2_000
         return
     (text,) = result["generations"]
@@ -187,7 +198,9 @@ def test_no_node_of_an_answer_ends_a_run(api: Api, tmp_path: Path) -> None:
     assert len(written) == len(api.answers) > 300
     assert written[0]["generations"] == written[-1]["generations"] == ["text"]
     for row in written:
-        if row["error"] is None:
+        if row["error"] is not None:
+            assert_without_key(json.dumps(row["error"]))
+        else:
             kept = {key: value for key, value in row.items() if key in CHECKED and value is not None}
             check({"statistics": {}, **kept})
     # What is not the text itself costs few rows their text.

@@ -179,11 +179,17 @@ class _Answers:
 
 
 def total_statistics(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Return the sum of every statistic over several answers, as those of one request."""
-    names = dict.fromkeys(name for item in statistics for name in item)
-    return {
-        name: [sum(number or 0 for item in statistics for number in item.get(name, ()))] for name in names
-    }
+    """Return the sum of every statistic over several answers, as those of one request.
+
+    What no answer counted is unknown, and left out.
+    """
+    totals: dict[str, list[Any]] = {}
+    for item in statistics:
+        for name, numbers in item.items():
+            known = [number for number in numbers if number is not None]
+            if known:
+                totals[name] = [totals.get(name, [0])[0] + sum(known)]
+    return totals
 
 
 def _correction(text: str | None, error: GenerationError) -> list[ChatItem]:
