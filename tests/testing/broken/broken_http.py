@@ -333,19 +333,6 @@ class LogsTheKey(GoodHTTP):
         return headers
 
 
-@breaks("H24")
-class QuotesTheKey(GoodHTTP):
-    """Says which key was refused."""
-
-    async def ask(self, body: Any) -> Any:
-        try:
-            return await super().ask(body)
-        except GenerationError as error:
-            if error.kind == "authentication":
-                error.hint = f"is {self.api_key and self.api_key.get_secret_value()} right?"
-            raise
-
-
 @breaks("H25")
 class KeyInTheBody(GoodHTTP):
     """Sends the key in the body, too."""

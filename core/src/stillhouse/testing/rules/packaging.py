@@ -49,7 +49,7 @@ print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - befor
 class PackagingRules(Conformance):
     """An installed backend is in the list, and costs something only when it is used."""
 
-    @rule
+    @rule(after="C70")
     def test_c90_the_registry_finds_nothing_wrong(self) -> None:
         """The class passes every check with which the registry loads it.
 
