@@ -17,6 +17,9 @@ __all__ = ["describe", "type_name"]
 
 _CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
+_OFFLINE = "stillhouse.offline.contract"
+"""Where the fields of offline batches are: every class has them, and few can use them."""
+
 
 def describe(cls: type[Any]) -> dict[str, Any]:
     """Describe a backend's class in JSON types.
@@ -57,10 +60,14 @@ def describe(cls: type[Any]) -> dict[str, Any]:
 
 
 def _own_first(cls: type[Any]) -> list[tuple[str, FieldInfo]]:
-    """A backend's fields, then those of the contract, which every backend has."""
-    contract: list[Any] = [base for base in cls.__mro__ if base.__module__ in _CONTRACT]
-    common = {name for base in contract for name in base.model_fields}
-    return sorted(cls.model_fields.items(), key=lambda item: item[0] in common)
+    """A backend's fields, then those of the contract, without those of what it cannot do."""
+    bases: list[Any] = [base for base in cls.__mro__ if base.__module__ in (*_CONTRACT, _OFFLINE)]
+    common = {name for base in bases for name in base.model_fields}
+    unused: set[str] = set()
+    if isinstance(cls.capabilities, frozenset) and "offline_batch" not in cls.capabilities:
+        unused = {name for base in bases if base.__module__ == _OFFLINE for name in base.model_fields}
+    fields = [item for item in cls.model_fields.items() if item[0] not in unused]
+    return sorted(fields, key=lambda item: item[0] in common)
 
 
 def type_name(annotation: Any) -> str:
