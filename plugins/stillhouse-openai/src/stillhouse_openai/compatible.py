@@ -165,7 +165,11 @@ def _failed_choice(answer: dict[str, Any]) -> Any:
     """Return the error of a choice that failed at the model's provider, or `None`."""
     choices = answer.get("choices")
     for choice in choices if type(choices) is list else ():
-        if type(choice) is dict and (choice.get("error") or choice.get("finish_reason") in _FAILED):
+        if type(choice) is dict:
             reason = choice.get("finish_reason")
-            return choice.get("error") or {"message": f"the model's provider failed: {reason}", "code": 502}
+            if choice.get("error") or (type(reason) is str and reason in _FAILED):
+                return choice.get("error") or {
+                    "message": f"the model's provider failed: {reason}",
+                    "code": 502,
+                }
     return None
