@@ -593,6 +593,8 @@ def test_answer_that_failed_keeps_wait_and_ids() -> None:
         {"error": 0}, {"error": "none"}, {"error": {"code": 0, "message": ""}}, {"error": [None]},
         {"error": {"code": 200, "message": "OK"}}, {"error": {"message": None, "code": None}},
         [], [{}], [1], None, 5, "error", True, {"object": "list"},
+        {"message": {"content": "an error"}}, {"message": "fine"}, {"detail": 5}, {"errors": []}, {"success": True},
+        {"id": "job-1", "status": "failed", "message": "Internal Server Error", "errors": [{"code": 500}]},
     ],
 )  # fmt: skip
 def test_answer_without_an_error_is_none(answer: Any) -> None:
@@ -600,7 +602,16 @@ def test_answer_without_an_error_is_none(answer: Any) -> None:
 
 
 def test_answers_of_other_forms_that_failed() -> None:
-    for answer in ([{"error": {"code": 429}}], {"object": "error", "code": 429, "message": "slow"}):
+    for answer in (
+        [{"error": {"code": 429}}],
+        {"object": "error", "code": 429, "message": "slow"},
+        {"type": "error", "code": 429, "message": "slow"},
+        {"code": 429, "message": "slow"},
+        {"error_code": "429", "error_msg": "slow"},
+        {"message": "Too many requests"},
+        {"id": None, "success": False, "errors": [{"message": "rate limit"}]},
+        {"errors": ["rate limit"]},
+    ):
         failure = failure_in(answer, {})
         assert failure is not None
         assert failure.kind == "rate_limit"

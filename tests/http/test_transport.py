@@ -215,6 +215,13 @@ def test_secrets_are_nowhere(make: Any, server: ScriptedServer, caplog: pytest.L
     assert server.requests[0].headers["x-api-key"] == "header-secret"
 
 
+@pytest.mark.parametrize("name", ["x a", "x-a:", "x-a\n", "", "x-\u00e4", "a" * 9 + "(b)"])
+def test_a_name_that_no_header_has_is_refused(make: Any, server: ScriptedServer, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="name of a header"):
+        make(default_headers={name: "v"}).load()
+    assert not server.requests
+
+
 def test_load_and_unload_again(make: Any) -> None:
     llm = make()
     for _ in range(2):

@@ -28,6 +28,7 @@ def answer_of_events(events: Sequence[Any], *, ended: bool = False) -> dict[str,
             must have a stop reason.
 
     Raises:
+        ValueError: it is a stream of another API.
         GenerationError: the stream ended before its message did, or has no message.
     """
     joined = _Joined()
@@ -48,9 +49,14 @@ class _Joined:
         self._usage: dict[str, Any] = {}
         self._error: Any = None
         self._is_stopped = False
+        self._is_foreign: bool | None = None  # until an event has a type
 
     def add(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
+        if kind is None:
+            self._is_foreign = self._is_foreign is not False
+        else:
+            self._is_foreign = False
         if kind == "message_start" and isinstance(event.get("message"), dict):
             self._begin(event["message"])
         elif kind == "message" and self._message is None:  # whole, as the only event
@@ -83,6 +89,8 @@ class _Joined:
         if self._error is not None:
             return {"type": "error", "error": self._error, "usage": self._usage}
         if self._message is None:
+            if self._is_foreign:
+                raise ValueError("no event has a type")
             raise GenerationError(
                 "the server sent a stream of events without a message",
                 kind="server",

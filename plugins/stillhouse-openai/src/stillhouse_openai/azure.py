@@ -13,8 +13,10 @@ from pydantic import Field, PrivateAttr, SecretStr
 from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
 from stillhouse.http.batches import BatchLimits
 from stillhouse.offline import Chunk
+from stillhouse.offline.provider import clean_words, path_segment
 from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.schemas import KEYWORDS
+from stillhouse_openai.wire import said
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -102,13 +104,22 @@ class AzureOpenAILLM(FileBatchLLM):
         """Upload the file and wait until it is processed: before that, no job can be made of it."""
         name = await super().upload_batch(chunk, file, size)
         while True:
-            answer = await self.request("GET", f"files/{name}")
-            status = str(answer.get("status")).lower()
+            answer = await self.request("GET", f"files/{path_segment(name)}")
+            given = answer if isinstance(answer, dict) else {}
+            status = clean_words(given.get("status")).lower()
+            if not status:
+                raise GenerationError(
+                    "the server answered with something else than a file",
+                    kind="server",
+                    hint="check that base_url is that of a resource on Azure",
+                )
             if status in ("processed", "succeeded", "uploaded"):
                 return name
-            if status in ("error", "failed", "canceled"):
-                details = answer.get("status_details") or answer.get("error") or status
-                raise GenerationError(f"the file of the batch was refused: {details}", kind="invalid_request")
+            if status in ("error", "failed", "canceled", "cancelled", "deleted"):
+                details = said(given.get("status_details") or given.get("error") or status)
+                raise GenerationError(
+                    f"the file of the batch was refused: {clean_words(details)}", kind="invalid_request"
+                )
             await asyncio.sleep(_FILE_SECONDS)
 
     def url_of(self, base_url: URL, path: str) -> URL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import IO, Any, ClassVar
 
 import orjson
@@ -26,6 +26,9 @@ _STATES: dict[str, ChunkState] = {
 
 _NAME = "stillhouse_chunk"
 """The key of the chunk's name in the job's metadata."""
+
+_OF_JOBS = frozenset({"input_file_id", "job", "purpose"})
+"""Keys of a job, of an answer that holds one, and of a file."""
 
 _PAGE = 100
 
@@ -71,8 +74,13 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         status = count_of(response.get("status_code")) or 0
         request_id = clean_words(response.get("request_id"))
         answer = response.get("body")
-        if not error and 200 <= status < 300:
-            return JobResult(answer, None if answer else _nothing(request_id))
+        if not error and (200 <= status < 300 or (answer and not status)):
+            failure = (
+                self.failure_in(answer, {"x-request-id": request_id}) if answer else _nothing(request_id)
+            )
+            return JobResult(answer if failure is None else None, failure)
+        if not error and not status and response:  # the error file has such lines for answers that were lost
+            return JobResult(failure=_nothing(request_id))
         if status >= 400:
             body = orjson.dumps(answer or {"error": error})
             return JobResult(failure=self.classify(status, {"x-request-id": request_id}, body))
@@ -80,6 +88,12 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         if "cancel" in code:
             return JobResult()
         return JobResult(failure=_failure(error, code, request_id))
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
+        """As that of `CompatibleLLM`; the error in a job or a file is its own, and none of the request."""
+        if type(answer) is dict and "choices" not in answer and not _OF_JOBS.isdisjoint(answer):
+            return None
+        return super().failure_in(answer, headers)
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
         fields = self.batch_file_fields(f"{chunk.name}.jsonl")

@@ -29,6 +29,7 @@ def answer_of_events(events: Sequence[Any], *, ended: bool = False) -> dict[str,
             reason.
 
     Raises:
+        ValueError: it is a stream of another API.
         GenerationError: the stream ended before its answer did, or has no answer.
     """
     joined = _Joined()
@@ -51,6 +52,7 @@ class _Joined:
         self._about: dict[str, Any] = {}
         self._usage: Any = None
         self._error: Any = None
+        self._is_foreign: bool | None = None  # until an event has choices
 
     def add(self, event: dict[str, Any]) -> None:
         for name in ("id", "created", "model", "service_tier", "system_fingerprint"):
@@ -66,6 +68,10 @@ class _Joined:
         if usage is not None:
             self._usage = usage
         choices = event.get("choices")
+        if "choices" in event:
+            self._is_foreign = False
+        elif self._is_foreign is None:
+            self._is_foreign = True
         for place, choice in enumerate(choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = count_of(choice.get("index"))
@@ -77,6 +83,8 @@ class _Joined:
         if self._error is not None:
             return {**answer, "error": self._error}
         if not self._choices:
+            if self._is_foreign:
+                raise ValueError("no event has choices")
             raise GenerationError(
                 "the server sent a stream of events without an answer",
                 kind="server",

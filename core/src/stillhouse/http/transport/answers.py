@@ -20,9 +20,12 @@ UNKNOWN_STATUS = 500
 """The status of an error that names none: the same request may succeed."""
 
 _MAX_CHARS = 500
-_NUMBER_KEYS = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
+_NUMBER_KEYS = ("code", "status", "status_code", "statusCode", "http_status", "http_code", "error_code")
 _NAME_KEYS = ("code", "type", "status", "error_type", "reason", "__type")
 _SAID = ("code", "message", "type", "status", "param", "error")
+_TEXT_KEYS = ("message", "detail", "msg", "error_description", "error_message", "error_msg")
+_SIGNS = frozenset({*_TEXT_KEYS, "errors", "success", "error_code"})
+"""Keys of which an error without an `error` in it has at least one."""
 _SUCCESS = frozenset({"", "none", "null", "ok", "success", "no error", "false", "0", "200"})
 _LEADING = re.compile(
     r"(?:[a-z ]{0,20}(?:status|code|error|http)[a-z: /.\d]{0,12} )?\(?([45]\d\d)\b", re.IGNORECASE
@@ -54,8 +57,8 @@ def failure_in(
 ) -> Failure | None:
     """Return the failure that an answer with a status of success is, or `None` if it is a good one.
 
-    Gateways send the error of a provider with status 200, in a field `error` of the answer. It is the failure
-    that the same refusal with the status in it is.
+    Gateways send the error of a provider with status 200, in a field `error` of the answer, or as an object
+    that is nothing but an error. It is the failure that the same refusal with the status in it is.
 
     Args:
         answer: the JSON of a 2xx answer.
@@ -65,9 +68,10 @@ def failure_in(
     if isinstance(answer, dict):
         error = answer.get("error")
         if not error:
-            if answer.get("object") != "error":
+            if "error" in (answer.get("object"), answer.get("type")):
+                error = answer  # an error of vLLM's or Mistral's form
+            elif _SIGNS.isdisjoint(answer) or (error := _flat_error(answer)) is None:
                 return None
-            error = answer  # an error of vLLM's or Mistral's form
     elif isinstance(answer, list) and answer and isinstance(answer[0], dict):
         error = answer[0].get("error")
     else:
@@ -81,6 +85,26 @@ def failure_in(
         body["request_id"] = identity
     failure = (classify or failure_of)(status, headers, _json(body))
     return replace(failure, message=f"the answer is an error in spite of its status: {failure.message}")
+
+
+def _flat_error(answer: dict[str, Any]) -> Any:
+    """Return the error that an object is, or `None`. What has an id, such as a job, is something else.
+
+    It says so by a status, by the name of an error, or by having no success; a text alone says nothing.
+    """
+    if answer.get("id") is not None:
+        return None
+    errors = answer.get("errors")
+    if isinstance(errors, (list, dict, str)) and errors and not _is_success(errors):
+        return errors
+    texts = [answer[key] for key in _TEXT_KEYS if isinstance(answer.get(key), str) and answer[key]]
+    if answer.get("success") is False or (texts and answer.get("status") in ("error", "failed", "failure")):
+        return answer
+    if any(_as_status(answer.get(key)) is not None for key in _NUMBER_KEYS):
+        return answer
+    names = [answer.get(key) for key in _NAME_KEYS]
+    is_known = texts and any(_by_name(name) is not None for name in (*names, *texts))
+    return answer if is_known else None
 
 
 def status_of(error: Any) -> int:
@@ -103,7 +127,7 @@ def status_of(error: Any) -> int:
             status = _by_name(error.get(key))
             if status is not None:
                 return status
-        error = error.get("message") or error.get("detail")
+        error = next((error[key] for key in _TEXT_KEYS if error.get(key)), None)
     if isinstance(error, str):
         found = _LEADING.match(error[:_MAX_CHARS].strip())
         if found is not None:

@@ -29,6 +29,7 @@ from stillhouse.http.transport.quotas import QuotaHeaders, left_of
 from stillhouse.http.transport.reading import (
     Wire,
     events_in,
+    json_of_events,
     lines_in,
     looks_like_events,
     read_at_most,
@@ -262,7 +263,7 @@ class Client:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
         try:
             if self._hooks.answer_of_events is not None and looks_like_events(raw):
-                return self._hooks.answer_of_events([event.json() for event in events_in(raw)])
+                return self._hooks.answer_of_events(json_of_events(raw))
             return loads(raw)
         except ValueError:
             return not_json(url, headers, raw, is_first=not self._has_answered)

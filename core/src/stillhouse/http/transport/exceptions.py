@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 
@@ -16,6 +17,9 @@ from stillhouse.offline.failures import Failure
 __all__ = ["failure_of_exception", "not_json", "timed_out", "too_large"]
 
 _STREAM = "text/event-stream"
+_MAX_LOOKED_AT = 2**20
+"""How large an answer that is no JSON may be for its end to be looked for."""
+
 _PROXY_HINT = "check the environment variable {}, or add the server's host to NO_PROXY"
 
 
@@ -192,7 +196,7 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
         message = f"the answer is {_STREAM}, a stream of events, not JSON{_beginning(start)}"
         hint = "do not ask for a stream: remove stream from extra_body, or turn it off in the gateway"
     elif start[:1] in (b"{", b"["):
-        if raw.rstrip()[-1:] not in (b"}", b"]"):
+        if _is_cut(raw):
             return _broken("the answer is not valid JSON: it ends in the middle", identity)
         message = f"the answer is not valid JSON{_beginning(start)}"
         hint = "check base_url, and the server's version"
@@ -200,6 +204,19 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
         message = f"the answer is {form or 'of an unknown form'}, not JSON{_beginning(start)}"
         hint = "check base_url: the server must answer with JSON"
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
+
+
+def _is_cut(raw: bytes) -> bool:
+    """Check whether JSON that cannot be read ends too early, rather than going on after its end."""
+    if raw.rstrip(b" \t\r\n\0")[-1:] in (b"}", b"]"):
+        return False
+    if len(raw) <= _MAX_LOOKED_AT:
+        try:
+            json.JSONDecoder().raw_decode(raw.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))
+        except (ValueError, RecursionError):
+            return True
+        return False
+    return True
 
 
 def _beginning(start: bytes) -> str:

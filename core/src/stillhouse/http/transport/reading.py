@@ -11,7 +11,16 @@ from stillhouse._lenient import loads
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["DONE", "ServerEvent", "Wire", "events_in", "lines_in", "looks_like_events", "read_at_most"]
+__all__ = [
+    "DONE",
+    "ServerEvent",
+    "Wire",
+    "events_in",
+    "json_of_events",
+    "lines_in",
+    "looks_like_events",
+    "read_at_most",
+]
 
 Wire = Literal["json", "bytes", "lines", "events"]
 """How the body of an answer is read.
@@ -115,3 +124,23 @@ def events_in(raw: bytes) -> Iterator[ServerEvent]:
             name = value
         elif field == "id":
             id = value
+
+
+def json_of_events(raw: bytes) -> list[Any]:
+    """Return the data of each event of a stream as JSON types; a last one that was cut off is left out.
+
+    Raises:
+        ValueError: another one is not JSON, or none is.
+    """
+    values: list[Any] = []
+    cut: ValueError | None = None
+    for event in events_in(raw):
+        if cut is not None:
+            raise cut
+        try:
+            values.append(event.json())
+        except ValueError as error:
+            cut = error
+    if cut is not None and not values:
+        raise cut
+    return values
