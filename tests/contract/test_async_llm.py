@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 
 from stillhouse import (
     AsyncLLM,
@@ -550,6 +550,54 @@ def test_a_backend_that_cancels_its_own_request_fails_that_input() -> None:
     assert isinstance(results[1], GenerationError)
     assert isinstance(results[2], GenerationError)
     assert texts([results[0], results[3]]) == ["fine", "fine"]
+
+
+class Panic(BaseException):
+    """As the panics of libraries written in Rust, which tokenizers are."""
+
+
+class Templated(Exception):
+    """An exception whose message is computed, as those of Jinja's templates are."""
+
+    @property
+    def message(self) -> str:
+        return "computed"
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Panic("gone"),
+        BaseExceptionGroup("several", [Panic("gone")]),
+        Templated("no"),
+        Mute(),
+        KeyboardInterrupt(),
+    ],
+)
+def test_whatever_a_backend_raises_fails_that_input_alone(error: BaseException) -> None:
+    """A panic hung the run, and what could not be shown or masked ended it."""
+
+    class RaisingLLM(ScriptedLLM):
+        api_key: SecretStr = SecretStr("sk-1234567890abcdef")
+
+        async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+            if text_of(input) == "raise":
+                raise error
+            return prepare_output(["fine"])
+
+    with RaisingLLM() as llm:
+        future = in_thread(
+            lambda: list(llm.iter_outputs(chats("a", "raise", "b"), on_error="yield")),
+        )
+        results = dict(future.result(PATIENCE))
+    assert isinstance(results[1], GenerationError)
+    assert type(error).__name__ in results[1].message
+    assert texts([results[0], results[2]]) == ["fine", "fine"]
 
 
 @pytest.mark.parametrize("how", ["generate", "iterate", "async"])

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import string
+import traceback
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -14,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stillhouse import GenerationError
-from stillhouse._settings.redaction import MASK, Redactor
+from stillhouse._settings.redaction import MASK, MAX_SHOWN_CHARS, Redactor
 
 KEY = "sk-proj-4fX9+q/Zt7=Lm2&Kp"
 
@@ -220,3 +221,68 @@ def test_time_is_linear_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
         text = part * (20_000 // len(part))
         redactor.redact(text)
         assert sum(seen) <= 16 * len(text)
+
+
+class Frozen(Exception):
+    """An exception that lets nobody change it, as a frozen dataclass does."""
+
+    def __init__(self, message: str) -> None:
+        object.__setattr__(self, "message", message)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("__"):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+    @property
+    def args(self) -> tuple[str]:  # type: ignore[override]
+        return (self.message,)  # type: ignore[attr-defined, no-any-return]
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class Templated(Exception):
+    """An exception whose message is computed, as Jinja's are."""
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class Kept(Exception):
+    """An exception that shows an attribute, not its arguments."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@pytest.mark.parametrize("cls", [Frozen, Templated, Kept, GenerationError, OSError, ValueError])
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_no_class_of_exception_shows_a_secret_or_stops_the_masking(cls: type, link: str) -> None:
+    """An exception that cannot be changed raised an error of its own, and a cause kept its `message`."""
+    error, below = GenerationError(f"no {KEY}"), GenerationError("between")
+    below.__cause__ = below.__context__ = cls(f"wrong key {KEY}")
+    setattr(error, link, below)
+    Redactor([KEY]).redact_error(error)
+    shown = "".join(traceback.format_exception(error))
+    assert KEY not in shown
+    assert "between" in shown
+
+
+def test_the_members_of_a_group_are_masked() -> None:
+    error = GenerationError("failed")
+    error.__cause__ = ExceptionGroup("several", [ValueError(f"wrong key {KEY}"), Kept(f"wrong key {KEY}")])
+    Redactor([KEY]).redact_error(error)
+    assert KEY not in "".join(traceback.format_exception(error))
+
+
+def test_an_error_that_quotes_a_whole_answer_is_cut() -> None:
+    """Masking takes time in proportion to the text: an answer of some MiB held up the run for seconds."""
+    error = ValueError("odd: " + "%41" * 2**20 + KEY)
+    Redactor([KEY]).redact_error(error)
+    assert len(error.args[0]) < 2 * MAX_SHOWN_CHARS

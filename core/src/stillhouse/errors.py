@@ -154,9 +154,18 @@ class GenerationError(StillhouseError):
         if isinstance(error, StillhouseError):
             wrapped = cls(error.message, kind="invalid_request", attempts=0, hint=error.hint)
         else:
-            wrapped = cls(f"{type(error).__name__}: {error}")
+            wrapped = cls(described(error))
         wrapped.__cause__ = error
         return wrapped
+
+
+def described(error: BaseException) -> str:
+    """Return the name of an exception and what it says; one whose own `__str__` fails says nothing."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:
+        return f"{name}, which cannot say what happened"
 
 
 class OfflineBatchNotFinishedError(StillhouseError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from stillhouse._settings.redaction import Redactor
-from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError, UnsupportedError
 from stillhouse.outputs import check_output
 from stillhouse.protocols import HookCalls
 from stillhouse.typing import GenerateOutput
@@ -136,6 +136,8 @@ class Call:
             except GenerationError as error:
                 result = error
         if isinstance(result, Exception):
+            if not isinstance(result, StillhouseError):  # its own class may let nobody change what it says
+                result = GenerationError.wrap(result)
             if self._redactor is None:
                 self._redactor = self._find_redactor()
             self._redactor.redact_error(result)

@@ -19,7 +19,7 @@ from typing import Any
 from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.slots import Slots, current_input, inside
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, described
 from stillhouse.outputs import merge_results
 
 __all__ = ["Window", "WindowSettings"]
@@ -237,7 +237,9 @@ class Window:
                 started = perf_counter()
                 try:
                     result = await calls[part](input)
-                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                except GeneratorExit:  # this worker's own: its loop is gone
+                    raise
+                except BaseException as error:
                     if isinstance(error, asyncio.CancelledError) and task.cancelling():
                         raise
                     result = _as_result(error, calls[part])
@@ -282,9 +284,8 @@ def _as_result(error: BaseException, call: object) -> Exception:
     """Return what a call raised as the result of its input."""
     if isinstance(error, asyncio.CancelledError):
         return GenerationError("the backend cancelled its own request")
-    if isinstance(error, SystemExit):
-        return RuntimeError(f"SystemExit: {error}")
-    assert isinstance(error, Exception)
+    if not isinstance(error, Exception):  # `SystemExit`, or the panic of a library written in Rust
+        return RuntimeError(described(error))
     trace = error.__traceback__
     if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
         # It was raised here, by the `await`: every further input would meet it.

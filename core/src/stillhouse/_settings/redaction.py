@@ -1,9 +1,13 @@
-"""`Redactor`: masks secrets in a text by their values, in every form in which servers quote them."""
+"""`Redactor`: masks secrets in a text by their values, in every form in which servers quote them.
+
+Over 300 lines: it is one class, and what it finds in a text and what it masks in an error are one thing.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import html
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +27,12 @@ WORD_RUN_CHARS = 16
 """The same for a secret made of words, whose parts are in ordinary messages as well."""
 
 MIN_WHOLE_CHARS = 4
+
+MAX_SHOWN_CHARS = 16_384
+"""How much of each text of an error is kept: a backend may quote a whole answer, and masking takes time."""
+
+_SHOWN = ("message", "hint", "request_id", "msg", "reason", "strerror")
+"""The attributes in which exceptions keep what they show."""
 
 # What people write where a server wants no key; the documentation of servers shows them.
 _PLACEHOLDERS = frozenset({
@@ -98,26 +108,56 @@ class Redactor:
         return _masked(text, spans) if spans else text
 
     def redact_error(self, error: BaseException) -> None:
-        """Mask the secrets in what an error shows: message, hint, the id of its request, and its causes."""
+        """Mask the secrets in what an error shows: message, hint, the id of its request, and its causes.
+
+        Texts longer than `MAX_SHOWN_CHARS` are cut. A cause that shows a secret all the same, since it lets
+        nobody change it, is removed.
+        """
         if not self:
             return
-        for name in ("message", "hint", "request_id"):
-            said = getattr(error, name, None)
-            if isinstance(said, str):
-                setattr(error, name, self.redact(said))
-        seen: set[int] = set()
-        shown: list[BaseException | None] = [error]
+        self._redact_one(error)
+        shows = {id(error): False}
+        shown = [error]
         while shown:
             one = shown.pop()
-            if one is None or id(one) in seen:
-                continue
-            seen.add(id(one))
-            if any(isinstance(item, str) for item in one.args):
-                one.args = tuple(self.redact(item) if isinstance(item, str) else item for item in one.args)
-            notes = getattr(one, "__notes__", None)
-            if isinstance(notes, list):
-                notes[:] = [self.redact(note) if isinstance(note, str) else note for note in notes]
-            shown += [one.__cause__, one.__context__]
+            inner = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+            links = ("__cause__", one.__cause__), ("__context__", one.__context__)
+            for name, below in (*links, *(("", item) for item in inner)):
+                if below is None:
+                    continue
+                if id(below) not in shows:
+                    self._redact_one(below)
+                    shows[id(below)] = self._shows(below)
+                    shown.append(below)
+                if name and shows[id(below)]:
+                    setattr(one, name, None)
+
+    def _redact_one(self, error: BaseException) -> None:
+        for name in _SHOWN:
+            # An exception's own property may refuse to be set, or raise.
+            with contextlib.suppress(Exception):
+                said = getattr(error, name, None)
+                if isinstance(said, str) and (masked := self._redact_shown(said)) != said:
+                    setattr(error, name, masked)
+        with contextlib.suppress(Exception):
+            if any(isinstance(item, str) for item in error.args):
+                error.args = tuple(
+                    self._redact_shown(item) if isinstance(item, str) else item for item in error.args
+                )
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            notes[:] = [self._redact_shown(note) if isinstance(note, str) else note for note in notes]
+
+    def _shows(self, error: BaseException) -> bool:
+        """Whether what an exception says has a secret in it."""
+        try:
+            said = str(error)[:MAX_SHOWN_CHARS]
+        except Exception:
+            return False
+        return self.redact(said) != said
+
+    def _redact_shown(self, text: str) -> str:
+        return self.redact(text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]} …")
 
     def _add(self, secret: str, alone: set[str]) -> None:
         value = secret.strip()
