@@ -151,6 +151,7 @@ class CompatibleLLM(StructuredHTTPLLM):
 
 
 def _error_of(choice: dict[str, Any]) -> Any:
+    """Return the error of a choice that failed at the model's provider, or what is false."""
     reason = choice.get("finish_reason")
     if choice.get("error") or not (isinstance(reason, str) and reason in _FAILED):
         return choice.get("error")
