@@ -130,3 +130,32 @@ def test_the_page_has_every_rule() -> None:
     text = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith(("| C", "| H"))]
     assert rows == [f"| {rule.id} | {rule.capability or ''} | {rule.promise} |" for rule in all_rules()]
+
+
+def test_rules_newer_than_a_version_are_skipped_on_request(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from stillhouse import EchoLLM\n"
+        "from stillhouse.testing import LLMConformance\n\n\n"
+        "class TestEcho(LLMConformance):\n"
+        "    def make(self):\n"
+        "        return EchoLLM()\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--conformance-json",
+        "found.json",
+    ]
+    subprocess.run(
+        [*command, "--conformance-until", "0.1"], cwd=tmp_path, check=True, capture_output=True, timeout=300
+    )
+    (backend,) = json.loads((tmp_path / "found.json").read_text())
+    skipped = {item["id"] for item in backend["rules"] if item["detail"] == "new in 0.2"}
+    new = {item.id for item in all_rules() if item.since == "0.2"}
+    assert skipped == {id for id in new if id.startswith("C")}
+    assert {"C00", "C12", "C13", "C14", "C15", "C29", "C52"} <= skipped
+    assert any(item["outcome"] == "kept" for item in backend["rules"])

@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Literal["async", "http", "local"], list[Edit], str]] = {
     "once": ("local", [("self._engine = Engine()", ONCE)], "C20"),
     "eager": ("local", [("    @property\n    def model_name", EAGER + "    @property\n    def model_name")], "C25"),
     "unfrozen": ("local", [("frozenset(\n        {", "set(\n        {")], "C70"),
-    "empty": ("local", [('" ".join(item.words) or None', '" ".join(item.words)')], "C06"),
+    "empty": ("local", [('" ".join(item.words) or None', '" ".join(item.words)')], "C15"),
     "endless": ("local", [("* count, limit, seeds)", "* count, 10_000, seeds)")], "C12"),
     "silent": ("local", [(REASONS, "")], "C13"),
     "eos": ("local", [('"stop" for', '"eos" for')], "C13"),
@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Literal["async", "http", "local"], list[Edit], str]] = {
     "loud": ("async", [("self._client = Client()", 'self._client = Client()\n        print("connected")')], "C29"),
     "asking": ("http", [], ""),
     "misread": ("http", [('answer["choices"]', 'answer["choice"]')], "C00"),
-    "blank": ("http", [(CONTENT, 'choice["message"]["content"]')], "C06"),
+    "blank": ("http", [(CONTENT, 'choice["message"]["content"]')], "C15"),
     "unbounded": ("http", [(GIVEN, GIVEN[:-1] + ' and name != "max_new_tokens":')], "C12"),
     "cool": ("http", [(GIVEN, GIVEN[:-1] + ' and name != "temperature":')], "H29"),
     "unseeded": ("http", [(GIVEN, GIVEN[:-1] + ' and name != "seed":')], "C82"),
@@ -169,7 +169,7 @@ def test_a_rule_that_saw_nothing_is_skipped_with_the_reason(all_of_them: Any) ->
         "skipped",
         "the answer to an input is always the same",
     )
-    assert rules["C06"]["detail"].startswith("every generation had a text")
+    assert rules["C15"]["detail"].startswith("every generation had a text")
 
 
 def test_the_table_lists_what_there_is_something_to_say_of(tmp_path: Path) -> None:

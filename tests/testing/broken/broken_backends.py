@@ -131,6 +131,16 @@ class NoReason(EmptyText):
         return output
 
 
+@breaks("C15")
+class EmptyAnswer(Good):
+    """Answers what it cannot answer with an empty text."""
+
+    def answer(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().answer(*args, **kwargs)
+        output["generations"] = [text or "" for text in output["generations"]]
+        return output
+
+
 class _Changed(Good):
     def answer(self, *args: Any, **kwargs: Any) -> Any:
         output: Any = super().answer(*args, **kwargs)

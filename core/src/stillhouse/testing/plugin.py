@@ -22,18 +22,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="print every rule of Stillhouse's contract, and not only those that something is to be said of",
     )
     group.addoption(
+        "--conformance-until",
+        metavar="VERSION",
+        help="hold backends to the rules that this version of Stillhouse has, and not to newer ones",
+    )
+    group.addoption(
         "--conformance-json",
         metavar="PATH",
         help="write which rules of Stillhouse's contract each backend keeps, as JSON",
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of rules: only the report of a test reaches the process that writes the table."""
+    until = config.getoption("--conformance-until")
     for item in items:
         rule: Any = getattr(getattr(item, "function", None), "conformance_rule", None)
         if rule is not None:
             item.user_properties.append((_PROPERTY, rule.id))
+            if until and _numbers(rule.since) > _numbers(until):
+                item.add_marker(_skip(f"new in {rule.since}"))
+
+
+def _skip(reason: str) -> Any:
+    import pytest
+
+    return pytest.mark.skip(reason=reason)
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the numbers of a version; a text that is none has none."""
+    return [int(part) for part in version.split(".") if part.isdecimal()][:2]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -23,6 +23,8 @@ __all__ = [
 
 Test = Callable[[Any], None]
 
+FIRST_VERSION = "0.1"
+
 FIRST = "C00"
 """The rule without which no other can be judged."""
 
@@ -48,6 +50,7 @@ class Rule:
         fix: what to do when it is broken.
         capability: the capability without which the rule does not apply, or `None`.
         test: the name of its test.
+        since: the version of Stillhouse that has it first.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Rule:
     fix: str
     capability: Capability | None
     test: str
+    since: str = FIRST_VERSION
 
     def broken(self, seen: str) -> str:
         """Return the message to an author who broke the rule."""
@@ -66,7 +70,11 @@ class Rule:
 def rule(function: Test) -> Test: ...
 @overload
 def rule(
-    *, capability: Capability | None = None, concurrent: bool = False, after: str | tuple[str, ...] = ()
+    *,
+    capability: Capability | None = None,
+    concurrent: bool = False,
+    after: str | tuple[str, ...] = (),
+    since: str = FIRST_VERSION,
 ) -> Callable[[Test], Test]: ...
 def rule(
     function: Test | None = None,
@@ -74,6 +82,7 @@ def rule(
     capability: Capability | None = None,
     concurrent: bool = False,
     after: str | tuple[str, ...] = (),
+    since: str = FIRST_VERSION,
 ) -> Any:
     """Make a method `test_c01_…` the test of a rule.
 
@@ -85,10 +94,11 @@ def rule(
         concurrent: skip it if the backend is not an `AsyncLLM`.
         after: skip it if the rule of this id, or one of these, was found broken: one mistake breaks one
             rule. All rules come after `FIRST`.
+        since: the version of Stillhouse that has it first.
     """
     if function is None:
-        return functools.partial(rule, capability=capability, concurrent=concurrent, after=after)
-    made = _parse(function, capability)
+        return functools.partial(rule, capability=capability, concurrent=concurrent, after=after, since=since)
+    made = _parse(function, capability, since)
     earlier = (FIRST, after) if isinstance(after, str) else (FIRST, *after)
 
     @functools.wraps(function)
@@ -146,7 +156,7 @@ def warn(message: str) -> None:
     warnings.warn(message, ConformanceWarning, stacklevel=2)
 
 
-def _parse(function: Test, capability: Capability | None) -> Rule:
+def _parse(function: Test, capability: Capability | None, since: str) -> Rule:
     name = _NAME.fullmatch(function.__name__)
     assert name, f"{function.__name__} names no rule"
     parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.getdoc(function) or "")]
@@ -154,4 +164,4 @@ def _parse(function: Test, capability: Capability | None) -> Rule:
     promise, why, fix = parts
     assert why.startswith("Why: ")
     assert fix.startswith("Fix: ")
-    return Rule(name[1].upper(), promise, why[5:], fix[5:], capability, function.__name__)
+    return Rule(name[1].upper(), promise, why[5:], fix[5:], capability, function.__name__, since)

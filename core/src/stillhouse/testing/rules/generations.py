@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
@@ -25,7 +25,7 @@ _DIFFERENT = 3
 class GenerationRules(Conformance):
     """A generation ends where it was asked to, says why, and is not the one beside it."""
 
-    @rule
+    @rule(since="0.2")
     def test_c13_every_generation_says_why_it_ended(self) -> None:
         """Every generation has a finish reason: `stop`, `length`, `tool_calls`, `content_filter` or
         `refusal`; for anything else, the provider's own word in lower case.
@@ -51,25 +51,23 @@ class GenerationRules(Conformance):
 
         Why: an empty text looks like an answer, and a `None` without a reason like a fault.
 
-        Fix: write `text or None`, and give `finish_reasons`, one entry per generation. Give the kit
-        `make_empty()` if it finds no input that is answered without a text.
+        Fix: write `text or None`, and give `finish_reasons`, one entry per generation.
         """
-        empty = False
-        for output in self._with_empty(self.shared()):
-            reasons = output.get("finish_reasons") or []
-            for position, text in enumerate(output["generations"]):
-                expect(text is None or isinstance(text, str), f"a generation is a {type(text).__name__}")
-                expect(text != "", "a generation is an empty text; it must be None")
-                empty = empty or text is None
-                has_reason = position < len(reasons) and reasons[position]
-                expect(
-                    text is not None or has_reason,
-                    "a generation is None, and finish_reasons does not say why",
-                )
-        if not empty:
+        _check_texts(self._ask_raw(self.shared(), self.inputs(2), num_generations=2))
+
+    @rule(after=("C05", "C06", "C13"), since="0.2")
+    def test_c15_an_answer_without_a_text_is_none(self) -> None:
+        """Where the model says nothing, the generation is `None`, and `finish_reasons` says why.
+
+        Why: an answer without a text is rare, and is first met in the middle of a long run.
+
+        Fix: write `text or None`. Give the kit `make_empty()` if it finds no input that is answered without
+        a text.
+        """
+        if not _check_texts(self._empty_outputs(self.shared())):
             unseen("every generation had a text; make_empty() may give an input that is answered without one")
 
-    @rule
+    @rule(since="0.2")
     def test_c12_max_new_tokens_is_kept_to(self) -> None:
         """No generation has more tokens than `max_new_tokens`; one that it cut off does not say `stop`.
 
@@ -91,7 +89,7 @@ class GenerationRules(Conformance):
                 return
         unseen("no answer is so long that max_new_tokens cuts it off")
 
-    @rule(after="C05")
+    @rule(after="C05", since="0.2")
     def test_c14_several_generations_are_drawn_one_by_one(self) -> None:
         """Where answers vary, several generations of one input vary too, also with a seed.
 
@@ -153,9 +151,8 @@ class GenerationRules(Conformance):
                 return True
         return False
 
-    def _with_empty(self, llm: LLM) -> Iterator[GenerateOutput]:
-        """Outputs as the backend gives them, with what may provoke one without a text."""
-        yield from self._ask_raw(llm, self.inputs(2), num_generations=2)
+    def _empty_outputs(self, llm: LLM) -> Iterator[GenerateOutput]:
+        """Yield outputs, as the backend gives them, of what may be answered without a text."""
         try:
             blank = self._ask_for_blank(llm)
         except GenerationError as error:
@@ -186,6 +183,23 @@ class GenerationRules(Conformance):
             text = self._first_text(self.ask(llm, [input])[0])
             if text:
                 yield input, {"stop": [text[:1]]}
+
+
+def _check_texts(outputs: Iterable[GenerateOutput]) -> bool:
+    """Check what stands where a text may be; return whether one was missing."""
+    empty = False
+    for output in outputs:
+        reasons = output.get("finish_reasons") or []
+        for position, text in enumerate(output["generations"]):
+            expect(text is None or isinstance(text, str), f"a generation is a {type(text).__name__}")
+            expect(text != "", "a generation is an empty text; it must be None")
+            empty = empty or text is None
+            has_reason = position < len(reasons) and reasons[position]
+            expect(
+                text is not None or has_reason,
+                "a generation is None, and finish_reasons does not say why",
+            )
+    return empty
 
 
 def _size(output: GenerateOutput) -> tuple[int, int]:

@@ -35,7 +35,7 @@ _MAX_COUNT = 2**53
 class HTTPWireRules(HTTPBase):
     """A parameter reaches the server; nothing that the server says is more than its row's failure."""
 
-    @rule
+    @rule(since="0.2")
     def test_h12_an_error_inside_an_answer_is_no_answer(self) -> None:
         """An answer with status 200 and an `error` in it is tried again or fails, whatever else is in it.
 
@@ -66,7 +66,7 @@ class HTTPWireRules(HTTPBase):
         again = len(self.server.requests) > self.requests_per_input
         expect(again, f"the answer was taken as good: {str(output['generations'])[:200]}")
 
-    @rule
+    @rule(since="0.2")
     def test_h29_every_parameter_is_sent(self) -> None:
         """Two values of a generation parameter send two different requests.
 
@@ -91,7 +91,7 @@ class HTTPWireRules(HTTPBase):
         if not seen:
             unseen("there is no parameter that the kit knows two values of")
 
-    @rule
+    @rule(since="0.2")
     def test_h30_odd_counts_end_no_run(self) -> None:
         """A count that is a text, a fraction, negative, huge or `null` is left out, or fails its own row.
 
@@ -121,7 +121,7 @@ class HTTPWireRules(HTTPBase):
         if not found:
             unseen("nothing in the answers of respond() is named like a count")
 
-    @rule
+    @rule(since="0.2")
     def test_h31_odd_texts_end_no_run(self) -> None:
         """A text that is a number, a list, an object or `null` becomes no text, or fails its own row.
 

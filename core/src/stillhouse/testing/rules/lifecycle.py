@@ -184,7 +184,7 @@ class LifecycleRules(Conformance):
         self.ask(self.loaded(), self.inputs(1))
         expect(not self.changed, f"changed while it was loaded or used: {', '.join(sorted(self.changed))}")
 
-    @rule(after="C02")
+    @rule(after="C02", since="0.2")
     def test_c29_nothing_is_printed(self) -> None:
         """Loading, generating and unloading write nothing to standard output.
 
@@ -203,7 +203,7 @@ class LifecycleRules(Conformance):
             llm.unload()
         expect(not found, f"it printed {''.join(found)[:200]!r}")
 
-    @rule(after="C25")
+    @rule(after="C25", since="0.2")
     def test_c52_loading_and_unloading_call_super(self) -> None:
         """`load()` calls `super().load()`, and `unload()` calls `super().unload()`.
 

@@ -20,7 +20,7 @@ _NOT_COUNTS: list[Any] = [0, -1, True, 1.5]
 class OutputRules(Conformance):
     """One output per input, in order, each in the one shape."""
 
-    @rule
+    @rule(since="0.2")
     def test_c00_it_answers(self) -> None:
         """It loads, and answers a question with a text. While this rule is broken, no other is tested.
 
