@@ -244,7 +244,7 @@ def secret_values(value: Any) -> Iterator[str]:
 
 
 def named_secrets(value: Any, key: str = "") -> Iterator[str]:
-    """Yield what its name says is a secret in generation parameters, such as a `user_token` in `extra_body`."""
+    """Yield what is a secret by its name in generation parameters, such as a `user_token`."""
     todo: list[tuple[str, Any]] = [(key, value)]
     while todo:
         name, item = todo.pop()
