@@ -213,3 +213,11 @@ def test_unparsable_response_is_retried(
     with make() as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["fine"]
     assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("reason", [["stop"], {"a": 1}, 5, True, None])
+def test_finish_reason_of_another_type_costs_nothing_else(make: Any, server: Any, reason: Any) -> None:
+    server.script = [{"choices": [{"message": {"content": "fine"}, "finish_reason": reason}]}]
+    with make() as llm:
+        (output,) = llm.generate_outputs([CHAT])
+    assert output["generations"] == ["fine"]

@@ -19,7 +19,9 @@ import pytest
 import yaml
 
 from stillhouse import available_llms, get_llm
+from stillhouse._settings.describe import describe
 from stillhouse.cli.app import app
+from stillhouse.offline import OfflineBatchMixin
 from stillhouse.registry import CODES
 from stillhouse.registry.policy import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VARIABLE
 
@@ -102,7 +104,9 @@ def test_every_installed_backend_is_there_with_what_it_takes(site: Path) -> None
     for info in available_llms():
         section = page.partition(f'<h2 id="{info.name}">')[2].partition("<h2 ")[0]
         cls = get_llm(info.name)
-        wanted = [*cls.model_fields, *cls.generation_parameters().parameters, *cls.capabilities]
+        fields = [field["name"] for field in describe(cls)["fields"]]
+        assert set(cls.model_fields) - set(fields) <= set(OfflineBatchMixin.model_fields), info.name
+        wanted = [*fields, *cls.generation_parameters().parameters, *cls.capabilities]
         assert [name for name in wanted if f"<code>{name}</code>" not in section] == [], info.name
         assert info.package in section
 

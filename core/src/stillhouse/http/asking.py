@@ -107,7 +107,16 @@ class _Answers:
             error.attempts += len(self._statistics)
             self._statistics.extend(part["statistics"] for part in error.outputs if part is not None)
             raise
-        return self.take(output, count)
+        taken = self.take(output, count)
+        if not taken["generations"]:  # asked again, it might answer so, and be paid, for ever
+            raise GenerationError(
+                "the answer has no generation",
+                kind="server",
+                attempts=len(self._statistics),
+                request_id=request_id_of(answered.get({})),
+                hint="ask again; if it happens each time, report it to the authors of the backend",
+            )
+        return taken
 
     def take(self, output: GenerateOutput, count: int) -> GenerateOutput:
         """Count an answer, and return its generations, at most as many as were asked for."""
@@ -129,14 +138,14 @@ class _Answers:
             self._accepted.append(output)
             return wrong
         texts = output["generations"]
-        for place, reason in enumerate(output["finish_reasons"]):
+        for place, (text, reason) in enumerate(zip(texts, _reasons(output), strict=True)):
             try:
-                self._form.check(texts[place], reason)
+                self._form.check(text, reason)
                 valid.append(place)
             except GenerationError as error:
                 error.attempts = len(self._statistics)
                 error.request_id = request_id_of(answered.get({}))
-                wrong.append((texts[place], error))
+                wrong.append((text, error))
                 if error.kind == "truncated":
                     cut_off = cut_off or error
         if valid:
@@ -181,6 +190,7 @@ class _Answers:
 def total_statistics(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """Return the sum of every statistic over several answers, as those of one request.
 
+<<<<<<< HEAD
     What no answer counted is unknown, and left out.
     """
     totals: dict[str, list[Any]] = {}
@@ -190,6 +200,28 @@ def total_statistics(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, li
             if known:
                 totals[name] = [totals.get(name, [0])[0] + sum(known)]
     return totals
+=======
+    Of texts there is no sum: one stays where all answers say the same, and is left out else.
+    """
+    names = dict.fromkeys(name for item in statistics for name in item)
+    totals = {name: _total([item[name] for item in statistics if name in item]) for name in names}
+    return {name: [total] for name, total in totals.items() if total is not None}
+
+
+def _total(given: Sequence[Any]) -> Any:
+    entries = [entry for item in given for entry in (item if isinstance(item, (list, tuple)) else (item,))]
+    if all(entry is None or isinstance(entry, (int, float)) for entry in entries):
+        return sum(entry or 0 for entry in entries)
+    return entries[0] if all(entry == entries[0] for entry in entries) else None
+
+
+def _reasons(output: GenerateOutput) -> Sequence[str | None]:
+    """Return the finish reasons, one for each generation, `None` where the backend gives none."""
+    count, given = len(output["generations"]), output.get("finish_reasons")
+    if not isinstance(given, (list, tuple)) or len(given) != count:
+        return [None] * count
+    return [reason if isinstance(reason, str) else None for reason in given]
+>>>>>>> review
 
 
 def _correction(text: str | None, error: GenerationError) -> list[ChatItem]:

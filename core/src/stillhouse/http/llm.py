@@ -16,22 +16,24 @@ from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.errors import ConfigurationError, GenerationError, described
 from stillhouse.http.address import base_url_of, url_below
 from stillhouse.http.asking import Ask, ask_until_done, continued
 from stillhouse.http.request import Request
 from stillhouse.http.transport.answers import failure_in
+from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import answered, failure_of, request_id_of
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
-from stillhouse.outputs import count_of
+from stillhouse.outputs import check_output, count_of
 from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
 
 if TYPE_CHECKING:
     from yarl import URL
 
     from stillhouse.http.transport.files import Upload
+    from stillhouse.http.transport.limits import Limits
     from stillhouse.http.transport.session import Transport
 
 __all__ = ["HTTPLLM"]
@@ -321,9 +323,10 @@ class HTTPLLM(AsyncLLM):
         """Return the tokens that an answer counts towards the quota; `None` without both counts."""
         total = 0
         for name in ("input_tokens", "output_tokens"):
-            known = [
-                count for count in map(count_of, output["statistics"].get(name, ())) if count is not None
-            ]
+            counts = output["statistics"].get(name)
+            if not isinstance(counts, (list, tuple)):
+                counts = [counts]
+            known = [count for count in map(count_of, counts) if count is not None]
             if not known:
                 return None
             total += sum(known)
@@ -347,26 +350,35 @@ class HTTPLLM(AsyncLLM):
             output = await self.exchange(request, num_generations)
             if len(output["generations"]) == num_generations:
                 return output
-        ask = self._asker(input, arguments, output)
+        ask = self._asker(input, arguments, request, output)
         return await ask_until_done(ask, num_generations, request.form)
 
     def _asker(
-        self, input: FormattedInput, arguments: Mapping[str, Any], first: GenerateOutput | None
+        self,
+        input: FormattedInput,
+        arguments: Mapping[str, Any],
+        request: Request,
+        output: GenerateOutput | None,
     ) -> Ask:
-        """Return what makes the requests for an input; `first` is the output of the first, if it was made."""
+        """Return what makes the requests for an input, the first of which is `request`.
+
+        `output` is the first's if it was made.
+        """
+        first: Request | None = request
+        is_instructed = request.form is not None and request.form.is_instructed
 
         async def ask(missing: int, made: int, messages: Sequence[ChatItem]) -> GenerateOutput:
             nonlocal first
-            if first is not None:
-                output, first = first, None
-                return output
+            made_of_input, first = first, None
+            if made_of_input is not None:
+                if output is not None:
+                    return output
+                if missing == 1 or not is_instructed:
+                    return await self._ask_once(made_of_input, missing)
             given = dict(arguments)
             if made and given.get("seed") is not None:
                 given["seed"] += made
-            full = continued(input, messages)
-            again = self.request_of(full, missing, given)
-            if missing > 1 and again.form is not None and again.form.is_instructed:
-                again = self.request_of(full, 1, given)
+            again = self.request_of(continued(input, messages), 1 if is_instructed else missing, given)
             if again.max_new_tokens is None:
                 again.max_new_tokens = given.get("max_new_tokens")
             return await self._ask_once(again, missing)
@@ -418,10 +430,14 @@ class HTTPLLM(AsyncLLM):
             output = (read or self.output_of)(answer, request)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise _unreadable(error) from error
+        if (
+            type(output) is not dict
+            or type(output.get("generations")) is not list
+            or type(output.get("statistics")) is not dict
+        ):
+            output = check_output(output, None, type(self).__name__)  # says what is wrong with it
         if limits.counts_tokens:
-            used = self.used_tokens(output)
-            if used is not None:
-                limits.correct_tokens(tokens, used)
+            _correct(limits, tokens, self.used_tokens, output)
         return output
 
     def _url(self, transport: Transport, path: str) -> URL:
@@ -468,12 +484,7 @@ class HTTPLLM(AsyncLLM):
             is_checked=type(self).failure_in is not HTTPLLM.failure_in,
         )
         if used_tokens is not None and limits.counts_tokens:
-            try:
-                used = count_of(used_tokens(answer))
-            except (AttributeError, LookupError, TypeError, ValueError):
-                used = None  # the backend, which reads it next, rejects an answer of another shape
-            if used is not None:
-                limits.correct_tokens(tokens, used)
+            _correct(limits, tokens, used_tokens, answer)
         return answer
 
     async def request(
@@ -588,9 +599,19 @@ def _json(body: Any) -> bytes:
         ) from None
 
 
+def _correct(limits: Limits, estimated: int, used_tokens: Callable[[Any], int | None], answer: Any) -> None:
+    """Correct the estimate of a request's tokens by what its answer says."""
+    try:
+        used = count_of(used_tokens(answer))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return  # whoever reads the answer next rejects another shape; the row is paid for
+    if used is not None:
+        limits.correct_tokens(estimated, used)
+
+
 def _unreadable(error: Exception) -> GenerationError:
     return GenerationError(
-        f"the answer has another shape than the API's: {type(error).__name__}: {error}",
+        f"the answer has another shape than the API's: {clean(described(error))}",
         kind="server",
         hint="check that base_url is that of an API of this kind",
         request_id=request_id_of(answered.get({})),
