@@ -134,7 +134,13 @@ class Transport:
             _, _, extra = proxy.arguments(encrypted=base_url.scheme == "https")
             self._own_headers = {**self._headers, **extra}
         self._client = Client(
-            self._session, limits, timeout, hooks, proxy, encrypted=base_url.scheme == "https"
+            self._session,
+            limits,
+            timeout,
+            hooks,
+            proxy,
+            encrypted=base_url.scheme == "https",
+            redact=self.redactor.redact,
         )
 
     async def close(self) -> None:
@@ -227,7 +233,12 @@ class Transport:
                 self.redactor.redact_error(error)
                 raise
             for name, value in added.items():
-                _check_header(name, value)
+                try:
+                    _check_header(name, value)
+                except ConfigurationError as error:  # it would be so for every request
+                    raise GenerationError(
+                        error.message, kind="authentication", attempts=0, hint=error.hint, stops_run=True
+                    ) from None
         return added if self._own_headers is None else {**self._own_headers, **added}
 
     def _redacted(self, failure: Failure, headers: Mapping[str, str] | None) -> Failure:
