@@ -190,18 +190,8 @@ class _Answers:
 def total_statistics(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """Return the sum of every statistic over several answers, as those of one request.
 
-<<<<<<< HEAD
-    What no answer counted is unknown, and left out.
-    """
-    totals: dict[str, list[Any]] = {}
-    for item in statistics:
-        for name, numbers in item.items():
-            known = [number for number in numbers if number is not None]
-            if known:
-                totals[name] = [totals.get(name, [0])[0] + sum(known)]
-    return totals
-=======
-    Of texts there is no sum: one stays where all answers say the same, and is left out else.
+    What no answer counted is unknown, and left out. Of texts there is no sum: one stays where all answers say
+    the same, and is left out else.
     """
     names = dict.fromkeys(name for item in statistics for name in item)
     totals = {name: _total([item[name] for item in statistics if name in item]) for name in names}
@@ -210,9 +200,12 @@ def total_statistics(statistics: Sequence[dict[str, list[Any]]]) -> dict[str, li
 
 def _total(given: Sequence[Any]) -> Any:
     entries = [entry for item in given for entry in (item if isinstance(item, (list, tuple)) else (item,))]
-    if all(entry is None or isinstance(entry, (int, float)) for entry in entries):
-        return sum(entry or 0 for entry in entries)
-    return entries[0] if all(entry == entries[0] for entry in entries) else None
+    known = [entry for entry in entries if entry is not None]
+    if not known:
+        return None
+    if all(isinstance(entry, (int, float)) for entry in known):
+        return sum(known)
+    return known[0] if all(entry == known[0] for entry in known) else None
 
 
 def _reasons(output: GenerateOutput) -> Sequence[str | None]:
@@ -221,7 +214,6 @@ def _reasons(output: GenerateOutput) -> Sequence[str | None]:
     if not isinstance(given, (list, tuple)) or len(given) != count:
         return [None] * count
     return [reason if isinstance(reason, str) else None for reason in given]
->>>>>>> review
 
 
 def _correction(text: str | None, error: GenerationError) -> list[ChatItem]:
