@@ -15,6 +15,7 @@ from stillhouse_openai import AzureOpenAILLM, GroqLLM, OpenAILLM
 from stillhouse_openai.streams import answer_of_events
 
 CHAT: Any = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FAST: dict[str, Any] = {"retry_timeout": 30, "max_concurrency": 1}
 
 
@@ -90,6 +91,25 @@ def test_finish_reason_of_any_type_is_unknown(make: Any, server: Any, odd: Any) 
     server.script = [server.chat("fine", finish=odd)]
     result = ask(make)
     assert (result["generations"], result["finish_reasons"]) == (["fine"], [None])
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("MAX_TOKENS", "length"), ("model_length", "length"), ("eos", "stop"), ("end_turn", "stop"),
+        ("function_call", "tool_calls"), ("SAFETY", "content_filter"), ("RECITATION", "content_filter"),
+        ("FINISH_REASON_FROM_2027", "finish_reason_from_2027"), ("", None),
+    ],
+)  # fmt: skip
+def test_finish_reasons_of_other_servers_are_the_api_s(make: Any, server: Any, said: str, meant: Any) -> None:
+    server.script = [server.chat("fine", finish=said)]
+    assert ask(make)["finish_reasons"] == [meant]
+
+
+def test_answer_that_another_word_says_was_cut_off_is_truncated(make: Any, server: Any) -> None:
+    server.script = [server.chat('{"a": 1', finish="MAX_TOKENS")] * 3
+    result = ask(make, structured_output={"format": "json", "schema": SCHEMA})
+    assert (result.kind, len(server.bodies)) == ("truncated", 1)
 
 
 # Streams that nobody asked for
