@@ -154,6 +154,16 @@ class BrokenCheckLLM(PlainLLM):
         raise KeyError("what")
 
 
+class NoFailureLLM(PlainLLM):
+    """Its checks return what is no `Failure`."""
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Any:
+        return "it failed"
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Any:
+        return None
+
+
 class NewlineLLM(SigningLLM):
     def sign(self, method: str, url: URL, headers: Mapping[str, str], body: Any) -> Mapping[str, str]:
         return {"x-signature": f"{self.resolved_key}\r\nx-other: 1"}
@@ -174,6 +184,28 @@ def test_check_that_raises_fails_its_row_alone(server: ScriptedServer) -> None:
     assert "failure_in failed: KeyError: 'what'" in error.message
     assert not error.stops_run
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, "failure_in failed: TypeError: it returned str"), (500, "classify failed")]
+)
+def test_check_that_returns_no_failure_is_named(server: ScriptedServer, status: int, said: str) -> None:
+    server.script = [Reply(status)]
+    with NoFailureLLM(model="m", base_url=server.url, api_key="key-1234") as llm:
+        error = failure(llm)
+    assert said in error.message
+    assert "authors" in error.hint
+
+
+def test_id_of_a_request_that_quotes_the_key_is_masked_in_the_log(
+    server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "Zq7wX2mPv9LkT4nB8cRd"
+    server.script = [Reply(headers={"x-request-id": f"r-{key[:12]}"})]
+    with caplog.at_level("DEBUG", "stillhouse"), PlainLLM(model="m", base_url=server.url, api_key=key) as llm:
+        llm.generate_outputs([CHAT])
+    assert "answered request r-" in caplog.text
+    assert key[:8] not in caplog.text
 
 
 def test_header_with_the_end_of_a_line_is_never_sent(server: ScriptedServer) -> None:

@@ -272,7 +272,14 @@ STOPS = [
     (400, err("You have reached your specified API usage limits. You will regain access on 2026-12-01",
               type="invalid_request_error"), {}, CREDIT),
     (400, {"code": "Arrearage", "message": "Access denied"}, {}, CREDIT),
+    (400, err("litellm.BudgetExceededError: Budget has been exceeded! Current cost: 10.5, Max budget: 10.0",
+              type="budget_exceeded", code="400"), {}, CREDIT),
+    (429, err("ExceededTokenBudget: Current spend for token: 7.2e-05; Max Budget for Token: 2e-07"), {}, CREDIT),
+    (403, err("The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly"), {}, CREDIT),
+    (429, err("账户余额不足，请充值", code="1113"), {}, CREDIT),
+    (403, err("Your account is suspended: insufficient balance"), {}, CREDIT),
     # A quota of a day or longer.
+    (429, err("您的账户已达到每日调用上限", code="1308"), {}, "renewed"),
     (429, err("Rate limit reached for m on tokens per day (TPD): Limit 100000, Used 99900. Please try again "
               "in 7m12s. Visit https://x.test/settings/billing", code="rate_limit_exceeded"), {}, "renewed"),
     (429, err("Rate limit reached on requests per day (RPD): Limit 200"), {}, "renewed"),
@@ -303,6 +310,9 @@ STOPS = [
      {"x_amzn_errortype": "ExpiredTokenException"}, KEY),
     (400, {"message": "The security token included in the request is invalid."},
      {"x_amzn_errortype": "UnrecognizedClientException:http://internal.amazon.com/"}, KEY),
+    (400, err("This organization has been disabled.", type="invalid_request_error"), {}, KEY),
+    (403, err("Your account is suspended, please check your plan"), {}, KEY),
+    (400, err("The project `p` was deactivated"), {}, KEY),
     (407, b"", {}, "HOST:PORT"),
     # An address or a model that answers nothing.
     (301, b"", {"location": "https://elsewhere.test/v1"}, "redirects"),
@@ -409,6 +419,10 @@ def test_long_wait_of_a_used_up_quota_is_left_to_the_time_allowed(body: Any, hea
     ("status", "body", "headers", "kind", "retried"),
     [
         (498, err("blocked output"), {}, "content_filter", False),
+        (400, err("Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+                  code="invalid_prompt"), {}, "content_filter", False),
+        (400, err("the tool call of the user was disabled: " + "x" * 400 + " account suspended"), {},
+         "invalid_request", False),
         (499, err("request cancelled"), {}, "server", True),
         (424, {"error": "Request failed during generation", "error_type": "generation"}, {}, "server", True),
         (424, {"message": "model"}, {"x_amzn_errortype": "ModelErrorException"}, "server", True),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from stillhouse import GenerationError
+from stillhouse import GenerationError, OfflineBatchNotFinishedError
 from stillhouse_openai import AzureOpenAILLM, GroqLLM, OpenAILLM
 from stillhouse_openai.streams import answer_of_events
 
 CHAT: Any = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FAST: dict[str, Any] = {"retry_timeout": 30, "max_concurrency": 1}
 
 
@@ -87,6 +91,25 @@ def test_finish_reason_of_any_type_is_unknown(make: Any, server: Any, odd: Any) 
     server.script = [server.chat("fine", finish=odd)]
     result = ask(make)
     assert (result["generations"], result["finish_reasons"]) == (["fine"], [None])
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("MAX_TOKENS", "length"), ("model_length", "length"), ("eos", "stop"), ("end_turn", "stop"),
+        ("function_call", "tool_calls"), ("SAFETY", "content_filter"), ("RECITATION", "content_filter"),
+        ("FINISH_REASON_FROM_2027", "finish_reason_from_2027"), ("", None),
+    ],
+)  # fmt: skip
+def test_finish_reasons_of_other_servers_are_the_api_s(make: Any, server: Any, said: str, meant: Any) -> None:
+    server.script = [server.chat("fine", finish=said)]
+    assert ask(make)["finish_reasons"] == [meant]
+
+
+def test_answer_that_another_word_says_was_cut_off_is_truncated(make: Any, server: Any) -> None:
+    server.script = [server.chat('{"a": 1', finish="MAX_TOKENS")] * 3
+    result = ask(make, structured_output={"format": "json", "schema": SCHEMA})
+    assert (result.kind, len(server.bodies)) == ("truncated", 1)
 
 
 # Streams that nobody asked for
@@ -225,3 +248,93 @@ def test_error_of_a_job_is_no_failure_of_the_request_for_it(
         for _ in range(2):
             llm.run_on_loop(llm.request("GET", "batches/batch_1"))
     assert len(server.bodies) == 2
+
+
+# Secrets that a server quotes
+
+TOKEN = "Ux8kJ2hG5fD7sA1lZ9mN"
+
+
+@pytest.mark.parametrize("where", ["call", "field", "nested", "headers"])
+def test_secret_of_a_parameter_is_masked_where_a_server_quotes_it(make: Any, server: Any, where: str) -> None:
+    given: dict[str, Any] = {"user_token": TOKEN}
+    if where == "nested":
+        given = {"options": [{"deep": {"api_key": TOKEN}}]}
+    elif where == "headers":
+        given = {"extra_headers": {"x-tenant": TOKEN}}
+    server.script = [(400, {"error": {"message": f"no {TOKEN[2:14]} and {quote(TOKEN)}", "code": TOKEN}})]
+    fields = {"generation_kwargs": {"extra_body": given}} if where == "field" else {}
+    arguments = {} if where == "field" else {"extra_body": given}
+    with make(**FAST, **fields) as llm:
+        ((_, error),) = llm.iter_outputs([CHAT], on_error="yield", **arguments)
+    assert isinstance(error, GenerationError)
+    assert server.bodies[0].items() >= given.items()
+    told = "".join(traceback.format_exception(error))
+    assert not any(TOKEN[start : start + 8] in told for start in range(len(TOKEN) - 7)), told
+
+
+def test_login_of_a_proxy_is_masked_where_the_proxy_quotes_it(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = server.origin.removeprefix("http://")
+    monkeypatch.setenv("http_proxy", f"http://user:{TOKEN}@{place}")
+    encoded = base64.b64encode(f"user:{TOKEN}".encode()).decode()
+    server.script = [(400, {"error": {"message": f"no Basic {encoded}, and {TOKEN}"}})]
+    llm = OpenAILLM(model="m", base_url="http://api.example.com/v1", api_key="key", **FAST)
+    with llm, pytest.raises(GenerationError) as caught:
+        llm.generate_outputs([CHAT])
+    assert server.headers[0]["proxy-authorization"] == f"Basic {encoded}"
+    assert TOKEN not in caught.value.message
+    assert not any(encoded[start : start + 8] in caught.value.message for start in range(8, len(encoded) - 8))
+
+
+def test_login_of_the_address_authorises_without_a_key(server: Any) -> None:
+    address = server.origin.replace("://", f"://user:{TOKEN}@")
+    with OpenAILLM(model="m", base_url=f"{address}/v1") as llm:
+        (output,) = llm.generate_outputs([CHAT])
+    assert output["generations"] == ["fine"]
+    expected = base64.b64encode(f"user:{TOKEN}".encode()).decode()
+    assert server.headers[0]["authorization"] == f"Basic {expected}"
+
+
+def test_secrets_in_the_results_of_a_batch_are_masked(
+    make: Any, server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
+    job = {"id": "batch_1", "input_file_id": "file-1", "status": f"odd {TOKEN}"}
+    done = {**job, "status": "completed", "output_file_id": "out-1"}
+    arguments = {"extra_body": {"user_token": TOKEN[::-1]}}
+    server.script = [{"id": "file-1"}, job, job]
+    with make(api_key=TOKEN) as llm:
+        with pytest.raises(OfflineBatchNotFinishedError):
+            llm.offline_batch_generate([CHAT], **arguments)
+        name = next(
+            json.loads(text)["custom_id"]
+            for text in server.bodies[0].splitlines()
+            if text.startswith('{"custom_id"')
+        )
+        said = {"error": {"message": f"no {TOKEN} and {TOKEN[::-1]}"}}
+        results = json.dumps({"custom_id": name, "response": {"status_code": 400, "body": said}})
+        server.script = [done, done, results.encode()]
+        with pytest.raises(GenerationError) as caught:
+            llm.offline_batch_generate([CHAT], **arguments)
+    assert "no **********" in caught.value.message
+    told = "".join(traceback.format_exception(caught.value))
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in (TOKEN, TOKEN[::-1]):
+        assert secret not in told
+        assert secret.encode() not in kept
+
+
+@pytest.mark.parametrize("path", ["", "/openai/v1", "/openai/deployments/m", "/gateway"])
+@pytest.mark.parametrize("version", [None, "2024-10-21"])
+def test_query_of_azure_s_address_is_kept(path: str, version: str | None) -> None:
+    if version is None and path != "/openai/v1":
+        pytest.skip("the version is needed")
+    address = f"https://h.test{path}?code=a%2Fb%26c&x=1"
+    llm = AzureOpenAILLM(model="m", base_url=address, api_key="key", api_version=version)
+    with llm:
+        for below in ("chat/completions", "batches", "files/f/content"):
+            url = llm.url_of(llm._base, below)
+            assert (url.query["code"], url.query["x"]) == ("a/b&c", "1")
+            assert url.query.get("api-version") == version

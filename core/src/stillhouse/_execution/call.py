@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
-from stillhouse._settings.redaction import Redactor
+from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError, UnsupportedError
 from stillhouse.outputs import check_output
 from stillhouse.protocols import HookCalls
@@ -139,7 +139,7 @@ class Call:
             if not isinstance(result, StillhouseError):  # its own class may let nobody change what it says
                 result = GenerationError.wrap(result)
             if self._redactor is None:
-                self._redactor = self._find_redactor()
+                self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
             self._redactor.redact_error(result)
         if self._after is not None and not isinstance(input, GenerationError):
             seen = GenerationError.wrap(result) if isinstance(result, Exception) else result

@@ -16,7 +16,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-__all__ = ["MASK", "Redactor", "secret_values"]
+from stillhouse._settings.secrets import are_headers, is_secret, is_secret_header_value
+
+__all__ = ["MASK", "Redactor", "named_secrets", "secret_values"]
 
 MASK = "**********"
 
@@ -71,14 +73,15 @@ class Redactor:
         secrets: the values: keys, passwords, values of headers (`Bearer …` counts without its scheme).
     """
 
-    __slots__ = ("_alone", "_grams", "_seen", "_word_grams")
+    __slots__ = ("_alone", "_grams", "_secrets", "_seen", "_word_grams")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = tuple(secrets)
         self._grams: set[str] = set()
         self._word_grams: set[str] = set()
         self._seen: set[str] = set()
         alone: set[str] = set()
-        for secret in secrets:
+        for secret in self._secrets:
             self._add(secret, alone)
         # The longest first: one may be the beginning of another.
         ordered = "|".join(re.escape(value) for value in sorted(alone, key=len, reverse=True))
@@ -89,6 +92,11 @@ class Redactor:
 
     def __repr__(self) -> str:
         return "<Redactor>"
+
+    def with_secrets(self, secrets: Iterable[str]) -> Redactor:
+        """Return one that masks further secrets, too."""
+        further = tuple(secrets)
+        return Redactor([*self._secrets, *further]) if further else self
 
     def redact(self, text: str) -> str:
         """Return the text with the secrets in it masked; the same object if there are none."""
@@ -233,6 +241,24 @@ def secret_values(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             yield from secret_values(item)
+
+
+def named_secrets(value: Any, key: str = "") -> Iterator[str]:
+    """Yield what is a secret by its name in generation parameters, such as a `user_token`."""
+    todo: list[tuple[str, Any]] = [(key, value)]
+    while todo:
+        name, item = todo.pop()
+        if isinstance(item, Mapping):
+            headers = are_headers(name, item)
+            for inner, given in item.items():
+                inner = str(inner)
+                if headers and is_secret_header_value(inner, given):
+                    yield str(given)
+                todo.append((inner, given))
+        elif isinstance(item, (list, tuple)):
+            todo.extend((name, given) for given in item)
+        elif isinstance(item, str) and is_secret(name, item):
+            yield item
 
 
 def _is_words(value: str) -> bool:

@@ -148,13 +148,14 @@ class HTTPLLM(AsyncLLM):
         headers = {**self.auth_headers(self._key)}
         for name, text in (self.default_headers or {}).items():
             headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
-        if self.api_key_required and not self.has_credential(headers):
+        has_login = self._base.user is not None  # aiohttp sends it
+        if self.api_key_required and not has_login and not self.has_credential(headers):
             others = f", or {self.other_credentials}" if self.other_credentials else ""
             raise ConfigurationError(
                 f"{type(self).__name__} needs an API key{others}",
                 hint=f"set the environment variable {self.api_key_variable}, or api_key{others}",
             )
-        if self._base.user is not None and "authorization" in headers:
+        if has_login and "authorization" in headers:
             raise ConfigurationError(
                 "base_url has a login in it, and there is an API key: only one of them can be sent",
                 hint="leave out the one that the server does not want",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from stillhouse._execution.call import effective_arguments
+from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.offline import sending
 from stillhouse.offline.chunks import Chunk
@@ -67,7 +68,9 @@ class OfflineBatch:
         self.key = key
         parts = 1 if provider.makes_several else num_generations
         self._run = Run(ledger, key, num_generations, parts)
-        self._sender = Sender(provider, self._run, arguments)
+        find = getattr(provider, "_redactor", None)  # an LLM has it
+        self._redactor = (Redactor() if find is None else find()).with_secrets(named_secrets(arguments))
+        self._sender = Sender(provider, self._run, arguments, self._redactor)
         self._gone: GenerationError | None = None
         ledger.open_run(key)
 
@@ -246,7 +249,7 @@ class OfflineBatch:
             file = ResultFile(chunk.name, chunk.rows)
             try:
                 if self._download(chunk, job, file):
-                    yield Results(self._run, self.provider, chunk, job, file, inputs_of)
+                    yield Results(self._run, self.provider, chunk, job, file, inputs_of, self._redactor)
             finally:
                 file.clear()
         if inputs_of is not None:

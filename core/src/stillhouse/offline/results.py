@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import Failure
@@ -58,6 +59,7 @@ class Results:
         job: its job, which has ended.
         file: the downloaded results.
         inputs_of: the inputs of rows; without it no row is sent again.
+        redactor: masks the secrets in errors.
 
     Attributes:
         chunk: the chunk.
@@ -72,6 +74,7 @@ class Results:
         job: Job,
         file: ResultFile,
         inputs_of: InputsOf | None,
+        redactor: Redactor | None = None,
     ) -> None:
         self.chunk = chunk
         self.released: list[int] = []
@@ -80,6 +83,7 @@ class Results:
         self._job = job
         self._file = file
         self._inputs_of = inputs_of
+        self._redactor = redactor or Redactor()
         self._again: list[int] = []
         self._parts: list[tuple[int, int, GenerateOutput]] = []
         self._finished: list[int] = []
@@ -191,6 +195,7 @@ class Results:
 
     def _error(self, error: GenerationError, outputs: dict[int, Any]) -> GenerationError:
         error.attempts = self.chunk.round + 1
+        self._redactor.redact_error(error)
         if outputs:
             made = [outputs[part] for part in sorted(outputs)]
             made += [output for output in error.outputs if output is not None]

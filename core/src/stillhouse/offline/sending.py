@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.failures import UnclearError
@@ -36,13 +37,17 @@ class Sender:
         provider: a loaded backend with offline batches.
         run: the run.
         arguments: generation parameters, checked.
+        redactor: masks the secrets in what a provider says of its jobs.
     """
 
-    def __init__(self, provider: Provider, run: Run, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, provider: Provider, run: Run, arguments: dict[str, Any], redactor: Redactor | None = None
+    ) -> None:
         self.provider = provider
         self.run = run
         self.ledger = run.ledger
         self.arguments = arguments
+        self.redactor = redactor or Redactor()
 
     def send(
         self,
@@ -183,8 +188,8 @@ class Sender:
             chunk,
             state=job.state,
             job=job.id,
-            provider_state=job.provider_state,
+            provider_state=self.redactor.redact(job.provider_state),
             counts=dict(job.counts),
             result_files=tuple(job.result_files),
-            message=clean_words(job.failure.message) if job.failure else "",
+            message=self.redactor.redact(clean_words(job.failure.message)) if job.failure else "",
         )

@@ -123,7 +123,7 @@ class AzureOpenAILLM(FileBatchLLM):
             await asyncio.sleep(_FILE_SECONDS)
 
     def url_of(self, base_url: URL, path: str) -> URL:
-        where = base_url.path.rstrip("/")
+        where, given = base_url.path.rstrip("/"), base_url
         is_batch = path.partition("/")[0] in ("batches", "files")
         if is_batch and "/deployments/" in where:  # these belong to the resource, not to a deployment
             base_url = base_url.with_path(where.partition("/deployments/")[0])
@@ -136,6 +136,8 @@ class AzureOpenAILLM(FileBatchLLM):
                 hint="set api_version, or the environment variable OPENAI_API_VERSION",
             )
         url = super().url_of(base_url, path)
+        if given.query and not url.query:  # another path drops it
+            url = url.with_query(given.query)
         return url.update_query({"api-version": self._version}) if self._version else url
 
 

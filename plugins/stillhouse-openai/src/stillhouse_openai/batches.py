@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import IO, Any, ClassVar
 
 import orjson
@@ -26,9 +26,6 @@ _STATES: dict[str, ChunkState] = {
 
 _NAME = "stillhouse_chunk"
 """The key of the chunk's name in the job's metadata."""
-
-_OF_JOBS = frozenset({"input_file_id", "job", "purpose"})
-"""Keys of a job, of an answer that holds one, and of a file."""
 
 _PAGE = 100
 
@@ -88,12 +85,6 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         if "cancel" in code:
             return JobResult()
         return JobResult(failure=_failure(error, code, request_id))
-
-    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
-        """As that of `CompatibleLLM`; the error in a job or a file is its own, and none of the request."""
-        if type(answer) is dict and "choices" not in answer and not _OF_JOBS.isdisjoint(answer):
-            return None
-        return super().failure_in(answer, headers)
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
         fields = self.batch_file_fields(f"{chunk.name}.jsonl")

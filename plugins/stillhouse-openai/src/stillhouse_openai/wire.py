@@ -13,6 +13,24 @@ __all__ = ["call_of", "candidates", "detail", "output_of", "said", "total_tokens
 
 HINT = "check that base_url is that of an OpenAI API"
 
+_FINISH_REASONS = {
+    "end_turn": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "max_length": "length",
+    "max_output_tokens": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "function_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "prohibited_content": "content_filter",
+    "recitation": "content_filter",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+}
+"""Other servers' words in the API's own; any further word is kept."""
+
 _MAX_SAID = 500
 """How many characters of a server's message are shown."""
 
@@ -169,7 +187,10 @@ def detail(usage: dict[str, Any], details: str, name: str) -> Any:
 
 def _reason(choice: dict[str, Any]) -> str | None:
     reason = choice.get("finish_reason")
-    return reason.lower() if isinstance(reason, str) and reason else None
+    if not isinstance(reason, str) or not reason:
+        return None
+    reason = reason.lower()
+    return _FINISH_REASONS.get(reason, reason)
 
 
 def _string(value: Any) -> str | None:

@@ -80,6 +80,7 @@ class Client:
         hooks: what the backend says about answers.
         proxy: the proxy that requests go through.
         encrypted: whether they go to an `https` address, so through a tunnel.
+        redact: masks the secrets in a text.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Client:
         proxy: Proxy | None = None,
         *,
         encrypted: bool = False,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._session = session
+        self._redact = redact
         self._limits = limits
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
@@ -197,7 +200,8 @@ class Client:
                     self._limits.update_quota(quota.remaining, *left, is_tokens=quota.unit == "tokens")
         answered.set(received)
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s answered request %s", url.host, request_id_of(received) or "without an id")
+            identity = self._redact(request_id_of(received)) or "without an id"
+            logger.debug("%s answered request %s", url.host, identity)
         answer: Any
         if wire == "json":
             try:
@@ -217,7 +221,7 @@ class Client:
             except Exception as error:
                 raise _broken_hook("failure_in", error) from error
             if failure is not None:
-                return failure
+                return _checked("failure_in", failure)
         return answer
 
     async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
@@ -253,11 +257,12 @@ class Client:
 
     def _refused(self, status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
         try:
-            return self._hooks.classify(status, headers, raw)
+            failure = self._hooks.classify(status, headers, raw)
         except GenerationError:
             raise
         except Exception as error:
             raise _broken_hook("classify", error) from error
+        return _checked("classify", failure)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -273,6 +278,13 @@ class Client:
             )
         except Exception as error:
             raise _broken_hook("answer_of_events", error) from error
+
+
+def _checked(name: str, failure: Any) -> Failure:
+    """Return what a backend's code gave, if it is a failure."""
+    if not isinstance(failure, Failure):
+        raise _broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
+    return failure
 
 
 def _broken_hook(name: str, error: Exception) -> GenerationError:

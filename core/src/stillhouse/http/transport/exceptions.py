@@ -181,7 +181,7 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
     """
     identity = request_id_of(headers)
     start = raw[:512].lstrip()
-    form = clean(headers.get("content-type", "").partition(";")[0], 100).lower()
+    form = clean(headers.get("content-type", "").partition(";")[0], 100)
     if not start and not raw[512 : 2**20].strip():
         return _broken("the answer is empty", identity)
     if start[:1] == b"<":
@@ -192,7 +192,7 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
             stops_run=is_first,
             request_id=identity,
         )
-    if form == _STREAM or start.startswith((b"data:", b"event:", b": ")):
+    if form.lower() == _STREAM or start.startswith((b"data:", b"event:", b": ")):
         message = f"the answer is {_STREAM}, a stream of events, not JSON{_beginning(start)}"
         hint = "do not ask for a stream: remove stream from extra_body, or turn it off in the gateway"
     elif start[:1] in (b"{", b"["):

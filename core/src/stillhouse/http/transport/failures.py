@@ -62,12 +62,14 @@ _TOO_LONG_BEYOND_DOUBT = _pattern(r"context_?(length|window|size)_?exceeded", "e
 _FILTERED = _pattern(
     r"content[_ -]?(filter|policy|management)|(block|flag|reject|violat).{0,60}(safety|moderation)",
     r"(safety|moderation).{0,60}(block|flag|reject|violat)",
+    r"\b(prompt|inputs?|outputs?|content)\b.{0,60}(flag|violat).{0,60}polic",
 )
 # One request with more tokens than the quota of a minute; see
 # https://platform.openai.com/docs/guides/rate-limits.
 _OVER_QUOTA = _pattern("request too large")
 _NO_CREDIT_CODE = _pattern(
-    r"insufficient_?(quota|balance|credit|fund)", "billing_", "payment_?required", "arrearage"
+    r"insufficient_?(quota|balance|credit|fund)|payment_?required|arrearage|budget_?exceeded",
+    "billing_|free_?tier_?only",
 )
 _NO_CREDIT = _pattern(
     r"credit balance|insufficient (balance|credit|fund|quota)|payment required|billing hard limit",
@@ -75,6 +77,7 @@ _NO_CREDIT = _pattern(
     r"balance .{0,20}(too low|not enough)|account .{0,40}(in arrears|overdue)",
     r"(spend|spending|usage) limits? (has been |was )?reached",
     r"reached your .{0,30}(spend|spending|usage) limit",
+    r"\bbudget ?exceeded|\bexceeded ?[a-z]{0,12} ?budget|\bbudget has been exceeded|余额不足|欠费|额度不足",
 )
 # AI Studio sends these words for a quota of a minute too; see `_rate_limit`.
 _MAYBE_NO_CREDIT = _pattern(r"exceeded your current quota|\bbilling\b|check your plan|trial key")
@@ -94,6 +97,9 @@ _WRONG_KEY = _pattern(
     r"\b(authentication_error|invalid_authentication|unauthenticated|invalid_token)\b",
     r"\b(UnrecognizedClient|InvalidSignature|ExpiredToken|IncompleteSignature)",
     r"security token .{0,40}(expired|invalid)",
+)
+_SHUT_OUT = _pattern(
+    r"\b(account|organi[sz]ation|project|workspace)\b.{0,40}\b(disabled|deactivated|suspended|terminated|banned)\b"
 )
 _THROTTLED = _pattern(
     r"rate_?limit|throttl|too_?many_?requests|resource_?exhausted|quota_?exceeded|daily_?limit",
@@ -182,8 +188,9 @@ def _meaning(response: ErrorResponse) -> _Meaning:
             stops_run=True,
             message=f"the proxy wants a login: {response.said.text}".rstrip(": "),
         )
-    if _WRONG_KEY.search(response.head) and status != 429:
-        return _authentication()
+    if status != 429 and (_WRONG_KEY.search(response.head) or _SHUT_OUT.search(response.head)):
+        credit = _rate_limit(response) if status < 500 else None
+        return credit if credit is not None and credit.stops_run else _authentication()
     for meaning in (_refused_prompt, _rate_limit, _refused_model):
         if (found := meaning(response)) is not None:
             return found

@@ -26,11 +26,11 @@ MAX_PERIOD_CHARS = 600
 
 _LONG_PERIOD = re.compile(
     r"per[ _-]?(day|week|month)|(/|\b(a|each|every|24)) ?(day|week|month|hours)\b|\b(dai|week|month)ly"
-    r"|\b[rt]p[dw]\b|daily_?limit",
+    r"|\b[rt]p[dw]\b|daily_?limit|[每当今][日天]|每[周月]",
     re.IGNORECASE,
 )
 _SHORT_PERIOD = re.compile(
-    r"per[ _-]?(min|sec)|/ ?(minutes?|min|seconds?|sec|s)\b|\b[io]?[rt]p[ms]\b", re.IGNORECASE
+    r"per[ _-]?(min|sec)|/ ?(minutes?|min|seconds?|sec|s)\b|\b[io]?[rt]p[ms]\b|每[分秒]", re.IGNORECASE
 )
 _LONG_NAME = re.compile("day|week|month|daily")
 _SHORT_NAME = re.compile("minute|second")

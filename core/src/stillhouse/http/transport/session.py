@@ -110,8 +110,6 @@ class Transport:
     ) -> None:
         self.limits = limits
         self.urls: dict[str, URL] = {}  # by path
-        self.redactor = Redactor(secrets)
-        self._secrets = secrets
         self._authorization = authorization
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
@@ -119,6 +117,8 @@ class Transport:
         for name, value in self._headers.items():
             _check_header(name, value)
         proxy = proxy_for(base_url)
+        login = "" if proxy is None else proxy.authorization
+        self.redactor = Redactor([*secrets, login])
         self._session = aiohttp.ClientSession(
             # The limits bound the connections; a bound of the pool's own would only queue.
             connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
@@ -131,10 +131,16 @@ class Transport:
         )
         self._own_headers: Mapping[str, str] | None = None
         if proxy is not None:
-            _, _, login = proxy.arguments(encrypted=base_url.scheme == "https")
-            self._own_headers = {**self._headers, **login}
+            _, _, extra = proxy.arguments(encrypted=base_url.scheme == "https")
+            self._own_headers = {**self._headers, **extra}
         self._client = Client(
-            self._session, limits, timeout, hooks, proxy, encrypted=base_url.scheme == "https"
+            self._session,
+            limits,
+            timeout,
+            hooks,
+            proxy,
+            encrypted=base_url.scheme == "https",
+            redact=self.redactor.redact,
         )
 
     async def close(self) -> None:
@@ -227,7 +233,12 @@ class Transport:
                 self.redactor.redact_error(error)
                 raise
             for name, value in added.items():
-                _check_header(name, value)
+                try:
+                    _check_header(name, value)
+                except ConfigurationError as error:  # it would be so for every request
+                    raise GenerationError(
+                        error.message, kind="authentication", attempts=0, hint=error.hint, stops_run=True
+                    ) from None
         return added if self._own_headers is None else {**self._own_headers, **added}
 
     def _redacted(self, failure: Failure, headers: Mapping[str, str] | None) -> Failure:
@@ -235,7 +246,7 @@ class Transport:
         redactor = self.redactor
         if headers and self._authorization is not None:
             fresh = [value for name, value in headers.items() if self._headers.get(name) != value]
-            redactor = Redactor([*self._secrets, *fresh])
+            redactor = redactor.with_secrets(fresh)
         return replace(
             failure,
             message=redactor.redact(failure.message),
