@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
+from stillhouse.http import UnclearError
 from stillhouse_anthropic import AnthropicLLM
 from stillhouse_anthropic.streams import answer_of_events
 
@@ -83,3 +84,24 @@ def test_line_that_succeeded_with_an_error_in_it(message: Any, kind: str, again:
     assert found.answer is None
     assert found.failure is not None
     assert (found.failure.kind, found.failure.retried) == (kind, again)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "unclear"),
+    [
+        ({"type": "error", "error": {"type": "billing_error", "message": "no"}}, "rate_limit", False),
+        (
+            {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}},
+            "invalid_request",
+            False,
+        ),
+        ({"type": "error", "error": {"type": "api_error", "message": "no"}}, "server", True),
+        ({"type": "error"}, "server", True),
+        ([], "server", True),
+        ({"id": 5, "error": {"type": "billing_error"}}, "server", True),
+    ],
+)
+def test_batch_that_is_refused_with_a_good_status(make: Any, answer: Any, kind: str, unclear: bool) -> None:
+    with pytest.raises(GenerationError) as caught:
+        make()._job(answer)
+    assert (caught.value.kind, isinstance(caught.value, UnclearError)) == (kind, unclear)

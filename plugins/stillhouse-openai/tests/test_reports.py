@@ -338,3 +338,22 @@ def test_query_of_azure_s_address_is_kept(path: str, version: str | None) -> Non
             url = llm.url_of(llm._base, below)
             assert (url.query["code"], url.query["x"]) == ("a/b&c", "1")
             assert url.query.get("api-version") == version
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"error": {"message": f"Insufficient Balance of {TOKEN}", "code": 402}}, "rate_limit"),
+        ({"code": 400, "message": f"the file of {TOKEN} is too large"}, "invalid_request"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_job_that_is_refused_with_a_good_status_is_not_looked_for(
+    make: Any, server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, body: Any, kind: str, place: int
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_STATE_DIR", str(tmp_path))
+    server.script = [*[{"id": "file-1"}][:place], body]
+    with make(api_key=TOKEN) as llm, pytest.raises(GenerationError) as caught:
+        llm.offline_batch_generate([CHAT])
+    assert (caught.value.kind, len(server.bodies)) == (kind, place + 1)
+    assert TOKEN not in str(caught.value)

@@ -171,6 +171,17 @@ class BatchHTTPLLM(StructuredHTTPLLM):
     async def cancel_batch(self, chunk: Chunk) -> None:
         """Cancel the job of a chunk. Its finished results stay."""
 
+    def _refusal(self, answer: Any) -> GenerationError | None:
+        """Return the error that an answer with a good status says it is, if it says that nothing was done."""
+        failure = self.failure_in(answer, {})
+        if failure is None or failure.unclear:
+            return None
+        error = GenerationError(
+            failure.message, kind=failure.kind, hint=failure.hint, stops_run=failure.stops_run
+        )
+        self._redactor().redact_error(error)
+        return error
+
     # Running batches
 
     def open_offline_batch(

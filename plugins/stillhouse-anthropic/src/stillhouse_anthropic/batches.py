@@ -149,7 +149,7 @@ class MessageBatchLLM(BatchHTTPLLM):
     def _job(self, answer: Any) -> Job:
         id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(id, str) or not id:
-            raise _odd("a batch")
+            raise (None if id else self._refusal(answer)) or _odd("a batch")
         word = clean_words(answer.get("processing_status"))
         state: ChunkState = "created"
         failure = None

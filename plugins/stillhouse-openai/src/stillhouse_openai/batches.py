@@ -90,7 +90,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         fields = self.batch_file_fields(f"{chunk.name}.jsonl")
         upload = form_upload(fields, f"{chunk.name}.jsonl", file, size)
         answer = await self.request("POST", self.batch_upload_path, upload)
-        return _id_of(answer, "file")
+        return _id_of(self, answer, "file")
 
     def batch_file_fields(self, name: str) -> dict[str, str]:
         """Return the fields that are sent with a file."""
@@ -152,7 +152,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         await self.request("POST", f"batches/{path_segment(chunk.job)}/cancel")
 
     def _job(self, answer: Any) -> Job:
-        id = _id_of(answer, "job")
+        id = _id_of(self, answer, "job")
         word = clean_words(answer.get("status"))
         state = _STATES.get(word.lower(), "created")
         return Job(
@@ -188,10 +188,10 @@ def _nothing(request_id: str) -> Failure:
     return Failure("server", "the answer is empty", retried=True, request_id=request_id)
 
 
-def _id_of(answer: Any, what: str) -> str:
+def _id_of(llm: FileBatchLLM, answer: Any, what: str) -> str:
     id = answer.get("id") if isinstance(answer, dict) else None
     if not isinstance(id, str) or not id or not id.isprintable():
-        raise _odd(f"the id of a {what}")
+        raise (None if id else llm._refusal(answer)) or _odd(f"the id of a {what}")
     return id
 
 
