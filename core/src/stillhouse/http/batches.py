@@ -128,6 +128,10 @@ class BatchHTTPLLM(StructuredHTTPLLM):
         _, form = self.split("" if input is None else input)
         return validate_once(self.batch_answer(answer, path), num_generations, form)
 
+    def redact_error(self, error: BaseException) -> None:
+        """Mask the secrets of this LLM in an error, its causes included, as in one of a call online."""
+        self._redactor().redact_error(error)
+
     # How the provider is asked
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:

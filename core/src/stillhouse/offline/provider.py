@@ -206,6 +206,9 @@ class Provider(Protocol):
     ) -> GenerateOutput:
         """Return the output of an answer, validated against its form."""
 
+    def redact_error(self, error: BaseException) -> None:
+        """Mask the backend's secrets in an error: a result, too, may quote the key."""
+
     # How the provider is asked
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:

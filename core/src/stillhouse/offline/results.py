@@ -191,6 +191,7 @@ class Results:
 
     def _error(self, error: GenerationError, outputs: dict[int, Any]) -> GenerationError:
         error.attempts = self.chunk.round + 1
+        self._provider.redact_error(error)
         if outputs:
             made = [outputs[part] for part in sorted(outputs)]
             made += [output for output in error.outputs if output is not None]

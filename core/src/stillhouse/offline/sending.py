@@ -74,7 +74,9 @@ class Sender:
                     file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
                     lines = self._lines(file, row, missing, body)
                 except Exception as error:
-                    refused(row, GenerationError.wrap(error))
+                    wrapped = GenerationError.wrap(error)
+                    self.provider.redact_error(wrapped)
+                    refused(row, wrapped)
                     continue
                 if not file.fits(lines):
                     made += self._send(files.pop(path), plan)
@@ -179,6 +181,8 @@ class Sender:
 
     def record(self, chunk: Chunk, job: Job) -> Chunk:
         """Record the state of a chunk's job in the ledger."""
+        said = GenerationError(job.failure.message if job.failure else "")
+        self.provider.redact_error(said)
         return self.ledger.update(
             chunk,
             state=job.state,
@@ -186,5 +190,5 @@ class Sender:
             provider_state=job.provider_state,
             counts=dict(job.counts),
             result_files=tuple(job.result_files),
-            message=clean_words(job.failure.message) if job.failure else "",
+            message=clean_words(said.message),
         )
