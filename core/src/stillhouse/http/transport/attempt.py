@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import aiohttp
@@ -13,7 +13,7 @@ import orjson
 from yarl import URL
 
 from stillhouse._lenient import loads
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, described
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
     failure_of_exception,
@@ -185,6 +185,8 @@ class Client:
             return self._refused(status, received, raw)
         if not is_whole:
             return too_large(max_bytes, received)
+        if not raw and status == 204 and wire == "json":  # there is nothing to be said, as of a deletion
+            return None
         return self._answer(url, received, raw, wire, is_checked)
 
     def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool) -> Any:
@@ -216,7 +218,7 @@ class Client:
             except Exception as error:
                 raise _broken_hook("failure_in", error) from error
             if failure is not None:
-                return failure
+                return _checked("failure_in", failure)
         return answer
 
     async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
@@ -252,11 +254,12 @@ class Client:
 
     def _refused(self, status: int, headers: Mapping[str, str], raw: bytes) -> Failure:
         try:
-            return self._hooks.classify(status, headers, raw)
+            failure = self._hooks.classify(status, headers, raw)
         except GenerationError:
             raise
         except Exception as error:
             raise _broken_hook("classify", error) from error
+        return _checked("classify", failure)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -274,8 +277,22 @@ class Client:
             raise _broken_hook("answer_of_events", error) from error
 
 
+def _checked(name: str, failure: Any) -> Failure:
+    """Return what a hook says about an answer, with a wait that is one.
+
+    Raises:
+        GenerationError: it is no `Failure`, which would pass for an answer.
+    """
+    if not isinstance(failure, Failure):
+        raise _broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
+    wait: Any = failure.retry_after
+    if wait is None or (isinstance(wait, (int, float)) and wait >= 0):  # NaN is not
+        return failure
+    return replace(failure, retry_after=None)
+
+
 def _broken_hook(name: str, error: Exception) -> GenerationError:
     return GenerationError(
-        f"the backend's {name} failed: {type(error).__name__}: {error}",
+        f"the backend's {name} failed: {described(error)}",
         hint="report it to the authors of the backend",
     )

@@ -6,6 +6,7 @@ The loop of attempts is one function because every request runs through it: a ca
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 __all__ = ["Authorization", "Transport"]
 
 CONNECT_SECONDS = 30.0
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,11 @@ class Transport:
 
 def _check_header(name: str, value: str) -> None:
     """Reject a header that cannot be sent, without quoting it: it may be a secret."""
+    if not isinstance(name, str) or _HEADER.fullmatch(name) is None:
+        raise ConfigurationError(
+            "the name of a header has characters that no name has, such as a space or a colon",
+            hint="write the name and the value apart, as in {'x-name': 'value'}",
+        )
     if not isinstance(value, str) or any(
         (ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value
     ):
