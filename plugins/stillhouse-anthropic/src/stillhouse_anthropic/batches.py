@@ -65,7 +65,8 @@ class MessageBatchLLM(BatchHTTPLLM):
             result = {}
         kind = result.get("type")
         if kind == "succeeded" and result.get("message"):
-            return JobResult(result["message"])
+            failure = self.failure_in(result["message"], {})
+            return JobResult(result["message"]) if failure is None else JobResult(failure=failure)
         if kind == "canceled":
             return JobResult()
         if kind == "expired":

@@ -72,7 +72,10 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         request_id = clean_words(response.get("request_id"))
         answer = response.get("body")
         if not error and 200 <= status < 300:
-            return JobResult(answer, None if answer else _nothing(request_id))
+            if not answer:
+                return JobResult(failure=_nothing(request_id))
+            failure = self.failure_in(answer, {"x-request-id": request_id})
+            return JobResult(answer) if failure is None else JobResult(failure=failure)
         if status >= 400:
             body = orjson.dumps(answer or {"error": error})
             return JobResult(failure=self.classify(status, {"x-request-id": request_id}, body))

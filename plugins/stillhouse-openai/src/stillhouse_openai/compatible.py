@@ -141,10 +141,9 @@ class CompatibleLLM(StructuredHTTPLLM):
         if failure is None and isinstance(answer, dict):
             choices = answer.get("choices")
             for choice in choices if isinstance(choices, list) else ():
-                if isinstance(choice, dict) and (
-                    choice.get("error") or choice.get("finish_reason") in _FAILED
-                ):
-                    return super().failure_in({"error": _error_of(choice)}, headers)
+                error = _error_of(choice) if isinstance(choice, dict) else None
+                if error:
+                    return super().failure_in({"error": error}, headers)
         return failure
 
     def answer_of_events(self, events: list[Any]) -> Any:
@@ -152,7 +151,8 @@ class CompatibleLLM(StructuredHTTPLLM):
 
 
 def _error_of(choice: dict[str, Any]) -> Any:
-    reason = choice.get("finish_reason")
-    if choice.get("error") or not (isinstance(reason, str) and reason in _FAILED):
-        return choice.get("error")
+    """The error that a choice is; one that only says that it failed is its provider's."""
+    error, reason = choice.get("error"), choice.get("finish_reason")
+    if error or not (isinstance(reason, str) and reason in _FAILED):
+        return error
     return {"message": f"the model's provider failed: {reason}", "code": 502}
