@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import aiohttp
@@ -13,7 +13,7 @@ import orjson
 from yarl import URL
 
 from stillhouse._lenient import loads
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, described
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
     failure_of_exception,
@@ -189,6 +189,8 @@ class Client:
             return self._refused(status, received, raw)
         if not is_whole:
             return too_large(max_bytes, received)
+        if not raw and status == 204 and wire == "json":  # there is nothing to be said, as of a deletion
+            return None
         return self._answer(url, received, raw, wire, is_checked)
 
     def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool) -> Any:
@@ -281,14 +283,21 @@ class Client:
 
 
 def _checked(name: str, failure: Any) -> Failure:
-    """Return what a backend's code gave, if it is a failure."""
+    """Return what a hook says about an answer, with a wait that is one.
+
+    Raises:
+        GenerationError: it is no `Failure`, which would pass for an answer.
+    """
     if not isinstance(failure, Failure):
         raise _broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
-    return failure
+    wait: Any = failure.retry_after
+    if wait is None or (isinstance(wait, (int, float)) and wait >= 0):  # NaN is not
+        return failure
+    return replace(failure, retry_after=None)
 
 
 def _broken_hook(name: str, error: Exception) -> GenerationError:
     return GenerationError(
-        f"the backend's {name} failed: {type(error).__name__}: {error}",
+        f"the backend's {name} failed: {described(error)}",
         hint="report it to the authors of the backend",
     )

@@ -29,8 +29,7 @@ __all__ = ["Authorization", "Transport"]
 
 CONNECT_SECONDS = 30.0
 
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""See https://www.rfc-editor.org/rfc/rfc9110#name-tokens."""
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +256,10 @@ class Transport:
 
 def _check_header(name: str, value: str) -> None:
     """Reject a header that cannot be sent, without quoting it: it may be a secret."""
-    if _HEADER_NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or _HEADER.fullmatch(name) is None:
         raise ConfigurationError(
-            f"{name[:100]!r} is not the name of a header", hint="write it as X-My-Header, without a colon"
+            "the name of a header has characters that no name has, such as a space or a colon",
+            hint="write the name and the value apart, as in {'x-name': 'value'}",
         )
     if not isinstance(value, str) or any(
         (ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value
