@@ -16,12 +16,12 @@ from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.http.address import base_url_of, url_below
-from stillhouse.http.asking import Ask, ask_until_done, continued
+from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
 from stillhouse.http.request import Request
 from stillhouse.http.transport.answers import failure_in
-from stillhouse.http.transport.failures import answered, failure_of, request_id_of
+from stillhouse.http.transport.failures import failure_of
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
@@ -264,7 +264,8 @@ class HTTPLLM(AsyncLLM):
 
         What follows is what follows from an error status: the request is retried, all requests pause or
         slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
-        object, and asks `classify` what the same refusal with an error status is.
+        object, of a line or of an event, and an event of the type `error`; it asks `classify` what the same
+        refusal with an error status is. An answer with nothing in it never gets here: it is retried.
 
         It looks at what `complete` gets. What `post` gets is looked at only where a backend overrides it, and
         what `request` gets only with `check`.
@@ -307,8 +308,8 @@ class HTTPLLM(AsyncLLM):
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         """Return the output of an answer, before anything is validated.
 
-        A `TypeError`, `ValueError`, `AttributeError` or `LookupError` becomes a `GenerationError` that says
-        that the answer has another shape: an answer need not be checked first.
+        An exception of another type, such as a `KeyError`, becomes a `GenerationError` that says that the
+        answer has another shape: an answer need not be checked first.
 
         Args:
             answer: JSON types, or what `request.wire` gives.
@@ -415,8 +416,10 @@ class HTTPLLM(AsyncLLM):
         )
         try:
             output = (read or self.output_of)(answer, request)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise _unreadable(error) from error
+        except StillhouseError:
+            raise
+        except Exception as error:  # of a decoder, for one: whatever it is, the answer cannot be read
+            raise unreadable(error) from error
         if limits.counts_tokens:
             used = self.used_tokens(output)
             if used is not None:
@@ -585,12 +588,3 @@ def _json(body: Any) -> bytes:
             attempts=0,
             hint="give text that is valid Unicode, and values that JSON knows",
         ) from None
-
-
-def _unreadable(error: Exception) -> GenerationError:
-    return GenerationError(
-        f"the answer has another shape than the API's: {type(error).__name__}: {error}",
-        kind="server",
-        hint="check that base_url is that of an API of this kind",
-        request_id=request_id_of(answered.get({})),
-    )

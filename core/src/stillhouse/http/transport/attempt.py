@@ -14,12 +14,14 @@ from yarl import URL
 
 from stillhouse._lenient import loads
 from stillhouse.errors import GenerationError
+from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
     failure_of_exception,
     not_json,
     timed_out,
     too_large,
+    without_parts,
 )
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
@@ -207,6 +209,8 @@ class Client:
                     return answer
         else:
             answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
+            if not answer and is_checked:
+                return self._without_parts(url, received, raw)
         self._has_answered = True
         if is_checked and self._failure_in is not None:
             try:
@@ -218,6 +222,14 @@ class Client:
             if failure is not None:
                 return failure
         return answer
+
+    def _without_parts(self, url: URL, received: Mapping[str, str], raw: bytes) -> Failure:
+        """Return the failure that an answer is in which nothing is that was asked for: it may be an error."""
+        try:
+            failure = failure_in(loads(raw), received, self._hooks.classify)
+        except ValueError:
+            failure = None
+        return failure or without_parts(url, received, raw, is_first=not self._has_answered)
 
     async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
         """Save an answer of any type and size in a file; return the failure, if it is one.

@@ -202,6 +202,26 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
 
 
+def without_parts(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True) -> Failure:
+    """Return the failure that an answer is in which there is no byte, no line or no event, as was asked for.
+
+    One that is empty, or has only comments, is retried. A whole answer of another form is not.
+    """
+    start = raw[:512].lstrip()
+    if start[:1] == b"<":
+        return not_json(url, headers, raw, is_first=is_first)
+    if start[:1] in (b"", b":"):
+        return _broken("the answer is empty", request_id_of(headers))
+    form = clean(headers.get("content-type", "").partition(";")[0], 100).lower()
+    return Failure(
+        "server",
+        f"the answer is {form or 'of an unknown form'}, not a stream of events{_beginning(start)}",
+        hint="check base_url, and whether this model can stream",
+        unclear=True,
+        request_id=request_id_of(headers),
+    )
+
+
 def _beginning(start: bytes) -> str:
     shown = clean(start[:40].decode("utf-8", "replace"))
     return f"; it begins {shown!r}" if shown else ""
