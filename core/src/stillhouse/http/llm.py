@@ -22,7 +22,7 @@ from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
 from stillhouse.http.request import Request
 from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.failures import failure_of
-from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
+from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, QuotaLeft
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
 from stillhouse.outputs import count_of
@@ -175,6 +175,7 @@ class HTTPLLM(AsyncLLM):
         cls = type(self)
         authorize = None if cls.authorize is HTTPLLM.authorize else self.authorize
         sign = None if cls.sign is HTTPLLM.sign else self.sign
+        tells = cls.quotas_in is not HTTPLLM.quotas_in
         joins = cls.answer_of_events is not HTTPLLM.answer_of_events
         return Transport(
             self._base,
@@ -187,6 +188,7 @@ class HTTPLLM(AsyncLLM):
                 self.failure_in,
                 self.answer_of_events if joins else None,
                 self.quota_headers,
+                self.quotas_in if tells else None,
             ),
             authorization=Authorization(authorize, sign) if authorize or sign else None,
             secrets=self._secrets(headers),
@@ -275,6 +277,23 @@ class HTTPLLM(AsyncLLM):
             headers: of the response.
         """
         return failure_in(answer, headers, self.classify)
+
+    def quotas_in(self, answer: Any, headers: Mapping[str, str]) -> Mapping[str, QuotaLeft | None]:
+        """Return what an answer itself says is left of the provider's quotas, by their names.
+
+        It is for an API that says so in the body, and called for every good answer only if a backend
+        overrides it. Requests slow down before they are refused, as they do by `quota_headers`. A quota
+        whose name has `token` in it is one of tokens; every other is one of requests. An answer that says
+        nothing, or says it in another shape, changes nothing: it need not be checked first.
+
+        Args:
+            answer: as `output_of` gets it.
+            headers: of the response.
+
+        Returns:
+            What `quota_left` makes of each quota.
+        """
+        return {}
 
     def answer_of_events(self, events: list[Any]) -> Any:
         """Join a stream into the answer that was asked for, where a server streams it all the same.

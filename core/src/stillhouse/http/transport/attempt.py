@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import IO, Any
 
 import aiohttp
@@ -17,6 +19,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
+    broken_hook,
     failure_of_exception,
     not_json,
     timed_out,
@@ -27,7 +30,7 @@ from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import Proxy
-from stillhouse.http.transport.quotas import QuotaHeaders, left_of
+from stillhouse.http.transport.quotas import QuotaHeaders, QuotaLeft, left_of
 from stillhouse.http.transport.reading import (
     Wire,
     events_in,
@@ -63,12 +66,14 @@ class Hooks:
         answer_of_events: joins the JSON of the events of a stream into an answer; `None` where the
             API streams nothing of its own accord.
         quotas: the headers of a response that say what is left of a quota.
+        quotas_in: the quotas that an answer tells of itself, by name; `None` where it tells of none.
     """
 
     classify: Callable[[int, Mapping[str, str], bytes], Failure]
     failure_in: Callable[[Any, Mapping[str, str]], Failure | None] | None = None
     answer_of_events: Callable[[list[Any]], Any] | None = None
     quotas: Sequence[QuotaHeaders] = ()
+    quotas_in: Callable[[Any, Mapping[str, str]], Mapping[str, QuotaLeft | None]] | None = None
 
 
 class Client:
@@ -101,6 +106,7 @@ class Client:
         self._hooks = hooks
         self._failure_in = hooks.failure_in
         self._quotas = tuple(hooks.quotas)
+        self._quotas_in = hooks.quotas_in
         self._proxy = proxy
         self._via: URL | None = None
         self._proxy_headers: Mapping[str, str] | None = None
@@ -218,9 +224,15 @@ class Client:
             except GenerationError:
                 raise
             except Exception as error:
-                raise _broken_hook("failure_in", error) from error
+                raise broken_hook("failure_in", error) from error
             if failure is not None:
                 return failure
+        if self._quotas_in is not None:
+            # An answer that tells of its quotas in another way tells nothing.
+            with suppress(AttributeError, LookupError, TypeError, ValueError):
+                for name, told in self._quotas_in(answer, received).items():
+                    if told is not None and all(map(isfinite, told)):
+                        self._limits.update_quota(name, *told, is_tokens="token" in name)
         return answer
 
     def _without_parts(self, url: URL, received: Mapping[str, str], raw: bytes) -> Failure:
@@ -268,7 +280,7 @@ class Client:
         except GenerationError:
             raise
         except Exception as error:
-            raise _broken_hook("classify", error) from error
+            raise broken_hook("classify", error) from error
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -283,11 +295,4 @@ class Client:
                 error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
             )
         except Exception as error:
-            raise _broken_hook("answer_of_events", error) from error
-
-
-def _broken_hook(name: str, error: Exception) -> GenerationError:
-    return GenerationError(
-        f"the backend's {name} failed: {type(error).__name__}: {error}",
-        hint="report it to the authors of the backend",
-    )
+            raise broken_hook("answer_of_events", error) from error

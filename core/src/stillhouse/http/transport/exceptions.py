@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
+from stillhouse.errors import GenerationError
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import request_id_of
 from stillhouse.http.transport.proxies import Proxy
@@ -200,6 +201,14 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
         message = f"the answer is {form or 'of an unknown form'}, not JSON{_beginning(start)}"
         hint = "check base_url: the server must answer with JSON"
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
+
+
+def broken_hook(name: str, error: Exception) -> GenerationError:
+    """Return the error for an exception in the backend's own code."""
+    return GenerationError(
+        f"the backend's {name} failed: {type(error).__name__}: {error}",
+        hint="report it to the authors of the backend",
+    )
 
 
 def without_parts(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True) -> Failure:
