@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import IO, Any
 
 import aiohttp
@@ -13,19 +15,22 @@ import orjson
 from yarl import URL
 
 from stillhouse._lenient import loads
-from stillhouse.errors import GenerationError, described
+from stillhouse.errors import GenerationError
+from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
+    broken_hook,
     failure_of_exception,
     not_json,
     timed_out,
     too_large,
+    without_parts,
 )
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import Proxy
-from stillhouse.http.transport.quotas import QuotaHeaders, left_of
+from stillhouse.http.transport.quotas import QuotaHeaders, QuotaLeft, left_of
 from stillhouse.http.transport.reading import (
     Wire,
     events_in,
@@ -62,12 +67,14 @@ class Hooks:
         answer_of_events: joins the JSON of the events of a stream into an answer; `None` where the
             API streams nothing of its own accord.
         quotas: the headers of a response that say what is left of a quota.
+        quotas_in: the quotas that an answer tells of itself, by name; `None` where it tells of none.
     """
 
     classify: Callable[[int, Mapping[str, str], bytes], Failure]
     failure_in: Callable[[Any, Mapping[str, str]], Failure | None] | None = None
     answer_of_events: Callable[[list[Any]], Any] | None = None
     quotas: Sequence[QuotaHeaders] = ()
+    quotas_in: Callable[[Any, Mapping[str, str]], Mapping[str, QuotaLeft | None]] | None = None
 
 
 class Client:
@@ -103,6 +110,7 @@ class Client:
         self._hooks = hooks
         self._failure_in = hooks.failure_in
         self._quotas = tuple(hooks.quotas)
+        self._quotas_in = hooks.quotas_in
         self._proxy = proxy
         self._via: URL | None = None
         self._proxy_headers: Mapping[str, str] | None = None
@@ -214,6 +222,8 @@ class Client:
                     return answer
         else:
             answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
+            if not answer and is_checked:
+                return self._without_parts(url, received, raw)
         self._has_answered = True
         if is_checked and self._failure_in is not None:
             try:
@@ -221,10 +231,24 @@ class Client:
             except GenerationError:
                 raise
             except Exception as error:
-                raise _broken_hook("failure_in", error) from error
+                raise broken_hook("failure_in", error) from error
             if failure is not None:
                 return _checked("failure_in", failure)
+        if self._quotas_in is not None:
+            # An answer that tells of its quotas in another way tells nothing.
+            with suppress(AttributeError, LookupError, TypeError, ValueError):
+                for name, told in self._quotas_in(answer, received).items():
+                    if told is not None and all(map(isfinite, told)):
+                        self._limits.update_quota(name, *told, is_tokens="token" in name)
         return answer
+
+    def _without_parts(self, url: URL, received: Mapping[str, str], raw: bytes) -> Failure:
+        """Return the failure that an answer is in which nothing is that was asked for: it may be an error."""
+        try:
+            failure = failure_in(loads(raw), received, self._hooks.classify)
+        except ValueError:
+            failure = None
+        return failure or without_parts(url, received, raw, is_first=not self._has_answered)
 
     async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
         """Save an answer of any type and size in a file; return the failure, if it is one.
@@ -263,7 +287,7 @@ class Client:
         except GenerationError:
             raise
         except Exception as error:
-            raise _broken_hook("classify", error) from error
+            raise broken_hook("classify", error) from error
         return _checked("classify", failure)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
@@ -279,7 +303,7 @@ class Client:
                 error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
             )
         except Exception as error:
-            raise _broken_hook("answer_of_events", error) from error
+            raise broken_hook("answer_of_events", error) from error
 
 
 def _checked(name: str, failure: Any) -> Failure:
@@ -289,15 +313,8 @@ def _checked(name: str, failure: Any) -> Failure:
         GenerationError: it is no `Failure`, which would pass for an answer.
     """
     if not isinstance(failure, Failure):
-        raise _broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
+        raise broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
     wait: Any = failure.retry_after
     if wait is None or (isinstance(wait, (int, float)) and wait >= 0):  # NaN is not
         return failure
     return replace(failure, retry_after=None)
-
-
-def _broken_hook(name: str, error: Exception) -> GenerationError:
-    return GenerationError(
-        f"the backend's {name} failed: {described(error)}",
-        hint="report it to the authors of the backend",
-    )

@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -30,6 +31,9 @@ __all__ = ["Authorization", "Transport"]
 CONNECT_SECONDS = 30.0
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+_authorizing: ContextVar[Authorization | None] = ContextVar("_authorizing", default=None)
+"""Whose `authorize` is running: a request through the same LLM would wait for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,11 @@ class Authorization:
         name = "authorize"
         try:
             if self.authorize is not None:
-                added |= await self.authorize()
+                token = _authorizing.set(self)
+                try:
+                    added |= await self.authorize()
+                finally:
+                    _authorizing.reset(token)
             name = "sign"
             if self.sign is not None:
                 merged: CIMultiDict[str] = CIMultiDict(headers)
@@ -182,6 +190,8 @@ class Transport:
         """
         limits, client = self.limits, self._client
         attempt, deadline = 0, 0.0
+        if self._authorization is not None and _authorizing.get() is self._authorization:
+            raise _waits_for_itself()
         while True:
             permit = limits.try_acquire(tokens) or await limits.acquire(tokens)
             attempt += 1
@@ -268,6 +278,16 @@ def _check_header(name: str, value: str) -> None:
             f"the header {name} has characters that no header has, such as the end of a line",
             hint="copy its value again, without anything else",
         )
+
+
+def _waits_for_itself() -> GenerationError:
+    return GenerationError(
+        "the backend's authorize makes a request through the LLM, which would call authorize again",
+        kind="authentication",
+        attempts=0,
+        hint="report it to the authors of the backend: authorize must ask with a client of its own",
+        stops_run=True,
+    )
 
 
 def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
