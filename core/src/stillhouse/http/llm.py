@@ -170,9 +170,10 @@ class HTTPLLM(AsyncLLM):
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
         # aiohttp takes long to import, and listing or checking backends does not need it.
-        from stillhouse.http.transport.attempt import Hooks
+        from stillhouse.http.transport.authorization import Authorization
+        from stillhouse.http.transport.hooks import Hooks
         from stillhouse.http.transport.limits import Limits
-        from stillhouse.http.transport.session import Authorization, Transport
+        from stillhouse.http.transport.session import Transport
 
         cls = type(self)
         authorize = None if cls.authorize is HTTPLLM.authorize else self.authorize

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from math import isfinite
 from typing import IO, Any
 
@@ -28,9 +27,10 @@ from stillhouse.http.transport.exceptions import (
 )
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
+from stillhouse.http.transport.hooks import Hooks, checked
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import Proxy
-from stillhouse.http.transport.quotas import QuotaHeaders, QuotaLeft, left_of
+from stillhouse.http.transport.quotas import left_of
 from stillhouse.http.transport.reading import (
     Wire,
     events_in,
@@ -41,7 +41,7 @@ from stillhouse.http.transport.reading import (
 )
 from stillhouse.offline.failures import Failure
 
-__all__ = ["MAX_BODY_BYTES", "Client", "Hooks"]
+__all__ = ["MAX_BODY_BYTES", "Client"]
 
 logger = logging.getLogger("stillhouse.http")
 
@@ -55,26 +55,6 @@ MIN_UPLOAD_BYTES_PER_SECOND = 50_000
 """Speed below which sending a file is given up."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a backend says about the answers of its API.
-
-    Attributes:
-        classify: which failure a response with an error status is.
-        failure_in: which failure an answer with a good status is, or `None`.
-        answer_of_events: joins the JSON of the events of a stream into an answer; `None` where the
-            API streams nothing of its own accord.
-        quotas: the headers of a response that say what is left of a quota.
-        quotas_in: the quotas that an answer tells of itself, by name; `None` where it tells of none.
-    """
-
-    classify: Callable[[int, Mapping[str, str], bytes], Failure]
-    failure_in: Callable[[Any, Mapping[str, str]], Failure | None] | None = None
-    answer_of_events: Callable[[list[Any]], Any] | None = None
-    quotas: Sequence[QuotaHeaders] = ()
-    quotas_in: Callable[[Any, Mapping[str, str]], Mapping[str, QuotaLeft | None]] | None = None
 
 
 class Client:
@@ -233,7 +213,7 @@ class Client:
             except Exception as error:
                 raise broken_hook("failure_in", error) from error
             if failure is not None:
-                return _checked("failure_in", failure)
+                return checked("failure_in", failure)
         if self._quotas_in is not None:
             # An answer that tells of its quotas in another way tells nothing.
             with suppress(AttributeError, LookupError, TypeError, ValueError):
@@ -288,7 +268,7 @@ class Client:
             raise
         except Exception as error:
             raise broken_hook("classify", error) from error
-        return _checked("classify", failure)
+        return checked("classify", failure)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -304,17 +284,3 @@ class Client:
             )
         except Exception as error:
             raise broken_hook("answer_of_events", error) from error
-
-
-def _checked(name: str, failure: Any) -> Failure:
-    """Return what a hook says about an answer, with a wait that is one.
-
-    Raises:
-        GenerationError: it is no `Failure`, which would pass for an answer.
-    """
-    if not isinstance(failure, Failure):
-        raise broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
-    wait: Any = failure.retry_after
-    if wait is None or (isinstance(wait, (int, float)) and wait >= 0):  # NaN is not
-        return failure
-    return replace(failure, retry_after=None)
