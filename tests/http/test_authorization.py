@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import orjson
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 from yarl import URL
 
 from stillhouse import ConfigurationError, FormattedInput, GenerateOutput, GenerationError, prepare_output
@@ -167,6 +169,58 @@ class NoFailureLLM(PlainLLM):
 class NewlineLLM(SigningLLM):
     def sign(self, method: str, url: URL, headers: Mapping[str, str], body: Any) -> Mapping[str, str]:
         return {"x-signature": f"{self.resolved_key}\r\nx-other: 1"}
+
+
+class CircularLLM(PlainLLM):
+    """It asks for its credentials by a request that needs them."""
+
+    async def authorize(self) -> Mapping[str, str]:
+        token = await self.request("POST", "token", b"{}")
+        return {"authorization": f"Bearer {token['access_token']}"}
+
+
+def test_authorize_that_waits_for_itself_is_an_error(server: ScriptedServer) -> None:
+    with CircularLLM(model="m", base_url=server.url, api_key=SecretStr(KEY), max_concurrency=1) as llm:
+        error = failure(llm)
+    assert error.stops_run
+    assert "a client of its own" in error.hint
+    assert not server.requests
+
+
+class ExpiringLLM(PlainLLM):
+    """Its credentials expire; those that are fetched are good for some attempts."""
+
+    fetched: list[str] = Field(default_factory=list)
+    _lock: asyncio.Lock = PrivateAttr(default_factory=asyncio.Lock)
+    _left: int = PrivateAttr(default=0)
+
+    def has_credential(self, headers: Mapping[str, str]) -> bool:
+        return True
+
+    async def authorize(self) -> Mapping[str, str]:
+        async with self._lock:
+            if not self._left:
+                await asyncio.sleep(0)  # here they are asked for
+                self.fetched.append(f"token-{len(self.fetched)}")
+                self._left = 4
+            self._left -= 1
+            return {"x-token": self.fetched[-1]}
+
+    def sign(self, method: str, url: URL, headers: Mapping[str, str], body: Any) -> Mapping[str, str]:
+        covered = f"{method} {url.raw_path} {headers['X-Token']}".encode() + body
+        return {"x-signature": hashlib.sha256(covered).hexdigest()}
+
+
+def test_expired_credentials_are_fetched_once_for_all_attempts(server: ScriptedServer) -> None:
+    server.script = [Reply(503)] * 2
+    path = "model/arn:aws:bedrock:eu-central-1:1:profile%2Fx%3A0/invoke"
+    with ExpiringLLM(model="m", base_url=server.url, path=path, max_concurrency=8) as llm:
+        llm.generate_outputs([CHAT] * 6)
+    assert llm.fetched == ["token-0", "token-1"]
+    for request in server.requests:
+        covered = f"POST {request.path} {request.headers['x-token']}".encode() + orjson.dumps(request.body)
+        assert request.headers["x-signature"] == hashlib.sha256(covered).hexdigest()
+    assert len({request.headers["x-signature"] for request in server.requests}) == 2
 
 
 def test_signature_that_cannot_be_made_stops_the_run(server: ScriptedServer) -> None:

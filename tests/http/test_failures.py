@@ -505,6 +505,24 @@ def test_nonsense_in_a_wait_of_the_body_is_ignored(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        ({"retry_after": 2}, 2.0),
+        ({"RetryAfterMs": 1500, "retry_after": 1}, 1.5),
+        ({"wait_seconds": 3}, 3.0),
+        ({"waitTime": "1m30s"}, 90.0),
+        ({"retry-in": "250ms"}, 0.25),
+        ({"retryDelay": {"seconds": "34"}}, 34.0),
+        ({"Retry_At": "1970-01-01T00:00:00Z"}, None),
+        ({"details": [{"seconds_to_wait": 4}]}, 4.0),
+        ({"waiting_list": 5, "weight": 6, "": 7}, None),
+    ],
+)
+def test_wait_in_the_body_has_any_of_the_names_in_use(error: Any, seconds: float | None) -> None:
+    assert failure_of(429, {}, json.dumps({"error": error}).encode()).retry_after == seconds
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("Please try again in 7m12s.", 432.0),

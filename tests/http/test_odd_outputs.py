@@ -1,4 +1,4 @@
-"""What `output_of` returns may lack anything: a row is finished, or fails and says why, and is paid once."""
+"""What a backend's functions return may be anything: a row is finished, or fails and says why."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stillhouse import FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import Request, StructuredHTTPLLM
+from stillhouse import ConfigurationError, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse.http import Failure, Request, StructuredHTTPLLM
 from stillhouse.typing import Capability
 
+from ..support import PATIENCE, in_thread
 from .conftest import Reply, ScriptedServer
 
 CHAT: Any = [{"role": "user", "content": "hello"}]
@@ -150,3 +151,55 @@ def test_an_error_does_not_quote_a_whole_answer(server: ScriptedServer) -> None:
     assert isinstance(error, GenerationError)
     assert len(error.message) < 1000
     assert len(str(error.__cause__)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [("classify", None), ("classify", True), ("classify", "no"), ("failure_in", True), ("failure_in", {})],
+)
+def test_what_a_hook_returns_instead_of_a_failure_is_no_answer(
+    server: ScriptedServer, hook: str, said: Any
+) -> None:
+    """It passed for the answer: a row was done with the text of an error."""
+
+    class HookedLLM(OddLLM):
+        locals()[hook] = lambda self, *_: said
+
+    server.script = [Reply(status=400 if hook == "classify" else 200)]
+    with HookedLLM(model="m", base_url=server.url, read=lambda answer: prepare_output([str(answer)])) as llm:
+        ((_, result),) = llm.iter_outputs([CHAT], on_error="yield")
+    assert isinstance(result, GenerationError)
+    assert f"{hook} failed: TypeError: it returned {type(said).__name__}" in result.message
+
+
+@pytest.mark.parametrize("wait", [float("nan"), -1.0, "5", [1]])
+def test_a_wait_that_is_none_is_not_waited_for(server: ScriptedServer, wait: Any) -> None:
+    """After NaN, no request was ever sent again."""
+
+    class WaitingLLM(OddLLM):
+        def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+            return Failure("rate_limit", "busy", retried=True, congestion=True, retry_after=wait)
+
+    server.script = [Reply(status=429)]
+    with WaitingLLM(model="m", base_url=server.url, read=lambda _: prepare_output(["fine"])) as llm:
+        future = in_thread(lambda: llm.generate_outputs([CHAT]))
+        assert future.result(PATIENCE)[0]["generations"] == ["fine"]
+    assert len(server.requests) == 2
+
+
+def test_an_answer_without_content_is_not_asked_for_again(server: ScriptedServer) -> None:
+    """204 says that there is nothing, as after a deletion; it was taken for an answer that was lost."""
+    server.script = [Reply(status=204, body=b"")]
+    with OddLLM(model="m", base_url=server.url) as llm:
+        assert llm.run_on_loop(llm.request("DELETE", "jobs/1")) is None
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["authorization: Bearer sk-1234567890abcdef", "x y", "x\n", "", "é"])
+def test_a_name_that_no_header_has_is_refused_by_itself(server: ScriptedServer, name: str) -> None:
+    """base_url was blamed for it, or it was sent."""
+    llm = OddLLM(model="m", base_url=server.url, default_headers={name: "value"})
+    with pytest.raises(ConfigurationError, match="the name of a header") as caught:
+        llm.load()
+    assert "sk-1234567890abcdef" not in str(caught.value)
+    assert not server.requests

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stillhouse import LLM
+from stillhouse import LLM, ConfigurationError
+from stillhouse.http.address import base_url_of
 from stillhouse.registry import Registry
 
 from .conftest import ScriptLLM
@@ -41,3 +42,23 @@ def test_secrets_of_address_headers_and_body_are_shown_nowhere(registry: Registr
         assert again.base_url == "https://h.test/v1?api-version=1"
         assert again.default_headers == {"User-Agent": "me/1"}
     assert SECRET not in json.dumps(llm.dump())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://user:pa?PASSWORD@host/v1",
+        "ftp://user:pa@PASSWORD@host/v1",
+        "ftp://user:pa/PASSWORD@host/v1",
+        "user:PASSWORD@host/v1",
+        "https://user:PASSWORD@ho st/v1",
+        "ftp://host/v1?key=PASSWORD",
+        "ftp://host/v1#PASSWORD",
+    ],
+)
+def test_an_address_that_is_none_is_not_quoted_with_its_secrets(given: str) -> None:
+    """A login with an odd character in it was shown, and a host with a space was asked for."""
+    with pytest.raises(ConfigurationError, match="is not an address") as caught:
+        base_url_of(given, "v1", "set base_url")
+    assert "PASSWORD" not in str(caught.value)
+    assert "user" not in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import socket
+import struct
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -88,8 +89,6 @@ def failure(llm: HTTPLLM, **arguments: Any) -> GenerationError:
 )
 def test_wire_says_what_output_of_gets(server: ScriptedServer, wire: Wire, body: bytes, answer: Any) -> None:
     server.script = [Reply(429), Reply(body=b""), Reply(body=body)]
-    if wire != "json":
-        del server.script[1]  # an empty body is a good one there
     with loaded(server.url, wire=wire, got=[]) as llm:
         llm.generate_outputs([CHAT])
         assert llm.got == [answer]
@@ -140,6 +139,91 @@ def test_answer_that_cannot_be_read_is_not_paid_for_again(
     assert said in error.message
     assert error.hint
     assert len(server.requests) == error.attempts == 1
+
+
+BUSY = {"message": "slow down", "code": 429}
+STREAMS = [
+    pytest.param("lines", b'{"text": "h"}\n{"error": %s}\n' % orjson.dumps(BUSY), "rate_limit", id="line"),
+    pytest.param("events", b'data: {"error": %s}\n\n' % orjson.dumps(BUSY), "rate_limit", id="event"),
+    pytest.param(
+        "events", b"event: error\ndata: %s\n\n" % orjson.dumps(BUSY), "rate_limit", id="typed event"
+    ),
+    pytest.param(
+        "events",
+        b'data: {"text": "h"}\n\nevent: error\ndata: {"type": "error", "error": {"type": "overloaded_error"}}\n\n',
+        "server",
+        id="after the text",
+    ),
+    pytest.param("events", b"event: error\ndata: the model is overloaded\n\n", "server", id="no JSON"),
+]
+
+
+@pytest.mark.parametrize(("wire", "body", "kind"), STREAMS)
+def test_error_in_a_stream_is_what_its_status_would_be(
+    server: ScriptedServer, wire: Wire, body: bytes, kind: str
+) -> None:
+    server.script = [Reply(body=body), Reply(body=b"data: fine\n\n")]
+    with loaded(server.url, wire=wire, got=[]) as llm:
+        llm.generate_outputs([CHAT])
+        assert len(llm.got) == 1, "output_of got the error"
+    assert len(server.requests) == 2
+    server.answer = lambda _: Reply(body=body)
+    with loaded(server.url, wire=wire, got=[], retry_timeout=0.0) as llm:
+        assert failure(llm).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("wire", "body"),
+    [
+        ("lines", b'{"text": "say \\"error\\": {}"}\n{"error": null}\nno JSON "error"\n'),
+        ("events", b'data: {"text": "an \\"error\\""}\n\ndata: {"logs": {"error": 1}}\n\ndata: [DONE]\n\n'),
+        ("bytes", b'{"error": {"code": 429}}'),
+    ],
+)
+def test_stream_that_only_speaks_of_errors_is_an_answer(
+    server: ScriptedServer, wire: Wire, body: bytes
+) -> None:
+    server.script = [Reply(body=body)]
+    with loaded(server.url, wire=wire, got=[]) as llm:
+        llm.generate_outputs([CHAT])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said", "requests"),
+    [
+        (b'{"text": "fine"}', "server", "application/json, not a stream of events; it begins", 1),
+        (b"<html>Please log in</html>", "invalid_request", "a page", 1),
+        (b'{"error": {"code": 401, "message": "who are you?"}}', "authentication", "who are you?", 1),
+        (b": keep-alive\n\n: keep-alive\n\n", "server", "empty", 2),
+        (b" \n", "server", "empty", 2),
+    ],
+)
+def test_answer_without_events_says_what_it_is(
+    server: ScriptedServer, body: bytes, kind: str, said: str, requests: int
+) -> None:
+    server.script = [Reply(body=body), *[Reply(400, b'{"message": "it was repeated"}')] * 2]
+    with loaded(server.url, wire="events") as llm:
+        error = failure(llm)
+    assert len(server.requests) == requests
+    if requests == 1:
+        assert (error.kind, said in error.message) == (kind, True), error.message
+
+
+class DecodingLLM(WireLLM):
+    """One whose decoder raises an exception of its own."""
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return prepare_output([str(struct.unpack(">d", answer))])
+
+
+def test_any_exception_about_an_answer_fails_its_row_as_the_servers(server: ScriptedServer) -> None:
+    server.script = [Reply(body=b"\xcb\x01", headers={"x-request-id": "r-7"})]
+    with loaded(server.url, DecodingLLM, wire="bytes") as llm:
+        error = failure(llm)
+    assert (error.kind, error.request_id) == ("server", "r-7")
+    assert "another shape" in error.message
+    assert isinstance(error.__cause__, struct.error)
 
 
 def test_page_in_the_middle_of_a_run_fails_its_row_alone(server: ScriptedServer) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from stillhouse import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
-from stillhouse.offline import Job, Rows
+from stillhouse.http import Failure
+from stillhouse.offline import Job, OfflineBatch, Rows
 from stillhouse.offline.failures import UnclearError
 from stillhouse.offline.files import ResultFile, custom_id
+from stillhouse.offline.ledger import BatchLedger
 from stillhouse.offline.provider import clean_words, path_segment
 
 from .support import BatchServer, TinyLLM, chats
@@ -314,3 +316,38 @@ def test_what_a_backend_adds_is_kept_as_text(make: Any, server: BatchServer) -> 
     outputs = llm.offline_batch_generate(INPUTS)
     assert outputs[0]["own"][0].startswith("<object")
     assert "deep" not in outputs[0]
+
+
+def test_no_result_shows_the_key_that_the_provider_quotes(make: Any, server: BatchServer) -> None:
+    """Online it was masked; offline it was kept in the ledger, and written with the row."""
+    key = "sk-1234567890abcdef"
+    llm, inputs = make(api_key=key), chats("a", f"wrong key {key}")
+    submit(llm, inputs)
+    server.finish(outcome=lambda body: 400 if key in body["text"] else body["text"])
+    got, error = collected(llm, inputs)
+    assert got == [["a"], None]
+    assert error is not None
+    assert key not in str(error)
+    assert "wrong key **********" in str(error)
+
+
+def test_the_state_of_a_job_does_not_show_the_key(make: Any, server: BatchServer, tmp_path: Any) -> None:
+    key = "sk-1234567890abcdef"
+
+    class QuotingLLM(TinyLLM):
+        def _job(self, job: Any) -> Job:
+            failure = Failure("authentication", f"wrong key {key}")
+            return Job(job["id"], "failed", "failed", {}, (), failure)
+
+        def batch_request(self, input: Any, num_generations: int, arguments: Any) -> Any:
+            raise ValueError(f"refused by {key}")
+
+    sent = make(api_key=key)
+    refused: list[GenerationError] = []
+    with BatchLedger(tmp_path / "ledger") as ledger:
+        OfflineBatch(sent, ledger, "run").submit(enumerate(INPUTS), pytest.fail)
+        quoting = OfflineBatch(make(QuotingLLM, api_key=key), ledger, "run")
+        (chunk,) = quoting.poll()
+        assert chunk.message == "wrong key **********"
+        quoting.submit([(9, INPUTS[0])], lambda _, error: refused.append(error))
+    assert [error.message for error in refused] == ["ValueError: refused by **********"]

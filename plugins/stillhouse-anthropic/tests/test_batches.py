@@ -285,3 +285,11 @@ def test_offline_batch_runs_end_to_end_against_a_mock_server(
         outputs = llm.generate_outputs(CHATS, num_generations=2)
     assert [len(output["generations"]) for output in outputs] == [2, 2, 2]
     assert all(all(output["generations"]) for output in outputs)
+
+
+def test_a_message_that_is_an_error_fails_as_it_does_online(llm: AnthropicLLM) -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    failure = llm.batch_result({"custom_id": "x", "result": {"type": "succeeded", "message": error}}).failure
+    assert failure is not None
+    assert failure == llm.failure_in(error, {})
+    assert failure.retried

@@ -167,6 +167,8 @@ def result(line: dict[str, Any]) -> Any:
         ({"response": {"status_code": 400, "body": {"error": {"message": "m", "code": "context_length_exceeded"}}}}, "context_length", False),
         ({"response": {"status_code": 429, "body": {"error": {"code": "insufficient_quota", "message": "m"}}}}, "rate_limit", False),
         ({"response": {"status_code": 200, "request_id": "r", "body": None}}, "server", True),
+        ({"response": {"status_code": 200, "body": {"error": {"message": "m", "code": 429}}}}, "rate_limit", True),
+        ({"response": {"status_code": 200, "body": {"choices": [{"finish_reason": "error"}]}}}, "server", True),
         ({}, "invalid_request", False),
     ],
 )  # fmt: skip

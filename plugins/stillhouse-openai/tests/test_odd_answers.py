@@ -302,3 +302,11 @@ def test_a_row_of_a_batch_is_done_or_fails_alone(
         if output is not None:
             check(output)
     assert outputs[-1]["generations"] == ["text"]
+
+
+@pytest.mark.parametrize("reason", [odd for odd in ODD if odd != ""], ids=repr)
+def test_a_finish_reason_of_any_type_costs_no_row(reason: Any) -> None:
+    """A list was a row that failed, online alone."""
+    (choice,) = ANSWER["choices"]
+    answer = {**ANSWER, "choices": [{**choice, "finish_reason": reason}]}
+    assert OpenAILLM(model="m").failure_in(answer, {}) is None

@@ -10,7 +10,14 @@ from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.http.transport.answers import failure_in, status_of
 from stillhouse.http.transport.failures import failure_of, message_of
 from stillhouse.http.transport.files import BLOCK, Upload, form_upload
-from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, left_of, quota_left, seconds_until
+from stillhouse.http.transport.quotas import (
+    X_RATELIMIT,
+    QuotaHeaders,
+    QuotaLeft,
+    left_of,
+    quota_left,
+    seconds_until,
+)
 from stillhouse.http.transport.reading import ServerEvent, Wire
 from stillhouse.offline.failures import Failure, UnclearError
 
@@ -20,6 +27,7 @@ __all__ = [
     "X_RATELIMIT",
     "Failure",
     "QuotaHeaders",
+    "QuotaLeft",
     "Request",
     "RequestForm",
     "ServerEvent",

@@ -16,6 +16,8 @@ __all__ = ["base_url_of", "url_below"]
 # Everything that may not stand in a path as it is; an escape that is one stays.
 _UNSAFE = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]+|%(?![0-9A-Fa-f]{2})")
 
+_MAX_SHOWN = 200
+
 
 def base_url_of(given: str, default_path: str, hint: str) -> URL:
     """Return the address of an API; its query is kept, and is sent with every request.
@@ -34,6 +36,7 @@ def base_url_of(given: str, default_path: str, hint: str) -> URL:
     try:
         url = URL(text)
         usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
+        usable = usable and not re.search(r"[\s\x00-\x1f\x7f]", url.host or "")
         parts = urlsplit(text)
         path = _quoted(parts.path).rstrip("/")
         if not path and default_path:
@@ -42,9 +45,10 @@ def base_url_of(given: str, default_path: str, hint: str) -> URL:
     except ValueError:
         usable = False
     if not usable:
-        shown = re.sub(r"//[^/@]*@", "//", text.partition("?")[0])
+        # Where an @ is, there is no telling where the login ends: a password may have any character in it.
+        shown = "" if "@" in text else f" {re.split('[?#]', text, maxsplit=1)[0][:_MAX_SHOWN]!r}"
         raise ConfigurationError(
-            f"the base_url {shown!r} is not an address", hint=f"write it as https://host/v1; {hint}"
+            f"the base_url{shown} is not an address", hint=f"write it as https://host/v1; {hint}"
         )
     return url
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.http.request import RequestForm
+from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.outputs import merge_responses
 from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
 
-__all__ = ["Ask", "ask_until_done", "continued", "total_statistics", "validate_once"]
+__all__ = ["Ask", "ask_until_done", "continued", "total_statistics", "unreadable", "validate_once"]
 
 Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
 """Makes one request: the number of generations, the number made before, and messages to add.
@@ -27,6 +28,9 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
     A generation that violates the form is retried, with a message that says what was wrong, as often
     as the form allows. One that was cut off is not: it would be cut off again. The statistics count the
     tokens of all answers, including the rejected ones.
+
+    An exception of another type that `ask` raises after a request was answered, such as a `KeyError`,
+    becomes a `GenerationError` that says that the answer has another shape.
 
     Raises:
         GenerationError: what `ask` raised, or `truncated` or `schema`; its `attempts` counts every
@@ -78,6 +82,16 @@ def validate_once(output: GenerateOutput, num_generations: int, form: RequestFor
     return answers.result()
 
 
+def unreadable(error: Exception) -> GenerationError:
+    """Return the error for an answer that a backend could not read."""
+    return GenerationError(
+        f"the answer has another shape than the API's: {clean(described(error))}",
+        kind="server",
+        hint="check that base_url is that of an API of this kind",
+        request_id=request_id_of(answered.get({})),
+    )
+
+
 def continued(input: FormattedInput, messages: Sequence[ChatItem]) -> FormattedInput:
     """Return an input with messages after its chat; a raw prompt takes none."""
     if type(input) is tuple:
@@ -101,12 +115,20 @@ class _Answers:
 
     async def output(self, count: int, messages: Sequence[ChatItem] = ()) -> GenerateOutput:
         assert self._ask is not None
+        before = answered.get(None)
         try:
             output = await self._ask(count, self._made, messages)
         except GenerationError as error:
-            error.attempts += len(self._statistics)
-            self._statistics.extend(part["statistics"] for part in error.outputs if part is not None)
+            self._count(error)
             raise
+        except StillhouseError:
+            raise
+        except Exception as error:
+            if answered.get(None) is before:  # there was no answer: it is the backend's own mistake
+                raise
+            failed = unreadable(error)
+            self._count(failed)
+            raise failed from error
         taken = self.take(output, count)
         if not taken["generations"]:  # asked again, it might answer so, and be paid, for ever
             raise GenerationError(
@@ -117,6 +139,11 @@ class _Answers:
                 hint="ask again; if it happens each time, report it to the authors of the backend",
             )
         return taken
+
+    def _count(self, error: GenerationError) -> None:
+        """Let an error count the requests before its own, and keep the statistics of those in it."""
+        error.attempts += len(self._statistics)
+        self._statistics.extend(part["statistics"] for part in error.outputs if part is not None)
 
     def take(self, output: GenerateOutput, count: int) -> GenerateOutput:
         """Count an answer, and return its generations, at most as many as were asked for."""

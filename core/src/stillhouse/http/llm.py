@@ -16,14 +16,13 @@ from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
 from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import ConfigurationError, GenerationError, described
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.http.address import base_url_of, url_below
-from stillhouse.http.asking import Ask, ask_until_done, continued
+from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
 from stillhouse.http.request import Request
 from stillhouse.http.transport.answers import failure_in
-from stillhouse.http.transport.bodies import clean
-from stillhouse.http.transport.failures import answered, failure_of, request_id_of
-from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders
+from stillhouse.http.transport.failures import failure_of
+from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, QuotaLeft
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
 from stillhouse.outputs import check_output, count_of
@@ -171,13 +170,15 @@ class HTTPLLM(AsyncLLM):
 
     async def _open(self, headers: Mapping[str, str]) -> Transport:
         # aiohttp takes long to import, and listing or checking backends does not need it.
-        from stillhouse.http.transport.attempt import Hooks
+        from stillhouse.http.transport.authorization import Authorization
+        from stillhouse.http.transport.hooks import Hooks
         from stillhouse.http.transport.limits import Limits
-        from stillhouse.http.transport.session import Authorization, Transport
+        from stillhouse.http.transport.session import Transport
 
         cls = type(self)
         authorize = None if cls.authorize is HTTPLLM.authorize else self.authorize
         sign = None if cls.sign is HTTPLLM.sign else self.sign
+        tells = cls.quotas_in is not HTTPLLM.quotas_in
         joins = cls.answer_of_events is not HTTPLLM.answer_of_events
         return Transport(
             self._base,
@@ -190,6 +191,7 @@ class HTTPLLM(AsyncLLM):
                 self.failure_in,
                 self.answer_of_events if joins else None,
                 self.quota_headers,
+                self.quotas_in if tells else None,
             ),
             authorization=Authorization(authorize, sign) if authorize or sign else None,
             secrets=self._secrets(headers),
@@ -267,7 +269,8 @@ class HTTPLLM(AsyncLLM):
 
         What follows is what follows from an error status: the request is retried, all requests pause or
         slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
-        object, and asks `classify` what the same refusal with an error status is.
+        object, of a line or of an event, and an event of the type `error`; it asks `classify` what the same
+        refusal with an error status is. An answer with nothing in it never gets here: it is retried.
 
         It looks at what `complete` gets. What `post` gets is looked at only where a backend overrides it, and
         what `request` gets only with `check`.
@@ -277,6 +280,23 @@ class HTTPLLM(AsyncLLM):
             headers: of the response.
         """
         return failure_in(answer, headers, self.classify)
+
+    def quotas_in(self, answer: Any, headers: Mapping[str, str]) -> Mapping[str, QuotaLeft | None]:
+        """Return what an answer itself says is left of the provider's quotas, by their names.
+
+        It is for an API that says so in the body, and called for every good answer only if a backend
+        overrides it. Requests slow down before they are refused, as they do by `quota_headers`. A quota
+        whose name has `token` in it is one of tokens; every other is one of requests. An answer that says
+        nothing, or says it in another shape, changes nothing: it need not be checked first.
+
+        Args:
+            answer: as `output_of` gets it.
+            headers: of the response.
+
+        Returns:
+            What `quota_left` makes of each quota.
+        """
+        return {}
 
     def answer_of_events(self, events: list[Any]) -> Any:
         """Join a stream into the answer that was asked for, where a server streams it all the same.
@@ -310,8 +330,8 @@ class HTTPLLM(AsyncLLM):
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         """Return the output of an answer, before anything is validated.
 
-        A `TypeError`, `ValueError`, `AttributeError` or `LookupError` becomes a `GenerationError` that says
-        that the answer has another shape: an answer need not be checked first.
+        An exception of another type, such as a `KeyError`, becomes a `GenerationError` that says that the
+        answer has another shape: an answer need not be checked first.
 
         Args:
             answer: JSON types, or what `request.wire` gives.
@@ -428,8 +448,10 @@ class HTTPLLM(AsyncLLM):
         )
         try:
             output = (read or self.output_of)(answer, request)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise _unreadable(error) from error
+        except StillhouseError:
+            raise
+        except Exception as error:  # of a decoder, for one: whatever it is, the answer cannot be read
+            raise unreadable(error) from error
         if (
             type(output) is not dict
             or type(output.get("generations")) is not list
@@ -607,12 +629,3 @@ def _correct(limits: Limits, estimated: int, used_tokens: Callable[[Any], int | 
         return  # whoever reads the answer next rejects another shape; the row is paid for
     if used is not None:
         limits.correct_tokens(estimated, used)
-
-
-def _unreadable(error: Exception) -> GenerationError:
-    return GenerationError(
-        f"the answer has another shape than the API's: {clean(described(error))}",
-        kind="server",
-        hint="check that base_url is that of an API of this kind",
-        request_id=request_id_of(answered.get({})),
-    )

@@ -79,7 +79,9 @@ class Sender:
                     file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
                     lines = self._lines(file, row, missing, body)
                 except Exception as error:
-                    refused(row, GenerationError.wrap(error))
+                    wrapped = GenerationError.wrap(error)
+                    self.redactor.redact_error(wrapped)
+                    refused(row, wrapped)
                     continue
                 if not file.fits(lines):
                     made += self._send(files.pop(path), plan)

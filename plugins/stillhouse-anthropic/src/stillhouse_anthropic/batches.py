@@ -66,7 +66,7 @@ class MessageBatchLLM(BatchHTTPLLM):
         kind = result.get("type")
         if kind == "succeeded" and result.get("message"):
             failure = self.failure_in(result["message"], {})
-            return JobResult(result["message"] if failure is None else None, failure)
+            return JobResult(result["message"]) if failure is None else JobResult(failure=failure)
         if kind == "canceled":
             return JobResult()
         if kind == "expired":

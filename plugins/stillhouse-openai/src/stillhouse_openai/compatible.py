@@ -151,8 +151,8 @@ class CompatibleLLM(StructuredHTTPLLM):
 
 
 def _error_of(choice: dict[str, Any]) -> Any:
-    """Return the error of a choice that failed at the model's provider, or what is false."""
-    reason = choice.get("finish_reason")
-    if choice.get("error") or not (isinstance(reason, str) and reason in _FAILED):
-        return choice.get("error")
+    """The error that a choice is; one that only says that it failed is its provider's."""
+    error, reason = choice.get("error"), choice.get("finish_reason")
+    if error or not (isinstance(reason, str) and reason in _FAILED):
+        return error
     return {"message": f"the model's provider failed: {reason}", "code": 502}

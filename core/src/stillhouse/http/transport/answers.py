@@ -10,8 +10,10 @@ from typing import Any
 
 import orjson
 
+from stillhouse._lenient import loads
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import failure_of
+from stillhouse.http.transport.reading import ServerEvent
 from stillhouse.offline.failures import Failure
 
 __all__ = ["failure_in", "status_of"]
@@ -58,10 +60,11 @@ def failure_in(
     """Return the failure that an answer with a status of success is, or `None` if it is a good one.
 
     Gateways send the error of a provider with status 200, in a field `error` of the answer, or as an object
-    that is nothing but an error. It is the failure that the same refusal with the status in it is.
+    that is nothing but an error. It is the failure that the same refusal with the status in it is. In a
+    stream, the first line or event that is one decides.
 
     Args:
-        answer: the JSON of a 2xx answer.
+        answer: the JSON of a 2xx answer, or a list of its lines or events.
         headers: its headers.
         classify: which failure a response with an error status is; `None` is `failure_of`.
     """
@@ -74,6 +77,8 @@ def failure_in(
                 return None
     elif isinstance(answer, list) and answer and isinstance(answer[0], dict):
         error = answer[0].get("error")
+    elif isinstance(answer, list):
+        return _failure_in_stream(answer, headers, classify)
     else:
         return None
     if not error or _is_success(error):
@@ -105,6 +110,33 @@ def _flat_error(answer: dict[str, Any]) -> Any:
     names = [answer.get(key) for key in _NAME_KEYS]
     is_known = texts and any(_by_name(name) is not None for name in (*names, *texts))
     return answer if is_known else None
+
+
+def _failure_in_stream(
+    parts: list[Any],
+    headers: Mapping[str, str],
+    classify: Callable[[int, Mapping[str, str], bytes], Failure] | None,
+) -> Failure | None:
+    """Return the failure that a line or an event is; only those that name an error are read."""
+    for part in parts:
+        is_event = isinstance(part, ServerEvent)
+        is_named = is_event and part.event == "error"
+        if is_event:
+            part = part.data
+        elif not isinstance(part, bytes):
+            continue
+        if not is_named and (b'"error"' if isinstance(part, bytes) else '"error"') not in part:
+            continue
+        try:
+            said = loads(part)
+        except ValueError:
+            said = part
+        if is_named and not (isinstance(said, dict) and said.get("error")):
+            said = {"error": said or "the stream ended with an error"}
+        failure = failure_in(said, headers, classify) if isinstance(said, dict) else None
+        if failure is not None:
+            return failure
+    return None
 
 
 def status_of(error: Any) -> int:

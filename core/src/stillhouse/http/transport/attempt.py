@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import isfinite
 from typing import IO, Any
 
 import aiohttp
@@ -14,18 +15,22 @@ from yarl import URL
 
 from stillhouse._lenient import loads
 from stillhouse.errors import GenerationError
+from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
+    broken_hook,
     failure_of_exception,
     not_json,
     timed_out,
     too_large,
+    without_parts,
 )
 from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.files import Upload, save_body, save_from
+from stillhouse.http.transport.hooks import Hooks, checked
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import Proxy
-from stillhouse.http.transport.quotas import QuotaHeaders, left_of
+from stillhouse.http.transport.quotas import left_of
 from stillhouse.http.transport.reading import (
     Wire,
     events_in,
@@ -36,7 +41,7 @@ from stillhouse.http.transport.reading import (
 )
 from stillhouse.offline.failures import Failure
 
-__all__ = ["MAX_BODY_BYTES", "Client", "Hooks"]
+__all__ = ["MAX_BODY_BYTES", "Client"]
 
 logger = logging.getLogger("stillhouse.http")
 
@@ -50,24 +55,6 @@ MIN_UPLOAD_BYTES_PER_SECOND = 50_000
 """Speed below which sending a file is given up."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a backend says about the answers of its API.
-
-    Attributes:
-        classify: which failure a response with an error status is.
-        failure_in: which failure an answer with a good status is, or `None`.
-        answer_of_events: joins the JSON of the events of a stream into an answer; `None` where the
-            API streams nothing of its own accord.
-        quotas: the headers of a response that say what is left of a quota.
-    """
-
-    classify: Callable[[int, Mapping[str, str], bytes], Failure]
-    failure_in: Callable[[Any, Mapping[str, str]], Failure | None] | None = None
-    answer_of_events: Callable[[list[Any]], Any] | None = None
-    quotas: Sequence[QuotaHeaders] = ()
 
 
 class Client:
@@ -103,6 +90,7 @@ class Client:
         self._hooks = hooks
         self._failure_in = hooks.failure_in
         self._quotas = tuple(hooks.quotas)
+        self._quotas_in = hooks.quotas_in
         self._proxy = proxy
         self._via: URL | None = None
         self._proxy_headers: Mapping[str, str] | None = None
@@ -189,6 +177,8 @@ class Client:
             return self._refused(status, received, raw)
         if not is_whole:
             return too_large(max_bytes, received)
+        if not raw and status == 204 and wire == "json":  # there is nothing to be said, as of a deletion
+            return None
         return self._answer(url, received, raw, wire, is_checked)
 
     def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool) -> Any:
@@ -212,6 +202,8 @@ class Client:
                     return answer
         else:
             answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
+            if not answer and is_checked:
+                return self._without_parts(url, received, raw)
         self._has_answered = True
         if is_checked and self._failure_in is not None:
             try:
@@ -219,10 +211,24 @@ class Client:
             except GenerationError:
                 raise
             except Exception as error:
-                raise _broken_hook("failure_in", error) from error
+                raise broken_hook("failure_in", error) from error
             if failure is not None:
-                return _checked("failure_in", failure)
+                return checked("failure_in", failure)
+        if self._quotas_in is not None:
+            # An answer that tells of its quotas in another way tells nothing.
+            with suppress(AttributeError, LookupError, TypeError, ValueError):
+                for name, told in self._quotas_in(answer, received).items():
+                    if told is not None and all(map(isfinite, told)):
+                        self._limits.update_quota(name, *told, is_tokens="token" in name)
         return answer
+
+    def _without_parts(self, url: URL, received: Mapping[str, str], raw: bytes) -> Failure:
+        """Return the failure that an answer is in which nothing is that was asked for: it may be an error."""
+        try:
+            failure = failure_in(loads(raw), received, self._hooks.classify)
+        except ValueError:
+            failure = None
+        return failure or without_parts(url, received, raw, is_first=not self._has_answered)
 
     async def save(self, url: URL, headers: Mapping[str, str] | None, file: IO[bytes]) -> Failure | None:
         """Save an answer of any type and size in a file; return the failure, if it is one.
@@ -261,8 +267,8 @@ class Client:
         except GenerationError:
             raise
         except Exception as error:
-            raise _broken_hook("classify", error) from error
-        return _checked("classify", failure)
+            raise broken_hook("classify", error) from error
+        return checked("classify", failure)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -277,18 +283,4 @@ class Client:
                 error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
             )
         except Exception as error:
-            raise _broken_hook("answer_of_events", error) from error
-
-
-def _checked(name: str, failure: Any) -> Failure:
-    """Return what a backend's code gave, if it is a failure."""
-    if not isinstance(failure, Failure):
-        raise _broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
-    return failure
-
-
-def _broken_hook(name: str, error: Exception) -> GenerationError:
-    return GenerationError(
-        f"the backend's {name} failed: {type(error).__name__}: {error}",
-        hint="report it to the authors of the backend",
-    )
+            raise broken_hook("answer_of_events", error) from error

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
+from stillhouse.errors import GenerationError, described
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import request_id_of
 from stillhouse.http.transport.proxies import Proxy
@@ -204,6 +205,34 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
         message = f"the answer is {form or 'of an unknown form'}, not JSON{_beginning(start)}"
         hint = "check base_url: the server must answer with JSON"
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
+
+
+def broken_hook(name: str, error: Exception) -> GenerationError:
+    """Return the error for an exception in the backend's own code."""
+    return GenerationError(
+        f"the backend's {name} failed: {described(error)}",
+        hint="report it to the authors of the backend",
+    )
+
+
+def without_parts(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True) -> Failure:
+    """Return the failure that an answer is in which there is no byte, no line or no event, as was asked for.
+
+    One that is empty, or has only comments, is retried. A whole answer of another form is not.
+    """
+    start = raw[:512].lstrip()
+    if start[:1] == b"<":
+        return not_json(url, headers, raw, is_first=is_first)
+    if start[:1] in (b"", b":"):
+        return _broken("the answer is empty", request_id_of(headers))
+    form = clean(headers.get("content-type", "").partition(";")[0], 100).lower()
+    return Failure(
+        "server",
+        f"the answer is {form or 'of an unknown form'}, not a stream of events{_beginning(start)}",
+        hint="check base_url, and whether this model can stream",
+        unclear=True,
+        request_id=request_id_of(headers),
+    )
 
 
 def _is_cut(raw: bytes) -> bool:

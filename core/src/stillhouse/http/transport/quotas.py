@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["X_RATELIMIT", "QuotaHeaders", "left_of", "quota_left", "seconds_until"]
+__all__ = ["X_RATELIMIT", "QuotaHeaders", "QuotaLeft", "left_of", "quota_left", "seconds_until"]
+
+QuotaLeft = tuple[float, float, float]
+"""What is left of a quota, its size, and the seconds until it is full."""
 
 UNSAID_RESET_SECONDS = 60.0
 """When a quota is full again whose answer does not say so: most are of a minute."""
@@ -55,7 +58,7 @@ X_RATELIMIT = (
 https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers."""
 
 
-def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> tuple[float, float, float] | None:
+def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> QuotaLeft | None:
     """Return what is left of a quota, its size, and the seconds until it is full; `None` if not given.
 
     One without a time is taken for the quota of a minute.
@@ -66,10 +69,11 @@ def left_of(headers: Mapping[str, str], quota: QuotaHeaders) -> tuple[float, flo
     return quota_left(remaining, headers.get(quota.limit), headers.get(quota.reset))
 
 
-def quota_left(remaining: Any, limit: Any, reset: Any = None) -> tuple[float, float, float] | None:
+def quota_left(remaining: Any, limit: Any, reset: Any = None) -> QuotaLeft | None:
     """Return what is left of a quota, its size, and the seconds until it is full, as `left_of` does.
 
-    It is for an API that says so in the body of an answer; the values may be of any type.
+    It is for an API that says so in the body of an answer, in `HTTPLLM.quotas_in`; the values may be of any
+    type.
 
     Args:
         remaining: what is left, a number or a text.

@@ -9,6 +9,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from stillhouse.http.transport.quotas import seconds_until
+
 __all__ = [
     "MAX_WAIT_SECONDS",
     "RETRIED_STATUSES",
@@ -25,6 +27,37 @@ RETRIED_STATUSES = frozenset({408, 409, 424, 425, 429, 499, *range(500, 600)})
 
 MAX_WAIT_SECONDS = 32 * 86400.0
 """The longest wait that is believed: a quota of a month. A longer one is nonsense."""
+
+# The names under which the body of an error has a wait, without case and punctuation. A count of
+# milliseconds comes before one of seconds: it is the finer.
+_WAIT_NAMES = {
+    "retrydelay": 1.0,
+    "retryafterms": 0.001,
+    "retryaftermillis": 0.001,
+    "retryaftermilliseconds": 0.001,
+    "retrydelayms": 0.001,
+    "retryinms": 0.001,
+    "waitms": 0.001,
+    "retryafter": 1.0,
+    "retryaftersec": 1.0,
+    "retryaftersecs": 1.0,
+    "retryafterseconds": 1.0,
+    "retrydelayseconds": 1.0,
+    "retryin": 1.0,
+    "retryinseconds": 1.0,
+    "retryat": 1.0,
+    "wait": 1.0,
+    "waitfor": 1.0,
+    "waitseconds": 1.0,
+    "waittime": 1.0,
+    "waittimeseconds": 1.0,
+    "secondstowait": 1.0,
+    "secondsuntilretry": 1.0,
+    "backoffseconds": 1.0,
+    "resetsinseconds": 1.0,
+    "estimatedtime": 1.0,
+}
+_MAX_NAME_CHARS = 40
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AMOUNT = re.compile(
@@ -75,23 +108,22 @@ def retry_after_in(objects: Iterable[Mapping[str, Any]]) -> float | None:
     loaded; others have a number under a name like that of the header.
     """
     for item in objects:
-        for key, scale in (
-            ("retryDelay", 1.0),
-            ("retry_delay", 1.0),
-            ("retry_after_ms", 0.001),
-            ("retry_after", 1.0),
-            ("retry_after_seconds", 1.0),
-            ("retryAfter", 1.0),
-            ("retry-after", 1.0),
-            ("Retry-After", 1.0),
-            ("estimated_time", 1.0),
-        ):
-            value = item.get(key)
+        found = {re.sub(r"[^a-z]", "", key[:_MAX_NAME_CHARS].lower()): value for key, value in item.items()}
+        for name, scale in _WAIT_NAMES.items():
+            value = found.get(name)
             if isinstance(value, dict):  # protobuf's Duration
                 value = value.get("seconds")
-            if value is not None and (seconds := _number(value, scale)) is not None:
+            if value is not None and (seconds := _wait_of(value, scale)) is not None:
                 return seconds
     return None
+
+
+def _wait_of(value: Any, scale: float) -> float | None:
+    """Return a wait that is a number, a duration or a time."""
+    seconds = _number(value, scale)
+    if seconds is None and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        seconds = seconds_until(str(value))
+    return seconds if seconds is not None and 0 <= seconds <= MAX_WAIT_SECONDS else None
 
 
 def retry_after_of_text(text: str) -> float | None:

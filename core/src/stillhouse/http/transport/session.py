@@ -6,74 +6,33 @@ The loop of attempts is one function because every request runs through it: a ca
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import IO, Any
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import ConfigurationError, GenerationError
-from stillhouse.http.transport.attempt import MAX_BODY_BYTES, Client, Hooks
+from stillhouse.http.transport.attempt import MAX_BODY_BYTES, Client
+from stillhouse.http.transport.authorization import (
+    Authorization,
+    authorizing,
+    check_header,
+    waits_for_itself,
+)
 from stillhouse.http.transport.files import Upload
+from stillhouse.http.transport.hooks import Hooks
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import proxy_for
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 
-__all__ = ["Authorization", "Transport"]
+__all__ = ["Transport"]
 
 CONNECT_SECONDS = 30.0
-
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""See https://www.rfc-editor.org/rfc/rfc9110#name-tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Authorization:
-    """What authorises one attempt, besides the headers of the session.
-
-    Attributes:
-        authorize: returns headers, for credentials that expire; a coroutine function, or `None`.
-        sign: returns headers for a method, an address, the headers and the exact body; or `None`.
-    """
-
-    authorize: Callable[[], Awaitable[Mapping[str, str]]] | None = None
-    sign: Callable[[str, URL, Mapping[str, str], Any], Mapping[str, str]] | None = None
-
-    async def headers(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | Upload | None
-    ) -> dict[str, str]:
-        """Return the headers of one attempt.
-
-        Raises:
-            GenerationError: the backend's own code failed; it stops the run.
-        """
-        added: dict[str, str] = {}
-        name = "authorize"
-        try:
-            if self.authorize is not None:
-                added |= await self.authorize()
-            name = "sign"
-            if self.sign is not None:
-                merged: CIMultiDict[str] = CIMultiDict(headers)
-                merged.update(added)
-                added |= self.sign(method, url, merged, b"" if body is None else body)
-        except GenerationError:
-            raise
-        except Exception as error:
-            raise GenerationError(
-                f"the backend's {name} failed: {type(error).__name__}: {error}",
-                kind="authentication",
-                attempts=0,
-                hint="check the credentials; if they are right, report it to the authors of the backend",
-                stops_run=True,
-            ) from error
-        return added
 
 
 class Transport:
@@ -115,7 +74,7 @@ class Transport:
         self._loop = asyncio.get_running_loop()
         self._headers = {"content-type": "application/json", "accept": "application/json", **headers}
         for name, value in self._headers.items():
-            _check_header(name, value)
+            check_header(name, value)
         proxy = proxy_for(base_url)
         login = "" if proxy is None else proxy.authorization
         self.redactor = Redactor([*secrets, login])
@@ -183,6 +142,8 @@ class Transport:
         """
         limits, client = self.limits, self._client
         attempt, deadline = 0, 0.0
+        if self._authorization is not None and authorizing.get() is self._authorization:
+            raise waits_for_itself()
         while True:
             permit = limits.try_acquire(tokens) or await limits.acquire(tokens)
             attempt += 1
@@ -234,7 +195,7 @@ class Transport:
                 raise
             for name, value in added.items():
                 try:
-                    _check_header(name, value)
+                    check_header(name, value)
                 except ConfigurationError as error:  # it would be so for every request
                     raise GenerationError(
                         error.message, kind="authentication", attempts=0, hint=error.hint, stops_run=True
@@ -252,21 +213,6 @@ class Transport:
             message=redactor.redact(failure.message),
             hint=redactor.redact(failure.hint),
             request_id=redactor.redact(failure.request_id),
-        )
-
-
-def _check_header(name: str, value: str) -> None:
-    """Reject a header that cannot be sent, without quoting it: it may be a secret."""
-    if _HEADER_NAME.fullmatch(name) is None:
-        raise ConfigurationError(
-            f"{name[:100]!r} is not the name of a header", hint="write it as X-My-Header, without a colon"
-        )
-    if not isinstance(value, str) or any(
-        (ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value
-    ):
-        raise ConfigurationError(
-            f"the header {name} has characters that no header has, such as the end of a line",
-            hint="copy its value again, without anything else",
         )
 
 
