@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -17,6 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from stillhouse._settings.redaction import Redactor
+from stillhouse._settings.secrets import is_secret
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.http.transport.attempt import MAX_BODY_BYTES, Client, Hooks
 from stillhouse.http.transport.files import Upload
@@ -28,6 +30,9 @@ from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 __all__ = ["Authorization", "Transport"]
 
 CONNECT_SECONDS = 30.0
+
+KEPT_CREDENTIALS = 4
+"""How many of the credentials that `authorize` gave, one after the other, are masked in errors."""
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -111,6 +116,7 @@ class Transport:
         self.urls: dict[str, URL] = {}  # by path
         self.redactor = Redactor(secrets)
         self._secrets = secrets
+        self._fresh: deque[list[str]] = deque(maxlen=KEPT_CREDENTIALS)
         self._authorization = authorization
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
@@ -225,9 +231,19 @@ class Transport:
             except GenerationError as error:
                 self.redactor.redact_error(error)
                 raise
+            if self._authorization.sign is None:  # a signature is of one request, and no secret
+                self._learn(added)
             for name, value in added.items():
                 _check_header(name, value)
         return added if self._own_headers is None else {**self._own_headers, **added}
+
+    def _learn(self, added: Mapping[str, str]) -> None:
+        """Mask fresh credentials wherever they are quoted, and the last ones: requests with them are out."""
+        fresh = [value for name, value in added.items() if is_secret(name, value)]
+        if not self._fresh or fresh != self._fresh[-1]:
+            self._fresh.append(fresh)
+            known = [value for values in self._fresh for value in values]
+            self.redactor.become(Redactor([*self._secrets, *known]))
 
     def _redacted(self, failure: Failure, headers: Mapping[str, str] | None) -> Failure:
         """Mask the secrets in a server's message: some servers quote the key that they reject."""
