@@ -279,3 +279,29 @@ def test_key_with_the_end_of_a_line_is_refused_before_sending(server: ScriptedSe
     with pytest.raises(ConfigurationError, match="characters that no key has") as caught:
         PlainLLM(model="m", base_url=server.url, api_key="key-12\n345678").load()
     assert "345678" not in str(caught.value)
+
+
+class ExpiringLLM(PlainLLM):
+    """A backend with a fresh token from time to time, whose answers are read with a quote of them."""
+
+    api_key_required: ClassVar[bool] = False
+    tokens: list[str] = Field(
+        default_factory=lambda: [f"tok-{number // 3}-9f8e7d6c5b4a" for number in range(6)]
+    )
+
+    async def authorize(self) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {self.tokens[0]}"}
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        raise ValueError(f"odd: {answer['text']}, not {self.tokens.pop(0)}")
+
+
+def test_a_token_that_expires_is_masked_in_the_errors_of_the_backend_too(server: ScriptedServer) -> None:
+    """Only what a server refused was masked, not what its answers quoted."""
+    with ExpiringLLM(model="m", base_url=server.url, max_concurrency=1) as llm:
+        results = [result for _, result in llm.iter_outputs([CHAT] * 6, on_error="yield", ordered=True)]
+    assert len(results) == 6
+    for result in results:
+        assert isinstance(result, GenerationError)
+        assert "odd: fine, not **********" in result.message
+        assert "9f8e7d6c5b4a" not in f"{result!r} {result} {result.__cause__}"

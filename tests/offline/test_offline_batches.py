@@ -14,6 +14,7 @@ import pytest
 
 from stillhouse import ConfigurationError, GenerationError, OfflineBatchNotFinishedError
 from stillhouse.http.batches import BatchLimits
+from stillhouse.outputs import prepare_output
 
 from .support import BatchServer, SingleLLM, TinyLLM, chat, chats, echo
 
@@ -304,6 +305,23 @@ def test_only_missing_single_generation_requests_are_submitted_again(make: Any, 
     server.finish(outcome=lambda body: "B2")
     outputs = llm.offline_batch_generate(INPUTS, num_generations=2)
     assert texts(outputs) == [["A", "A"], ["B2", "B"], ["C", "C"]]
+
+
+def test_each_generation_of_a_row_has_a_seed_of_its_own_as_online(make: Any, server: BatchServer) -> None:
+    """One seed for all of them made the same generation each time."""
+
+    class SeededLLM(SingleLLM):
+        async def agenerate(self, input: Any, seed: int | None = None) -> Any:  # type: ignore[override]
+            return prepare_output((await self.post("generate", {"seed": seed}))["texts"])
+
+    llm = make(SeededLLM)
+    submit(llm, num_generations=3, seed=7)
+    first = server.jobs["job-0"]
+    assert [line["body"]["seed"] for line in first.lines] == [7, 8, 9] * 3
+    first.lines.pop(4)  # the second generation of b
+    server.finish(count=False)
+    submit(llm, num_generations=3, seed=7)
+    assert [line["body"]["seed"] for line in server.jobs["job-1"].lines] == [8]
 
 
 def test_error_includes_the_generations_that_succeeded(make: Any, server: BatchServer) -> None:

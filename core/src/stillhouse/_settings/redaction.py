@@ -98,6 +98,11 @@ class Redactor:
         further = tuple(secrets)
         return Redactor([*self._secrets, *further]) if further else self
 
+    def become(self, other: Redactor) -> None:
+        """Mask what another one masks, and nothing else from now on: for secrets that expire."""
+        self._secrets = other._secrets
+        self._grams, self._word_grams, self._alone = other._grams, other._word_grams, other._alone
+
     def redact(self, text: str) -> str:
         """Return the text with the secrets in it masked; the same object if there are none."""
         if not text or not self:

@@ -33,8 +33,9 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
     becomes a `GenerationError` that says that the answer has another shape.
 
     Raises:
-        GenerationError: what `ask` raised, or `truncated` or `schema`; its `attempts` counts every
-            request, and its `outputs` has the valid generations and the statistics of all answers.
+        GenerationError: what `ask` raised, an answer without a generation, or `truncated` or `schema`. Its
+            `attempts` counts every answer, and the attempts of a request that failed; its `outputs` has
+            the valid generations and the statistics of all answers.
     """
     answers = _Answers(ask, form)
     try:

@@ -335,7 +335,7 @@ class HTTPLLM(AsyncLLM):
 
         Args:
             answer: JSON types, or what `request.wire` gives.
-            request: the request.
+            request: the request. Of one of an offline batch only the path is known: its body is `None`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no output_of, which complete() needs")
 

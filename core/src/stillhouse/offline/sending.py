@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -75,9 +75,9 @@ class Sender:
             for row, input in items:
                 missing = [part for part in range(self.run.parts) if part not in collected.get(row, ())]
                 try:
-                    path, body = self._request(input)
+                    path, bodies = self._requests(input, missing)
                     file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
-                    lines = self._lines(file, row, missing, body)
+                    lines = self._lines(file, row, bodies)
                 except Exception as error:
                     wrapped = GenerationError.wrap(error)
                     self.redactor.redact_error(wrapped)
@@ -86,7 +86,7 @@ class Sender:
                 if not file.fits(lines):
                     made += self._send(files.pop(path), plan)
                     file = files.setdefault(path, self._new_file(path, plan))
-                    lines = self._lines(file, row, missing, body)
+                    lines = self._lines(file, row, bodies)
                 file.add(row, lines, type(input) is tuple and input[1] is not None)
             while files:
                 made += self._send(files.pop(next(iter(files))), plan)
@@ -97,15 +97,24 @@ class Sender:
             self.ledger.drop(plan)
         return made
 
-    def _request(self, input: FormattedInput) -> tuple[str, dict[str, Any]]:
+    def _requests(self, input: FormattedInput, parts: Sequence[int]) -> tuple[str, dict[int, Any]]:
+        """Return the path of a row, and the body of each part: as online, a seed is raised for each."""
         self.provider.check_batch_input(input)
-        return self.provider.batch_request(input, self.run.generations_per_request, self.arguments)
+        count, given = self.run.generations_per_request, self.arguments
+        seed = given.get("seed") if self.run.parts > 1 else None
+        if seed is None or not parts:
+            path, body = self.provider.batch_request(input, count, given)
+            return path, dict.fromkeys(parts, body)
+        path, bodies = "", {}
+        for part in parts:
+            path, bodies[part] = self.provider.batch_request(input, count, {**given, "seed": seed + part})
+        return path, bodies
 
     def _new_file(self, path: str, plan: Chunk | None) -> RequestFile:
         round = 0 if plan is None else plan.round
         return RequestFile(path, round, self.provider.batch_limits, self.provider.batch_framing)
 
-    def _lines(self, file: RequestFile, row: int, parts: Iterable[int], body: Any) -> list[bytes]:
+    def _lines(self, file: RequestFile, row: int, bodies: Mapping[int, Any]) -> list[bytes]:
         """Return the requests of a row, as lines of the file.
 
         Raises:
@@ -113,7 +122,7 @@ class Sender:
         """
         lines = [
             orjson.dumps(self.provider.batch_line(custom_id(file.name, row, part), file.path, body))
-            for part in parts
+            for part, body in bodies.items()
         ]
         if not file.could_hold(lines):
             limits = self.provider.batch_limits

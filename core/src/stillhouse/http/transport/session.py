@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import IO, Any
@@ -15,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from stillhouse._settings.redaction import Redactor
+from stillhouse._settings.secrets import is_secret
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.http.transport.attempt import MAX_BODY_BYTES, Client
 from stillhouse.http.transport.authorization import (
@@ -33,6 +35,9 @@ from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
 __all__ = ["Transport"]
 
 CONNECT_SECONDS = 30.0
+
+KEPT_CREDENTIALS = 4
+"""How many of the credentials that `authorize` gave, one after the other, are masked in errors."""
 
 
 class Transport:
@@ -69,6 +74,7 @@ class Transport:
     ) -> None:
         self.limits = limits
         self.urls: dict[str, URL] = {}  # by path
+        self._fresh: deque[list[str]] = deque(maxlen=KEPT_CREDENTIALS)
         self._authorization = authorization
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
@@ -77,7 +83,8 @@ class Transport:
             check_header(name, value)
         proxy = proxy_for(base_url)
         login = "" if proxy is None else proxy.authorization
-        self.redactor = Redactor([*secrets, login])
+        self._secrets = [*secrets, login]
+        self.redactor = Redactor(self._secrets)
         self._session = aiohttp.ClientSession(
             # The limits bound the connections; a bound of the pool's own would only queue.
             connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
@@ -193,6 +200,8 @@ class Transport:
             except GenerationError as error:
                 self.redactor.redact_error(error)
                 raise
+            if self._authorization.sign is None:  # a signature is of one request, and no secret
+                self._learn(added)
             for name, value in added.items():
                 try:
                     check_header(name, value)
@@ -201,6 +210,14 @@ class Transport:
                         error.message, kind="authentication", attempts=0, hint=error.hint, stops_run=True
                     ) from None
         return added if self._own_headers is None else {**self._own_headers, **added}
+
+    def _learn(self, added: Mapping[str, str]) -> None:
+        """Mask fresh credentials wherever they are quoted, and the last ones: requests with them are out."""
+        fresh = [value for name, value in added.items() if is_secret(name, value)]
+        if not self._fresh or fresh != self._fresh[-1]:
+            self._fresh.append(fresh)
+            known = [value for values in self._fresh for value in values]
+            self.redactor.become(Redactor([*self._secrets, *known]))
 
     def _redacted(self, failure: Failure, headers: Mapping[str, str] | None) -> Failure:
         """Mask the secrets in a server's message: some servers quote the key that they reject."""
