@@ -210,3 +210,24 @@ def test_full_disk_when_the_job_is_created_makes_no_second_job(
         assert batch.submit(items(0, 1), nobody) == 0
         assert [chunk.job for chunk in batch.jobs()] == ["job-0"]
     assert len(server.jobs) == 1
+
+
+def test_file_of_a_job_is_handed_over_at_its_beginning(
+    make: Any, server: BatchServer, tmp_path: Path
+) -> None:
+    read: list[bytes] = []
+
+    class ReadingLLM(TinyLLM):
+        async def upload_batch(self, chunk: Any, file: Any, size: int) -> str:
+            read.append(file.read())
+            return await super().upload_batch(chunk, file, size)
+
+        async def create_batch(self, chunk: Any, file: Any, size: int) -> Any:
+            read.append(file.read())
+            assert len(read[-1]) == size
+            return await super().create_batch(chunk, file, size)
+
+    with BatchLedger(tmp_path / "ledger.db") as ledger:
+        OfflineBatch(make(ReadingLLM), ledger, "run").submit(items(0, 2), nobody)
+    uploaded, created = read
+    assert uploaded == created != b""

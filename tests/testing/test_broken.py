@@ -19,7 +19,9 @@ from stillhouse.testing import all_rules
 BROKEN = Path(__file__).parent / "broken"
 # All of them take minutes: they run once, and on every interpreter one in so many of each file.
 SAMPLE = 5
-KEEPING_OVER_HTTP = ["GoodHTTP", "KeyInTheQuery", "Polled", "Signing"]
+KEEPING_OVER_HTTP = [
+    "GoodHTTP", "KeyInTheQuery", "Packed", "Polled", "PolledCarelessly", "Signing", "Streaming",
+]  # fmt: skip
 ELSEWHERE = {"Heavy": "C96", "Slow": "C95"}
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import urllib.request
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import PrivateAttr
 
 from stillhouse import Capability, FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import HTTPLLM, Failure
+from stillhouse.http import HTTPLLM, Failure, Request, Wire, ask_until_done
 from stillhouse.inputs import split_input
 
 T = TypeVar("T", bound=type[HTTPLLM])
@@ -111,11 +113,108 @@ class KeyInTheQuery(GoodHTTP):
         return super().url_of(base_url, path).update_query(key=self.resolved_key)
 
 
+class PolledCarelessly(GoodHTTP):
+    """Keeps every rule: it reads jobs without a check of its own, inside `ask_until_done`."""
+
+    async def ask(self, body: Any) -> Any:
+        job = made = await self.request("POST", "generate", json.dumps(body).encode(), check=True)
+        while "texts" not in job:
+            await asyncio.sleep(0.001)
+            job = await self.request("GET", f"jobs/{made['job']}", check=True)
+        return job
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> GenerateOutput:
+        """Ask the server.
+
+        Args:
+            input: the chat.
+            num_generations: how many generations.
+            max_new_tokens: how many tokens at most.
+            temperature: how evenly they are drawn.
+        """
+
+        async def ask(missing: int, made: int, messages: Any) -> GenerateOutput:
+            body = {"chat": input, "n": missing, "limit": max_new_tokens, "temperature": temperature}
+            job = await self.ask(body)
+            tokens = self.count(job["tokens"])
+            texts = [text if isinstance(text, str) else text["text"] for text in job["texts"]]
+            return prepare_output(
+                [text or None for text in texts],
+                None if tokens is None else [tokens],
+                finish_reasons=["stop"] * len(texts),
+            )
+
+        return await ask_until_done(ask, num_generations)
+
+
+class Streaming(GoodHTTP):
+    """Keeps every rule: the API streams events, which `output_of` joins."""
+
+    wire: ClassVar[Wire] = "events"
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> GenerateOutput:
+        """Ask the server.
+
+        Args:
+            input: the chat.
+            num_generations: how many generations.
+            max_new_tokens: how many tokens at most.
+            temperature: how evenly they are drawn.
+        """
+        arguments = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        return await self.complete(input, num_generations, arguments)
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        body = {"chat": split_input(input)[0], "n": num_generations, **arguments}
+        return Request("generate", body, wire=self.wire)
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        joined: dict[str, Any] = {}
+        for event in answer:
+            joined |= event.json()
+        return self.read(joined)
+
+    @staticmethod
+    def written(answer: Any) -> bytes:
+        """Return an answer as the API sends it."""
+        return b"".join(b"data: %s\n\n" % json.dumps({key: answer[key]}).encode() for key in answer)
+
+
+class Packed(Streaming):
+    """Keeps every rule: answers are in a format that is no JSON, whose reader has exceptions of its own."""
+
+    wire: ClassVar[Wire] = "bytes"
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return self.read(json.loads(zlib.decompress(answer)))
+
+    @staticmethod
+    def written(answer: Any) -> bytes:
+        return zlib.compress(json.dumps(answer).encode())
+
+
 KEEPING: dict[type[HTTPLLM], dict[str, Any]] = {
     GoodHTTP: {},
     Polled: {"requests_per_input": 3},
     Signing: {"credential": "signature"},
     KeyInTheQuery: {"credential": "query"},
+    PolledCarelessly: {"requests_per_input": 3},
+    Streaming: {},
+    Packed: {},
 }
 """The backends that keep every rule, and what their test classes declare."""
 

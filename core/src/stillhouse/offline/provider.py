@@ -96,7 +96,8 @@ class Job:
 
     Attributes:
         id: the provider's id.
-        state: `created` while it is running, else how it ended.
+        state: `created` while it is running, else how it ended: `finished`, `expired`, `failed` or
+            `cancelled`.
         provider_state: the provider's own word for it.
         counts: how many requests are `completed`, `failed`, …, as far as the provider says.
         result_files: where the results are, those of failed requests included.

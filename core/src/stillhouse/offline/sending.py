@@ -153,11 +153,13 @@ class Sender:
         chunk = self.ledger.add(self.run.key, chunk, plan)
         is_clear = True
         try:
+            file.file.seek(0)  # it was just written, and may be read as it is
             input_file = self.provider.run_on_loop(self.provider.upload_batch(chunk, file.file, file.size))
             for attempt in range(1, CREATE_ATTEMPTS + 1):
                 chunk = self.ledger.update(
                     chunk, state="uploaded", input_file=input_file, sent_at=time.time()
                 )
+                file.file.seek(0)
                 try:
                     job: Job | None = self.provider.run_on_loop(
                         self.provider.create_batch(chunk, file.file, file.size)

@@ -1,7 +1,8 @@
 """The conformance kit: tests that a backend behaves as the contract says.
 
 Subclass `LLMConformance` (for a backend that asks a server, `HTTPConformance`) in a test module, give
-it `make()`, and run pytest. It needs the extra `stillhouse[testing]`.
+it `make()`, and run pytest. Tests of your own may use its `ScriptedServer`. It needs the extra
+`stillhouse[testing]`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from stillhouse.testing.http_suite import HTTPConformance as HTTPConformance
     from stillhouse.testing.rule import ConformanceWarning as ConformanceWarning
     from stillhouse.testing.rule import Rule as Rule
+    from stillhouse.testing.server import Reply as Reply
+    from stillhouse.testing.server import ScriptedServer as ScriptedServer
     from stillhouse.testing.suite import LLMConformance as LLMConformance
 
 # pytest loads the plugin of this package in every run; nothing else may be imported for it.
@@ -24,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "catalogue": ["all_rules"],
         "http_suite": ["HTTPConformance"],
         "rule": ["ConformanceWarning", "Rule"],
+        "server": ["Reply", "ScriptedServer"],
         "suite": ["LLMConformance"],
     },
 )

@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response.
+    """A response of a `ScriptedServer`.
 
     Attributes:
         status: the status.
@@ -50,11 +50,18 @@ class Reply:
 
 
 class ScriptedServer:
-    """Answers with the replies of the script, from the front, then with `always`, else as `respond` says.
+    """A server on this machine that answers by a script, then with `always`, else as `respond` says.
+
+    It starts when it is made; `close` stops it. `origin` is its address, to use as `base_url`.
+
+    Args:
+        respond: returns the ordinary answer to a path, with its query, and a body, as JSON types or bytes.
 
     Attributes:
+        script: the replies to the next requests, each used once.
+        always: the reply after those, or `None`.
         rewrite: changes what `respond` returned before it is sent.
-        requests: what arrived.
+        requests: what arrived, each with `path`, `headers`, `body` and the time `at`.
         in_flight: how many requests are being answered; `most` is its maximum.
         hung_up: set when a client closed the connection of an answer that stalled.
         sent: bytes sent of huge bodies.

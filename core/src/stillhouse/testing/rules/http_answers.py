@@ -43,6 +43,7 @@ class HTTPAnswerRules(HTTPBase):
         Why: a `KeyError` from inside a backend does not say that the address is wrong.
 
         Fix: check the answer's shape where it is read, and raise `GenerationError(kind="server")`.
+        `HTTPLLM.complete` and `ask_until_done` do so for whatever reading an answer raises.
         """
         bodies: list[Any] = [{}, [], {"error": {"message": "it went wrong"}}, b"null", "text"]
         for body in bodies:
@@ -126,7 +127,8 @@ class HTTPAnswerRules(HTTPBase):
         Why: addresses are written to the logs of every proxy on the way.
 
         Fix: override `auth_headers`, not `url_of`. For an API that takes the key in the query, or a
-        signature made with it, set `credential` to `"query"` or `"signature"` in the test class.
+        signature made with it, let `auth_headers` return `{}`, and set `credential` to `"query"` or
+        `"signature"` in the test class.
         """
         self.answer(self.asking())
         for request in self.server.requests:

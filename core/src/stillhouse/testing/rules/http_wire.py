@@ -8,7 +8,7 @@ from typing import Any
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.llm import LLM
 from stillhouse.testing.http_base import HTTPBase
-from stillhouse.testing.rewriting import with_counts, without_text
+from stillhouse.testing.rewriting import with_counts, with_error, without_text
 from stillhouse.testing.rule import Broken, expect, rule, said, unseen
 from stillhouse.testing.watch import watching
 
@@ -41,18 +41,19 @@ class HTTPWireRules(HTTPBase):
 
         Why: gateways report an overloaded model so, and half an answer would be taken for a whole one.
 
-        Fix: look for `error` before reading an answer, and raise `GenerationError`, or say which failure
-        it is where the transport asks for it.
+        Fix: look for `error` before reading an answer, and raise `GenerationError`. `HTTPLLM.complete` looks
+        for it; `post` does where `failure_in` is overridden, and `request` with `check=True`.
         """
         changed: list[Any] = []
 
         def add_error(answer: Any) -> Any:
             # Of a job that is polled, the answer that has the text.
             is_it = self.requests_per_input == 1 or self.texts[0] in str(answer)
-            if changed or not is_it or not isinstance(answer, dict):
+            failed = with_error(answer, {"message": "the model is overloaded", "code": 503})
+            if changed or not is_it or failed == answer:
                 return answer
-            changed.append({**answer, "error": {"message": "the model is overloaded", "code": 503}})
-            return changed[0]
+            changed.append(failed)
+            return failed
 
         llm = self.asking()
         self.server.rewrite = add_error
@@ -149,7 +150,7 @@ class HTTPWireRules(HTTPBase):
                     )
             found = found or any(changed)
         if not found:
-            unseen("respond() does not answer with the text of the request")
+            unseen("respond() does not answer with the text of the request, in one piece")
 
     def _run_with(self, llm: LLM, rewrite: Callable[[Any], Any], what: str) -> list[Any]:
         """Ask in a run where every answer is changed, and return what the backend made of it."""
