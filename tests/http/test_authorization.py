@@ -281,7 +281,7 @@ def test_key_with_the_end_of_a_line_is_refused_before_sending(server: ScriptedSe
     assert "345678" not in str(caught.value)
 
 
-class ExpiringLLM(PlainLLM):
+class QuotingLLM(PlainLLM):
     """A backend with a fresh token from time to time, whose answers are read with a quote of them."""
 
     api_key_required: ClassVar[bool] = False
@@ -298,7 +298,7 @@ class ExpiringLLM(PlainLLM):
 
 def test_a_token_that_expires_is_masked_in_the_errors_of_the_backend_too(server: ScriptedServer) -> None:
     """Only what a server refused was masked, not what its answers quoted."""
-    with ExpiringLLM(model="m", base_url=server.url, max_concurrency=1) as llm:
+    with QuotingLLM(model="m", base_url=server.url, max_concurrency=1) as llm:
         results = [result for _, result in llm.iter_outputs([CHAT] * 6, on_error="yield", ordered=True)]
     assert len(results) == 6
     for result in results:
