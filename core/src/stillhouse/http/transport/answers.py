@@ -71,9 +71,13 @@ def failure_in(
     if isinstance(answer, dict):
         error = answer.get("error")
         if not error:
-            if "error" in (answer.get("object"), answer.get("type")):
+            if answer.get("object") == "error" or answer.get("type") == "error":
                 error = answer  # an error of vLLM's or Mistral's form
-            elif _SIGNS.isdisjoint(answer) or (error := _flat_error(answer)) is None:
+            elif (
+                answer.get("id") is not None  # nearly always: of an answer, a job, or another object
+                or _SIGNS.isdisjoint(answer)
+                or (error := _flat_error(answer)) is None
+            ):
                 return None
     elif isinstance(answer, list) and answer and isinstance(answer[0], dict):
         error = answer[0].get("error")
@@ -93,12 +97,10 @@ def failure_in(
 
 
 def _flat_error(answer: dict[str, Any]) -> Any:
-    """Return the error that an object is, or `None`. What has an id, such as a job, is something else.
+    """Return the error that an object without an id is, or `None`.
 
     It says so by a status, by the name of an error, or by having no success; a text alone says nothing.
     """
-    if answer.get("id") is not None:
-        return None
     errors = answer.get("errors")
     if isinstance(errors, (list, dict, str)) and errors and not _is_success(errors):
         return errors
