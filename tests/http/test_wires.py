@@ -14,7 +14,7 @@ import orjson
 import pytest
 from pydantic import Field
 
-from stillhouse import FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse import ConfigurationError, FormattedInput, GenerateOutput, GenerationError, prepare_output
 from stillhouse.http import HTTPLLM, Request, ServerEvent, Wire
 
 from .conftest import Reply, ScriptedServer
@@ -321,3 +321,22 @@ def test_white_space_before_an_answer_is_no_error() -> None:
     ):
         llm.generate_outputs([CHAT])
         assert llm.got == [{"a": 1}]
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip", "zstd"])
+def test_answer_that_cannot_be_unpacked_is_not_paid_for_again(server: ScriptedServer, encoding: str) -> None:
+    server.answer = lambda _: Reply(
+        body=b"\x8b\x05\x80nothing of the kind", headers={"content-encoding": encoding}
+    )
+    with loaded(server.url) as llm:
+        error = failure(llm)
+    assert error.kind == "server"
+    assert len(server.requests) == error.attempts == 1
+
+
+def test_wire_that_does_not_exist_is_named(server: ScriptedServer) -> None:
+    with loaded(server.url) as llm:
+        llm.wire = "json"
+        object.__setattr__(llm, "__dict__", {**llm.__dict__, "wire": "jsonl"})
+        with pytest.raises((GenerationError, ConfigurationError), match="no wire 'jsonl'"):
+            llm.generate_outputs([CHAT])

@@ -8,7 +8,7 @@ from typing import Any
 
 from stillhouse._execution.call import Call, Result, finished_outputs
 from stillhouse._execution.lifecycle import refuse_awaitable
-from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.errors import ConfigurationError, GenerationError, described
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["ask_group", "generate_list"]
@@ -72,7 +72,11 @@ def _ask(
             _refuse_coroutine(outputs, call.llm)
         call.check_length(outputs, len(inputs))
         return list(outputs), None
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as raised:
+        # `SystemExit`, or the panic of a library written in Rust, is of these inputs alone, too.
+        error = raised if isinstance(raised, Exception) else RuntimeError(described(raised))
         finished: list[Any] = finished_outputs(error, len(inputs))
         if _stops_run(error) or not isolate or len(inputs) == 1:
             return [error if output is None else output for output in finished], error

@@ -33,10 +33,9 @@ from stillhouse.http.transport.proxies import Proxy
 from stillhouse.http.transport.quotas import left_of
 from stillhouse.http.transport.reading import (
     Wire,
-    events_in,
     json_of_events,
-    lines_in,
     looks_like_events,
+    parts_of,
     read_at_most,
 )
 from stillhouse.offline.failures import Failure
@@ -201,7 +200,7 @@ class Client:
                 if isinstance(answer, Failure):
                     return answer
         else:
-            answer = raw if wire == "bytes" else lines_in(raw) if wire == "lines" else list(events_in(raw))
+            answer = parts_of(raw, wire)
             if not answer and is_checked:
                 return self._without_parts(url, received, raw)
         self._has_answered = True

@@ -52,6 +52,13 @@ def failure_of_exception(error: Exception, url: URL, proxy: Proxy | None = None)
         )
     if isinstance(error, aiohttp.ClientConnectorError):
         return _unreachable(f"{url.host}:{url.port} cannot be reached: {_reason(error)}")
+    if "content-encoding" in str(error).lower():  # it would come so again, and be paid again
+        return Failure(
+            "server",
+            f"the answer of {url.host} cannot be unpacked: {_text(error)}",
+            hint="check base_url, and whether a gateway in between compresses answers",
+            unclear=True,
+        )
     return Failure(
         "connection", f"the connection to {url.host} broke: {_text(error)}", retried=True, unclear=True
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse._lenient import loads
+from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -19,6 +20,7 @@ __all__ = [
     "json_of_events",
     "lines_in",
     "looks_like_events",
+    "parts_of",
     "read_at_most",
 ]
 
@@ -89,6 +91,21 @@ def _ends_stream(end: bytes) -> bool:
         return False
     line = line[max(line.rfind(b"\n"), line.rfind(b"\r")) + 1 :]
     return line.startswith(b"data:") and line[5:].strip() == DONE.encode()
+
+
+def parts_of(raw: bytes, wire: Wire) -> Any:
+    """Return the body of an answer as a wire other than JSON gives it.
+
+    Raises:
+        ConfigurationError: there is no such wire.
+    """
+    if wire == "bytes":
+        return raw
+    if wire == "lines":
+        return lines_in(raw)
+    if wire == "events":
+        return list(events_in(raw))
+    raise ConfigurationError(f"there is no wire {wire!r}", hint="it is json, bytes, lines or events")
 
 
 def lines_in(raw: bytes) -> list[bytes]:
