@@ -12,8 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
 from stillhouse.http.batches import BatchLimits
-from stillhouse.offline import Chunk
-from stillhouse.offline.provider import clean_words, path_segment
+from stillhouse.offline import Chunk, clean_words, path_segment
 from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.schemas import KEYWORDS
 from stillhouse_openai.wire import said
