@@ -615,6 +615,7 @@ def test_answer_that_says_it_failed_is_the_failure_of_its_status(
 def test_answer_that_failed_keeps_wait_and_ids() -> None:
     failure = same({"code": 429, "message": "slow"}, {"retry-after": "7", "x-request-id": "r-1"})
     assert (failure.retry_after, failure.request_id) == (7.0, "r-1")
+    assert failure.message == "the answer is an error in spite of its status: slow", "it names no status"
     assert same({"code": 429, "details": [retry_info("34s")]}).retry_after == 34.0
 
 

@@ -101,7 +101,7 @@ class ScriptedServer:
         self._server.server_close()
         self._thread.join()
 
-    def begin(self, request: Request) -> Reply:
+    def _begin(self, request: Request) -> Reply:
         """Record a request, and return the reply to it."""
         with self._lock:
             self.requests.append(request)
@@ -109,7 +109,7 @@ class ScriptedServer:
             self.most = max(self.most, self.in_flight)
             return self.script.pop(0) if self.script else self.always or Reply()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Count an answered request."""
         with self._lock:
             self.in_flight -= 1
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("content-length") or 0))
         body = _read(raw)
         headers = {name.lower(): text for name, text in self.headers.items()}
-        reply = scripted.begin(Request(self.path, headers, body, time.time()))
+        reply = scripted._begin(Request(self.path, headers, body, time.time()))
         try:
             if scripted.meeting is not None:
                 scripted.meeting.wait()
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, threading.BrokenBarrierError):
             self.close_connection = True
         finally:
-            scripted.end()
+            scripted._end()
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 

@@ -93,7 +93,8 @@ def failure_in(
     if isinstance(identity, str):
         body["request_id"] = identity
     failure = (classify or failure_of)(status, headers, _json(body))
-    return replace(failure, message=f"the answer is an error in spite of its status: {failure.message}")
+    said = failure.message.removeprefix(f"status {status}: ")  # which it did not have
+    return replace(failure, message=f"the answer is an error in spite of its status: {said}")
 
 
 def _flat_error(answer: dict[str, Any]) -> Any:
