@@ -30,7 +30,9 @@ READY = 1
 SPREAD = 16
 
 # How long a result may wait for others while inputs are ready: waking the caller costs as much as a row.
+# Where calls are as short as that, so many inputs are ready at least, or each of them would wake the caller.
 SIGNAL_SECONDS = 0.001
+FAST_READY = 8
 
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
@@ -88,6 +90,7 @@ class Window:
         self._finished = 0
         self._taken = 0
         self._stopped = False
+        self._is_fast = False  # whether the last call took less time than a result may wait
         # Touched by the loop alone.
         self._ready: deque[_Item] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -105,7 +108,10 @@ class Window:
         """How many inputs may be submitted now."""
         if self._stopped or self._halted:
             return 0
-        ready = self._size * (1 + READY) - (self._submitted - self._finished)
+        ahead = self._size * READY
+        if self._is_fast:
+            ahead = max(ahead, FAST_READY)
+        ready = self._size + ahead - (self._submitted - self._finished)
         spread = self._size * SPREAD - (self._submitted - self._taken)
         return max(0, min(ready, spread))
 
@@ -180,6 +186,7 @@ class Window:
                 results, times = zip(*(responses[part] for part in sorted(responses)), strict=True)
                 result, seconds = merge_results(results), max(times)
             self._finished += 1
+            self._is_fast = seconds < SIGNAL_SECONDS
             waiting[index] = (index, input, result, seconds)
 
     # The loop's side

@@ -58,6 +58,7 @@ def clean_words(value: object, limit: int = MAX_WORDS) -> str:
 
 def path_segment(id: str) -> str:
     """Return a provider's id as one segment of a path, whatever it holds: it never leads to another path."""
+    id = str(id)  # some providers count theirs
     quoted = quote(id, safe=":@")
     if quoted != id or set(id) <= {"."}:
         return quoted.replace(".", "%2E")
