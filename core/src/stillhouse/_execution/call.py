@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from stillhouse._settings.redaction import Redactor, named_secrets
-from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError, UnsupportedError
+from stillhouse.errors import (
+    ConfigurationError,
+    GenerationError,
+    StillhouseError,
+    UnsupportedError,
+    described,
+)
 from stillhouse.outputs import check_output
 from stillhouse.protocols import HookCalls
 from stillhouse.typing import GenerateOutput
@@ -21,6 +28,7 @@ __all__ = [
     "effective_arguments",
     "finish_group",
     "finished_outputs",
+    "result_of",
 ]
 
 Result = tuple[int, Any, Any, float]
@@ -221,3 +229,23 @@ class Outputs:
         error = GenerationError.wrap(self.error)
         error.outputs = self._outputs
         raise error
+
+
+def result_of(error: BaseException, call: object) -> Exception:
+    """Return what a call raised as the result of its input."""
+    if isinstance(error, asyncio.CancelledError):
+        return GenerationError("the backend cancelled its own request")
+    if not isinstance(error, Exception):  # `SystemExit`, or the panic of a library written in Rust
+        return RuntimeError(described(error))
+    trace = error.__traceback__
+    if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
+        # It was raised here, by the `await`: every further input would meet it.
+        function = getattr(call, "func", call)
+        name = getattr(function, "__qualname__", "agenerate")
+        return GenerationError(
+            f"{name} returned something that cannot be awaited",
+            attempts=0,
+            stops_run=True,
+            hint="write it as async def",
+        )
+    return error

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from stillhouse._execution.call import Result
+from stillhouse._execution.call import Result, result_of
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.slots import Slots, current_input, inside
-from stillhouse.errors import GenerationError, described
+from stillhouse.errors import GenerationError
 from stillhouse.outputs import merge_results
 
 __all__ = ["Window", "WindowSettings"]
@@ -31,7 +31,7 @@ SPREAD = 16
 
 # How long a result may wait for others while inputs are ready: waking the caller costs as much as a row.
 # Where calls are as short as that, so many inputs are ready at least, or each of them would wake the caller.
-SIGNAL_SECONDS = 0.001
+SIGNAL_SECONDS = 0.002
 FAST_READY = 8
 
 _Item = tuple[int, int, Any]
@@ -249,7 +249,7 @@ class Window:
                 except BaseException as error:
                     if isinstance(error, asyncio.CancelledError) and task.cancelling():
                         raise
-                    result = _as_result(error, calls[part])
+                    result = result_of(error, calls[part])
                     if self._stops(result):
                         # Inputs are started in their order, so those that are ready come after this one.
                         self._halted = True
@@ -285,23 +285,3 @@ class Window:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _as_result(error: BaseException, call: object) -> Exception:
-    """Return what a call raised as the result of its input."""
-    if isinstance(error, asyncio.CancelledError):
-        return GenerationError("the backend cancelled its own request")
-    if not isinstance(error, Exception):  # `SystemExit`, or the panic of a library written in Rust
-        return RuntimeError(described(error))
-    trace = error.__traceback__
-    if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
-        # It was raised here, by the `await`: every further input would meet it.
-        function = getattr(call, "func", call)
-        name = getattr(function, "__qualname__", "agenerate")
-        return GenerationError(
-            f"{name} returned something that cannot be awaited",
-            attempts=0,
-            stops_run=True,
-            hint="write it as async def",
-        )
-    return error
