@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -278,3 +279,11 @@ def test_one_value_for_all_generations_is_repeated_when_outputs_are_merged() -> 
     merged = merge_responses([response("a", model="m", n=5), response("b")], 2)[0]
     assert merged["model"] == ["m", None]  # type: ignore[typeddict-item]
     assert merged["n"] == [5, None]  # type: ignore[typeddict-item]
+
+
+def test_log_probability_of_what_cannot_be_is_kept() -> None:
+    candidates = [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -math.inf}]
+    odd = [{"token": "c", "logprob": math.nan}, {"token": "d", "logprob": math.inf}]
+    output: Any = {"generations": ["a"], "statistics": {}, "logprobs": [[[*candidates, *odd]]]}
+    checked: Any = check_output(output, 1, "X")
+    assert checked["logprobs"] == [[candidates]]

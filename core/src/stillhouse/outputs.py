@@ -326,7 +326,7 @@ def _is_candidate(item: Any) -> bool:
         return False
     value = item.get("logprob")
     if type(value) is float:
-        return math.isfinite(value)
+        return value < math.inf  # NaN is not; minus infinity is that of what cannot be
     return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_plain(value)
 
 
