@@ -146,11 +146,17 @@ def test_a_prompt_that_is_too_long(llm: LlamaCppLLM) -> None:
     assert results[1]["generations"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("content", ["\ud800", 3, b"Say hi"])
-def test_input_that_the_engine_refuses_is_an_invalid_request(llm: LlamaCppLLM, content: Any) -> None:
+def test_input_that_the_engine_refuses_is_an_invalid_request(llm: LlamaCppLLM) -> None:
     with pytest.raises(GenerationError) as caught:
-        one(llm, [{"role": "user", "content": content}])
+        one(llm, [{"role": "user", "content": "\ud800"}])
     assert caught.value.kind == "invalid_request"
+    assert one(llm, user("Say hi"))["generations"][0]
+
+
+@pytest.mark.parametrize("content", [3, b"Say hi"])
+def test_content_that_is_no_text_never_reaches_the_engine(llm: LlamaCppLLM, content: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"of type {type(content).__name__}"):
+        one(llm, [{"role": "user", "content": content}])
     assert one(llm, user("Say hi"))["generations"][0]
 
 
