@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
+from stillhouse_anthropic import AnthropicLLM
 from stillhouse_anthropic.streams import answer_of_events
-from stillhouse_anthropic.wire import limited_tokens, message_output
+from stillhouse_anthropic.wire import message_output
 
 TEXT = {"type": "text", "text": "a"}
 
@@ -33,12 +34,14 @@ def test_counts_of_any_type_are_counts_or_unknown() -> None:
         "output_tokens": [4],
         "cached_tokens": [2],
     }
-    assert limited_tokens(whole) == 7
+    llm = AnthropicLLM(model="m")
+    assert llm.used_tokens(message_output(whole)) == 7
     for odd in (-1, 2**63, 1e308, True, [1], {}, "x", None):
         names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
         for given in (dict.fromkeys(names, odd), odd):
-            assert message_output(message(TEXT, usage=given))["statistics"] == {}
-            assert not limited_tokens(message(TEXT, usage=given))
+            output = message_output(message(TEXT, usage=given))
+            assert output["statistics"] == {}
+            assert not llm.used_tokens(output)
 
 
 @pytest.mark.parametrize("odd", [5, True, {"a": 1}, ["x"]])

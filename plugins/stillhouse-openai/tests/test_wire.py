@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from stillhouse import GenerationError
+from stillhouse_openai import OpenAILLM
 from stillhouse_openai.streams import answer_of_events
-from stillhouse_openai.wire import output_of, total_tokens
+from stillhouse_openai.wire import output_of
 
 
 def answer(message: Any, usage: Any = None, **choice: Any) -> dict[str, Any]:
@@ -21,13 +22,15 @@ def test_counts_of_any_type_are_counts_or_unknown() -> None:
     usage = {"prompt_tokens": "3", "completion_tokens": 2.0, "total_tokens": "5"}
     whole = answer({"content": "a"}, usage)
     assert output_of(whole, chat=True)["statistics"] == {"input_tokens": [3], "output_tokens": [2]}
-    assert total_tokens(whole) == 5
+    llm = OpenAILLM(model="m")
+    assert llm.used_tokens(output_of(whole, chat=True)) == 5
     for odd in (-1, 2**63, 1e308, True, [1], {}, "x", None):
         usage = {"prompt_tokens": odd, "completion_tokens": odd, "total_tokens": odd}
         usage |= {"prompt_tokens_details": {"cached_tokens": odd}, "completion_tokens_details": odd}
         for given in (usage, odd):
-            assert output_of(answer({"content": "a"}, given), chat=True)["statistics"] == {}
-            assert total_tokens(answer({"content": "a"}, given)) is None
+            output = output_of(answer({"content": "a"}, given), chat=True)
+            assert output["statistics"] == {}
+            assert llm.used_tokens(output) is None
 
 
 def test_the_cache_hits_of_deepseek_are_part_of_the_input() -> None:

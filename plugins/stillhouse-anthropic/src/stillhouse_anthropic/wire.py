@@ -9,7 +9,7 @@ import orjson
 from stillhouse import GenerateOutput, GenerationError, prepare_output
 from stillhouse.outputs import count_of
 
-__all__ = ["limited_tokens", "message_output"]
+__all__ = ["message_output"]
 
 HINT = "check that base_url is that of an Anthropic API"
 
@@ -74,15 +74,6 @@ def _output(answer: dict[str, Any], content: list[dict[str, Any]]) -> GenerateOu
         if value is not None:
             output[key] = [value]  # type: ignore[literal-required]
     return output
-
-
-def limited_tokens(answer: Any) -> int | None:
-    """The tokens of an answer that count towards the quotas: what was read from the cache does not."""
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    names = ("input_tokens", "cache_creation_input_tokens", "output_tokens")
-    return sum(count_of(usage.get(name)) or 0 for name in names)
 
 
 def said(error: Any) -> str:

@@ -9,7 +9,7 @@ import orjson
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
 from stillhouse.outputs import count_of
 
-__all__ = ["call_of", "candidates", "detail", "output_of", "said", "total_tokens"]
+__all__ = ["call_of", "candidates", "detail", "output_of", "said"]
 
 HINT = "check that base_url is that of an OpenAI API"
 
@@ -56,12 +56,6 @@ def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
             outputs=_counted(answer),
             hint=HINT,
         ) from None
-
-
-def total_tokens(answer: Any) -> int | None:
-    """The tokens that an answer says it used, input and output together."""
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    return count_of(usage.get("total_tokens")) if isinstance(usage, dict) else None
 
 
 def said(error: Any) -> str:
