@@ -436,7 +436,6 @@ class HTTPLLM(AsyncLLM):
         data = body if type(body) is bytes else _json(body)
         limits = transport.limits
         tokens = len(data) // 4 + asked if limits.counts_tokens else 0
-        max_bytes = self.max_answer_bytes or min(MIN_ANSWER_BYTES + asked * BYTES_PER_TOKEN, MAX_ANSWER_BYTES)
         answer = await transport.send(
             request.method,
             url,
@@ -444,7 +443,7 @@ class HTTPLLM(AsyncLLM):
             headers=request.headers,
             tokens=tokens,
             wire=request.wire,
-            max_bytes=max_bytes,
+            max_bytes=self._max_bytes(asked),
         )
         try:
             output = (read or self.output_of)(answer, request)
@@ -461,6 +460,11 @@ class HTTPLLM(AsyncLLM):
         if limits.counts_tokens:
             _correct(limits, tokens, self.used_tokens, output)
         return output
+
+    def _max_bytes(self, max_new_tokens: int) -> int:
+        """Return how large the answer to a request for so many tokens may be."""
+        follows = MIN_ANSWER_BYTES + max_new_tokens * BYTES_PER_TOKEN
+        return self.max_answer_bytes or min(follows, MAX_ANSWER_BYTES)
 
     def _url(self, transport: Transport, path: str) -> URL:
         """Return the address of a path, remembered unless there are many of them, as of ids."""
@@ -496,13 +500,12 @@ class HTTPLLM(AsyncLLM):
         url = transport.urls.get(path) or self._url(transport, path)
         data, asked, limits = _json(body), max_new_tokens or 0, transport.limits
         tokens = len(data) // 4 + asked
-        max_bytes = min(MIN_ANSWER_BYTES + asked * BYTES_PER_TOKEN, MAX_ANSWER_BYTES)
         answer = await transport.send(
             "POST",
             url,
             data,
             tokens=tokens,
-            max_bytes=self.max_answer_bytes or max_bytes,
+            max_bytes=self._max_bytes(asked),
             is_checked=type(self).failure_in is not HTTPLLM.failure_in,
         )
         if used_tokens is not None and limits.counts_tokens:

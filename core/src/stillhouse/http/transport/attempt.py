@@ -158,17 +158,13 @@ class Client:
                 raw, is_whole = await read_at_most(response, max_bytes, is_stream=is_stream)
             else:
                 raw, _ = await read_at_most(response, MAX_ERROR_BYTES)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, aiohttp.ClientError, OSError, ValueError) as error:
             if response is not None:
                 response.close()
             if deadlines.has_ended(task):
                 return timed_out(url, seconds, has_begun=response is not None)
-            raise
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if response is not None:
-                response.close()
-            if deadlines.has_ended(task):
-                return timed_out(url, seconds, has_begun=response is not None)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return failure_of_exception(error, url, self._proxy)
         finally:
             del deadlines.ends[task]
