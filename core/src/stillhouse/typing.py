@@ -30,6 +30,7 @@ __all__ = [
     "LLMStatistics",
     "Logprob",
     "OutlinesStructuredOutputType",
+    "ReasoningEffort",
     "StandardInput",
     "StructuredInput",
     "StructuredOutput",
@@ -59,6 +60,13 @@ it several are as many calls, whose generations are merged: what comes back has 
 """
 
 CAPABILITIES: frozenset[Capability] = frozenset(get_args(Capability))
+
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "max"]
+"""How long a model thinks before it answers.
+
+A backend maps it to its provider's levels or budget, and refuses a level that the provider lacks.
+"""
 
 
 class ChatItem(TypedDict):

@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from stillhouse.http.asking import ask_until_done
+from stillhouse.http.generations import (
+    chat_logprobs,
+    finish_reason,
+    logprobs_of,
+    statistics_of,
+    string_of,
+    tool_call,
+    total_of,
+)
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
+from stillhouse.http.messages import (
+    InlineImage,
+    NamedTool,
+    arguments_of,
+    choice_of,
+    effort_of,
+    function_of,
+    image_of,
+    media_type_of,
+    split_system,
+    text_of,
+    tool_names,
+)
 from stillhouse.http.request import Request, RequestForm
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.http.transport.answers import failure_in, status_of
@@ -26,6 +48,8 @@ __all__ = [
     "HTTPLLM",
     "X_RATELIMIT",
     "Failure",
+    "InlineImage",
+    "NamedTool",
     "QuotaHeaders",
     "QuotaLeft",
     "Request",
@@ -35,14 +59,30 @@ __all__ = [
     "UnclearError",
     "Upload",
     "Wire",
+    "arguments_of",
     "ask_instructed",
     "ask_until_done",
+    "chat_logprobs",
+    "choice_of",
+    "effort_of",
     "failure_in",
     "failure_of",
+    "finish_reason",
     "form_upload",
+    "function_of",
+    "image_of",
     "left_of",
+    "logprobs_of",
+    "media_type_of",
     "message_of",
     "quota_left",
     "seconds_until",
+    "split_system",
+    "statistics_of",
     "status_of",
+    "string_of",
+    "text_of",
+    "tool_call",
+    "tool_names",
+    "total_of",
 ]
