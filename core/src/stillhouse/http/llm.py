@@ -586,20 +586,33 @@ class HTTPLLM(AsyncLLM):
         url = self._find_base_url()
         return f"{url.origin()}{url.path}"
 
-    def _find_base_url(self) -> URL:
+    def configured_base_url(self) -> str | None:
+        """Return the address of the API as it is configured: by the field, the environment, or the class.
+
+        A backend that knows further places, or further forms of an address, overrides it. It is called
+        when the LLM is loaded, and also before that: it opens no connection.
+        """
         variable = self.base_url_variable
-        given = self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
+        return self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
+
+    def configured_api_key(self) -> str:
+        """Return the API key as it is configured, by the field or the environment; an empty string if not.
+
+        A backend that knows further places overrides it.
+        """
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        return os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
+
+    def _find_base_url(self) -> URL:
+        variable, given = self.base_url_variable, self.configured_base_url()
         hint = f"set base_url, or the environment variable {variable}" if variable else "set base_url"
         if not given:
             raise ConfigurationError(f"{type(self).__name__} does not know where the API is", hint=hint)
         return base_url_of(given, self.base_path, hint)
 
     def _find_api_key(self) -> str:
-        if self.api_key is not None:
-            key = self.api_key.get_secret_value()
-        else:
-            key = os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
-        key = key.strip()
+        key = self.configured_api_key().strip()
         if not key.isascii() or not key.isprintable():
             raise ConfigurationError(
                 "the API key has characters that no key has", hint="copy the key again, without anything else"
