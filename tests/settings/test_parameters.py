@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
@@ -338,3 +338,30 @@ def test_a_parameter_may_have_a_name_that_pydantic_keeps_for_itself() -> None:
         "model_dump": 3,
         "_x": 4,
     }
+
+
+class Many(TypedDict, total=False):
+    temperature: float | None
+    seed: int | None
+
+
+class Few(TypedDict, total=False):
+    temperature: float | None
+    top_k: int | None
+
+
+def test_typed_keyword_arguments_of_a_subclass_are_all_parameters_that_it_has() -> None:
+    def inherited(self: Any, input: Any, depth: int = 1, **arguments: Unpack[Many]) -> None:
+        """Generate.
+
+        Args:
+            temperature: how even.
+        """
+
+    def own(self: Any, input: Any, **arguments: Unpack[Few]) -> None:
+        """Generate."""
+
+    declared = generation_parameters(own, inherited)
+    assert list(declared.parameters) == list(declared.annotations) == ["temperature", "top_k"]
+    assert declared.descriptions == {"temperature": "how even."}
+    assert not declared.open

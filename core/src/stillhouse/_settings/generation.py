@@ -128,9 +128,13 @@ def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameter
             hints = typing.get_type_hints(function, include_extras=True)
         except Exception:  # a name that exists for type checkers only
             hints = {}
-        for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
+        signature = inspect.signature(function).parameters
+        typed = _unpacked(hints.get(next(reversed(signature), "")))
+        if typed:  # they are all that it takes
+            parameters.clear()
+            annotations.clear()
+        for position, (name, parameter) in enumerate(signature.items()):
             if parameter.kind is parameter.VAR_KEYWORD:
-                typed = _unpacked(hints.get(name))
                 for key, hint in typed.items():
                     parameters[key] = inspect.Parameter(
                         key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint
