@@ -113,6 +113,45 @@ def test_a_signature_with_kwargs_extends_the_inherited_one() -> None:
     assert output["generations"] == ["0.5 8"]
 
 
+class Wide(TypedDict, total=False):
+    temperature: float | None
+    logit_bias: dict[str, int] | None
+
+
+class Narrow(TypedDict, total=False):
+    temperature: float | None
+
+
+class WideLLM(LLM):
+    @property
+    def model_name(self) -> str:
+        return "wide"
+
+    def generate(self, inputs: Any, num_generations: int = 1, **kwargs: Unpack[Wide]) -> Any:
+        """Generate.
+
+        Args:
+            temperature: how evenly.
+        """
+        return []
+
+
+class NarrowLLM(WideLLM):
+    def generate(  # type: ignore[override]
+        self, inputs: Any, num_generations: int = 1, min_p: float = 0, **kwargs: Unpack[Narrow]
+    ) -> Any:
+        """Generate."""
+        return []
+
+
+def test_typed_kwargs_are_all_parameters_whatever_is_inherited() -> None:
+    declared = NarrowLLM.generation_parameters()
+    assert set(declared.parameters) == {"min_p", "temperature"}
+    assert declared.descriptions["temperature"] == "how evenly."
+    with pytest.raises(ConfigurationError, match="logit_bias"):
+        declared.check({"logit_bias": {}}, "NarrowLLM")
+
+
 def test_runtime_parameters_names_tells_optional_from_required() -> None:
     assert TunedLLM().runtime_parameters_names == {
         **CONTRACT,
@@ -338,30 +377,3 @@ def test_a_parameter_may_have_a_name_that_pydantic_keeps_for_itself() -> None:
         "model_dump": 3,
         "_x": 4,
     }
-
-
-class Many(TypedDict, total=False):
-    temperature: float | None
-    seed: int | None
-
-
-class Few(TypedDict, total=False):
-    temperature: float | None
-    top_k: int | None
-
-
-def test_typed_keyword_arguments_of_a_subclass_are_all_parameters_that_it_has() -> None:
-    def inherited(self: Any, input: Any, depth: int = 1, **arguments: Unpack[Many]) -> None:
-        """Generate.
-
-        Args:
-            temperature: how even.
-        """
-
-    def own(self: Any, input: Any, **arguments: Unpack[Few]) -> None:
-        """Generate."""
-
-    declared = generation_parameters(own, inherited)
-    assert list(declared.parameters) == list(declared.annotations) == ["temperature", "top_k"]
-    assert declared.descriptions == {"temperature": "how even."}
-    assert not declared.open

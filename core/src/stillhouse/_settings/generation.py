@@ -128,12 +128,11 @@ def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameter
             hints = typing.get_type_hints(function, include_extras=True)
         except Exception:  # a name that exists for type checkers only
             hints = {}
-        signature = inspect.signature(function).parameters
-        typed = _unpacked(hints.get(next(reversed(signature), "")))
-        if typed:  # they are all that it takes
-            parameters.clear()
-            annotations.clear()
-        for position, (name, parameter) in enumerate(signature.items()):
+        declared = inspect.signature(function).parameters
+        typed = next((_unpacked(hints.get(n)) for n, p in declared.items() if p.kind is p.VAR_KEYWORD), {})
+        if typed:  # those are all, whatever is inherited
+            parameters, annotations = {}, {}
+        for position, (name, parameter) in enumerate(declared.items()):
             if parameter.kind is parameter.VAR_KEYWORD:
                 for key, hint in typed.items():
                     parameters[key] = inspect.Parameter(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from stillhouse.structured.answers import AnswerForm as AnswerForm
     from stillhouse.structured.answers import answer_problem as answer_problem
     from stillhouse.structured.answers import value_problem as value_problem
+    from stillhouse.structured.narrowing import closed_schema as closed_schema
     from stillhouse.structured.schema import check_schema as check_schema
     from stillhouse.structured.shape import StructuredOutputField as StructuredOutputField
     from stillhouse.structured.shape import StructuredOutputMixin as StructuredOutputMixin
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "answers": ["AnswerForm", "answer_problem", "value_problem"],
+        "narrowing": ["closed_schema"],
         "schema": ["check_schema"],
         "shape": [
             "StructuredOutputField",
