@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stillhouse.structured.answers import answer_problem as answer_problem
     from stillhouse.structured.answers import value_problem as value_problem
     from stillhouse.structured.schema import check_schema as check_schema
+    from stillhouse.structured.schema import subschemas as subschemas
     from stillhouse.structured.shape import StructuredOutputField as StructuredOutputField
     from stillhouse.structured.shape import StructuredOutputMixin as StructuredOutputMixin
     from stillhouse.structured.shape import capability_of as capability_of
@@ -20,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "answers": ["AnswerForm", "answer_problem", "value_problem"],
-        "schema": ["check_schema"],
+        "schema": ["check_schema", "subschemas"],
         "shape": [
             "StructuredOutputField",
             "StructuredOutputMixin",
