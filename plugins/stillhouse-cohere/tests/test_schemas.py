@@ -62,8 +62,6 @@ def test_model_that_contains_itself_may_end() -> None:
     assert sent["type"] == "object"
     assert sent["$defs"]["Node"]["required"] == ["name"]
     assert asked(Chain)["required"] == ["name"]
-    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "name": {"type": "string"}}}
-    assert asked(tree)["required"] == ["name"]
 
 
 def test_several_types_are_a_choice() -> None:
@@ -106,6 +104,11 @@ def test_definitions_have_one_name() -> None:
     assert asked(given) == {**of({"$ref": "#/$defs/x"}), "$defs": {"x": {"type": "string"}}}
 
 
+def test_choice_of_one_is_a_choice_of_any() -> None:
+    given = {"oneOf": [{"type": "string"}, {"type": "null"}]}
+    assert asked(of(given)) == of({"anyOf": given["oneOf"]})
+
+
 def test_any_items_are_the_default() -> None:
     for items in (True, {}):
         assert asked(of({"type": "array", "items": items})) == of({"type": "array"})
@@ -123,8 +126,8 @@ def test_any_items_are_the_default() -> None:
         (of({"type": "string", "maxLength": 1}), "maxLength", "#/properties/a"),
         (of({"type": "array", "minItems": 1}), "minItems", "#/properties/a"),
         (of({"type": "array", "uniqueItems": True}), "uniqueItems", "#/properties/a"),
-        (of({"allOf": [{"type": "string"}]}), "allOf", "#/properties/a"),
-        (of({"oneOf": [{"type": "string"}]}), "oneOf", "#/properties/a"),
+        (of({"allOf": [{"type": "string"}, {"enum": ["a"]}]}), "allOf", "#/properties/a"),
+        (of({"oneOf": [{"type": "string"}, {"enum": ["a"]}]}), "oneOf", "#/properties/a"),
         (of({"not": {"type": "string"}}), "not", "#/properties/a"),
         (of({"type": "string", "pattern": "^a"}), "pattern", "#/properties/a"),
         (of({"type": "string", "pattern": "a$"}), "pattern", "#/properties/a"),
@@ -137,7 +140,7 @@ def test_any_items_are_the_default() -> None:
         (of({"const": {"a": 1}}), "const", "#/properties/a"),
         (of({"enum": [[1]]}), "enum", "#/properties/a"),
         (of({}), "type", "#/properties/a"),
-        (of(True), "type", "#/properties/a"),
+        (of(True), "a", "#/properties"),
         (of({"anyOf": [{"description": "any"}]}), "type", "#/properties/a/anyOf/0"),
         (of({"type": "string"}, additionalProperties=of({"type": "string"})), "additionalProperties", "#"),
         (of({"type": "string"}, required=["a", "b"]), "required", "#"),

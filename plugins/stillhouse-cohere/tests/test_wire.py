@@ -156,6 +156,17 @@ def test_arguments_that_are_no_object_are_refused() -> None:
         body_of([*CHAT, {"role": "assistant", "tool_calls": [call]}])
 
 
+def test_models_that_chat_are_listed_page_by_page(make: Any, script: Any) -> None:
+    models = [
+        {"name": "command-a", "endpoints": ["generate", "chat"], "context_length": 256000.0},
+        {"name": "embed-v4", "endpoints": ["embed"], "context_length": 512},
+    ]
+    script.reply({"models": models, "next_page_token": "p2"})
+    script.reply({"models": [{"name": "own", "context_length": None}], "next_page_token": ""})
+    assert make().list_models() == [{"name": "command-a", "context_length": 256000}, {"name": "own"}]
+    assert [asked.path for asked in script.requests] == ["/v1/models", "/v1/models?page_token=p2"]
+
+
 def test_images_pass_as_they_are() -> None:
     parts = [
         {"type": "text", "text": "what is it?"},

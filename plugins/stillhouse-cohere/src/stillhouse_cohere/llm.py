@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Unpack
 
 from pydantic import PrivateAttr
@@ -17,7 +17,7 @@ from stillhouse import (
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM
 from stillhouse.offline import clean_words
-from stillhouse.typing import ChatItem
+from stillhouse.typing import ChatItem, ModelInfo
 from stillhouse_cohere.failures import FAILED, QUOTAS, cohere_failure
 from stillhouse_cohere.messages import asks_for_json, request_messages
 from stillhouse_cohere.parameters import CohereParameters, request_fields
@@ -46,6 +46,8 @@ class CohereLLM(StructuredHTTPLLM):
     default_base_url: ClassVar[str | None] = "https://api.cohere.com"
     base_url_variable: ClassVar[str | None] = "CO_API_URL"
     api_key_variable: ClassVar[str | None] = "CO_API_KEY"
+
+    models_path: ClassVar[str | None] = "v1/models"
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
 
@@ -119,6 +121,17 @@ class CohereLLM(StructuredHTTPLLM):
                     f"{type(self).__name__} has no structured output together with {name}",
                     hint="leave out one of them; strict_tools holds tool calls to a schema",
                 )
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Those that chat, where the API says what a model is for: it has others that embed and rank."""
+        for model in answer["models"]:
+            endpoints = model.get("endpoints")
+            if not endpoints or "chat" in endpoints:
+                yield {"name": model.get("name"), "context_length": model.get("context_length")}
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        token = answer.get("next_page_token")
+        return {"page_token": token} if token else None
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return chat_output(answer)

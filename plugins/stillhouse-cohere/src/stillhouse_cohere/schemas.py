@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
-from stillhouse import UnsupportedError
-from stillhouse.structured import check_schema
+from stillhouse.structured import SchemaRewriter
 
-__all__ = ["FORMATS", "KEYWORDS", "narrowed"]
+__all__ = ["narrowed"]
 
-KEYWORDS = frozenset(
-    {
-        "$ref", "additionalProperties", "anyOf", "const", "enum", "format", "items", "pattern", "properties",
-        "required", "type",
-    }
-)  # fmt: skip
-"""The keywords that the API keeps to, some of them in part."""
-
-FORMATS = ("date", "date-time", "time", "uuid")
-
-_DEFINITIONS = ("$defs", "definitions")
 _DESCRIPTIONS = ("title", "description")
 _OWN = {
     "array": {"items"},
@@ -45,151 +33,105 @@ _UNKNOWN_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9AbBzZ]")
 
 
 def narrowed(schema: dict[str, Any], llm: str) -> dict[str, Any]:
-    """A schema as the API takes it: every object in it has a property that is required.
+    """A schema as the API takes it: an object at the root, and in every object a property that is required.
 
     It is as narrow as the one given or narrower, so that every answer also validates against that.
 
     Raises:
         UnsupportedError: the API would not hold an answer to it; it says what, and where.
     """
-    check_schema(schema, KEYWORDS, llm)
-    return _Narrowing(schema, llm).run()
+    return _Narrowing(_with_root(schema), llm).run()
 
 
-class _Narrowing:
-    def __init__(self, root: dict[str, Any], llm: str) -> None:
-        self._root = root
-        self._llm = llm
-
-    def _refusal(self, keyword: str, path: str, why: str, hint: str) -> UnsupportedError:
-        return UnsupportedError(
-            f"{self._llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema: {why}",
-            hint=hint,
-        )
-
-    def run(self) -> dict[str, Any]:
-        root, seen = self._root, set()
-        while "$ref" in root:  # as pydantic writes a model that contains itself; the root must be an object
-            if root["$ref"] in seen:
-                raise self._refusal("$ref", "#", "it leads to itself", "correct the reference")
-            seen.add(root["$ref"])
-            root = self._resolved(root["$ref"], "#")
-        if root.get("type", "object" if "properties" in root else None) not in ("object", ["object"]):
-            raise self._refusal(
-                "type", "#", "the answer must be an object", "put the schema into a property of an object"
-            )
-        narrow = self._schema(root, "#")
-        definitions = {
-            name: self._schema(item, f"#/{key}/{name}")
-            for key in _DEFINITIONS
-            for name, item in (self._root.get(key) or {}).items()
+class _Narrowing(SchemaRewriter):
+    keywords: ClassVar[frozenset[str]] = frozenset(
+        {
+            "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items", "oneOf",
+            "pattern", "properties", "required", "type",
         }
-        return {**narrow, "$defs": definitions} if definitions else narrow
+    )  # fmt: skip
+    formats: ClassVar[frozenset[str]] = frozenset({"date", "date-time", "time", "uuid"})
 
-    def _resolved(self, reference: Any, path: str) -> dict[str, Any]:
-        """What a reference leads to: a definition, or the root."""
-        head, _, name = str(reference).rpartition("/")
-        name = name.replace("~1", "/").replace("~0", "~")
-        if reference == "#":
-            return self._root
-        found = (self._root.get(head[2:]) or {}).get(name) if head[2:] in _DEFINITIONS else None
-        if not isinstance(found, dict):
-            raise self._refusal("$ref", path, f"{reference!r} is no definition of the schema", "use $defs")
-        return found
+    def schema(self, schema: Any, path: str) -> dict[str, Any]:
+        types = schema.get("type") if isinstance(schema, dict) else None
+        if not isinstance(types, list):
+            return super().schema(schema, path)
+        if len(types) == 1:
+            return super().schema({**schema, "type": types[0]}, path)
+        described = {key: schema[key] for key in _DESCRIPTIONS if key in schema}
+        branches = [self.schema(_of_type(schema, name), path) for name in types]
+        return {**described, "anyOf": branches}
 
-    def _schema(self, given: Any, path: str) -> dict[str, Any]:
-        if not isinstance(given, dict) or not given.keys() & KEYWORDS:
-            raise self._refusal("type", path, "it is missing, and any value would do", "name a type")
-        described = {key: given[key] for key in _DESCRIPTIONS if key in given}
-        if "$ref" in given:
-            if given.keys() & KEYWORDS != {"$ref"}:
-                raise self._refusal("$ref", path, "others stand beside it", "move them to its definition")
-            self._resolved(given["$ref"], path)
-            return {"$ref": given["$ref"].replace("#/definitions/", "#/$defs/"), **described}
-        types = given.get("type", ["object"] if "properties" in given else [])
-        types = [types] if isinstance(types, str) else list(types)
-        if len(types) > 1:
-            return {"anyOf": [self._schema(_of_type(given, item), path) for item in types], **described}
-        if not types and not given.keys() & {"anyOf", "const", "enum"}:
-            raise self._refusal("type", path, "it is missing, and any value would do", "name a type")
-        narrow: dict[str, Any] = {"type": types[0]} if types else {}
-        for key, value in given.items():
-            if key not in ("type", "additionalProperties", "required"):
-                self._keyword(key, value, narrow, path)
-        if "object" in types:
-            self._object(given, narrow, path)
-        return narrow
+    def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        value = schema[key]
+        if key in ("const", "enum") and any(
+            isinstance(item, (dict, list)) for item in ([value] if key == "const" else value)
+        ):
+            raise self.refusal(key, path, "it has an object or a list", "describe it by properties or items")
+        if key == "pattern" and (
+            _UNKNOWN_IN_PATTERN.search(_ESCAPED.sub("", value)) or _UNKNOWN_ESCAPE.search(value)
+        ):
+            why = "it has ^, $, a lookaround, a word boundary or a reference back"
+            raise self.refusal(key, path, why, "write it without")
+        if key == "additionalProperties":
+            self._others(value, path)
+        if key != "required" and not (key in ("items", "additionalProperties") and value in (True, {})):
+            super().keyword(key, schema, made, path)
 
-    def _keyword(self, key: str, value: Any, narrow: dict[str, Any], path: str) -> None:
-        here = f"{path}/{key}"
-        if key == "properties":
-            narrow[key] = {name: self._schema(item, f"{here}/{name}") for name, item in value.items()}
-        elif key == "anyOf":
-            narrow[key] = [self._schema(item, f"{here}/{place}") for place, item in enumerate(value)]
-        elif key == "items":
-            if value is not True and value != {}:  # any items are the default
-                narrow[key] = self._schema(value, here)
-        elif key in ("const", "enum"):
-            if any(isinstance(item, (dict, list)) for item in (value if key == "enum" else [value])):
-                raise self._refusal(
-                    key, path, "it has an object or a list", "describe it with properties or items"
-                )
-            narrow[key] = value
-        elif key == "format":
-            if value not in FORMATS:
-                raise self._refusal(
-                    key, path, f"{value!r} is none of {', '.join(FORMATS)}", "use a pattern instead"
-                )
-            narrow[key] = value
-        elif key == "pattern":
-            if _UNKNOWN_IN_PATTERN.search(_ESCAPED.sub("", value)) or _UNKNOWN_ESCAPE.search(value):
-                raise self._refusal(
-                    key, path, "it has ^, $, a lookaround, a word boundary or a reference back",
-                    "write it without",
-                )  # fmt: skip
-            narrow[key] = value
-        elif key in _DESCRIPTIONS:
-            narrow[key] = value
-
-    def _object(self, given: dict[str, Any], narrow: dict[str, Any], path: str) -> None:
-        properties = narrow.get("properties")
-        if not properties:
-            raise self._refusal(
-                "type", path, "an object needs a property that is required", "name the properties"
+    def _others(self, value: Any, path: str) -> None:
+        kept_to = {"const", "enum", "format", "items", "pattern", "type"}
+        if isinstance(value, dict) and value.keys() & self.keywords - kept_to:
+            raise self.refusal(
+                "additionalProperties", path, "it is more than a simple type", "name the properties"
             )
-        others = given.get("additionalProperties")
-        if isinstance(others, dict) and others:
-            kept_to = {"const", "enum", "format", "items", "pattern", "type"}
-            if others.keys() & KEYWORDS - kept_to:
-                raise self._refusal(
-                    "additionalProperties", path, "it is more than a simple type", "name the properties"
-                )
-            narrow["additionalProperties"] = self._schema(others, f"{path}/additionalProperties")
-        elif others is not None:
-            narrow["additionalProperties"] = others is not False
-        for name in given.get("required", ()):
+
+    def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        if not made.keys() & {"anyOf", "const", "enum", "properties", "type"}:
+            raise self.refusal("type", path, "it is missing, and any value would do", "name a type")
+        is_object = made.get("type", "object" if "properties" in made else None) == "object"
+        if is_object:
+            self._object(schema, made, path)
+        elif path == "#":
+            raise self.refusal(
+                "type", path, "the answer must be an object", "put the schema into a property of an object"
+            )
+
+    def _object(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        properties, required = made.get("properties"), list(schema.get("required", ()))
+        if not properties:
+            raise self.refusal("type", path, "an object needs a required property", "name the properties")
+        for name in required:
             if name not in properties:
-                raise self._refusal(
-                    "required", path, f"{name!r} is not among the properties", "add the property"
-                )
+                raise self.refusal("required", path, f"{name!r} is no property", "add it to properties")
         # What refers to a definition may contain itself, and must be allowed to end.
         simple = [name for name, item in properties.items() if "$ref" not in item]
-        narrow["required"] = list(given.get("required", ())) or simple or list(properties)
+        made["type"] = "object"
+        made["required"] = required or simple or list(properties)
+
+    def recursion(self, reference: str, path: str) -> None:
+        if "$ref" in (self.resolved({"$ref": reference}) or {}):  # it says nothing else
+            super().recursion(reference, path)
 
 
-def _of_type(given: dict[str, Any], name: str) -> dict[str, Any]:
+def _with_root(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose root is no reference, as pydantic writes one for a model that contains itself."""
+    definitions: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    seen: list[Any] = []
+    while isinstance(schema, dict) and "$ref" in schema and schema["$ref"] not in seen:
+        seen.append(schema["$ref"])
+        _, group, name = (*str(schema["$ref"]).split("/"), "", "")[:3]
+        found = definitions.get(group, {}).get(name)
+        if not isinstance(found, dict):
+            return schema  # which says so
+        schema = {**found, **definitions}
+    return schema
+
+
+def _of_type(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """What a schema says of values of one of its types."""
-    others = {key for kind, keys in _OWN.items() if kind != name for key in keys}
-    kept = {
-        key: value
-        for key, value in given.items()
-        if key not in others and key not in (*_DESCRIPTIONS, *_DEFINITIONS)
-    }
+    dropped = {*_DESCRIPTIONS, *(key for kind, keys in _OWN.items() if kind != name for key in keys)}
+    kept = {key: value for key, value in schema.items() if key not in dropped}
     kept["type"] = name
     if "enum" in kept:
-        kept["enum"] = [item for item in kept["enum"] if _is_of_type(item, name)]
+        kept["enum"] = [item for item in kept["enum"] if type(item) in _PYTHON.get(name, ())]
     return kept
-
-
-def _is_of_type(value: Any, name: str) -> bool:
-    return type(value) in _PYTHON.get(name, ())
