@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stillhouse.offline import path_segment
@@ -52,7 +52,3 @@ class GeminiLLM(GenerateContentLLM):
             if (count := count_of(item.get("outputTokenLimit"))) is not None:
                 model["max_new_tokens"] = count
             yield model
-
-    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
-        token = answer.get("nextPageToken")
-        return {"pageToken": token} if isinstance(token, str) and token else None

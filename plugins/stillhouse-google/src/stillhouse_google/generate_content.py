@@ -202,6 +202,10 @@ class GenerateContentLLM(StructuredHTTPLLM):
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return content_output(answer)
 
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        token = answer.get("nextPageToken")
+        return {"pageToken": token} if isinstance(token, str) and token else None
+
 
 def _merged(given: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with the fields of another, whose objects are merged with its own."""

@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr
 
@@ -15,6 +15,9 @@ from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
 from stillhouse.offline import path_segment
 from stillhouse_google.generate_content import GenerateContentLLM
 from stillhouse_google.google_auth import GoogleToken, default_token
+
+if TYPE_CHECKING:
+    from stillhouse.typing import ModelInfo
 
 __all__ = ["VertexAILLM"]
 
@@ -35,6 +38,7 @@ class VertexAILLM(GenerateContentLLM):
     api_key_variable: ClassVar[str | None] = "GOOGLE_API_KEY"
     other_credentials: ClassVar[str] = "access_token, access_token_provider or the credentials of google-auth"
     default_api_version: ClassVar[str] = "v1beta1"
+    models_path: ClassVar[str | None] = "publishers/google/models"
 
     project: RuntimeParameter[str] | None = Field(
         default=None,
@@ -159,6 +163,11 @@ class VertexAILLM(GenerateContentLLM):
             f"{type(self).__name__} does not know the project",
             hint="set project, or the environment variable GOOGLE_CLOUD_PROJECT",
         )
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Return the models of a page, as they are published by Google; not all of them generate."""
+        for item in answer["publisherModels"]:
+            yield {"name": item["name"].rpartition("/")[2]}
 
     def resource_path(self, name: str) -> str:
         name = super().resource_path(name)
