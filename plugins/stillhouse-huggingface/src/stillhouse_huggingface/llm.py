@@ -1,4 +1,7 @@
-"""`InferenceEndpointsLLM`: Hugging Face's router, its endpoints, and servers at any address."""
+"""`InferenceEndpointsLLM`: Hugging Face's router, its endpoints, and servers at any address.
+
+Over 300 lines: it is one class, and a third of it describes fields and parameters.
+"""
 
 from __future__ import annotations
 
