@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
@@ -111,6 +111,45 @@ def test_a_signature_with_kwargs_extends_the_inherited_one() -> None:
     with llm:
         (output,) = llm.generate_outputs([[{"role": "user", "content": "x"}]], temperature=0.5)
     assert output["generations"] == ["0.5 8"]
+
+
+class Wide(TypedDict, total=False):
+    temperature: float | None
+    logit_bias: dict[str, int] | None
+
+
+class Narrow(TypedDict, total=False):
+    temperature: float | None
+
+
+class WideLLM(LLM):
+    @property
+    def model_name(self) -> str:
+        return "wide"
+
+    def generate(self, inputs: Any, num_generations: int = 1, **kwargs: Unpack[Wide]) -> Any:
+        """Generate.
+
+        Args:
+            temperature: how evenly.
+        """
+        return []
+
+
+class NarrowLLM(WideLLM):
+    def generate(  # type: ignore[override]
+        self, inputs: Any, num_generations: int = 1, min_p: float = 0, **kwargs: Unpack[Narrow]
+    ) -> Any:
+        """Generate."""
+        return []
+
+
+def test_typed_kwargs_are_all_parameters_whatever_is_inherited() -> None:
+    declared = NarrowLLM.generation_parameters()
+    assert set(declared.parameters) == {"min_p", "temperature"}
+    assert declared.descriptions["temperature"] == "how evenly."
+    with pytest.raises(ConfigurationError, match="logit_bias"):
+        declared.check({"logit_bias": {}}, "NarrowLLM")
 
 
 def test_runtime_parameters_names_tells_optional_from_required() -> None:

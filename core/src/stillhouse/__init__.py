@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from stillhouse.typing import LLMOutput as LLMOutput
     from stillhouse.typing import LLMStatistics as LLMStatistics
     from stillhouse.typing import Logprob as Logprob
+    from stillhouse.typing import ModelInfo as ModelInfo
     from stillhouse.typing import OutlinesStructuredOutputType as OutlinesStructuredOutputType
     from stillhouse.typing import StandardInput as StandardInput
     from stillhouse.typing import StructuredInput as StructuredInput
@@ -101,6 +102,7 @@ _lazy, _, _names = lazy_names(
             "LLMOutput",
             "LLMStatistics",
             "Logprob",
+            "ModelInfo",
             "OutlinesStructuredOutputType",
             "StandardInput",
             "StructuredInput",

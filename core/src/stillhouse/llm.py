@@ -19,13 +19,14 @@ from stillhouse._execution.call import Call, Finished, OnError, effective_argume
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._settings.generation import GenerationParametersMixin
+from stillhouse._settings.models import cannot_list
 from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.serialization import Serializable
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.inputs import check_input
 from stillhouse.offline.contract import OfflineBatchMixin, binding
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState, ModelInfo
 
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
@@ -336,6 +337,19 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return self.generation_kwargs or {}
 
     # What a backend may also have
+
+    def list_models(self) -> list[ModelInfo]:
+        """The models that the provider offers, whether or not the LLM is loaded.
+
+        Returns:
+            One entry per model, each with its `name` and whatever else the provider tells.
+
+        Raises:
+            UnsupportedError: the backend lists none.
+            ConfigurationError: something is missing without which nobody can be asked, such as a key.
+            GenerationError: the provider did not answer, or not with a list.
+        """
+        raise cannot_list(type(self).__name__)
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:
         """The last hidden states of each input, an array `[num_tokens, hidden_size]`.

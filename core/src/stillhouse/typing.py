@@ -29,6 +29,7 @@ __all__ = [
     "LLMOutput",
     "LLMStatistics",
     "Logprob",
+    "ModelInfo",
     "OutlinesStructuredOutputType",
     "ReasoningEffort",
     "StandardInput",
@@ -123,6 +124,22 @@ class GenerateOutput(TypedDict):
     finish_reasons: NotRequired[list[str | None]]
     reasoning: NotRequired[list[str | None]]
     tool_calls: NotRequired[list[list[dict[str, Any]] | None]]
+
+
+class ModelInfo(TypedDict):
+    """A model that a provider offers, as `LLM.list_models` returns it.
+
+    `name` is what the field `model` takes. What is not known is left out: `context_length`, the tokens of
+    input and output together; `max_new_tokens`, the most that one generation may have; `created`, a date
+    or a time in ISO 8601; `input_price` and `output_price`, in USD for a million tokens.
+    """
+
+    name: str
+    context_length: NotRequired[int]
+    max_new_tokens: NotRequired[int]
+    created: NotRequired[str]
+    input_price: NotRequired[float]
+    output_price: NotRequired[float]
 
 
 # Validated by pydantic, as in `@validate_call`, they keep every key, also one that is not declared above.

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from stillhouse import UnsupportedError, normalize_structured_output
-from stillhouse_anthropic.schemas import narrowed, output_format_of
+from stillhouse.structured import closed_schema
+from stillhouse_anthropic.schemas import output_format_of
 
 
 class Cat(BaseModel):
@@ -74,7 +75,7 @@ def test_narrowed_schema_accepts_only_what_the_given_schema_accepts() -> None:
 def test_narrowed_schema_closes_every_object_and_changes_nothing_else() -> None:
     schema = Owner.model_json_schema()
     before = copy.deepcopy(schema)
-    sent = narrowed(schema, "X")
+    sent = closed_schema(schema, "X")
     assert schema == before
     for item in (sent, *sent["$defs"].values()):
         assert item["additionalProperties"] is False
@@ -130,6 +131,6 @@ def test_schema_reference_with_a_description_is_kept() -> None:
         "properties": {"a": {"allOf": [{"$ref": "#/definitions/A"}], "description": "d"}},
         "definitions": {"A": {"type": "object", "properties": {"x": {"type": "null"}}}},
     }
-    sent = narrowed(schema, "X")
+    sent = closed_schema(schema, "X")
     assert sent["properties"]["a"] == {"$ref": "#/$defs/A"}
     assert sent["$defs"]["A"]["additionalProperties"] is False

@@ -877,6 +877,14 @@ class Modest(Good):
     capabilities: ClassVar[Any] = CAPABILITIES - {"regex"}
 
 
+@breaks("C84")
+class ListsTwice(Good):
+    """Lists a model under a name that another one has."""
+
+    def list_models(self) -> list[Any]:
+        return [{"name": "large"}, *super().list_models()]
+
+
 # Packaging
 
 

@@ -16,6 +16,7 @@ from stillhouse import (
     FormattedInput,
     GenerateOutput,
     GenerationError,
+    ModelInfo,
     OfflineBatchNotFinishedError,
     RuntimeParameter,
     StructuredOutputMixin,
@@ -81,6 +82,9 @@ class Everything(StructuredOutputMixin):
         import numpy
 
         return [numpy.zeros((len(text_of(input).split()), 4)) for input in inputs]
+
+    def list_models(self) -> list[ModelInfo]:
+        return [{"name": "small", "context_length": 4096, "created": "2025-08-05"}, {"name": "large"}]
 
     def offline_batch_generate(
         self, inputs: Sequence[FormattedInput] | None = None, num_generations: int = 1, **kwargs: Any

@@ -128,9 +128,12 @@ def generation_parameters(*functions: Callable[..., Any]) -> GenerationParameter
             hints = typing.get_type_hints(function, include_extras=True)
         except Exception:  # a name that exists for type checkers only
             hints = {}
-        for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
+        declared = inspect.signature(function).parameters
+        typed = next((_unpacked(hints.get(n)) for n, p in declared.items() if p.kind is p.VAR_KEYWORD), {})
+        if typed:  # those are all, whatever is inherited
+            parameters, annotations = {}, {}
+        for position, (name, parameter) in enumerate(declared.items()):
             if parameter.kind is parameter.VAR_KEYWORD:
-                typed = _unpacked(hints.get(name))
                 for key, hint in typed.items():
                     parameters[key] = inspect.Parameter(
                         key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint

@@ -5,13 +5,15 @@ Over 300 lines: it is one class, and most lines document what a backend says and
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from stillhouse._settings.models import cannot_list
 from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
@@ -19,6 +21,7 @@ from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.http.address import base_url_of, url_below
 from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
+from stillhouse.http.listing import NearNames, listed_models, read_pages
 from stillhouse.http.request import Request
 from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.failures import failure_of
@@ -26,7 +29,7 @@ from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, QuotaLef
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
 from stillhouse.outputs import check_output, count_of
-from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
+from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput, ModelInfo
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -84,6 +87,9 @@ class HTTPLLM(AsyncLLM):
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
     """The headers of a response that say what is left of a quota."""
+
+    models_path: ClassVar[str | None] = None
+    """The path below `base_url` at which the API lists its models; `None` where it lists none."""
 
     model: str = Field(description="The model's name, as the API knows it.")
     base_url: RuntimeParameter[str] | None = Field(
@@ -180,6 +186,7 @@ class HTTPLLM(AsyncLLM):
         sign = None if cls.sign is HTTPLLM.sign else self.sign
         tells = cls.quotas_in is not HTTPLLM.quotas_in
         joins = cls.answer_of_events is not HTTPLLM.answer_of_events
+        near = NearNames(self._models, self.model_name, self._registered_name, self._mask)
         return Transport(
             self._base,
             headers,
@@ -192,10 +199,62 @@ class HTTPLLM(AsyncLLM):
                 self.answer_of_events if joins else None,
                 self.quota_headers,
                 self.quotas_in if tells else None,
+                near.explained if self.models_path else None,
             ),
             authorization=Authorization(authorize, sign) if authorize or sign else None,
             secrets=self._secrets(headers),
         )
+
+    def list_models(self) -> list[ModelInfo]:
+        if self.models_path is None:
+            raise cannot_list(type(self).__name__)
+        if self.is_loaded:
+            return self.run_on_loop(self._models())
+        # A copy: whoever loads this one meanwhile must not find it unloaded again.
+        with copy.copy(self) as llm:
+            return llm.run_on_loop(llm._models())
+
+    async def _models(self) -> list[ModelInfo]:
+        path = self.models_path or ""
+        # What a backend looks for in an answer is that of its generations.
+        check = type(self).failure_in is HTTPLLM.failure_in
+
+        async def get(query: Mapping[str, str | int] | None) -> Any:
+            return await self.request("GET", path, query=query, check=check)
+
+        try:
+            return await read_pages(get, self.models_in, self.models_page_after, self._mask)
+        except GenerationError as error:
+            self._redactor().redact_error(error)
+            raise
+
+    def _mask(self, text: str) -> str:
+        return self._redactor().redact(text)
+
+    def _registered_name(self) -> str:
+        try:
+            return self.registry.name_of(type(self))
+        except StillhouseError:
+            return ""
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Return the models in an answer of `models_path`.
+
+        This one reads OpenAI's form, and a bare list. Nothing need be checked: what is not well formed is
+        left out, and an exception becomes an error that says that the answer has another shape.
+
+        Args:
+            answer: JSON types.
+        """
+        return cast("Iterable[ModelInfo]", listed_models(answer))
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        """Return the query of the page after an answer of `models_path`; `None` after the last.
+
+        Args:
+            answer: JSON types.
+        """
+        return None
 
     def _redactor(self) -> Redactor:
         transport = self._transport

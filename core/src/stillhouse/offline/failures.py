@@ -30,6 +30,7 @@ class Failure:
         retry_after: seconds that the provider asks to wait, or `None`.
         request_id: the provider's id of the request, or an empty string.
         unclear: whether the request may have been carried out all the same.
+        unknown_model: whether there may be no model of that name: the nearest names go into the hint.
     """
 
     kind: ErrorKind
@@ -41,6 +42,7 @@ class Failure:
     retry_after: float | None = None
     request_id: str = ""
     unclear: bool = False
+    unknown_model: bool = False
 
 
 class UnclearError(GenerationError):

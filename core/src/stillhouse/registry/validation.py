@@ -94,6 +94,7 @@ _PLAIN_METHODS = (
     "offline_batch_generate",
     "get_generation_kwargs",
     "get_last_hidden_states",
+    "list_models",
     "check_input",
     "set_runtime_parameters",
     "_prepare_structured_output",

@@ -7,6 +7,7 @@ from stillhouse.testing.rules.concurrency import ConcurrencyRules
 from stillhouse.testing.rules.generations import GenerationRules
 from stillhouse.testing.rules.inputs import InputRules
 from stillhouse.testing.rules.lifecycle import LifecycleRules
+from stillhouse.testing.rules.models import ModelListRules
 from stillhouse.testing.rules.outputs import OutputRules
 from stillhouse.testing.rules.packaging import PackagingRules
 from stillhouse.testing.rules.settings import SettingsRules
@@ -23,6 +24,7 @@ class LLMConformance(
     ConcurrencyRules,
     SettingsRules,
     LifecycleRules,
+    ModelListRules,
     GenerationRules,
     OutputRules,
 ):

@@ -82,8 +82,9 @@ _NO_CREDIT = _pattern(
 # AI Studio sends these words for a quota of a minute too; see `_rate_limit`.
 _MAYBE_NO_CREDIT = _pattern(r"exceeded your current quota|\bbilling\b|check your plan|trial key")
 _NO_MODEL = _pattern(
-    r"model_?not_?found|model .{0,80}(not (exist|found)|does not exist)|no such model|not a valid model",
-    r"on-demand throughput isn.t supported",
+    r"model_?not_?(found|supported|available)|model .{0,80}(not (exist|found)|does not exist)|no such model",
+    r"not a valid model|model identifier is invalid|on-demand throughput isn.t supported",
+    r"\b(invalid|unknown)(_model\b| model( (id|name|code|identifier))?\s?(['\"`:,.]|$))",
 )
 _GONE = _pattern(
     r"\binvalid state\W*$|\b(endpoint|model) .{0,80}\bpaused\b|\bno longer (supported|available)\b",
@@ -113,6 +114,7 @@ class _Meaning:
     retried: bool = False
     stops_run: bool = False
     message: str = ""
+    unknown_model: bool = False
 
 
 answered: ContextVar[Mapping[str, str]] = ContextVar("answered")
@@ -145,6 +147,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         retry_after=response.wait,
         request_id=request_id_of(response.headers) or _request_id_in(response.said.data),
         unclear=status in (408, 409, 499) or status >= 500,
+        unknown_model=meaning.unknown_model,
     )
 
 
@@ -288,9 +291,10 @@ def _refused_model(response: ErrorResponse) -> _Meaning | None:
         hint = (
             "the model or the endpoint is paused or retired: see its page, or set another model or base_url"
         )
-        return _Meaning("invalid_request", hint, stops_run=True)
+        return _Meaning("invalid_request", hint, stops_run=True, unknown_model=True)
     if status in (400, 404, 422) and _NO_MODEL.search(head):
-        return _Meaning("invalid_request", "check the model's name", stops_run=True)
+        return _Meaning("invalid_request", "check the model's name", stops_run=True, unknown_model=True)
     if status == 404:
-        return _Meaning("invalid_request", "check base_url and the model's name", stops_run=True)
+        hint = "check base_url and the model's name"
+        return _Meaning("invalid_request", hint, stops_run=True, unknown_model=True)
     return None

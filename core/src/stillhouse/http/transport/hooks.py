@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ class Hooks:
             API streams nothing of its own accord.
         quotas: the headers of a response that say what is left of a quota.
         quotas_in: the quotas that an answer tells of itself, by name; `None` where it tells of none.
+        explained: returns a failure with what can be found out about it; awaited before it is raised.
     """
 
     classify: Callable[[int, Mapping[str, str], bytes], Failure]
@@ -31,6 +32,7 @@ class Hooks:
     answer_of_events: Callable[[list[Any]], Any] | None = None
     quotas: Sequence[QuotaHeaders] = ()
     quotas_in: Callable[[Any, Mapping[str, str]], Mapping[str, QuotaLeft | None]] | None = None
+    explained: Callable[[Failure], Awaitable[Failure]] | None = None
 
 
 def checked(name: str, failure: Any) -> Failure:

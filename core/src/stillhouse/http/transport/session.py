@@ -76,6 +76,7 @@ class Transport:
         self.urls: dict[str, URL] = {}  # by path
         self._fresh: deque[list[str]] = deque(maxlen=KEPT_CREDENTIALS)
         self._authorization = authorization
+        self._explained = hooks.explained
         self._retry_timeout = retry_timeout
         self._loop = asyncio.get_running_loop()
         self._headers = {"content-type": "application/json", "accept": "application/json", **headers}
@@ -183,6 +184,8 @@ class Transport:
             if not result.retried or now + delay >= deadline:
                 if result.retried and is_long and result.retry_after:
                     result = _long_wait(result, self._retry_timeout)
+                if result.unknown_model and self._explained is not None:
+                    result = await self._explained(result)
                 raise _given_up(result, attempt)
             await asyncio.sleep(delay)
 

@@ -1,0 +1,53 @@
+"""Reading a `Failure` from a response: what is specific to these APIs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from stillhouse.http import Failure, failure_of, message_of
+
+__all__ = ["google_failure", "status_of_code"]
+
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
+_STATUSES = {
+    1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501,
+    13: 500, 14: 503, 15: 500, 16: 401,
+}  # fmt: skip
+
+_OF_THE_PROJECT = ("location is not supported", "enable billing")
+"""Messages of `FAILED_PRECONDITION` about the project, which every request meets."""
+
+
+def google_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """Return the failure that a response is, with what to do about the errors that the APIs name."""
+    failure = failure_of(status, headers, body)
+    if status not in (400, 403):
+        return failure
+    message = message_of(body)[1].lower()
+    changes: dict[str, Any] = {}
+    if any(words in message for words in _OF_THE_PROJECT):
+        changes = {
+            "stops_run": True,
+            "hint": "see the project's page in Google AI Studio, or use another one",
+        }
+    elif "token count" in message and "only supports up to" in message:
+        changes = {"kind": "context_length", "hint": "shorten the prompt"}
+    elif "developer instruction is not enabled" in message:
+        changes = {"hint": "the model takes no system messages: put their text into the user's"}
+    elif "cachedcontent not found" in message:
+        changes = {"hint": "the cached content is not there any more: make it again, or leave it out"}
+    elif "thought_signature" in message:
+        changes = {
+            "hint": "give tool_calls back as they came; those of another model need "
+            "https://ai.google.dev/gemini-api/docs/thought-signatures"
+        }
+    return replace(failure, **changes) if changes else failure
+
+
+def status_of_code(code: Any) -> int:
+    """Return the status that a code of google.rpc is sent with; a status stays one."""
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code if 400 <= code < 600 else _STATUSES.get(code, 500)
+    return 500

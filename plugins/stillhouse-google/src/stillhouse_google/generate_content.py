@@ -1,0 +1,180 @@
+"""`GenerateContentLLM`: what the Gemini API and Vertex AI share, which is one wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
+
+from pydantic import PrivateAttr
+
+from stillhouse import Capability, FormattedInput, GenerateOutput, StructuredOutput, UnsupportedError
+from stillhouse.http import Failure, Request, StructuredHTTPLLM
+from stillhouse_google.failures import google_failure
+from stillhouse_google.messages import request_contents
+from stillhouse_google.parameters import GenerateContentParameters
+from stillhouse_google.schemas import generation_config_of
+from stillhouse_google.thinking import major_version, thinking_of
+from stillhouse_google.tools import request_tool_config, request_tools
+from stillhouse_google.wire import content_output
+
+__all__ = ["GenerateContentLLM"]
+
+_CONFIG = {
+    "max_new_tokens": "maxOutputTokens",
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "seed": "seed",
+    "frequency_penalty": "frequencyPenalty",
+    "presence_penalty": "presencePenalty",
+    "logprobs": "responseLogprobs",
+    "top_logprobs": "logprobs",
+}
+"""The parameters that stand in `generationConfig` as they are given, and what they are called there."""
+
+_TOP = {"safety_settings": "safetySettings", "labels": "labels", "service_tier": "serviceTier"}
+"""Those that stand beside it."""
+
+
+class GenerateContentLLM(StructuredHTTPLLM):
+    """A model that is asked by `generateContent`.
+
+    A request has one generation; several are as many requests, each tried again by itself: newer models
+    refuse several candidates.
+
+    `input_tokens` counts the whole input, `cached_tokens` what of it was read from a cache. `output_tokens`
+    includes the thoughts, which `reasoning_tokens` counts.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"chat", "images", "json_schema", "logprobs", "seed", "tools"}
+    )
+
+    credential_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-key", "authorization")
+
+    _num_generations_param_supported: bool = PrivateAttr(default=False)
+
+    @property
+    def model_path(self) -> str:
+        """The path of the model, below that of the API's version."""
+        raise NotImplementedError
+
+    def resource_path(self, name: str) -> str:
+        """Return the full name of a cached content."""
+        return name if "/" in name else f"cachedContents/{name}"
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        return google_failure(status, headers, body)
+
+    @classmethod
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
+        return {"generationConfig": generation_config_of(structured_output, cls.__name__)}
+
+    async def agenerate(
+        self, input: FormattedInput, **arguments: Unpack[GenerateContentParameters]
+    ) -> GenerateOutput:
+        """Generate once for one chat. `None` is not sent: it means the model's default.
+
+        Args:
+            input: the chat.
+            max_new_tokens: how many tokens to generate at most, thoughts included.
+            temperature: how evenly the tokens are drawn, from 0 to 2.
+            top_p: draw from the likeliest tokens that make up this share.
+            top_k: draw from so many of the likeliest tokens.
+            stop: texts at which to stop; up to five.
+            seed: the seed of the draw.
+            frequency_penalty: how much less likely a token becomes with each time that it occurred.
+            presence_penalty: how much less likely a token becomes once it occurred.
+            logprobs: whether to return the log probabilities of the tokens. Not all models have them.
+            top_logprobs: of how many of the likeliest tokens at each position, from 0 to 20.
+            tools: the tools that the model may call, in OpenAI's form or the API's.
+            tool_choice: which tool to call: `auto`, `none`, `required`, one by name, or the API's
+                `toolConfig`.
+            reasoning_effort: how long to think first: a budget for Gemini 2.5, a level from Gemini 3 on.
+            thinking: how to think first, in the API's form, such as
+                `{"includeThoughts": true, "thinkingLevel": "LOW"}`. The thoughts are returned as `reasoning`.
+            safety_settings: which content to block, in the API's form.
+            media_resolution: of images: `low`, `medium` or `high`.
+            labels: of the request, for its bill.
+            cached_content: the name of a cached content that the chat goes on from.
+            service_tier: `flex`, `standard` or `priority`.
+            extra_body: further fields of the request, as the API knows them; objects are merged.
+
+        Raises:
+            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
+                `truncated` if it was cut off, and `schema` if it does not validate.
+        """
+        return await self.complete(input, 1, arguments)
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        chat, form = self.split(input)
+        system, contents = request_contents(chat)
+        body: dict[str, Any] = {"contents": contents}
+        if system is not None:
+            body["systemInstruction"] = system
+        config: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if value is None:
+                continue
+            if name in _CONFIG:
+                config[_CONFIG[name]] = value
+            elif name in _TOP:
+                body[_TOP[name]] = value
+            elif name not in ("extra_body", "reasoning_effort"):
+                self._add(name, value, body, config)
+        effort = arguments.get("reasoning_effort")
+        if effort is not None:
+            thinking = thinking_of(effort, self.model, type(self).__name__)
+            config["thinkingConfig"] = thinking | config.get("thinkingConfig", {})
+        if "logprobs" in config:
+            config.setdefault("responseLogprobs", True)
+        if form is not None:
+            if body.get("tools"):
+                self._check_tools_with_form()
+            config |= form.fields.get("generationConfig", {})
+        if config:
+            body["generationConfig"] = config
+        extra = arguments.get("extra_body")
+        return Request(f"{self.model_path}:generateContent", _merged(body, extra) if extra else body, form)
+
+    def _add(self, name: str, value: Any, body: dict[str, Any], config: dict[str, Any]) -> None:
+        """Add a parameter that has another form in the API."""
+        if name == "stop":
+            config["stopSequences"] = [value] if isinstance(value, str) else value
+        elif name == "tools":
+            if value:
+                body["tools"] = request_tools(value)
+        elif name == "tool_choice":
+            body["toolConfig"] = request_tool_config(value)
+        elif name == "thinking":
+            config["thinkingConfig"] = value
+        elif name == "media_resolution":
+            word = value.upper()
+            config["mediaResolution"] = (
+                word if word.startswith("MEDIA_RESOLUTION_") else f"MEDIA_RESOLUTION_{word}"
+            )
+        elif name == "cached_content":
+            body["cachedContent"] = self.resource_path(value)
+
+    def _check_tools_with_form(self) -> None:
+        """Reject tools beside a structured output where the model is known to refuse them."""
+        version = major_version(self.model)
+        if version is not None and version < 3:
+            raise UnsupportedError(
+                f"{self.model} takes no tools together with a structured output",
+                hint="leave out one of them, or use a model from Gemini 3 on",
+            )
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return content_output(answer)
+
+
+def _merged(given: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with the fields of another, whose objects are merged with its own."""
+    merged = dict(given)
+    for key, value in more.items():
+        own = merged.get(key)
+        merged[key] = _merged(own, value) if isinstance(own, dict) and isinstance(value, dict) else value
+    return merged
