@@ -121,6 +121,13 @@ def test_profile_that_takes_a_request_needs_botocore(
     assert find_credentials(None) is None
 
 
+def test_role_of_a_profile_comes_before_its_keys(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(no_aws, f"[work]\n{keys('AK')}", "[profile work]\nrole_arn = arn:aws:iam::1:role/r\n")
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    with pytest.raises(ConfigurationError, match="role_arn"):
+        find_credentials("work")
+
+
 def test_profile_with_a_process_is_read_by_botocore(no_aws: Path) -> None:
     pytest.importorskip("botocore")
     answer = '{"Version": 1, "AccessKeyId": "AKPROC", "SecretAccessKey": "s", "SessionToken": "t"}'

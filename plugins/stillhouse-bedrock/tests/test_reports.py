@@ -95,6 +95,11 @@ def test_errors_say_what_to_do(name: str, message: str, hint: str) -> None:
     assert hint in failure(403, name, message).hint
 
 
+def test_names_near_an_unknown_model_are_looked_for_and_not_near_a_known_one() -> None:
+    assert failure(400, "ValidationException", "The provided model identifier is invalid.").unknown_model
+    assert not failure(400, "ValidationException", ON_DEMAND).unknown_model
+
+
 def test_throttling_names_the_limit_that_the_quota_is_reserved_by() -> None:
     assert "max_new_tokens" in failure(429, "ThrottlingException", "Too many tokens, please wait.").hint
 

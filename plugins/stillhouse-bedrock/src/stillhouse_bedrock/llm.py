@@ -113,6 +113,10 @@ class BedrockLLM(StructuredHTTPLLM):
         self._region = self._find_region()
         super().load()
 
+    def unload(self) -> None:
+        super().unload()
+        self._keys = None
+
     def _find_region(self) -> str:
         variables = (os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
         found = self.region or region_of_arn(self.model) or next(filter(None, variables), "")
