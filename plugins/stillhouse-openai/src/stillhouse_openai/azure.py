@@ -6,14 +6,21 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr, SecretStr
 
-from stillhouse import ConfigurationError, GenerationError, RuntimeParameter
+from stillhouse import (
+    ConfigurationError,
+    FormattedInput,
+    GenerateOutput,
+    GenerationError,
+    RuntimeParameter,
+)
 from stillhouse.http.batches import BatchLimits
 from stillhouse.offline import Chunk, clean_words, path_segment
 from stillhouse_openai.batches import FileBatchLLM
+from stillhouse_openai.parameters import ServiceParameters
 from stillhouse_openai.schemas import KEYWORDS
 from stillhouse_openai.wire import said
 
@@ -67,6 +74,16 @@ class AzureOpenAILLM(FileBatchLLM):
     _token: str = PrivateAttr(default="")
     _token_until: float = PrivateAttr(default=0.0)
     _token_lock: asyncio.Lock = PrivateAttr(default_factory=asyncio.Lock)
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
+    ) -> GenerateOutput:
+        """As that of `CompatibleLLM`, with a further parameter.
+
+        Args:
+            service_tier: the tier of service, such as `priority`.
+        """
+        return await self.complete(input, num_generations, arguments)
 
     def load(self) -> None:
         self._version = self.api_version or os.environ.get("OPENAI_API_VERSION", "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Unpack
 
 from pydantic import Field
 
@@ -12,24 +13,32 @@ from stillhouse import (
     Capability,
     FormattedInput,
     GenerateOutput,
+    RuntimeParameter,
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import Failure, Request, StructuredHTTPLLM
+from stillhouse.http import Failure, Request, RequestForm, StructuredHTTPLLM, effort_of
+from stillhouse.typing import ReasoningEffort
+from stillhouse_openai.messages import plain_messages, with_reasoning_as, with_schema
 from stillhouse_openai.parameters import ChatParameters
-from stillhouse_openai.schemas import KEYWORDS, strict
+from stillhouse_openai.schemas import KEYWORDS, check_object, strict
 from stillhouse_openai.streams import answer_of_events
-from stillhouse_openai.wire import output_of
+from stillhouse_openai.wire import output_of, without_thoughts
 
-__all__ = ["CompatibleLLM"]
+__all__ = ["CompatibleLLM", "efforts"]
 
 # What is not sent under its own name, or not at once.
-_RENAMED = frozenset({"extra_body", "logprobs", "max_new_tokens", "top_logprobs"})
+_RENAMED = frozenset({"extra_body", "logprobs", "max_new_tokens", "reasoning_effort", "top_logprobs"})
 
-# Finish reasons of OpenRouter, Mistral and DeepSeek.
-_FAILED = frozenset({"error", "insufficient_system_resource"})
+# Finish reasons of OpenRouter, Mistral, DeepSeek and Z.ai.
+_FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
 
 _CHAT_ONLY = frozenset({"reasoning_effort", "response_format", "tool_choice", "tools"})
+
+
+def efforts(*levels: ReasoningEffort) -> dict[str, dict[str, Any]]:
+    """Return the fields of a request for levels of `reasoning_effort` that are sent as they are."""
+    return {level: {"reasoning_effort": level} for level in levels}
 
 
 class CompatibleLLM(StructuredHTTPLLM):
@@ -47,6 +56,38 @@ class CompatibleLLM(StructuredHTTPLLM):
 
     instructor_framework: ClassVar[str | None] = "openai"
 
+    json_form: ClassVar[Literal["json_schema", "json_object", "prompt"]] = "json_schema"
+    """How JSON is asked for: by its schema, as any object, or by the prompt alone. The latter two write the
+    schema into a system message, and any schema will do."""
+
+    reasoning_efforts: ClassVar[Mapping[str, Mapping[str, Any]]] = efforts(
+        "none", "minimal", "low", "medium", "high", "max"
+    )
+    """The fields of a request for each level of `reasoning_effort` that the API has."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """The API's own names of parameters."""
+
+    always_sent: ClassVar[Mapping[str, Any]] = {}
+    """Fields of every request for a chat, unless `extra_body` says otherwise."""
+
+    has_plain_contents: ClassVar[bool] = False
+    """Whether contents that are lists of texts are sent as strings."""
+
+    reasoning_key: ClassVar[str | None] = None
+    """The key under which the assistant's messages have their reasoning; `None` sends them as they are."""
+
+    kept_keys: ClassVar[tuple[str, ...]] = ()
+    """Further keys of a message, or of an answer, that outputs keep."""
+
+    models_path: ClassVar[str | None] = "models"
+
+    reasoning_tag: RuntimeParameter[str] | None = Field(
+        default=None,
+        pattern=r"^[\w:|-]+$",
+        description="The tag, such as think, around reasoning that the model writes into its text, to take "
+        "it out; None leaves texts alone.",
+    )
     max_tokens_name: str = Field(
         default="max_completion_tokens",
         description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
@@ -59,6 +100,11 @@ class CompatibleLLM(StructuredHTTPLLM):
                 f"{cls.__name__} has no structured output of the format {structured_output['format']}",
                 hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
             )
+        if cls.json_form == "prompt":
+            return {}
+        if cls.json_form == "json_object":
+            check_object(structured_output["schema"], cls.__name__)
+            return {"response_format": {"type": "json_object"}}
         schema = structured_output["schema"]
         title = str(schema.get("title") or "answer")
         name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
@@ -100,7 +146,7 @@ class CompatibleLLM(StructuredHTTPLLM):
             tools: the tools that the model may call, in the API's form; chats only.
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name; chats only.
             response_format: the API's own response format; `structured_output` is the portable way.
-            reasoning_effort: how long a reasoning model thinks: `low`, `medium`, `high`, …; chats only.
+            reasoning_effort: how long a reasoning model thinks, from `none` to `max`; chats only.
             extra_body: further fields of the request, as the server knows them; they win over others.
         """
         return await self.complete(input, num_generations, arguments)
@@ -110,18 +156,27 @@ class CompatibleLLM(StructuredHTTPLLM):
     ) -> Request:
         prompt, form = self.split(input)
         raw = type(prompt) is str
-        body: dict[str, Any] = {"model": self.model, "prompt" if raw else "messages": prompt}
+        body: dict[str, Any] = {"model": self.model}
+        if raw:
+            body["prompt"] = prompt
+        else:
+            body["messages"] = self.messages_of(prompt, form)
+            body |= self.always_sent
         if num_generations > 1:
             body["n"] = num_generations
         for name, value in arguments.items():
-            if value is None or name in _RENAMED:
+            if value is None:
                 continue
             if raw and name in _CHAT_ONLY:
                 raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
-            body[name] = value
+            if name not in _RENAMED:
+                body[self.renamed.get(name, name)] = value
         limit = arguments.get("max_new_tokens")
         if limit is not None:
             body["max_tokens" if raw else self.max_tokens_name] = limit
+        effort = arguments.get("reasoning_effort")
+        if effort is not None:
+            body |= effort_of(effort, self.reasoning_efforts, type(self).__name__)
         if "logprobs" in arguments or "top_logprobs" in arguments:
             asked = self.logprobs_fields(raw, arguments.get("logprobs"), arguments.get("top_logprobs"))
             body |= {name: value for name, value in asked.items() if value is not None}
@@ -132,8 +187,25 @@ class CompatibleLLM(StructuredHTTPLLM):
             body |= extra
         return Request("completions" if raw else "chat/completions", body, form)
 
+    def messages_of(self, chat: Any, form: RequestForm | None) -> Any:
+        """Return the messages of a chat as the API takes them; the chat is left alone."""
+        if self.has_plain_contents:
+            chat = plain_messages(chat)
+        if self.reasoning_key is not None:
+            chat = with_reasoning_as(self.reasoning_key, chat)
+        if form is not None and self.json_form != "json_schema" and not form.is_instructed:
+            chat = with_schema(chat, form.asked["schema"])
+        return chat
+
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
-        return output_of(answer, chat=request.path == "chat/completions")
+        output = output_of(answer, chat=request.path == "chat/completions", kept=self.kept_keys)
+        return output if self.reasoning_tag is None else without_thoughts(output, self.reasoning_tag)
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        failure = super().classify(status, headers, body)
+        if failure.kind == "authentication" and failure.hint:  # a key of another region, or of another server
+            failure = replace(failure, hint=f"{failure.hint}, at {self.api_url}")
+        return failure
 
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
         """As that of `HTTPLLM`; a choice can say that it failed, too, as those of OpenRouter do."""

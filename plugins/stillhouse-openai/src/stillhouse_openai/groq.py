@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from pydantic import PrivateAttr
 
-from stillhouse import Capability
+from stillhouse import Capability, FormattedInput, GenerateOutput
 from stillhouse.http.batches import BatchLimits
 from stillhouse_openai.batches import FileBatchLLM
+from stillhouse_openai.parameters import ServiceParameters
 
 __all__ = ["GroqLLM"]
 
@@ -32,3 +33,13 @@ class GroqLLM(FileBatchLLM):
     batch_endpoints: ClassVar[dict[str, str]] = {"chat/completions": "/v1/chat/completions"}
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
+    ) -> GenerateOutput:
+        """As that of `CompatibleLLM`, with a further parameter.
+
+        Args:
+            service_tier: the tier of service, such as `flex` or `auto`.
+        """
+        return await self.complete(input, num_generations, arguments)

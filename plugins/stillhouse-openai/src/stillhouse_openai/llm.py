@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput, RuntimeParameter, UnsupportedError
 from stillhouse.http import Request
 from stillhouse_openai.batches import FileBatchLLM
+from stillhouse_openai.parameters import ServiceParameters
 from stillhouse_openai.responses import has_only_responses, responses_body, responses_output
 
 __all__ = ["OpenAILLM"]
@@ -39,6 +40,16 @@ class OpenAILLM(FileBatchLLM):
     project: RuntimeParameter[str] | None = Field(
         default=None, description="The project to bill; OPENAI_PROJECT_ID if None."
     )
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
+    ) -> GenerateOutput:
+        """As that of `CompatibleLLM`, with a further parameter.
+
+        Args:
+            service_tier: the tier of service, such as `flex` or `priority`.
+        """
+        return await self.complete(input, num_generations, arguments)
 
     @property
     def uses_responses(self) -> bool:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-__all__ = ["ChatParameters", "TogetherParameters", "VLLMParameters"]
+from stillhouse.typing import ReasoningEffort
+
+__all__ = [
+    "ChatParameters",
+    "DeepSeekParameters",
+    "OpenRouterParameters",
+    "ServiceParameters",
+    "TogetherParameters",
+    "VLLMParameters",
+]
 
 
 class ChatParameters(TypedDict, total=False):
@@ -23,8 +32,14 @@ class ChatParameters(TypedDict, total=False):
     tools: list[dict[str, Any]] | None
     tool_choice: str | dict[str, Any] | None
     response_format: dict[str, Any] | None
-    reasoning_effort: str | None
+    reasoning_effort: ReasoningEffort | None
     extra_body: dict[str, Any] | None
+
+
+class ServiceParameters(ChatParameters, total=False):
+    """Those of a provider with tiers of service."""
+
+    service_tier: str | None
 
 
 class TogetherParameters(ChatParameters, total=False):
@@ -47,3 +62,35 @@ class VLLMParameters(TogetherParameters, total=False):
     truncate_prompt_tokens: int | None
     priority: int | None
     chat_template_kwargs: dict[str, Any] | None
+
+
+class OpenRouterParameters(TogetherParameters, total=False):
+    """Those of OpenRouter."""
+
+    top_a: float | None
+    reasoning: dict[str, Any] | None
+    service_tier: str | None
+    provider: dict[str, Any] | None
+    models: list[str] | None
+    plugins: list[dict[str, Any]] | None
+    session_id: str | None
+    cache_control: dict[str, Any] | None
+
+
+class DeepSeekParameters(TypedDict, total=False):
+    """Those of DeepSeek."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    stop: str | list[str] | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    tools: list[dict[str, Any]] | None
+    tool_choice: str | dict[str, Any] | None
+    response_format: dict[str, Any] | None
+    thinking: dict[str, Any] | None
+    reasoning_effort: ReasoningEffort | None
+    extra_body: dict[str, Any] | None

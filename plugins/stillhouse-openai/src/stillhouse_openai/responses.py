@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, UnsupportedError, prepare_output
-from stillhouse.outputs import count_of
-from stillhouse_openai.wire import call_of, candidates, detail, said
+from stillhouse.http import chat_logprobs, statistics_of, tool_call
+from stillhouse_openai.wire import detail, said
 
 __all__ = ["has_only_responses", "responses_body", "responses_output"]
 
@@ -169,7 +169,11 @@ def _output(answer: dict[str, Any]) -> GenerateOutput:
     parts = [part for item in items if item.get("type") == "message" for part in _parts(item["content"])]
     texts = [part for part in parts if part.get("type") == "output_text"]
     refusal = "".join(part["refusal"] for part in parts if part.get("type") == "refusal") or None
-    calls = [_call(item) for item in items if item.get("type") == "function_call"]
+    calls = [
+        tool_call(item["call_id"], item["name"], item["arguments"])
+        for item in items
+        if item.get("type") == "function_call"
+    ]
     text = "".join(part["text"] for part in texts) or None
     details = answer.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
@@ -188,7 +192,7 @@ def _output(answer: dict[str, Any]) -> GenerateOutput:
     listed = [part.get("logprobs") for part in texts]
     positions = [position for given in listed if isinstance(given, list) for position in given]
     if positions:
-        output["logprobs"] = [[candidates(position) for position in positions]]
+        output["logprobs"] = [chat_logprobs(positions)]
     return output
 
 
@@ -201,19 +205,15 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     return [part for part in content if isinstance(part, dict)]
 
 
-def _statistics(usage: Any) -> dict[str, list[Any]]:
-    statistics: dict[str, list[Any]] = {}
-    if isinstance(usage, dict):
-        for name, given in (
-            ("input_tokens", usage.get("input_tokens")),
-            ("output_tokens", usage.get("output_tokens")),
-            ("cached_tokens", detail(usage, "input_tokens_details", "cached_tokens")),
-            ("reasoning_tokens", detail(usage, "output_tokens_details", "reasoning_tokens")),
-        ):
-            count = count_of(given)
-            if count is not None:
-                statistics[name] = [count]
-    return statistics
+def _statistics(usage: Any) -> dict[str, list[int]]:
+    if not isinstance(usage, dict):
+        return {}
+    return statistics_of(
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+        cached_tokens=detail(usage, "input_tokens_details", "cached_tokens"),
+        reasoning_tokens=detail(usage, "output_tokens_details", "reasoning_tokens"),
+    )
 
 
 def _reasoning(items: list[dict[str, Any]]) -> list[str] | None:
@@ -229,9 +229,3 @@ def _reasoning(items: list[dict[str, Any]]) -> list[str] | None:
             )
             found.extend(text for text in texts if isinstance(text, str))
     return ["\n\n".join(found)] if found else None
-
-
-def _call(item: dict[str, Any]) -> dict[str, Any]:
-    """A call in the shape that chats have it in, and take it back in."""
-    function = {"name": item["name"], "arguments": item["arguments"]}
-    return call_of({"id": item["call_id"], "type": "function", "function": function})

@@ -13,7 +13,7 @@ from typing import Any
 from stillhouse import UnsupportedError
 from stillhouse.structured import check_schema
 
-__all__ = ["FORMATS", "KEYWORDS", "strict"]
+__all__ = ["FORMATS", "KEYWORDS", "check_object", "strict"]
 
 KEYWORDS = frozenset(
     {
@@ -63,6 +63,19 @@ def strict(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORD
 
 
 _DEFINITIONS = ("$defs", "definitions")
+
+
+def check_object(schema: dict[str, Any], llm: str) -> None:
+    """Check a schema for an API that gives JSON objects and nothing else.
+
+    Raises:
+        UnsupportedError: an answer is something else.
+    """
+    if "type" in schema and "object" not in _types(schema):
+        raise UnsupportedError(
+            f"{llm} cannot honour the keyword 'type' at # of the JSON schema: the answer must be an object",
+            hint="put the schema into a property of an object",
+        )
 
 
 def _types(schema: dict[str, Any]) -> list[str]:

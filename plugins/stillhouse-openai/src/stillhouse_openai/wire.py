@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import orjson
 
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
+from stillhouse.http import chat_logprobs, finish_reason, logprobs_of, statistics_of, string_of, total_of
 from stillhouse.outputs import count_of
 
-__all__ = ["call_of", "candidates", "detail", "output_of", "said"]
+__all__ = ["call_of", "detail", "output_of", "said", "without_thoughts"]
 
 HINT = "check that base_url is that of an OpenAI API"
 
@@ -21,6 +23,7 @@ _FINISH_REASONS = {
     "max_length": "length",
     "max_output_tokens": "length",
     "max_tokens": "length",
+    "model_context_window_exceeded": "length",
     "model_length": "length",
     "function_call": "tool_calls",
     "tool_use": "tool_calls",
@@ -35,12 +38,13 @@ _MAX_SAID = 500
 """How many characters of a server's message are shown."""
 
 
-def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
+def output_of(answer: Any, *, chat: bool, kept: Collection[str] = ()) -> GenerateOutput:
     """The output of an answer.
 
     Args:
         answer: what the server sent, as JSON types.
         chat: whether it comes from `chat/completions` or from `completions`.
+        kept: further keys of a message, or of the whole answer, that the output keeps.
 
     Raises:
         GenerationError: the answer has another shape, or is an error in spite of its status. Its
@@ -48,7 +52,7 @@ def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
     """
     choices = _choices(answer)
     try:
-        return _chat_output(answer, choices) if chat else _completion_output(answer, choices)
+        return _chat_output(answer, choices, kept) if chat else _completion_output(answer, choices)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenerationError(
             f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:_MAX_SAID],
@@ -56,6 +60,33 @@ def output_of(answer: Any, *, chat: bool) -> GenerateOutput:
             outputs=_counted(answer),
             hint=HINT,
         ) from None
+
+
+def without_thoughts(output: GenerateOutput, tag: str) -> GenerateOutput:
+    """Take the reasoning out of texts that begin with it, up to the first closing tag.
+
+    Chat templates often write the opening tag, so that only the closing one is in the text. A text in which
+    either tag is quoted stays as it is.
+
+    Args:
+        output: the output, which is changed.
+        tag: such as `think`.
+    """
+    texts = output["generations"]
+    reasoning = list(output.get("reasoning") or [None] * len(texts))
+    for place, text in enumerate(texts):
+        if not text or reasoning[place]:
+            continue
+        thought, is_closed, rest = text.partition(f"</{tag}>")
+        before, is_opened, inside = thought.partition(f"<{tag}>")
+        if is_opened and not before.strip():
+            thought = inside
+        elif is_opened or not is_closed:  # it is quoted, or there is none
+            continue
+        texts[place], reasoning[place] = rest.strip() or None, thought.strip() or None
+    if any(reasoning):
+        output["reasoning"] = reasoning
+    return output
 
 
 def said(error: Any) -> str:
@@ -99,12 +130,14 @@ def _counted(answer: Any) -> list[GenerateOutput]:
     return [counted] if counted and counted["statistics"] else []
 
 
-def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> GenerateOutput:
+def _chat_output(
+    answer: dict[str, Any], choices: list[dict[str, Any]], kept: Collection[str] = ()
+) -> GenerateOutput:
     messages = [_message(choice) for choice in choices]
     texts, thoughts = zip(*(_text(message.get("content")) for message in messages), strict=True)
     output = _output(answer, choices, list(texts))
     reasoning = [
-        thought or _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
+        thought or string_of(message.get("reasoning_content")) or string_of(message.get("reasoning"))
         for thought, message in zip(thoughts, messages, strict=True)
     ]
     if any(reasoning):
@@ -112,7 +145,11 @@ def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> Gener
     calls = [_calls(message.get("tool_calls")) for message in messages]
     if any(calls):
         output["tool_calls"] = calls
-    refusals = [_string(message.get("refusal")) for message in messages]
+        output["finish_reasons"] = [
+            reason or ("tool_calls" if made else None)  # xAI gives none
+            for reason, made in zip(output["finish_reasons"], calls, strict=True)
+        ]
+    refusals = [string_of(message.get("refusal")) for message in messages]
     if any(refusals):
         output["refusals"] = refusals  # type: ignore[typeddict-unknown-key]
         # The API says `stop` for a refusal too; the finish reason must explain why there is no text.
@@ -122,7 +159,17 @@ def _chat_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> Gener
                 refusals, output["generations"], output["finish_reasons"], strict=True
             )
         ]
+    for key in kept:
+        found = [_kept(key, message, answer) for message in messages]
+        if any(found):
+            output[key] = found  # type: ignore[literal-required]
     return output
+
+
+def _kept(key: str, message: dict[str, Any], answer: dict[str, Any]) -> Any:
+    """What a message says under a key, or the answer as a whole; JSON that is not empty."""
+    value = message.get(key)
+    return (answer.get(key) if value is None else value) or None
 
 
 def _message(choice: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +181,7 @@ def _message(choice: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"the message is of type {type(message).__name__}")
     if choice.get("text") is not None:
         return {"content": choice["text"]}
-    if not _string(choice.get("finish_reason")):
+    if not string_of(choice.get("finish_reason")):
         raise TypeError("a choice has neither a message nor a finish reason")
     return {}
 
@@ -146,7 +193,10 @@ def _completion_output(answer: dict[str, Any], choices: list[dict[str, Any]]) ->
 def _output(
     answer: dict[str, Any], choices: list[dict[str, Any]], generations: list[str | None]
 ) -> GenerateOutput:
-    output = prepare_output(generations, finish_reasons=[_reason(choice) for choice in choices])
+    output = prepare_output(
+        generations,
+        finish_reasons=[finish_reason(choice.get("finish_reason"), _FINISH_REASONS) for choice in choices],
+    )
     _with_usage(output, answer)
     logprobs = [_logprobs(choice.get("logprobs")) for choice in choices]
     if any(item is not None for item in logprobs):
@@ -159,17 +209,20 @@ def _with_usage(output: GenerateOutput, answer: dict[str, Any]) -> GenerateOutpu
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return output
-    statistics = output["statistics"]
-    for name, count in (
-        ("input_tokens", usage.get("prompt_tokens")),
-        ("output_tokens", usage.get("completion_tokens")),
-        ("cached_tokens", detail(usage, "prompt_tokens_details", "cached_tokens")),
-        ("reasoning_tokens", detail(usage, "completion_tokens_details", "reasoning_tokens")),
-    ):
-        if count is None and name == "cached_tokens":
-            count = usage.get("prompt_cache_hit_tokens")  # DeepSeek's name; the input holds them too
-        if count is not None and (count := count_of(count)) is not None:
-            statistics[name] = [count]
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    cached = detail(usage, "prompt_tokens_details", "cached_tokens")
+    thought = detail(usage, "completion_tokens_details", "reasoning_tokens")
+    if thought and completion is not None:
+        both = total_of(completion, thought)
+        if total_of(prompt, completion) != total_of(usage.get("total_tokens")) == total_of(prompt, both):
+            completion = both  # xAI counts them apart
+    output["statistics"] |= statistics_of(
+        input_tokens=prompt,
+        output_tokens=completion,
+        # DeepSeek's name is the second; the input holds them too.
+        cached_tokens=usage.get("prompt_cache_hit_tokens") if cached is None else cached,
+        reasoning_tokens=thought,
+    )
     return output
 
 
@@ -177,18 +230,6 @@ def detail(usage: dict[str, Any], details: str, name: str) -> Any:
     """A count of the usage that stands among its details."""
     given = usage.get(details)
     return given.get(name) if isinstance(given, dict) else None
-
-
-def _reason(choice: dict[str, Any]) -> str | None:
-    reason = choice.get("finish_reason")
-    if not isinstance(reason, str) or not reason:
-        return None
-    reason = reason.lower()
-    return _FINISH_REASONS.get(reason, reason)
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def _text(content: Any) -> tuple[str | None, str | None]:
@@ -239,9 +280,9 @@ def _logprobs(logprobs: Any) -> list[list[Logprob]] | None:
     """
     if not isinstance(logprobs, dict):
         return None
-    positions = logprobs.get("content")
-    if isinstance(positions, list):
-        return [candidates(position) for position in positions]
+    positions = chat_logprobs(logprobs.get("content"))
+    if positions is not None:
+        return positions
     tokens, values = logprobs.get("tokens"), logprobs.get("token_logprobs")
     if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
         return None
@@ -249,29 +290,6 @@ def _logprobs(logprobs: Any) -> list[list[Logprob]] | None:
     if not isinstance(tops, list) or len(tops) != len(tokens):
         tops = [None] * len(tokens)
     return [
-        _candidates(token, value, list(top.items()) if isinstance(top, dict) else [])
+        logprobs_of(token, value, list(top.items()) if isinstance(top, dict) else [])
         for token, value, top in zip(tokens, values, tops, strict=True)
-    ]
-
-
-def candidates(position: Any) -> list[Logprob]:
-    """Those of one position in the chat's form: the generated token, then the likeliest others."""
-    if not isinstance(position, dict):
-        return []
-    top = position.get("top_logprobs")
-    listed = [
-        (item.get("token"), item.get("logprob"))
-        for item in (top if isinstance(top, list) else ())
-        if isinstance(item, dict)
-    ]
-    return _candidates(position.get("token"), position.get("logprob"), listed)
-
-
-def _candidates(token: Any, value: Any, listed: list[tuple[Any, Any]]) -> list[Logprob]:
-    """The generated token, then the likeliest others."""
-    others = [item for item in listed if item[0] != token]
-    return [
-        Logprob(token=name, logprob=number)
-        for name, number in ((token, value), *others)
-        if isinstance(name, str) and type(number) in (float, int)
     ]
