@@ -28,7 +28,9 @@ from stillhouse.http.messages import (
     text_of,
     tool_names,
 )
+from stillhouse.http.pacing import PacingMixin
 from stillhouse.http.request import Request, RequestForm
+from stillhouse.http.server import ServerLLM
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.http.transport.answers import failure_in, status_of
 from stillhouse.http.transport.failures import failure_of, message_of
@@ -52,11 +54,13 @@ __all__ = [
     "InlineImage",
     "LimitedLLM",
     "NamedTool",
+    "PacingMixin",
     "QuotaHeaders",
     "QuotaLeft",
     "Request",
     "RequestForm",
     "ServerEvent",
+    "ServerLLM",
     "StructuredHTTPLLM",
     "UnclearError",
     "Upload",
