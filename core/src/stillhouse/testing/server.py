@@ -55,7 +55,8 @@ class ScriptedServer:
     It starts when it is made; `close` stops it. `origin` is its address, to use as `base_url`.
 
     Args:
-        respond: returns the ordinary answer to a path, with its query, and a body, as JSON types or bytes.
+        respond: returns the ordinary answer to a path, with its query, and a body, as JSON types or bytes; a
+            `Reply` where it needs a status or headers of its own.
 
     Attributes:
         script: the replies to the next requests, each used once.
@@ -130,6 +131,8 @@ def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> R
     """Return the reply with what the author's `respond` returns, or with the error that it raises."""
     try:
         answer = scripted.respond(path, body)
+        if isinstance(answer, Reply):
+            return answer
         return replace(reply, body=scripted.rewrite(answer) if scripted.rewrite else answer)
     except Exception as error:
         (*_, place) = traceback.extract_tb(error.__traceback__)
