@@ -171,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     def _answer(self, reply: Reply, body: Any) -> None:
+        if reply.body is None and reply.fault in ("", "truncate"):
+            reply = _ordinary(self.server.scripted, reply, self.path, body)
         if reply.fault == "drop":
             self.close_connection = True
         elif reply.fault == "stall":
@@ -178,8 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
         elif reply.fault == "huge":
             self._send(reply, b"", HUGE_BYTES)
         else:
-            if reply.body is None:
-                reply = _ordinary(self.server.scripted, reply, self.path, body)
             content = reply.body
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             half = len(data) // 2
