@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from urllib.parse import quote
@@ -21,11 +22,14 @@ from stillhouse import (
     UnsupportedError,
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
+from stillhouse.http.listing import read_pages
 from stillhouse.structured import closed_schema
+from stillhouse.typing import ModelInfo
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
 from stillhouse_bedrock.messages import request_messages
+from stillhouse_bedrock.models import models_in, page_after, profiles_in
 from stillhouse_bedrock.parameters import ConverseParameters
 from stillhouse_bedrock.regions import host_of, region_of_arn
 from stillhouse_bedrock.signing import signed_headers
@@ -109,6 +113,10 @@ class BedrockLLM(StructuredHTTPLLM):
         self._region = self._find_region()
         super().load()
 
+    def unload(self) -> None:
+        super().unload()
+        self._keys = None
+
     def _find_region(self) -> str:
         variables = (os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
         found = self.region or region_of_arn(self.model) or next(filter(None, variables), "")
@@ -184,6 +192,23 @@ class BedrockLLM(StructuredHTTPLLM):
         if keys is not None and is_expired(status, headers, body) and keys.renewable():
             return replace(failure, retried=True, stops_run=False)
         return failure
+
+    # What there is
+
+    def list_models(self) -> list[ModelInfo]:
+        """The models that are asked by their own ids, and the inference profiles, by which most are."""
+        if not self.is_loaded:
+            with copy.copy(self) as llm:
+                return llm.list_models()
+
+        async def profiles(query: Mapping[str, str | int] | None) -> Any:
+            return await self.request("GET", "inference-profiles", query=query)
+
+        models = super().list_models()
+        return models + self.run_on_loop(read_pages(profiles, profiles_in, page_after, str))
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        return models_in(answer)
 
     # What is asked, and what comes back
 
