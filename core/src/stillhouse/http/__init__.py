@@ -33,7 +33,7 @@ from stillhouse.http.request import Request, RequestForm
 from stillhouse.http.server import ServerLLM
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.http.transport.answers import failure_in, status_of
-from stillhouse.http.transport.failures import failure_of, message_of
+from stillhouse.http.transport.failures import answered, failure_of, message_of
 from stillhouse.http.transport.files import BLOCK, Upload, form_upload
 from stillhouse.http.transport.quotas import (
     X_RATELIMIT,
@@ -65,6 +65,7 @@ __all__ = [
     "UnclearError",
     "Upload",
     "Wire",
+    "answered",
     "arguments_of",
     "ask_instructed",
     "ask_until_done",
