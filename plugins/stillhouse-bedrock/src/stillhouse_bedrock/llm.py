@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,7 +21,6 @@ from stillhouse import (
     UnsupportedError,
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
-from stillhouse.http.listing import read_pages
 from stillhouse.structured import closed_schema
 from stillhouse.typing import ModelInfo
 from stillhouse_bedrock.caching import add_cache_points
@@ -30,7 +28,7 @@ from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
 from stillhouse_bedrock.messages import request_messages
-from stillhouse_bedrock.models import models_in, page_after, profiles_in
+from stillhouse_bedrock.models import models_in, page_after
 from stillhouse_bedrock.parameters import ConverseParameters
 from stillhouse_bedrock.regions import host_of, region_of_arn
 from stillhouse_bedrock.signing import signed_headers
@@ -74,7 +72,7 @@ class BedrockLLM(StructuredHTTPLLM):
         "stillhouse-bedrock[aws], whatever botocore finds"
     )
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = ()
-    models_path: ClassVar[str | None] = "foundation-models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = ("foundation-models", "inference-profiles")
 
     region: RuntimeParameter[str] | None = Field(
         default=None,
@@ -195,20 +193,11 @@ class BedrockLLM(StructuredHTTPLLM):
 
     # What there is
 
-    def list_models(self) -> list[ModelInfo]:
-        """The models that are asked by their own ids, and the inference profiles, by which most are."""
-        if not self.is_loaded:
-            with copy.copy(self) as llm:
-                return llm.list_models()
-
-        async def profiles(query: Mapping[str, str | int] | None) -> Any:
-            return await self.request("GET", "inference-profiles", query=query)
-
-        models = super().list_models()
-        return models + self.run_on_loop(read_pages(profiles, profiles_in, page_after, str))
-
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         return models_in(answer)
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        return page_after(answer)
 
     # What is asked, and what comes back
 

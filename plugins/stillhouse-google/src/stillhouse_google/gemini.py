@@ -23,7 +23,7 @@ class GeminiLLM(GenerateContentLLM):
     base_url_variable: ClassVar[str | None] = "GOOGLE_GEMINI_BASE_URL"
     api_key_variable: ClassVar[str | None] = "GOOGLE_API_KEY"
     other_credentials: ClassVar[str] = "a key in GEMINI_API_KEY"
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
     default_api_version: ClassVar[str] = "v1beta"
 
     def configured_api_key(self) -> str:
