@@ -16,12 +16,14 @@ CHAT: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """They grow, as they do in earnest, where chance decides how much."""
-    monkeypatch.setattr("stillhouse.http.transport.calls.backoff_seconds", lambda attempt: 0.04 * 2**attempt)
+    monkeypatch.setattr("stillhouse.http.transport.calls.backoff_seconds", lambda attempt: 0.1 * 2**attempt)
 
 
 @pytest.fixture
 def llm(llmock: Any) -> Iterator[LiteLLM]:
     with LiteLLM(model="openai/gpt-test", retry_timeout=20.0) as loaded:
+        loaded.generate_outputs([CHAT])  # the first request takes long, and would hide how waits grow
+        llmock.reset()
         yield loaded
 
 
