@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import PrivateAttr
 
+from stillhouse._settings.redaction import Redactor
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import described
 from stillhouse.http.pacing import PacingMixin
@@ -30,16 +31,26 @@ class LimitedLLM(PacingMixin, AsyncLLM):
     """
 
     _calls: LimitedCalls | None = PrivateAttr(default=None)
+    _masking: Redactor | None = PrivateAttr(default=None)
 
     def load(self) -> None:
         super().load()
+        self._masking = super()._redactor().with_secrets(self.further_secrets())
         self._calls = self.run_on_loop(self._open())
 
     def unload(self) -> None:
         calls, self._calls = self._calls, None
         if calls is not None:
             self.run_on_loop(_close(calls.limits))
+        self._masking = None
         super().unload()
+
+    def _redactor(self) -> Redactor:
+        return super()._redactor() if self._masking is None else self._masking
+
+    def further_secrets(self) -> Iterable[str]:
+        """Return secrets to mask besides those of the fields, such as keys that the library finds itself."""
+        return ()
 
     async def _open(self) -> LimitedCalls:
         return LimitedCalls(
