@@ -109,15 +109,21 @@ def _statistics(usage: Any) -> dict[str, list[Any]]:
         return {}
     fresh, read = count_of(usage.get("input_tokens")), count_of(usage.get("cache_read_input_tokens"))
     written = count_of(usage.get("cache_creation_input_tokens"))
-    details = usage.get("output_tokens_details")
+    details, kinds = usage.get("output_tokens_details"), usage.get("cache_creation")
     counts = {
         "input_tokens": None if fresh is None else fresh + (read or 0) + (written or 0),
         "output_tokens": count_of(usage.get("output_tokens")),
         "cached_tokens": read,
         "cache_creation_tokens": written,
+        "cache_creation_1h_tokens": _for_an_hour(kinds) if written else None,
         "reasoning_tokens": count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
     }
     return {name: [count] for name, count in counts.items() if count is not None}
+
+
+def _for_an_hour(kinds: Any) -> int | None:
+    """What was written for an hour and not for five minutes, which costs more; nothing is said of none."""
+    return (count_of(kinds.get("ephemeral_1h_input_tokens")) or None) if isinstance(kinds, dict) else None
 
 
 def _string(value: Any) -> str | None:
