@@ -88,8 +88,8 @@ class HTTPLLM(AsyncLLM):
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
     """The headers of a response that say what is left of a quota."""
 
-    models_path: ClassVar[str | None] = None
-    """The path below `base_url` at which the API lists its models; `None` where it lists none.
+    models_path: ClassVar[str | tuple[str, ...] | None] = None
+    """The path below `base_url` at which the API lists its models, or several; `None` where it lists none.
 
     A backend whose paths depend on its settings makes it a property, which is read while it is loaded."""
 
@@ -217,18 +217,21 @@ class HTTPLLM(AsyncLLM):
             return llm.run_on_loop(llm._models())
 
     async def _models(self) -> list[ModelInfo]:
-        path = self.models_path or ""
+        paths = self.models_path or ()
         # What a backend looks for in an answer is that of its generations.
         check = type(self).failure_in is HTTPLLM.failure_in
-
-        async def get(query: Mapping[str, str | int] | None) -> Any:
-            return await self.request("GET", path, query=query, check=check)
-
+        found: dict[str, ModelInfo] = {}
         try:
-            return await read_pages(get, self.models_in, self.models_page_after, self._mask)
+            for path in (paths,) if isinstance(paths, str) else paths:
+
+                async def get(query: Mapping[str, str | int] | None, path: str = path) -> Any:
+                    return await self.request("GET", path, query=query, check=check)
+
+                await read_pages(get, self.models_in, self.models_page_after, self._mask, found)
         except GenerationError as error:
             self._redactor().redact_error(error)
             raise
+        return list(found.values())
 
     def _mask(self, text: str) -> str:
         return self._redactor().redact(text)

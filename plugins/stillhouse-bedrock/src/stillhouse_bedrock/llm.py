@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from urllib.parse import quote
@@ -22,10 +22,12 @@ from stillhouse import (
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
 from stillhouse.structured import closed_schema
+from stillhouse.typing import ModelInfo
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
 from stillhouse_bedrock.messages import request_messages
+from stillhouse_bedrock.models import models_in, page_after
 from stillhouse_bedrock.parameters import ConverseParameters
 from stillhouse_bedrock.regions import host_of, region_of_arn
 from stillhouse_bedrock.signing import signed_headers
@@ -70,7 +72,7 @@ class BedrockLLM(StructuredHTTPLLM):
         "stillhouse-bedrock[aws], whatever botocore finds"
     )
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = ()
-    models_path: ClassVar[str | None] = "foundation-models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = ("foundation-models", "inference-profiles")
 
     region: RuntimeParameter[str] | None = Field(
         default=None,
@@ -108,6 +110,10 @@ class BedrockLLM(StructuredHTTPLLM):
         self._keys = None
         self._region = self._find_region()
         super().load()
+
+    def unload(self) -> None:
+        super().unload()
+        self._keys = None
 
     def _find_region(self) -> str:
         variables = (os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
@@ -184,6 +190,14 @@ class BedrockLLM(StructuredHTTPLLM):
         if keys is not None and is_expired(status, headers, body) and keys.renewable():
             return replace(failure, retried=True, stops_run=False)
         return failure
+
+    # What there is
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        return models_in(answer)
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        return page_after(answer)
 
     # What is asked, and what comes back
 
