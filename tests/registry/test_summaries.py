@@ -110,6 +110,15 @@ def test_distribution_with_one_plugin_has_its_own_summary(several: Any) -> None:
         ("class C:\n    pass\n", ""),
         ('class C(B): ...\nclass D(B):\n    """Another one."""\n', ""),
         ('class C[T: int](B, key={1: (2,)}):\n\n    """Its own."""\n', "Its own"),
+        ('ROWS = [Row(class_name="C", about="Models of Acme. And more.")]', "Models of Acme"),
+        ("ROWS = {'C': 'Acme\\'s models'}", "Acme's models"),
+        ('ROWS = [Row("C", "Acme\'s \\"models\\"; "\n    "some more")]', 'Acme\'s "models"'),
+        ('ROWS = [Row("C", about=(\n"Models of "\n"Acme."))]', "Models of Acme"),
+        ('__all__ = ["C", "D"]\nC = make("https://api.acme.com", "Models of Acme")', ""),
+        ('__all__ = ["C", "D"]\nC: dict = {"C": "Models of Acme"}', "Models of Acme"),
+        ('ROWS = [Row("C", about=f"Models of {maker}")]', ""),
+        ('"C", ' * 50_000, ""),
+        ('"C", "' + "a " * 100_000, ""),
     ],
 )
 def test_odd_source_costs_little_and_says_little(site: Any, source: str, summary: str) -> None:

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from pydantic import SecretStr
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
-from stillhouse_google import GeminiLLM
-
-VARIABLES = (
-    "GEMINI_API_KEY",
-    "GOOGLE_API_KEY",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_CLOUD_LOCATION",
-    "GOOGLE_CLOUD_PROJECT",
-    "GOOGLE_GEMINI_BASE_URL",
-    "GOOGLE_GENAI_API_VERSION",
-    "GOOGLE_VERTEX_BASE_URL",
-)
+from stillhouse_google import GeminiLLM, VertexAILLM
 
 
 class GoogleConformance(HTTPConformance):
-    @pytest.fixture(autouse=True)
-    def no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No variable of the machine decides a test."""
-        for name in VARIABLES:
-            monkeypatch.delenv(name, raising=False)
-
     def respond(self, path: str, body: Any) -> Any:
         """What the API answers: the question again, or the form that was asked for."""
         config = body.get("generationConfig", {})
@@ -66,3 +49,14 @@ class GoogleConformance(HTTPConformance):
 class TestGemini(GoogleConformance):
     def make_at(self, base_url: str, api_key: str) -> LLM:
         return GeminiLLM(model="gemini-3-flash", base_url=base_url, api_key=api_key)
+
+
+class TestVertexAI(GoogleConformance):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return VertexAILLM(
+            model="gemini-3-flash",
+            project="p-1",
+            location="europe-west4",
+            base_url=base_url,
+            access_token=SecretStr(api_key),
+        )

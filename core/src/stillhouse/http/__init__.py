@@ -13,6 +13,7 @@ from stillhouse.http.generations import (
     total_of,
 )
 from stillhouse.http.instructed import ask_instructed
+from stillhouse.http.limited import LimitedLLM
 from stillhouse.http.llm import HTTPLLM
 from stillhouse.http.messages import (
     InlineImage,
@@ -49,6 +50,7 @@ __all__ = [
     "X_RATELIMIT",
     "Failure",
     "InlineImage",
+    "LimitedLLM",
     "NamedTool",
     "QuotaHeaders",
     "QuotaLeft",

@@ -73,6 +73,19 @@ async def read_pages(
     Raises:
         GenerationError: it failed after all retries, or an answer is no list of models.
     """
+    token = _is_listing.set(True)
+    try:
+        return await _read_pages(get, models_in, page_after, mask)
+    finally:
+        _is_listing.reset(token)
+
+
+async def _read_pages(
+    get: Callable[[Query | None], Awaitable[Any]],
+    models_in: Callable[[Any], Iterable[Any]],
+    page_after: Callable[[Any], Query | None],
+    mask: Callable[[str], str],
+) -> list[ModelInfo]:
     found: dict[str, ModelInfo] = {}
     query: Query | None = None
     asked: list[Query] = []
@@ -127,8 +140,8 @@ class NearNames:
 
     async def explained(self, failure: Failure) -> Failure:
         """Return the failure with the nearest names in its hint; as it is where the model is known."""
-        if _is_listing.get():
-            return failure  # that of the list itself
+        if _is_listing.get():  # it is that of the list itself
+            return replace(failure, hint="check base_url: no list of models is there")
         async with self._lock:
             if self._known is None:
                 self._known = []
@@ -143,11 +156,8 @@ class NearNames:
         return replace(failure, hint=self._mask(failure.hint + meant))
 
     async def _names(self) -> list[str]:
-        token = _is_listing.set(True)
         try:
             async with asyncio.timeout(NEAR_SECONDS):
                 return [model["name"] for model in await self._models()]
         except Exception:  # the failure that was met first says more than any other
             return []
-        finally:
-            _is_listing.reset(token)

@@ -89,7 +89,9 @@ class HTTPLLM(AsyncLLM):
     """The headers of a response that say what is left of a quota."""
 
     models_path: ClassVar[str | None] = None
-    """The path below `base_url` at which the API lists its models; `None` where it lists none."""
+    """The path below `base_url` at which the API lists its models; `None` where it lists none.
+
+    A backend whose paths depend on its settings makes it a property, which is read while it is loaded."""
 
     model: str = Field(description="The model's name, as the API knows it.")
     base_url: RuntimeParameter[str] | None = Field(
@@ -206,7 +208,7 @@ class HTTPLLM(AsyncLLM):
         )
 
     def list_models(self) -> list[ModelInfo]:
-        if self.models_path is None:
+        if type(self).models_path is None:
             raise cannot_list(type(self).__name__)
         if self.is_loaded:
             return self.run_on_loop(self._models())

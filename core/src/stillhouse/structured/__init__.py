@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from stillhouse.structured.answers import answer_problem as answer_problem
     from stillhouse.structured.answers import value_problem as value_problem
     from stillhouse.structured.narrowing import closed_schema as closed_schema
+    from stillhouse.structured.rewriting import SchemaRewriter as SchemaRewriter
     from stillhouse.structured.schema import check_schema as check_schema
+    from stillhouse.structured.schema import subschemas as subschemas
     from stillhouse.structured.shape import StructuredOutputField as StructuredOutputField
     from stillhouse.structured.shape import StructuredOutputMixin as StructuredOutputMixin
     from stillhouse.structured.shape import capability_of as capability_of
@@ -22,7 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "answers": ["AnswerForm", "answer_problem", "value_problem"],
         "narrowing": ["closed_schema"],
-        "schema": ["check_schema"],
+        "rewriting": ["SchemaRewriter"],
+        "schema": ["check_schema", "subschemas"],
         "shape": [
             "StructuredOutputField",
             "StructuredOutputMixin",

@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.errors import UnsupportedError
 
-__all__ = ["check_schema"]
+__all__ = ["check_schema", "subschemas"]
 
 # Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
 _SCHEMA = {
@@ -22,6 +22,7 @@ _ANNOTATIONS = {
     "$anchor", "$comment", "$id", "$schema", "$vocabulary", "default", "deprecated", "description",
     "discriminator", "examples", "readOnly", "title", "writeOnly",
 }  # fmt: skip
+_NOT_ASKING = _ANNOTATIONS | {"$defs", "definitions"}
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
@@ -37,26 +38,30 @@ def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -
     Raises:
         UnsupportedError: it names the keyword and where it stands.
     """
-    for path, keyword in _keywords(schema, "#"):
-        if keyword not in supported:
-            raise UnsupportedError(
-                f"{llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema",
-                hint="remove the keyword, and check its meaning in the answers yourself",
-            )
+    for path, inner in subschemas(schema):
+        for keyword in inner:
+            if keyword not in supported and keyword not in _NOT_ASKING:
+                raise UnsupportedError(
+                    f"{llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema",
+                    hint="remove the keyword, and check its meaning in the answers yourself",
+                )
 
 
-def _keywords(schema: Any, path: str) -> Iterator[tuple[str, str]]:
+def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return a JSON schema and every schema in it, its definitions included, each with where it stands.
+
+    It is for a backend whose provider honours a keyword in some places only.
+    """
     if not isinstance(schema, dict):
         return
+    yield path, schema
     for key, value in schema.items():
-        if key not in _ANNOTATIONS and key not in ("$defs", "definitions"):
-            yield path, key
         here = f"{path}/{key}"
         if key in _SCHEMA or (key == "items" and isinstance(value, dict)):
-            yield from _keywords(value, here)
+            yield from subschemas(value, here)
         elif key in _SCHEMA_LIST or (key == "items" and isinstance(value, list)):
             for position, item in enumerate(value):
-                yield from _keywords(item, f"{here}/{position}")
+                yield from subschemas(item, f"{here}/{position}")
         elif key in _SCHEMA_DICT and isinstance(value, dict):
             for name, item in value.items():
-                yield from _keywords(item, f"{here}/{name}")
+                yield from subschemas(item, f"{here}/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr
@@ -13,6 +13,7 @@ from stillhouse import (
     Capability,
     FormattedInput,
     GenerateOutput,
+    ModelInfo,
     StructuredOutput,
 )
 from stillhouse.http import Failure, QuotaHeaders, Request
@@ -82,6 +83,19 @@ class AnthropicLLM(MessageBatchLLM):
         elif token:
             headers["authorization"] = f"Bearer {token}"
         return headers
+
+    @property
+    def models_path(self) -> str:  # type: ignore[override]
+        return self.messages_path.removesuffix("messages") + "models"
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        for model, entry in zip(super().models_in(answer), answer["data"], strict=True):
+            if isinstance(entry, dict):
+                model["max_new_tokens"] = entry.get("max_tokens") or 0
+            yield model
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        return {"after_id": answer["last_id"]} if answer.get("has_more") else None
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         return anthropic_failure(status, headers, body)

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import check_schema
+from stillhouse.structured import check_schema, subschemas
 
 __all__ = ["FORMATS", "KEYWORDS", "format_of"]
 
@@ -46,24 +46,12 @@ def format_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
         )
     schema: dict[str, Any] = structured_output["schema"]
     check_schema(schema, KEYWORDS, llm)
-    _check(schema, "#", llm)
+    for path, inner in subschemas(schema):
+        for key, why, hint in _problems(inner):
+            raise UnsupportedError(
+                f"{llm} cannot honour the keyword {key!r} at {path} of the JSON schema: {why}", hint=hint
+            )
     return schema
-
-
-def _check(schema: Any, path: str, llm: str) -> None:
-    if not isinstance(schema, dict):
-        return
-    for group in ("$defs", "definitions", "properties"):
-        for name, inner in (schema.get(group) or {}).items():
-            _check(inner, f"{path}/{group}/{name}", llm)
-    for place, inner in enumerate(schema.get("anyOf") or ()):
-        _check(inner, f"{path}/anyOf/{place}", llm)
-    for key in ("items", "additionalProperties"):
-        _check(schema.get(key), f"{path}/{key}", llm)
-    for key, why, hint in _problems(schema):
-        raise UnsupportedError(
-            f"{llm} cannot honour the keyword {key!r} at {path} of the JSON schema: {why}", hint=hint
-        )
 
 
 def _problems(schema: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from stillhouse.jobs.store.columns import Tokens
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
-__all__ = ["Prices", "Rates", "cost_text", "find_prices", "offer_of"]
+__all__ = ["Prices", "Rates", "cost_text", "find_prices", "offer_of", "price_of"]
 
 # The prices of a call for text. If a model has another price that a call for text may incur, its cost is
 # not known.
@@ -170,6 +170,14 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
         f"{source} has no price of the model {offer['model']} at {at}, so no ceiling on its cost can be held",
         hint="give --max-tokens-total instead, or install a newer genai-prices",
     )
+
+
+def price_of(prices: Prices) -> tuple[float, float] | None:
+    """Return the prices of a million tokens of input and of output; `None` if they depend on the request."""
+    if len(prices.rates) != 1:
+        return None
+    rates = prices.rates[0]
+    return float(f"{rates.input * 1e6:.10g}"), float(f"{rates.output * 1e6:.10g}")
 
 
 def _rates(price: Any) -> tuple[Rates, ...]:

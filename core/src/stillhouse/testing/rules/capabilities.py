@@ -214,7 +214,7 @@ class CapabilityRules(StructuredOutputRules):
         names = type(llm).generation_parameters().parameters
         match capability:
             case "num_generations":
-                return not isinstance(llm, AsyncLLM) or llm.supports_num_generations()
+                return not isinstance(llm, AsyncLLM) or llm.makes_several
             case "tools" | "seed":
                 return capability in names
             case "offline_batch":

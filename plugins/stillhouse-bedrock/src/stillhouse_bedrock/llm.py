@@ -1,0 +1,318 @@
+"""`BedrockLLM`: the Converse API."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from urllib.parse import quote
+
+import orjson
+from pydantic import Field, PrivateAttr, SecretStr
+
+from stillhouse import (
+    Capability,
+    ConfigurationError,
+    FormattedInput,
+    GenerateOutput,
+    RuntimeParameter,
+    StructuredOutput,
+    UnsupportedError,
+)
+from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
+from stillhouse.http.listing import read_pages
+from stillhouse.structured import closed_schema
+from stillhouse.typing import ModelInfo
+from stillhouse_bedrock.credentials import Credentials, read_profile
+from stillhouse_bedrock.failures import bedrock_failure, is_expired
+from stillhouse_bedrock.keys import Keys, find_credentials
+from stillhouse_bedrock.messages import request_messages
+from stillhouse_bedrock.models import models_in, page_after, profiles_in
+from stillhouse_bedrock.parameters import ConverseParameters
+from stillhouse_bedrock.regions import host_of, region_of_arn
+from stillhouse_bedrock.signing import signed_headers
+from stillhouse_bedrock.tools import tool_config
+from stillhouse_bedrock.wire import converse_output
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+__all__ = ["BedrockLLM"]
+
+_EFFORTS = {level: level for level in ("low", "medium", "high", "max")}
+
+# Where in the body a parameter goes, and what it is called there.
+_INFERENCE = {"max_new_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP"}
+_OF_MODEL = {"top_k": "top_k", "thinking": "thinking"}
+_OWN = {
+    "guardrail_config": "guardrailConfig",
+    "performance_config": "performanceConfig",
+    "request_metadata": "requestMetadata",
+}
+_CACHE_POINT = {"cachePoint": {"type": "default"}}
+
+
+class BedrockLLM(StructuredHTTPLLM):
+    """Models on Amazon Bedrock; `model` is the id or the ARN of a model or of an inference profile.
+
+    Requests are authorised by a key of Bedrock, or signed with credentials of AWS. These are the fields', the
+    provider's, the environment's or a profile's; those of roles, SSO, processes and machines need botocore,
+    which the extra `aws` installs. A request has one generation; several are as many requests.
+
+    `input_tokens` counts the whole input: what was read from the cache (`cached_tokens`), what was
+    written to it (`cache_creation_tokens`), and the rest. `output_tokens` includes the reasoning.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema", "tools"})
+
+    base_url_variable: ClassVar[str | None] = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
+    api_key_variable: ClassVar[str | None] = "AWS_BEARER_TOKEN_BEDROCK"
+    other_credentials: ClassVar[str] = (
+        "AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or, with "
+        "stillhouse-bedrock[aws], whatever botocore finds"
+    )
+    quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = ()
+    models_path: ClassVar[str | None] = "foundation-models"
+
+    region: RuntimeParameter[str] | None = Field(
+        default=None,
+        description="The region; None takes that of the model's ARN, AWS_REGION, AWS_DEFAULT_REGION, or the "
+        "profile's.",
+    )
+    profile: RuntimeParameter[str] | None = Field(
+        default=None, description="The profile in the files of AWS; AWS_PROFILE or default if None."
+    )
+    aws_access_key_id: RuntimeParameter[SecretStr] | None = Field(
+        default=None, description="The access key to sign with; that of the environment or a profile if None."
+    )
+    aws_secret_access_key: RuntimeParameter[SecretStr] | None = Field(
+        default=None, description="The secret of the access key."
+    )
+    aws_session_token: RuntimeParameter[SecretStr] | None = Field(
+        default=None, description="The session token of temporary credentials."
+    )
+    credentials_provider: Callable[[], Any | Awaitable[Any]] | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Gives AWS credentials, at most once a minute; it is not saved.",
+    )
+    prompt_caching: bool = Field(
+        default=False,
+        description="Whether to ask for a cache of the system prompt, the tools and the conversation.",
+    )
+
+    _num_generations_param_supported: bool = PrivateAttr(default=False)
+    _keys: Keys | None = PrivateAttr(default=None)
+    _region: str = PrivateAttr(default="")
+
+    def load(self) -> None:
+        self._keys = None
+        self._region = self._find_region()
+        super().load()
+
+    def unload(self) -> None:
+        super().unload()
+        self._keys = None
+
+    def _find_region(self) -> str:
+        variables = (os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
+        found = self.region or region_of_arn(self.model) or next(filter(None, variables), "")
+        return (found or read_profile(self.profile).region).strip()
+
+    def configured_base_url(self) -> str | None:
+        given = super().configured_base_url()
+        if given:
+            return given
+        region = self._find_region()
+        if not region:
+            raise ConfigurationError(
+                f"{type(self).__name__} does not know the region",
+                hint="set region, or the environment variable AWS_REGION",
+            )
+        return f"https://{host_of(region)}"
+
+    def url_of(self, base_url: URL, path: str) -> URL:
+        host = base_url.raw_host or ""
+        if not path.startswith("model/") and host.startswith("bedrock-runtime"):
+            base_url = base_url.with_host(host.replace("-runtime", "", 1))  # which does all but run models
+        return super().url_of(base_url, path)
+
+    # How a request is authorised
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        given = self.aws_access_key_id or self.credentials_provider or self.profile
+        return {} if given and self.api_key is None else super().auth_headers(api_key)
+
+    def has_credential(self, headers: Mapping[str, str]) -> bool:
+        if any(headers.get(name) for name in self.credential_headers):
+            return True
+        if not self._region:
+            raise ConfigurationError(
+                f"{type(self).__name__} does not know the region that requests are signed for",
+                hint="set region, or the environment variable AWS_REGION",
+            )
+        keys = Keys(self._find_credentials, self.credentials_provider)
+        if not keys.exist():
+            return False
+        self._keys = keys
+        return True
+
+    def _find_credentials(self) -> Any:
+        key, secret, token = (
+            "" if value is None else value.get_secret_value().strip()
+            for value in (self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
+        )
+        if bool(key) != bool(secret):
+            raise ConfigurationError(
+                "there is only one of aws_access_key_id and aws_secret_access_key",
+                hint="set both, or neither",
+            )
+        return Credentials(key, secret, token) if key else find_credentials(self.profile)
+
+    async def authorize(self) -> Mapping[str, str]:
+        if self._keys is not None:
+            await self._keys.renew()
+        return {}
+
+    def sign(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | Upload
+    ) -> Mapping[str, str]:
+        keys = self._keys
+        if keys is None:
+            return {}
+        assert isinstance(body, bytes)
+        return signed_headers(keys.use(), self._region, method, url, headers, body)
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        failure = bedrock_failure(status, headers, body)
+        keys = self._keys
+        if keys is not None and is_expired(status, headers, body) and keys.renewable():
+            return replace(failure, retried=True, stops_run=False)
+        return failure
+
+    # What there is
+
+    def list_models(self) -> list[ModelInfo]:
+        """The models that are asked by their own ids, and the inference profiles, by which most are."""
+        if not self.is_loaded:
+            with copy.copy(self) as llm:
+                return llm.list_models()
+
+        async def profiles(query: Mapping[str, str | int] | None) -> Any:
+            return await self.request("GET", "inference-profiles", query=query)
+
+        models = super().list_models()
+        return models + self.run_on_loop(read_pages(profiles, profiles_in, page_after, str))
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        return models_in(answer)
+
+    # What is asked, and what comes back
+
+    @classmethod
+    def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
+        if structured_output["format"] != "json":
+            raise UnsupportedError(
+                f"{cls.__name__} has no structured output of the format {structured_output['format']}",
+                hint="ask for JSON, with an enum for a choice or a pattern for a regex",
+            )
+        schema = orjson.dumps(closed_schema(structured_output["schema"], cls.__name__)).decode()
+        structure = {"jsonSchema": {"schema": schema}}
+        return {"outputConfig": {"textFormat": {"type": "json_schema", "structure": structure}}}
+
+    async def agenerate(
+        self, input: FormattedInput, **arguments: Unpack[ConverseParameters]
+    ) -> GenerateOutput:
+        """Generate once for one chat. `None` is not sent: it means the model's default.
+
+        Args:
+            input: the chat.
+            max_new_tokens: how many tokens to generate at most, reasoning included. `None` is as many as the
+                model can; AWS sets as much of the quota of tokens aside until the answer is there.
+            temperature: how evenly the tokens are drawn, from 0 to 1.
+            top_p: draw from the likeliest tokens that make up this share.
+            top_k: draw from so many of the likeliest tokens. It is sent under this name, which models of
+                Anthropic and Mistral have for it.
+            stop: texts at which to stop.
+            tools: the tools that the model may call, in OpenAI's form or the API's.
+            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
+            reasoning_effort: how much effort to spend on the answer: `low`, `medium`, `high` or `max`.
+            thinking: how Claude is to think before answering, such as
+                `{"type": "enabled", "budget_tokens": 2048}`. The text is returned as `reasoning`.
+            guardrail_config: the guardrail to hold the chat to, in the API's form.
+            performance_config: in the API's form, such as `{"latency": "optimized"}`.
+            service_tier: `priority`, `default`, `flex` or `reserved`.
+            request_metadata: up to 16 texts by their names, for AWS's log of requests.
+            extra_body: further fields of the request, as the API knows them; objects are merged.
+
+        Raises:
+            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
+                `truncated` if it was cut off, and `schema` if it does not validate.
+        """
+        return await self.complete(input, 1, arguments)
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        chat, form = self.split(input)
+        system, messages = request_messages(chat)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        body: dict[str, Any] = {"messages": messages}
+        config = tool_config(given.get("tools"), given.get("tool_choice"), messages, type(self).__name__)
+        if self.prompt_caching:
+            _add_cache_points(system, messages, config)
+        if system:
+            body["system"] = system
+        inference = _named(given, _INFERENCE)
+        if "stop" in given:
+            stop = given["stop"]
+            inference["stopSequences"] = [stop] if isinstance(stop, str) else stop
+        output_config = {} if form is None else dict(form.fields.get("outputConfig", {}))
+        if "reasoning_effort" in given:
+            output_config["effort"] = effort_of(given["reasoning_effort"], _EFFORTS, type(self).__name__)
+        if "service_tier" in given:
+            body["serviceTier"] = {"type": given["service_tier"]}
+        parts = {
+            "inferenceConfig": inference,
+            "toolConfig": config,
+            "outputConfig": output_config,
+            "additionalModelRequestFields": _named(given, _OF_MODEL),
+        }
+        body |= {name: part for name, part in parts.items() if part} | _named(given, _OWN)
+        for name, value in (given.get("extra_body") or {}).items():
+            own = body.get(name)
+            body[name] = {**own, **value} if isinstance(own, dict) and isinstance(value, dict) else value
+        return Request(f"model/{quote(self.model, safe='')}/converse", body, form)
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        if self._keys is not None:
+            self._keys.worked()
+        return converse_output(answer)
+
+    def used_tokens(self, output: GenerateOutput) -> int | None:
+        """Those that count towards the quotas: what was read from the cache does not."""
+        used = super().used_tokens(output)
+        cached = output["statistics"].get("cached_tokens") or [0]
+        return None if used is None else used - (cached[0] or 0)
+
+
+def _named(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
+
+
+def _add_cache_points(
+    system: list[dict[str, Any]], messages: list[dict[str, Any]], tools: dict[str, Any] | None
+) -> None:
+    """Mark what may be cached: the end of the system prompt, of the tools, and of the last user's message.
+
+    AWS refuses a mark in a conversation that has thoughts in it, whatever message it is in.
+    """
+    has_thoughts = any("reasoningContent" in block for message in messages for block in message["content"])
+    last = next((message for message in reversed(messages) if message["role"] == "user"), None)
+    ends = [system, (tools or {}).get("tools"), None if last is None or has_thoughts else last["content"]]
+    for blocks in ends:
+        if blocks and "cachePoint" not in blocks[-1]:
+            blocks.append(_CACHE_POINT)
