@@ -165,6 +165,7 @@ BUDGET = {"limit_source": "openrouter_in_flight_budget", "error_type": "payment_
         (400, error(400, error_type="refusal"), {}, ("content_filter", False, False)),
         (400, error(400, error_type="provider_overloaded"), {}, ("server", True, False)),
         (400, error(400, "Bad", error_type="invalid_request"), {}, ("invalid_request", False, False)),
+        (400, error(400, "No", error_type="payment_required"), {}, ("rate_limit", False, True)),
         (401, error(401, "No auth credentials found"), {}, ("authentication", False, True)),
         (402, error(402, "This request requires more credits"), {}, ("rate_limit", False, True)),
         (402, error(402, "Insufficient credits", **BUDGET), {"retry-after": "2"}, ("rate_limit", True, False)),

@@ -299,6 +299,66 @@ def test_a_row_speaks_to_a_real_server(name: str, real_server: dict[str, str]) -
             assert json.loads(output["generations"][0])["river"] in ("Ucayali", "Marañón")
 
 
+BASE = {"id": "1", "choices": None, "usage": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body", "meaning"),
+    [
+        ("minimax", 200, {**BASE, "base_resp": {"status_code": 1004, "status_msg": "login fail"}},
+         ("authentication", True)),
+        ("minimax", 200, {**BASE, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+         ("rate_limit", True)),
+        ("minimax", 200, {**BASE, "base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}},
+         ("content_filter", False)),
+        ("minimax", 200, {**BASE, "base_resp": {"status_code": 2013, "status_msg": "invalid params"}},
+         ("invalid_request", False)),
+        ("dashscope", 400, {"error": {"code": "data_inspection_failed", "message": "Input data may contain …"}},
+         ("content_filter", False)),
+        ("dashscope", 400, {"error": {"code": "Arrearage", "message": "Access denied, … overdue-payment"}},
+         ("rate_limit", True)),
+        ("zai", 400, {"error": {"code": "1301", "message": "sensitive"}}, ("content_filter", False)),
+        ("zai", 429, {"error": {"code": "1113", "message": "Insufficient balance or no resource package."}},
+         ("rate_limit", True)),
+        ("xai", 400, {"code": "Client specified an invalid argument",
+                      "error": "Incorrect API key provided: ab***yz. You can obtain an API key from x.ai."},
+         ("authentication", True)),
+        ("perplexity", 401, b"<html><head><title>401 Authorization Required</title></head></html>",
+         ("authentication", True)),
+        ("moonshot", 400, {"error": {"message": "high risk", "type": "content_filter"}},
+         ("content_filter", False)),
+        ("github-models", 413, {"error": {"code": "tokens_limit_reached", "message":
+                                          "Request body too large for gpt-4o model. Max size: 8000 tokens."}},
+         ("context_length", False)),
+    ],
+)  # fmt: skip
+def test_errors_of_single_providers(
+    name: str, status: int, body: Any, meaning: tuple[str, bool], server: Any
+) -> None:
+    cls: Any = REGISTRY.get_llm(name)
+    server.script[:] = [(status, body)]
+    with (
+        cls(model="m", base_url=server.origin, api_key="key") as llm,
+        pytest.raises(GenerationError) as caught,
+    ):
+        llm.generate_outputs([CHAT])
+    assert (caught.value.kind, caught.value.stops_run) == meaning
+    assert caught.value.attempts == 1
+
+
+def test_a_passing_fault_in_a_base_resp_is_tried_again(server: Any) -> None:
+    minimax: Any = REGISTRY.get_llm("minimax")
+    good = {**server.chat("a"), "base_resp": {"status_code": 0, "status_msg": ""}}
+    odd = {**BASE, "base_resp": {"status_code": "x"}}
+    server.script[:] = [{**BASE, "base_resp": {"status_code": code}} for code in (1002, 1039, 1013)] + [
+        odd,
+        good,
+    ]
+    with minimax(model="m", base_url=server.origin, api_key="key", retry_timeout=60) as llm:
+        assert llm.generate_outputs([CHAT])[0]["generations"] == ["a"]
+    assert len(server.paths) == 5
+
+
 # Rows of one's own
 
 ACME = Provider(

@@ -15,6 +15,7 @@ from stillhouse.errors import ErrorKind
 from stillhouse.http import Failure, Request
 from stillhouse.typing import ModelInfo
 from stillhouse_openai.compatible import CompatibleLLM
+from stillhouse_openai.failures import of_kind
 from stillhouse_openai.parameters import OpenRouterParameters
 from stillhouse_openai.pricing import with_prices
 
@@ -41,7 +42,6 @@ _KINDS: dict[str, ErrorKind] = {
     "max_tokens_exceeded": "truncated",
     "authentication": "authentication",
     "permission_denied": "authentication",
-    "payment_required": "rate_limit",
     "rate_limit_exceeded": "rate_limit",
     "provider_overloaded": "server",
     "provider_unavailable": "server",
@@ -143,33 +143,19 @@ class OpenRouterLLM(CompatibleLLM):
             hint = "set max_concurrency lower, or add credits"
             return replace(failure, retried=True, congestion=True, stops_run=False, hint=hint)
         if status == 403 and metadata.get("reasons"):
-            return _of_kind(failure, "content_filter")
+            return of_kind(failure, "content_filter")
         if status == 403 and metadata.get("limit_source"):  # a budget of the key, or of its workspace
             return replace(
                 failure, kind="rate_limit", stops_run=True, hint="raise the budget, or wait for its reset"
             )
+        if metadata.get("error_type") == "payment_required" and status != 402:
+            return super().classify(402, headers, body)
         kind = _KINDS.get(str(metadata.get("error_type")))
-        return failure if kind is None or kind == failure.kind else _of_kind(failure, kind)
+        return failure if kind is None else of_kind(failure, kind)
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         prices = ("prompt", "completion")
         return with_prices(answer, super().models_in(answer), prices, are_of_one_token=True)
-
-
-def _of_kind(failure: Failure, kind: ErrorKind) -> Failure:
-    """Return a failure as the `error_type` has it, where the status and the words said something else."""
-    if kind in ("rate_limit", "server"):
-        return replace(failure, kind=kind, retried=True, congestion=True)
-    if kind == "authentication":
-        return replace(failure, kind=kind, retried=False, congestion=False, stops_run=True)
-    hints = {
-        "context_length": "shorten the prompt, or ask for fewer new tokens",
-        "content_filter": "change the prompt",
-        "truncated": "ask for more new tokens",
-    }
-    return replace(
-        failure, kind=kind, retried=False, congestion=False, stops_run=False, hint=hints.get(kind, "")
-    )
 
 
 def _metadata_in(body: bytes) -> dict[str, Any]:

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import Field, PrivateAttr
 
 from stillhouse import Capability, ConfigurationError, FormattedInput, GenerateOutput
+from stillhouse.errors import ErrorKind
+from stillhouse.http import Failure, message_of
 from stillhouse_openai.compatible import CompatibleLLM, efforts
+from stillhouse_openai.failures import of_kind
 from stillhouse_openai.parameters import ChatParameters
 
 __all__ = ["Provider", "ProviderLLM", "provider_class"]
@@ -60,6 +64,8 @@ class Provider:
         reasoning_key: where the assistant's messages have their reasoning; `None` leaves them alone.
         kept_keys: further keys of a message, or of an answer, that outputs keep.
         models_path: the path of its list of models; `None` where there is none.
+        error_kinds: what its own codes of errors mean, where their status and their words do not say it.
+        statuses: the statuses of its codes in a `base_resp`, an error in an answer with status 200.
     """
 
     class_name: str
@@ -77,6 +83,8 @@ class Provider:
     reasoning_key: str | None = None
     kept_keys: tuple[str, ...] = ()
     models_path: str | None = "models"
+    error_kinds: Mapping[str, ErrorKind] = field(default_factory=dict)
+    statuses: Mapping[int, int] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
         """Return the generation parameters, and the type of each.
@@ -122,6 +130,22 @@ class ProviderLLM(CompatibleLLM):
         if found or self.api_key is not None:
             return found
         return next(filter(None, (os.environ.get(name) for name in self.provider.key[1:])), "")
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        failure = super().classify(status, headers, body)
+        kinds = self.provider.error_kinds
+        kind = kinds.get(message_of(body)[0]) if kinds else None
+        return failure if kind is None else of_kind(failure, kind)
+
+    def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
+        statuses = self.provider.statuses
+        told = answer.get("base_resp") if statuses and isinstance(answer, dict) else None
+        code = told.get("status_code") if isinstance(told, dict) else None
+        if not code:
+            return super().failure_in(answer, headers)
+        status = statuses.get(code, 500) if isinstance(code, int) else 500
+        error = {"code": str(code), "message": told.get("status_msg")} if isinstance(told, dict) else told
+        return self.classify(status, headers, orjson.dumps({"error": error}))
 
 
 def provider_class(provider: Provider, *, module: str | None = None) -> type[ProviderLLM]:

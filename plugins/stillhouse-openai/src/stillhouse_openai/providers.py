@@ -45,6 +45,7 @@ PROVIDERS: dict[str, Provider] = {
         efforts={"none": {"enable_thinking": False}, **efforts("low", "medium", "high")},
         json_form="json_object",
         reasoning_key="reasoning_content",
+        error_kinds={"data_inspection_failed": "content_filter", "DataInspectionFailed": "content_filter"},
     ),
     "deepinfra": Provider(
         class_name="DeepInfraLLM",
@@ -144,6 +145,19 @@ PROVIDERS: dict[str, Provider] = {
         json_form="prompt",
         always_sent={"reasoning_split": True},
         kept_keys=("reasoning_details",),
+        error_kinds={"1026": "content_filter", "1027": "content_filter", "1039": "rate_limit"},
+        statuses={
+            1001: 504,
+            1002: 429,
+            1004: 401,
+            1008: 402,
+            1026: 400,
+            1027: 400,
+            1039: 429,
+            1042: 400,
+            2013: 400,
+            2049: 401,
+        },
     ),
     "moonshot": Provider(
         class_name="MoonshotLLM",
@@ -243,6 +257,7 @@ PROVIDERS: dict[str, Provider] = {
         json_form="json_object",
         reasoning_key="reasoning_content",
         models_path=None,
+        error_kinds={"1301": "content_filter"},
     ),
 }
 """The providers by the names of their backends."""
