@@ -55,8 +55,7 @@ class BedrockLLM(StructuredHTTPLLM):
     base_url_variable: ClassVar[str | None] = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
     api_key_variable: ClassVar[str | None] = "AWS_BEARER_TOKEN_BEDROCK"
     other_credentials: ClassVar[str] = (
-        "AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or, with "
-        "stillhouse-bedrock[aws], whatever botocore finds"
+        "AWS credentials (an access key, a profile, or with stillhouse-bedrock[aws] a role)"
     )
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = ()
     models_path: ClassVar[str | tuple[str, ...] | None] = ("foundation-models", "inference-profiles")
