@@ -231,6 +231,7 @@ def test_content_is_that_of_the_sdk(script: Any, make: Make) -> None:
         "input_tokens": 5,
         "cache_read_input_tokens": 100,
         "cache_creation_input_tokens": 20,
+        "cache_creation": {"ephemeral_5m_input_tokens": 13, "ephemeral_1h_input_tokens": 7},
         "output_tokens": 30,
         "output_tokens_details": {"thinking_tokens": 12},
     }
@@ -253,11 +254,13 @@ def test_content_is_that_of_the_sdk(script: Any, make: Make) -> None:
     assert output["finish_reasons"] == ["tool_calls"]
     assert output["stop_reasons"] == [found.stop_reason]  # type: ignore[typeddict-item]
     assert found.usage.output_tokens_details is not None
+    assert found.usage.cache_creation is not None
     assert output["statistics"] == {
         "input_tokens": [125],
         "output_tokens": [found.usage.output_tokens],
         "cached_tokens": [found.usage.cache_read_input_tokens],
         "cache_creation_tokens": [found.usage.cache_creation_input_tokens],
+        "cache_creation_1h_tokens": [found.usage.cache_creation.ephemeral_1h_input_tokens],
         "reasoning_tokens": [found.usage.output_tokens_details.thinking_tokens],
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
 from stillhouse.http import finish_reason, statistics_of, string_of, tool_call, total_of
+from stillhouse.outputs import count_of
 
 __all__ = ["message_output"]
 
@@ -109,11 +110,17 @@ def _statistics(usage: Any) -> dict[str, list[Any]]:
     if not isinstance(usage, dict):
         return {}
     read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
-    details = usage.get("output_tokens_details")
+    details, kinds = usage.get("output_tokens_details"), usage.get("cache_creation")
     return statistics_of(
         input_tokens=total_of(usage.get("input_tokens"), read, written),
         output_tokens=usage.get("output_tokens"),
         cached_tokens=read,
         cache_creation_tokens=written,
+        cache_creation_1h_tokens=_for_an_hour(kinds) if count_of(written) else None,
         reasoning_tokens=details.get("thinking_tokens") if isinstance(details, dict) else None,
     )
+
+
+def _for_an_hour(kinds: Any) -> int | None:
+    """What was written for an hour and not for five minutes, which costs more; nothing is said of none."""
+    return (count_of(kinds.get("ephemeral_1h_input_tokens")) or None) if isinstance(kinds, dict) else None
