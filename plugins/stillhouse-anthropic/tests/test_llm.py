@@ -113,7 +113,8 @@ def test_generation_parameters_and_headers_are_sent_with_the_names_of_the_api(
         top_p=0.9,
         top_k=3,
         reasoning_effort="high",
-        extra_body={"output_config": {"task_budget": 9}, "service_tier": "auto"},
+        service_tier="auto",
+        extra_body={"output_config": {"task_budget": 9}},
     )
     (request,) = script.requests
     assert request.path == "/v1/messages"
@@ -134,6 +135,20 @@ def test_generation_parameters_and_headers_are_sent_with_the_names_of_the_api(
         },
         "service_tier": "auto",
     }
+
+
+def test_levels_of_effort_are_those_that_the_api_has() -> None:
+    llm = AnthropicLLM(model="m")
+    for effort in ("low", "medium", "high", "max"):
+        assert llm.request_of([USER], 1, {"reasoning_effort": effort}).body["output_config"] == {
+            "effort": effort
+        }
+    for effort in ("none", "minimal"):
+        with pytest.raises(UnsupportedError, match=effort) as caught:
+            llm.request_of([USER], 1, {"reasoning_effort": effort})
+        assert "low, medium, high, max" in caught.value.hint
+    extra = {"extra_body": {"output_config": {"effort": "xhigh"}}}
+    assert llm.request_of([USER], 1, extra).body["output_config"] == {"effort": "xhigh"}
 
 
 def test_budget_for_thinking_leaves_room_for_the_answer(script: Any, make: Make) -> None:

@@ -23,6 +23,7 @@ from stillhouse import (
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
 from stillhouse.structured import closed_schema
 from stillhouse.typing import ModelInfo
+from stillhouse_bedrock.caching import add_cache_points
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
@@ -49,7 +50,6 @@ _OWN = {
     "performance_config": "performanceConfig",
     "request_metadata": "requestMetadata",
 }
-_CACHE_POINT = {"cachePoint": {"type": "default"}}
 
 
 class BedrockLLM(StructuredHTTPLLM):
@@ -252,7 +252,7 @@ class BedrockLLM(StructuredHTTPLLM):
         body: dict[str, Any] = {"messages": messages}
         config = tool_config(given.get("tools"), given.get("tool_choice"), messages, type(self).__name__)
         if self.prompt_caching:
-            _add_cache_points(system, messages, config)
+            add_cache_points(system, messages, config)
         if system:
             body["system"] = system
         inference = _named(given, _INFERENCE)
@@ -290,18 +290,3 @@ class BedrockLLM(StructuredHTTPLLM):
 
 def _named(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
-
-
-def _add_cache_points(
-    system: list[dict[str, Any]], messages: list[dict[str, Any]], tools: dict[str, Any] | None
-) -> None:
-    """Mark what may be cached: the end of the system prompt, of the tools, and of the last user's message.
-
-    AWS refuses a mark in a conversation that has thoughts in it, whatever message it is in.
-    """
-    has_thoughts = any("reasoningContent" in block for message in messages for block in message["content"])
-    last = next((message for message in reversed(messages) if message["role"] == "user"), None)
-    ends = [system, (tools or {}).get("tools"), None if last is None or has_thoughts else last["content"]]
-    for blocks in ends:
-        if blocks and "cachePoint" not in blocks[-1]:
-            blocks.append(_CACHE_POINT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stillhouse.offline import path_segment
 from stillhouse.outputs import count_of
-from stillhouse_google.generate_content import GenerateContentLLM
+from stillhouse_google.batches import BatchContentLLM
 
 if TYPE_CHECKING:
     from stillhouse.typing import ModelInfo
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GeminiLLM"]
 
 
-class GeminiLLM(GenerateContentLLM):
+class GeminiLLM(BatchContentLLM):
     """Models of the Gemini API. Address, key and version are read where Google's SDK reads them."""
 
     default_base_url: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
