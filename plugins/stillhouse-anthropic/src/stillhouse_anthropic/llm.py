@@ -68,7 +68,7 @@ class AnthropicLLM(MessageBatchLLM):
     other_credentials: ClassVar[str] = "a token in ANTHROPIC_AUTH_TOKEN"
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
-    models_path: ClassVar[str | None] = "v1/models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "v1/models"
 
     anthropic_version: str = Field(
         default="2023-06-01",
