@@ -52,7 +52,20 @@ PLUGIN_SCHEMA = {
     },
 }
 
-LIST_SCHEMA = {
+AVAILABLE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "kind", "distribution", "summary", "installed"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "kind": {"enum": ["llm", "hook"]},
+        "distribution": {"type": "string", "minLength": 1},
+        "summary": {"type": "string", "minLength": 1},
+        "installed": {"type": "boolean"},
+    },
+}
+
+LIST_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["stillhouse", "llms", "hooks", "warnings"],
@@ -95,6 +108,58 @@ def test_list_json_matches_its_schema(run: Any, monkeypatch: pytest.MonkeyPatch)
     ]  # fmt: skip
     assert listed["hooks"][0]["name"] == "watch"
     assert "nobody" in listed["warnings"][0]
+
+
+def one_of_a_package() -> stillhouse.Registry:
+    from importlib_metadata import EntryPoint, PathDistribution
+
+    class Installed(PathDistribution):
+        def __init__(self) -> None:
+            pass
+
+        def read_text(self, filename: str) -> str | None:
+            lines = "Metadata-Version: 2.1\nName: Stillhouse_OpenAI\nVersion: 0.1.0\nSummary: Something\n"
+            return lines if filename == "METADATA" else None
+
+    point = EntryPoint("openai", "somewhere:LLM", "stillhouse.llms")
+    return stillhouse.Registry(entry_points=[point._for(Installed())])
+
+
+def test_available_lists_what_could_be_installed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.registry.registry._default", one_of_a_package())
+    lines = run("list", "--available").out.splitlines()
+    (ours,) = [line.split() for line in lines if line.startswith("openai ")]
+    assert ours[1] != "not"
+    (other,) = [line for line in lines if line.startswith("anthropic ")]
+    assert other.split(maxsplit=4)[1:4] == ["not", "installed", "stillhouse-anthropic"]
+    assert "Messages API" in other
+    assert any(line.startswith("HOOK") for line in lines)
+    assert any(line.startswith("cache ") and "not installed" in line for line in lines)
+    names = [line.split()[0] for line in lines[1 : lines.index("")]]
+    assert names == sorted(names)
+    assert "echo" in names
+    assert len(names) > 10
+
+
+def test_available_json_matches_its_schema(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.registry.registry._default", one_of_a_package())
+    listed = json.loads(run("list", "--available", "--json").out)
+    jsonschema.validate(listed, {
+        **LIST_SCHEMA,
+        "required": [*LIST_SCHEMA["required"], "available"],
+        "properties": {**LIST_SCHEMA["properties"], "available": {"type": "array", "items": AVAILABLE_SCHEMA}},
+    })  # fmt: skip
+    found = {item["name"]: item for item in listed["available"]}
+    assert found["openai"]["installed"]
+    assert found["openai"]["distribution"] == "stillhouse-openai"
+    assert not found["anthropic"]["installed"]
+    assert found["cache"]["kind"] == "hook"
+
+
+def test_available_pins_nothing(run: Any) -> None:
+    result = run("list", "--available", "--requirements")
+    assert result.status == 2
+    assert "leave out --available" in result.err
 
 
 def test_list_reports_problems_on_standard_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,12 +220,12 @@ def test_show_of_a_settled_name_shows_the_preferred_one(run: Any, settled: Any) 
     assert "acme-two 1.0" in run("show", "acme").out
 
 
-@pytest.mark.parametrize("command", [["show", "ollama"], ["generate", "--prompt", "hi", "--llm", "ollama:m"]])
+@pytest.mark.parametrize("command", [["show", "tgi"], ["generate", "--prompt", "hi", "--llm", "tgi:m"]])
 def test_name_of_a_server_is_answered_with_the_address_to_set(run: Any, command: list[str]) -> None:
     result = run(*command)
     assert result.status == 1
-    assert 'error: there is no LLM "ollama"' in result.err
-    assert "use openai:MODEL with base_url=http://localhost:11434/v1" in result.err
+    assert 'error: there is no LLM "tgi"' in result.err
+    assert "use openai-compatible:MODEL with base_url=http://localhost:8080/v1" in result.err
     assert "llamacpp" not in result.err
 
 

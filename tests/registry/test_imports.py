@@ -178,3 +178,15 @@ def test_the_old_name_of_a_problem_warns() -> None:
     assert caught[0].filename == __file__
     with pytest.raises(AttributeError, match="has no attribute 'Toruble'"):
         stillhouse.registry.Toruble  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_table_of_what_could_be_installed_is_read_when_it_is_asked_for() -> None:
+    listing = """
+        import sys
+        from stillhouse.cli.app import app
+        try: app(["list"{}], prog_name="stillhouse")
+        except SystemExit: pass
+    """
+    added = {"stillhouse.registry.available", "tomllib"}
+    assert not modules_after(listing.format("")) & added
+    assert modules_after(listing.format(", '--available'")) >= added

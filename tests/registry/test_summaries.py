@@ -41,6 +41,12 @@ PACKAGE = {
             '''Found where nothing imports it, by a package that
             gives out its names lazily. And more.'''
     """,
+    "made.py": "def __getattr__(name): ...",
+    "made.pyi": """
+        from several.plain import Base
+        class MadeLLM(Base):
+            '''Is made of a row of a table.'''
+    """,
     "deep/__init__.py": "",
     "deep/inner.py": 'from ..lower import InnerLLM\n',
     "lower.py": 'class InnerLLM(Base):  # a comment\n    """Is v1.5 of the inner one."""\n',
@@ -64,6 +70,7 @@ def test_each_name_of_a_distribution_says_what_it_is(several: Any) -> None:
         "renamed": "several:RenamedLLM",
         "lazy": "several:LazyLLM",
         "inner": "several:InnerLLM",
+        "made": "several.made:MadeLLM",
         "undocumented": "several.plain:NoLLM",
         "absent": "several.plain:Nowhere",
         "nowhere": "no_such_module:LLM",
@@ -74,6 +81,7 @@ def test_each_name_of_a_distribution_says_what_it_is(several: Any) -> None:
         "renamed": "Answers with one word",
         "lazy": "Found where nothing imports it, by a package that gives out its names lazily",
         "inner": "Is v1.5 of the inner one",
+        "made": "Is made of a row of a table",
         "undocumented": "Seven backends",
         "absent": "Seven backends",
         "nowhere": "Seven backends",
@@ -102,6 +110,15 @@ def test_distribution_with_one_plugin_has_its_own_summary(several: Any) -> None:
         ("class C:\n    pass\n", ""),
         ('class C(B): ...\nclass D(B):\n    """Another one."""\n', ""),
         ('class C[T: int](B, key={1: (2,)}):\n\n    """Its own."""\n', "Its own"),
+        ('ROWS = [Row(class_name="C", about="Models of Acme. And more.")]', "Models of Acme"),
+        ("ROWS = {'C': 'Acme\\'s models'}", "Acme's models"),
+        ('ROWS = [Row("C", "Acme\'s \\"models\\"; "\n    "some more")]', 'Acme\'s "models"'),
+        ('ROWS = [Row("C", about=(\n"Models of "\n"Acme."))]', "Models of Acme"),
+        ('__all__ = ["C", "D"]\nC = make("https://api.acme.com", "Models of Acme")', ""),
+        ('__all__ = ["C", "D"]\nC: dict = {"C": "Models of Acme"}', "Models of Acme"),
+        ('ROWS = [Row("C", about=f"Models of {maker}")]', ""),
+        ('"C", ' * 50_000, ""),
+        ('"C", "' + "a " * 100_000, ""),
     ],
 )
 def test_odd_source_costs_little_and_says_little(site: Any, source: str, summary: str) -> None:

@@ -23,6 +23,12 @@ class TestAnthropic(HTTPConformance):
         return AnthropicLLM(model="claude-test", base_url=base_url, api_key=api_key)
 
     def respond(self, path: str, body: Any) -> Any:
+        if path.partition("?")[0].endswith("/models"):
+            return {
+                "data": [{"type": "model", "id": "claude-test"}],
+                "has_more": False,
+                "last_id": "claude-test",
+            }
         _, is_batch, place = path.partition("?")[0].partition("/batches")
         return self.batch(place, path, body) if is_batch else self.message(body)
 

@@ -144,6 +144,20 @@ def test_last_message_of_the_assistant_is_a_prefix() -> None:
     assert "prefix" not in body_of([*begun, *CHAT])["messages"][1]
 
 
+def test_models_that_chat_are_listed(make: Any, script: Any) -> None:
+    cards = [
+        {"id": "mistral-small", "max_context_length": 32768, "capabilities": {"completion_chat": True}},
+        {"id": "mistral-embed", "max_context_length": 8192, "capabilities": {"completion_chat": False}},
+        {"id": "own", "capabilities": None, "created": 0},
+        "odd",
+    ]
+    script.reply({"object": "list", "data": cards})
+    found = make().list_models()
+    assert found[0] == {"name": "mistral-small", "context_length": 32768}
+    assert [model["name"] for model in found] == ["mistral-small", "own", "odd"]
+    assert script.requests[0].path == "/v1/models"
+
+
 def test_images_pass_as_they_are() -> None:
     parts = [
         {"type": "text", "text": "what is it?"},

@@ -10,6 +10,7 @@ from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate.command import generate
 from stillhouse.cli.list import list_plugins
+from stillhouse.cli.models import models
 from stillhouse.cli.new import new
 from stillhouse.cli.report import report
 from stillhouse.cli.show import show
@@ -53,5 +54,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, check, generate, status, report, batches, new):
+for command in (list_plugins, show, models, check, generate, status, report, batches, new):
     app.add_command(command)

@@ -10,16 +10,20 @@ from stillhouse.cli.output import guarded, print_json, print_reports, print_tabl
 
 if TYPE_CHECKING:
     from stillhouse.registry import PluginInfo
+    from stillhouse.registry.available import Available
 
 __all__ = ["list_plugins", "plugin_as_json"]
 
 
 @click.command("list")
+@click.option("--available", is_flag=True, help="List also what could be installed, and its package.")
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @click.option("--requirements", is_flag=True, help="Print the packages as pins for pip.")
 @guarded
-def list_plugins(json: bool, requirements: bool) -> None:
+def list_plugins(available: bool, json: bool, requirements: bool) -> None:
     """List the LLMs that are installed, without importing them."""
+    if available and requirements:
+        raise click.UsageError("--requirements pins what is installed: leave out --available")
     from stillhouse.registry import default_registry
     from stillhouse.registry.info import distinct_problems
     from stillhouse.registry.problems import report
@@ -36,11 +40,12 @@ def list_plugins(json: bool, requirements: bool) -> None:
                 "llms": [plugin_as_json(info) for info in infos if info.kind == "llm"],
                 "hooks": [plugin_as_json(info) for info in infos if info.kind == "hook"],
                 "warnings": registry.warnings(),
+                **({"available": _available_as_json(infos)} if available else {}),
             }
         )
         return
-    print_table(("NAME", "STATUS", "PACKAGE", "SUMMARY"), _rows(infos, "llm"))
-    hooks = _rows(infos, "hook")
+    print_table(("NAME", "STATUS", "PACKAGE", "SUMMARY"), _rows(infos, "llm", available))
+    hooks = _rows(infos, "hook", available)
     if hooks:
         print()
         print_table(("HOOK", "STATUS", "PACKAGE", "SUMMARY"), hooks)
@@ -49,12 +54,33 @@ def list_plugins(json: bool, requirements: bool) -> None:
         print_warning(warning)
 
 
-def _rows(infos: list[PluginInfo], kind: str) -> list[tuple[str, str, str, str]]:
-    return [
+def _rows(infos: list[PluginInfo], kind: str, available: bool) -> list[tuple[str, str, str, str]]:
+    rows = [
         (info.name, _status(info), info.package, info.settled_by or info.summary)
         for info in infos
         if info.kind == kind
     ]
+    if available:
+        rows += [
+            (item.name, "not installed", item.distribution, item.summary)
+            for item, installed in _available(infos)
+            if item.kind == kind and not installed
+        ]
+        rows.sort(key=lambda row: row[0])
+    return rows
+
+
+def _available(infos: list[PluginInfo]) -> list[tuple[Available, bool]]:
+    """Return what could be installed, and whether it is."""
+    from stillhouse.registry.available import available
+    from stillhouse.registry.candidates import normalize
+
+    here = {(info.kind, info.name, normalize(info.candidate.distribution)) for info in infos}
+    return [(item, (item.kind, item.name, normalize(item.distribution)) in here) for item in available()]
+
+
+def _available_as_json(infos: list[PluginInfo]) -> list[dict[str, Any]]:
+    return [{**item._asdict(), "installed": installed} for item, installed in _available(infos)]
 
 
 def _status(info: PluginInfo) -> str:

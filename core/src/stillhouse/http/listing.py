@@ -61,19 +61,34 @@ async def read_pages(
     models_in: Callable[[Any], Iterable[Any]],
     page_after: Callable[[Any], Query | None],
     mask: Callable[[str], str],
-) -> list[ModelInfo]:
-    """Return the models of every page; no more than `MAX_PAGES` are asked for.
+    found: dict[str, ModelInfo],
+) -> None:
+    """Add the models of every page; no more than `MAX_PAGES` are asked for.
 
     Args:
         get: fetches a page, by its query; `None` is the first.
         models_in: what a backend reads from the answer.
         page_after: the query of the next page; `None` where there is none.
         mask: masks secrets in a name.
+        found: the models by their names, to be added to.
 
     Raises:
         GenerationError: it failed after all retries, or an answer is no list of models.
     """
-    found: dict[str, ModelInfo] = {}
+    token = _is_listing.set(True)
+    try:
+        await _read_pages(get, models_in, page_after, mask, found)
+    finally:
+        _is_listing.reset(token)
+
+
+async def _read_pages(
+    get: Callable[[Query | None], Awaitable[Any]],
+    models_in: Callable[[Any], Iterable[Any]],
+    page_after: Callable[[Any], Query | None],
+    mask: Callable[[str], str],
+    found: dict[str, ModelInfo],
+) -> None:
     query: Query | None = None
     asked: list[Query] = []
     for _ in range(MAX_PAGES):
@@ -88,7 +103,6 @@ async def read_pages(
         if query is None or query in asked or len(found) >= MAX_MODELS:
             break
         asked.append(query)
-    return list(found.values())
 
 
 def _usable(query: Query | None) -> Query | None:
@@ -127,8 +141,8 @@ class NearNames:
 
     async def explained(self, failure: Failure) -> Failure:
         """Return the failure with the nearest names in its hint; as it is where the model is known."""
-        if _is_listing.get():
-            return failure  # that of the list itself
+        if _is_listing.get():  # it is that of the list itself
+            return replace(failure, hint="check base_url: no list of models is there")
         async with self._lock:
             if self._known is None:
                 self._known = []
@@ -143,11 +157,8 @@ class NearNames:
         return replace(failure, hint=self._mask(failure.hint + meant))
 
     async def _names(self) -> list[str]:
-        token = _is_listing.set(True)
         try:
             async with asyncio.timeout(NEAR_SECONDS):
                 return [model["name"] for model in await self._models()]
         except Exception:  # the failure that was met first says more than any other
             return []
-        finally:
-            _is_listing.reset(token)

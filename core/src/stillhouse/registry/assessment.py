@@ -8,7 +8,7 @@ from functools import cached_property
 from stillhouse.errors import UnknownLLMError
 from stillhouse.registry.candidates import LLMS_GROUP, Candidate, Scan, normalize
 from stillhouse.registry.info import PluginInfo, errors, unloaded
-from stillhouse.registry.known import BUILT_IN, PACKAGES
+from stillhouse.registry.known import BUILT_IN
 from stillhouse.registry.policy import Policy
 from stillhouse.registry.problems import Problem
 from stillhouse.registry.rules import conflicts, static_problems
@@ -60,6 +60,9 @@ class Assessment:
 
     def unknown(self, name: str, registered: Iterable[str]) -> UnknownLLMError:
         """Make the error for a name under which no LLM is installed; arguments as `find`."""
+        # The table of what could be installed is read here and not before: a listing has no use for it.
+        from stillhouse.registry.known import PACKAGES
+
         if name in PACKAGES:
             return UnknownLLMError(
                 f'the LLM "{name}" is not installed', name=name, hint=f"pip install {PACKAGES[name]}"

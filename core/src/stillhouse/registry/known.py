@@ -1,120 +1,152 @@
 """The names that this project provides or knows: those built in, those of its packages, and servers.
 
 All but those built in are for the hint when a name is not installed. Nothing here is imported or preferred.
+What could be installed, and from which package, is in `available.toml`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 __all__ = ["ALIASES", "BUILT_IN", "MODELS", "PACKAGES", "SERVERS", "SOURCES", "Server"]
 
 BUILT_IN: dict[str, str] = {"echo": "stillhouse.echo:EchoLLM"}
 """The built-in LLMs: name to `module:attribute`."""
 
-PACKAGES: dict[str, str] = {
-    "anthropic": "stillhouse-anthropic",
-    "anyscale": "stillhouse-openai",
-    "azure-openai": "stillhouse-openai",
-    "groq": "stillhouse-openai",
-    "llamacpp": "stillhouse-llamacpp",
-    "openai": "stillhouse-openai",
-    "together": "stillhouse-openai",
-    "vllm-server": "stillhouse-openai",
-}
-"""The distribution that provides an LLM, by the LLM's name."""
+if TYPE_CHECKING:
+    PACKAGES: dict[str, str]
+    """The distribution that provides an LLM, by the LLM's name; read from `available.toml` when used."""
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "PACKAGES":
+            from stillhouse.registry.available import packages
+
+            return packages()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 SOURCES: dict[str, str] = {"datasets": "stillhouse-datasets"}
 """The distribution that opens a source or a target of bulk runs, by what stands before the colon."""
 
 
 class Server(NamedTuple):
-    """A server or a provider that has no backend of its own, because another one speaks its API.
+    """A server that has no backend of its own, because another one speaks its API.
 
     Attributes:
         base_url: the address to set.
-        key: the variable in which its users keep the key; empty where a server of one's own needs none.
         backend: the LLM that speaks its API.
     """
 
     base_url: str
-    key: str = ""
-    backend: str = "openai"
+    backend: str = "openai-compatible"
 
 
 SERVERS: dict[str, Server] = {
-    "cerebras": Server("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "cohere": Server("https://api.cohere.ai/compatibility/v1", "CO_API_KEY"),
-    "dashscope": Server("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
-    "deepinfra": Server("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
-    "deepseek": Server("https://api.deepseek.com", "DEEPSEEK_API_KEY"),
-    "featherless": Server("https://api.featherless.ai/v1", "FEATHERLESS_AI_API_KEY"),
-    "fireworks": Server("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    "friendli": Server("https://api.friendli.ai/serverless/v1", "FRIENDLIAI_API_KEY"),
-    "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    "huggingface": Server("https://router.huggingface.co/v1", "HF_TOKEN"),
-    "hyperbolic": Server("https://api.hyperbolic.xyz/v1", "HYPERBOLIC_API_KEY"),
-    "lambda": Server("https://api.lambda.ai/v1", "LAMBDA_API_KEY"),
     "litellm-proxy": Server("http://localhost:4000/v1"),
     "llama-server": Server("http://localhost:8080/v1"),
-    "lmstudio": Server("http://localhost:1234/v1"),
+    "llamafile": Server("http://localhost:8080/v1"),
     "localai": Server("http://localhost:8080/v1"),
-    "minimax": Server("https://api.minimax.io/v1", "MINIMAX_API_KEY"),
-    "mistral": Server("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "moonshot": Server("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY"),
-    "nebius": Server("https://api.studio.nebius.ai/v1", "NEBIUS_API_KEY"),
-    "novita": Server("https://api.novita.ai/v3/openai", "NOVITA_API_KEY"),
-    "nvidia-nim": Server("https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
-    "ollama": Server("http://localhost:11434/v1"),
-    "openrouter": Server("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "perplexity": Server("https://api.perplexity.ai", "PERPLEXITY_API_KEY"),
-    "sambanova": Server("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
-    "sglang": Server("http://localhost:30000/v1"),
     "tgi": Server("http://localhost:8080/v1"),
-    "vllm": Server("http://localhost:8000/v1", backend="vllm-server"),
-    "xai": Server("https://api.x.ai/v1", "XAI_API_KEY"),
-    "zai": Server("https://api.z.ai/api/paas/v4", "ZAI_API_KEY"),
+    "vllm": Server("http://localhost:8000/v1", "vllm-server"),
 }
-"""Servers and providers, by the name that people ask for."""
+"""Servers, by the name that people ask for."""
 
 ALIASES: dict[str, str] = {
+    "alibaba": "dashscope",
+    "amazon": "bedrock",
+    "amazon-bedrock": "bedrock",
+    "aws": "bedrock",
+    "aws-bedrock": "bedrock",
     "azure": "azure-openai",
+    "chatgpt": "openai",
     "claude": "anthropic",
     "clientvllm": "vllm-server",
+    "codestral": "mistral",
+    "command": "cohere",
+    "custom-openai": "openai-compatible",
+    "deep-infra": "deepinfra",
+    "deep-seek": "deepseek",
+    "featherless-ai": "featherless",
     "fireworks-ai": "fireworks",
+    "friendliai": "friendli",
+    "github": "github-models",
     "glm": "zai",
     "google": "gemini",
+    "google-ai": "gemini",
+    "google-ai-studio": "gemini",
+    "google-genai": "gemini",
+    "google-vertex": "vertexai",
     "grok": "xai",
-    "hf": "huggingface",
-    "hugging-face": "huggingface",
-    "inference-endpoints": "huggingface",
-    "inferenceendpoints": "huggingface",
+    "hf": "inference-endpoints",
+    "hosted-vllm": "vllm-server",
+    "hugging-face": "inference-endpoints",
+    "huggingface": "inference-endpoints",
+    "inference-providers": "inference-endpoints",
+    "inferenceendpoints": "inference-endpoints",
     "kimi": "moonshot",
-    "litellm": "litellm-proxy",
+    "lambda-ai": "lambda",
+    "lambda-labs": "lambda",
+    "lite": "litellm",
     "llama-cpp": "llamacpp",
     "lm-studio": "lmstudio",
     "local-ai": "localai",
+    "mini-max": "minimax",
+    "mistral-ai": "mistral",
     "mistralai": "mistral",
+    "mixture-of-agents": "moa",
+    "mixtureofagents": "moa",
+    "moonshotai": "moonshot",
+    "nebius-ai": "nebius",
     "nim": "nvidia-nim",
+    "novita-ai": "novita",
     "nvidia": "nvidia-nim",
     "open-router": "openrouter",
+    "openai-like": "openai-compatible",
+    "openailike": "openai-compatible",
+    "perplexity-ai": "perplexity",
+    "pplx": "perplexity",
     "qwen": "dashscope",
+    "samba-nova": "sambanova",
+    "sonar": "perplexity",
+    "text-generation-inference": "tgi",
+    "together-ai": "together",
     "togetherai": "together",
-    "vertexai": "gemini",
+    "vertex": "vertexai",
+    "vertex-ai": "vertexai",
+    "x-ai": "xai",
     "z-ai": "zai",
+    "zhipu": "zai",
+    "zhipuai": "zai",
 }
 """Other words for the same, in small letters with hyphens, without distilabel's LLM at the end."""
 
 MODELS: dict[str, str] = {
+    "amazon-nova": "bedrock",
+    "anthropic-claude": "bedrock",
     "chatgpt-": "openai",
     "claude-": "anthropic",
+    "codestral-": "mistral",
+    "command-": "cohere",
     "deepseek-": "deepseek",
+    "devstral-": "mistral",
     "gemini-": "gemini",
+    "glm-": "zai",
     "gpt-": "openai",
     "grok-": "xai",
+    "kimi-": "moonshot",
+    "magistral-": "mistral",
+    "minimax-": "minimax",
+    "ministral-": "mistral",
     "mistral-": "mistral",
+    "mixtral-": "mistral",
+    "moonshot-": "moonshot",
     "o1-": "openai",
     "o3-": "openai",
     "o4-": "openai",
+    "pixtral-": "mistral",
+    "qwen-": "dashscope",
+    "sonar-": "perplexity",
+    "us-anthropic-": "bedrock",
 }
 """The provider of a model, by what its name begins with: people give a model for a backend."""

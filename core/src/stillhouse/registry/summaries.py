@@ -24,6 +24,7 @@ _DOCSTRING = (
     r"""\s*(?:\#[^\n]*\n\s*)*[rRuU]?(?P<quote>\"\"\"|'''|"|')(?P<text>(?:(?!(?P=quote)).)*)(?P=quote)"""
 )
 _AT_BEGINNING = re.compile(_DOCSTRING, re.S)
+_LITERAL = re.compile(r"""\s*(?P<quote>["'])(?P<text>(?:(?!(?P=quote))[^\\\n]|\\.){0,1000})(?P=quote)""")
 _IMPORT = re.compile(r"^[ \t]*from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+(\([^)]{0,4000}\)|[^\n(]*)", re.M)
 
 
@@ -38,8 +39,9 @@ def own_summary(value: str) -> str:
     attribute = attribute.partition("[")[0].strip()
     try:
         if not attribute:
-            return _first_sentence(_AT_BEGINNING.match(_source_of(module)))
-        return _first_sentence(_docstring_of_class(module, attribute))
+            return _first_sentence(_text(_AT_BEGINNING.match(_source_of(module))))
+        found = _docstring_of_class(module, attribute)
+        return _first_sentence(_text(found)) if found else _first_sentence(_said_beside(module, attribute))
     except Exception:  # whatever a foreign finder raises, or a folder that cannot be read
         return ""
 
@@ -56,12 +58,35 @@ def _docstring_of_class(module: str, name: str) -> re.Match[str] | None:
         if following is None:
             break
         module, name = following
+    # A class may be made when it is asked for; a stub then says to type checkers what it is.
+    stub = _stub_of(module)
+    body = _body_of_class(stub, name)
+    if body is not None:
+        return _AT_BEGINNING.match(stub, body)
     # A package may give out its names lazily, in whatever way.
     for source in _sources_beside(first):
         body = _body_of_class(source, first_name)
         if body is not None:
             return _AT_BEGINNING.match(source, body)
     return None
+
+
+def _said_beside(module: str, name: str) -> str:
+    """Return the text that follows the name of a class which is made when it is asked for.
+
+    Such a class has its name and what it is in a table: `class_name="AcmeLLM", about="Models of Acme."`.
+    """
+    source = _source_of(module)
+    for named in re.finditer(rf"""(["']){re.escape(name)}\1\s*[,:]\s*(?:\w+\s*=\s*)?\(?\s*""", source):
+        texts = []
+        literal = _LITERAL.match(source, named.end())
+        while literal is not None:
+            texts.append(re.sub(r"\\(.)", r"\1", literal["text"]))
+            literal = _LITERAL.match(source, literal.end())
+        text = "".join(texts)
+        if " " in text:
+            return text
+    return ""
 
 
 def _body_of_class(source: str, name: str) -> int | None:
@@ -126,6 +151,14 @@ def _source_of(module: str) -> str:
     return source or ""
 
 
+def _stub_of(module: str) -> str:
+    spec = _find(module)
+    file = Path(spec.origin).with_suffix(".pyi") if spec is not None and spec.origin else None
+    if file is None or not file.is_file() or file.stat().st_size > _MAX_FILE_BYTES:
+        return ""
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
 def _sources_beside(module: str) -> Iterator[str]:
     """Yield the sources of the modules in a package's own folders."""
     spec = _find(module)
@@ -136,11 +169,13 @@ def _sources_beside(module: str) -> Iterator[str]:
             yield file.read_text(encoding="utf-8", errors="replace")
 
 
-def _first_sentence(docstring: re.Match[str] | None) -> str:
+def _text(docstring: re.Match[str] | None) -> str:
+    return "" if docstring is None else docstring["text"]
+
+
+def _first_sentence(text: str) -> str:
     """Return the first sentence of a docstring, in one line that fits a table."""
-    if docstring is None:
-        return ""
-    paragraph = docstring["text"].strip().partition("\n\n")[0]
+    paragraph = text.strip().partition("\n\n")[0]
     line = "".join(letter for letter in " ".join(paragraph.split()) if letter.isprintable())
     sentence = re.split(r"(?<=[^.\s])\.(?:\s|$)|;\s", line, maxsplit=1)[0]
     if len(sentence) <= _MAX_LENGTH:

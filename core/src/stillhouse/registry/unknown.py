@@ -50,10 +50,6 @@ def _how_to_get(known: str, installed: Collection[str]) -> str:
     if server is None:
         return f"pip install {PACKAGES[known]}"
     how = f"use {server.backend}:MODEL with base_url={server.base_url}"
-    if server.key:
-        how += f" and OPENAI_API_KEY=${server.key}"
-    elif server.backend == "openai":
-        how += " and any OPENAI_API_KEY"
     if server.backend in installed:
         return f"{server.backend} speaks its API: {how}"
     return f"pip install {PACKAGES[server.backend]}, which speaks its API, and {how}"
@@ -64,6 +60,7 @@ def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
     provider, slash, model = name.partition("/")
     if slash:
         provider = _plain(provider)
+        provider = ALIASES.get(provider, provider)
     else:
         provider = next((MODELS[start] for start in MODELS if plain.startswith(start)), "")
         model = name
@@ -91,11 +88,5 @@ def _near(plain: str, installed: Collection[str]) -> str:
 
 
 def _all(installed: Collection[str]) -> str:
-    """Return every name: first what is installed, then what could be, by the package that brings it."""
-    hint = f"installed are: {', '.join(sorted(installed))}"
-    by_package: dict[str, list[str]] = {}
-    for name, package in sorted(PACKAGES.items()):
-        if name not in installed:
-            by_package.setdefault(package, []).append(name)
-    absent = [f"{', '.join(names)} (pip install {package})" for package, names in by_package.items()]
-    return f"{hint}; not installed are: {'; '.join(absent)}" if absent else hint
+    """Return every name that is installed, and how to see what could be."""
+    return f"installed are: {', '.join(sorted(installed))}; `stillhouse list --available` lists what could be"

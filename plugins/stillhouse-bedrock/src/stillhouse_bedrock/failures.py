@@ -33,12 +33,13 @@ _RULES = (
         "on-demand throughput isn.t supported",
         "set model to the id or the ARN of an inference profile that has the model, such as us.MODEL or "
         "global.MODEL: `stillhouse models bedrock` lists them",
+        unknown_model=False,  # it is known, and names near it would not help
     ),
     _rule(
         r"model identifier|UnknownOperation",
-        "check the model's id, and that the region has the model: `stillhouse models bedrock` lists those "
-        "that it has",
+        "check the model's id, and that the region has the model",
         stops_run=True,
+        unknown_model=True,
     ),
     _rule("use case details", "fill out the form on the model's page of the AWS console", stops_run=True),
     _rule(

@@ -103,6 +103,7 @@ class Keys:
                 return
             found = await self._read()
             if found == self._expired:
+                self._found = None  # there may be others the next time
                 raise GenerationError(
                     "the AWS credentials have expired, and there are no others yet",
                     kind="authentication",

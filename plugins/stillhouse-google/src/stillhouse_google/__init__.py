@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from stillhouse_google.gemini import GeminiLLM
+from stillhouse_google.vertexai import VertexAILLM
 
-__all__ = ["GeminiLLM"]
+__all__ = ["GeminiLLM", "VertexAILLM"]

@@ -3,57 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr
-
-from stillhouse import RuntimeParameter
 from stillhouse.offline import path_segment
 from stillhouse.outputs import count_of
-from stillhouse_google.generate_content import GenerateContentLLM
+from stillhouse_google.batches import BatchContentLLM
 
 if TYPE_CHECKING:
-    from yarl import URL
-
     from stillhouse.typing import ModelInfo
 
 __all__ = ["GeminiLLM"]
 
-_VERSION = re.compile(r"/v\d[a-z0-9]*$")
 
-
-class GeminiLLM(GenerateContentLLM):
+class GeminiLLM(BatchContentLLM):
     """Models of the Gemini API. Address, key and version are read where Google's SDK reads them."""
 
     default_base_url: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     base_url_variable: ClassVar[str | None] = "GOOGLE_GEMINI_BASE_URL"
     api_key_variable: ClassVar[str | None] = "GOOGLE_API_KEY"
     other_credentials: ClassVar[str] = "a key in GEMINI_API_KEY"
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
+    default_api_version: ClassVar[str] = "v1beta"
 
-    api_version: RuntimeParameter[str] | None = Field(
-        default=None,
-        description="The version of the API, such as v1; GOOGLE_GENAI_API_VERSION, or v1beta, if None.",
-    )
-
-    _version: str = PrivateAttr(default="v1beta")
-
-    def load(self) -> None:
-        version = self.api_version or os.environ.get("GOOGLE_GENAI_API_VERSION", "")
-        self._version = "v1beta" if version in ("", "beta") else version
-        super().load()
+    def configured_api_key(self) -> str:
+        return super().configured_api_key() or os.environ.get("GEMINI_API_KEY", "")
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, which never stands in an address."""
-        key = api_key or os.environ.get("GEMINI_API_KEY", "").strip()
-        return {"x-goog-api-key": key} if key else {}
-
-    def url_of(self, base_url: URL, path: str) -> URL:
-        """Return the address of a path, below that of the API's version; a base URL may end with one."""
-        found = _VERSION.search(base_url.path)
-        return super().url_of(base_url, path if found else f"{self._version}/{path}")
+        return {"x-goog-api-key": api_key} if api_key else {}
 
     @property
     def model_path(self) -> str:
@@ -74,7 +52,3 @@ class GeminiLLM(GenerateContentLLM):
             if (count := count_of(item.get("outputTokenLimit"))) is not None:
                 model["max_new_tokens"] = count
             yield model
-
-    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
-        token = answer.get("nextPageToken")
-        return {"pageToken": token} if isinstance(token, str) and token else None

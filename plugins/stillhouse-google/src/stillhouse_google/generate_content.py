@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from stillhouse import Capability, FormattedInput, GenerateOutput, StructuredOutput, UnsupportedError
+from stillhouse import (
+    Capability,
+    FormattedInput,
+    GenerateOutput,
+    RuntimeParameter,
+    StructuredOutput,
+    UnsupportedError,
+)
 from stillhouse.http import Failure, Request, StructuredHTTPLLM
 from stillhouse_google.failures import google_failure
 from stillhouse_google.messages import request_contents
@@ -17,7 +26,12 @@ from stillhouse_google.thinking import major_version, thinking_of
 from stillhouse_google.tools import request_tool_config, request_tools
 from stillhouse_google.wire import content_output
 
+if TYPE_CHECKING:
+    from yarl import URL
+
 __all__ = ["GenerateContentLLM"]
+
+_VERSION = re.compile(r"/v\d[a-z0-9]*$")
 
 _CONFIG = {
     "max_new_tokens": "maxOutputTokens",
@@ -52,7 +66,38 @@ class GenerateContentLLM(StructuredHTTPLLM):
 
     credential_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-key", "authorization")
 
+    default_api_version: ClassVar[str]
+    """The version that is asked if nothing else is set: the newest fields come to it first."""
+
+    api_version: RuntimeParameter[str] | None = Field(
+        default=None,
+        description="The version of the API, such as v1; GOOGLE_GENAI_API_VERSION, or the newest, if None.",
+    )
+
     _num_generations_param_supported: bool = PrivateAttr(default=False)
+    _version: str = PrivateAttr(default="")
+
+    def load(self) -> None:
+        version = self.api_version or os.environ.get("GOOGLE_GENAI_API_VERSION", "")
+        self._version = self.default_api_version if version in ("", "beta") else version
+        super().load()
+
+    def url_of(self, base_url: URL, path: str) -> URL:
+        """Return the address of a path, below that of the API's version; a base URL may end with one.
+
+        A path that begins with a slash is the whole path.
+        """
+        if path.startswith("/"):
+            return super().url_of(base_url.origin(), path)
+        return super().url_of(base_url, path if _VERSION.search(base_url.path) else f"{self._version}/{path}")
+
+    @property
+    def upload_path(self) -> str:
+        """The whole path at which files go up, where the API takes some."""
+        given = self._base.path.rstrip("/")
+        found = _VERSION.search(given)
+        version = found[0].lstrip("/") if found else self._version
+        return f"{_VERSION.sub('', given)}/upload/{version}/files"
 
     @property
     def model_path(self) -> str:
@@ -169,6 +214,10 @@ class GenerateContentLLM(StructuredHTTPLLM):
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return content_output(answer)
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        token = answer.get("nextPageToken")
+        return {"pageToken": token} if isinstance(token, str) and token else None
 
 
 def _merged(given: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

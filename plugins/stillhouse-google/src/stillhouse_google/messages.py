@@ -158,4 +158,4 @@ def _response(text: Any) -> dict[str, Any]:
         value = orjson.loads(text) if text and text.lstrip()[:1] in ("{", "[") else text
     except orjson.JSONDecodeError:
         value = text
-    return value if isinstance(value, dict) else {"output": value or ""}
+    return value if isinstance(value, dict) else {"output": "" if value is None else value}

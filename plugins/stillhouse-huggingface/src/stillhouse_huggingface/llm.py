@@ -68,7 +68,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
     api_key_variable: ClassVar[str | None] = "HF_TOKEN"
     other_credentials: ClassVar[str] = "the token of `hf auth login`"
 
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
 
     model: str = Field(
         default="",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stillhouse.errors import ErrorKind
-from stillhouse.http import Failure, QuotaHeaders, failure_of, message_of
+from stillhouse.http import Failure, QuotaHeaders, message_of
 
 __all__ = ["QUOTAS", "mistral_failure"]
 
@@ -23,9 +23,8 @@ QUOTAS = tuple(
 """Those of a minute; quotas of a month are sent too, and an error says when one is used up."""
 
 
-def mistral_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+def mistral_failure(failure: Failure, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """Return the failure that a response is, with what to do about the errors that the API names."""
-    failure = failure_of(status, headers, body)
     name, message = message_of(body)
     changes: dict[str, Any] = {}
     if message.startswith("Invalid model"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
-from stillhouse.http import Failure, QuotaHeaders, Request
+from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm
+from stillhouse.typing import ModelInfo
 from stillhouse_mistral.batches import MistralBatchLLM
 from stillhouse_mistral.failures import QUOTAS, mistral_failure
 from stillhouse_mistral.messages import request_messages
@@ -34,8 +35,10 @@ class MistralLLM(MistralBatchLLM):
         default="max_tokens", description="What the server calls max_new_tokens in chats."
     )
 
+    renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed"}
+
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-        return mistral_failure(status, headers, body)
+        return mistral_failure(super().classify(status, headers, body), status, headers, body)
 
     async def agenerate(  # type: ignore[override]  # other parameters, which pydantic checks
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[MistralParameters]
@@ -75,14 +78,23 @@ class MistralLLM(MistralBatchLLM):
     def request_of(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
-        named = {"random_seed" if name == "seed" else name: value for name, value in arguments.items()}
-        if named.get("tools") == []:  # refused, and so is a choice of none
-            named["tools"] = named["tool_choice"] = None
-        prediction = named.get("prediction")
+        given = dict(arguments)
+        if given.get("tools") == []:  # refused, and so is a choice of none
+            given["tools"] = given["tool_choice"] = None
+        prediction = given.get("prediction")
         if isinstance(prediction, str):
-            named["prediction"] = {"type": "content", "content": prediction}
-        request = super().request_of(input, num_generations, named)
-        extra = arguments.get("extra_body")
-        if not (extra and "messages" in extra):
-            request.body["messages"] = request_messages(request.body["messages"])
-        return request
+            given["prediction"] = {"type": "content", "content": prediction}
+        return super().request_of(input, num_generations, given)
+
+    def messages_of(self, chat: Any, form: RequestForm | None) -> Any:
+        return request_messages(super().messages_of(chat, form))
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Those that chat, where the API says what a model can do: it has others that embed."""
+        models = answer if isinstance(answer, list) else answer["data"]
+        return super().models_in([model for model in models if _chats(model)])
+
+
+def _chats(model: Any) -> bool:
+    abilities = model.get("capabilities") if isinstance(model, dict) else None
+    return not isinstance(abilities, dict) or abilities.get("completion_chat") is not False

@@ -64,7 +64,7 @@ class OllamaLLM(StructuredHTTPLLM):
     api_key_variable: ClassVar[str | None] = "OLLAMA_API_KEY"
     api_key_required: ClassVar[bool] = False
 
-    models_path: ClassVar[str | None] = "api/tags"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "api/tags"
 
     max_concurrency: RuntimeParameter[int] = Field(
         default=4,

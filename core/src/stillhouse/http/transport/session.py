@@ -27,10 +27,11 @@ from stillhouse.http.transport.authorization import (
 )
 from stillhouse.http.transport.files import Upload
 from stillhouse.http.transport.hooks import Hooks
+from stillhouse.http.transport.judgement import given_up, seconds_to_wait, slow_down
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import proxy_for
 from stillhouse.http.transport.reading import Wire
-from stillhouse.offline.failures import Failure, UnclearError, backoff_seconds
+from stillhouse.offline.failures import Failure, backoff_seconds
 
 __all__ = ["Transport"]
 
@@ -166,27 +167,17 @@ class Transport:
                 if not isinstance(result, Failure):
                     limits.on_success()
                     return result
-                # A wait longer than any request may take is not shared: it would only delay the others.
-                is_long = (result.retry_after or 0.0) >= self._retry_timeout
-                pause = None if is_long else result.retry_after
-                if result.kind == "rate_limit" and result.congestion:
-                    limits.on_rate_limit(permit, pause)
-                elif result.congestion:
-                    limits.on_overload(permit, pause)
+                slow_down(limits, permit, result, self._retry_timeout)
             finally:
                 limits.release(permit)
             result = self._redacted(result, added)
-            if once and result.unclear:
-                raise _given_up(result, attempt, UnclearError)
             now = self._loop.time()
             deadline = deadline or now + self._retry_timeout
-            delay = max(result.retry_after or 0.0, backoff_seconds(attempt))
-            if not result.retried or now + delay >= deadline:
-                if result.retried and is_long and result.retry_after:
-                    result = _long_wait(result, self._retry_timeout)
+            delay = seconds_to_wait(result, backoff_seconds(attempt), now, deadline, once=once)
+            if delay is None:
                 if result.unknown_model and self._explained is not None:
                     result = await self._explained(result)
-                raise _given_up(result, attempt)
+                raise given_up(result, attempt, self._retry_timeout, once=once)
             await asyncio.sleep(delay)
 
     async def _attempt_headers(
@@ -234,26 +225,3 @@ class Transport:
             hint=redactor.redact(failure.hint),
             request_id=redactor.redact(failure.request_id),
         )
-
-
-def _long_wait(failure: Failure, retry_timeout: float) -> Failure:
-    """Return a failure that asks for a longer wait than allowed, such as of a daily quota: it ends a run."""
-    return replace(
-        failure,
-        message=f"{failure.message} (it asks to wait {failure.retry_after:.0f} s)",
-        hint=f"run the same command again after that, or raise retry_timeout, now {retry_timeout:.0f} s",
-        stops_run=True,
-    )
-
-
-def _given_up(
-    failure: Failure, attempts: int, error: type[GenerationError] = GenerationError
-) -> GenerationError:
-    return error(
-        failure.message,
-        kind=failure.kind,
-        attempts=attempts,
-        hint=failure.hint,
-        request_id=failure.request_id,
-        stops_run=failure.stops_run,
-    )

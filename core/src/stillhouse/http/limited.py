@@ -1,0 +1,109 @@
+"""`LimitedLLM`: the base of a backend whose requests a library sends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import PrivateAttr
+
+from stillhouse._settings.redaction import Redactor
+from stillhouse.async_llm import AsyncLLM
+from stillhouse.errors import described
+from stillhouse.http.pacing import PacingMixin
+from stillhouse.http.transport.bodies import clean
+from stillhouse.http.transport.calls import LimitedCalls
+from stillhouse.http.transport.limits import Limits
+from stillhouse.offline.failures import Failure
+from stillhouse.outputs import count_of
+
+__all__ = ["LimitedLLM"]
+
+T = TypeVar("T")
+
+
+class LimitedLLM(PacingMixin, AsyncLLM):
+    """An LLM behind a library that sends its requests itself, such as a provider's SDK.
+
+    The library makes one attempt at a time, with its own retries switched off, and everything else is done
+    here as `HTTPLLM` does it: concurrency that adapts, quotas, shared pauses, retries, time limits. A backend
+    makes each call with `limited`, and says in `failure_of` which failure an exception is.
+    """
+
+    _calls: LimitedCalls | None = PrivateAttr(default=None)
+    _masking: Redactor | None = PrivateAttr(default=None)
+
+    def load(self) -> None:
+        super().load()
+        self._masking = super()._redactor().with_secrets(self.further_secrets())
+        self._calls = self.run_on_loop(self._open())
+
+    def unload(self) -> None:
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            self.run_on_loop(_close(calls.limits))
+        self._masking = None
+        super().unload()
+
+    def _redactor(self) -> Redactor:
+        return super()._redactor() if self._masking is None else self._masking
+
+    def further_secrets(self) -> Iterable[str]:
+        """Return secrets to mask besides those of the fields, such as keys that the library finds itself."""
+        return ()
+
+    async def _open(self) -> LimitedCalls:
+        return LimitedCalls(
+            self._limits(self.max_concurrency),
+            timeout=self.timeout or 120.0,
+            retry_timeout=self.retry_timeout or 0.0,
+            redactor=self._redactor(),
+        )
+
+    def failure_of(self, error: Exception) -> Failure:
+        """Return the failure that an exception of a call is; a backend knows those of its library.
+
+        `stillhouse.http.failure_of(status, headers, body)` says it for an exception that has these three.
+        Secrets are masked in what it says.
+        """
+        return Failure("unknown", clean(described(error)))
+
+    def failure_in(self, answer: Any) -> Failure | None:
+        """Return the failure that an answer is, or `None` if it is an answer."""
+        return None
+
+    async def limited(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        tokens: int = 0,
+        used_tokens: Callable[[T], int | None] | None = None,
+    ) -> T:
+        """Make a call of the library under the limits of this LLM, and return the answer.
+
+        A failed attempt is repeated, slows all calls down, or stops the run, as its `Failure` says. A
+        cancelled call is not repeated; the library must let `CancelledError` pass.
+
+        Args:
+            call: makes one attempt, such as `lambda: client.chat(**arguments)`; called for every attempt.
+            tokens: how many tokens it may use, input and output together, for `tokens_per_minute`.
+            used_tokens: returns how many an answer says that it used.
+
+        Raises:
+            GenerationError: it failed after all retries; `kind` says how. It has no cause: an exception of a
+                library may hold the key.
+        """
+        calls = self._calls
+        if calls is None:
+            self.require_loaded()
+            raise AssertionError
+        answer: T = await calls.make(call, self.failure_of, self.failure_in, tokens=tokens)
+        if used_tokens is not None and calls.limits.counts_tokens:
+            used = count_of(used_tokens(answer))
+            if used is not None:
+                calls.limits.correct_tokens(tokens, used)
+        return answer
+
+
+async def _close(limits: Limits) -> None:
+    limits.close()
