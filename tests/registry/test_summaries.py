@@ -41,6 +41,12 @@ PACKAGE = {
             '''Found where nothing imports it, by a package that
             gives out its names lazily. And more.'''
     """,
+    "made.py": "def __getattr__(name): ...",
+    "made.pyi": """
+        from several.plain import Base
+        class MadeLLM(Base):
+            '''Is made of a row of a table.'''
+    """,
     "deep/__init__.py": "",
     "deep/inner.py": 'from ..lower import InnerLLM\n',
     "lower.py": 'class InnerLLM(Base):  # a comment\n    """Is v1.5 of the inner one."""\n',
@@ -64,6 +70,7 @@ def test_each_name_of_a_distribution_says_what_it_is(several: Any) -> None:
         "renamed": "several:RenamedLLM",
         "lazy": "several:LazyLLM",
         "inner": "several:InnerLLM",
+        "made": "several.made:MadeLLM",
         "undocumented": "several.plain:NoLLM",
         "absent": "several.plain:Nowhere",
         "nowhere": "no_such_module:LLM",
@@ -74,6 +81,7 @@ def test_each_name_of_a_distribution_says_what_it_is(several: Any) -> None:
         "renamed": "Answers with one word",
         "lazy": "Found where nothing imports it, by a package that gives out its names lazily",
         "inner": "Is v1.5 of the inner one",
+        "made": "Is made of a row of a table",
         "undocumented": "Seven backends",
         "absent": "Seven backends",
         "nowhere": "Seven backends",

@@ -377,7 +377,7 @@ def test_unknown_parameter_is_refused_with_near_matches(make: Any) -> None:
     assert "safety_settings" in str(caught.value.hint)  # type: ignore[attr-defined]
 
 
-def test_models_of_all_pages_that_generate(make: Any) -> None:
+def test_models_of_all_pages_that_generate(make: Any, server: Any) -> None:
     llm = make()
     page = {
         "models": [
@@ -398,6 +398,9 @@ def test_models_of_all_pages_that_generate(make: Any) -> None:
     ]
     assert llm.models_page_after(page) == {"pageToken": "t2"}
     assert llm.models_page_after({"models": []}) is None
+    server.script = [Reply(body=page), Reply(body={"models": [{"name": "models/last"}]})]
+    assert [model["name"] for model in llm.list_models()] == ["gemini-3-flash", "new", "last"]
+    assert [request.path for request in server.requests] == ["/v1beta/models", "/v1beta/models?pageToken=t2"]
 
 
 def test_key_stands_in_no_error_and_no_address(make: Any, server: Any) -> None:

@@ -11,10 +11,14 @@ from stillhouse_openai import (
     AnyscaleLLM,
     AzureOpenAILLM,
     ClientvLLM,
+    DeepSeekLLM,
     GroqLLM,
+    OpenAICompatibleLLM,
     OpenAILLM,
+    OpenRouterLLM,
     TogetherLLM,
 )
+from stillhouse_openai.providers import FireworksLLM
 
 
 class Compatible(HTTPConformance):
@@ -24,6 +28,8 @@ class Compatible(HTTPConformance):
 
     def respond(self, path: str, body: Any) -> Any:
         place = path.partition("?")[0].partition("v1/")[2] or path.partition("?")[0].partition("openai/")[2]
+        if place == "models":
+            return {"object": "list", "data": [{"id": "m", "object": "model", "created": 1_700_000_000}]}
         if place.startswith(("files", "batches")):
             return self.batch(place, body)
         return self.completion(body)
@@ -122,3 +128,40 @@ class TestVLLM(Compatible):
     def form_of(self, body: Any) -> str:
         (asked,) = body.get("structured_outputs") or [""]
         return self.example(asked) if asked else ""
+
+
+class TestOpenAICompatible(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return OpenAICompatibleLLM(model="m", base_url=f"{base_url}/v1", api_key=api_key)
+
+
+class TestFireworks(Compatible):
+    """One row of the table of providers, for all of them."""
+
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return FireworksLLM(model="m", base_url=base_url, api_key=api_key)
+
+
+class TestOpenRouter(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return OpenRouterLLM(model="m", base_url=base_url, api_key=api_key)
+
+    def refusal(self, message: str) -> Any:
+        return {"error": {"code": 400, "message": message, "metadata": {"provider_name": "x"}}}
+
+    def completion(self, body: Any) -> Any:
+        answer = super().completion(body)
+        answer["usage"] |= {"cost": 0.00078, "is_byok": False}
+        answer["choices"][0]["native_finish_reason"] = "completed"
+        return {**answer, "provider": "Together", "model": "m"}
+
+
+class TestDeepSeek(Compatible):
+    def make_at(self, base_url: str, api_key: str) -> LLM:
+        return DeepSeekLLM(model="m", base_url=f"{base_url}/v1", api_key=api_key, timeout=60)
+
+    def completion(self, body: Any) -> Any:
+        answer = super().completion(body)
+        used = answer["usage"]["prompt_tokens"]
+        answer["usage"] |= {"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": used}
+        return answer

@@ -184,3 +184,63 @@ def test_azure_requests_have_the_address_and_headers_of_the_sdk(server: Any) -> 
         ours, theirs = server.headers
         for name in ("api-key", "authorization"):
             assert ours.get(name) == theirs.get(name)
+
+
+OUR_OWN = {
+    "openrouter": {"top_k", "min_p", "top_a", "repetition_penalty", "provider", "models", "plugins", "reasoning",
+                   "session_id", "cache_control"},
+    "deepseek": {"thinking"}, "fireworks": {"top_k", "min_p", "repetition_penalty"}, "minimax": {"reasoning_split"},
+    "perplexity": set(),
+}  # fmt: skip
+"""The fields of each provider that OpenAI's SDK does not know."""
+
+
+@pytest.mark.parametrize("name", OUR_OWN)
+def test_requests_of_providers_are_the_sdk_s_but_for_their_own_fields(name: str, server: Any) -> None:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as Params
+
+    from stillhouse_openai import DeepSeekLLM, OpenRouterLLM, providers
+
+    cls: Any = {"openrouter": OpenRouterLLM, "deepseek": DeepSeekLLM}.get(name)
+    cls = cls or getattr(providers, providers.PROVIDERS[name].class_name)
+    every = {
+        "max_new_tokens": 5, "temperature": 0.5, "top_p": 0.5, "stop": ["a"], "seed": 1, "frequency_penalty": 0.5,
+        "presence_penalty": 0.5, "logprobs": True, "top_logprobs": 2, "logit_bias": {"1": 5}, "top_k": 3,
+        "min_p": 0.1, "top_a": 0.1, "repetition_penalty": 1.1, "reasoning_effort": "high",
+        "service_tier": "priority", "provider": {"sort": "price"}, "models": ["a"], "plugins": [{"id": "web"}],
+        "session_id": "s", "cache_control": {"type": "ephemeral"}, "thinking": {"type": "enabled"},
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "tool_choice": "auto",
+    }  # fmt: skip
+    taken = {key: value for key, value in every.items() if key in cls.generation_parameters().parameters}
+    server.script = [server.chat('{"name": "a", "tags": []}')]
+    with cls(model="m", base_url=server.origin, api_key="key") as llm:
+        llm.generate_outputs([(IMAGE, {"format": "json", "schema": Answer})], **taken)
+    body = server.bodies[0]
+    assert body.keys() - Params.__annotations__.keys() == OUR_OWN[name]
+    check({key: value for key, value in body.items() if key not in OUR_OWN[name]}, Params)
+
+
+def test_the_sdk_reads_an_answer_of_openrouter_as_we_do(server: Any) -> None:
+    from stillhouse_openai import OpenRouterLLM
+
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8, "cost": 0.5,
+             "completion_tokens_details": {"reasoning_tokens": 2}, "prompt_tokens_details": {"cached_tokens": 1}}  # fmt: skip
+    answer = server.chat("a", finish="tool_calls", usage=usage, tool_calls=[call], reasoning="hm")
+    server.script = [answer, answer]
+    with OpenRouterLLM(model="m", base_url=server.origin, api_key="key") as llm:
+        (output,) = llm.generate_outputs([CHAT])
+    client = openai.OpenAI(base_url=f"{server.origin}/api/v1", api_key="key")
+    theirs = client.chat.completions.create(model="m", messages=CHAT)
+    client.close()
+    choice = theirs.choices[0]
+    assert output["generations"] == [choice.message.content]
+    assert output["finish_reasons"] == [choice.finish_reason]
+    assert output["tool_calls"] == [[item.model_dump() for item in choice.message.tool_calls]]
+    assert output["statistics"] == {
+        "input_tokens": [theirs.usage.prompt_tokens], "output_tokens": [theirs.usage.completion_tokens],
+        "cached_tokens": [theirs.usage.prompt_tokens_details.cached_tokens],
+        "reasoning_tokens": [theirs.usage.completion_tokens_details.reasoning_tokens],
+        "cost": [theirs.usage.cost],
+    }  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from stillhouse._settings.redaction import Redactor
-from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import described
+from stillhouse.http.pacing import PacingMixin
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.calls import LimitedCalls
 from stillhouse.http.transport.limits import Limits
@@ -22,26 +22,13 @@ __all__ = ["LimitedLLM"]
 T = TypeVar("T")
 
 
-class LimitedLLM(AsyncLLM):
+class LimitedLLM(PacingMixin, AsyncLLM):
     """An LLM behind a library that sends its requests itself, such as a provider's SDK.
 
     The library makes one attempt at a time, with its own retries switched off, and everything else is done
     here as `HTTPLLM` does it: concurrency that adapts, quotas, shared pauses, retries, time limits. A backend
     makes each call with `limited`, and says in `failure_of` which failure an exception is.
     """
-
-    timeout: RuntimeParameter[float] = Field(
-        default=120.0, gt=0, description="Seconds that one attempt may take."
-    )
-    retry_timeout: RuntimeParameter[float] = Field(
-        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
-    )
-    requests_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
-    )
-    tokens_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of tokens, if you know it."
-    )
 
     _calls: LimitedCalls | None = PrivateAttr(default=None)
     _masking: Redactor | None = PrivateAttr(default=None)
@@ -67,7 +54,7 @@ class LimitedLLM(AsyncLLM):
 
     async def _open(self) -> LimitedCalls:
         return LimitedCalls(
-            Limits(self.max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute),
+            self._limits(self.max_concurrency),
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
             redactor=self._redactor(),

@@ -58,6 +58,11 @@ def _docstring_of_class(module: str, name: str) -> re.Match[str] | None:
         if following is None:
             break
         module, name = following
+    # A class may be made when it is asked for; a stub then says to type checkers what it is.
+    stub = _stub_of(module)
+    body = _body_of_class(stub, name)
+    if body is not None:
+        return _AT_BEGINNING.match(stub, body)
     # A package may give out its names lazily, in whatever way.
     for source in _sources_beside(first):
         body = _body_of_class(source, first_name)
@@ -144,6 +149,14 @@ def _source_of(module: str) -> str:
         return ""
     source: str | None = spec.loader.get_source(module)
     return source or ""
+
+
+def _stub_of(module: str) -> str:
+    spec = _find(module)
+    file = Path(spec.origin).with_suffix(".pyi") if spec is not None and spec.origin else None
+    if file is None or not file.is_file() or file.stat().st_size > _MAX_FILE_BYTES:
+        return ""
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _sources_beside(module: str) -> Iterator[str]:

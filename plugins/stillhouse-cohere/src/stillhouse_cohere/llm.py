@@ -47,7 +47,7 @@ class CohereLLM(StructuredHTTPLLM):
     base_url_variable: ClassVar[str | None] = "CO_API_URL"
     api_key_variable: ClassVar[str | None] = "CO_API_KEY"
 
-    models_path: ClassVar[str | None] = "v1/models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "v1/models"
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field
@@ -9,8 +10,10 @@ from pydantic import Field
 from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.http.batches import BatchLimits
 from stillhouse.offline import Chunk
+from stillhouse.typing import ModelInfo
 from stillhouse_openai.batches import FileBatchLLM
 from stillhouse_openai.parameters import TogetherParameters
+from stillhouse_openai.pricing import with_prices
 
 __all__ = ["TogetherLLM"]
 
@@ -29,6 +32,9 @@ class TogetherLLM(FileBatchLLM):
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
         return super().logprobs_fields(True, logprobs, top_logprobs)  # a number in chats too
+
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        return with_prices(answer, super().models_in(answer), ("input", "output"))
 
     batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=50_000, bytes=100_000_000)
     batch_endpoints: ClassVar[dict[str, str]] = {"chat/completions": "/v1/chat/completions"}

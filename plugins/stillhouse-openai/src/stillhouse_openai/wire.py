@@ -137,7 +137,10 @@ def _chat_output(
     texts, thoughts = zip(*(_text(message.get("content")) for message in messages), strict=True)
     output = _output(answer, choices, list(texts))
     reasoning = [
-        thought or string_of(message.get("reasoning_content")) or string_of(message.get("reasoning"))
+        thought
+        or string_of(message.get("reasoning_content"))
+        or string_of(message.get("reasoning"))
+        or _detailed(message.get("reasoning_details"))
         for thought, message in zip(thoughts, messages, strict=True)
     ]
     if any(reasoning):
@@ -164,6 +167,16 @@ def _chat_output(
         if any(found):
             output[key] = found  # type: ignore[literal-required]
     return output
+
+
+def _detailed(details: Any) -> str | None:
+    """The reasoning in OpenRouter's and MiniMax's list of its parts."""
+    texts = [
+        part.get("text") or part.get("summary")
+        for part in (details if isinstance(details, list) else ())
+        if isinstance(part, dict)
+    ]
+    return "".join(text for text in texts if isinstance(text, str)) or None
 
 
 def _kept(key: str, message: dict[str, Any], answer: dict[str, Any]) -> Any:
