@@ -126,6 +126,7 @@ def test_the_cost_is_a_statistic_that_adds_up(server: Any) -> None:
     with at(server) as llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=2)
     assert output["statistics"]["cost"] == [0.00078, 0.00078]
+    assert not any("n" in body for body in server.bodies), "it makes one generation per request"
     assert merge_responses([output, output], 2)[0]["statistics"]["cost"] == [0.00078] * 4
     with at(server, structured_output=FORM) as llm:  # an answer that is asked for again costs, too
         good = server.chat('{"river": "a"}', usage={**usage, "cost": 1})
