@@ -142,7 +142,7 @@ class OpenRouterLLM(CompatibleLLM):
         if status == 402 and failure.retry_after is not None:  # what is in flight has used the budget up
             hint = "set max_concurrency lower, or add credits"
             return replace(failure, retried=True, congestion=True, stops_run=False, hint=hint)
-        if False:
+        if status == 403 and metadata.get("reasons"):
             return of_kind(failure, "content_filter")
         if status == 403 and metadata.get("limit_source"):  # a budget of the key, or of its workspace
             return replace(
