@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import architecture
 import commands
 import gallery
+import providers
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -53,6 +54,7 @@ def main() -> int:
     page = pages / "architecture.md"
     page.write_text(architecture.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     (pages / "commands.md").write_text(commands.page(), encoding="utf-8")
+    (pages / "providers.md").write_text(providers.page(), encoding="utf-8")
     (pages / "backends.md").write_text(gallery.page(results, pages), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     return subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -26,7 +26,8 @@ INTRODUCTION = """\
 # The installed backends
 
 Made from what is installed where this site was built: nothing on this page is written by hand.
-`stillhouse list` and `stillhouse show NAME` tell the same of your own machine.
+`stillhouse list` and `stillhouse show NAME` tell the same of your own machine. What each of them can do is
+compared in [one table](providers.md).
 """
 
 
@@ -50,7 +51,7 @@ def page(results: Path, pages: Path) -> str:
     plugins = registry.plugins()  # what importing has brought to light is in the reports
     llms = [info for info in plugins if info.kind == "llm"]
     hooks = [info for info in plugins if info.kind == "hook"]
-    lines = [INTRODUCTION, *_overview(llms, classes)]
+    lines = [INTRODUCTION, *_overview(llms, classes, pages)]
     for info in llms:
         lines += _section(info, classes.get(info.name), outcomes, pages)
     if hooks:
@@ -76,9 +77,13 @@ def read_outcomes(folder: Path) -> dict[str, dict[str, str]]:
     return outcomes
 
 
-def _overview(llms: list[PluginInfo], classes: dict[str, dict[str, Any]]) -> list[str]:
+def _overview(llms: list[PluginInfo], classes: dict[str, dict[str, Any]], pages: Path) -> list[str]:
     rows = [
-        (f"[`{info.name}`](#{info.name})", _first_sentence(info, classes.get(info.name)), info.package)
+        (
+            f"[`{info.name}`](#{info.name})",
+            _first_sentence(info, classes.get(info.name)),
+            _package(info, pages),
+        )
         for info in llms
     ]
     return table(("name", "what it is", "package"), rows)

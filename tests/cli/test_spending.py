@@ -112,6 +112,77 @@ def test_cost_is_reported_and_max_cost_is_enforced(generate: Any, run: Any, tmp_
     )
 
 
+class CachedLLM(PricedLLM):
+    """Has a price for what is read from its cache and written to it; some rows it prices itself."""
+
+    model: str = "claude-haiku-4-5"
+    api_url: str = "https://api.anthropic.com"
+    says_costs: bool = False
+
+    async def agenerate(
+        self, input: FormattedInput, num_generations: int = 1, max_new_tokens: int | None = None
+    ) -> GenerateOutput:
+        output = prepare_output(["x"], [1000], [10])
+        output["statistics"] |= {"cached_tokens": [600], "cache_creation_tokens": [300]}
+        if self.says_costs:
+            output["statistics"]["cost"] = [0.0005]
+        return output
+
+
+def test_cache_reads_and_writes_are_shown_with_their_cost(
+    generate: Any, run: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    prices = pytest.importorskip("genai_prices")
+    own_registry.register("cached", CachedLLM)
+    done = facts(generate(llm="cached").err)
+    assert done["input read from a cache"] == "36,000"
+    assert done["input written to a cache"] == "18,000"
+    usage = prices.Usage(input_tokens=1000, cache_read_tokens=600, cache_write_tokens=300, output_tokens=10)
+    one = prices.calc_price(usage, "claude-haiku-4-5", provider_id="anthropic")
+    state = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)
+    assert state["cost"] == pytest.approx(60 * float(one.total_price))
+    assert (state["cached_tokens"], state["written_tokens"]) == (36_000, 18_000)
+    shown = facts(run("status", tmp_path / "out.jsonl").out)
+    rates = one.model_price
+    for label, tokens, price, cost in (
+        ("read from", "36,000", rates.cache_read_mtok, state["cached_cost"]),
+        ("written to", "18,000", rates.cache_write_mtok, state["written_cost"]),
+    ):
+        assert cost == pytest.approx(int(tokens.replace(",", "")) * float(price) / 1e6)
+        assert shown[f"input {label} a cache"].startswith(f"{tokens} (${cost:.4f}"[:-1])
+    page = tmp_path / "page.html"
+    assert run("report", tmp_path / "out.jsonl", "-o", page).status == 0
+    assert "Written to a cache" in page.read_text(encoding="utf-8")
+
+
+def test_estimate_says_what_is_for_cache_writes(
+    generate: Any, run: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    pytest.importorskip("genai_prices")
+    own_registry.register("cached", CachedLLM)
+    shown = facts(generate("--estimate", llm="cached").out)
+    assert shown["of it for cache writes"].endswith("if all input is written")
+    assert "of it for cache writes" not in facts(generate("--estimate", llm="priced").out)
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "no-such-model"])
+def test_cost_that_the_provider_says_is_the_cost(
+    model: str, generate: Any, run: Any, tmp_path: Path, own_registry: stillhouse.Registry
+) -> None:
+    pytest.importorskip("genai_prices")
+    own_registry.register("cached", CachedLLM)
+    done = facts(generate("--set", "says_costs=true", llm=f"cached:{model}").err)
+    assert done["cost"].startswith("$0.03 (prices of ")
+    state = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)
+    assert state["cost"] == pytest.approx(60 * 0.0005)
+    assert state["prices"] == ("the provider" if model == "no-such-model" else state["prices"])
+    if model != "no-such-model":
+        again = generate("--set", "says_costs=true", "--restart", "--max-cost", 0.02, llm=f"cached:{model}")
+        assert again.status == 1
+        state = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)
+        assert 0.01 < state["cost"] <= 0.02, "the ceiling holds by what the provider says"
+
+
 @pytest.mark.parametrize(
     ("options", "llm", "message"),
     [

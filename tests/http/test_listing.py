@@ -326,6 +326,15 @@ def test_unknown_model_names_the_nearest(
         assert unknown(llm).hint == "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'?"
 
 
+def test_request_that_is_made_once_names_the_nearest_too(
+    make: Callable[..., ListLLM], server: ScriptedServer
+) -> None:
+    """As the one that makes an offline batch."""
+    listing(server, LIST, reply(UNKNOWN, 400))
+    with make(model="gpt-5-minni") as llm, pytest.raises(GenerationError, match="did you mean 'gpt-5-mini'"):
+        llm.run_on_loop(llm.request("POST", "batches", b"{}", once=True))
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -6,6 +6,7 @@ import contextlib
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ import stillhouse
 from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.errors import ConfigurationError
 from stillhouse.http import HTTPLLM
-from stillhouse.jobs.spending.prices import cost_text, find_prices, offer_of
+from stillhouse.jobs.spending.prices import cost_text, find_prices, offer_of, spent
 from stillhouse.jobs.store.columns import Tokens, tokens_of
 from stillhouse.jobs.store.database import connect
 
@@ -27,7 +28,8 @@ GROQ = {"backend": "groq", "model": "llama-3.3-70b-versatile", "api_url": "https
 
 def some_tokens(dice: random.Random) -> Tokens:
     cached, written, rest = (dice.choice([0, dice.randint(0, 200_000)]) for _ in range(3))
-    return Tokens(cached + written + rest, dice.randint(0, 10_000), cached, written)
+    for_an_hour = dice.choice([None, 0, written, dice.randint(0, written)])
+    return Tokens(cached + written + rest, dice.randint(0, 10_000), cached, written, for_an_hour)
 
 
 def cost_by_the_library(offer: dict[str, str | None], tokens: Tokens, seconds: float | None) -> float:
@@ -36,6 +38,7 @@ def cost_by_the_library(offer: dict[str, str | None], tokens: Tokens, seconds: f
     usage = genai_prices.Usage(
         input_tokens=tokens.input, output_tokens=tokens.output,
         cache_read_tokens=tokens.cached, cache_write_tokens=tokens.written,
+        **({"cache_write_1h_tokens": tokens.written_1h} if tokens.written_1h else {}),
     )  # fmt: skip
     url = offer["api_url"]
     where = {"provider_api_url": url} if url else {"provider_id": offer["backend"]}
@@ -53,7 +56,7 @@ def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: 
         for row in range(200):
             tokens = some_tokens(dice)
             if offer in (OPENAI, GROQ):  # nothing is written to a cache there
-                tokens = tokens._replace(written=0)
+                tokens = tokens._replace(written=0, written_1h=None)
             seconds = dice.choice([0.0, 1.0, None])
             cost = cost_by_the_library(offer, tokens, seconds)
             assert prices.cost(tokens, seconds) == pytest.approx(cost)
@@ -61,9 +64,65 @@ def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: 
             assert most >= cost * (1 - 1e-9)
             total += cost
             connection.execute(
-                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?)", (row, seconds, *tokens)
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?, ?, ?)",
+                (row, seconds, *tokens),
             )
-            assert prices.spent(connection) == pytest.approx(total)
+            found = prices.spent(connection)
+            assert found.total == pytest.approx(total)
+            assert 0 <= found.cached + found.written <= found.total * (1 + 1e-9)
+
+
+def test_reading_the_cache_and_writing_it_are_told_apart(tmp_path: Path) -> None:
+    prices = find_prices({**CLAUDE, "model": "claude-haiku-4-5"})
+    assert prices is not None
+    (rates,) = prices.rates
+    assert rates.cached < rates.input < rates.written < rates.written_1h
+    with contextlib.closing(connect(tmp_path / "run.db")) as connection:
+        for row, tokens in enumerate(
+            [(1000, 0, 600, 400, 100), (500, 10, None, 500, None), (7, 7, None, None, None)]
+        ):
+            connection.execute(
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, 1, ?, ?, ?, ?, ?, NULL)", (row, *tokens)
+            )
+        found = prices.spent(connection)
+    assert found.cached == pytest.approx(600 * rates.cached)
+    assert found.written == pytest.approx(800 * rates.written + 100 * rates.written_1h)
+    assert found.total == pytest.approx(found.cached + found.written + 7 * rates.input + 17 * rates.output)
+    assert found.source == prices.source
+    assert prices.max_cache_cost(1000) == pytest.approx(1000 * (rates.written_1h - rates.input))
+
+
+def test_what_the_provider_says_is_the_cost(tmp_path: Path) -> None:
+    prices = find_prices(OPENAI)
+    assert prices is not None
+    assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 1.0) == 0.25
+    assert prices.cost(Tokens(1000, 1000, None, None, cost=0.0), None) == 0.0
+    assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 0) == 0.0  # a cache's
+    insert = "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, 10, NULL, NULL, NULL, ?)"
+    with contextlib.closing(connect(tmp_path / "run.db")) as connection:
+        assert spent(connection, None) is None
+        connection.execute(insert, (0, 1.0, 10, 0.25))
+        connection.execute(insert, (1, 0, 10, 0.5))
+        connection.execute(
+            "INSERT INTO rows VALUES (2, 0, 2, 'timeout', 0, '{}', 0, 1, NULL, NULL, NULL, NULL, NULL, NULL)"
+        )
+        assert spent(connection, None) == (0.25, 0.0, 0.0, "the provider")
+        assert prices.spent(connection).total == pytest.approx(0.25)
+        connection.execute(insert, (3, 1.0, 10, None))  # of another route, which says nothing
+        assert spent(connection, None) is None
+        assert prices.spent(connection).total == pytest.approx(0.25 + prices.cost(Tokens(10, 10, 0, 0), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("costs", "cost"),
+    [([0.1, None], 0.1), ([0.1, 0.2], 0.3), ([0], 0.0), ([1], 1.0), ([True], None), (["0.1"], None), ([-1], None),
+     ([float("nan")], None), ([float("inf")], None), ([10**400], None), ([1e10], None), (0.1, None), ([], None)],
+)  # fmt: skip
+def test_odd_cost_is_none(costs: Any, cost: float | None) -> None:
+    output: Any = {"generations": ["a"], "statistics": {"input_tokens": [5], "cost": costs}}
+    found = tokens_of(output)
+    assert found.input == 5
+    assert found.cost == pytest.approx(cost)
 
 
 def test_a_batch_is_cheaper() -> None:
@@ -128,9 +187,11 @@ def test_finding_prices_does_not_use_the_network(monkeypatch: pytest.MonkeyPatch
 def test_known_token_counts_are_read_from_an_output() -> None:
     known = stillhouse.prepare_output(["a", "b"], [7], [1, 2])
     known["statistics"] |= {"cached_tokens": [3, None], "cache_creation_tokens": [None, None]}
-    assert tokens_of(known) == (7, 3, 3, None)
-    assert tokens_of(None) == (None, None, None, None)
-    assert tokens_of(known, None, known) == (14, 6, 6, None)
+    assert tokens_of(known) == Tokens(7, 3, 3, None)
+    assert tokens_of(None) == Tokens(None, None, None, None)
+    assert tokens_of(known, None, known) == Tokens(14, 6, 6, None)
+    known["statistics"]["cache_creation_1h_tokens"] = [2]
+    assert tokens_of(known).written_1h == 2
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ def tool(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
 
 
+def test_table_is_current() -> None:
+    checked = tool("--check")
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_every_entry_can_be_installed_and_asked_for() -> None:
     for item in available():
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", item.name)

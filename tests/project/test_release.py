@@ -127,7 +127,7 @@ def test_a_release_leaves_alone_what_is_not_released_together(checkout: Path) ->
     before = snapshot(checkout)
     assert release(checkout, "0.2.0") == 0
     after = snapshot(checkout)
-    example = "examples/stillhouse-cohere/pyproject.toml"
+    example = "examples/stillhouse-my-cohere/pyproject.toml"
     # What `stillhouse new` writes begins with a version of its own, and requires others than ours.
     assert b'version = "0.1.0"' in after[example]
     assert re.findall(rb"llmock[^\"]*", after[example]) == re.findall(rb"llmock[^\"]*", before[example])
@@ -347,7 +347,7 @@ def test_a_changelog_without_the_marker_is_refused(
     [
         ("plugins/stillhouse-openai/pyproject.toml", 'version = "0.1.0"', 'version = "0.1.1"', "the version is 0.1.1"),
         ("plugins/stillhouse-openai/pyproject.toml", ">=0.1,<0.2", ">=0.1,<1", "stillhouse[http,schema]>=0.1,<1 should be >=0.1,<0.2"),
-        ("examples/stillhouse-cohere/pyproject.toml", ">=0.1,<0.2", ">=0.0,<0.1", "should be >=0.1,<0.2"),
+        ("examples/stillhouse-my-cohere/pyproject.toml", ">=0.1,<0.2", ">=0.0,<0.1", "should be >=0.1,<0.2"),
         ("docs/publishing.md", ">=0.1,<0.2", ">=0.3,<0.4", "docs/publishing.md:13"),
         ("README.md", "stillhouse 0.1.0", "stillhouse 0.0.9", "stillhouse 0.0.9 should be 0.1.0"),
         ("core/pyproject.toml", 'version = "0.1.0"', 'version = "0.1"', "'0.1' is not MAJOR.MINOR.PATCH"),

@@ -113,7 +113,8 @@ def test_generation_parameters_and_headers_are_sent_with_the_names_of_the_api(
         top_p=0.9,
         top_k=3,
         reasoning_effort="high",
-        extra_body={"output_config": {"task_budget": 9}, "service_tier": "auto"},
+        service_tier="auto",
+        extra_body={"output_config": {"task_budget": 9}},
     )
     (request,) = script.requests
     assert request.path == "/v1/messages"
@@ -134,6 +135,20 @@ def test_generation_parameters_and_headers_are_sent_with_the_names_of_the_api(
         },
         "service_tier": "auto",
     }
+
+
+def test_levels_of_effort_are_those_that_the_api_has() -> None:
+    llm = AnthropicLLM(model="m")
+    for effort in ("low", "medium", "high", "max"):
+        assert llm.request_of([USER], 1, {"reasoning_effort": effort}).body["output_config"] == {
+            "effort": effort
+        }
+    for effort in ("none", "minimal"):
+        with pytest.raises(UnsupportedError, match=effort) as caught:
+            llm.request_of([USER], 1, {"reasoning_effort": effort})
+        assert "low, medium, high, max" in caught.value.hint
+    extra = {"extra_body": {"output_config": {"effort": "xhigh"}}}
+    assert llm.request_of([USER], 1, extra).body["output_config"] == {"effort": "xhigh"}
 
 
 def test_budget_for_thinking_leaves_room_for_the_answer(script: Any, make: Make) -> None:
@@ -216,6 +231,7 @@ def test_content_is_that_of_the_sdk(script: Any, make: Make) -> None:
         "input_tokens": 5,
         "cache_read_input_tokens": 100,
         "cache_creation_input_tokens": 20,
+        "cache_creation": {"ephemeral_5m_input_tokens": 13, "ephemeral_1h_input_tokens": 7},
         "output_tokens": 30,
         "output_tokens_details": {"thinking_tokens": 12},
     }
@@ -238,11 +254,13 @@ def test_content_is_that_of_the_sdk(script: Any, make: Make) -> None:
     assert output["finish_reasons"] == ["tool_calls"]
     assert output["stop_reasons"] == [found.stop_reason]  # type: ignore[typeddict-item]
     assert found.usage.output_tokens_details is not None
+    assert found.usage.cache_creation is not None
     assert output["statistics"] == {
         "input_tokens": [125],
         "output_tokens": [found.usage.output_tokens],
         "cached_tokens": [found.usage.cache_read_input_tokens],
         "cache_creation_tokens": [found.usage.cache_creation_input_tokens],
+        "cache_creation_1h_tokens": [found.usage.cache_creation.ephemeral_1h_input_tokens],
         "reasoning_tokens": [found.usage.output_tokens_details.thinking_tokens],
     }
 

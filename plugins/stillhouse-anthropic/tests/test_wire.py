@@ -37,7 +37,9 @@ def test_counts_of_any_type_are_counts_or_unknown() -> None:
     llm = AnthropicLLM(model="m")
     assert llm.used_tokens(message_output(whole)) == 7
     for odd in (-1, 2**63, 1e308, True, [1], {}, "x", None):
-        names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
+        names = (
+            "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation", "output_tokens_details",
+        )  # fmt: skip
         for given in (dict.fromkeys(names, odd), odd):
             output = message_output(message(TEXT, usage=given))
             assert output["statistics"] == {}

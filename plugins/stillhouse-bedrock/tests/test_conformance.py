@@ -22,6 +22,8 @@ class TestBedrock(HTTPConformance):
 
     def respond(self, path: str, body: Any) -> Any:
         """What the Converse API answers: the question again, or the form that was asked for."""
+        if body is None:
+            return self.models(path)
         assert path == "/model/anthropic.test-v1%3A0/converse"
         text = body["messages"][-1]["content"][0].get("text", "a result")
         if "textFormat" in body.get("outputConfig", {}):
@@ -33,6 +35,12 @@ class TestBedrock(HTTPConformance):
             "usage": {"inputTokens": count, "outputTokens": made, "totalTokens": count + made},
             "metrics": {"latencyMs": 1},
         }
+
+    def models(self, path: str) -> Any:
+        if path == "/inference-profiles":
+            return {"inferenceProfileSummaries": [{"inferenceProfileId": "us.anthropic.test-v1:0"}]}
+        assert path == "/foundation-models"
+        return {"modelSummaries": [{"modelId": "anthropic.test-v1:0"}]}
 
     def refusal(self, message: str) -> Any:
         return {"message": message}

@@ -368,6 +368,7 @@ def test_models_and_profiles_are_listed_with_a_signature(
         {"modelId": "anthropic.new-v1:0", **summary, "inferenceTypesSupported": ["INFERENCE_PROFILE"]},
         {"modelId": "amazon.canvas-v1:0", **summary, "outputModalities": ["IMAGE"]},
         {"modelId": None},
+        None,
         {"modelId": "meta.llama-v1:0"},
     ]
     profile = {"inferenceProfileId": "us.anthropic.new-v1:0", "status": "ACTIVE", "type": "SYSTEM_DEFINED"}

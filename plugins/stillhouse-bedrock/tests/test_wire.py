@@ -376,6 +376,14 @@ def test_prompt_caching_leaves_a_mark_of_the_users_alone(body_of: Any) -> None:
     assert body["messages"][0]["content"] == [{"text": "a"}, own]
 
 
+def test_prompt_caching_adds_no_more_marks_than_the_api_takes(body_of: Any) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    marked = {"role": "user", "content": [item for text in "abc" for item in (text, POINT)]}
+    body = body_of([system, marked, TURN[1], TURN[2]], tools=[TOOL], prompt_caching=True)
+    assert json.dumps(body).count("cachePoint") == 4
+    assert body["messages"][-1]["content"][-1] == POINT
+
+
 def test_prompt_caching_marks_no_conversation_with_thoughts(body_of: Any) -> None:
     thoughts = [{"type": "thinking", "thinking": "hmm", "signature": "c2ln"}]
     chat = [{"role": "system", "content": "x"}, CHAT[0], {**TURN[1], "thinking_blocks": thoughts}, TURN[2]]

@@ -151,6 +151,7 @@ def test_images_and_parts_in_the_apis_own_form(sent: Any) -> None:
         {"type": "image_url", "image_url": {"url": PNG}},
         {"type": "image_url", "image_url": "https://example.org/a.webp?x=1"},
         {"type": "image_url", "image_url": {"url": "https://example.org/a"}},
+        {"type": "image_url", "image_url": {"url": "gs://bucket/a.png"}},
         own,
     ]
     assert sent([{"role": "user", "content": content}])["contents"][0]["parts"] == [
@@ -158,6 +159,7 @@ def test_images_and_parts_in_the_apis_own_form(sent: Any) -> None:
         {"inlineData": {"mimeType": "image/jpeg", "data": "aGk="}},
         {"fileData": {"fileUri": "https://example.org/a.webp?x=1", "mimeType": "image/webp"}},
         {"fileData": {"fileUri": "https://example.org/a"}},
+        {"fileData": {"fileUri": "gs://bucket/a.png", "mimeType": "image/png"}},
         own,
     ]
 
@@ -377,7 +379,7 @@ def test_unknown_parameter_is_refused_with_near_matches(make: Any) -> None:
     assert "safety_settings" in str(caught.value.hint)  # type: ignore[attr-defined]
 
 
-def test_models_of_all_pages_that_generate(make: Any) -> None:
+def test_models_of_all_pages_that_generate(make: Any, server: Any) -> None:
     llm = make()
     page = {
         "models": [
@@ -398,6 +400,9 @@ def test_models_of_all_pages_that_generate(make: Any) -> None:
     ]
     assert llm.models_page_after(page) == {"pageToken": "t2"}
     assert llm.models_page_after({"models": []}) is None
+    server.script = [Reply(body=page), Reply(body={"models": [{"name": "models/last"}]})]
+    assert [model["name"] for model in llm.list_models()] == ["gemini-3-flash", "new", "last"]
+    assert [request.path for request in server.requests] == ["/v1beta/models", "/v1beta/models?pageToken=t2"]
 
 
 def test_key_stands_in_no_error_and_no_address(make: Any, server: Any) -> None:

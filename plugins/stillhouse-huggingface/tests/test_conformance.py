@@ -65,6 +65,10 @@ class TestRouter(Endpoint):
         return InferenceEndpointsLLM(model="org/name:provider", api_key=api_key)
 
     def respond(self, path: str, body: Any) -> Any:
+        if path == "/v1/models":
+            price = {"input": 0.27, "output": 0.85}
+            provider = {"provider": "p", "status": "live", "context_length": 131072, "pricing": price}
+            return {"data": [{"id": "org/name", "created": 1730000000, "providers": [provider]}]}
         assert path == "/v1/chat/completions", path
         return self.chat(body)
 
@@ -76,6 +80,8 @@ class TestTGI(Endpoint):
     def respond(self, path: str, body: Any) -> Any:
         if path == "/info":
             return {"model_id": "org/name", "max_input_tokens": 4095, "max_total_tokens": 4096}
+        if path == "/v1/models":
+            return {"object": "list", "data": [{"id": "org/name", "object": "model", "created": 0}]}
         if path == "/generate":
             return self.generate(body)
         assert path == "/v1/chat/completions", path

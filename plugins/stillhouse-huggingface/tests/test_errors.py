@@ -42,7 +42,8 @@ def test_error_that_another_try_does_not_help(
     with pytest.raises(GenerationError) as caught:
         make(model="m").generate_outputs([CHAT])
     error = caught.value
-    assert (error.kind, error.stops_run, site.paths) == (kind, stops_run, ["/v1/chat/completions"])
+    tries = site.paths.count("/v1/chat/completions")
+    assert (error.kind, error.stops_run, tries) == (kind, stops_run, 1)
     text = body["error"] if isinstance(body["error"], str) else body["error"]["message"]
     assert text[:60] in error.message
 

@@ -353,8 +353,11 @@ def test_file_that_is_no_token_is_none(
 # The list of models
 
 
-def test_models_of_the_router_are_listed_with_their_providers() -> None:
-    answer = {
+def test_models_of_the_router_are_listed_with_their_providers(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InferenceEndpointsLLM, "default_base_url", f"{site.origin}/v1")
+    site.pages["/v1/models"] = {
         "object": "list",
         "data": [
             {
@@ -367,14 +370,14 @@ def test_models_of_the_router_are_listed_with_their_providers() -> None:
                     "odd",
                 ],
             },
-            {"id": None},
+            {"id": None}, "odd",
             {"id": "served", "max_model_len": 4096},
         ],
     }  # fmt: skip
-    assert list(InferenceEndpointsLLM(model="m").models_in(answer)) == [
-        {"name": "org/name", "created": "2024-10-27"},
-        {"name": "org/name:together", "created": "2024-10-27", "context_length": 131072, "input_price": 0.27,
+    assert InferenceEndpointsLLM(model="m", api_key="k").list_models() == [
+        {"name": "org/name", "created": "2024-10-27T03:33:20Z"},
+        {"name": "org/name:together", "created": "2024-10-27T03:33:20Z", "context_length": 131072, "input_price": 0.27,
          "output_price": 0.85},
-        {"name": "org/name:hf-inference", "created": "2024-10-27"},
+        {"name": "org/name:hf-inference", "created": "2024-10-27T03:33:20Z"},
         {"name": "served", "context_length": 4096},
     ]  # fmt: skip

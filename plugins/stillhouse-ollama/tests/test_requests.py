@@ -325,7 +325,7 @@ def test_default_address_is_this_machine() -> None:
     assert OllamaLLM(model="m").api_url == "http://127.0.0.1:11434/"
 
 
-def test_models_are_those_that_the_server_has() -> None:
-    tags = {"models": [{"name": "a:latest", "model": "a:latest", "size": 1}, {"name": "b"}, {"model": ""}]}
-    assert list(OllamaLLM(model="m").models_in(tags)) == [{"name": "a:latest"}, {"name": "b"}]
-    assert OllamaLLM.models_path == "api/tags"
+def test_models_are_those_that_the_server_has(says: Callable[..., None], server: ScriptedServer) -> None:
+    says({"models": [{"name": "a:latest", "model": "a:latest", "size": 1}, {"name": "b"}, {"model": ""}]})
+    assert OllamaLLM(model="m", base_url=server.origin).list_models() == [{"name": "a:latest"}, {"name": "b"}]
+    assert server.requests[-1].path == "/api/tags"

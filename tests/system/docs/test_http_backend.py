@@ -1,4 +1,4 @@
-"""The page on backends that ask a server: `examples/stillhouse-cohere` is what it makes, and the table is whole."""
+"""The page on backends that ask a server: `examples/stillhouse-my-cohere` is what it makes, and the table is whole."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import stillhouse
 from stillhouse import LLM
-from stillhouse.http import HTTPLLM, StructuredHTTPLLM
+from stillhouse.http import HTTPLLM
 from stillhouse.http.batches import BatchHTTPLLM
 from stillhouse.scaffold import Backend, write
 
 from .steps import DOCS, blocks
 
 PAGE = DOCS / "write-an-http-backend.md"
-EXAMPLE = DOCS.parent / "examples/stillhouse-cohere"
+EXAMPLE = DOCS.parent / "examples/stillhouse-my-cohere"
 
 # What tools leave behind, there and here.
 LEFT_BEHIND = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", "build", "dist"}
@@ -27,7 +27,7 @@ def follow(folder: Path) -> None:
         if block.path:
             (folder / block.path).write_text(block.text, encoding="utf-8")
         elif block.language == "toml":
-            project = folder / "stillhouse-cohere/pyproject.toml"
+            project = folder / "stillhouse-my-cohere/pyproject.toml"
             text, count = re.subn(
                 r"^test = .*\n", block.text, project.read_text(encoding="utf-8"), flags=re.M
             )
@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_the_example_is_what_the_page_makes(tmp_path: Path, rewriting: bool) -> None:
-    made = write(Backend("cohere", "http", stillhouse.__version__), tmp_path)
+    made = write(Backend("my-cohere", "http", stillhouse.__version__), tmp_path)
     follow(tmp_path)
     if rewriting:
         shutil.rmtree(EXAMPLE, ignore_errors=True)
@@ -61,17 +61,17 @@ def test_the_example_is_as_small_as_it_is_said_to_be() -> None:
 # Of the contract itself, and what a backend calls instead of writing it.
 NOT_ITS_OWN = {
     "api_url", "batch_output", "cancel_offline_batch", "check_batch_input", "check_input", "complete", "exchange",
-    "form_of", "load",
-    "makes_several", "model_name", "offline_batch_generate", "open_offline_batch", "post", "request", "split",
-    "unload",
+    "form_of", "list_models", "load", "makes_several", "model_name", "offline_batch_generate",
+    "open_offline_batch", "post", "request", "split", "unload",
 }  # fmt: skip
 
 
 def test_page_table_has_every_member_a_backend_may_override() -> None:
     members = {
         name
-        for cls in (HTTPLLM, StructuredHTTPLLM, BatchHTTPLLM)
-        for name in [*vars(cls), *(cls.__class_vars__ - LLM.__class_vars__)]
+        for cls in BatchHTTPLLM.__mro__
+        if cls.__module__.startswith("stillhouse.http.")
+        for name in [*vars(cls), *(getattr(cls, "__class_vars__", set()) - LLM.__class_vars__)]
         if not name.startswith("_") and name not in HTTPLLM.model_fields
     }
     members -= {*NOT_ITS_OWN, *(name for name in members if name.startswith("model_"))}

@@ -28,10 +28,12 @@ from stillhouse.http.messages import (
     text_of,
     tool_names,
 )
+from stillhouse.http.pacing import PacingMixin
 from stillhouse.http.request import Request, RequestForm
+from stillhouse.http.server import ServerLLM
 from stillhouse.http.structured import StructuredHTTPLLM
 from stillhouse.http.transport.answers import failure_in, status_of
-from stillhouse.http.transport.failures import failure_of, message_of
+from stillhouse.http.transport.failures import answered, failure_of, message_of
 from stillhouse.http.transport.files import BLOCK, Upload, form_upload
 from stillhouse.http.transport.quotas import (
     X_RATELIMIT,
@@ -52,15 +54,18 @@ __all__ = [
     "InlineImage",
     "LimitedLLM",
     "NamedTool",
+    "PacingMixin",
     "QuotaHeaders",
     "QuotaLeft",
     "Request",
     "RequestForm",
     "ServerEvent",
+    "ServerLLM",
     "StructuredHTTPLLM",
     "UnclearError",
     "Upload",
     "Wire",
+    "answered",
     "arguments_of",
     "ask_instructed",
     "ask_until_done",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
-from stillhouse._settings.runtime import RuntimeParameter
+from stillhouse._settings.redaction import Redactor
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import described
+from stillhouse.http.pacing import PacingMixin
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.calls import LimitedCalls
 from stillhouse.http.transport.limits import Limits
@@ -21,7 +22,7 @@ __all__ = ["LimitedLLM"]
 T = TypeVar("T")
 
 
-class LimitedLLM(AsyncLLM):
+class LimitedLLM(PacingMixin, AsyncLLM):
     """An LLM behind a library that sends its requests itself, such as a provider's SDK.
 
     The library makes one attempt at a time, with its own retries switched off, and everything else is done
@@ -29,34 +30,31 @@ class LimitedLLM(AsyncLLM):
     makes each call with `limited`, and says in `failure_of` which failure an exception is.
     """
 
-    timeout: RuntimeParameter[float] = Field(
-        default=120.0, gt=0, description="Seconds that one attempt may take."
-    )
-    retry_timeout: RuntimeParameter[float] = Field(
-        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
-    )
-    requests_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
-    )
-    tokens_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of tokens, if you know it."
-    )
-
     _calls: LimitedCalls | None = PrivateAttr(default=None)
+    _masking: Redactor | None = PrivateAttr(default=None)
 
     def load(self) -> None:
         super().load()
+        self._masking = super()._redactor().with_secrets(self.further_secrets())
         self._calls = self.run_on_loop(self._open())
 
     def unload(self) -> None:
         calls, self._calls = self._calls, None
         if calls is not None:
             self.run_on_loop(_close(calls.limits))
+        self._masking = None
         super().unload()
+
+    def _redactor(self) -> Redactor:
+        return super()._redactor() if self._masking is None else self._masking
+
+    def further_secrets(self) -> Iterable[str]:
+        """Return secrets to mask besides those of the fields, such as keys that the library finds itself."""
+        return ()
 
     async def _open(self) -> LimitedCalls:
         return LimitedCalls(
-            Limits(self.max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute),
+            self._limits(self.max_concurrency),
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
             redactor=self._redactor(),

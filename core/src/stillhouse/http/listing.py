@@ -61,21 +61,23 @@ async def read_pages(
     models_in: Callable[[Any], Iterable[Any]],
     page_after: Callable[[Any], Query | None],
     mask: Callable[[str], str],
-) -> list[ModelInfo]:
-    """Return the models of every page; no more than `MAX_PAGES` are asked for.
+    found: dict[str, ModelInfo],
+) -> None:
+    """Add the models of every page; no more than `MAX_PAGES` are asked for.
 
     Args:
         get: fetches a page, by its query; `None` is the first.
         models_in: what a backend reads from the answer.
         page_after: the query of the next page; `None` where there is none.
         mask: masks secrets in a name.
+        found: the models by their names, to be added to.
 
     Raises:
         GenerationError: it failed after all retries, or an answer is no list of models.
     """
     token = _is_listing.set(True)
     try:
-        return await _read_pages(get, models_in, page_after, mask)
+        await _read_pages(get, models_in, page_after, mask, found)
     finally:
         _is_listing.reset(token)
 
@@ -85,8 +87,8 @@ async def _read_pages(
     models_in: Callable[[Any], Iterable[Any]],
     page_after: Callable[[Any], Query | None],
     mask: Callable[[str], str],
-) -> list[ModelInfo]:
-    found: dict[str, ModelInfo] = {}
+    found: dict[str, ModelInfo],
+) -> None:
     query: Query | None = None
     asked: list[Query] = []
     for _ in range(MAX_PAGES):
@@ -101,7 +103,6 @@ async def _read_pages(
         if query is None or query in asked or len(found) >= MAX_MODELS:
             break
         asked.append(query)
-    return list(found.values())
 
 
 def _usable(query: Query | None) -> Query | None:

@@ -1,28 +1,26 @@
 """`HTTPLLM`: the base of every backend that asks a server.
 
-Over 300 lines: it is one class, and most lines document what a backend says and a user sets.
+Over 300 lines: it is one class, and most lines document what a backend says.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr
 
 from stillhouse._settings.models import cannot_list
-from stillhouse._settings.redaction import Redactor, secret_values
+from stillhouse._settings.redaction import Redactor
 from stillhouse._settings.runtime import RuntimeParameter
-from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
-from stillhouse.async_llm import AsyncLLM
-from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
-from stillhouse.http.address import base_url_of, url_below
+from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
 from stillhouse.http.listing import NearNames, listed_models, read_pages
+from stillhouse.http.pacing import PacingMixin
 from stillhouse.http.request import Request
+from stillhouse.http.server import ServerLLM
 from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.failures import failure_of
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, QuotaLeft
@@ -46,14 +44,11 @@ MAX_ANSWER_BYTES = 64 * 2**20
 """The bound on an answer's size: the least, what each token asked for adds, and the most. A token with the
 log probabilities of twenty candidates has about 2 KiB."""
 
-MIN_UNKNOWN_CHARS = 16
-"""Length from which on the value of a header that is not known is masked in errors."""
-
 MAX_PATHS = 64
 """How many addresses are remembered."""
 
 
-class HTTPLLM(AsyncLLM):
+class HTTPLLM(PacingMixin, ServerLLM):
     """A model behind an HTTP API.
 
     A backend says where the API is and how it is authorised (the class variables, and `auth_headers`).
@@ -63,111 +58,23 @@ class HTTPLLM(AsyncLLM):
     rate limits, timeouts, answers that are short or ill-formed, and errors.
     """
 
-    default_base_url: ClassVar[str | None] = None
-    """Where the API is if neither the field nor the variable says so."""
-
-    base_url_variable: ClassVar[str | None] = None
-    """The environment variable for `base_url`."""
-
-    base_path: ClassVar[str] = ""
-    """The path that is added to a `base_url` without one, such as `v1`."""
-
-    api_key_variable: ClassVar[str | None] = None
-    """The environment variable for `api_key`; `None` where the API needs no key."""
-
-    api_key_required: ClassVar[bool] = True
-    """Whether loading without any credential is refused."""
-
-    credential_headers: ClassVar[tuple[str, ...]] = ("authorization",)
-    """Headers any of which authorises a request, in lower case; `default_headers` may have one too."""
-
-    other_credentials: ClassVar[str] = ""
-    """What may replace an API key, such as `azure_ad_token_provider`; the message about a missing key
-    names it."""
-
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
     """The headers of a response that say what is left of a quota."""
 
-    models_path: ClassVar[str | None] = None
-    """The path below `base_url` at which the API lists its models; `None` where it lists none.
+    models_path: ClassVar[str | tuple[str, ...] | None] = None
+    """The path below `base_url` at which the API lists its models, or several; `None` where it lists none.
 
     A backend whose paths depend on its settings makes it a property, which is read while it is loaded."""
-
-    model: str = Field(description="The model's name, as the API knows it.")
-    base_url: RuntimeParameter[str] | None = Field(
-        default=None, description="The address of the API; the environment's or the provider's if None."
-    )
-    api_key: RuntimeParameter[SecretStr] | None = Field(
-        default=None, description="The API key; the environment's if None."
-    )
-    default_headers: RuntimeParameter[dict[str, str | SecretStr]] = Field(
-        default_factory=dict, description="Headers to send with every request besides the API's own."
-    )
-    timeout: RuntimeParameter[float] = Field(
-        default=120.0, gt=0, description="Seconds that one attempt may take."
-    )
-    retry_timeout: RuntimeParameter[float] = Field(
-        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
-    )
-    requests_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
-    )
-    tokens_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of tokens, if you know it."
-    )
 
     max_answer_bytes: RuntimeParameter[int] | None = Field(
         default=None, gt=0, description="Size above which an answer is refused; None follows max_new_tokens."
     )
 
     _transport: Transport | None = PrivateAttr(default=None)
-    _base: URL = PrivateAttr()
-    _key: str | None = PrivateAttr(default=None)
-
-    @field_validator("default_headers", mode="after")
-    @classmethod
-    def _hide_secrets(cls, value: dict[str, str | SecretStr] | None) -> dict[str, str | SecretStr]:
-        return {
-            name: SecretStr(text)
-            if isinstance(text, str)
-            and (name.lower() in cls.credential_headers or is_secret_header_value(name, text))
-            else text
-            for name, text in (value or {}).items()
-        }
-
-    @property
-    def model_name(self) -> str:
-        return self.model
-
-    @property
-    def resolved_key(self) -> str:
-        """The API key: that of the field, or that of the environment; an empty string if there is none.
-
-        It is for an API that does not take the key in a header: a backend may put it into the query of
-        `url_of`, or sign with it. It is masked in every error.
-        """
-        return self._find_api_key() if self._key is None else self._key
 
     def load(self) -> None:
         super().load()
-        self._base = self._find_base_url()
-        self._key = self._find_api_key()
-        headers = {**self.auth_headers(self._key)}
-        for name, text in (self.default_headers or {}).items():
-            headers[name.lower()] = text.get_secret_value() if isinstance(text, SecretStr) else text
-        has_login = self._base.user is not None  # aiohttp sends it
-        if self.api_key_required and not has_login and not self.has_credential(headers):
-            others = f", or {self.other_credentials}" if self.other_credentials else ""
-            raise ConfigurationError(
-                f"{type(self).__name__} needs an API key{others}",
-                hint=f"set the environment variable {self.api_key_variable}, or api_key{others}",
-            )
-        if has_login and "authorization" in headers:
-            raise ConfigurationError(
-                "base_url has a login in it, and there is an API key: only one of them can be sent",
-                hint="leave out the one that the server does not want",
-            )
-        self._transport = self.run_on_loop(self._open(headers))
+        self._transport = self.run_on_loop(self._open(self._prepare()))
 
     def unload(self) -> None:
         transport, self._transport = self._transport, None
@@ -180,7 +87,6 @@ class HTTPLLM(AsyncLLM):
         # aiohttp takes long to import, and listing or checking backends does not need it.
         from stillhouse.http.transport.authorization import Authorization
         from stillhouse.http.transport.hooks import Hooks
-        from stillhouse.http.transport.limits import Limits
         from stillhouse.http.transport.session import Transport
 
         cls = type(self)
@@ -192,7 +98,7 @@ class HTTPLLM(AsyncLLM):
         return Transport(
             self._base,
             headers,
-            Limits(self.max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute),
+            self._limits(self.max_concurrency),
             timeout=self.timeout or 120.0,
             retry_timeout=self.retry_timeout or 0.0,
             hooks=Hooks(
@@ -217,18 +123,21 @@ class HTTPLLM(AsyncLLM):
             return llm.run_on_loop(llm._models())
 
     async def _models(self) -> list[ModelInfo]:
-        path = self.models_path or ""
+        paths = self.models_path or ()
         # What a backend looks for in an answer is that of its generations.
         check = type(self).failure_in is HTTPLLM.failure_in
-
-        async def get(query: Mapping[str, str | int] | None) -> Any:
-            return await self.request("GET", path, query=query, check=check)
-
+        found: dict[str, ModelInfo] = {}
         try:
-            return await read_pages(get, self.models_in, self.models_page_after, self._mask)
+            for path in (paths,) if isinstance(paths, str) else paths:
+
+                async def get(query: Mapping[str, str | int] | None, path: str = path) -> Any:
+                    return await self.request("GET", path, query=query, check=check)
+
+                await read_pages(get, self.models_in, self.models_page_after, self._mask, found)
         except GenerationError as error:
             self._redactor().redact_error(error)
             raise
+        return list(found.values())
 
     def _mask(self, text: str) -> str:
         return self._redactor().redact(text)
@@ -262,35 +171,6 @@ class HTTPLLM(AsyncLLM):
         transport = self._transport
         return super()._redactor() if transport is None else transport.redactor
 
-    def _secrets(self, headers: Mapping[str, str]) -> list[str]:
-        """Return every secret that may reach a server, as it is sent."""
-        found = [*secret_values(self), self.resolved_key]
-        for name, value in headers.items():
-            if name in self.credential_headers or is_secret(name, value):
-                found.append(value)
-            elif is_secret_header_value(name, value) and len(value) >= MIN_UNKNOWN_CHARS:
-                found.append(value)  # it may be one; a short word would mask too much
-        query = self._base.query.items()
-        found += [self._base.user or "", self._base.password or ""]
-        found += [value for name, value in query if is_secret_query(name)]
-        return found
-
-    def has_credential(self, headers: Mapping[str, str]) -> bool:
-        """Return whether requests with these headers are authorised; there may be more than one way.
-
-        A backend that overrides `authorize` or `sign` overrides it too, for credentials that are not
-        known yet.
-        """
-        return bool(self.resolved_key) or any(headers.get(name) for name in self.credential_headers)
-
-    def auth_headers(self, api_key: str) -> dict[str, str]:
-        """Return the headers that authorise a request; a backend whose API has others overrides it.
-
-        Args:
-            api_key: the key of the field or the environment; an empty string if there is none.
-        """
-        return {"authorization": f"Bearer {api_key}"} if api_key else {}
-
     async def authorize(self) -> Mapping[str, str]:
         """Return the headers that authorise one attempt, for credentials that expire while the LLM is loaded.
 
@@ -313,13 +193,6 @@ class HTTPLLM(AsyncLLM):
             body: exactly what is sent; an `Upload` if that is a file.
         """
         return {}
-
-    def url_of(self, base_url: URL, path: str) -> URL:
-        """Return the address of a path of the API; a backend overrides it if that is not simply below.
-
-        The query of `base_url` is kept. `resolved_key` may go into the query here.
-        """
-        return url_below(base_url, path)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Return the failure that a response with an error status is; a backend may know better."""
@@ -636,49 +509,6 @@ class HTTPLLM(AsyncLLM):
             self.require_loaded()
             raise AssertionError
         return transport
-
-    @property
-    def api_url(self) -> str:
-        """The address of the API, without credentials; also while the LLM is not loaded.
-
-        Raises:
-            ConfigurationError: it is not known, or not an address.
-        """
-        url = self._find_base_url()
-        return f"{url.origin()}{url.path}"
-
-    def configured_base_url(self) -> str | None:
-        """Return the address of the API as it is configured: by the field, the environment, or the class.
-
-        A backend that knows further places, or further forms of an address, overrides it. It is called
-        when the LLM is loaded, and also before that: it opens no connection.
-        """
-        variable = self.base_url_variable
-        return self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
-
-    def configured_api_key(self) -> str:
-        """Return the API key as it is configured, by the field or the environment; an empty string if not.
-
-        A backend that knows further places overrides it.
-        """
-        if self.api_key is not None:
-            return self.api_key.get_secret_value()
-        return os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
-
-    def _find_base_url(self) -> URL:
-        variable, given = self.base_url_variable, self.configured_base_url()
-        hint = f"set base_url, or the environment variable {variable}" if variable else "set base_url"
-        if not given:
-            raise ConfigurationError(f"{type(self).__name__} does not know where the API is", hint=hint)
-        return base_url_of(given, self.base_path, hint)
-
-    def _find_api_key(self) -> str:
-        key = self.configured_api_key().strip()
-        if not key.isascii() or not key.isprintable():
-            raise ConfigurationError(
-                "the API key has characters that no key has", hint="copy the key again, without anything else"
-            )
-        return key
 
 
 def _json(body: Any) -> bytes:

@@ -45,7 +45,7 @@ class HTTPBase(Conformance):
         raise NotImplementedError(f"{type(self).__name__} has no make_at(base_url, api_key)")
 
     def respond(self, path: str, body: Any) -> Any:
-        """Return the API's answer to a request, as JSON types.
+        """Return the API's answer to a request, as JSON types, or a `Reply` with headers of its own.
 
         It should answer with the text of the request, so that the kit can distinguish answers, with as
         many generations as requested, and with `example(…)` if a form is requested.

@@ -55,7 +55,8 @@ class ScriptedServer:
     It starts when it is made; `close` stops it. `origin` is its address, to use as `base_url`.
 
     Args:
-        respond: returns the ordinary answer to a path, with its query, and a body, as JSON types or bytes.
+        respond: returns the ordinary answer to a path, with its query, and a body, as JSON types or bytes; a
+            `Reply` where it needs a status or headers of its own.
 
     Attributes:
         script: the replies to the next requests, each used once.
@@ -130,6 +131,8 @@ def _ordinary(scripted: ScriptedServer, reply: Reply, path: str, body: Any) -> R
     """Return the reply with what the author's `respond` returns, or with the error that it raises."""
     try:
         answer = scripted.respond(path, body)
+        if isinstance(answer, Reply):
+            return answer
         return replace(reply, body=scripted.rewrite(answer) if scripted.rewrite else answer)
     except Exception as error:
         (*_, place) = traceback.extract_tb(error.__traceback__)
@@ -168,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     def _answer(self, reply: Reply, body: Any) -> None:
+        if reply.body is None and reply.fault in ("", "truncate"):
+            reply = _ordinary(self.server.scripted, reply, self.path, body)
         if reply.fault == "drop":
             self.close_connection = True
         elif reply.fault == "stall":
@@ -175,8 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
         elif reply.fault == "huge":
             self._send(reply, b"", HUGE_BYTES)
         else:
-            if reply.body is None:
-                reply = _ordinary(self.server.scripted, reply, self.path, body)
             content = reply.body
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             half = len(data) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -15,7 +15,13 @@ from stillhouse.offline import Chunk, ChunkState, clean_words, path_segment
 from stillhouse.outputs import count_of
 from stillhouse_anthropic.wire import message_output
 
-__all__ = ["MessageBatchLLM"]
+if TYPE_CHECKING:
+    from yarl import URL
+
+__all__ = ["MESSAGES", "MessageBatchLLM"]
+
+MESSAGES = "v1/messages"
+"""The path of messages; that of batches is below."""
 
 # https://docs.anthropic.com/en/api/errors
 _STATUSES = {
@@ -48,10 +54,10 @@ class MessageBatchLLM(BatchHTTPLLM):
     batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=100_000, bytes=256_000_000)
     batch_framing: ClassVar[Framing] = Framing(b'{"requests":[', b",", b"]}")
 
-    @property
-    def messages_path(self) -> str:
-        """The path of messages. The SDK's base URLs end before `/v1`; those of most servers with it."""
-        return "messages" if self._base.path.endswith("/v1") else "v1/messages"
+    def url_of(self, base_url: URL, path: str) -> URL:
+        """The SDK's base URLs end before `/v1`; those of most servers with it."""
+        ends = base_url.path.endswith("/v1")
+        return super().url_of(base_url, path.removeprefix("v1/") if ends else path)
 
     def batch_line(self, custom_id: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return {"custom_id": custom_id, "params": body}
@@ -83,12 +89,12 @@ class MessageBatchLLM(BatchHTTPLLM):
 
     async def upload_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> str:
         """The id of the newest batch, for `find_batch`; the requests go up with the job."""
-        answer = await self.request("GET", f"{self.messages_path}/batches", query={"limit": 1})
+        answer = await self.request("GET", f"{MESSAGES}/batches", query={"limit": 1})
         page = _page(answer)
         return str(page[0]["id"]) if page else ""
 
     async def create_batch(self, chunk: Chunk, file: IO[bytes], size: int) -> Job:
-        path = f"{self.messages_path}/batches"
+        path = f"{MESSAGES}/batches"
         return self._job(await self.request("POST", path, Upload(file, size), once=True))
 
     async def find_batch(self, chunk: Chunk, known: set[str]) -> Job | None:
@@ -111,7 +117,7 @@ class MessageBatchLLM(BatchHTTPLLM):
         """The batches that are newer than this one, newest first."""
         query: dict[str, str | int] = {"limit": _PAGE}
         while True:
-            answer = await self.request("GET", f"{self.messages_path}/batches", query=query)
+            answer = await self.request("GET", f"{MESSAGES}/batches", query=query)
             page = _page(answer)
             for batch in page:
                 if batch["id"] == id:
@@ -124,9 +130,7 @@ class MessageBatchLLM(BatchHTTPLLM):
     async def _first_id(self, job: Job) -> str:
         """The name of the chunk that a batch with results was made of."""
         with tempfile.TemporaryFile() as file:
-            await self.request(
-                "GET", f"{self.messages_path}/batches/{path_segment(job.id)}/results", save_to=file
-            )
+            await self.request("GET", f"{MESSAGES}/batches/{path_segment(job.id)}/results", save_to=file)
             file.seek(0)
             try:
                 custom_id = str(orjson.loads(file.readline(_MAX_LINE_BYTES))["custom_id"])
@@ -135,16 +139,16 @@ class MessageBatchLLM(BatchHTTPLLM):
         return custom_id.rsplit("-", 2)[0]
 
     async def batch_job(self, chunk: Chunk) -> Job:
-        answer = await self.request("GET", f"{self.messages_path}/batches/{path_segment(chunk.job)}")
+        answer = await self.request("GET", f"{MESSAGES}/batches/{path_segment(chunk.job)}")
         # Which batch it is, is known; what it says of itself may be anything.
         return self._job({**answer, "id": chunk.job} if isinstance(answer, dict) else answer)
 
     async def save_results(self, chunk: Chunk, place: str, file: IO[bytes]) -> None:
-        path = f"{self.messages_path}/batches/{path_segment(place)}/results"
+        path = f"{MESSAGES}/batches/{path_segment(place)}/results"
         await self.request("GET", path, save_to=file)
 
     async def cancel_batch(self, chunk: Chunk) -> None:
-        await self.request("POST", f"{self.messages_path}/batches/{path_segment(chunk.job)}/cancel")
+        await self.request("POST", f"{MESSAGES}/batches/{path_segment(chunk.job)}/cancel")
 
     def _job(self, answer: Any) -> Job:
         id = answer.get("id") if isinstance(answer, dict) else None

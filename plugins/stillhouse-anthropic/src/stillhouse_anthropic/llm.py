@@ -16,8 +16,9 @@ from stillhouse import (
     ModelInfo,
     StructuredOutput,
 )
-from stillhouse.http import Failure, QuotaHeaders, Request
-from stillhouse_anthropic.batches import MessageBatchLLM
+from stillhouse.http import Failure, QuotaHeaders, Request, effort_of
+from stillhouse_anthropic.batches import MESSAGES, MessageBatchLLM
+from stillhouse_anthropic.caching import cached
 from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.parameters import MessageParameters
@@ -30,6 +31,8 @@ __all__ = ["DEFAULT_MAX_NEW_TOKENS", "AnthropicLLM"]
 
 DEFAULT_MAX_NEW_TOKENS = 4096
 """The API has no default. So many tokens every one of its models can generate."""
+
+_EFFORTS = {level: level for level in ("low", "medium", "high", "max")}
 
 # What is not sent under its own name, or not as it was given.
 _RENAMED = frozenset({
@@ -65,11 +68,17 @@ class AnthropicLLM(MessageBatchLLM):
     other_credentials: ClassVar[str] = "a token in ANTHROPIC_AUTH_TOKEN"
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
+    models_path: ClassVar[str | tuple[str, ...] | None] = "v1/models"
 
     anthropic_version: str = Field(
         default="2023-06-01",
         min_length=1,
         description="The version of the API's protocol; from 2026-10-21 on it takes no temperature.",
+    )
+
+    prompt_caching: bool = Field(
+        default=False,
+        description="Whether to ask for a cache of the system prompt, the tools and the conversation.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -84,13 +93,11 @@ class AnthropicLLM(MessageBatchLLM):
             headers["authorization"] = f"Bearer {token}"
         return headers
 
-    @property
-    def models_path(self) -> str:  # type: ignore[override]
-        return self.messages_path.removesuffix("messages") + "models"
-
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         for model, entry in zip(super().models_in(answer), answer["data"], strict=True):
             if isinstance(entry, dict):
+                if entry.get("lifecycle") == "retired":
+                    continue  # it is listed, and refused
                 model["max_new_tokens"] = entry.get("max_tokens") or 0
             yield model
 
@@ -131,7 +138,8 @@ class AnthropicLLM(MessageBatchLLM):
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
             thinking: how to think before answering, in the API's form, such as
                 `{"type": "enabled", "budget_tokens": 2048}`. The text is returned as `reasoning`.
-            reasoning_effort: how much effort to spend on the answer.
+            reasoning_effort: how much effort to spend on the answer: `low`, `medium`, `high` or `max`.
+            service_tier: `auto` or `standard_only`.
             extra_body: further fields of the request, as the API knows them.
 
         Raises:
@@ -162,14 +170,16 @@ class AnthropicLLM(MessageBatchLLM):
         if tool_choice is not None:
             body["tool_choice"] = request_tool_choice(tool_choice)
         extra, effort = dict(arguments.get("extra_body") or {}), arguments.get("reasoning_effort")
-        config = {} if effort is None else {"effort": effort}
+        config = {} if effort is None else {"effort": effort_of(effort, _EFFORTS, type(self).__name__)}
         if form is not None:
             config |= form.fields.get("output_config", {})
         config |= extra.pop("output_config", None) or {}
         if config:
             body["output_config"] = config
+        if self.prompt_caching:
+            body |= cached(body)
         body |= extra
-        return Request(self.messages_path, body, form, max_new_tokens=limit)
+        return Request(MESSAGES, body, form, max_new_tokens=limit)
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return message_output(answer)

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from urllib.parse import unquote
-
-import orjson
 
 from stillhouse import ConfigurationError, StandardInput
+from stillhouse.http import arguments_of, function_of, image_of, media_type_of, split_system
 
 __all__ = ["request_messages"]
 
-_SYSTEM_ROLES = ("system", "developer")
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_ALIASES = {
-    "image/jpg": "image/jpeg",
-    "image/jpe": "image/jpeg",
-    "image/jfif": "image/jpeg",
-    "image/pjpeg": "image/jpeg",
-    "image/x-png": "image/png",
-}
-"""Names of media types that are in use, and that the API does not know."""
-
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _DATA_URL_HINT = "write it as data:image/png;base64,…, or give the image's address on the web"
 
 
@@ -39,15 +25,13 @@ def request_messages(chat: StandardInput) -> tuple[str | list[dict[str, Any]] | 
     Raises:
         ConfigurationError: a part cannot be made into a block, or nothing but system messages is there.
     """
-    system: list[dict[str, Any]] = []
+    prompts, others = split_system(chat)
+    system = [block for message in prompts for block in _system_blocks({**message})]
     messages: list[dict[str, Any]] = []
     results: list[dict[str, Any]] | None = None  # of the message before, if it is one of tool results
-    for item in chat:
-        message: dict[str, Any] = dict(item)
-        role = message["role"]
-        if role in _SYSTEM_ROLES:
-            system.extend(_system_blocks(message))
-        elif role == "tool":
+    for item in others:
+        message: dict[str, Any] = {**item}
+        if message["role"] == "tool":
             if results is None:
                 results = []
                 messages.append({"role": "user", "content": results})
@@ -90,19 +74,15 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool_use(call: dict[str, Any]) -> dict[str, Any]:
-    function = call.get("function")
-    if not isinstance(function, dict):
+    function = function_of(call)
+    if function is None:
         return call  # in the API's own form already
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = orjson.loads(arguments)
-        except orjson.JSONDecodeError as error:
-            raise ConfigurationError(
-                f"the arguments of the tool call {function.get('name')!r} are not valid JSON: {error}",
-                hint="write them as a JSON object",
-            ) from None
-    return {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": arguments}
+    return {
+        "type": "tool_use",
+        "id": call.get("id"),
+        "name": function.get("name"),
+        "input": arguments_of(call),
+    }
 
 
 def _tool_result(message: dict[str, Any]) -> dict[str, Any]:
@@ -128,48 +108,17 @@ def _blocks(parts: list[Any]) -> list[dict[str, Any]]:
 def _block(part: Any) -> Any:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "image_url":
-        return _image(part)
+        extra = {key: value for key, value in part.items() if key not in ("type", "image_url")}
+        return {**extra, "type": "image", "source": _source(part)}
     source = part.get("source") if kind == "image" else None
     if isinstance(source, dict) and source.get("type") == "base64":  # in the API's own form already
-        return {**part, "source": {**source, "media_type": _media_type(source.get("media_type"))}}
+        media_type = media_type_of(source.get("media_type"), _IMAGE_TYPES, _DATA_URL_HINT)
+        return {**part, "source": {**source, "media_type": media_type}}
     return part
 
 
-def _image(part: dict[str, Any]) -> dict[str, Any]:
-    given = part.get("image_url")
-    url = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(url, str) or not url:
-        raise ConfigurationError("an image_url part has no url", hint=_DATA_URL_HINT)
-    extra = {key: value for key, value in part.items() if key not in ("type", "image_url")}
-    return {**extra, "type": "image", "source": _source(url)}
-
-
-def _source(url: str) -> dict[str, Any]:
-    url = url.strip()
-    if url[:8].lower().startswith(("http://", "https://")):
-        return {"type": "url", "url": url}
-    head, comma, data = url.partition(",")
-    media_type, *flags = head[5:].split(";")
-    if head[:5].lower() != "data:" or not comma or "base64" not in map(str.lower, map(str.strip, flags)):
-        raise ConfigurationError(
-            f"the url of an image, {url[:40]!r}, is neither an address on the web nor base64 data",
-            hint=_DATA_URL_HINT,
-        )
-    if "%" in data:
-        data = unquote(data)
-    data = "".join(data.split())
-    if not _BASE64.fullmatch(data) or len(data.rstrip("=")) % 4 == 1:
-        raise ConfigurationError(f"the data of an image, {url[:40]!r}, are not base64", hint=_DATA_URL_HINT)
-    return {"type": "base64", "media_type": _media_type(media_type), "data": data}
-
-
-def _media_type(given: Any) -> str:
-    """The media type of an image as the API names it."""
-    name = given.strip().lower() if isinstance(given, str) else ""
-    name = _ALIASES.get(name, name)
-    if name not in _IMAGE_TYPES:
-        raise ConfigurationError(
-            f"the API takes images of the types {', '.join(_IMAGE_TYPES)}, and not of {str(given)[:40]!r}",
-            hint=f"convert the image; {_DATA_URL_HINT}",
-        )
-    return name
+def _source(part: dict[str, Any]) -> dict[str, Any]:
+    image = image_of(part, _IMAGE_TYPES)
+    if isinstance(image, str):
+        return {"type": "url", "url": image}
+    return {"type": "base64", "media_type": image.media_type, "data": image.data}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
+
+from stillhouse.typing import ReasoningEffort
 
 __all__ = ["MessageParameters"]
 
@@ -18,5 +20,6 @@ class MessageParameters(TypedDict, total=False):
     tools: list[dict[str, Any]] | None
     tool_choice: str | dict[str, Any] | None
     thinking: dict[str, Any] | None
-    reasoning_effort: Literal["low", "medium", "high", "xhigh", "max"] | None
+    reasoning_effort: ReasoningEffort | None
+    service_tier: str | None
     extra_body: dict[str, Any] | None

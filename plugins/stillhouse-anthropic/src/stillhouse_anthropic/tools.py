@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillhouse.http import NamedTool, choice_of, function_of
+
 __all__ = ["request_tool_choice", "request_tools"]
 
 _CHOICES = {"required": "any"}
@@ -16,17 +18,18 @@ def request_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def request_tool_choice(choice: str | dict[str, Any]) -> dict[str, Any]:
     """The choice as the API takes it; one in its own form is left as it is."""
-    if isinstance(choice, str):
-        return {"type": _CHOICES.get(choice, choice)}
-    function = choice.get("function")
-    if isinstance(function, dict):
-        return {"type": "tool", "name": function.get("name")}
+    wanted = choice_of(choice)
+    if isinstance(wanted, NamedTool):
+        return {"type": "tool", "name": wanted.name}
+    if wanted is not None:
+        return {"type": _CHOICES.get(wanted, wanted)}
+    assert isinstance(choice, dict)
     return choice
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    function = tool.get("function")
-    if not isinstance(function, dict):
+    function = function_of(tool)
+    if function is None:
         return tool
     extra = {key: value for key, value in tool.items() if key not in ("type", "function")}
     own = {key: value for key, value in function.items() if key != "parameters" and value is not None}

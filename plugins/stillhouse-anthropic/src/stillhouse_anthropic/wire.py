@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from stillhouse import GenerateOutput, GenerationError, prepare_output
+from stillhouse.http import finish_reason, statistics_of, string_of, tool_call, total_of
 from stillhouse.outputs import count_of
 
 __all__ = ["message_output"]
@@ -49,25 +48,28 @@ def message_output(answer: Any) -> GenerateOutput:
 
 
 def _output(answer: dict[str, Any], content: list[dict[str, Any]]) -> GenerateOutput:
-    stop_reason = _string(answer.get("stop_reason"))
+    stop_reason = string_of(answer.get("stop_reason"))
     text = "".join(block.get("text") or "" for block in content if block.get("type") == "text")
-    reason = stop_reason and _FINISH_REASONS.get(stop_reason, stop_reason.lower())
     output = prepare_output(
         [None if stop_reason == "refusal" else text or None],
-        finish_reasons=[reason],
+        finish_reasons=[finish_reason(stop_reason, _FINISH_REASONS)],
         stop_reasons=[stop_reason],
     )
     output["statistics"] = _statistics(answer.get("usage"))
     extras: dict[str, Any] = {}
     thinking = [block for block in content if block.get("type") in ("thinking", "redacted_thinking")]
     if thinking:
-        extras["reasoning"] = "".join(_string(block.get("thinking")) or "" for block in thinking) or None
-    calls = [_tool_call(block) for block in content if block.get("type") == "tool_use"]
+        extras["reasoning"] = "".join(string_of(block.get("thinking")) or "" for block in thinking) or None
+    calls = [
+        tool_call(block.get("id"), block.get("name"), block.get("input"))
+        for block in content
+        if block.get("type") == "tool_use"
+    ]
     if calls:
         extras["tool_calls"] = calls
         if thinking:  # the API requires them back, signatures and all, before the results of the calls
             extras["thinking_blocks"] = thinking
-    extras["stop_sequences"] = _string(answer.get("stop_sequence"))
+    extras["stop_sequences"] = string_of(answer.get("stop_sequence"))
     if isinstance(answer.get("stop_details"), dict):
         extras["stop_details"] = answer["stop_details"]
     for key, value in extras.items():
@@ -107,31 +109,18 @@ def _statistics(usage: Any) -> dict[str, list[Any]]:
     """The API counts apart what it read from its cache and wrote to it; all of it is input."""
     if not isinstance(usage, dict):
         return {}
-    fresh, read = count_of(usage.get("input_tokens")), count_of(usage.get("cache_read_input_tokens"))
-    written = count_of(usage.get("cache_creation_input_tokens"))
-    details = usage.get("output_tokens_details")
-    counts = {
-        "input_tokens": None if fresh is None else fresh + (read or 0) + (written or 0),
-        "output_tokens": count_of(usage.get("output_tokens")),
-        "cached_tokens": read,
-        "cache_creation_tokens": written,
-        "reasoning_tokens": count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
-    }
-    return {name: [count] for name, count in counts.items() if count is not None}
+    read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+    details, kinds = usage.get("output_tokens_details"), usage.get("cache_creation")
+    return statistics_of(
+        input_tokens=total_of(usage.get("input_tokens"), read, written),
+        output_tokens=usage.get("output_tokens"),
+        cached_tokens=read,
+        cache_creation_tokens=written,
+        cache_creation_1h_tokens=_for_an_hour(kinds) if count_of(written) else None,
+        reasoning_tokens=details.get("thinking_tokens") if isinstance(details, dict) else None,
+    )
 
 
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _tool_call(block: dict[str, Any]) -> dict[str, Any]:
-    """A call in the form that a chat takes it back in, whichever backend continues the chat."""
-    id, given = block.get("id"), block.get("input")
-    return {
-        "id": id if id is None or isinstance(id, str) else str(id),
-        "type": "function",
-        "function": {
-            "name": block.get("name"),
-            "arguments": given if isinstance(given, str) else orjson.dumps(given or {}).decode(),
-        },
-    }
+def _for_an_hour(kinds: Any) -> int | None:
+    """What was written for an hour and not for five minutes, which costs more; nothing is said of none."""
+    return (count_of(kinds.get("ephemeral_1h_input_tokens")) or None) if isinstance(kinds, dict) else None

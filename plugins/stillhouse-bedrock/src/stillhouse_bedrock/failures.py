@@ -37,8 +37,7 @@ _RULES = (
     ),
     _rule(
         r"model identifier|UnknownOperation",
-        "check the model's id, and that the region has the model: `stillhouse models bedrock` lists those "
-        "that it has",
+        "check the model's id, and that the region has the model",
         stops_run=True,
         unknown_model=True,
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -21,37 +20,23 @@ from stillhouse import (
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload, effort_of
-from stillhouse.http.listing import read_pages
+from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload
 from stillhouse.structured import closed_schema
 from stillhouse.typing import ModelInfo
+from stillhouse_bedrock.body import request_body
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
-from stillhouse_bedrock.messages import request_messages
-from stillhouse_bedrock.models import models_in, page_after, profiles_in
+from stillhouse_bedrock.models import models_in, page_after
 from stillhouse_bedrock.parameters import ConverseParameters
 from stillhouse_bedrock.regions import host_of, region_of_arn
 from stillhouse_bedrock.signing import signed_headers
-from stillhouse_bedrock.tools import tool_config
 from stillhouse_bedrock.wire import converse_output
 
 if TYPE_CHECKING:
     from yarl import URL
 
 __all__ = ["BedrockLLM"]
-
-_EFFORTS = {level: level for level in ("low", "medium", "high", "max")}
-
-# Where in the body a parameter goes, and what it is called there.
-_INFERENCE = {"max_new_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP"}
-_OF_MODEL = {"top_k": "top_k", "thinking": "thinking"}
-_OWN = {
-    "guardrail_config": "guardrailConfig",
-    "performance_config": "performanceConfig",
-    "request_metadata": "requestMetadata",
-}
-_CACHE_POINT = {"cachePoint": {"type": "default"}}
 
 
 class BedrockLLM(StructuredHTTPLLM):
@@ -70,11 +55,10 @@ class BedrockLLM(StructuredHTTPLLM):
     base_url_variable: ClassVar[str | None] = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"
     api_key_variable: ClassVar[str | None] = "AWS_BEARER_TOKEN_BEDROCK"
     other_credentials: ClassVar[str] = (
-        "AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or, with "
-        "stillhouse-bedrock[aws], whatever botocore finds"
+        "AWS credentials (an access key, a profile, or with stillhouse-bedrock[aws] a role)"
     )
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = ()
-    models_path: ClassVar[str | None] = "foundation-models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = ("foundation-models", "inference-profiles")
 
     region: RuntimeParameter[str] | None = Field(
         default=None,
@@ -195,20 +179,11 @@ class BedrockLLM(StructuredHTTPLLM):
 
     # What there is
 
-    def list_models(self) -> list[ModelInfo]:
-        """The models that are asked by their own ids, and the inference profiles, by which most are."""
-        if not self.is_loaded:
-            with copy.copy(self) as llm:
-                return llm.list_models()
-
-        async def profiles(query: Mapping[str, str | int] | None) -> Any:
-            return await self.request("GET", "inference-profiles", query=query)
-
-        models = super().list_models()
-        return models + self.run_on_loop(read_pages(profiles, profiles_in, page_after, str))
-
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         return models_in(answer)
+
+    def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
+        return page_after(answer)
 
     # What is asked, and what comes back
 
@@ -258,33 +233,9 @@ class BedrockLLM(StructuredHTTPLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         chat, form = self.split(input)
-        system, messages = request_messages(chat)
-        given = {name: value for name, value in arguments.items() if value is not None}
-        body: dict[str, Any] = {"messages": messages}
-        config = tool_config(given.get("tools"), given.get("tool_choice"), messages, type(self).__name__)
-        if self.prompt_caching:
-            _add_cache_points(system, messages, config)
-        if system:
-            body["system"] = system
-        inference = _named(given, _INFERENCE)
-        if "stop" in given:
-            stop = given["stop"]
-            inference["stopSequences"] = [stop] if isinstance(stop, str) else stop
-        output_config = {} if form is None else dict(form.fields.get("outputConfig", {}))
-        if "reasoning_effort" in given:
-            output_config["effort"] = effort_of(given["reasoning_effort"], _EFFORTS, type(self).__name__)
-        if "service_tier" in given:
-            body["serviceTier"] = {"type": given["service_tier"]}
-        parts = {
-            "inferenceConfig": inference,
-            "toolConfig": config,
-            "outputConfig": output_config,
-            "additionalModelRequestFields": _named(given, _OF_MODEL),
-        }
-        body |= {name: part for name, part in parts.items() if part} | _named(given, _OWN)
-        for name, value in (given.get("extra_body") or {}).items():
-            own = body.get(name)
-            body[name] = {**own, **value} if isinstance(own, dict) and isinstance(value, dict) else value
+        body = request_body(
+            chat, form, arguments, llm=type(self).__name__, prompt_caching=self.prompt_caching
+        )
         return Request(f"model/{quote(self.model, safe='')}/converse", body, form)
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
@@ -297,22 +248,3 @@ class BedrockLLM(StructuredHTTPLLM):
         used = super().used_tokens(output)
         cached = output["statistics"].get("cached_tokens") or [0]
         return None if used is None else used - (cached[0] or 0)
-
-
-def _named(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
-
-
-def _add_cache_points(
-    system: list[dict[str, Any]], messages: list[dict[str, Any]], tools: dict[str, Any] | None
-) -> None:
-    """Mark what may be cached: the end of the system prompt, of the tools, and of the last user's message.
-
-    AWS refuses a mark in a conversation that has thoughts in it, whatever message it is in.
-    """
-    has_thoughts = any("reasoningContent" in block for message in messages for block in message["content"])
-    last = next((message for message in reversed(messages) if message["role"] == "user"), None)
-    ends = [system, (tools or {}).get("tools"), None if last is None or has_thoughts else last["content"]]
-    for blocks in ends:
-        if blocks and "cachePoint" not in blocks[-1]:
-            blocks.append(_CACHE_POINT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stillhouse.offline import path_segment
 from stillhouse.outputs import count_of
-from stillhouse_google.generate_content import GenerateContentLLM
+from stillhouse_google.batches import BatchContentLLM
 
 if TYPE_CHECKING:
     from stillhouse.typing import ModelInfo
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["GeminiLLM"]
 
 
-class GeminiLLM(GenerateContentLLM):
+class GeminiLLM(BatchContentLLM):
     """Models of the Gemini API. Address, key and version are read where Google's SDK reads them."""
 
     default_base_url: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     base_url_variable: ClassVar[str | None] = "GOOGLE_GEMINI_BASE_URL"
     api_key_variable: ClassVar[str | None] = "GOOGLE_API_KEY"
     other_credentials: ClassVar[str] = "a key in GEMINI_API_KEY"
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
     default_api_version: ClassVar[str] = "v1beta"
 
     def configured_api_key(self) -> str:

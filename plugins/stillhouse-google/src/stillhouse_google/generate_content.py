@@ -83,8 +83,21 @@ class GenerateContentLLM(StructuredHTTPLLM):
         super().load()
 
     def url_of(self, base_url: URL, path: str) -> URL:
-        """Return the address of a path, below that of the API's version; a base URL may end with one."""
+        """Return the address of a path, below that of the API's version; a base URL may end with one.
+
+        A path that begins with a slash is the whole path.
+        """
+        if path.startswith("/"):
+            return super().url_of(base_url.with_path("/").with_query(base_url.query), path)
         return super().url_of(base_url, path if _VERSION.search(base_url.path) else f"{self._version}/{path}")
+
+    @property
+    def upload_path(self) -> str:
+        """The whole path at which files go up, where the API takes some."""
+        given = self._base.path.rstrip("/")
+        found = _VERSION.search(given)
+        version = found[0].lstrip("/") if found else self._version
+        return f"{_VERSION.sub('', given)}/upload/{version}/files"
 
     @property
     def model_path(self) -> str:

@@ -38,7 +38,7 @@ class VertexAILLM(GenerateContentLLM):
     api_key_variable: ClassVar[str | None] = "GOOGLE_API_KEY"
     other_credentials: ClassVar[str] = "access_token, access_token_provider or the credentials of google-auth"
     default_api_version: ClassVar[str] = "v1beta1"
-    models_path: ClassVar[str | None] = "publishers/google/models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "publishers/google/models"
 
     project: RuntimeParameter[str] | None = Field(
         default=None,

@@ -16,6 +16,7 @@ __all__ = ["content_output"]
 
 _FINISH_REASONS = {
     "max_tokens": "length",
+    "function_call": "tool_calls",  # of servers that are like Google's
     **dict.fromkeys(
         (
             "safety", "recitation", "language", "blocklist", "prohibited_content", "spii", "model_armor",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, cast
 
 from pydantic import Field, PrivateAttr
 
@@ -22,6 +22,7 @@ from stillhouse import (
     UnsupportedError,
 )
 from stillhouse.http import Failure, QuotaLeft, Request, RequestForm, message_of
+from stillhouse.typing import ModelInfo
 from stillhouse_huggingface import tgi
 from stillhouse_huggingface.addresses import API, ROUTER, api_of, is_of_hugging_face, root_of
 from stillhouse_huggingface.endpoints import Finder
@@ -67,7 +68,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
     api_key_variable: ClassVar[str | None] = "HF_TOKEN"
     other_credentials: ClassVar[str] = "the token of `hf auth login`"
 
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
 
     model: str = Field(
         default="",
@@ -233,9 +234,9 @@ class InferenceEndpointsLLM(CompatibleLLM):
             tgi.keep_counts(answer, headers)
         return super().failure_in(answer, headers)
 
-    def models_in(self, answer: Any) -> Iterable[Any]:
-        """The models in an answer of `models`: those of the router, or of an endpoint."""
-        return models_of(answer)
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Those of the router, each again by its providers, or those of an endpoint."""
+        return cast("Iterable[ModelInfo]", models_of(answer))
 
     # Structured output
 

@@ -17,7 +17,8 @@ from stillhouse import (
     StructuredOutput,
     UnsupportedError,
 )
-from stillhouse.http import Failure, Request, StructuredHTTPLLM, effort_of, string_of
+from stillhouse.http import Failure, Request, StructuredHTTPLLM, effort_of
+from stillhouse.typing import ModelInfo
 from stillhouse_ollama.address import DEFAULT_ADDRESS, address_of
 from stillhouse_ollama.failures import ollama_failure
 from stillhouse_ollama.messages import request_messages
@@ -63,7 +64,7 @@ class OllamaLLM(StructuredHTTPLLM):
     api_key_variable: ClassVar[str | None] = "OLLAMA_API_KEY"
     api_key_required: ClassVar[bool] = False
 
-    models_path: ClassVar[str | None] = "api/tags"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "api/tags"
 
     max_concurrency: RuntimeParameter[int] = Field(
         default=4,
@@ -97,12 +98,10 @@ class OllamaLLM(StructuredHTTPLLM):
             failure = Failure("server", "the answer is not whole", retried=True, unclear=True)
         return failure
 
-    def models_in(self, answer: Any) -> Iterable[Any]:
-        """The models in an answer of `api/tags`: those that the server has."""
+    def models_in(self, answer: Any) -> Iterable[ModelInfo]:
+        """Those that the server has."""
         for model in answer["models"]:
-            name = string_of(model.get("model")) or string_of(model.get("name"))
-            if name:
-                yield {"name": name}
+            yield {"name": model.get("model") or model.get("name")}
 
     def check_input(self, input: Any) -> None:
         super().check_input(input)

@@ -80,7 +80,7 @@ class CompatibleLLM(StructuredHTTPLLM):
     kept_keys: ClassVar[tuple[str, ...]] = ()
     """Further keys of a message, or of an answer, that outputs keep."""
 
-    models_path: ClassVar[str | None] = "models"
+    models_path: ClassVar[str | tuple[str, ...] | None] = "models"
 
     reasoning_tag: RuntimeParameter[str] | None = Field(
         default=None,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from stillhouse.jobs.spending.prices import cost_text
+from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.online import RunStatistics
@@ -72,7 +72,7 @@ def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
     tokens = statistics.input_tokens + statistics.output_tokens
     if tokens:
         parts.append(f"{tokens:,} tokens")
-    if statistics.prices is not None:
+    if statistics.prices is not None or statistics.cost:
         parts.append(cost_text(statistics.cost))
     if statistics.budget is not None:
         parts.append(f"{statistics.budget.left} left")
@@ -145,18 +145,32 @@ def summary_lines(
         lines.append(("finished before", f"{before:,}"))
     lines += [
         ("input tokens", f"{statistics.input_tokens:,}"),
+        *_cache_lines(statistics.cached_tokens, statistics.written_tokens),
         ("output tokens", f"{statistics.output_tokens:,}"),
         ("time", duration(statistics.seconds)),
         ("rows per second", f"{statistics.rows / seconds:,.1f}"),
         ("output tokens per second", f"{statistics.output_tokens / seconds:,.0f}"),
     ]
-    if statistics.prices is not None:
-        lines.append(("cost", _cost_line(statistics.cost, statistics.prices.source)))
+    if statistics.prices is not None or statistics.cost:
+        source = PROVIDER if statistics.prices is None else statistics.prices.source
+        lines.append(("cost", _cost_line(statistics.cost, source)))
         if cost is not None and before:
             lines.append(("cost of the whole run", cost_text(cost)))
     if statistics.budget is not None:
         lines.append(("budget left", statistics.budget.left))
     return lines
+
+
+def _cache_lines(
+    cached: int, written: int, cached_cost: float | None = None, written_cost: float | None = None
+) -> list[tuple[str, str]]:
+    """Return what of the input was read from the provider's cache and written to it, with its cost."""
+    parts = [("read from a cache", cached, cached_cost), ("written to a cache", written, written_cost)]
+    return [
+        (f"input {label}", f"{tokens:,} ({cost_text(cost)})" if cost else f"{tokens:,}")
+        for label, tokens, cost in parts
+        if tokens
+    ]
 
 
 def _cost_line(cost: float, source: str) -> str:
@@ -180,6 +194,9 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
         lines.append(("to be tried again", f"{summary.queued:,}"))
     lines += [
         ("input tokens", f"{summary.input_tokens:,}"),
+        *_cache_lines(
+            summary.cached_tokens, summary.written_tokens, summary.cached_cost, summary.written_cost
+        ),
         ("output tokens", f"{summary.output_tokens:,}"),
     ]
     if summary.cost is not None:

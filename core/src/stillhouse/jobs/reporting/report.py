@@ -132,12 +132,22 @@ def _figures(summary: Summary, timeline: Timeline) -> list[tuple[str, str, str]]
         ("Rows finished", f"{summary.rows:,}", rates[0]),
         ("Failed", f"{summary.failures:,}", failed),
         ("Input tokens", f"{summary.input_tokens:,}", ""),
+        *_cache_figures(summary),
         ("Output tokens", f"{summary.output_tokens:,}", rates[1]),
         ("Time at work", duration(seconds), ""),
     ]
     if summary.cost is not None:
         figures.append(("Cost", cost_text(summary.cost), f"prices of {summary.prices}"))
     return figures
+
+
+def _cache_figures(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return what of the input was read from the provider's cache and written to it, with its cost."""
+    parts = [
+        ("Read from a cache", summary.cached_tokens, summary.cached_cost),
+        ("Written to a cache", summary.written_tokens, summary.written_cost),
+    ]
+    return [(label, f"{count:,}", cost_text(cost) if cost else "") for label, count, cost in parts if count]
 
 
 def _over_time(timeline: Timeline, has_calls: bool) -> list[Chart]:

@@ -41,6 +41,7 @@ class Estimate:
         max_input: input tokens at most; `None` where nothing bounds them.
         max_output: output tokens at most, likewise.
         cost: in USD at most; `None` where that or the prices are not known.
+        cache_cost: what of it is for the writing of the provider's cache: more than plain input costs.
         prices: the prices, if they are known.
     """
 
@@ -53,6 +54,7 @@ class Estimate:
     max_input: int | None = 0
     max_output: int | None = 0
     cost: float | None = None
+    cache_cost: float = 0.0
     prices: Prices | None = None
 
     def lines(self) -> list[tuple[str, str]]:
@@ -74,6 +76,10 @@ class Estimate:
             lines.append(("cost, at most", _text(None)))
         else:
             lines.append(("cost, at most", f"{cost_text(self.cost)} (prices of {self.prices.source})"))
+            if self.cache_cost:
+                lines.append(
+                    ("of it for cache writes", f"{cost_text(self.cache_cost)}, if all input is written")
+                )
         return lines
 
 
@@ -116,6 +122,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
             found.max_output += bound.output
             if prices and found.cost is not None:
                 found.cost += prices.max_cost(bound.input, bound.output, batch=command.offline)
+                found.cache_cost += prices.max_cache_cost(bound.input, batch=command.offline)
     if tokens and known_bytes:
         found.bytes_per_token = known_bytes / tokens
         found.is_measured = True

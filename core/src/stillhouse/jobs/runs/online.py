@@ -31,11 +31,13 @@ class RunStatistics:
         failed: rows without, by the kind of their error.
         input_tokens: as far as the backend reported them.
         output_tokens: likewise.
+        cached_tokens: of the input, what was read from the provider's cache.
+        written_tokens: of the input, what was written to it.
         skipped: rows read that were finished before.
         pulled: rows read, those included.
         started: when it began, on the monotonic clock.
         prices: those of the model, if they are known.
-        cost: in USD, by these prices.
+        cost: in USD, by these prices, or as the provider says.
         budget: the run's, if it has one.
     """
 
@@ -43,6 +45,8 @@ class RunStatistics:
     failed: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    written_tokens: int = 0
     skipped: int = 0
     pulled: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -77,8 +81,12 @@ class RunStatistics:
             tokens = tokens_of(result)
         self.input_tokens += tokens.input or 0
         self.output_tokens += tokens.output or 0
+        self.cached_tokens += tokens.cached or 0
+        self.written_tokens += tokens.written or 0
         if self.prices is not None:
             self.cost += self.prices.cost(tokens, seconds)
+        elif tokens.cost is not None and seconds != 0:
+            self.cost += tokens.cost
 
 
 def run(

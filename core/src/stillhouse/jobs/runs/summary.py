@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stillhouse.jobs.spending.prices import find_prices
+from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
 
 __all__ = ["Session", "Summary", "summarize"]
@@ -46,9 +46,13 @@ class Summary:
         queued: rows that failed and are queued for a retry.
         input_tokens: as far as the backend reported them, including paid ones of failed rows.
         output_tokens: likewise.
+        cached_tokens: of the input, what was read from the provider's cache.
+        written_tokens: of the input, what was written to it.
         last_finished: when the last row was finished, in seconds since 1970, or `None`.
         command: the command of the run, as JSON types.
         cost: of every row, failed ones included, in USD; `None` where the prices are not known.
+        cached_cost: of it, for what was read from the provider's cache.
+        written_cost: of it, for what was written to it.
         prices: the source of the prices.
         sessions: the processes that worked on it, the first one first.
     """
@@ -59,9 +63,13 @@ class Summary:
     queued: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int
+    written_tokens: int
     last_finished: float | None
     command: dict[str, Any] | None
     cost: float | None
+    cached_cost: float | None
+    written_cost: float | None
     prices: str | None
     sessions: list[Session] = field(default_factory=list)
 
@@ -88,12 +96,13 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
     """
     info = dict(connection.execute("SELECT key, value FROM info"))
     states = connection.execute(
-        "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), max(finished) "
+        "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), "
+        "total(cached_tokens), total(written_tokens), max(finished) "
         "FROM rows WHERE row < ? GROUP BY state, kind",
         (sys.maxsize if limit is None else limit,),
     ).fetchall()
     offer = json.loads(info.get("offer", "null"))
-    prices = find_prices(offer) if offer else None
+    cost = spent(connection, find_prices(offer) if offer else None)
     failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
         complete=json.loads(info.get("complete", "null")) is not None,
@@ -102,10 +111,14 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         queued=sum(count for state, _, count, *_ in states if state == QUEUED),
         input_tokens=int(sum(row[3] for row in states)),
         output_tokens=int(sum(row[4] for row in states)),
-        last_finished=max((row[5] for row in states), default=None),
+        cached_tokens=int(sum(row[5] for row in states)),
+        written_tokens=int(sum(row[6] for row in states)),
+        last_finished=max((row[7] for row in states), default=None),
         command=json.loads(info.get("command", "null")),
-        cost=prices.spent(connection) if prices else None,
-        prices=prices.source if prices else None,
+        cost=cost and cost.total,
+        cached_cost=cost and cost.cached,
+        written_cost=cost and cost.written,
+        prices=cost and cost.source,
         sessions=[
             Session(*row)
             for row in connection.execute(

@@ -105,7 +105,7 @@ class Budget:
                 "SELECT total(input_tokens) + total(output_tokens) FROM rows WHERE seconds IS NOT 0"
             )
             self._tokens = int(tokens)
-            self._cost = ceiling.prices.spent(connection) if ceiling.prices else 0.0
+            self._cost = ceiling.prices.spent(connection).total if ceiling.prices else 0.0
         self._unreported = Amount(**(unreported or {}))
         self._keep = keep
         self._kept = asdict(self._unreported)

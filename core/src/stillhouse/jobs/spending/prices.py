@@ -2,14 +2,14 @@
 
 The core knows no provider: the price is found by the address of the API, or by the registered name of
 the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
-that better prices give better figures later.
+that better prices give better figures later. A row whose cost the provider itself says cost that.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
@@ -17,13 +17,19 @@ from stillhouse.jobs.store.columns import Tokens
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
-__all__ = ["Prices", "Rates", "cost_text", "find_prices", "offer_of", "price_of"]
+__all__ = [
+    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "offer_of", "price_of", "spent",
+]  # fmt: skip
 
 # The prices of a call for text. If a model has another price that a call for text may incur, its cost is
 # not known.
 _UNITS = {"input": "input_mtok", "cached": "cache_read_mtok", "written": "cache_write_mtok",
-          "output": "output_mtok"}  # fmt: skip
+          "output": "output_mtok", "written_1h": "cache_write_1h_mtok"}  # fmt: skip
 _OTHERS = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
+
+
+PROVIDER = "the provider"
+"""The source of prices where the provider itself says what a row cost."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Rates:
         cached: of the input that was read from the cache.
         written: of the input that was written to it.
         output: of the output, reasoning included.
+        written_1h: of the input that was written to the cache for an hour; 0 where that costs as `written`.
     """
 
     start: int
@@ -43,6 +50,28 @@ class Rates:
     cached: float
     written: float
     output: float
+    written_1h: float = 0.0
+
+    @property
+    def most(self) -> float:
+        """The cost of an input token, whatever the cache does."""
+        return max(self.input, self.cached, self.written, self.written_1h)
+
+
+class Spent(NamedTuple):
+    """The cost of a run in USD, as far as it is known.
+
+    Attributes:
+        total: of every row.
+        cached: of it, for what was read from the provider's cache, where the prices say it.
+        written: of it, for what was written to it, likewise.
+        source: where the prices are from.
+    """
+
+    total: float
+    cached: float
+    written: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +91,8 @@ class Prices:
     def cost(self, tokens: Tokens, seconds: float | None) -> float:
         """Return the cost of a row in USD, as if it had been one request. Unknown counts cost nothing.
 
+        Where the provider itself says the cost, it is that.
+
         Args:
             tokens: its tokens.
             seconds: how long the call took: 0 where there was none, which costs nothing, and `None`
@@ -69,12 +100,16 @@ class Prices:
         """
         if seconds == 0:
             return 0.0
+        if tokens.cost is not None:
+            return tokens.cost
         rates, *others = self.batch_rates if seconds is None else self.rates
         total = tokens.input or 0
         for other in others:
             if total > other.start:
                 rates = other
-        return _cost(rates, total, tokens.cached or 0, tokens.written or 0, tokens.output or 0)
+        cached, written = _cache_costs(rates, tokens.cached or 0, tokens.written or 0, tokens.written_1h or 0)
+        plain = max(0, total - (tokens.cached or 0) - (tokens.written or 0))
+        return plain * rates.input + cached + written + (tokens.output or 0) * rates.output
 
     def max_cost(
         self, input_tokens: int, output_tokens: int, largest: int | None = None, *, batch: bool = False
@@ -90,28 +125,63 @@ class Prices:
         largest = input_tokens if largest is None else largest
         rates = self.batch_rates if batch else self.rates
         able = [rate for rate in rates if rate.start == 0 or rate.start < largest]
-        return input_tokens * max(max(r.input, r.cached, r.written) for r in able) + output_tokens * max(
-            r.output for r in able
-        )
+        most = max(rate.most for rate in able), max(rate.output for rate in able)
+        return input_tokens * most[0] + output_tokens * most[1]
 
-    def spent(self, connection: sqlite3.Connection) -> float:
-        """Return the cost of every row of a run's database, in USD."""
+    def max_cache_cost(self, input_tokens: int, *, batch: bool = False) -> float:
+        """Return what of `max_cost` is for the writing of a cache: more than plain input costs."""
+        rates = self.batch_rates if batch else self.rates
+        able = [rate for rate in rates if rate.start == 0 or rate.start < input_tokens]
+        plain = max(max(rate.input, rate.cached) for rate in able)
+        return input_tokens * (max(rate.most for rate in able) - plain)
+
+    def spent(self, connection: sqlite3.Connection) -> Spent:
+        """Return the cost of every row of a run's database."""
         starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
         tier = " + ".join(f"(ifnull(input_tokens, 0) > {start})" for start in starts[1:]) or "0"
         sums = connection.execute(
-            f"SELECT seconds IS NULL, {tier}, total(input_tokens), total(cached_tokens), "  # noqa: S608
-            "total(written_tokens), total(output_tokens) FROM rows WHERE seconds IS NOT 0 GROUP BY 1, 2"
+            f"SELECT seconds IS NULL, {tier}, "  # noqa: S608
+            "total(max(0, ifnull(input_tokens, 0) - ifnull(cached_tokens, 0) - ifnull(written_tokens, 0))), "
+            "total(cached_tokens), total(written_tokens), total(written_1h_tokens), total(output_tokens) "
+            "FROM rows WHERE seconds IS NOT 0 AND cost IS NULL GROUP BY 1, 2"
         )
-        cost = 0.0
-        for batch, number, *counts in sums:
+        cost, cached, written = _said(connection).total, 0.0, 0.0
+        for batch, number, plain, read, kept, kept_1h, output in sums:
             able = self.batch_rates if batch else self.rates
-            cost += _cost([rates for rates in able if rates.start <= starts[number]][-1], *counts)
-        return cost
+            rates = [rates for rates in able if rates.start <= starts[number]][-1]
+            reading, writing = _cache_costs(rates, read, kept, kept_1h)
+            cost += plain * rates.input + reading + writing + output * rates.output
+            cached, written = cached + reading, written + writing
+        return Spent(cost, cached, written, self.source)
 
 
-def _cost(rates: Rates, total: float, cached: float, written: float, output: float) -> float:
-    plain = max(0.0, total - cached - written)
-    return plain * rates.input + cached * rates.cached + written * rates.written + output * rates.output
+def spent(connection: sqlite3.Connection, prices: Prices | None) -> Spent | None:
+    """Return the cost of every row of a run's database; `None` where nobody knows it.
+
+    Without prices it is known if the provider said it of every row that took tokens.
+    """
+    if prices is not None:
+        return prices.spent(connection)
+    said = _said(connection)
+    unsaid = connection.execute(
+        "SELECT 1 FROM rows WHERE seconds IS NOT 0 AND cost IS NULL "
+        "AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)"
+    )
+    return said if said.source and unsaid.fetchone() is None else None
+
+
+def _said(connection: sqlite3.Connection) -> Spent:
+    """Return what the provider itself said that rows cost; the source is empty if it said it of none."""
+    ((total, count),) = connection.execute(
+        "SELECT total(cost), count(cost) FROM rows WHERE seconds IS NOT 0"
+    ).fetchall()
+    return Spent(total, 0.0, 0.0, PROVIDER if count else "")
+
+
+def _cache_costs(rates: Rates, cached: float, written: float, written_1h: float) -> tuple[float, float]:
+    """Return the cost of what was read from the cache, and of what was written to it."""
+    for_an_hour = min(written, written_1h) if rates.written_1h else 0
+    return cached * rates.cached, (written - for_an_hour) * rates.written + for_an_hour * rates.written_1h
 
 
 def cost_text(cost: float) -> str:
@@ -188,7 +258,10 @@ def _rates(price: Any) -> tuple[Rates, ...]:
     if units["input"] is None or units["output"] is None:
         return ()
     # A kind of input without a price of its own costs what plain input does.
-    units = {name: units["input"] if value is None else value for name, value in units.items()}
+    instead = {"written_1h": units["written"] or units["input"]}
+    units = {
+        name: instead.get(name, units["input"]) if value is None else value for name, value in units.items()
+    }
     starts = {tier.start for value in units.values() for tier in getattr(value, "tiers", ())}
     return tuple(
         Rates(start, **{name: float(_at(value, start)) / 1e6 for name, value in units.items()})

@@ -28,22 +28,31 @@ class FinishedRow:
 
 
 class Tokens(NamedTuple):
-    """Tokens of a row, as far as the backend reported them.
+    """Tokens of a row, and their cost, as far as the backend reported them.
 
     Attributes:
         input: of the whole input.
         output: of the output, reasoning included.
         cached: of the input, what was read from the provider's cache.
         written: of the input, what was written to it.
+        written_1h: of what was written, what is kept for an hour.
+        cost: in USD, where the provider itself says it.
     """
 
     input: int | None
     output: int | None
     cached: int | None
     written: int | None
+    written_1h: int | None = None
+    cost: float | None = None
 
 
-_STATISTICS = ("input_tokens", "output_tokens", "cached_tokens", "cache_creation_tokens")
+_STATISTICS = (
+    "input_tokens", "output_tokens", "cached_tokens", "cache_creation_tokens", "cache_creation_1h_tokens",
+)  # fmt: skip
+
+# A cost beyond that is none.
+_MAX_COST = 1e9
 
 
 def columns_of(
@@ -76,12 +85,15 @@ def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
 
 
 def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
-    """Add up the tokens of a row's outputs, as far as the backend reported them."""
+    """Add up the tokens and the costs of a row's outputs, as far as the backend reported them."""
+    cost: float | None = None
     totals: list[int | None] = [None] * len(_STATISTICS)
     for output in outputs:
         statistics = output.get("statistics") if isinstance(output, dict) else None
         if not isinstance(statistics, dict):
             continue
+        if "cost" in statistics:
+            cost = _added_cost(cost, statistics["cost"])
         for place, name in enumerate(_STATISTICS):
             counts = statistics.get(name)
             for count in counts if isinstance(counts, list) else ():
@@ -91,4 +103,11 @@ def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
                         continue
                 total = (totals[place] or 0) + count
                 totals[place] = total if total <= MAX_COUNT else None
-    return Tokens(*totals)
+    return Tokens._make([*totals, cost])
+
+
+def _added_cost(total: float | None, costs: Any) -> float | None:
+    for cost in costs if isinstance(costs, list) else ():
+        if isinstance(cost, (int, float)) and not isinstance(cost, bool) and 0 <= cost <= _MAX_COST:
+            total = (total or 0.0) + cost
+    return total

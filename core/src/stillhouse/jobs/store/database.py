@@ -21,7 +21,7 @@ __all__ = [
     "reading", "store_path", "translated",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x5374696C  # "Stil"
 
 # The states of a row.
@@ -45,7 +45,9 @@ CREATE TABLE rows (
     input_tokens INTEGER,          -- as far as the backend said
     output_tokens INTEGER,         -- reasoning included
     cached_tokens INTEGER,         -- of the input, what was read from the provider's cache
-    written_tokens INTEGER         -- of the input, what was written to it
+    written_tokens INTEGER,        -- of the input, what was written to it
+    written_1h_tokens INTEGER,     -- of these, what is kept for an hour
+    cost REAL                      -- in USD, where the provider itself says it
 );
 CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
 
@@ -59,6 +61,10 @@ CREATE TABLE sessions (
     version TEXT NOT NULL          -- of stillhouse
 );
 """
+
+
+# What a version of the schema added to `rows`, by that version: always at the end.
+_ADDED = {2: ("written_1h_tokens INTEGER", "cost REAL")}
 
 
 class StoreError(ConfigurationError):
@@ -81,6 +87,8 @@ def store_path(output: Path) -> Path:
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database for the one process that writes it; create it if it does not exist.
 
+    One of an older version gets the columns that it lacks.
+
     Raises:
         StoreError: it is damaged, of a newer version, not a run's, or cannot be written.
     """
@@ -88,18 +96,23 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
             # Checked before anything is changed: it may be a database of something else.
-            is_new = _version(connection, path) == 0
+            version = _version(connection, path)
             # A commit is safe from the end of the process at once, and from that of the machine
             # when `RunStore` has it written through.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if is_new:
+            if version == 0:
                 connection.executescript(
                     f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                     f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 )
                 # So that the file itself, without its log, shows that it is a run's.
                 connection.execute("PRAGMA wal_checkpoint")
+            elif version < SCHEMA_VERSION:
+                added = "".join(f"ALTER TABLE rows ADD COLUMN {column};" for column in _lacking(version))
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
         except BaseException:
             connection.close()
             raise
@@ -123,8 +136,12 @@ def read(path: Path) -> sqlite3.Connection:
     with translated(path):
         connection = sqlite3.connect(uri, uri=True, timeout=10.0)
         try:
-            if _version(connection, path) == 0:
+            version = _version(connection, path)
+            if version == 0:
                 raise StoreError(f"{path} holds no run yet", hint="start one, or wait until it has started")
+            if version < SCHEMA_VERSION:  # nobody but the process that works on it changes it
+                empty = ", ".join(f"NULL AS {column.split()[0]}" for column in _lacking(version))
+                connection.execute(f"CREATE TEMP VIEW rows AS SELECT *, {empty} FROM main.rows")  # noqa: S608
         except BaseException:
             connection.close()
             raise
@@ -168,6 +185,11 @@ def holds_run(path: Path) -> bool:
             return _version(connection, path) > 0
     except (sqlite3.Error, StoreError):
         return False
+
+
+def _lacking(version: int) -> list[str]:
+    """Return the columns that `rows` lacks in a database of an older version."""
+    return [column for added in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[added]]
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -46,7 +46,7 @@ SYNC_SECONDS = 1.0
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
 
-_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
@@ -231,7 +231,7 @@ class SqliteStore:
             hint="report it to the authors of the backend; the other rows are not concerned",
         )
         text = to_json(columns_of(None, failure, self._model_name))
-        return *place, FAILED, failure.kind, 0, text, time.time(), seconds, *map(count_of, tokens)
+        return *place, FAILED, failure.kind, 0, text, time.time(), seconds, *map(_storable, tokens)
 
     def _partial(self, row: int) -> GenerateOutput | None:
         """Return what an earlier attempt generated for a row that is queued again."""
@@ -353,4 +353,8 @@ def _tokens_of(result: GenerateOutput | GenerationError) -> Iterable[Any]:
     try:
         return tokens_of(*(result.outputs if isinstance(result, GenerationError) else (result,)))
     except Exception:
-        return (None,) * 4
+        return (None,) * 6
+
+
+def _storable(value: Any) -> Any:
+    return value if type(value) is float else count_of(value)

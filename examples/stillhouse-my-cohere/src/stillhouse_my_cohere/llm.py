@@ -30,7 +30,7 @@ class CohereParameters(TypedDict, total=False):
     tools: list[dict[str, Any]] | None
 
 
-class CohereLLM(StructuredHTTPLLM):
+class MyCohereLLM(StructuredHTTPLLM):
     """Models of Cohere; one generation per request."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "json_schema", "seed", "tools"})
@@ -47,7 +47,7 @@ class CohereLLM(StructuredHTTPLLM):
             raise UnsupportedError(f"{cls.__name__} has JSON alone", hint="ask for an object with an enum")
         schema = structured_output["schema"]
         check_schema(schema, KEYWORDS, cls.__name__)
-        return {"response_format": {"type": "json_object", "schema": schema}}
+        return {"response_format": {"type": "json_object", "json_schema": schema}}
 
     async def agenerate(self, input: FormattedInput, **arguments: Unpack[CohereParameters]) -> GenerateOutput:
         """Generate once for one chat; `None` is the API's default.

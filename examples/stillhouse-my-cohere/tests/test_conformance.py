@@ -1,4 +1,4 @@
-"""`CohereLLM` keeps every rule of the conformance kit."""
+"""`MyCohereLLM` keeps every rule of the conformance kit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import SecretStr
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
 
-from stillhouse_cohere import CohereLLM
+from stillhouse_my_cohere import MyCohereLLM
 
 
-class TestCohereLLM(HTTPConformance):
+class TestMyCohereLLM(HTTPConformance):
     def make_at(self, base_url: str, api_key: str) -> LLM:
-        return CohereLLM(model="test", base_url=base_url, api_key=SecretStr(api_key))
+        return MyCohereLLM(model="test", base_url=base_url, api_key=SecretStr(api_key))
 
     def respond(self, path: str, body: Any) -> Any:
         """What the API answers: here, the question again, or the form that was asked for."""

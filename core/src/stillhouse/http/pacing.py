@@ -1,0 +1,37 @@
+"""`PacingMixin`: how fast requests are sent, and for how long they are retried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from stillhouse._settings.runtime import RuntimeParameter
+
+if TYPE_CHECKING:
+    from stillhouse.http.transport.limits import Limits
+
+__all__ = ["PacingMixin"]
+
+
+class PacingMixin(BaseModel):
+    """The fields of every backend whose requests wait for limits and are retried, whoever sends them."""
+
+    timeout: RuntimeParameter[float] = Field(
+        default=120.0, gt=0, description="Seconds that one attempt may take."
+    )
+    retry_timeout: RuntimeParameter[float] = Field(
+        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
+    )
+    requests_per_minute: RuntimeParameter[float] | None = Field(
+        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
+    )
+    tokens_per_minute: RuntimeParameter[float] | None = Field(
+        default=None, gt=0, description="The quota of tokens, if you know it."
+    )
+
+    def _limits(self, max_concurrency: int | None) -> Limits:
+        """Return the limits of one load; `None` and 0 of a setting mean its default."""
+        from stillhouse.http.transport.limits import Limits
+
+        return Limits(max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute)

@@ -1,0 +1,147 @@
+"""From LiteLLM's exceptions to failures, by the names of their classes, so that nothing is imported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from stillhouse.errors import ErrorKind
+from stillhouse.http import Failure, failure_of
+
+__all__ = ["failure_of_exception"]
+
+_STATUSES = {
+    "AuthenticationError": 401, "PaymentRequiredError": 402, "PermissionDeniedError": 403,
+    "NotFoundError": 404, "Timeout": 408, "UnprocessableEntityError": 422, "RateLimitError": 429,
+    "InternalServerError": 500, "BadGatewayError": 502, "ServiceUnavailableError": 503,
+    "BadRequestError": 400,
+}  # fmt: skip
+
+# What the class says beyond doubt.
+_KINDS: dict[str, tuple[ErrorKind, str]] = {
+    "ContextWindowExceededError": ("context_length", "shorten the prompt, or ask for fewer new tokens"),
+    "ContentPolicyViolationError": ("content_filter", "change the prompt"),
+}
+
+# What every further request would meet.
+_STOPPING: dict[str, tuple[ErrorKind, str]] = {
+    "UnsupportedParamsError": ("invalid_request", "leave the parameter out, or choose another model"),
+    "LiteLLMUnknownProvider": ("invalid_request", "write the model as provider/model"),
+    "BudgetExceededError": ("rate_limit", "raise the budget that is set in LiteLLM"),
+}
+
+_NO_PROVIDER = "LLM Provider NOT provided"
+
+_PREFIX = re.compile(r"(?:(?:litellm\.)?\w+(?:Error|Exception|Timeout)(?::| -) *)+")
+_CONNECTION = re.compile(
+    r"connect|disconnect|not completed|timed? ?out|reset by peer|broken pipe|name or service|name resolution"
+    r"|\b(ssl|tls|dns|network|eof)\b|incomplete (chunked )?read",
+    re.IGNORECASE,
+)
+_UNUSABLE = re.compile(
+    r"expecting value|json response|invalid json|jsondecode|no 'choices'|(empty or )?invalid response"
+    r"|unexpected (mimetype|content type)|validation error|traceback|error (parsing|processing)",
+    re.IGNORECASE,
+)
+_MAX_CHARS = 2000
+
+
+def failure_of_exception(error: Exception) -> Failure:
+    """Return the failure that an exception of `acompletion` is."""
+    names = [cls.__name__ for cls in type(error).__mro__]
+    status, headers, message = _status(error, names), _headers(error), _message(error)
+    for name in names:
+        if name in _STOPPING:
+            kind, hint = _STOPPING[name]
+            return Failure(kind, message, hint=hint, stops_run=True)
+    if _NO_PROVIDER in message:
+        kind, hint = _STOPPING["LiteLLMUnknownProvider"]
+        return Failure(kind, message, hint=hint, stops_run=True)
+    if _was_empty(error):
+        return Failure("server", "the answer is empty", retried=True, congestion=True, unclear=True)
+    if not headers and status in (None, 500):  # there was no response, or none that LiteLLM could read
+        return _without_response(message, status)
+    if "APIConnectionError" in names and _UNUSABLE.search(message):
+        return _unusable(message)
+    failure = failure_of(status or 500, headers, _body(error, message))
+    for name in names:
+        if name in _KINDS:
+            kind, hint = _KINDS[name]
+            return replace(failure, kind=kind, hint=hint, retried=False, congestion=False, stops_run=False)
+    return failure
+
+
+def _was_empty(error: BaseException) -> bool:
+    """Check for an answer with an empty body, which a proxy sends where the server behind it goes away."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, json.JSONDecodeError):
+            return not cause.doc.strip()
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _status(error: Exception, names: list[str]) -> int | None:
+    given = getattr(error, "status_code", None)
+    if isinstance(given, str) and given.isdecimal():
+        given = int(given)
+    if type(given) is int and 400 <= given < 600:
+        return given
+    return next((_STATUSES[name] for name in names if name in _STATUSES), None)
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    """Return the headers of the provider's response, with small letters."""
+    for given in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        if isinstance(given, Mapping) and given:
+            return {str(name).lower(): str(value) for name, value in given.items()}
+    return {}
+
+
+def _message(error: Exception) -> str:
+    """Return what the provider said, without LiteLLM's own words around it and its traceback."""
+    given = getattr(error, "message", None)
+    text = given if isinstance(given, str) and given else str(error)
+    text, trace, _ = text.partition("Traceback (most recent call last)")
+    said = _PREFIX.sub("", text[:_MAX_CHARS], count=1).split("To drop these, set")[0].strip()
+    return f"{said} (traceback)" if trace else said or type(error).__name__
+
+
+def _body(error: Exception, message: str) -> bytes:
+    """Return the body of the provider's error, as far as LiteLLM keeps it."""
+    body = getattr(error, "body", None)
+    said: dict[str, Any] = {"message": message}
+    if isinstance(body, dict):
+        said |= {name: body[name] for name in ("code", "type") if isinstance(body.get(name), str)}
+    return orjson.dumps({"error": said})
+
+
+def _without_response(message: str, status: int | None) -> Failure:
+    if _CONNECTION.search(message):
+        return Failure(
+            "connection", message, hint="check base_url, and whether the server runs",
+            retried=True, congestion=False, unclear=True,
+        )  # fmt: skip
+    if _UNUSABLE.search(message):
+        return _unusable(message)
+    if status is None:
+        return Failure("unknown", message)
+    return Failure("server", message, retried=True, congestion=True, unclear=True)
+
+
+def _unusable(message: str) -> Failure:
+    """An answer that came whole is paid for; the next one would have the same shape."""
+    return Failure(
+        "server", f"LiteLLM cannot read the answer: {message}",
+        hint="check that base_url is that of an API of the provider that the model names", unclear=True,
+    )  # fmt: skip
