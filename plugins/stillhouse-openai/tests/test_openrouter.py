@@ -88,6 +88,23 @@ def test_its_own_parameters_are_sent_under_their_names(server: Any) -> None:
             llm.generate_outputs(["raw"])
 
 
+def test_prompts_are_cached_when_asked(server: Any) -> None:
+    usage = {
+        "prompt_tokens": 9, "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 3},
+    }  # fmt: skip
+    server.script[:] = [server.chat("a", usage=usage)]
+    with at(server, prompt_caching=True) as llm:
+        (output,) = llm.generate_outputs([CHAT])
+        llm.generate_outputs([CHAT], cache_control={"type": "ephemeral", "ttl": "1h"})
+    assert [body["cache_control"] for body in server.bodies] == [
+        {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"},
+    ]  # fmt: skip
+    assert output["statistics"] == {
+        "input_tokens": [9], "output_tokens": [1], "cached_tokens": [5], "cache_creation_tokens": [3],
+    }  # fmt: skip
+
+
 def test_an_application_is_named_by_fields_or_by_headers(server: Any) -> None:
     with at(server, app_url="https://app.example", app_title="App") as llm:
         llm.generate_outputs([CHAT])

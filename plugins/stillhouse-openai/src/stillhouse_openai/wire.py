@@ -234,6 +234,9 @@ def _with_usage(output: GenerateOutput, answer: dict[str, Any]) -> GenerateOutpu
         output_tokens=completion,
         # DeepSeek's name is the second; the input holds them too.
         cached_tokens=usage.get("prompt_cache_hit_tokens") if cached is None else cached,
+        cache_creation_tokens=detail(
+            usage, "prompt_tokens_details", "cache_write_tokens"
+        ),  # OpenRouter's name
         reasoning_tokens=thought,
     )
     return output
