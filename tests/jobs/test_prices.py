@@ -64,7 +64,7 @@ def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: 
             assert most >= cost * (1 - 1e-9)
             total += cost
             connection.execute(
-                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (row, seconds, *tokens),
             )
             found = prices.spent(connection)
@@ -82,7 +82,8 @@ def test_reading_the_cache_and_writing_it_are_told_apart(tmp_path: Path) -> None
             [(1000, 0, 600, 400, 100), (500, 10, None, 500, None), (7, 7, None, None, None)]
         ):
             connection.execute(
-                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, 1, ?, ?, ?, ?, ?, NULL)", (row, *tokens)
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+                (row, *tokens),
             )
         found = prices.spent(connection)
     assert found.cached == pytest.approx(600 * rates.cached)
@@ -98,19 +99,38 @@ def test_what_the_provider_says_is_the_cost(tmp_path: Path) -> None:
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 1.0) == 0.25
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.0), None) == 0.0
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 0) == 0.0  # a cache's
-    insert = "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, 10, NULL, NULL, NULL, ?)"
+    insert = "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, 10, NULL, NULL, NULL, ?, NULL, NULL)"
     with contextlib.closing(connect(tmp_path / "run.db")) as connection:
         assert spent(connection, None) is None
         connection.execute(insert, (0, 1.0, 10, 0.25))
         connection.execute(insert, (1, 0, 10, 0.5))
         connection.execute(
-            "INSERT INTO rows VALUES (2, 0, 2, 'timeout', 0, '{}', 0, 1, NULL, NULL, NULL, NULL, NULL, NULL)"
+            "INSERT INTO rows VALUES (2, 0, 2, 'timeout', 0, '{}', 0, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
         )
         assert spent(connection, None) == (0.25, 0.0, 0.0, "the provider")
         assert prices.spent(connection).total == pytest.approx(0.25)
         connection.execute(insert, (3, 1.0, 10, None))  # of another route, which says nothing
         assert spent(connection, None) is None
         assert prices.spent(connection).total == pytest.approx(0.25 + prices.cost(Tokens(10, 10, 0, 0), 1.0))
+
+
+def test_what_the_provider_bills_counts_before_what_the_model_read(tmp_path: Path) -> None:
+    prices = find_prices({"backend": "cohere", "model": "command-a", "api_url": "https://api.cohere.com"})
+    assert prices is not None
+    output: Any = {"generations": ["a"], "statistics": {"input_tokens": [1500], "output_tokens": [10]}}
+    plain = tokens_of(output)
+    output["statistics"] |= {"billed_input_tokens": [500], "billed_output_tokens": [0]}
+    billed = tokens_of(output)
+    assert (billed.input, billed.output, billed.billed_input, billed.billed_output) == (1500, 10, 500, 0)
+    assert prices.cost(billed, 1.0) == pytest.approx(prices.max_cost(500, 0))
+    assert prices.cost(plain, 1.0) == pytest.approx(prices.max_cost(1500, 10))
+    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)})"
+    with contextlib.closing(connect(tmp_path / "run.db")) as connection:
+        for row, tokens in enumerate((plain, billed)):
+            connection.execute(insert, (row, *tokens))
+        assert prices.spent(connection).total == pytest.approx(
+            prices.cost(plain, 1.0) + prices.cost(billed, 1.0)
+        )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Run:
         kind, message = error or (None, None)
         result = {"error": {"kind": kind, "message": message} if error else None, "generations": ["x"]}
         self.connection.execute(
-            "INSERT INTO rows VALUES (?, 0, ?, ?, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
+            "INSERT INTO rows VALUES (?, 0, ?, ?, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, NULL, NULL)",
             (self.rows, 2 if error else 1, kind, json.dumps(result), finished, seconds, *tokens),
         )
         self.rows += 1

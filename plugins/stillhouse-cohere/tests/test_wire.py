@@ -36,8 +36,12 @@ def output_of(given: Any) -> dict[str, Any]:
 
 
 def test_only_what_is_set_is_sent() -> None:
-    assert body_of() == {"model": "m", "messages": CHAT}
-    assert body_of(temperature=None, tools=[], tool_choice="auto") == {"model": "m", "messages": CHAT}
+    assert body_of() == {"model": "m", "stream": False, "messages": CHAT}
+    assert body_of(temperature=None, tools=[], tool_choice="auto") == {
+        "model": "m",
+        "stream": False,
+        "messages": CHAT,
+    }
     assert body_of(tools=[TOOL], tool_choice="auto")["tools"] == [TOOL]
 
 
@@ -58,7 +62,7 @@ def test_parameters_have_the_names_of_the_api() -> None:
         "tool_choice": "REQUIRED",
         "new": 1,
     }
-    assert body == {"model": "m", "messages": CHAT, **same, **renamed}
+    assert body == {"model": "m", "stream": False, "messages": CHAT, **same, **renamed}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +152,15 @@ def test_chat_is_written_as_the_api_has_it() -> None:
         {"role": "assistant", "content": [thought, {"type": "text", "text": "So"}]},
     ]
     assert chat == before
+
+
+@pytest.mark.parametrize("calls", [None, [CALL]])
+def test_reasoning_of_an_answer_goes_back_as_a_thought(calls: Any) -> None:
+    turn = {"role": "assistant", "content": "Fine.", "reasoning": "hmm", "tool_calls": calls}
+    sent = body_of([*CHAT, turn])["messages"][1]
+    assert sent["content"][0] == {"type": "thinking", "thinking": "hmm"}
+    assert sent.get("tool_plan", "Fine.") == "Fine."
+    assert "reasoning" not in sent
 
 
 def test_arguments_that_are_no_object_are_refused() -> None:

@@ -42,7 +42,7 @@ class Provider:
     def respond(self, path: str, body: Any) -> Any:
         place, _, query = path.partition("?")
         if place == "/upload/v1beta/files":
-            if not query:
+            if "upload_id" not in query:
                 url = f"https://upload.elsewhere.org/upload/v1beta/files?upload_id=u{len(self.uploads)}&x=1"
                 self.uploads.append(body)
                 return Reply(headers={"x-goog-upload-url": url}, body=b"")
@@ -84,6 +84,7 @@ class Provider:
         self.jobs.append(job)
         if self.lose:
             self.lose -= 1
+            self.create(place, {"displayName": "newer", "inputConfig": {"fileName": "files/other"}})
             return Reply(fault="drop")
         return job
 
@@ -183,6 +184,18 @@ def test_batch_goes_up_as_a_file_and_its_results_are_collected(llm: GeminiLLM, p
     assert len(provider.jobs) == 1
 
 
+def test_login_and_query_of_the_address_go_with_the_file(provider: Provider) -> None:
+    url = provider.server.origin.replace("//", "//user:password@") + "/v1beta?tenant=t"
+    fields: Any = {"model": "m", "base_url": url, "default_headers": {"x-goog-api-key": "k"}}
+    with GeminiLLM(**fields) as llm:
+        submit(llm)
+    start, finish, create = provider.server.requests
+    assert start.path == "/upload/v1beta/files?tenant=t"
+    assert finish.path == "/upload/v1beta/files?tenant=t&upload_id=u0&x=1"
+    assert create.path == "/v1beta/models/m:batchGenerateContent?tenant=t"
+    assert all(request.headers["authorization"].startswith("Basic ") for request in (start, finish, create))
+
+
 def test_counts_that_are_texts_are_counts(llm: GeminiLLM, provider: Provider) -> None:
     submit(llm)
     metadata = provider.jobs[0]["metadata"]
@@ -218,6 +231,7 @@ def test_job_that_succeeded_goes_on_until_its_file_is_there(llm: GeminiLLM, prov
     provider.jobs[0]["metadata"]["state"] = "BATCH_STATE_SUCCEEDED"
     submit(llm)
     submit(llm)
+    assert len(provider.jobs) == 1
     provider.end()
     assert texts(llm.offline_batch_generate(CHATS)) == [["A"], ["B"], ["C"]]
 
@@ -245,15 +259,12 @@ def test_file_of_results_is_found_where_the_versions_have_it(
 def test_job_whose_answer_was_lost_is_found_by_its_name_on_a_later_page(
     llm: GeminiLLM, provider: Provider
 ) -> None:
-    provider.lose = 1
-    for _ in range(3):  # others', of which one is newer
-        provider.create("/v1beta/models/m:batchGenerateContent", {"displayName": "x", "inputConfig": {}})
-        provider.lose = 0
+    provider.create("/v1beta/models/m:batchGenerateContent", {"displayName": "older", "inputConfig": {}})
     provider.lose = 1
     submit(llm)
     assert len(paths(provider, ":batchGenerateContent")) == 1
-    assert llm.jobs_ids == ("batches/b3",)
-    provider.end()
+    assert llm.jobs_ids == ("batches/b1",)
+    provider.end(at=1)
     assert texts(llm.offline_batch_generate(CHATS)) == [["A"], ["B"], ["C"]]
 
 

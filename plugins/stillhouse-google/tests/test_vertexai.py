@@ -63,7 +63,7 @@ def test_location_that_is_none_is_refused(location: str) -> None:
         ("models/77", f"{PARENT}/models/77"),
         ("endpoints/42", f"{PARENT}/endpoints/42"),
         ("projects/q/locations/us/endpoints/42", "/v1beta1/projects/q/locations/us/endpoints/42"),
-        ("a?b#c", f"{PARENT}/publishers/google/models/a%3Fb%23c"),
+        ("a?b#c%41", f"{PARENT}/publishers/google/models/a%3Fb%23c%2541"),
     ],
 )
 def test_model_may_name_its_publisher(server: Any, model: str, path: str) -> None:
@@ -223,6 +223,18 @@ def test_service_account_gets_a_token_and_renews_it_before_it_ends(account: Any,
     assert sent == ["Bearer ya29.1"] * 4 + ["Bearer ya29.2"]
     assert {request.headers["x-goog-user-project"] for request in server.requests} == {"p-that-pays"}
     assert server.requests[0].path.startswith("/v1beta1/projects/p-of-the-file/locations/europe-west4/")
+
+
+def test_project_in_the_environment_wins_over_a_key_there(
+    account: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_API_KEY", "k")
+    for fields in ({"project": None, "location": "us"}, {"project": "p", "location": None}):
+        with vertex(server, access_token=None, **fields) as llm:
+            llm.generate_outputs([CHAT])
+        headers = server.requests[-1].headers
+        assert headers["authorization"].startswith("Bearer ya29.")
+        assert "x-goog-api-key" not in headers
 
 
 def test_refused_account_stops_the_run(account: Any, server: Any) -> None:

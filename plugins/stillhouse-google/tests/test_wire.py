@@ -151,6 +151,7 @@ def test_images_and_parts_in_the_apis_own_form(sent: Any) -> None:
         {"type": "image_url", "image_url": {"url": PNG}},
         {"type": "image_url", "image_url": "https://example.org/a.webp?x=1"},
         {"type": "image_url", "image_url": {"url": "https://example.org/a"}},
+        {"type": "image_url", "image_url": {"url": "gs://bucket/a.png"}},
         own,
     ]
     assert sent([{"role": "user", "content": content}])["contents"][0]["parts"] == [
@@ -158,6 +159,7 @@ def test_images_and_parts_in_the_apis_own_form(sent: Any) -> None:
         {"inlineData": {"mimeType": "image/jpeg", "data": "aGk="}},
         {"fileData": {"fileUri": "https://example.org/a.webp?x=1", "mimeType": "image/webp"}},
         {"fileData": {"fileUri": "https://example.org/a"}},
+        {"fileData": {"fileUri": "gs://bucket/a.png", "mimeType": "image/png"}},
         own,
     ]
 

@@ -335,12 +335,18 @@ def test_nothing_global_changes(make: Make, server: ScriptedServer) -> None:
     assert dict(os.environ) == environment_before
 
 
-def test_inputs_and_arguments_are_not_mutated(make: Make) -> None:
-    chat = [*CHAT, {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "index": 0,
-            "function": {"name": "f", "arguments": "{}"}}]}, {"role": "tool", "tool_call_id": "1", "content": "2"}]  # fmt: skip
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+def test_inputs_and_arguments_are_not_mutated(server: ScriptedServer) -> None:
+    call = {"id": "1", "type": "function", "index": 0, "function": {"name": "f", "arguments": "{}"}}
+    system = {"role": "system", "content": "Be brief.", "cache_control": {"type": "ephemeral"}}
+    chat: Any = [system, *CHAT, {"role": "assistant", "tool_calls": [call]}]
+    chat.append({"role": "tool", "tool_call_id": "1", "content": "2"})
+    schema = {"type": "object", "properties": {"x": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
     before = copy.deepcopy((chat, tools))
-    with make() as llm:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "stop_reason": "end_turn"}
+    message |= {"content": [{"type": "text", "text": "2"}], "usage": {"input_tokens": 5, "output_tokens": 3}}
+    server.always = Reply(body=message)
+    with LiteLLM(model="anthropic/claude-sonnet-4-5", base_url=server.origin, api_key=KEY) as llm:
         llm.generate_outputs([chat], tools=tools)
     assert (chat, tools) == before
 

@@ -137,6 +137,35 @@ def test_call_without_an_id_and_odd_messages_pass() -> None:
     assert body_of(chat)["messages"][1]["tool_calls"] == [bare, {**bare, "id": None}]
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_reasoning_of_an_answer_goes_back_as_thoughts(name: str) -> None:
+    turn = {"role": "assistant", "content": "Fine.", name: "hmm"}
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]}
+    content = [thought, {"type": "text", "text": "Fine."}]
+    assert body_of([*CHAT, turn, *CHAT])["messages"][1] == {"role": "assistant", "content": content}
+
+
+def test_cache_is_asked_for_by_a_key() -> None:
+    llm = MistralLLM(model="m", api_key="k", prompt_caching=True)
+    assert llm.request_of(CHAT, 1, {}).body["prompt_cache_key"] == "stillhouse"
+    assert llm.request_of(CHAT, 1, {"prompt_cache_key": "c"}).body["prompt_cache_key"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("usage", "count"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 4}, "num_cached_tokens": 5}, 4),
+        ({"prompt_token_details": {"cached_tokens": 4}}, 4),
+        ({"num_cached_tokens": 0}, 0),
+        ({"num_cached_tokens": None, "prompt_token_details": None}, None),
+    ],
+)
+def test_cached_tokens_have_several_names(usage: Any, count: int | None) -> None:
+    given = answer()
+    given["usage"] |= usage
+    assert output_of(given)["statistics"].get("cached_tokens") == (None if count is None else [count])
+
+
 def test_last_message_of_the_assistant_is_a_prefix() -> None:
     begun: Any = [*CHAT, {"role": "assistant", "content": "The "}]
     assert body_of(begun)["messages"][-1] == {"role": "assistant", "content": "The ", "prefix": True}

@@ -7,6 +7,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -311,6 +312,16 @@ def test_a_synchronous_member_is_asked_in_a_thread_of_its_own(asked: Asked) -> N
     assert [output["generations"] for output in outputs] == [["slowly"]] * 5
     assert len(threads) == 1
     assert outputs[0]["statistics"] == {"input_tokens": [40], "output_tokens": [8]}
+
+
+def test_a_synchronous_member_works_in_the_context_of_its_row(asked: Asked) -> None:
+    """Hooks, such as the one that stores what members answered, tell rows apart by it."""
+    row: ContextVar[str] = ContextVar("row", default="none")
+    asked.says["slow"] = lambda _: f"in row {row.get()}"
+    with mixture(ListLLM(name="slow")) as llm:
+        row.set("7")
+        llm.generate_outputs([chat()])
+    assert system_of(asked.of("last")[0][0]).endswith("1. in row 7")
 
 
 def test_a_queue_at_a_synchronous_member_is_no_timeout_and_a_hanging_one_is(asked: Asked) -> None:

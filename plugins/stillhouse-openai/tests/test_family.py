@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import LLM, ConfigurationError, GenerationError, Registry
+from stillhouse import LLM, ConfigurationError, GenerationError, Registry, UnsupportedError
 from stillhouse_openai import AnyscaleLLM, AzureOpenAILLM, ClientvLLM, GroqLLM, OpenAILLM, TogetherLLM
 
 CHAT = [{"role": "user", "content": "hello"}]
@@ -220,3 +220,39 @@ def test_merged_generations_have_consecutive_seeds_in_order(server: Any) -> None
     assert set(by_seed.values()) == {"0", "1", "2"}
     assert again["generations"]
     assert all("seed" not in body for body in server.bodies[3:])
+
+
+def test_models_are_listed_with_what_the_provider_tells_of_them(server: Any) -> None:
+    listed = [
+        {"id": "a/b", "object": "model", "created": 1_700_000_000, "context_length": 4096,
+         "pricing": {"input": 0.18, "output": 0.59, "base": 0, "hourly": 0}},
+        {"id": "c", "object": "model", "pricing": None},
+    ]  # fmt: skip
+    server.script = [listed, {"object": "list", "data": listed}]
+    first, second = TogetherLLM(model="m", base_url=server.origin, api_key="key").list_models()
+    assert (first["input_price"], first["output_price"], first["context_length"]) == (0.18, 0.59, 4096)
+    assert second == {"name": "c"}
+    names = [
+        model["name"] for model in OpenAILLM(model="m", base_url=server.origin, api_key="key").list_models()
+    ]
+    assert names == ["a/b", "c"]
+    assert server.paths == ["/v1/models", "/models"]
+    with pytest.raises(UnsupportedError):
+        azure(server, api_key="k").list_models()
+
+
+@pytest.mark.parametrize("cls", [OpenAILLM, GroqLLM])
+def test_efforts_are_the_shared_words_and_a_tier_can_be_chosen(cls: type[Any], server: Any) -> None:
+    with cls(model="m", base_url=f"{server.origin}/v1", api_key="key") as llm:
+        for effort in ("none", "minimal", "low", "medium", "high", "max"):
+            llm.generate_outputs([CHAT], reasoning_effort=effort, service_tier="flex")
+            assert server.bodies[-1] == {
+                "model": "m", "messages": CHAT, "reasoning_effort": effort, "service_tier": "flex",
+            }  # fmt: skip
+        with pytest.raises(ConfigurationError, match="reasoning_effort"):
+            llm.generate_outputs([CHAT], reasoning_effort="xhigh")
+        llm.generate_outputs([CHAT], extra_body={"reasoning_effort": "xhigh", "prompt_cache_key": "k"})
+        assert server.bodies[-1]["reasoning_effort"] == "xhigh"
+        assert server.bodies[-1]["prompt_cache_key"] == "k"
+        with pytest.raises((GenerationError, UnsupportedError)):
+            llm.generate_outputs(["raw"], reasoning_effort="low")

@@ -88,6 +88,23 @@ def test_its_own_parameters_are_sent_under_their_names(server: Any) -> None:
             llm.generate_outputs(["raw"])
 
 
+def test_prompts_are_cached_when_asked(server: Any) -> None:
+    usage = {
+        "prompt_tokens": 9, "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 3},
+    }  # fmt: skip
+    server.script[:] = [server.chat("a", usage=usage)]
+    with at(server, prompt_caching=True) as llm:
+        (output,) = llm.generate_outputs([CHAT])
+        llm.generate_outputs([CHAT], cache_control={"type": "ephemeral", "ttl": "1h"})
+    assert [body["cache_control"] for body in server.bodies] == [
+        {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"},
+    ]  # fmt: skip
+    assert output["statistics"] == {
+        "input_tokens": [9], "output_tokens": [1], "cached_tokens": [5], "cache_creation_tokens": [3],
+    }  # fmt: skip
+
+
 def test_an_application_is_named_by_fields_or_by_headers(server: Any) -> None:
     with at(server, app_url="https://app.example", app_title="App") as llm:
         llm.generate_outputs([CHAT])
@@ -126,6 +143,7 @@ def test_the_cost_is_a_statistic_that_adds_up(server: Any) -> None:
     with at(server) as llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=2)
     assert output["statistics"]["cost"] == [0.00078, 0.00078]
+    assert not any("n" in body for body in server.bodies), "it makes one generation per request"
     assert merge_responses([output, output], 2)[0]["statistics"]["cost"] == [0.00078] * 4
     with at(server, structured_output=FORM) as llm:  # an answer that is asked for again costs, too
         good = server.chat('{"river": "a"}', usage={**usage, "cost": 1})

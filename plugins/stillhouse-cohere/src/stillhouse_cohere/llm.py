@@ -99,7 +99,7 @@ class CohereLLM(StructuredHTTPLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         chat, form = self.split(input)
-        body = {"model": self.model, "messages": request_messages(chat)}
+        body = {"model": self.model, "stream": False, "messages": request_messages(chat)}
         body |= request_fields(arguments, type(self).__name__)
         if form is not None:
             self._check_alone(body)

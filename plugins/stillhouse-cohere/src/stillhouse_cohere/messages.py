@@ -15,6 +15,9 @@ __all__ = ["asks_for_json", "request_messages", "request_tools"]
 _CHOICES = {"required": "REQUIRED", "any": "REQUIRED", "none": "NONE"}
 
 
+_REASONING = ("reasoning", "reasoning_content")
+
+
 def request_messages(chat: list[ChatItem]) -> list[dict[str, Any]]:
     """The messages for a chat.
 
@@ -90,6 +93,12 @@ def _message(given: ChatItem) -> dict[str, Any]:
         message["tool_call_id"] = str(message.get("tool_call_id", ""))
         message.setdefault("content", "")
     elif role == "assistant":
+        reasoning = [message.pop(name) for name in _REASONING if name in message]
+        if reasoning:
+            message["content"] = [
+                {"type": "thinking", "thinking": reasoning[0]},
+                *_parts(message.get("content")),
+            ]
         calls = message.pop("tool_calls", None)
         if calls:
             _add_calls(message, calls)
@@ -99,7 +108,7 @@ def _message(given: ChatItem) -> dict[str, Any]:
 def _add_calls(message: dict[str, Any], calls: list[dict[str, Any]]) -> None:
     """Add tool calls. Beside them the API takes no text but the plan; thoughts may stay."""
     content = message.pop("content", None)
-    parts = content if isinstance(content, list) else [content] if content else []
+    parts = _parts(content)
     thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") == "thinking"]
     text = text_of([part for part in parts if part not in thoughts])
     plan = "\n".join(item for item in (message.get("tool_plan"), text) if item)
@@ -108,6 +117,12 @@ def _add_calls(message: dict[str, Any], calls: list[dict[str, Any]]) -> None:
     if thoughts:
         message["content"] = thoughts
     message["tool_calls"] = [_call(call) for call in calls]
+
+
+def _parts(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return content or []
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class GenerateContentLLM(StructuredHTTPLLM):
         A path that begins with a slash is the whole path.
         """
         if path.startswith("/"):
-            return super().url_of(base_url.origin(), path)
+            return super().url_of(base_url.with_path("/").with_query(base_url.query), path)
         return super().url_of(base_url, path if _VERSION.search(base_url.path) else f"{self._version}/{path}")
 
     @property

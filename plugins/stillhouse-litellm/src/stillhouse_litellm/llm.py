@@ -223,7 +223,7 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
         acompletion: Callable[..., Any] = self._litellm.acompletion
 
         async def call() -> dict[str, Any]:
-            # LiteLLM writes into the messages and tools that it is given.
+            # LiteLLM may write into the messages and tools that it is given.
             answer = await acompletion(**copy.deepcopy(request))
             dumped: dict[str, Any] = answer.model_dump(warnings=False)
             return dumped

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
-from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm
+from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm, statistics_of
 from stillhouse.typing import ModelInfo
 from stillhouse_mistral.batches import MistralBatchLLM
 from stillhouse_mistral.failures import QUOTAS, mistral_failure
@@ -16,6 +16,9 @@ from stillhouse_mistral.messages import request_messages
 from stillhouse_mistral.parameters import MistralParameters
 
 __all__ = ["MistralLLM"]
+
+
+_CACHE_KEY = "stillhouse"
 
 
 class MistralLLM(MistralBatchLLM):
@@ -33,6 +36,12 @@ class MistralLLM(MistralBatchLLM):
 
     max_tokens_name: str = Field(
         default="max_tokens", description="What the server calls max_new_tokens in chats."
+    )
+
+    prompt_caching: bool = Field(
+        default=False,
+        description="Whether to ask for a cache of prompts, which all requests share; prompt_cache_key "
+        "names another one.",
     )
 
     renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed"}
@@ -84,15 +93,33 @@ class MistralLLM(MistralBatchLLM):
         prediction = given.get("prediction")
         if isinstance(prediction, str):
             given["prediction"] = {"type": "content", "content": prediction}
+        if self.prompt_caching and given.get("prompt_cache_key") is None:
+            given["prompt_cache_key"] = _CACHE_KEY
         return super().request_of(input, num_generations, given)
 
     def messages_of(self, chat: Any, form: RequestForm | None) -> Any:
         return request_messages(super().messages_of(chat, form))
 
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        output = super().output_of(answer, request)
+        statistics = output["statistics"]
+        if "cached_tokens" not in statistics:
+            statistics |= statistics_of(cached_tokens=_cached(answer.get("usage")))
+        return output
+
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Those that chat, where the API says what a model can do: it has others that embed."""
         models = answer if isinstance(answer, list) else answer["data"]
         return super().models_in([model for model in models if _chats(model)])
+
+
+def _cached(usage: Any) -> Any:
+    """How many tokens came from the cache, where the usage says so under one of the API's older names."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_token_details")
+    count = usage.get("num_cached_tokens")
+    return details.get("cached_tokens") if count is None and isinstance(details, dict) else count
 
 
 def _chats(model: Any) -> bool:

@@ -15,11 +15,15 @@ _ID = re.compile(r"[a-zA-Z0-9]{9}")
 """What the API takes as the id of a tool call."""
 
 
+_REASONING = ("reasoning", "reasoning_content")
+
+
 def request_messages(chat: list[ChatItem]) -> list[dict[str, Any]]:
     """The messages for a chat.
 
-    Ids of tool calls become nine letters or digits, the same for a call and its result. A last message of the
-    assistant is the beginning of the answer, which the API wants to be told.
+    Ids of tool calls become nine letters or digits, the same for a call and its result. The reasoning of an
+    answer becomes a part of its content. A last message of the assistant is the beginning of the answer, and
+    the API wants to be told so.
     """
     ids = short_ids(_call_ids(chat))
     messages = [_message(message, ids) for message in chat]
@@ -58,6 +62,9 @@ def _message(given: ChatItem, ids: dict[str, str]) -> dict[str, Any]:
         message["role"] = "system"
     if message.get("tool_call_id") is not None:
         message["tool_call_id"] = ids[str(message["tool_call_id"])]
+    reasoning = [message.pop(name) for name in _REASONING if name in message]
+    if reasoning and message.get("role") == "assistant":
+        message["content"] = [_thinking(reasoning[0]), *_parts(message.get("content"))]
     calls = message.get("tool_calls")
     if calls:
         message["tool_calls"] = [
@@ -69,3 +76,13 @@ def _message(given: ChatItem, ids: dict[str, str]) -> dict[str, Any]:
     elif calls is not None:
         del message["tool_calls"]  # an empty list is refused
     return message
+
+
+def _thinking(text: Any) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def _parts(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return content or []

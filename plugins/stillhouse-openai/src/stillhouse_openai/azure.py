@@ -45,6 +45,9 @@ class AzureOpenAILLM(FileBatchLLM):
     api_key_variable: ClassVar[str | None] = "AZURE_OPENAI_API_KEY"
     credential_headers: ClassVar[tuple[str, ...]] = ("api-key", "authorization")
     other_credentials: ClassVar[str] = "a token of Entra ID by azure_ad_token_provider"
+    models_path: ClassVar[str | None] = (
+        None  # it lists OpenAI's models, and not the deployments of a resource
+    )
 
     # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs lists these as
     # unsupported, which OpenAI itself keeps to; it says nothing of the exclusive bounds.

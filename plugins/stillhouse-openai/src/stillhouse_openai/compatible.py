@@ -21,9 +21,10 @@ from stillhouse.http import Failure, Request, RequestForm, StructuredHTTPLLM, ef
 from stillhouse.typing import ReasoningEffort
 from stillhouse_openai.messages import plain_messages, with_reasoning_as, with_schema
 from stillhouse_openai.parameters import ChatParameters
+from stillhouse_openai.reasoning import without_thoughts
 from stillhouse_openai.schemas import KEYWORDS, check_object, strict
 from stillhouse_openai.streams import answer_of_events
-from stillhouse_openai.wire import output_of, without_thoughts
+from stillhouse_openai.wire import output_of
 
 __all__ = ["CompatibleLLM", "efforts"]
 

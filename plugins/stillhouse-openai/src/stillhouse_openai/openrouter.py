@@ -80,6 +80,10 @@ class OpenRouterLLM(CompatibleLLM):
         default=None, description="The name of your application, for OpenRouter's rankings."
     )
 
+    prompt_caching: RuntimeParameter[bool] = Field(
+        default=False, description="Whether to cache prompts with providers that must be asked to."
+    )
+
     _num_generations_param_supported: bool = PrivateAttr(default=False)
 
     async def agenerate(
@@ -122,6 +126,8 @@ class OpenRouterLLM(CompatibleLLM):
                 if name == "reasoning" and arguments.get("reasoning_effort") is not None:
                     merged = {**self.reasoning_efforts[arguments["reasoning_effort"]]["reasoning"], **merged}
                 body[name] = merged | further if isinstance(further, dict) else merged
+        if self.prompt_caching:
+            body.setdefault("cache_control", {"type": "ephemeral"})
         if not _REQUIRED.isdisjoint(body):
             chosen = body.get("provider")
             if chosen is None or isinstance(chosen, dict):

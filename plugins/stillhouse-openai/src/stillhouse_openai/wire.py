@@ -10,8 +10,9 @@ import orjson
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
 from stillhouse.http import chat_logprobs, finish_reason, logprobs_of, statistics_of, string_of, total_of
 from stillhouse.outputs import count_of
+from stillhouse_openai.reasoning import detailed
 
-__all__ = ["call_of", "detail", "output_of", "said", "without_thoughts"]
+__all__ = ["call_of", "detail", "output_of", "said"]
 
 HINT = "check that base_url is that of an OpenAI API"
 
@@ -60,33 +61,6 @@ def output_of(answer: Any, *, chat: bool, kept: Collection[str] = ()) -> Generat
             outputs=_counted(answer),
             hint=HINT,
         ) from None
-
-
-def without_thoughts(output: GenerateOutput, tag: str) -> GenerateOutput:
-    """Take the reasoning out of texts that begin with it, up to the first closing tag.
-
-    Chat templates often write the opening tag, so that only the closing one is in the text. A text in which
-    either tag is quoted stays as it is.
-
-    Args:
-        output: the output, which is changed.
-        tag: such as `think`.
-    """
-    texts = output["generations"]
-    reasoning = list(output.get("reasoning") or [None] * len(texts))
-    for place, text in enumerate(texts):
-        if not text or reasoning[place]:
-            continue
-        thought, is_closed, rest = text.partition(f"</{tag}>")
-        before, is_opened, inside = thought.partition(f"<{tag}>")
-        if is_opened and not before.strip():
-            thought = inside
-        elif is_opened or not is_closed:  # it is quoted, or there is none
-            continue
-        texts[place], reasoning[place] = rest.strip() or None, thought.strip() or None
-    if any(reasoning):
-        output["reasoning"] = reasoning
-    return output
 
 
 def said(error: Any) -> str:
@@ -140,7 +114,7 @@ def _chat_output(
         thought
         or string_of(message.get("reasoning_content"))
         or string_of(message.get("reasoning"))
-        or _detailed(message.get("reasoning_details"))
+        or detailed(message.get("reasoning_details"))
         for thought, message in zip(thoughts, messages, strict=True)
     ]
     if any(reasoning):
@@ -167,16 +141,6 @@ def _chat_output(
         if any(found):
             output[key] = found  # type: ignore[literal-required]
     return output
-
-
-def _detailed(details: Any) -> str | None:
-    """The reasoning in OpenRouter's and MiniMax's list of its parts."""
-    texts = [
-        part.get("text") or part.get("summary")
-        for part in (details if isinstance(details, list) else ())
-        if isinstance(part, dict)
-    ]
-    return "".join(text for text in texts if isinstance(text, str)) or None
 
 
 def _kept(key: str, message: dict[str, Any], answer: dict[str, Any]) -> Any:
@@ -234,6 +198,9 @@ def _with_usage(output: GenerateOutput, answer: dict[str, Any]) -> GenerateOutpu
         output_tokens=completion,
         # DeepSeek's name is the second; the input holds them too.
         cached_tokens=usage.get("prompt_cache_hit_tokens") if cached is None else cached,
+        cache_creation_tokens=detail(
+            usage, "prompt_tokens_details", "cache_write_tokens"
+        ),  # OpenRouter's name
         reasoning_tokens=thought,
     )
     return output

@@ -2,7 +2,8 @@
 
 The core knows no provider: the price is found by the address of the API, or by the registered name of
 the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
-that better prices give better figures later. A row whose cost the provider itself says cost that.
+that better prices give better figures later. The tokens that a provider says it bills count before those that
+the model read and wrote, and a row whose cost the provider itself says cost that.
 """
 
 from __future__ import annotations
@@ -103,13 +104,14 @@ class Prices:
         if tokens.cost is not None:
             return tokens.cost
         rates, *others = self.batch_rates if seconds is None else self.rates
-        total = tokens.input or 0
+        total = (tokens.input if tokens.billed_input is None else tokens.billed_input) or 0
+        output = (tokens.output if tokens.billed_output is None else tokens.billed_output) or 0
         for other in others:
             if total > other.start:
                 rates = other
         cached, written = _cache_costs(rates, tokens.cached or 0, tokens.written or 0, tokens.written_1h or 0)
         plain = max(0, total - (tokens.cached or 0) - (tokens.written or 0))
-        return plain * rates.input + cached + written + (tokens.output or 0) * rates.output
+        return plain * rates.input + cached + written + output * rates.output
 
     def max_cost(
         self, input_tokens: int, output_tokens: int, largest: int | None = None, *, batch: bool = False
@@ -138,11 +140,13 @@ class Prices:
     def spent(self, connection: sqlite3.Connection) -> Spent:
         """Return the cost of every row of a run's database."""
         starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
-        tier = " + ".join(f"(ifnull(input_tokens, 0) > {start})" for start in starts[1:]) or "0"
+        billed = "coalesce(billed_input_tokens, input_tokens, 0)"
+        tier = " + ".join(f"({billed} > {start})" for start in starts[1:]) or "0"
         sums = connection.execute(
             f"SELECT seconds IS NULL, {tier}, "  # noqa: S608
-            "total(max(0, ifnull(input_tokens, 0) - ifnull(cached_tokens, 0) - ifnull(written_tokens, 0))), "
-            "total(cached_tokens), total(written_tokens), total(written_1h_tokens), total(output_tokens) "
+            f"total(max(0, {billed} - ifnull(cached_tokens, 0) - ifnull(written_tokens, 0))), "
+            "total(cached_tokens), total(written_tokens), total(written_1h_tokens), "
+            "total(ifnull(billed_output_tokens, output_tokens)) "
             "FROM rows WHERE seconds IS NOT 0 AND cost IS NULL GROUP BY 1, 2"
         )
         cost, cached, written = _said(connection).total, 0.0, 0.0

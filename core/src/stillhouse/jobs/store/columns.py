@@ -37,6 +37,8 @@ class Tokens(NamedTuple):
         written: of the input, what was written to it.
         written_1h: of what was written, what is kept for an hour.
         cost: in USD, where the provider itself says it.
+        billed_input: what is billed as input, where the provider says that this is another count.
+        billed_output: what is billed as output, likewise.
     """
 
     input: int | None
@@ -45,10 +47,13 @@ class Tokens(NamedTuple):
     written: int | None
     written_1h: int | None = None
     cost: float | None = None
+    billed_input: int | None = None
+    billed_output: int | None = None
 
 
 _STATISTICS = (
     "input_tokens", "output_tokens", "cached_tokens", "cache_creation_tokens", "cache_creation_1h_tokens",
+    "billed_input_tokens", "billed_output_tokens",
 )  # fmt: skip
 
 # A cost beyond that is none.
@@ -103,7 +108,8 @@ def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
                         continue
                 total = (totals[place] or 0) + count
                 totals[place] = total if total <= MAX_COUNT else None
-    return Tokens._make([*totals, cost])
+    *counts, billed_input, billed_output = totals
+    return Tokens._make([*counts, cost, billed_input, billed_output])
 
 
 def _added_cost(total: float | None, costs: Any) -> float | None:

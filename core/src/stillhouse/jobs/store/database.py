@@ -47,7 +47,9 @@ CREATE TABLE rows (
     cached_tokens INTEGER,         -- of the input, what was read from the provider's cache
     written_tokens INTEGER,        -- of the input, what was written to it
     written_1h_tokens INTEGER,     -- of these, what is kept for an hour
-    cost REAL                      -- in USD, where the provider itself says it
+    cost REAL,                     -- in USD, where the provider itself says it
+    billed_input_tokens INTEGER,   -- what it bills, where it says that this is another count
+    billed_output_tokens INTEGER
 );
 CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
 
@@ -64,7 +66,14 @@ CREATE TABLE sessions (
 
 
 # What a version of the schema added to `rows`, by that version: always at the end.
-_ADDED = {2: ("written_1h_tokens INTEGER", "cost REAL")}
+_ADDED = {
+    2: (
+        "written_1h_tokens INTEGER",
+        "cost REAL",
+        "billed_input_tokens INTEGER",
+        "billed_output_tokens INTEGER",
+    )
+}
 
 
 class StoreError(ConfigurationError):

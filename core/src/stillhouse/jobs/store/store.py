@@ -20,7 +20,7 @@ from typing import Any
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.store.columns import FinishedRow, columns_of, output_of, tokens_of
+from stillhouse.jobs.store.columns import FinishedRow, Tokens, columns_of, output_of, tokens_of
 from stillhouse.jobs.store.database import (
     DONE,
     FAILED,
@@ -46,7 +46,7 @@ SYNC_SECONDS = 1.0
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
 
-_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
@@ -353,7 +353,7 @@ def _tokens_of(result: GenerateOutput | GenerationError) -> Iterable[Any]:
     try:
         return tokens_of(*(result.outputs if isinstance(result, GenerationError) else (result,)))
     except Exception:
-        return (None,) * 6
+        return (None,) * len(Tokens._fields)
 
 
 def _storable(value: Any) -> Any:
