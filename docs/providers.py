@@ -30,8 +30,8 @@ holds every one of them to what it declares. Their fields and parameters are on 
 
 LEGEND = """\
 A ✓ means that the API or the engine has it, and the backend passes it on. What a backend lacks is refused
-before anything is sent, and never ignored. `settings` means that it depends on the settings of the backend. What
-all of them have, such as chats, has no column.
+before anything is sent, and never ignored. `settings` means that it depends on the settings of the backend.
+What all of them have, such as chats, has no column.
 
 | column | what it says |
 | --- | --- |
