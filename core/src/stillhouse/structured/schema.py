@@ -59,7 +59,7 @@ def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, An
         here = f"{path}/{key}"
         if key in _SCHEMA or (key == "items" and isinstance(value, dict)):
             yield from subschemas(value, here)
-        elif key in _SCHEMA_LIST or (key == "items" and isinstance(value, list)):
+        elif (key in _SCHEMA_LIST or key == "items") and isinstance(value, list):
             for position, item in enumerate(value):
                 yield from subschemas(item, f"{here}/{position}")
         elif key in _SCHEMA_DICT and isinstance(value, dict):
