@@ -238,7 +238,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
         Only if a backend overrides it; else such an answer is a failure that says what came.
 
         Args:
-            events: the JSON of each event's data; the last is the text `[DONE]` if the stream ended with it.
+            events: the JSON of each event's data, or of each line of an API that streams lines; the last is
+                the text `[DONE]` if the stream ended with it.
 
         Raises:
             ValueError: it is not a stream of this API.

@@ -24,6 +24,7 @@ from stillhouse_ollama.failures import ollama_failure
 from stillhouse_ollama.messages import request_messages
 from stillhouse_ollama.parameters import OPTIONS, OllamaParameters
 from stillhouse_ollama.schemas import format_of
+from stillhouse_ollama.streams import answer_of_lines
 from stillhouse_ollama.wire import output_of
 
 __all__ = ["OllamaLLM"]
@@ -97,6 +98,9 @@ class OllamaLLM(StructuredHTTPLLM):
         if failure is None and isinstance(answer, dict) and answer.get("done") is False:
             failure = Failure("server", "the answer is not whole", retried=True, unclear=True)
         return failure
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_lines(events)
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Those that the server has."""
