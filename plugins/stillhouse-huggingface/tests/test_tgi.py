@@ -123,6 +123,15 @@ def test_several_generations_are_as_many_requests_with_other_seeds(make: Any, tg
     assert not llm.makes_several  # so that the requests are made at once
 
 
+def test_calls_that_end_with_stop_are_calls(make: Any, tgi: Any) -> None:
+    function = {"description": None, "name": "length_of", "arguments": {"river": "Ucayali"}}
+    message = {"role": "assistant", "tool_calls": [{"id": 0, "type": "function", "function": function}]}
+    tgi.pages["/v1/chat/completions"]["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
+    (output,) = make().generate_outputs([CHAT], tools=[TOOL])
+    assert output["finish_reasons"] == ["tool_calls"]
+    assert output["tool_calls"][0][0]["function"]["arguments"] == '{"river":"Ucayali"}'
+
+
 # Structured output
 
 
