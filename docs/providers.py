@@ -16,6 +16,11 @@ from stillhouse.typing import Capability
 __all__ = ["page"]
 
 INTRODUCTION = """\
+---
+hide:
+  - toc
+---
+
 # What each backend can do
 
 Made from the backends that are installed where this site was built, as they declare it; the conformance kit
@@ -26,6 +31,7 @@ holds every one of them to what it declares. Their fields and parameters are on 
 LEGEND = """\
 A ✓ means that the API or the engine has it, and the backend passes it on. What a backend lacks is refused
 before anything is sent, and never ignored. `settings` means that it depends on the settings of the backend.
+What all of them have, such as chats, has no column.
 
 | column | what it says |
 | --- | --- |
@@ -70,7 +76,8 @@ def page(registry: Registry | None = None) -> str:
         if info.name not in {row[0] for row in rows}:
             rows.append((info.name, *cells(cls)))
     header = ("name", *CAPABILITIES, *OTHERS, "key")
-    told = [place for place in range(len(header)) if any(row[place] for row in rows)]
+    # A column in which all are alike tells nothing.
+    told = [place for place in range(len(header)) if len({row[place] for row in rows}) > 1]
     lines = table(
         tuple(header[place] for place in told),
         [

@@ -300,7 +300,7 @@ def unknown(llm: HTTPLLM) -> GenerationError:
 
 
 @pytest.fixture
-def known_as(monkeypatch: pytest.MonkeyPatch) -> Registry:
+def known_as() -> Registry:
     registry = Registry(entry_points=[])
     registry.register("listing", ListLLM)
     return registry
@@ -324,6 +324,15 @@ def test_unknown_model_names_the_nearest(
         assert unknown(llm).hint == "check the model's name; `stillhouse models listing` lists all 2"
     with make(model="gpt-5-minni") as llm:  # of a class that has no name
         assert unknown(llm).hint == "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'?"
+
+
+def test_model_that_is_listed_is_not_the_matter(
+    make: Callable[..., ListLLM], server: ScriptedServer, known_as: Registry
+) -> None:
+    listing(server, LIST, reply({"error": "not found"}, 404))
+    with make(model="gpt-5") as llm:
+        llm.use_registry(known_as)
+        assert unknown(llm).hint == "check base_url and the model's name"
 
 
 def test_request_that_is_made_once_names_the_nearest_too(

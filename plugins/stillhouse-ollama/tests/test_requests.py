@@ -235,7 +235,9 @@ def test_schema_is_the_format_and_the_prompt_is_left_alone(
 @pytest.mark.parametrize(
     ("wanted", "keyword"),
     [
-        (schema(oneOf=[{"type": "string"}]), "oneOf"),
+        (schema(oneOf=[{"type": "string"}, {"type": "string", "maxLength": 3}]), "oneOf"),
+        (schema(allOf=[{"type": "string"}, {"maxLength": 3}]), "allOf"),
+        (schema(**{"not": {"type": "string"}}), "not"),
         (schema(type="number", minimum=1), "minimum"),
         (schema(type=["integer", "null"], maximum=1), "maximum"),
         (schema(type="integer", multipleOf=2), "multipleOf"),
@@ -269,6 +271,24 @@ def test_schema_that_the_grammar_does_not_hold_is_refused(wanted: dict[str, Any]
 )
 def test_schema_that_the_grammar_holds_is_sent_as_it_is(wanted: dict[str, Any]) -> None:
     assert OllamaLLM.form_of({"format": "json", "schema": wanted}).fields == {"format": wanted}
+
+
+TREE: Any = {
+    "$ref": "#/$defs/node",
+    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written"),
+    [
+        (schema(oneOf=[{"type": "string"}, {"type": "null"}]), schema(anyOf=[{"type": "string"}, {"type": "null"}])),
+        (schema(allOf=[{"type": "integer", "minimum": 1}], title="A"), schema(type="integer", minimum=1, title="A")),
+        (TREE, TREE),
+    ],
+)  # fmt: skip
+def test_schema_is_written_as_one_that_the_grammar_holds(wanted: Any, written: Any) -> None:
+    assert OllamaLLM.form_of({"format": "json", "schema": wanted}).fields == {"format": written}
 
 
 @pytest.mark.parametrize(("form", "given"), [("regex", "a+"), ("choice", ["a", "b"])])
