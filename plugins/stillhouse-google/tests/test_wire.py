@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from typing import Any
 
@@ -446,7 +447,29 @@ def test_text_with_nothing_in_it_is_left_out_whatever_stands_beside_it(sent: Any
     assert sent([{"role": "user", "content": parts}])["contents"][0]["parts"] == [{"text": "x"}]
 
 
+@pytest.mark.parametrize(("ending", "kind"), [("webp", "image/webp"), ("HEIC?a=b", "image/heic")])
+def test_type_of_an_image_is_known_on_every_machine(
+    sent: Any, ending: str, kind: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("mimetypes._db", mimetypes.MimeTypes(filenames=()))
+    url = f"https://a.test/b.{ending}"
+    parts = sent([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+    assert parts["contents"][0]["parts"] == [{"fileData": {"fileUri": url, "mimeType": kind}}]
+
+
 def test_result_whose_id_is_no_text_belongs_to_no_call(make: Any) -> None:
     for id in ([1], {"a": 1}, 1):
         with pytest.raises(ConfigurationError, match="no such call"):
             make().request_of([{"role": "tool", "tool_call_id": id, "content": "x"}], 1, {})
+
+
+def test_call_and_result_without_ids_are_sent_together(sent: Any) -> None:
+    chat = [
+        *CHAT,
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": 1}'}},
+        {"role": "function", "name": "f", "content": "r"},
+    ]
+    assert sent(chat)["contents"][1:] == [
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": 1}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "r"}}}]},
+    ]

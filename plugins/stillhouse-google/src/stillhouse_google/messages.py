@@ -48,7 +48,8 @@ def request_contents(chat: StandardInput) -> tuple[dict[str, Any] | None, list[d
             continue
         _close(contents, results)
         if message["role"] in ("assistant", "model"):
-            made = message.get("tool_calls") or ()
+            old = message.get("function_call")  # as OpenAI had it before there were ids
+            made = message.get("tool_calls") or ([{"function": old}] if isinstance(old, dict) else ())
             parts = _parts(message.get("content")) + [_call(call) for call in made]
             names.update(tool_names([message]))
             calls = [call.get("id") for call in made]
