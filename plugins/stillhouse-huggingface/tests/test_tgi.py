@@ -154,6 +154,19 @@ def test_form_and_tools_are_refused_together(make: Any, tgi: Any) -> None:
     assert not tgi.paths
 
 
+@pytest.mark.parametrize("name", ["presence_penalty", "logit_bias", "reasoning_effort", "min_p"])
+def test_parameter_that_no_request_can_have_is_refused_before_the_first_row(
+    make: Any, tgi: Any, name: str
+) -> None:
+    value: Any = {"logit_bias": {"1": 1}, "reasoning_effort": "low"}.get(name, 1)
+    with pytest.raises(UnsupportedError, match=name):
+        list(make().iter_outputs([CHAT, "Once"], on_error="yield", **{name: value}))
+    llm = make(structured_output={"format": "json", "schema": SCHEMA})
+    with pytest.raises(UnsupportedError, match="tools"):
+        list(llm.iter_outputs([CHAT], on_error="yield", tools=[TOOL]))
+    assert not tgi.paths
+
+
 def item(**schema: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": schema}, "required": ["a"]}
 
