@@ -48,6 +48,22 @@ _UNUSABLE = re.compile(
     r"|unexpected (mimetype|content type)|validation error|traceback|error (parsing|processing)",
     re.IGNORECASE,
 )
+# LiteLLM, or a library below it, says so before anything is sent; the classes for it are those of a server
+# that failed.
+_NO_KEY = re.compile(
+    r"missing credentials|(unable to locate|no|could not (load|find|resolve)) .{0,20}credentials"
+    r"|credentials .{0,30}not (found|set|provided)|no key is set"
+    r"|missing .{0,40}\b(api[ _-]?key|jwt( key)?|access[ _-]?token|tenant id)\b"
+    r"|\b(api|jwt|access|auth)[ _-](key|token)s?\b.{0,40}\b(required|not (set|provided|found|given)|missing)\b"
+    r"|(?-i:\b[A-Z][A-Z0-9_]*(KEY|TOKEN)\b).{0,40}\b(required|not (set|provided|found|given)|missing)\b",
+    re.IGNORECASE,
+)
+_NO_SETTING = re.compile(
+    r"\b(api_base|api_version|base_url|endpoint|project(_id)?|region(_name)?|account(_id)?)\b"
+    r".{0,40}\b(required|not (set|provided|found|given)|missing|must be set)\b|missing required parameter",
+    re.IGNORECASE,
+)
+_NO_LIBRARY = re.compile(r"no module named|\bmust be installed\b|\bpip install\b", re.IGNORECASE)
 _MAX_CHARS = 2000
 
 
@@ -64,6 +80,8 @@ def failure_of_exception(error: Exception) -> Failure:
         return Failure(kind, message, hint=hint, stops_run=True)
     if _was_empty(error):
         return Failure("server", "the answer is empty", retried=True, congestion=True, unclear=True)
+    if not headers and (failure := _not_sent(message)) is not None:
+        return failure
     if not headers and status in (None, 500):  # there was no response, or none that LiteLLM could read
         return _without_response(message, status)
     if "APIConnectionError" in names and _UNUSABLE.search(message):
@@ -124,6 +142,20 @@ def _body(error: Exception, message: str) -> bytes:
     if isinstance(body, dict):
         said |= {name: body[name] for name in ("code", "type") if isinstance(body.get(name), str)}
     return orjson.dumps({"error": said})
+
+
+def _not_sent(message: str) -> Failure | None:
+    """Return the failure of a request that was not sent, because something is missing here: all would fail."""
+    if _NO_KEY.search(message):
+        hint = "set the API key in the environment, under the name that LiteLLM documents for it, or api_key"
+        return Failure("authentication", message, hint=hint, stops_run=True)
+    if _NO_LIBRARY.search(message):
+        hint = "install the library that LiteLLM needs for this provider"
+        return Failure("invalid_request", message, hint=hint, stops_run=True)
+    if _NO_SETTING.search(message):
+        hint = "set it as a field, such as base_url, or in the environment as LiteLLM documents it"
+        return Failure("invalid_request", message, hint=hint, stops_run=True)
+    return None
 
 
 def _without_response(message: str, status: int | None) -> Failure:
