@@ -322,10 +322,20 @@ def test_neither_litellm_nor_the_sdk_below_it_retries(
     assert (request["num_retries"], request["max_retries"]) == (0, 0)
 
 
-def test_a_server_that_is_not_there(make: Make, server: ScriptedServer) -> None:
+@pytest.mark.parametrize("model", ["openai/m", "groq/m", "anthropic/m", "gemini/m", "cohere_chat/m"])
+def test_a_server_that_is_not_there_stops_the_run(make: Make, server: ScriptedServer, model: str) -> None:
     server.close()
-    with make(retry_timeout=0) as llm:
-        assert failed(llm).kind == "connection"
+    with make(model=model, retry_timeout=0) as llm:
+        error = failed(llm)
+    assert (error.kind, error.stops_run) == ("connection", True)
+
+
+@pytest.mark.parametrize("model", ["openai/m", "groq/m"])
+def test_a_connection_that_breaks_is_that_of_its_row(make: Make, server: ScriptedServer, model: str) -> None:
+    server.always = Reply(fault="drop")
+    with make(model=model, retry_timeout=0) as llm:
+        error = failed(llm)
+    assert (error.kind, error.stops_run) == ("connection", False)
 
 
 def test_a_stalled_answer_is_a_timeout_and_the_call_ends(make: Make, server: ScriptedServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,12 @@ _CONNECTION = re.compile(
     r"|\b(ssl|tls|dns|network|eof)\b|incomplete (chunked )?read",
     re.IGNORECASE,
 )
+_NO_CONNECTION = re.compile(
+    r"cannot connect|connect call failed|connection attempts failed|connection refused|name or service"
+    r"|name resolution|nodename nor servname|getaddrinfo",
+    re.IGNORECASE,
+)
+_NOT_CONNECTED = frozenset({"ClientConnectorError", "ConnectError", "ConnectionRefusedError", "gaierror"})
 _UNUSABLE = re.compile(
     r"expecting value|json response|invalid json|jsondecode|no 'choices'|(empty or )?invalid response"
     r"|unexpected (mimetype|content type)|validation error|traceback|error (parsing|processing)",
@@ -54,7 +60,7 @@ _NO_KEY = re.compile(
     r"missing credentials|(unable to locate|no|could not (load|find|resolve)) .{0,20}credentials"
     r"|credentials .{0,30}not (found|set|provided)|no key is set"
     r"|missing .{0,40}\b(api[ _-]?key|jwt( key)?|access[ _-]?token|tenant id)\b"
-    r"|\b(api|jwt|access|auth)[ _-](key|token)s?\b.{0,40}\b(required|not (set|provided|found|given)|missing)\b"
+    r"|\b(api|jwt|access|auth)[ _-](key|token)\b.{0,40}\b(required|not (set|provided|found|given)|missing)\b"
     r"|(?-i:\b[A-Z][A-Z0-9_]*(KEY|TOKEN)\b).{0,40}\b(required|not (set|provided|found|given)|missing)\b",
     re.IGNORECASE,
 )
@@ -83,6 +89,11 @@ def failure_of_exception(error: Exception) -> Failure:
     if not headers and (failure := _not_sent(message)) is not None:
         return failure
     if not headers and status in (None, 500):  # there was no response, or none that LiteLLM could read
+        if _was_never_connected(error) or _NO_CONNECTION.search(message):
+            return Failure(
+                "connection", message, hint="check base_url, and whether the server runs", retried=True,
+                stops_run=True,  # after it was retried for as long as a request is retried
+            )  # fmt: skip
         return _without_response(message, status)
     if "APIConnectionError" in names and _UNUSABLE.search(message):
         return _unusable(message)
@@ -94,16 +105,24 @@ def failure_of_exception(error: Exception) -> Failure:
     return failure
 
 
-def _was_empty(error: BaseException) -> bool:
-    """Check for an answer with an empty body, which a proxy sends where the server behind it goes away."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it came from; LiteLLM and the libraries below it wrap one into another."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if isinstance(cause, json.JSONDecodeError):
-            return not cause.doc.strip()
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
+
+
+def _was_empty(error: BaseException) -> bool:
+    """Check for an answer with an empty body, which a proxy sends where the server behind it goes away."""
+    found = next((cause for cause in _causes(error) if isinstance(cause, json.JSONDecodeError)), None)
+    return found is not None and not found.doc.strip()
+
+
+def _was_never_connected(error: BaseException) -> bool:
+    return any(_NOT_CONNECTED & {cls.__name__ for cls in type(cause).__mro__} for cause in _causes(error))
 
 
 def _status(error: Exception, names: list[str]) -> int | None:
@@ -145,7 +164,7 @@ def _body(error: Exception, message: str) -> bytes:
 
 
 def _not_sent(message: str) -> Failure | None:
-    """Return the failure of a request that was not sent, because something is missing here: all would fail."""
+    """Return the failure of a request that was not sent, because something is missing here, as for all."""
     if _NO_KEY.search(message):
         hint = "set the API key in the environment, under the name that LiteLLM documents for it, or api_key"
         return Failure("authentication", message, hint=hint, stops_run=True)
