@@ -167,9 +167,7 @@ def test_effort_is_the_providers_or_refused_with_those_it_has() -> None:
         with pytest.raises(UnsupportedError, match="MyLLM has no reasoning_effort") as caught:
             effort_of(odd, levels, "MyLLM")  # type: ignore[arg-type]
         assert caught.value.hint == "choose one of none, high"
-<<<<<<< HEAD
         assert caught.value.stops_run
-=======
 
 
 def test_messages_lose_what_is_null_and_their_reasoning() -> None:
@@ -194,4 +192,3 @@ def test_a_tool_gets_the_parameters_that_it_lacks() -> None:
     assert complete["function"] == {"name": "f", "parameters": {"type": "object", "properties": {}}}
     assert complete_tool(complete) == complete
     assert tool["function"] == {"name": "f", "description": None}
->>>>>>> review-b
