@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
 from stillhouse.errors import UnsupportedError
-from stillhouse.structured.schema import are_texts, check_schema, has_right_type
+from stillhouse.structured.schema import are_texts, check_schema, has_right_type, is_too_deep
 
 __all__ = ["SchemaRewriter"]
 
@@ -64,6 +64,8 @@ class SchemaRewriter:
             UnsupportedError: there is none; it says which keyword, and where.
         """
         try:
+            if is_too_deep(self._root):
+                raise RecursionError
             check_schema(self._root, self.keywords, self._llm)
             made = self.schema(self._root, "#")
             definitions: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.errors import UnsupportedError
 
-__all__ = ["are_texts", "check_schema", "has_right_type", "subschemas"]
+__all__ = ["are_texts", "check_schema", "has_right_type", "is_too_deep", "subschemas"]
 
 # Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
 _SCHEMA = {
@@ -68,6 +68,10 @@ def has_right_type(keyword: str, value: Any) -> bool:
     return check is None or check(value)
 
 
+MAX_DEPTH = 500
+"""How many levels of objects and lists a JSON schema may have."""
+
+
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
     """Reject a JSON schema with a keyword that a backend would not honour exactly.
 
@@ -88,6 +92,25 @@ def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -
                     f"{llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema",
                     hint="remove the keyword, and check its meaning in the answers yourself",
                 )
+
+
+def is_too_deep(schema: Any) -> bool:
+    """Return whether a JSON schema has more than `MAX_DEPTH` levels, each an object or a list in another.
+
+    Whoever walks through a schema calls itself at each level, and what the interpreter allows depends on
+    who else runs in it.
+    """
+    level = [schema] if isinstance(schema, (dict, list)) else []
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
