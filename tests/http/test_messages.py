@@ -125,9 +125,11 @@ def test_call_without_arguments_has_none() -> None:
     assert tool_call(7, "f", "")["id"] == "7"
     for call in ({}, {"function": None}, {"function": {"arguments": ""}}, {"function": {"arguments": None}}):
         assert arguments_of(call) == {}
+    for nothing in ("null", " ", "\n{}"):
+        assert arguments_of({"function": {"arguments": nothing}}) == {}
 
 
-@pytest.mark.parametrize("given", ["{", "[1]", "3", '"text"', "null", [1], 3])
+@pytest.mark.parametrize("given", ["{", "[1]", "3", '"text"', [1], 3])
 def test_arguments_that_are_no_object_are_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="'f' are not") as caught:
         arguments_of({"function": {"name": "f", "arguments": given}})
@@ -165,6 +167,7 @@ def test_effort_is_the_providers_or_refused_with_those_it_has() -> None:
         with pytest.raises(UnsupportedError, match="MyLLM has no reasoning_effort") as caught:
             effort_of(odd, levels, "MyLLM")  # type: ignore[arg-type]
         assert caught.value.hint == "choose one of none, high"
+        assert caught.value.stops_run
 
 
 def test_messages_lose_what_is_null_and_their_reasoning() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import GenerationError
+from stillhouse import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.http import Failure
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_bedrock import BedrockLLM
@@ -42,6 +42,11 @@ def failure(status: int, name: str, message: str, **more: Any) -> Failure:
         (503, "ServiceUnavailableException", "Bedrock is unable to process your request.", "server", "retried"),
         (503, "ServiceUnavailableException", "Too many connections, please wait.", "server", "retried"),
         (400, "ServiceQuotaExceededException", "Your request exceeds the service quota.", "rate_limit", "retried"),
+        (400, "ServiceQuotaExceededException", "Too many tokens, please wait before trying again.", "rate_limit", "retried"),
+        (400, "ThrottlingException", "Too many input tokens, please wait before trying again.", "rate_limit", "retried"),
+        (400, "ThrottlingException", "Too many tokens per day, please wait before trying again.", "rate_limit", "stops"),
+        (400, "ValidationException", "The guardrail identifier or version provided in the request does not exist.", "invalid_request", "stops"),
+        (404, "ResourceNotFoundException", "The guardrail identifier or version provided in the request does not exist.", "invalid_request", "stops"),
         (403, "AccessDeniedException", "You don't have access to the model with the specified model ID.", "authentication", "stops"),
         (403, "AccessDeniedException", "User: arn:aws:iam::1:user/a is not authorized to perform: bedrock:InvokeModel", "authentication", "stops"),
         (403, "AccessDeniedException", "Bearer Token has expired", "authentication", "stops"),
@@ -83,6 +88,12 @@ def test_errors_are_what_they_mean(status: int, name: str, message: str, kind: s
             "You don't have access to the model with the specified model ID.",
             "ask for access",
         ),
+        ("AccessDeniedException", "Your account is currently being verified.", "AWS account"),
+        ("AccessDeniedException", "Model access is denied due to INVALID_PAYMENT_INSTRUMENT: A valid payment instrument must be provided.", "AWS account"),
+        ("InvalidSignatureException", "Credential should be scoped to a valid region, not us-east-1.", "set region"),
+        ("ValidationException", "The guardrail identifier or version provided does not exist.", "guardrail_config"),
+        ("ValidationException", "Malformed input request: #: extraneous key [top_k] is not permitted", "extra_body"),
+        ("ValidationException", "Conversation blocks and tool result blocks cannot be provided in the same turn.", "assistant's message"),
         ("AccessDeniedException", "User: x is not authorized to perform: bedrock:InvokeModel", "IAM"),
         ("AccessDeniedException", "Your request did not allow prompt caching.", "prompt_caching"),
         ("AccessDeniedException", "Bearer Token has expired", "AWS_BEARER_TOKEN_BEDROCK"),
@@ -90,7 +101,7 @@ def test_errors_are_what_they_mean(status: int, name: str, message: str, kind: s
         ("com.amazon.coral.service#UnrecognizedClientException", "The security token is invalid.", "secret"),
         ("InvalidSignatureException", "The request signature we calculated does not match.", "secret"),
     ],
-)
+)  # fmt: skip
 def test_errors_say_what_to_do(name: str, message: str, hint: str) -> None:
     assert hint in failure(403, name, message).hint
 
@@ -197,6 +208,22 @@ def test_failure_of_every_row_stops_the_run(
         list(llm.iter_outputs([CHAT] * 300, on_error="yield"))
     assert caught.value.stops_run
     assert sum(request.path.endswith("/converse") for request in server.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reasoning_effort": "minimal"},
+        {"tool_choice": "required"},
+        {"tools": [{"function": {"name": "a b"}}]},
+    ],
+)
+def test_what_no_request_can_have_is_refused_before_the_first_row(
+    make: Callable[..., BedrockLLM], server: ScriptedServer, given: Any
+) -> None:
+    with pytest.raises((ConfigurationError, UnsupportedError), match=r"minimal|no tools|a b"):
+        list(make(**KEYS).iter_outputs([CHAT], on_error="yield", **given))
+    assert not server.requests
 
 
 def test_no_prefix_of_a_profile_is_guessed(make: Callable[..., BedrockLLM], server: ScriptedServer) -> None:

@@ -198,14 +198,14 @@ def test_tools_calls_and_results(body_of: Any) -> None:
 @pytest.mark.parametrize(
     ("choice", "sent"),
     [
-        ("auto", {"auto": {}}),
+        ("auto", None),  # it is what the model does without, and some models take no choice
         ("required", {"any": {}}),
         ({"type": "function", "function": {"name": "length_of"}}, {"tool": {"name": "length_of"}}),
         ({"tool": {"name": "length_of"}}, {"tool": {"name": "length_of"}}),
     ],
 )
 def test_tool_choices(body_of: Any, choice: Any, sent: Any) -> None:
-    assert body_of(CHAT, tools=[TOOL], tool_choice=choice)["toolConfig"]["toolChoice"] == sent
+    assert body_of(CHAT, tools=[TOOL], tool_choice=choice)["toolConfig"].get("toolChoice") == sent
 
 
 def test_no_tool_is_no_tools_unless_the_history_has_calls(body_of: Any) -> None:
@@ -276,6 +276,16 @@ def test_result_may_be_an_image_and_an_error(body_of: Any) -> None:
     chat = [*TURN[:2], {**TURN[2], "content": parts, "status": "error"}]
     result = body_of(chat)["messages"][-1]["content"][0]["toolResult"]
     assert (result["status"], list(result["content"][0])) == ("error", ["image"])
+
+
+def test_results_come_first_in_the_turn_after_their_calls(body_of: Any) -> None:
+    calls = [{**CALL, "id": id} for id in ("a", "b")]
+    results = [{"role": "tool", "tool_call_id": id, "content": id} for id in ("a", "b")]
+    seen = {"role": "user", "content": "See the map."}
+    chat = [*CHAT, {"role": "assistant", "tool_calls": calls}, results[0], seen, results[1], seen]
+    blocks = body_of(chat)["messages"][-1]["content"]
+    assert [block["toolResult"]["toolUseId"] for block in blocks[:2]] == ["a", "b"]
+    assert blocks[2:] == [{"text": "See the map."}] * 2
 
 
 # Parameters
@@ -401,6 +411,19 @@ def test_mark_in_the_form_of_anthropic_is_one(body_of: Any) -> None:
     ]
 
 
+def test_mark_of_a_whole_message_is_one_behind_it(body_of: Any) -> None:
+    marked = {"cache_control": {"type": "ephemeral"}}
+    part = {"type": "text", "text": "1771 km", **marked}
+    chat = [{"role": "system", "content": "x", **marked}, *TURN[:2], {**TURN[2], "content": [part]}]
+    body = body_of(chat)
+    assert body["system"] == [{"text": "x"}, POINT]
+    result, mark = body["messages"][-1]["content"]
+    assert (result["toolResult"]["content"], mark) == ([{"text": "1771 km"}], POINT)
+    body = body_of([{"role": "user", "content": "x", **marked}, *TURN[1:2], {**TURN[2], **marked}])
+    assert [message["content"][-1] == POINT for message in body["messages"]] == [True, False, True]
+    assert len(body["messages"][-1]["content"]) == 2
+
+
 # Reasoning
 
 THOUGHT = {"reasoningContent": {"reasoningText": {"text": "hmm", "signature": "c2ln+/=="}}}
@@ -481,6 +504,14 @@ def test_usage_counts_the_cache_as_input() -> None:
 def test_calls_of_the_tools_of_aws_are_not_the_users() -> None:
     own = {"toolUse": {**USE["toolUse"], "type": "server_tool_use"}}
     assert "tool_calls" not in output(answer(own, {"text": "found"}))
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("end_turn", "tool_calls"), (None, "tool_calls"), ("max_tokens", "length")]
+)
+def test_turn_that_ends_with_a_call_has_it(word: Any, reason: str) -> None:
+    made = output(answer(USE, stop=word))
+    assert (made["finish_reasons"], made.get("stop_reasons")) == ([reason], [word])
 
 
 def test_answer_with_calls_alone_has_no_text() -> None:

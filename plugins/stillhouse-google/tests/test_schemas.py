@@ -160,6 +160,29 @@ def test_keyword_that_is_not_kept_to_is_refused_with_its_place(schema: Any, keyw
     assert place in str(caught.value)
 
 
+def test_recursion_that_is_required_is_found_behind_one_that_is_not() -> None:
+    back = {"type": "object", "properties": {"q": {"$ref": "#/$defs/A"}}, "required": ["q"]}
+    a = {
+        "type": "object",
+        "properties": {"p": {"$ref": "#/$defs/B"}, "r": {"$ref": "#/$defs/B"}},
+        "required": ["r"],
+    }
+    with pytest.raises(UnsupportedError, match="through required properties alone"):
+        kept({"$ref": "#/$defs/A", "$defs": {"A": a, "B": back}}, "G")
+    a["required"] = []
+    assert kept({"$ref": "#/$defs/A", "$defs": {"A": a, "B": back}}, "G")["$defs"]["A"] == a
+
+
+def test_constant_null_leaves_no_other_type() -> None:
+    for schema in ({"type": ["string", "null"], "const": None}, {"const": None, "type": ["string", "null"]}):
+        assert kept(schema, "G") == {"type": "null"}
+
+
+def test_enum_of_nothing_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'enum' at #/properties/a of the JSON schema: it is empty"):
+        kept({"type": "object", "properties": {"a": {"enum": []}}}, "G")
+
+
 def test_recursion_through_a_property_that_may_be_left_out_is_sent() -> None:
     assert kept(Part.model_json_schema(), "G")["$ref"] == "#/$defs/Part"
 

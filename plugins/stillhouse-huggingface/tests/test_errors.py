@@ -29,6 +29,9 @@ ERRORS = [
     (401, {"error": "Invalid username or password."}, "authentication", True),
     (403, {"error": "This authentication method does not have sufficient permissions to call Inference Providers"}, "authentication", True),
     (402, {"error": CREDITS}, "rate_limit", True),
+    (400, {"error": "Model not supported by provider together"}, "invalid_request", True),
+    (400, {"error": "Model org/x is not supported for task conversational and provider hf-inference. Supported task: text-generation."}, "invalid_request", True),
+    (400, {"error": {"message": "The requested model 'org/x' is not supported by any provider you have enabled.", "type": "invalid_request_error", "param": "model", "code": "model_not_supported"}}, "invalid_request", True),
     (404, {"error": "Model not found", "error_type": "not_found"}, "invalid_request", True),
     (400, {"error": {"message": "The requested model 'org/x' does not exist", "type": "invalid_request_error", "param": "model", "code": "model_not_found"}}, "invalid_request", True),
 ]  # fmt: skip

@@ -154,6 +154,19 @@ def test_form_and_tools_are_refused_together(make: Any, tgi: Any) -> None:
     assert not tgi.paths
 
 
+@pytest.mark.parametrize("name", ["presence_penalty", "logit_bias", "reasoning_effort", "min_p"])
+def test_parameter_that_no_request_can_have_is_refused_before_the_first_row(
+    make: Any, tgi: Any, name: str
+) -> None:
+    value: Any = {"logit_bias": {"1": 1}, "reasoning_effort": "low"}.get(name, 1)
+    with pytest.raises(UnsupportedError, match=name):
+        list(make().iter_outputs([CHAT, "Once"], on_error="yield", **{name: value}))
+    llm = make(structured_output={"format": "json", "schema": SCHEMA})
+    with pytest.raises(UnsupportedError, match="tools"):
+        list(llm.iter_outputs([CHAT], on_error="yield", tools=[TOOL]))
+    assert not tgi.paths
+
+
 def item(**schema: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": schema}, "required": ["a"]}
 
@@ -162,7 +175,9 @@ def item(**schema: Any) -> dict[str, Any]:
     ("schema", "keyword"),
     [
         (item(type="integer", minimum=1), "minimum"),
-        (item(oneOf=[{"type": "string"}]), "oneOf"),
+        (item(oneOf=[{"type": "string"}, {"type": "string", "maxLength": 3}]), "oneOf"),
+        (item(anyOf=[{"type": "string"}], pattern="a"), "pattern"),
+        ({"$ref": "#/$defs/n", "$defs": {"n": item(**{"$ref": "#/$defs/n"})}}, "\\$ref"),
         (item(type="string", pattern="a", minLength=1), "pattern"),
         (item(type="string", format="email"), "format"),
     ],
@@ -176,6 +191,17 @@ def test_schema_that_the_grammar_does_not_hold_is_refused(
     with pytest.raises(UnsupportedError, match=f"'{keyword}'"):
         make().generate_outputs([(CHAT, form)])
     assert tgi.paths == []
+
+
+def test_schema_is_written_as_one_that_the_grammar_holds(make: Any, tgi: Any) -> None:
+    river = {"$defs": {"river": {"type": "string", "minLength": 1}}}
+    schema = {**item(oneOf=[{"type": "integer"}, {"type": "null"}]), **river}
+    schema["properties"]["b"] = {"allOf": [{"$ref": "#/$defs/river"}], "description": "its name"}
+    written = {**item(anyOf=[{"type": "integer"}, {"type": "null"}]), **river}
+    written["properties"]["b"] = {"$ref": "#/$defs/river"}
+    tgi.pages["/v1/chat/completions"]["choices"][0]["message"]["content"] = '{"a": 5}'
+    make(structured_output={"format": "json", "schema": schema}).generate_outputs([CHAT])
+    assert tgi.body()["response_format"] == {"type": "json", "value": written}
 
 
 def test_form_is_held_to_what_the_server_is(make: Any, site: Any) -> None:

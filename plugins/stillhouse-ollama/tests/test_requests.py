@@ -132,6 +132,15 @@ def test_tool_choice_that_the_api_ignores_is_refused(make: Any, server: Scripted
     assert not server.requests
 
 
+@pytest.mark.parametrize("given", [{"tool_choice": "required"}, {"think": True, "reasoning_effort": "low"}])
+def test_what_no_request_can_have_is_refused_before_the_first_row(
+    make: Any, server: ScriptedServer, given: Any
+) -> None:
+    with pytest.raises((ConfigurationError, UnsupportedError), match=r"tool_choice|twice"):
+        list(make().iter_outputs([CHAT], on_error="yield", **given))
+    assert not server.requests
+
+
 def test_tool_choice_auto_is_what_the_api_does(make: Any, server: ScriptedServer) -> None:
     body = sent(make(), server, tools=[TOOL], tool_choice="auto")
     assert body["tools"] == [TOOL]
@@ -235,7 +244,9 @@ def test_schema_is_the_format_and_the_prompt_is_left_alone(
 @pytest.mark.parametrize(
     ("wanted", "keyword"),
     [
-        (schema(oneOf=[{"type": "string"}]), "oneOf"),
+        (schema(oneOf=[{"type": "string"}, {"type": "string", "maxLength": 3}]), "oneOf"),
+        (schema(allOf=[{"type": "string"}, {"maxLength": 3}]), "allOf"),
+        (schema(**{"not": {"type": "string"}}), "not"),
         (schema(type="number", minimum=1), "minimum"),
         (schema(type=["integer", "null"], maximum=1), "maximum"),
         (schema(type="integer", multipleOf=2), "multipleOf"),
@@ -269,6 +280,24 @@ def test_schema_that_the_grammar_does_not_hold_is_refused(wanted: dict[str, Any]
 )
 def test_schema_that_the_grammar_holds_is_sent_as_it_is(wanted: dict[str, Any]) -> None:
     assert OllamaLLM.form_of({"format": "json", "schema": wanted}).fields == {"format": wanted}
+
+
+TREE: Any = {
+    "$ref": "#/$defs/node",
+    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written"),
+    [
+        (schema(oneOf=[{"type": "string"}, {"type": "null"}]), schema(anyOf=[{"type": "string"}, {"type": "null"}])),
+        (schema(allOf=[{"type": "integer", "minimum": 1}], title="A"), schema(type="integer", minimum=1, title="A")),
+        (TREE, TREE),
+    ],
+)  # fmt: skip
+def test_schema_is_written_as_one_that_the_grammar_holds(wanted: Any, written: Any) -> None:
+    assert OllamaLLM.form_of({"format": "json", "schema": wanted}).fields == {"format": written}
 
 
 @pytest.mark.parametrize(("form", "given"), [("regex", "a+"), ("choice", ["a", "b"])])

@@ -183,7 +183,9 @@ def media_type_of(given: Any, media_types: Collection[str], hint: str = "") -> s
 
 
 def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a tool call in a chat, which are JSON as text, as an object; none are `{}`.
+    """Return the arguments of a tool call in a chat, which are JSON as text, as an object.
+
+    None are `{}`, whether they are missing, an empty text or `null`.
 
     Raises:
         ConfigurationError: they are not a JSON object.
@@ -193,7 +195,7 @@ def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
     why = ""
     if isinstance(arguments, str):
         try:
-            arguments = orjson.loads(arguments)
+            arguments = orjson.loads(arguments) or {} if arguments.strip() else {}
         except orjson.JSONDecodeError as error:
             why = f": {error}"
     if not isinstance(arguments, dict):
@@ -262,7 +264,7 @@ def effort_of(effort: str, levels: Mapping[str, T], llm: str) -> T:
         llm: the name of the LLM, for the message.
 
     Raises:
-        UnsupportedError: the provider has no such level; the hint lists those that it has.
+        UnsupportedError: the provider has no such level; the hint lists those that it has. It stops the run.
     """
     try:
         return levels[effort]
@@ -270,4 +272,5 @@ def effort_of(effort: str, levels: Mapping[str, T], llm: str) -> T:
         raise UnsupportedError(
             f"{llm} has no reasoning_effort {str(effort)[:_MAX_SHOWN]!r}",
             hint=f"choose one of {', '.join(levels)}",
+            stops_run=True,
         ) from None

@@ -117,6 +117,10 @@ def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
             f"the JSON schema is not valid at {where}: {error.message.partition(chr(10))[0]}",
             hint="correct the schema",
         ) from None
+    except RecursionError:
+        raise ConfigurationError(
+            "the JSON schema is nested too deeply", hint="move parts of it into $defs"
+        ) from None
 
     def multiple_of(validator: Any, factor: Any, instance: Any, _: Any) -> Any:
         """In decimals: in binary fractions, 0.3 is no multiple of 0.1."""

@@ -61,11 +61,19 @@ class _Closing(SchemaRewriter):
         if not made.keys() & {"anyOf", "const", "enum", "type", "properties"}:
             raise self.refusal("type", path, "it is missing, and anything would do", "name a type")
         types = schema.get("type")
-        if "properties" not in schema and "object" not in (types if isinstance(types, list) else [types]):
+        names = schema.keys() & {"additionalProperties", "properties", "required"}
+        if not names and "object" not in (types if isinstance(types, list) else [types]):
             return
         if schema.get("additionalProperties") not in (None, False):
             raise self.refusal(
                 "additionalProperties", path, "it is not false", "name the properties, or use a list of pairs"
+            )
+        if "anyOf" in made:  # an object that is closed on its own takes nothing that a branch names
+            raise self.refusal(
+                "oneOf" if "oneOf" in schema else "anyOf",
+                path,
+                "keywords of objects stand beside it",
+                "move them into its branches",
             )
         unnamed = [name for name in schema.get("required", ()) if name not in schema.get("properties", ())]
         if unnamed:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import unquote
 
 from stillhouse.errors import UnsupportedError
-from stillhouse.structured.schema import check_schema
+from stillhouse.structured.schema import are_texts, check_schema, has_right_type
 
 __all__ = ["SchemaRewriter"]
+
+_REFERENCE = re.compile(r"#/(\$defs|definitions)/([^/]+)")
+
+_ODD_IN_NAME = re.compile(r"[^\w.-]")
+"""What a reference has to escape, and providers read in different ways."""
+
+
+_MAX_SHOWN = 40
+
+
+class _Link(NamedTuple):
+    """A reference from one definition, or from the root, to another."""
+
+    target: str
+    reference: str
+    path: str
 
 
 class SchemaRewriter:
@@ -34,9 +52,10 @@ class SchemaRewriter:
     def __init__(self, schema: dict[str, Any], llm: str) -> None:
         self._root = schema
         self._llm = llm
-        self._open: list[str] = []  # the references being followed
-        self._definitions: dict[str, Any] = {}
-        self._references: dict[str, str] = {}  # the definitions' names, and what they were referred to as
+        self._names: dict[tuple[str, str], str] = {}  # of definitions, by where they stand
+        self._waiting: deque[tuple[str, str, Any]] = deque()  # those to be written
+        self._links: dict[str, list[_Link]] = {"": []}  # from each definition, and from the root
+        self._here = ""  # the definition that is being written
 
     def run(self) -> dict[str, Any]:
         """Return the schema as the provider takes it.
@@ -44,9 +63,20 @@ class SchemaRewriter:
         Raises:
             UnsupportedError: there is none; it says which keyword, and where.
         """
-        check_schema(self._root, self.keywords, self._llm)
-        made = self.schema(self._root, "#")
-        return {**made, "$defs": self._definitions} if self._definitions else made
+        try:
+            check_schema(self._root, self.keywords, self._llm)
+            made = self.schema(self._root, "#")
+            definitions: dict[str, Any] = {}
+            while self._waiting:  # not where they are referred to: a chain of them may be long
+                self._here, reference, target = self._waiting.popleft()
+                definitions[self._here] = self.definition(reference, target)
+        except RecursionError:
+            raise UnsupportedError(
+                f"{self._llm} cannot honour the JSON schema: it is nested too deeply",
+                hint="move parts of it into $defs",
+            ) from None
+        self._check_recursion()
+        return {**made, "$defs": definitions} if definitions else made
 
     def refusal(self, keyword: str, path: str, why: str, hint: str) -> UnsupportedError:
         """Return the error of a keyword that the provider does not keep to."""
@@ -63,9 +93,16 @@ class SchemaRewriter:
             path: where it stands, such as `#/properties/name`.
         """
         if not isinstance(schema, dict):
-            where, _, keyword = path.rpartition("/")
-            raise self.refusal(keyword, where, f"{schema!r} is no object", "name a type")
+            raise UnsupportedError(
+                f"{self._llm} cannot honour the JSON schema at {path}: {_shown(schema)} is no object",
+                hint="write a schema with a type",
+            )
         asked = schema.keys() & self.keywords
+        for key in asked:
+            if not has_right_type(key, schema[key]):
+                raise self.refusal(
+                    key, path, f"its value is {_shown(schema[key])}", "write it as JSON Schema 2020-12 has it"
+                )
         described = {key: schema[key] for key in ("title", "description") if isinstance(schema.get(key), str)}
         if "$ref" in asked:
             if asked != {"$ref"}:
@@ -104,6 +141,8 @@ class SchemaRewriter:
         elif key == "properties":
             made[key] = {name: self.schema(item, f"{here}/{name}") for name, item in value.items()}
         elif key == "items" or (key == "additionalProperties" and not isinstance(value, bool)):
+            if not isinstance(value, dict):
+                raise self.refusal(key, path, f"{_shown(value)} is no object", "write a schema with a type")
             made[key] = self.schema(value, here)
         elif key == "format" and value not in self.formats:
             hint = "use a pattern" if "pattern" in self.keywords else "check it yourself"
@@ -118,6 +157,13 @@ class SchemaRewriter:
         """Return a definition, rewritten; it is written once, whatever refers to it."""
         return self.schema(schema, reference)
 
+    def is_bound(self) -> bool:
+        """Return whether a reference that stands here counts towards a recursion.
+
+        A recursion in which one does not is left alone.
+        """
+        return True
+
     def recursion(self, reference: str, path: str) -> None:
         """Refuse a reference that leads back to where it stands, or let it be."""
         raise self.refusal("$ref", path, "it leads back to itself", "spell out as many levels as you need")
@@ -126,54 +172,104 @@ class SchemaRewriter:
         """Return the definition that a schema refers to, `None` if it is not there, or the schema itself."""
         if not isinstance(schema, dict) or "$ref" not in schema:
             return schema
-        name = _definition_name(schema["$ref"])
-        for group in ("$defs", "definitions"):
-            if schema["$ref"] == f"#/{group}/{name}":
-                return self._root.get(group, {}).get(name)
-        return None
+        place = _place_of(schema["$ref"])
+        group = None if place is None else self._root.get(place[0])
+        return group.get(place[1]) if isinstance(group, dict) and place else None
 
-    def _reference(self, reference: Any, path: str) -> str:
+    def _reference(self, reference: str, path: str) -> str:
         """Return the reference to the rewritten definition."""
-        name = _definition_name(reference)
+        place = _place_of(reference)
+        if place is None:
+            raise self.refusal(
+                "$ref", path, f"{_shown(reference)} is no definition of the schema", "use #/$defs/NAME"
+            )
+        name = self._names.get(place)
         if name is None:
-            raise self.refusal("$ref", path, f"{reference!r} is no definition of the schema", "use $defs")
-        if reference in self._open:
-            self.recursion(reference, path)
-            return f"#/$defs/{name}"
-        if self._references.setdefault(name, reference) != reference:
-            raise self.refusal("$ref", path, f"there are two definitions {name!r}", "rename one of them")
-        if name not in self._definitions:
             target = self.resolved({"$ref": reference})
             if target is None:
-                raise self.refusal("$ref", path, f"{reference!r} is not there", "add it to $defs")
-            self._open.append(reference)
-            self._definitions[name] = self.definition(reference, target)
-            self._open.pop()
+                raise self.refusal("$ref", path, f"{_shown(reference)} is not there", "add it to $defs")
+            name = self._new_name(place[1])
+            self._names[place] = name
+            self._links[name] = []
+            self._waiting.append((name, reference, target))
+        if self.is_bound():
+            self._links[self._here].append(_Link(name, reference, path))
         return f"#/$defs/{name}"
 
+    def _new_name(self, name: str) -> str:
+        """Return a name of its own for a definition, without anything that a reference has to escape."""
+        new = _ODD_IN_NAME.sub("_", name)
+        while new in self._links:
+            new = f"{new}_{len(self._links)}"
+        return new
 
-def _definition_name(reference: Any) -> str | None:
-    match = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]+)", str(reference))
-    return match[1] if match else None
+    def _check_recursion(self) -> None:
+        """Let `recursion` look at each reference that closes a circle, without recursion of our own."""
+        is_open = dict.fromkeys(self._links, False)
+        seen: set[str] = set()
+        for start in self._links:
+            if start in seen:
+                continue
+            seen.add(start)
+            is_open[start] = True
+            trail = [(start, iter(self._links[start]))]
+            while trail:
+                name, links = trail[-1]
+                link = next(links, None)
+                if link is None:
+                    is_open[name] = False
+                    trail.pop()
+                elif is_open[link.target]:
+                    self.recursion(link.reference, link.path)
+                elif link.target not in seen:
+                    seen.add(link.target)
+                    is_open[link.target] = True
+                    trail.append((link.target, iter(self._links[link.target])))
+
+
+def _place_of(reference: Any) -> tuple[str, str] | None:
+    """Return the group of definitions and the name that a reference leads to."""
+    match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+    return (match[1], unquote(match[2]).replace("~1", "/").replace("~0", "~")) if match else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} …"
 
 
 def _are_disjoint(branches: list[Any]) -> bool:
-    """Return whether no value fits two branches, by their types or by a property that differs."""
+    """Return whether no value fits two branches, by types, by constants, or by a property that differs."""
     if not all(isinstance(branch, dict) for branch in branches):
         return False
     types = [branch.get("type") for branch in branches]
     if all(isinstance(item, str) for item in types) and len(set(types)) == len(types):
         return not {"integer", "number"} <= set(types)
+    texts = [found for branch in branches if (found := _texts(branch)) is not None]
+    if len(texts) == len(branches):
+        return _do_not_meet(texts)
     marks = [dict(_marks(branch)) for branch in branches]
     shared = set.intersection(*(set(mark) for mark in marks)) if marks else set()
-    return any(len({mark[name] for mark in marks}) == len(marks) for name in shared)
+    return any(_do_not_meet([mark[name] for mark in marks]) for name in shared)
 
 
-def _marks(branch: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the properties that an object must have with one value only, and that value."""
-    if branch.get("type") != "object":
+def _do_not_meet(sets: Sequence[frozenset[str]]) -> bool:
+    return len(frozenset().union(*sets)) == sum(map(len, sets))
+
+
+def _texts(schema: dict[str, Any]) -> frozenset[str] | None:
+    """Return the texts that alone fit a schema; `None` if other values may fit."""
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return frozenset(values) if isinstance(values, list) and are_texts(values) else None
+
+
+def _marks(branch: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the properties that an object must have with certain texts only, and these texts."""
+    properties, required = branch.get("properties"), branch.get("required", [])
+    if branch.get("type") != "object" or not isinstance(properties, dict) or not are_texts(required):
         return
-    for name in branch.get("required", ()):
-        item = branch.get("properties", {}).get(name)
-        if isinstance(item, dict) and isinstance(item.get("const"), str):
-            yield name, item["const"]
+    for name in required:
+        item = properties.get(name)
+        texts = _texts(item) if isinstance(item, dict) else None
+        if texts is not None:
+            yield name, texts

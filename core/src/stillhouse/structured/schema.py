@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from stillhouse.errors import UnsupportedError
 
-__all__ = ["check_schema", "subschemas"]
+__all__ = ["are_texts", "check_schema", "has_right_type", "subschemas"]
 
 # Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
 _SCHEMA = {
@@ -23,6 +23,49 @@ _ANNOTATIONS = {
     "discriminator", "examples", "readOnly", "title", "writeOnly",
 }  # fmt: skip
 _NOT_ASKING = _ANNOTATIONS | {"$defs", "definitions"}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def are_texts(value: Any) -> bool:
+    """Return whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_IS_RIGHT: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("allOf", "anyOf", "enum", "oneOf", "prefixItems"), _is_list),
+    **dict.fromkeys(("$ref", "format", "pattern"), _is_text),
+    **dict.fromkeys(
+        (
+            "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum",
+            "minItems", "minLength", "minProperties", "minimum", "multipleOf",
+        ),
+        _is_number,
+    ),
+    "properties": lambda value: isinstance(value, dict),
+    "required": are_texts,
+    "type": lambda value: isinstance(value, str) or are_texts(value),
+    "uniqueItems": lambda value: isinstance(value, bool),
+}  # fmt: skip
+
+
+def has_right_type(keyword: str, value: Any) -> bool:
+    """Return whether a keyword has a value of the type that JSON Schema 2020-12 gives it.
+
+    An older dialect gives some of them another, or does not know the keyword and takes anything.
+    """
+    check = _IS_RIGHT.get(keyword)
+    return check is None or check(value)
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
@@ -59,7 +102,7 @@ def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, An
         here = f"{path}/{key}"
         if key in _SCHEMA or (key == "items" and isinstance(value, dict)):
             yield from subschemas(value, here)
-        elif key in _SCHEMA_LIST or (key == "items" and isinstance(value, list)):
+        elif (key in _SCHEMA_LIST or key == "items") and isinstance(value, list):
             for position, item in enumerate(value):
                 yield from subschemas(item, f"{here}/{position}")
         elif key in _SCHEMA_DICT and isinstance(value, dict):

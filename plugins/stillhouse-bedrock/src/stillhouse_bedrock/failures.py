@@ -23,6 +23,9 @@ _SKEW_SECONDS = 240
 
 _CLIENT_STATUSES = (400, 413, 422)
 
+_OF_A_QUOTA = ("LimitExceeded", "ServiceQuotaExceeded", "Throttling", "TooManyRequests")
+"""How the names of errors of a quota begin. Their words may be those of a prompt that is too long."""
+
 
 def _rule(pattern: str, hint: str, **changes: Any) -> tuple[re.Pattern[str], dict[str, Any]]:
     return re.compile(pattern, re.IGNORECASE), {"hint": hint, **changes}
@@ -41,6 +44,12 @@ _RULES = (
         stops_run=True,
         unknown_model=True,
     ),
+    _rule(
+        "guardrail identifier",
+        "check guardrail_config, and that the region has the guardrail",
+        stops_run=True,
+        unknown_model=False,
+    ),
     _rule("use case details", "fill out the form on the model's page of the AWS console", stops_run=True),
     _rule(
         "end of its life|marked by provider as legacy", "the model is retired: set another", stops_run=True
@@ -56,6 +65,22 @@ _RULES = (
         "AWS does not let this account use the model: ask its support",
         kind="authentication",
         stops_run=True,
+    ),
+    _rule(
+        "being verified|needs a subscription|payment instrument|Marketplace subscription",
+        "see to what the message names in the AWS account, and run the same command again",
+    ),
+    _rule(
+        "tool result blocks cannot be provided in the same turn",
+        "put an assistant's message between the results of the tools and the user's message",
+    ),
+    _rule(
+        r"extraneous key \[top_k\]",
+        "the model has another name for top_k: leave it out, and send the model's own by extra_body",
+    ),
+    _rule(
+        "scoped to a valid region",
+        "set region to that of the address: requests are signed for it",
     ),
     _rule("bearer token has expired", "make a new key for Bedrock, and set AWS_BEARER_TOKEN_BEDROCK to it"),
     _rule(
@@ -75,9 +100,13 @@ _RULES = (
 
 def bedrock_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """Return the failure that a response is, with what to do about the errors that AWS names."""
-    failure = failure_of(status, headers, body)
     name, message = _said(headers, body)
     text = f"{name} {message}"
+    if status == 400 and name.startswith(_OF_A_QUOTA):
+        failure = failure_of(429, headers, body)
+        failure = replace(failure, message=failure.message.replace("status 429", "status 400", 1))
+    else:
+        failure = failure_of(status, headers, body)
     if status in (400, 403) and _SKEWED.search(text):
         return _skewed(failure, headers)
     if is_expired(status, headers, body):

@@ -28,13 +28,18 @@ def request_messages(chat: StandardInput) -> tuple[list[dict[str, Any]], list[di
         ConfigurationError: a part cannot be made into a block, or nothing is left to be answered.
     """
     prompts, others = split_system(chat)
-    system = [block for message in prompts for block in _blocks(message.get("content"))]
+    system = [block for message in prompts for block in _content(message)]
     messages: list[dict[str, Any]] = []
     for message in others:
         role = "user" if message["role"] == "tool" else message["role"]
         blocks = list(_message_blocks(message))
         if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += blocks
+            before = messages[-1]["content"]
+            if message["role"] == "tool":  # results come before everything else in the turn after their calls
+                place = sum("toolResult" in block for block in before)
+                before[place:place] = blocks[:1]
+                blocks = blocks[1:]
+            before += blocks
         elif blocks:
             messages.append({"role": role, "content": blocks})
     if not messages:
@@ -61,12 +66,12 @@ def checked_name(name: Any) -> str:
 
 def _message_blocks(message: Any) -> Iterator[dict[str, Any]]:
     if message["role"] == "tool":
-        yield _tool_result(message)
+        yield from _tool_result(message)
         return
     # A turn's thoughts come before everything else in it, and its calls last.
     for block in message.get("thinking_blocks") or ():
         yield from _block(block)
-    yield from _blocks(message.get("content"))
+    yield from _content(message)
     for call in message.get("tool_calls") or ():
         function = function_of(call)
         if function is None:
@@ -76,16 +81,20 @@ def _message_blocks(message: Any) -> Iterator[dict[str, Any]]:
         yield {"toolUse": {"toolUseId": _call_id(call.get("id")), "name": name, "input": arguments_of(call)}}
 
 
-def _tool_result(message: dict[str, Any]) -> dict[str, Any]:
+def _tool_result(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The block of a result, and behind it the mark that stands in it, where the API takes none."""
+    blocks = list(_content(message))
+    marks = [block for block in blocks if "cachePoint" in block]
     result: dict[str, Any] = {
         "toolUseId": _call_id(message.get("tool_call_id")),
         # A tool that returned nothing: the API takes neither a blank text nor no block.
-        "content": list(_blocks(message.get("content"))) or [{"json": {}}],
+        "content": [block for block in blocks if "cachePoint" not in block] or [{"json": {}}],
     }
     status = "error" if message.get("is_error") else message.get("status")
     if status in ("error", "success"):
         result["status"] = status
-    return {"toolResult": result}
+    yield {"toolResult": result}
+    yield from marks[-1:]
 
 
 def _call_id(id: Any) -> str:
@@ -95,6 +104,14 @@ def _call_id(id: Any) -> str:
             "a tool call or its result has no id", hint="give the call an id, and its result a tool_call_id"
         )
     return id if _ID.fullmatch(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
+
+
+def _content(message: Any) -> Iterator[dict[str, Any]]:
+    """The blocks of a message's content, and the mark that the message has as a whole."""
+    blocks = list(_blocks(message.get("content")))
+    yield from blocks
+    if blocks and message.get("cache_control") and "cachePoint" not in blocks[-1]:
+        yield {"cachePoint": {"type": "default"}}
 
 
 def _blocks(content: Any) -> Iterator[dict[str, Any]]:

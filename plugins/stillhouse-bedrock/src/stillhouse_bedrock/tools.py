@@ -10,7 +10,7 @@ from stillhouse_bedrock.messages import checked_name
 
 __all__ = ["tool_config"]
 
-_CHOICES = {"auto": "auto", "required": "any", "any": "any"}
+_CHOICES = {"required": "any", "any": "any"}
 
 
 def tool_config(
@@ -34,6 +34,8 @@ def tool_config(
             return None
         return {"tools": given or [_spec(name, {}) for name in used]}
     config: dict[str, Any] = {"tools": given}
+    if choice == "auto":
+        return config  # it is auto without a choice, and some models take none
     if isinstance(choice, NamedTool):
         config["toolChoice"] = {"tool": {"name": checked_name(choice.name)}}
     elif choice is not None:

@@ -62,6 +62,9 @@ def _output(
 ) -> GenerateOutput:
     text = "".join(_texts(blocks))
     reason = finish_reason(answer.get("stopReason"), _FINISH_REASONS)
+    calls = list(_calls(blocks))
+    if calls and reason in (None, "stop"):  # some models end their turn with a call
+        reason = "tool_calls"
     is_filtered = reason == "content_filter"
     output = prepare_output(
         [None if is_filtered else text or None],
@@ -70,7 +73,6 @@ def _output(
     )
     output["statistics"] = statistics
     extras: dict[str, Any] = _reasoning(blocks)
-    calls = list(_calls(blocks))
     if calls:
         extras["tool_calls"] = calls
     else:

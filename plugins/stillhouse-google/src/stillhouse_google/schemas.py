@@ -54,11 +54,6 @@ class _Rewriting(SchemaRewriter):
     def __init__(self, schema: dict[str, Any], llm: str) -> None:
         super().__init__(schema, llm)
         self._options = 0  # how many properties that may be left out lead to where we are
-        self._options_at: dict[str, int] = {}  # and how many led to each definition
-
-    def definition(self, reference: str, schema: Any) -> dict[str, Any]:
-        self._options_at[reference] = self._options
-        return super().definition(reference, schema)
 
     def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
         if key == "properties":
@@ -70,17 +65,19 @@ class _Rewriting(SchemaRewriter):
         elif key not in made or key == "anyOf":  # a bound, or a type, may be written already
             super().keyword(key, schema, made, path)
 
+    def is_bound(self) -> bool:
+        return not self._options
+
     def recursion(self, reference: str, path: str) -> None:
-        if self._options == self._options_at[reference]:
-            raise self.refusal(
-                "$ref",
-                path,
-                "it leads back to itself, and through required properties alone",
-                "make one of the properties on the way one that may be left out",
-            )
+        raise self.refusal(
+            "$ref",
+            path,
+            "it leads back to itself, and through required properties alone",
+            "make one of the properties on the way one that may be left out",
+        )
 
     def _properties(self, schema: dict[str, Any], here: str) -> dict[str, Any]:
-        required, made = schema.get("required", ()), {}
+        required, made = frozenset(schema.get("required", ())), {}
         for name, item in schema["properties"].items():
             optional = int(name not in required)
             self._options += optional
@@ -92,8 +89,10 @@ class _Rewriting(SchemaRewriter):
         """The API knows an `enum` of texts or of numbers; a constant is one with one item."""
         values = [schema[key]] if key == "const" else schema[key]
         if key == "const" and schema[key] is None:
-            made.setdefault("type", "null")
+            made["type"] = "null"
             return
+        if not values:
+            raise self.refusal(key, path, "it is empty", "name the values")
         if not (all(isinstance(item, str) for item in values) or all(map(_is_number, values))):
             raise self.refusal(
                 key, path, "it has something else than texts, or than numbers", "use anyOf, or a type"
@@ -108,7 +107,7 @@ class _Rewriting(SchemaRewriter):
     def _exclusive(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
         """Rewrite a bound that is not included itself, which has a neighbour among the whole numbers."""
         value, name = schema[key], "minimum" if key == "exclusiveMinimum" else "maximum"
-        if schema.get("type") != "integer" or not _is_number(value) or value != int(value):
+        if schema.get("type") != "integer" or value % 1 != 0:
             raise self.refusal(key, path, "only whole numbers have such a bound", f"use {name}")
         bound = int(value) + (1 if name == "minimum" else -1)
         given = schema.get(name, bound)

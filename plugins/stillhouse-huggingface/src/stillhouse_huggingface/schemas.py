@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import check_schema, subschemas
+from stillhouse.structured import SchemaRewriter
 
-__all__ = ["FORMATS", "KEYWORDS", "grammar_of"]
+__all__ = ["grammar_of"]
 
-KEYWORDS = frozenset(
-    {
-        "$ref", "additionalProperties", "anyOf", "const", "enum", "format", "items", "maxItems", "maxLength",
-        "minItems", "minLength", "pattern", "properties", "required", "type",
-    }
-)  # fmt: skip
-"""The keywords that it makes a part of its regular expression of; see
-https://huggingface.co/docs/text-generation-inference/conceptual/guidance."""
-
-FORMATS = frozenset({"date", "date-time", "time", "uuid"})
-
-_LENGTHS = ("maxLength", "minLength")
+_ALONE = ("anyOf", "const", "enum")
+"""Of one of these and another keyword beside it, one is left out."""
 
 
 def grammar_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
@@ -37,15 +27,28 @@ def grammar_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
             f"{llm} has no structured output of the format {kind}",
             hint="ask for a regex, such as (yes|no), or for JSON with an enum",
         )
-    check_schema(schema, KEYWORDS, llm)
-    for path, inner in subschemas(schema):
-        why = ""
-        if "format" in inner and inner["format"] not in FORMATS:
-            key, why, hint = "format", f"{inner['format']!r} is none that is kept to", "use a pattern"
-        elif "pattern" in inner and any(name in inner for name in _LENGTHS):
-            key, why, hint = "pattern", "a length stands beside it", "write it into the pattern"
-        if why:
-            raise UnsupportedError(
-                f"{llm} cannot honour the keyword {key!r} at {path} of the JSON schema: {why}", hint=hint
-            )
-    return {"type": "json", "value": schema}
+    return {"type": "json", "value": _Expression(schema, llm).run()}
+
+
+class _Expression(SchemaRewriter):
+    """The server makes a regular expression, which cannot have itself in it; see
+    https://huggingface.co/docs/text-generation-inference/conceptual/guidance."""
+
+    keywords: ClassVar[frozenset[str]] = frozenset(
+        {
+            "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items", "maxItems",
+            "maxLength", "minItems", "minLength", "oneOf", "pattern", "properties", "required", "type",
+        }
+    )  # fmt: skip
+    formats: ClassVar[frozenset[str]] = frozenset({"date", "date-time", "time", "uuid"})
+
+    def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        if key == "pattern" and schema.keys() & {"maxLength", "minLength"}:
+            raise self.refusal(key, path, "a length stands beside it", "write it into the pattern")
+        super().keyword(key, schema, made, path)
+
+    def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        for key in _ALONE:
+            beside = sorted(made.keys() & self.keywords - {key, "type"})
+            if key in made and beside:
+                raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")

@@ -14,11 +14,17 @@ from stillhouse.http import Failure, failure_of, message_of
 __all__ = ["ollama_failure"]
 
 _CANNOT = re.compile(r"does not support (\w+)")
+_TOO_LONG = re.compile(r"(exceeds|longer than) the (available )?context")
+_OF_THE_INPUT = re.compile(r"required for image input|invalid JSON schema|failed to (load|process) image")
 
 _HINTS = {
     "thinking": "leave out think and reasoning_effort, or choose a model that thinks",
     "tools": "leave out tools, or choose a model that calls them",
+    "chat": "choose a model that generates text: this one embeds it",
+    "completion": "choose a model that generates text: this one embeds it",
+    "generate": "choose a model that generates text: this one embeds it",
 }
+"""What to do about what a model cannot do for any row."""
 
 
 def ollama_failure(status: int, headers: Mapping[str, str], body: bytes, model: str) -> Failure:
@@ -29,8 +35,11 @@ def ollama_failure(status: int, headers: Mapping[str, str], body: bytes, model: 
     cannot = _CANNOT.search(message)
     if status == 404 and "model" in message and "not found" in message:
         changes = {"hint": f"download the model: ollama pull {model}"}
-    elif failure.kind == "context_length":
-        changes = {"hint": "raise num_ctx as far as the model and the memory allow, or shorten the prompt"}
+    elif failure.kind == "context_length" or _TOO_LONG.search(message):
+        hint = "raise num_ctx as far as the model and the memory allow, or shorten the prompt"
+        changes = {"kind": "context_length", "hint": hint, "retried": False, "congestion": False}
+    elif _OF_THE_INPUT.search(message):  # with the status of a server's own fault
+        changes = {"kind": "invalid_request", "retried": False, "congestion": False}
     elif status == 400 and cannot is not None:
         what = cannot[1].lower()
         hint = _HINTS.get(what, f"choose a model that has {what}")
@@ -38,6 +47,10 @@ def ollama_failure(status: int, headers: Mapping[str, str], body: bytes, model: 
     elif "more system memory" in message:
         hint = "choose a smaller model, or set a smaller num_ctx"
         changes = {"hint": hint, "retried": False, "congestion": False, "stops_run": True}
+    elif "usage limit" in message:
+        changes = {"hint": "a limit of Ollama's cloud is used up: run the same command again later"}
+    elif "requires a subscription" in message:
+        changes = {"hint": "choose another model, or take a plan of Ollama's cloud that has this one"}
     elif failure.kind == "authentication":
         place = _sign_in(body)
         changes = {"hint": "set OLLAMA_API_KEY" + (f", or sign in: {place}" if place else "")}

@@ -109,6 +109,11 @@ class OllamaLLM(StructuredHTTPLLM):
         if type(chat) is list:
             request_messages(chat)
 
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        checked = super().check_arguments(arguments)
+        self._fields({name: value for name, value in checked.items() if value is not None})
+        return checked
+
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
         return {"format": format_of(structured_output, cls.__name__)}

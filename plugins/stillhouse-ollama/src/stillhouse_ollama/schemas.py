@@ -7,27 +7,15 @@ nothing beside something else; such a schema is refused.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import check_schema, subschemas
+from stillhouse.structured import SchemaRewriter
 
-__all__ = ["FORMATS", "KEYWORDS", "format_of"]
-
-KEYWORDS = frozenset(
-    {
-        "$ref", "additionalProperties", "anyOf", "const", "enum", "exclusiveMaximum", "exclusiveMinimum",
-        "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "pattern",
-        "properties", "required", "type",
-    }
-)  # fmt: skip
-"""The keywords that the grammar has rules for, some of them in part; see
-https://github.com/ggml-org/llama.cpp/tree/master/grammars#json-schemas--gbnf."""
-
-FORMATS = frozenset({"date", "date-time", "time", "uuid"})
+__all__ = ["format_of"]
 
 _BOUNDS = ("maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum")
-_ALONE = ("$ref", "anyOf", "const", "enum")
+_ALONE = ("anyOf", "const", "enum")
 """Beside one of these, every other keyword but the type is left out."""
 
 _UNSUPPORTED_PATTERN = re.compile(r"\(\?[=!<P]|\\[1-9bBAZ]")
@@ -44,41 +32,45 @@ def format_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
             f"{llm} has no structured output of the format {structured_output['format']}",
             hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
         )
-    schema: dict[str, Any] = structured_output["schema"]
-    check_schema(schema, KEYWORDS, llm)
-    for path, inner in subschemas(schema):
-        for key, why, hint in _problems(inner):
-            raise UnsupportedError(
-                f"{llm} cannot honour the keyword {key!r} at {path} of the JSON schema: {why}", hint=hint
-            )
-    return schema
+    return _Grammar(structured_output["schema"], llm).run()
 
 
-def _problems(schema: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What the grammar leaves out of a schema: the keyword, why, and what to do."""
-    asked = schema.keys() & KEYWORDS
-    found = []
-    for key in _ALONE:
-        beside = sorted(asked - {key, "type"})
-        if key in asked and beside:
-            found.append((beside[0], f"{key} stands beside it", "write it in one place"))
-    types = schema.get("type")
-    for key in _BOUNDS:
-        if key in asked and types not in ("integer", ["integer"]):
-            found.append((key, "it holds for integers only", "use the type integer, or check it yourself"))
-    pattern = schema.get("pattern")
-    if isinstance(pattern, str):
-        if not (pattern.startswith("^") and pattern.endswith("$")):
-            found.append(("pattern", "it must be of the whole text", "begin it with ^ and end it with $"))
-        if _UNSUPPORTED_PATTERN.search(pattern):
-            why = "it has a lookaround, a reference back or a word boundary"
-            found.append(("pattern", why, "write it without"))
-        for key in ("format", "maxLength", "minLength"):
-            if key in asked:
-                found.append((key, "pattern stands beside it", "write it into the pattern"))
-    if "format" in asked and schema["format"] not in FORMATS:
-        found.append(("format", f"{schema['format']!r} is none that is kept to", "use a pattern"))
-    unnamed = [name for name in schema.get("required") or () if name not in (schema.get("properties") or ())]
-    if unnamed:
-        found.append(("required", f"{unnamed[0]!r} is no property", "add it to properties"))
-    return found
+class _Grammar(SchemaRewriter):
+    """See https://github.com/ggml-org/llama.cpp/tree/master/grammars#json-schemas--gbnf."""
+
+    keywords: ClassVar[frozenset[str]] = frozenset(
+        {
+            "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "exclusiveMaximum",
+            "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems",
+            "minLength", "minimum", "oneOf", "pattern", "properties", "required", "type",
+        }
+    )  # fmt: skip
+    formats: ClassVar[frozenset[str]] = frozenset({"date", "date-time", "time", "uuid"})
+
+    def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        value = schema[key]
+        if key in _BOUNDS and schema.get("type") not in ("integer", ["integer"]):
+            why, hint = "it holds for integers only", "use the type integer, or check it yourself"
+            raise self.refusal(key, path, why, hint)
+        if key == "pattern":
+            if not (value.startswith("^") and value.endswith("$")):
+                why, hint = "it must be of the whole text", "begin it with ^ and end it with $"
+                raise self.refusal(key, path, why, hint)
+            if _UNSUPPORTED_PATTERN.search(value):
+                why = "it has a lookaround, a reference back or a word boundary"
+                raise self.refusal(key, path, why, "write it without")
+        if key in ("format", "maxLength", "minLength") and "pattern" in schema:
+            raise self.refusal(key, path, "pattern stands beside it", "write it into the pattern")
+        super().keyword(key, schema, made, path)
+
+    def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        for key in _ALONE:
+            beside = sorted(made.keys() & self.keywords - {key, "type"})
+            if key in made and beside:
+                raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")
+        unnamed = [name for name in schema.get("required", ()) if name not in schema.get("properties", ())]
+        if unnamed:
+            raise self.refusal("required", path, f"{unnamed[0]!r} is no property", "add it to properties")
+
+    def recursion(self, reference: str, path: str) -> None:
+        """A rule of a grammar may have itself in it."""
