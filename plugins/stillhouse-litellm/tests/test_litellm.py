@@ -287,6 +287,7 @@ def test_a_key_or_an_address_that_nobody_set_stops_the_run(
     ("message", "kind"),
     [
         ("Unable to locate credentials", "authentication"),
+        ("The api_key client option must be set either by passing api_key to the client", "authentication"),
         ("X_API_KEY is required. Set it in the environment.", "authentication"),
         ("Your default credentials were not found.", "authentication"),
         ("No module named 'google'", "invalid_request"),

@@ -58,7 +58,7 @@ _UNUSABLE = re.compile(
 # that failed.
 _NO_KEY = re.compile(
     r"missing credentials|(unable to locate|no|could not (load|find|resolve)) .{0,20}credentials"
-    r"|credentials .{0,30}not (found|set|provided)|no key is set"
+    r"|credentials .{0,30}not (found|set|provided)|no key is set|\bapi_key\b.{0,30}must be (set|provided)"
     r"|missing .{0,40}\b(api[ _-]?key|jwt( key)?|access[ _-]?token|tenant id)\b"
     r"|\b(api|jwt|access|auth)[ _-](key|token)\b.{0,40}\b(required|not (set|provided|found|given)|missing)\b"
     r"|(?-i:\b[A-Z][A-Z0-9_]*(KEY|TOKEN)\b).{0,40}\b(required|not (set|provided|found|given)|missing)\b",
