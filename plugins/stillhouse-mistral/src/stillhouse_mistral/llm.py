@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
-from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm, statistics_of
+from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm, complete_tool, statistics_of
 from stillhouse.typing import ModelInfo
 from stillhouse_mistral.batches import MistralBatchLLM
 from stillhouse_mistral.failures import QUOTAS, mistral_failure
@@ -88,7 +88,10 @@ class MistralLLM(MistralBatchLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         given = dict(arguments)
-        if given.get("tools") == []:  # refused, and so is a choice of none
+        tools = given.get("tools")
+        if tools:
+            given["tools"] = [complete_tool(tool) for tool in tools]
+        elif tools is not None:  # an empty list is refused, and so is a choice of none
             given["tools"] = given["tool_choice"] = None
         prediction = given.get("prediction")
         if isinstance(prediction, str):
