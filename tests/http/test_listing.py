@@ -324,7 +324,7 @@ def test_unknown_model_names_the_nearest(
         llm.use_registry(known_as)
         assert unknown(llm).hint == (
             "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'? "
-            "`stillhouse models listing` lists all 2"
+            "`stillhouse models listing` lists its models"
         )
         unknown(llm)
     paths = [request.path for request in server.requests]
@@ -332,7 +332,7 @@ def test_unknown_model_names_the_nearest(
     assert compared == ["gpt-5-minni"], "names are compared once, and not for every row in flight"
     with make(model="something-else") as llm:
         llm.use_registry(known_as)
-        assert unknown(llm).hint == "check the model's name; `stillhouse models listing` lists all 2"
+        assert unknown(llm).hint == "check the model's name; `stillhouse models listing` lists its models"
     with make(model="gpt-5-minni") as llm:  # of a class that has no name
         assert unknown(llm).hint == "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'?"
 

@@ -157,7 +157,7 @@ class NearNames:
         meant = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
         backend = self._backend()
         if backend:
-            meant += f"{'' if near else ';'} `stillhouse models {backend}` lists all {len(known):,}"
+            meant += f"{'' if near else ';'} `stillhouse models {backend}` lists its models"
         return meant
 
     async def _names(self) -> list[str]:
