@@ -88,8 +88,6 @@ class MistralLLM(MistralBatchLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         given = dict(arguments)
-        if given.get("tools") == []:  # refused, and so is a choice of none
-            given["tools"] = given["tool_choice"] = None
         prediction = given.get("prediction")
         if isinstance(prediction, str):
             given["prediction"] = {"type": "content", "content": prediction}
