@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stillhouse import LLM, ConfigurationError, Registry
-from stillhouse_openai import OpenAICompatibleLLM
+from stillhouse_openai import DeepSeekLLM, GroqLLM, OpenAICompatibleLLM
 
 CHAT: Any = [{"role": "user", "content": "hello"}]
 
@@ -94,3 +94,22 @@ def test_a_form_is_checked_without_the_reasoning(server: Any) -> None:
         model="m", base_url=server.origin, reasoning_tag="think", structured_output=form
     ) as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ['{"a": 1}']
+
+
+@pytest.mark.parametrize("tag", ["think", "<think>", "</think>"])
+def test_a_tag_may_be_given_as_it_stands_in_the_text(tag: str) -> None:
+    llm = OpenAICompatibleLLM(model="m", base_url="https://e.x/v1", reasoning_tag=tag)
+    assert llm.reasoning_tag == "think"
+    with pytest.raises(ValueError, match="reasoning_tag"):
+        OpenAICompatibleLLM(model="m", base_url="https://e.x/v1", reasoning_tag="<>")
+
+
+def test_chats_are_sent_as_every_server_takes_them(server: Any) -> None:
+    parts = [{"type": "text", "text": "Answer "}, {"type": "text", "text": "briefly."}]
+    chat: Any = [{"role": "developer", "content": parts}, {"role": "user", "content": parts[:1]}]
+    wanted = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": "Answer "}]
+    for cls in (OpenAICompatibleLLM, DeepSeekLLM, GroqLLM):
+        with cls(model="m", base_url=server.origin, api_key="key") as llm:
+            llm.generate_outputs([chat], tools=[], tool_choice="auto")  # none, which is refused as a list
+        assert server.bodies[-1] == {"model": "m", "messages": wanted}
+    assert chat[0]["role"] == "developer"

@@ -92,13 +92,13 @@ def wait_until_stored(state: Path, count: int) -> None:
     raise AssertionError("nothing was stored")
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("status", "kind", "junk", "times"),
+    ("first", "status", "kind", "junk", "times"),
     [
-        (200, "text/event-stream", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', None),
-        (200, "application/json", b"[" * 2**20, 60),
-        (500, "text/html", b"<" * 300_000, 1),
+        (signal.SIGINT, 200, "text/event-stream", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', None),
+        (signal.SIGINT, 200, "application/json", b"[" * 2**20, 60),
+        (signal.SIGINT, 500, "text/html", b"<" * 300_000, 1),
+        (signal.SIGTERM, 500, "text/html", b"<" * 300_000, 1),
     ],
 )
 def test_interrupt_is_heard_and_nothing_is_paid_twice(

@@ -191,6 +191,7 @@ BUDGET = {"limit_source": "openrouter_in_flight_budget", "error_type": "payment_
         (403, error(403, "Not this one", **FLAGGED), {}, ("content_filter", False, False)),
         (403, error(403, "Budget limit exceeded", limit_source="openrouter_key_limit"), {},
          ("rate_limit", False, True)),
+        (403, error(403, "Key limit exceeded (total limit)."), {}, ("rate_limit", False, True)),
         (403, error(403, "Forbidden", error_type="permission_denied"), {}, ("authentication", False, True)),
         (404, error(404, "No endpoints found for m."), {}, ("invalid_request", False, True)),
         (408, error(408), {}, ("timeout", True, False)),
@@ -212,6 +213,15 @@ def test_errors_by_their_meaning(
         OpenRouterLLM(model="m", api_key="key").classify(status, headers, garbage)
 
 
+@pytest.mark.parametrize(
+    "why", ["support tool use", "can handle the requested parameters", "match your policy"]
+)
+def test_it_says_what_to_do_if_no_provider_is_left(why: str) -> None:
+    found = failure(404, {"code": 404, "message": f"No endpoints found that {why}."})
+    assert found.stops_run
+    assert "require_parameters" in found.hint
+
+
 def in_choice(code: int, message: str = "Upstream failed") -> dict[str, Any]:
     choice = {
         "index": 0, "finish_reason": "error", "native_finish_reason": None,
@@ -227,6 +237,7 @@ def in_choice(code: int, message: str = "Upstream failed") -> dict[str, Any]:
         {"id": "gen-1", "error": error(502)},
         {"choices": [], "error": error(503)},
         in_choice(502),
+        {"choices": [{"finish_reason": "ERROR", "message": {"role": "assistant", "content": "half"}}]},
     ],
 )
 def test_an_error_with_a_good_status_is_tried_again(server: Any, answer: Any) -> None:

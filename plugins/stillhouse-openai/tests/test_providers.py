@@ -276,7 +276,10 @@ def test_a_key_of_another_region_names_the_address_and_stops_the_run(server: Any
     assert len(server.paths) < 100
 
 
-@every
+# One of each form of JSON, and those that always send something of their own.
+@pytest.mark.parametrize(
+    "name", ["fireworks", "deepinfra", *(name for name, row in PROVIDERS.items() if row.always_sent)]
+)
 def test_a_row_speaks_to_a_real_server(name: str, real_server: dict[str, str]) -> None:
     """It is not the provider, but a server of its own that refuses what is not OpenAI's API."""
     row = PROVIDERS[name]
@@ -317,6 +320,19 @@ BASE = {"id": "1", "choices": None, "usage": None}
          ("content_filter", False)),
         ("dashscope", 400, {"error": {"code": "Arrearage", "message": "Access denied, … overdue-payment"}},
          ("rate_limit", True)),
+        ("minimax", 200, {**BASE, "base_resp": {"status_code": "1004", "status_msg": "login fail"}},
+         ("authentication", True)),
+        ("dashscope", 400, {"error": {"code": "invalid_parameter_error",
+                                      "message": "Range of input length should be [1, 30720]"}},
+         ("context_length", False)),
+        ("xai", 403, {"code": "The caller does not have permission",
+                      "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"},
+         ("content_filter", False)),
+        ("xai", 403, {"code": "The caller does not have permission",
+                      "error": "Your newly created team doesn't have any credits yet."},
+         ("rate_limit", True)),
+        ("lmstudio", 400, {"error": "No models loaded. Please load a model in the developer page."},
+         ("invalid_request", True)),
         ("zai", 400, {"error": {"code": "1301", "message": "sensitive"}}, ("content_filter", False)),
         ("zai", 429, {"error": {"code": "1113", "message": "Insufficient balance or no resource package."}},
          ("rate_limit", True)),
@@ -348,7 +364,7 @@ def test_errors_of_single_providers(
 
 def test_a_passing_fault_in_a_base_resp_is_tried_again(server: Any) -> None:
     minimax: Any = REGISTRY.get_llm("minimax")
-    good = {**server.chat("a"), "base_resp": {"status_code": 0, "status_msg": ""}}
+    good = {**server.chat("a"), "base_resp": {"status_code": "0", "status_msg": ""}}
     odd = {**BASE, "base_resp": {"status_code": "x"}}
     server.script[:] = [{**BASE, "base_resp": {"status_code": code}} for code in (1002, 1039, 1013)] + [
         odd,
@@ -357,6 +373,18 @@ def test_a_passing_fault_in_a_base_resp_is_tried_again(server: Any) -> None:
     with minimax(model="m", base_url=server.origin, api_key="key", retry_timeout=60) as llm:
         assert llm.generate_outputs([CHAT])[0]["generations"] == ["a"]
     assert len(server.paths) == 5
+
+
+def test_cerebras_refuses_lengths_patterns_and_formats_of_a_schema() -> None:
+    cerebras: Any = REGISTRY.get_llm("cerebras")
+    for item in (
+        {"type": "array", "items": {"type": "string"}, "minItems": 1}, {"type": "string", "pattern": "a"},
+        {"type": "string", "format": "date"},
+    ):  # fmt: skip
+        schema = {"type": "object", "properties": {"a": item}}
+        with pytest.raises(UnsupportedError, match="at #/properties/a"):
+            cerebras(model="m", structured_output={"format": "json", "schema": schema})
+        REGISTRY.create("fireworks:m", structured_output={"format": "json", "schema": schema})
 
 
 # Rows of one's own

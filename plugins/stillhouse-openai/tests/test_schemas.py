@@ -81,6 +81,41 @@ def test_strict_schema_of_a_recursive_model() -> None:
     assert not Draft202012Validator(result).is_valid({"first": leaf})
 
 
+def test_references_of_every_kind_are_followed() -> None:
+    text = {"type": "string"}
+    result = narrowed(
+        type="object",
+        properties={
+            "a": {"$ref": "#/$defs/A"}, "b": {"$ref": "#/definitions/A"}, "c": {"$ref": "#/$defs/A%20B~1C"},
+            "d": {"$ref": "#/properties/e/anyOf/0"}, "e": {"anyOf": [text, {"$ref": "#"}]},
+            "f": {"type": "object", "properties": {"x": {"$ref": "#/properties/f/$defs/X"}}, "$defs": {"X": text}},
+        },
+        **{"$defs": {"A": text, "A B/C": {"enum": [1]}}, "definitions": {"A": {"type": "null"}}},
+    )  # fmt: skip
+    assert "definitions" not in result
+    valid = Draft202012Validator(result).is_valid
+    answer: dict[str, Any] = {"a": "", "b": None, "c": 1, "d": "", "e": "", "f": {"x": ""}}
+    assert valid(answer)
+    assert valid({**answer, "e": answer})
+    for name, odd in (("a", None), ("b", ""), ("c", 2), ("d", 1), ("e", 1), ("f", {"x": 1})):
+        assert not valid({**answer, name: odd}), name
+
+
+def test_a_described_reference_ends_where_it_began() -> None:
+    beside = {"$ref": "#/$defs/T", "description": "the next one"}
+    both = {"anyOf": [beside, {"type": "null"}]}
+    result = narrowed(**beside, **{"$defs": {"T": obj(a=both, b=both)}})
+    assert Draft202012Validator(result).is_valid({"a": {"a": None, "b": None}, "b": None})
+    levels = {f"L{at}": obj(a={**beside, "$ref": f"#/$defs/L{at + 1}"}, b={**beside, "$ref": f"#/$defs/L{at + 1}"})
+              for at in range(40)}  # fmt: skip
+    assert len(str(narrowed(**{"$ref": "#/$defs/L0", "$defs": {**levels, "L40": obj(c=TEXT)}}))) < 10**6
+    deep: dict[str, Any] = TEXT
+    for _ in range(3000):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(UnsupportedError, match="nested too deeply"):
+        strict(obj(a=deep), "X")
+
+
 def obj(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 

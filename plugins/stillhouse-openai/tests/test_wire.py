@@ -242,3 +242,13 @@ def test_odd_events_are_read_or_fail(odd: Any) -> None:
         event = {"choices": [choice], "usage": odd, "id": odd}
         with contextlib.suppress(GenerationError):
             read(event, delta(finish="stop"), ended=True)
+
+
+def test_calls_that_stand_in_a_choice_of_their_own_belong_to_the_one_before() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    first = {"finish_reason": "tool_calls", "message": {"role": "assistant", "content": "t"}}
+    second = {"finish_reason": "tool_calls", "message": {"role": "assistant", "tool_calls": [call]}}
+    output = output_of({"choices": [first, second], "usage": {"prompt_tokens": 1066}}, chat=True)
+    assert (output["generations"], output["tool_calls"]) == (["t"], [[call]])
+    both = output_of({"choices": [second, second]}, chat=True)  # two generations
+    assert both["tool_calls"] == [[call], [call]]

@@ -88,11 +88,8 @@ class MistralLLM(MistralBatchLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         given = dict(arguments)
-        tools = given.get("tools")
-        if tools:
-            given["tools"] = [complete_tool(tool) for tool in tools]
-        elif tools is not None:  # an empty list is refused, and so is a choice of none
-            given["tools"] = given["tool_choice"] = None
+        if given.get("tools"):
+            given["tools"] = [complete_tool(tool) for tool in given["tools"]]
         prediction = given.get("prediction")
         if isinstance(prediction, str):
             given["prediction"] = {"type": "content", "content": prediction}

@@ -22,6 +22,7 @@ class OpenAICompatibleLLM(CompatibleLLM):
     """
 
     api_key_required: ClassVar[bool] = False
+    has_plain_contents: ClassVar[bool] = True
 
     base_url: RuntimeParameter[str] = Field(
         description="The address of the API, such as https://llm.example/v1."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Unpack
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stillhouse import (
     Capability,
@@ -73,7 +73,7 @@ class CompatibleLLM(StructuredHTTPLLM):
     """Fields of every request for a chat, unless `extra_body` says otherwise."""
 
     has_plain_contents: ClassVar[bool] = False
-    """Whether contents that are lists of texts are sent as strings."""
+    """Whether contents that are lists of texts are sent as strings, and the role `developer` as `system`."""
 
     reasoning_key: ClassVar[str | None] = None
     """The key under which the assistant's messages have their reasoning; `None` sends them as they are."""
@@ -93,6 +93,11 @@ class CompatibleLLM(StructuredHTTPLLM):
         default="max_completion_tokens",
         description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
     )
+
+    @field_validator("reasoning_tag", mode="before")
+    @classmethod
+    def _name_of_tag(cls, given: Any) -> Any:
+        return given.strip("</>") if isinstance(given, str) else given
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
@@ -165,6 +170,8 @@ class CompatibleLLM(StructuredHTTPLLM):
             body |= self.always_sent
         if num_generations > 1:
             body["n"] = num_generations
+        if arguments.get("tools") == [] and not raw:  # refused, and so is a choice of none
+            arguments = {**arguments, "tools": None, "tool_choice": None}
         for name, value in arguments.items():
             if value is None:
                 continue
@@ -226,6 +233,6 @@ class CompatibleLLM(StructuredHTTPLLM):
 def _error_of(choice: dict[str, Any]) -> Any:
     """The error that a choice is; one that only says that it failed is its provider's."""
     error, reason = choice.get("error"), choice.get("finish_reason")
-    if error or not (isinstance(reason, str) and reason in _FAILED):
+    if error or not (isinstance(reason, str) and reason.lower() in _FAILED):
         return error
     return {"message": f"the model's provider failed: {reason}", "code": 502}

@@ -27,6 +27,7 @@ class GroqLLM(FileBatchLLM):
     default_base_url: ClassVar[str | None] = "https://api.groq.com/openai/v1"
     base_url_variable: ClassVar[str | None] = "GROQ_BASE_URL"
     base_path: ClassVar[str] = "openai/v1"
+    has_plain_contents: ClassVar[bool] = True
     api_key_variable: ClassVar[str | None] = "GROQ_API_KEY"
 
     batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=50_000, bytes=100_000_000)

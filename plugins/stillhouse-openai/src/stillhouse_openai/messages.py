@@ -21,14 +21,17 @@ _FORM = (
 
 
 def plain_messages(chat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a chat in which contents are strings where they can be.
+    """Return a chat in which contents are strings where they can be, and roles those that every server knows.
 
     Parts that are nothing but texts become one string, and an empty text beside tool calls becomes none: not
-    every server takes a list, or an empty text. A part with more in it than its text is left alone.
+    every server takes a list, or an empty text. A part with more in it than its text is left alone. The role
+    `developer`, which few servers know beside OpenAI's, becomes `system`.
     """
     made: list[dict[str, Any]] = []
     for message in chat:
         content = message.get("content")
+        if message.get("role") == "developer":
+            message = {**message, "role": "system"}
         if content == "" and message.get("tool_calls"):
             message = {**message, "content": None}
         elif isinstance(content, list) and all(_is_plain(part) for part in content):

@@ -49,6 +49,12 @@ _KINDS: dict[str, ErrorKind] = {
 """The kinds of errors by their `error_type`."""
 
 
+_NO_ENDPOINT = (
+    "check the model's name, leave out what no provider of it has, or let one ignore it by "
+    'provider={"require_parameters": false}; the account\'s privacy settings rule out providers, too'
+)
+
+
 class OpenRouterLLM(CompatibleLLM):
     """Models of many providers by way of OpenRouter, such as `anthropic/claude-sonnet-4.5`.
 
@@ -150,10 +156,13 @@ class OpenRouterLLM(CompatibleLLM):
             return replace(failure, retried=True, congestion=True, stops_run=False, hint=hint)
         if status == 403 and metadata.get("reasons"):
             return of_kind(failure, "content_filter")
-        if status == 403 and metadata.get("limit_source"):  # a budget of the key, or of its workspace
+        if status == 403 and (metadata.get("limit_source") or "limit exceeded" in failure.message.lower()):
+            # a budget of the key, or of its workspace
             return replace(
                 failure, kind="rate_limit", stops_run=True, hint="raise the budget, or wait for its reset"
             )
+        if status == 404 and "no endpoints" in failure.message.lower():
+            return replace(failure, hint=_NO_ENDPOINT)
         if metadata.get("error_type") == "payment_required" and status != 402:
             return super().classify(402, headers, body)
         kind = _KINDS.get(str(metadata.get("error_type")))

@@ -20,6 +20,7 @@ from stillhouse.http import Failure, message_of
 from stillhouse_openai.compatible import CompatibleLLM, efforts
 from stillhouse_openai.failures import of_kind
 from stillhouse_openai.parameters import ChatParameters
+from stillhouse_openai.schemas import KEYWORDS
 
 __all__ = ["Provider", "ProviderLLM", "provider_class"]
 
@@ -33,6 +34,9 @@ _FURTHER: dict[str, tuple[Any, str]] = {
     "top_k": (int | None, "draw from this many of the likeliest tokens."),
 }
 """What a provider may have beyond OpenAI's parameters: the type and the meaning of each."""
+
+_MAX_DIGITS = 9
+"""How long a code may be."""
 
 _NEEDED: dict[Capability, tuple[str, ...]] = {
     "logprobs": ("logprobs", "top_logprobs"),
@@ -60,6 +64,7 @@ class Provider:
         renamed: its own names of parameters.
         efforts: the fields of a request for each level of `reasoning_effort` that it has.
         json_form: how JSON is asked for: by its schema, as any object, or by the prompt alone.
+        schema_keywords: the keywords of JSON Schema that the API keeps to, where it gets the schema.
         always_sent: fields of every request for a chat.
         reasoning_key: where the assistant's messages have their reasoning; `None` leaves them alone.
         kept_keys: further keys of a message, or of an answer, that outputs keep.
@@ -79,6 +84,7 @@ class Provider:
     renamed: Mapping[str, str] = field(default_factory=dict)
     efforts: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: efforts("low", "medium", "high"))
     json_form: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    schema_keywords: frozenset[str] = KEYWORDS
     always_sent: Mapping[str, Any] = field(default_factory=dict)
     reasoning_key: str | None = None
     kept_keys: tuple[str, ...] = ()
@@ -141,6 +147,8 @@ class ProviderLLM(CompatibleLLM):
         statuses = self.provider.statuses
         told = answer.get("base_resp") if statuses and isinstance(answer, dict) else None
         code = told.get("status_code") if isinstance(told, dict) else None
+        if isinstance(code, str) and code.isdecimal():
+            code = int(code[:_MAX_DIGITS])
         if not code:
             return super().failure_in(answer, headers)
         status = statuses.get(code, 500) if isinstance(code, int) else 500
@@ -178,6 +186,7 @@ def provider_class(provider: Provider, *, module: str | None = None) -> type[Pro
         "renamed": provider.renamed,
         "reasoning_efforts": provider.efforts,
         "json_form": provider.json_form,
+        "schema_keywords": provider.schema_keywords,
         "always_sent": provider.always_sent,
         "reasoning_key": provider.reasoning_key,
         "kept_keys": provider.kept_keys,

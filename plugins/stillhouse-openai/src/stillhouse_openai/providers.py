@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse_openai.compatible import efforts
 from stillhouse_openai.provider import Provider, provider_class
+from stillhouse_openai.schemas import KEYWORDS
 
 if TYPE_CHECKING:
     from stillhouse_openai.provider import ProviderLLM
@@ -31,6 +32,8 @@ PROVIDERS: dict[str, Provider] = {
         further=("service_tier",),
         lacking=("logit_bias", *_PENALTIES),
         efforts=efforts("none", "low", "medium", "high"),
+        # It refuses these; see https://inference-docs.cerebras.ai/capabilities/structured-outputs.
+        schema_keywords=KEYWORDS - {"format", "maxItems", "minItems", "pattern"},
         reasoning_key="reasoning",
     ),
     "dashscope": Provider(

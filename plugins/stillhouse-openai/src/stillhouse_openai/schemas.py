@@ -8,10 +8,11 @@ every answer also validates against the schema that was given, or it is refused.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from stillhouse import UnsupportedError
-from stillhouse.structured import check_schema
+from stillhouse.structured import SchemaRewriter
 
 __all__ = ["FORMATS", "KEYWORDS", "check_object", "strict"]
 
@@ -30,6 +31,11 @@ FORMATS = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4
 
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _TELLING = ("type", "anyOf", "$ref")
+_DEFINITIONS = ("$defs", "definitions")
+_ANNOTATIONS = ("title", "description", "default", "examples")
+
+_MAX_INLINED = 1000
+"""How many references may be replaced by what they lead to, only to keep a description."""
 
 
 def strict(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORDS) -> dict[str, Any]:
@@ -43,26 +49,7 @@ def strict(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORD
     Raises:
         UnsupportedError: the API cannot hold an answer to it exactly; it says what, and where.
     """
-    check_schema(schema, keywords, llm)
-    narrower = _Narrower(schema, llm)
-    for name in ("$defs", "definitions"):
-        narrower.definitions(schema.get(name), name)
-    root: Any = schema
-    seen: set[str] = set()
-    while "$ref" in root:  # as pydantic writes a model that contains itself; the root must be an object
-        if root["$ref"] in seen:
-            raise narrower.refusal("$ref", "#", "it leads to itself", "correct the reference")
-        seen.add(root["$ref"])
-        root = narrower.merged(root, "#")
-    if "object" not in _types(root):
-        raise narrower.refusal(
-            "type", "#", "the answer must be an object", "put the schema into a property of an object"
-        )
-    narrow = narrower.schema({key: item for key, item in root.items() if key not in _DEFINITIONS}, "#")
-    return {**narrow, "type": "object", **narrower.narrowed}
-
-
-_DEFINITIONS = ("$defs", "definitions")
+    return _Strict(schema, llm, keywords).run()
 
 
 def check_object(schema: dict[str, Any], llm: str) -> None:
@@ -83,106 +70,128 @@ def _types(schema: dict[str, Any]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-class _Narrower:
-    def __init__(self, root: dict[str, Any], llm: str) -> None:
-        self._root = root
-        self._llm = llm
-        self.narrowed: dict[str, Any] = {}
+class _Strict(SchemaRewriter):
+    keywords: ClassVar[frozenset[str]] = KEYWORDS
+    formats: ClassVar[frozenset[str]] = FORMATS
 
-    def refusal(self, keyword: str, path: str, why: str, hint: str) -> UnsupportedError:
-        return UnsupportedError(
-            f"{self._llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema: {why}",
-            hint=hint,
-        )
+    def __init__(self, schema: dict[str, Any], llm: str, keywords: Collection[str]) -> None:
+        super().__init__(schema, llm)
+        self.keywords = frozenset(keywords)  # type: ignore[misc]  # those of a provider
+        self._given = schema
+        self._inlined: list[str] = []  # the references whose targets are being written in their place
+        self._count = 0  # of those that were
 
-    def definitions(self, found: Any, name: str) -> None:
-        if isinstance(found, dict):
-            self.narrowed[name] = {key: self.schema(item, f"#/{name}/{key}") for key, item in found.items()}
-
-    def merged(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
-        """What a reference leads to, with the keywords beside it, which strict mode does not take."""
-        beside = {key: item for key, item in schema.items() if key not in ("$ref", *_DEFINITIONS)}
-        target = self._resolve(schema["$ref"], path)
-        for key in beside.keys() & target.keys():
-            if beside[key] != target[key] and key not in ("title", "description", "default", "examples"):
-                raise self.refusal(key, path, "it also stands where $ref leads", "write it in one place")
-        return {**target, **beside}
-
-    def _resolve(self, reference: Any, path: str) -> dict[str, Any]:
-        found: Any = self._root
-        steps = str(reference).split("/")
-        if steps[0] == "#":
-            for step in steps[1:]:
-                name = step.replace("~1", "/").replace("~0", "~")
-                found = found.get(name) if isinstance(found, dict) else None
-            if isinstance(found, dict):
-                return {key: item for key, item in found.items() if key not in _DEFINITIONS}
-        raise self.refusal("$ref", path, f"{reference!r} leads nowhere", "correct the reference")
-
-    def schema(self, given: Any, path: str) -> dict[str, Any]:
-        if not isinstance(given, dict):
-            raise UnsupportedError(
-                f"{self._llm} cannot honour the schema {given!r} at {path}",
-                hint="write it as a dict with a type",
+    def schema(self, schema: Any, path: str) -> dict[str, Any]:
+        if path == "#":
+            return self._root_object(schema)
+        if not isinstance(schema, dict) or "$ref" not in schema:
+            return super().schema(schema, path)
+        reference = schema["$ref"]
+        is_alone = all(key in ("$ref", "title", "default", "examples") for key in schema)
+        target = self._target(reference, path)
+        if reference == "#" and is_alone:
+            return {"$ref": "#"}
+        if reference.count("/") == 2 and reference.split("/")[1] in _DEFINITIONS:
+            is_described = all(key == "$ref" or key in _ANNOTATIONS for key in schema)
+            is_too_much = reference in self._inlined or self._count >= _MAX_INLINED
+            if is_alone or (is_described and is_too_much):
+                return super().schema({"$ref": reference}, path)
+        if reference in self._inlined:
+            raise self.refusal(
+                "$ref", path, "it leads back to itself", "move it to $defs, and refer to it alone"
             )
-        if "$ref" in given:
-            self._resolve(given["$ref"], path)
-            if all(key in ("$ref", "title", "default", "examples") for key in given):
-                return {"$ref": given["$ref"]}
-            given = self.merged(given, path)
-            if "$ref" in given:
-                return {"$ref": given["$ref"]}
-        narrow: dict[str, Any] = {}
-        for key, value in given.items():
-            here = f"{path}/{key}"
-            if key == "properties":
-                narrow[key] = {name: self.schema(item, f"{here}/{name}") for name, item in value.items()}
-            elif key == "anyOf":
-                narrow[key] = [self.schema(item, f"{here}/{place}") for place, item in enumerate(value)]
-            elif key == "items":
-                narrow[key] = self.schema(value, here)
-            elif key == "format" and value not in FORMATS:
-                raise self.refusal(key, path, f"{value!r} is not one of its formats", "use a pattern instead")
-            elif key in KEYWORDS or key in ("title", "description"):
-                narrow[key] = value
-        self._type(narrow, path)
-        if "object" in _types(narrow):
-            self._object(given, narrow, path)
-        return narrow
+        # A reference stands alone in strict mode, and leads to a definition.
+        self._count += 1
+        self._inlined.append(reference)
+        made = self.schema(self._merged(schema, target, path), path)
+        self._inlined.pop()
+        return made
 
-    def _type(self, narrow: dict[str, Any], path: str) -> None:
+    def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        if key == "additionalProperties" and isinstance(schema[key], dict):
+            raise self._other_properties(path)
+        super().keyword(key, schema, made, path)
+
+    def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
+        self._type(made, path)
+        if "object" in _types(made):
+            self._object(made, path)
+
+    def recursion(self, reference: str, path: str) -> None:
+        """Let it be: strict mode has it."""
+
+    def _root_object(self, root: dict[str, Any]) -> dict[str, Any]:
+        """The root must be an object, also where it refers to one, as pydantic writes a recursive model."""
+        seen: set[str] = set()
+        while "$ref" in root:
+            if root["$ref"] in seen:
+                raise self.refusal("$ref", "#", "it leads to itself", "correct the reference")
+            seen.add(root["$ref"])
+            root = self._merged(root, self._target(root["$ref"], "#"), "#")
+        if "object" not in _types(root):
+            raise self.refusal(
+                "type", "#", "the answer must be an object", "put the schema into a property of an object"
+            )
+        return {**super().schema(root, "#"), "type": "object"}
+
+    def _merged(self, schema: dict[str, Any], target: dict[str, Any], path: str) -> dict[str, Any]:
+        """What a reference leads to, with the keywords that stand beside it."""
+        beside = {key: item for key, item in schema.items() if key not in ("$ref", *_DEFINITIONS)}
+        for key in beside.keys() & target.keys():
+            if beside[key] != target[key] and key not in _ANNOTATIONS:
+                raise self.refusal(key, path, "it also stands where $ref leads", "write it in one place")
+        return {**{key: item for key, item in target.items() if key not in _DEFINITIONS}, **beside}
+
+    def _target(self, reference: Any, path: str) -> dict[str, Any]:
+        """What a reference leads to, which is a JSON pointer into the schema."""
+        start, *steps = str(reference).split("/")
+        found: Any = self._given if start == "#" else None
+        for step in steps:
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list):
+                found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise self.refusal("$ref", path, f"{reference!r} leads nowhere", "correct the reference")
+        return found
+
+    def _type(self, made: dict[str, Any], path: str) -> None:
         """Every schema says a type; that of fixed values is theirs."""
-        if any(key in narrow for key in _TELLING):
+        if any(key in made for key in _TELLING):
             return
-        if "properties" in narrow:
-            narrow["type"] = "object"
+        if "properties" in made:
+            made["type"] = "object"
             return
-        values = narrow.get("enum", [narrow["const"]] if "const" in narrow else [])
+        values = made.get("enum", [made["const"]] if "const" in made else [])
         types = sorted({_TYPES.get(type(value), "") for value in values})
         if not types or "" in types:
             raise UnsupportedError(
                 f"{self._llm} cannot honour a schema that takes any value, at {path}",
                 hint="write its type, such as string",
             )
-        narrow["type"] = types[0] if len(types) == 1 else types
+        made["type"] = types[0] if len(types) == 1 else types
 
-    def _object(self, given: dict[str, Any], narrow: dict[str, Any], path: str) -> None:
-        properties = narrow.get("properties")
-        if given.get("additionalProperties") not in (None, False):
-            raise self.refusal(
-                "additionalProperties",
-                path,
-                "an answer has the properties that are named and no others",
-                "name the properties, or use a list of pairs",
-            )
+    def _object(self, made: dict[str, Any], path: str) -> None:
+        properties = made.get("properties")
+        if made.get("additionalProperties"):
+            raise self._other_properties(path)
         if properties is None:
             raise self.refusal(
                 "type", path, "an object without properties is always empty", "name the properties"
             )
-        for name in given.get("required", ()):
+        for name in made.get("required", ()):
             if name not in properties:
                 raise self.refusal(
                     "required", path, f"{name!r} is not among the properties", "add the property"
                 )
-        narrow["additionalProperties"] = False
-        narrow["required"] = list(properties)
+        made["additionalProperties"] = False
+        made["required"] = list(properties)
+
+    def _other_properties(self, path: str) -> UnsupportedError:
+        return self.refusal(
+            "additionalProperties",
+            path,
+            "an answer has the properties that are named and no others",
+            "name the properties, or use a list of pairs",
+        )

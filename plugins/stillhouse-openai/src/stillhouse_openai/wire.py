@@ -75,7 +75,7 @@ def _choices(answer: Any) -> list[dict[str, Any]]:
         choices = answer.get("choices")
         if isinstance(choices, list) and choices and all(isinstance(item, dict) for item in choices):
             for choice in choices:
-                if choice.get("error") or choice.get("finish_reason") == "error":
+                if choice.get("error") or str(choice.get("finish_reason")).lower() == "error":
                     raise _failed(answer, choice.get("error") or "it gives no reason")
             return choices if len(choices) == 1 else _in_order(choices)
         if answer.get("error"):
@@ -107,6 +107,8 @@ def _counted(answer: Any) -> list[GenerateOutput]:
 def _chat_output(
     answer: dict[str, Any], choices: list[dict[str, Any]], kept: Collection[str] = ()
 ) -> GenerateOutput:
+    if len(choices) > 1:
+        choices = _with_calls(choices)
     messages = [_message(choice) for choice in choices]
     texts, thoughts = zip(*(_text(message.get("content")) for message in messages), strict=True)
     output = _output(answer, choices, list(texts))
@@ -141,6 +143,25 @@ def _chat_output(
         if any(found):
             output[key] = found  # type: ignore[literal-required]
     return output
+
+
+def _with_calls(choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The choices, where one that says that it calls tools has those of the next: some servers split it."""
+    made: list[dict[str, Any]] = []
+    for choice in choices:
+        message, before = choice.get("message"), made[-1] if made else {}
+        text = before.get("message")
+        if (
+            before.get("finish_reason") == "tool_calls"
+            and isinstance(message, dict)
+            and isinstance(text, dict)
+            and message.get("tool_calls")
+            and not (message.get("content") or text.get("tool_calls"))
+        ):
+            made[-1] = {**before, "message": {**text, "tool_calls": message["tool_calls"]}}
+        else:
+            made.append(choice)
+    return made
 
 
 def _kept(key: str, message: dict[str, Any], answer: dict[str, Any]) -> Any:

@@ -54,15 +54,15 @@ def _pattern(*alternatives: str) -> re.Pattern[str]:
 _TOO_LONG = _pattern(
     r"context[_ ]?length|context[_ ]?window|context[_ ]size|maximum context",
     r"max(imum)? (input|prompt|sequence)? ?(length|tokens)|prompt is too long|too many (input )?tokens",
-    r"exceed(s|ed)? .{0,40}(context|token)|input is too long|reduce the length",
+    r"exceed(s|ed)? .{0,40}(context|token)|input is too long|reduce the length|range of input length",
     r"tokens?`?.{0,60}must (be|have) (<|less|at most)|must have less than .{0,20}tokens",
 )
 _TOO_MANY = _pattern("too many (input )?tokens")
 _TOO_LONG_BEYOND_DOUBT = _pattern(r"context_?(length|window|size)_?exceeded", "exceed_context_size")
 _FILTERED = _pattern(
     r"content[_ -]?(filter|policy|management)|(block|flag|reject|violat).{0,60}(safety|moderation)",
-    r"(safety|moderation).{0,60}(block|flag|reject|violat)",
-    r"\b(prompt|inputs?|outputs?|content)\b.{0,60}(flag|violat).{0,60}polic",
+    r"(safety|moderation).{0,60}(block|flag|reject|violat)|content exists risk",
+    r"\b(prompt|inputs?|outputs?|content)\b.{0,60}(flag|violat).{0,60}(polic|usage guidelines)",
 )
 # One request with more tokens than the quota of a minute; see
 # https://platform.openai.com/docs/guides/rate-limits.
@@ -73,8 +73,8 @@ _NO_CREDIT_CODE = _pattern(
 )
 _NO_CREDIT = _pattern(
     r"credit balance|insufficient (balance|credit|fund|quota)|payment required|billing hard limit",
-    r"(out of|no|not enough|more|requires?|used up your|exceeded your .{0,40})\b ?credits\b|no credit left",
-    r"balance .{0,20}(too low|not enough)|account .{0,40}(in arrears|overdue)",
+    r"(out of|no|not enough|n[o']t have any|more|requires?|used up your|exceeded your .{0,40})\b ?credits\b",
+    r"no credit left|balance .{0,20}(too low|not enough)|account .{0,40}(in arrears|overdue)",
     r"(spend|spending|usage) limits? (has been |was )?reached",
     r"reached your .{0,30}(spend|spending|usage) limit",
     r"\bbudget ?exceeded|\bexceeded ?[a-z]{0,12} ?budget|\bbudget has been exceeded|余额不足|欠费|额度不足",
@@ -83,7 +83,7 @@ _NO_CREDIT = _pattern(
 _MAYBE_NO_CREDIT = _pattern(r"exceeded your current quota|\bbilling\b|check your plan|trial key")
 _NO_MODEL = _pattern(
     r"model_?not_?(found|supported|available)|model .{0,80}(not (exist|found)|does not exist)|no such model",
-    r"not a valid model|model identifier is invalid|on-demand throughput isn.t supported",
+    r"not a valid model|model identifier is invalid|no models? loaded|on-demand throughput isn.t supported",
     r"\b(invalid|unknown)(_model\b| model( (id|name|code|identifier))?\s?(['\"`:,.]|$))",
 )
 _GONE = _pattern(
