@@ -115,7 +115,7 @@ def test_filter_chooses_by_a_part_of_the_name(run: Any, server: ScriptedServer) 
     )
     nothing = run("models", "server", "gtp-5", *at)
     assert (nothing.status, nothing.out) == (0, "")
-    assert nothing.err == "none of the 3 models has 'gtp-5' in its name; did you mean 'gpt-5'?\n"
+    assert nothing.err == "no model has 'gtp-5' in its name; did you mean 'gpt-5'?\n"
     server.always = Reply(body={"data": []})
     assert run("models", "server", *at).err == "the provider lists no models\n"
     assert json.loads(run("models", "server", "--json", *at).out)["models"] == []

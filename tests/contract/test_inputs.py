@@ -74,3 +74,13 @@ def test_a_content_that_is_none_is_refused(content: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"content of a message is of type {type(content).__name__}"):
         check_input([{"role": "user", "content": content}], CAPABILITIES, "AnLLM")
     check_input([{"role": "user", "content": "a"}, {"role": "assistant", "content": None}], CAPABILITIES, "A")
+
+
+@pytest.mark.parametrize("calls", ["x", [None], ["x"], {"id": "1"}, 3])
+def test_tool_calls_that_are_none_are_refused(calls: Any) -> None:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    with pytest.raises(ConfigurationError, match="tool_calls") as caught:
+        check_input(chat, {"chat"}, "MyLLM")
+    assert "function" in caught.value.hint
+    for fine in (None, [], [{"id": "1"}]):
+        check_input([chat[0], {**chat[1], "tool_calls": fine}], {"chat"}, "MyLLM")

@@ -102,6 +102,18 @@ def test_what_may_succeed_is_tried_again(script: Script) -> None:
         assert llm._calls.limits.in_flight == 0
 
 
+def test_a_count_that_cannot_be_read_loses_no_answer(script: Script) -> None:
+    class Counting(ForeignLLM):
+        async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:  # type: ignore[override]
+            answer = await self.limited(self._library, tokens=5, used_tokens=lambda found: found["usage"])
+            return prepare_output([str(answer)], finish_reasons=["stop"])
+
+    script.says = [{"usage": 3}, {"usage": None}, {"text": "paid"}]
+    with Counting(tokens_per_minute=1e6) as llm:
+        assert ask(llm, 3)[2] == "{'text': 'paid'}"
+    assert script.calls == 3
+
+
 @pytest.mark.parametrize("stops", [True, False])
 def test_what_will_not_is_given_up_as_its_failure_says(script: Script, stops: bool) -> None:
     script.says = [LibraryError(kind="context_length", hint="shorten it", stops_run=stops, request_id="r1")]

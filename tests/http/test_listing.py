@@ -307,21 +307,32 @@ def known_as() -> Registry:
 
 
 def test_unknown_model_names_the_nearest(
-    make: Callable[..., ListLLM], server: ScriptedServer, known_as: Registry
+    make: Callable[..., ListLLM],
+    server: ScriptedServer,
+    known_as: Registry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listing(server, LIST, reply(UNKNOWN, 404))
+    compared: list[str] = []
+
+    def counted(name: str, names: list[str]) -> list[str]:
+        compared.append(name)
+        return nearest(name, names)
+
+    monkeypatch.setattr("stillhouse.http.listing.nearest", counted)
     with make(model="gpt-5-minni") as llm:
         llm.use_registry(known_as)
         assert unknown(llm).hint == (
             "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'? "
-            "`stillhouse models listing` lists all 2"
+            "`stillhouse models listing` lists its models"
         )
         unknown(llm)
     paths = [request.path for request in server.requests]
     assert paths.count("/v1/models") == 1, "once in each load"
+    assert compared == ["gpt-5-minni"], "names are compared once, and not for every row in flight"
     with make(model="something-else") as llm:
         llm.use_registry(known_as)
-        assert unknown(llm).hint == "check the model's name; `stillhouse models listing` lists all 2"
+        assert unknown(llm).hint == "check the model's name; `stillhouse models listing` lists its models"
     with make(model="gpt-5-minni") as llm:  # of a class that has no name
         assert unknown(llm).hint == "check the model's name: did you mean 'gpt-5-mini' or 'gpt-5'?"
 

@@ -17,9 +17,11 @@ from stillhouse.http import (
     NamedTool,
     arguments_of,
     choice_of,
+    complete_tool,
     effort_of,
     function_of,
     image_of,
+    lean_message,
     split_system,
     text_of,
     tool_call,
@@ -123,9 +125,11 @@ def test_call_without_arguments_has_none() -> None:
     assert tool_call(7, "f", "")["id"] == "7"
     for call in ({}, {"function": None}, {"function": {"arguments": ""}}, {"function": {"arguments": None}}):
         assert arguments_of(call) == {}
+    for nothing in ("null", " ", "\n{}"):
+        assert arguments_of({"function": {"arguments": nothing}}) == {}
 
 
-@pytest.mark.parametrize("given", ["{", "[1]", "3", '"text"', "null", [1], 3])
+@pytest.mark.parametrize("given", ["{", "[1]", "3", '"text"', [1], 3])
 def test_arguments_that_are_no_object_are_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="'f' are not") as caught:
         arguments_of({"function": {"name": "f", "arguments": given}})
@@ -163,3 +167,28 @@ def test_effort_is_the_providers_or_refused_with_those_it_has() -> None:
         with pytest.raises(UnsupportedError, match="MyLLM has no reasoning_effort") as caught:
             effort_of(odd, levels, "MyLLM")  # type: ignore[arg-type]
         assert caught.value.hint == "choose one of none, high"
+        assert caught.value.stops_run
+
+
+def test_messages_lose_what_is_null_and_their_reasoning() -> None:
+    given_message: Any = {
+        "role": "assistant", "content": None, "refusal": None, "annotations": [],
+        "reasoning": "", "reasoning_content": "hmm", "tool_calls": [{"id": "1"}],
+    }  # fmt: skip
+    before = copy.deepcopy(given_message)
+    made = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    assert lean_message(given_message) == (made, "hmm")
+    assert given_message == before
+    assert lean_message({"role": "developer", "content": []}) == ({"role": "system", "content": []}, None)
+    user: Any = {"role": "user", "content": "x", "reasoning": "mine"}
+    assert lean_message(user) == (user, None)
+
+
+def test_a_tool_gets_the_parameters_that_it_lacks() -> None:
+    own = {"type": "web_search"}
+    assert complete_tool(own) is own
+    tool: Any = {"type": "function", "function": {"name": "f", "description": None}}
+    complete = complete_tool(tool)
+    assert complete["function"] == {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    assert complete_tool(complete) == complete
+    assert tool["function"] == {"name": "f", "description": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import stillhouse
 from stillhouse import FormattedInput, GenerateOutput
 from stillhouse.errors import ConfigurationError
 from stillhouse.http import HTTPLLM
-from stillhouse.jobs.spending.prices import cost_text, find_prices, offer_of, spent
+from stillhouse.jobs.spending.prices import Prices, Rates, cost_text, find_prices, offer_of, spent
 from stillhouse.jobs.store.columns import Tokens, tokens_of
 from stillhouse.jobs.store.database import connect
 
@@ -131,6 +132,36 @@ def test_what_the_provider_bills_counts_before_what_the_model_read(tmp_path: Pat
         assert prices.spent(connection).total == pytest.approx(
             prices.cost(plain, 1.0) + prices.cost(billed, 1.0)
         )
+
+
+def test_sums_of_a_run_are_those_of_its_rows_whatever_is_known_of_them(tmp_path: Path) -> None:
+    rates = Rates(0, 1.0, 0.25, 1.5, 4.0, 2.0), Rates(100, 2.0, 0.5, 3.0, 8.0, 4.0)
+    prices = Prices("made up", rates, rates)
+    rows = [
+        Tokens(*counts)
+        for counts in itertools.product(
+            (None, 50, 150),
+            (None, 7),
+            (None, 30, 80),
+            (None, 40),
+            (None, 10),
+            (None, 0.5),
+            (None, 0, 60),
+            (None, 3),
+        )
+    ]
+    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)})"
+    with contextlib.closing(connect(tmp_path / "run.db")) as connection:
+        connection.executemany(insert, [(row, *tokens) for row, tokens in enumerate(rows)])
+        total = prices.spent(connection).total
+    assert total == pytest.approx(sum(prices.cost(tokens, 1.0) for tokens in rows))
+
+
+def test_cache_of_what_is_not_billed_costs_nothing() -> None:
+    prices = Prices("made up", (Rates(0, 1.0, 1.0, 1.0, 4.0),), ())
+    assert prices.cost(Tokens(1500, 0, 1200, 200, billed_input=500), 1.0) == 500
+    assert prices.cost(Tokens(1500, 0, 1200, 200, billed_input=0), 1.0) == 0
+    assert prices.cost(Tokens(1500, 0, 1200, 200), 1.0) == 1500
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,15 @@ class ConfigurationError(StillhouseError, ValueError):
 
 
 class UnsupportedError(StillhouseError, NotImplementedError):
-    """The backend has no such capability; nothing was sent."""
+    """The backend has no such capability; nothing was sent.
+
+    Attributes:
+        stops_run: whether every input of the call would meet it, as with a parameter that the model lacks.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", stops_run: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.stops_run = stops_run
 
 
 class UnknownLLMError(StillhouseError, LookupError):
@@ -152,7 +160,8 @@ class GenerationError(StillhouseError):
         if isinstance(error, cls):
             return error
         if isinstance(error, StillhouseError):
-            wrapped = cls(error.message, kind="invalid_request", attempts=0, hint=error.hint)
+            stops = isinstance(error, UnsupportedError) and error.stops_run
+            wrapped = cls(error.message, kind="invalid_request", attempts=0, hint=error.hint, stops_run=stops)
         else:
             wrapped = cls(described(error))
         wrapped.__cause__ = error

@@ -67,6 +67,12 @@ def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
                 "a message of the chat is not a dict with a role",
                 hint='write it as {"role": "user", "content": "…"}',
             )
+        calls = message.get("tool_calls")
+        if calls and not (isinstance(calls, (list, tuple)) and all(isinstance(call, dict) for call in calls)):
+            raise ConfigurationError(
+                "the tool_calls of a message are not a list of dicts",
+                hint='write each as {"id": …, "type": "function", "function": {"name": …, "arguments": …}}',
+            )
         content = message.get("content")
         if type(content) is list:
             if "images" not in capabilities and _has_image(content):

@@ -83,3 +83,16 @@ def test_offline_batches_are_cached_alike() -> None:
     request = llm.request_of(TURN, 1, {})
     line = llm.batch_line("id", request.path, request.body)
     assert json.dumps(line).count("cache_control") == 2
+
+
+def test_text_with_nothing_in_it_is_neither_sent_nor_marked() -> None:
+    empty = {"type": "text", "text": "", "cache_control": MARK}
+    body = body_of([{"role": "user", "content": [{"type": "text", "text": "Hi"}, empty]}])
+    assert body["messages"][0]["content"] == [{"type": "text", "text": "Hi", "cache_control": MARK}]
+
+
+def test_marks_within_results_of_tools_count() -> None:
+    parts = [{"type": "text", "text": str(number), "cache_control": MARK} for number in range(3)]
+    chat = [*TURN[:-1], {"role": "tool", "tool_call_id": "c", "content": parts}]
+    body = body_of(chat, tools=[TOOL])
+    assert json.dumps(body).count("cache_control") == 4

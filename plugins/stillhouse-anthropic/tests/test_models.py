@@ -51,3 +51,11 @@ def test_unknown_model_names_the_nearest() -> None:
         llm.generate_outputs([[{"role": "user", "content": "Hi"}]])
     assert caught.value.stops_run
     server.close()
+
+
+@pytest.mark.parametrize("answer", [[NEWER], {"data": [NEWER], "has_more": True}, {"data": [NEWER]}])
+def test_list_of_another_server_is_read(answer: Any) -> None:
+    server = ScriptedServer(lambda path, body: answer)
+    llm = AnthropicLLM(model="any", base_url=server.origin, api_key="k-1")
+    assert [model["name"] for model in llm.list_models()] == ["claude-sonnet-4-5"]
+    server.close()

@@ -160,3 +160,11 @@ def test_odd_events_are_read_or_fail(odd: Any) -> None:
     ):
         with contextlib.suppress(GenerationError):
             message_output(answer_of_events(events(event)))
+
+
+@pytest.mark.parametrize("budget", ["many", None, [1], -5])
+def test_budget_that_is_no_number_is_the_apis_to_refuse(budget: Any) -> None:
+    chat: Any = [{"role": "user", "content": "Hi"}]
+    thinking = {"type": "enabled", "budget_tokens": budget}
+    body = AnthropicLLM(model="m").request_of(chat, 1, {"thinking": thinking}).body
+    assert (body["max_tokens"], body["thinking"]) == (4096, thinking)

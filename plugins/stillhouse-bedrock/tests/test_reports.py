@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import GenerationError
+from stillhouse import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.http import Failure
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_bedrock import BedrockLLM
@@ -208,6 +208,22 @@ def test_failure_of_every_row_stops_the_run(
         list(llm.iter_outputs([CHAT] * 300, on_error="yield"))
     assert caught.value.stops_run
     assert sum(request.path.endswith("/converse") for request in server.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reasoning_effort": "minimal"},
+        {"tool_choice": "required"},
+        {"tools": [{"function": {"name": "a b"}}]},
+    ],
+)
+def test_what_no_request_can_have_is_refused_before_the_first_row(
+    make: Callable[..., BedrockLLM], server: ScriptedServer, given: Any
+) -> None:
+    with pytest.raises((ConfigurationError, UnsupportedError), match=r"minimal|no tools|a b"):
+        list(make(**KEYS).iter_outputs([CHAT], on_error="yield", **given))
+    assert not server.requests
 
 
 def test_no_prefix_of_a_profile_is_guessed(make: Callable[..., BedrockLLM], server: ScriptedServer) -> None:

@@ -90,10 +90,12 @@ def test_counts_are_whole_and_those_that_are_billed_are_apart(make: Any, script:
         (400, {"data": "odd"}, "invalid_request", False, "status 400"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("at_once")
 def test_errors_that_are_not_retried(
     make: Any, script: Any, status: int, body: Any, kind: str, stops: bool, said: str
 ) -> None:
     script.reply(body, status, headers={"x-debug-trace-id": "trace-7"})
+    script.reply(answer())  # one that is retried ends at once, and not as an error
     with pytest.raises(GenerationError, match=said) as caught:
         make().generate_outputs([CHAT])
     assert (caught.value.kind, caught.value.stops_run, caught.value.attempts) == (kind, stops, 1)

@@ -154,6 +154,32 @@ def test_chat_is_written_as_the_api_has_it() -> None:
     assert chat == before
 
 
+def test_messages_as_the_sdk_of_openai_dumps_them_are_taken() -> None:
+    dumped = {"content": "Fine.", "refusal": None, "annotations": [], "audio": None, "tool_calls": None}
+    for reasoning in (None, "", "\n", ["odd"]):
+        turn = {"role": "assistant", **dumped, "reasoning": reasoning, "reasoning_content": reasoning}
+        assert body_of([*CHAT, turn])["messages"][1] == {"role": "assistant", "content": "Fine."}
+
+
+def test_every_tool_has_parameters() -> None:
+    (tool,) = body_of(tools=[{"type": "function", "function": {"name": "now"}}])["tools"]
+    assert tool["function"] == {"name": "now", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/v1", "/v2", "/v2/", "/v2/chat", "/compatibility/v1", "/v2?team=v1"]
+)
+def test_every_form_of_the_address_leads_to_the_api(
+    make: Any, script: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("CO_API_URL", script.url + path)
+    script.reply(answer())
+    llm = make(base_url=None)
+    llm.generate_outputs([CHAT])
+    assert script.requests[0].path == "/v2/chat" + ("?team=v1" if "?" in path else "")
+    assert llm.api_url == f"{script.url}/"
+
+
 @pytest.mark.parametrize("calls", [None, [CALL]])
 def test_reasoning_of_an_answer_goes_back_as_a_thought(calls: Any) -> None:
     turn = {"role": "assistant", "content": "Fine.", "reasoning": "hmm", "tool_calls": calls}

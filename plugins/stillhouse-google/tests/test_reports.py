@@ -214,3 +214,43 @@ def test_fault_of_the_request_that_looks_like_the_servers_ends_with_its_message(
     with pytest.raises(GenerationError, match="Internal error encountered") as caught:
         make(retry_timeout=0.05).generate_outputs([CHAT])
     assert caught.value.kind == "server"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "hint"),
+    [
+        (403, "Gemini API has not been used in project 1 before or it is disabled.", "enable the API"),
+        (
+            401,
+            "Expected OAuth 2 access token, login cookie or other credential.",
+            "application-default login",
+        ),
+        (403, "Permission 'aiplatform.endpoints.predict' denied on resource '//a'.", "Vertex AI User"),
+        (404, "Publisher Model `projects/p/x` was not found or your project has no access.", "global"),
+        (
+            400,
+            "The schema produces a constraint that has too many states for serving.",
+            "simplify the schema",
+        ),
+        (400, "Request payload size exceeds the limit: 20971520 bytes.", "fewer images"),
+    ],
+)
+def test_what_to_do_is_said_of_the_identity_the_location_and_the_schema(
+    status: int, message: str, hint: str
+) -> None:
+    body = json.dumps(error(status, "X", message)).encode()
+    failure = VertexAILLM(model="m").classify(status, {}, body)
+    assert hint in failure.hint
+    assert failure.stops_run == (status != 400)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Project `p` is not allowed to use Publisher Model `projects/p/publishers/x/models/y`",
+        "Invalid resource field value in the request.",
+    ],
+)
+def test_refusal_of_the_project_stops_the_run(message: str) -> None:
+    body = json.dumps(error(400, FAILED, message)).encode()
+    assert VertexAILLM(model="m").classify(400, {}, body).stops_run

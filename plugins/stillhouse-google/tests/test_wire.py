@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from typing import Any
 
@@ -413,3 +414,62 @@ def test_key_stands_in_no_error_and_no_address(make: Any, server: Any) -> None:
         make().generate_outputs([CHAT])
     assert KEY not in str(caught.value)
     assert KEY not in server.requests[0].path
+
+
+def test_list_with_nothing_in_it_is_left_out_of_a_page(make: Any, server: Any) -> None:
+    server.script = [Reply(body={"nextPageToken": "t"}), Reply(body={})]
+    assert make().list_models() == []
+    server.script = [Reply(body={"data": []})]
+    with pytest.raises(GenerationError, match="another shape"):
+        make().list_models()
+
+
+@pytest.mark.parametrize("version", ["1", "v1/../x", "v1 ", "https://a.test/v1"])
+def test_version_that_is_none_is_refused_when_it_is_loaded(version: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", version)
+    with pytest.raises(ConfigurationError, match="is no version of the API"):
+        GeminiLLM(model="m", api_key=KEY).load()
+
+
+def test_level_that_the_model_lacks_stops_the_run(make: Any, server: Any) -> None:
+    llm = make()
+    for model in ("gemini-3-flash", "gemma-3"):
+        llm.model = model
+        with pytest.raises(UnsupportedError, match="has no reasoning_effort") as caught:
+            list(llm.iter_outputs([CHAT] * 3, on_error="yield", reasoning_effort="none"))
+        assert caught.value.hint
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("extra", [{}, {"cache_control": {"type": "ephemeral"}}])
+def test_text_with_nothing_in_it_is_left_out_whatever_stands_beside_it(sent: Any, extra: Any) -> None:
+    parts = [{"type": "text", "text": "", **extra}, {"type": "text", "text": "x"}]
+    assert sent([{"role": "user", "content": parts}])["contents"][0]["parts"] == [{"text": "x"}]
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("webp", "image/webp"), ("HEIC?a=b", "image/heic")])
+def test_type_of_an_image_is_known_on_every_machine(
+    sent: Any, ending: str, kind: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("mimetypes._db", mimetypes.MimeTypes(filenames=()))
+    url = f"https://a.test/b.{ending}"
+    parts = sent([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+    assert parts["contents"][0]["parts"] == [{"fileData": {"fileUri": url, "mimeType": kind}}]
+
+
+def test_result_whose_id_is_no_text_belongs_to_no_call(make: Any) -> None:
+    for id in ([1], {"a": 1}, 1):
+        with pytest.raises(ConfigurationError, match="no such call"):
+            make().request_of([{"role": "tool", "tool_call_id": id, "content": "x"}], 1, {})
+
+
+def test_call_and_result_without_ids_are_sent_together(sent: Any) -> None:
+    chat = [
+        *CHAT,
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": 1}'}},
+        {"role": "function", "name": "f", "content": "r"},
+    ]
+    assert sent(chat)["contents"][1:] == [
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": 1}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "r"}}}]},
+    ]

@@ -123,6 +123,15 @@ def test_several_generations_are_as_many_requests_with_other_seeds(make: Any, tg
     assert not llm.makes_several  # so that the requests are made at once
 
 
+def test_calls_that_end_with_stop_are_calls(make: Any, tgi: Any) -> None:
+    function = {"description": None, "name": "length_of", "arguments": {"river": "Ucayali"}}
+    message = {"role": "assistant", "tool_calls": [{"id": 0, "type": "function", "function": function}]}
+    tgi.pages["/v1/chat/completions"]["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
+    (output,) = make().generate_outputs([CHAT], tools=[TOOL])
+    assert output["finish_reasons"] == ["tool_calls"]
+    assert output["tool_calls"][0][0]["function"]["arguments"] == '{"river":"Ucayali"}'
+
+
 # Structured output
 
 
@@ -151,6 +160,19 @@ def test_form_is_a_grammar_in_chats_and_raw_prompts(
 def test_form_and_tools_are_refused_together(make: Any, tgi: Any) -> None:
     with pytest.raises((UnsupportedError, GenerationError), match="tools"):
         make(structured_output={"format": "json", "schema": SCHEMA}).generate_outputs([CHAT], tools=[TOOL])
+    assert not tgi.paths
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "logit_bias", "reasoning_effort", "min_p"])
+def test_parameter_that_no_request_can_have_is_refused_before_the_first_row(
+    make: Any, tgi: Any, name: str
+) -> None:
+    value: Any = {"logit_bias": {"1": 1}, "reasoning_effort": "low"}.get(name, 1)
+    with pytest.raises(UnsupportedError, match=name):
+        list(make().iter_outputs([CHAT, "Once"], on_error="yield", **{name: value}))
+    llm = make(structured_output={"format": "json", "schema": SCHEMA})
+    with pytest.raises(UnsupportedError, match="tools"):
+        list(llm.iter_outputs([CHAT], on_error="yield", tools=[TOOL]))
     assert not tgi.paths
 
 

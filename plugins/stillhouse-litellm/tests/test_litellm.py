@@ -260,10 +260,83 @@ def test_retry_after_is_obeyed_by_all(make: Make, server: ScriptedServer) -> Non
     assert second.at - first.at >= 0.95
 
 
-def test_a_server_that_is_not_there(make: Make, server: ScriptedServer) -> None:
+@pytest.mark.parametrize(
+    ("model", "kind", "hint"),
+    [
+        ("openai/m", "authentication", "set the API key"),
+        ("azure/m", "authentication", "set the API key"),
+        ("gemini/m", "authentication", "set the API key"),
+        ("fireworks_ai/m", "authentication", "set the API key"),
+        ("snowflake/m", "authentication", "set the API key"),
+        ("azure_ai/m", "invalid_request", "such as base_url"),
+    ],
+)
+def test_a_key_or_an_address_that_nobody_set_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, model: str, kind: str, hint: str
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "GEMINI_", "GOOGLE_", "FIREWORKS_", "SNOWFLAKE_")):
+            monkeypatch.delenv(name)
+    with LiteLLM(model=model) as llm:
+        error = failed(llm)
+    assert (error.kind, error.stops_run, error.attempts) == (kind, True, 1)
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Unable to locate credentials", "authentication"),
+        ("The api_key client option must be set either by passing api_key to the client", "authentication"),
+        ("X_API_KEY is required. Set it in the environment.", "authentication"),
+        ("Your default credentials were not found.", "authentication"),
+        ("No module named 'google'", "invalid_request"),
+        ("Missing required parameters: oci_user, oci_region", "invalid_request"),
+    ],
+)
+def test_what_is_missing_here_stops_the_run_whatever_its_class(message: str, kind: str) -> None:
+    for cls in (litellm.BadRequestError, litellm.APIConnectionError, litellm.InternalServerError):
+        failure = failure_of_exception(cls(message=message, model="m", llm_provider="p"))
+        assert (failure.kind, failure.stops_run, failure.retried) == (kind, True, False)
+
+
+@pytest.mark.parametrize(
+    "message", ["The token is missing a quote.", "max_tokens is required to be positive"]
+)
+def test_words_about_tokens_are_not_about_keys(message: str) -> None:
+    error = litellm.BadRequestError(message=message, model="m", llm_provider="p")
+    assert not failure_of_exception(error).stops_run
+
+
+@pytest.mark.parametrize("status", [429, 500])
+@pytest.mark.parametrize("model", ["openai/m", "azure/m"])
+def test_neither_litellm_nor_the_sdk_below_it_retries(
+    make: Make, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, model: str, status: int
+) -> None:
+    monkeypatch.setattr(litellm, "num_retries", 2)  # as a program may set it for its own calls
+    server.always = refused(status, "Overloaded.")
+    with make(model=model, api_version="2024-10-21", retry_timeout=0) as llm:
+        error = failed(llm)
+        request = llm._request(CHAT, 1, {}, None)
+    assert (error.attempts, len(server.requests)) == (1, 1)
+    # Either one is enough for this version of LiteLLM; others take them as two different things.
+    assert (request["num_retries"], request["max_retries"]) == (0, 0)
+
+
+@pytest.mark.parametrize("model", ["openai/m", "groq/m", "anthropic/m", "gemini/m", "cohere_chat/m"])
+def test_a_server_that_is_not_there_stops_the_run(make: Make, server: ScriptedServer, model: str) -> None:
     server.close()
-    with make(retry_timeout=0) as llm:
-        assert failed(llm).kind == "connection"
+    with make(model=model, retry_timeout=0) as llm:
+        error = failed(llm)
+    assert (error.kind, error.stops_run) == ("connection", True)
+
+
+@pytest.mark.parametrize("model", ["openai/m", "groq/m"])
+def test_a_connection_that_breaks_is_that_of_its_row(make: Make, server: ScriptedServer, model: str) -> None:
+    server.always = Reply(fault="drop")
+    with make(model=model, retry_timeout=0) as llm:
+        error = failed(llm)
+    assert (error.kind, error.stops_run) == ("connection", False)
 
 
 def test_a_stalled_answer_is_a_timeout_and_the_call_ends(make: Make, server: ScriptedServer) -> None:

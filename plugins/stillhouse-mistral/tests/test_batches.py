@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_list_ends_where_nothing_is_new(make: Any, script: Any, second: Any) -> 
     llm = make()
     script.reply({"data": [job(id="job-x")], "total": 1})
     script.reply(second)
-    assert llm.run_on_loop(llm.find_batch(CHUNK, set())) is None
+    assert llm.run_on_loop(asyncio.wait_for(llm.find_batch(CHUNK, set()), 20)) is None
     assert len(script.requests) == 2
 
 
@@ -283,5 +284,6 @@ def test_another_llm_object_resumes_the_same_job(fields: dict[str, Any]) -> None
         llm.offline_batch_generate([CHAT])
     with MistralLLM(**fields) as other:
         assert len(other.offline_batch_generate([CHAT])) == 1
-        assert other.run_on_loop(other.find_batch(CHUNK, set())) is None  # the mock has no pages
+        none = other.run_on_loop(asyncio.wait_for(other.find_batch(CHUNK, set()), 20))
+        assert none is None  # the mock has no pages
     assert len(batch._batches) == 1

@@ -74,10 +74,12 @@ def test_content_is_a_list_of_thoughts_and_texts(make: Any, script: Any) -> None
         (402, {"message": "Payment required"}, "rate_limit", True, "billing"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("at_once")
 def test_errors_that_are_not_retried(
     make: Any, script: Any, status: int, body: Any, kind: str, stops: bool, said: str
 ) -> None:
     script.reply(body, status)
+    script.reply(answer())  # one that is retried ends at once, and not as an error
     with pytest.raises(GenerationError, match=said) as caught:
         make().generate_outputs([CHAT])
     assert (caught.value.kind, caught.value.stops_run, caught.value.attempts) == (kind, stops, 1)
@@ -107,17 +109,21 @@ def test_errors_that_are_retried(make: Any, script: Any, status: int, body: Any)
     assert (output["generations"], len(script.requests)) == (["fine"], 2)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_model_without_any_quota_stops_the_run(make: Any, script: Any) -> None:
     headers = {"x-ratelimit-limit-req-minute": "0", "x-ratelimit-remaining-req-minute": "0"}
     script.reply({"message": "Rate limit exceeded", "type": "rate_limited", "code": "1300"}, 429, headers)
+    script.reply(answer())
     with pytest.raises(GenerationError, match="no quota for this model") as caught:
-        make(retry_timeout=30).generate_outputs([CHAT])
+        make().generate_outputs([CHAT])
     assert (caught.value.kind, caught.value.stops_run, len(script.requests)) == ("rate_limit", True, 1)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_month_that_is_used_up_stops_the_run(make: Any, script: Any) -> None:
     headers = {"x-ratelimit-limit-tokens-month": "1000", "x-ratelimit-remaining-tokens-month": "0"}
     script.reply({"message": "Requests rate limit exceeded"}, 429, headers)
+    script.reply(answer())
     with pytest.raises(GenerationError, match="used up") as caught:
         make().generate_outputs([CHAT])
     assert (caught.value.kind, caught.value.stops_run) == ("rate_limit", True)

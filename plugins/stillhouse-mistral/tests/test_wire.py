@@ -134,7 +134,29 @@ def test_call_without_an_id_and_odd_messages_pass() -> None:
         {"role": "assistant", "tool_calls": [bare, {**bare, "id": None}]},
         {"role": "tool", "content": "x"},
     ]
-    assert body_of(chat)["messages"][1]["tool_calls"] == [bare, {**bare, "id": None}]
+    assert body_of(chat)["messages"][1]["tool_calls"] == [bare, bare]
+
+
+def test_messages_as_the_sdk_of_openai_dumps_them_are_taken() -> None:
+    dumped = {"content": "Fine.", "refusal": None, "annotations": [], "audio": None, "tool_calls": None}
+    for reasoning in (None, "", "\n", ["odd"]):
+        turn = {"role": "assistant", **dumped, "reasoning": reasoning, "reasoning_content": reasoning}
+        assert body_of([*CHAT, turn, *CHAT])["messages"][1] == {"role": "assistant", "content": "Fine."}
+
+
+def test_what_another_provider_added_to_a_call_is_left_out() -> None:
+    signed = {**call("abcdefghi"), "index": 0, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    chat = [*CHAT, {"role": "assistant", "content": None, "tool_calls": [signed]}]
+    assert body_of(chat)["messages"][1]["tool_calls"] == [{**call("abcdefghi"), "index": 0}]
+
+
+def test_tools_have_parameters_and_no_field_that_is_null() -> None:
+    tools: Any = [
+        {"type": "function", "function": {"name": "now", "description": None, "strict": None}},
+        {"type": "web_search"},
+    ]
+    now = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    assert body_of(tools=tools)["tools"] == [{"type": "function", "function": now}, tools[1]]
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])

@@ -28,6 +28,7 @@ from stillhouse import (
 )
 from stillhouse.inputs import split_input
 from stillhouse_moa import MixtureOfAgentsLLM
+from stillhouse_moa.failures import Missing, failure_of_all
 from stillhouse_moa.prompt import with_proposals
 
 Say = Callable[..., Any]
@@ -483,3 +484,9 @@ def test_a_member_that_cannot_be_loaded_leaves_nothing_loaded() -> None:
     with pytest.raises(ConfigurationError, match=r"proposers_llms\.1 uses offline batches"):
         llm.load()
     assert not any(member.is_loaded for member in (llm, *llm.proposers_llms, llm.aggregator_llm))
+
+
+def test_the_attempts_of_a_row_are_a_number() -> None:
+    missing: Any = [Missing("a", 1, GenerationError("refused here", attempts=0))]  # type: ignore[arg-type]
+    error = failure_of_all(missing, 2, 2, ())
+    assert type(error.attempts) is int

@@ -137,3 +137,18 @@ def test_a_killed_run_pays_no_proposer_twice(api: Api, tmp_path: Path) -> None:
     assert [row["generations"] for row in rows(tmp_path)] == [["from last"]] * 2, told
     assert (api.asked["a"], api.asked["b"]) == (2, 2)
     assert rows(tmp_path)[0]["statistics"] == {"input_tokens": [30], "output_tokens": [6]}
+
+
+@pytest.mark.parametrize("ceiling", ["--max-tokens-total=1000", "--max-cost=1"])
+def test_a_ceiling_is_refused_without_advice_that_leads_nowhere(
+    api: Api, tmp_path: Path, ceiling: str
+) -> None:
+    process = command(api, tmp_path, CONFIG, ceiling)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, told
+    assert "no ceiling can be held with MixtureOfAgentsLLM" in told
+    assert "--param" not in told
+    estimated, _ = command(api, tmp_path, CONFIG, "--estimate").communicate(timeout=60)
+    assert "no bound" in estimated
+    assert "--param" not in estimated
+    assert not api.asked

@@ -270,3 +270,71 @@ def test_no_part_of_an_answer_is_trusted(path: tuple[Any, ...], odd: Any, is_raw
     for call in (checked.get("tool_calls") or [None])[0] or ():
         assert isinstance(call["id"], str)
         assert isinstance(call["function"]["arguments"], str)
+
+
+# A stream, which some gateways send although none was asked for
+
+
+def lines(*parts: Any) -> bytes:
+    return (
+        b"\n\n".join(part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts) + b"\n"
+    )
+
+
+def piece(done: bool = False, **message: Any) -> dict[str, Any]:
+    return {"model": "llama3.2", "message": {"role": "assistant", "content": "", **message}, "done": done}
+
+
+def test_stream_is_one_answer(make: Any, says: Callable[..., None]) -> None:
+    logprob = [{"token": "a", "logprob": -0.1}]
+    last = {**piece(True), "done_reason": "stop", "prompt_eval_count": 11, "eval_count": 3}
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    says(
+        lines(
+            piece(thinking="h"), piece(thinking="m"), {**piece(content="Uca"), "logprobs": logprob},
+            {**piece(content="yali"), "logprobs": logprob}, piece(tool_calls=[call]), last,
+        ),
+        content_type="application/x-ndjson",
+    )  # fmt: skip
+    (output,) = make().generate_outputs([CHAT])
+    assert (output["generations"], output["reasoning"]) == (["Ucayali"], ["hm"])
+    assert (output["finish_reasons"], len(output["tool_calls"][0])) == (["tool_calls"], 1)
+    assert (output["statistics"], len(output["logprobs"][0])) == (
+        {"input_tokens": [11], "output_tokens": [3]},
+        2,
+    )
+    says(lines({"response": "O", "done": False}, {"response": "nce", "done": True}))
+    assert make().generate_outputs(["x"])[0]["generations"] == ["Once"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        lines(piece(content="Yes"), {"error": "an error was encountered while running the model"}),
+        lines(piece(content="Yes"), piece(content=" no")),
+        lines(piece(content="Yes"), piece(content=" no"), b'{"mess'),
+        lines(piece(content="Yes")),
+    ],
+)
+def test_stream_that_breaks_off_is_no_answer(
+    make: Any, says: Callable[..., None], server: ScriptedServer, at_once: None, raw: bytes
+) -> None:
+    says(raw)
+    (output,) = make().generate_outputs([CHAT])
+    assert (output["generations"], len(server.requests)) == (["The Ucayali."], 2)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        lines({"a": 1}, {"b": 2}),
+        lines(piece(), [1], piece(True)),
+        b"{}\n{",
+        b"x\ny",
+        lines(piece(True), b"x"),
+    ],
+)
+def test_lines_of_another_api_are_told(make: Any, says: Callable[..., None], raw: bytes) -> None:
+    says(raw)
+    with pytest.raises(GenerationError, match="JSON"):
+        make().generate_outputs([CHAT])

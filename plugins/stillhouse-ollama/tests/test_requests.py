@@ -132,6 +132,15 @@ def test_tool_choice_that_the_api_ignores_is_refused(make: Any, server: Scripted
     assert not server.requests
 
 
+@pytest.mark.parametrize("given", [{"tool_choice": "required"}, {"think": True, "reasoning_effort": "low"}])
+def test_what_no_request_can_have_is_refused_before_the_first_row(
+    make: Any, server: ScriptedServer, given: Any
+) -> None:
+    with pytest.raises((ConfigurationError, UnsupportedError), match=r"tool_choice|twice"):
+        list(make().iter_outputs([CHAT], on_error="yield", **given))
+    assert not server.requests
+
+
 def test_tool_choice_auto_is_what_the_api_does(make: Any, server: ScriptedServer) -> None:
     body = sent(make(), server, tools=[TOOL], tool_choice="auto")
     assert body["tools"] == [TOOL]

@@ -8,7 +8,7 @@ from typing import Any
 
 from stillhouse._execution.call import Call, Result, finished_outputs
 from stillhouse._execution.lifecycle import refuse_awaitable
-from stillhouse.errors import ConfigurationError, GenerationError, described
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError, described
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["ask_group", "generate_list"]
@@ -98,4 +98,4 @@ def _refuse_coroutine(outputs: object, llm: object) -> None:
 
 
 def _stops_run(result: Any) -> bool:
-    return isinstance(result, GenerationError) and result.stops_run
+    return isinstance(result, (GenerationError, UnsupportedError)) and result.stops_run

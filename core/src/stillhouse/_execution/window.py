@@ -19,7 +19,7 @@ from typing import Any
 from stillhouse._execution.call import Result, result_of
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.slots import Slots, current_input, inside
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, UnsupportedError
 from stillhouse.outputs import merge_results
 
 __all__ = ["Window", "WindowSettings"]
@@ -276,7 +276,7 @@ class Window:
                 self._thread.loop.call_soon(self._signal)
 
     def _stops(self, error: Exception) -> bool:
-        return self._raises or (isinstance(error, GenerationError) and error.stops_run)
+        return self._raises or (isinstance(error, (GenerationError, UnsupportedError)) and error.stops_run)
 
     async def close(self) -> None:
         """On the loop: cancel the calls in flight and wait until they have ended."""

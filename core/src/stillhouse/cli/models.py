@@ -127,4 +127,4 @@ def _nothing(offered: list[ModelInfo], filter: str | None) -> str:
         return "the provider lists no models"
     near = nearest(filter, [model["name"] for model in offered])
     meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"none of the {len(offered):,} models has {filter!r} in its name{meant}"
+    return f"no model has {filter!r} in its name{meant}"

@@ -10,12 +10,11 @@ from pydantic import PrivateAttr
 from stillhouse._settings.redaction import Redactor
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import described
-from stillhouse.http.pacing import PacingMixin
+from stillhouse.http.pacing import PacingMixin, correct_tokens
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.calls import LimitedCalls
 from stillhouse.http.transport.limits import Limits
 from stillhouse.offline.failures import Failure
-from stillhouse.outputs import count_of
 
 __all__ = ["LimitedLLM"]
 
@@ -87,7 +86,7 @@ class LimitedLLM(PacingMixin, AsyncLLM):
         Args:
             call: makes one attempt, such as `lambda: client.chat(**arguments)`; called for every attempt.
             tokens: how many tokens it may use, input and output together, for `tokens_per_minute`.
-            used_tokens: returns how many an answer says that it used.
+            used_tokens: returns how many an answer says that it used. It need not check the answer's shape.
 
         Raises:
             GenerationError: it failed after all retries; `kind` says how. It has no cause: an exception of a
@@ -99,9 +98,7 @@ class LimitedLLM(PacingMixin, AsyncLLM):
             raise AssertionError
         answer: T = await calls.make(call, self.failure_of, self.failure_in, tokens=tokens)
         if used_tokens is not None and calls.limits.counts_tokens:
-            used = count_of(used_tokens(answer))
-            if used is not None:
-                calls.limits.correct_tokens(tokens, used)
+            correct_tokens(calls.limits, tokens, used_tokens, answer)
         return answer
 
 

@@ -137,24 +137,28 @@ class NearNames:
         self._backend = backend
         self._mask = mask
         self._lock = asyncio.Lock()
-        self._known: list[str] | None = None
+        self._added: str | None = None
 
     async def explained(self, failure: Failure) -> Failure:
         """Return the failure with the nearest names in its hint; as it is where the model is known."""
         if _is_listing.get():  # it is that of the list itself
             return replace(failure, hint="check base_url: no list of models is there")
         async with self._lock:
-            if self._known is None:
-                self._known = []
-                self._known = await self._names()
-        if not self._known or self._wanted in self._known:
-            return failure
-        near = nearest(self._wanted, self._known)
+            if self._added is None:
+                self._added = ""
+                self._added = self._addition(await self._names())
+        return replace(failure, hint=self._mask(failure.hint + self._added)) if self._added else failure
+
+    def _addition(self, known: list[str]) -> str:
+        """Return what hints say besides; comparing hundreds of names takes long enough to do it once."""
+        if not known or self._wanted in known:
+            return ""
+        near = nearest(self._wanted, known)
         meant = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
         backend = self._backend()
         if backend:
-            meant += f"{'' if near else ';'} `stillhouse models {backend}` lists all {len(self._known):,}"
-        return replace(failure, hint=self._mask(failure.hint + meant))
+            meant += f"{'' if near else ';'} `stillhouse models {backend}` lists its models"
+        return meant
 
     async def _names(self) -> list[str]:
         try:

@@ -18,7 +18,7 @@ from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.http.asking import Ask, ask_until_done, continued, unreadable
 from stillhouse.http.listing import NearNames, listed_models, read_pages
-from stillhouse.http.pacing import PacingMixin
+from stillhouse.http.pacing import PacingMixin, correct_tokens
 from stillhouse.http.request import Request
 from stillhouse.http.server import ServerLLM
 from stillhouse.http.transport.answers import failure_in
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from stillhouse.http.transport.files import Upload
-    from stillhouse.http.transport.limits import Limits
     from stillhouse.http.transport.session import Transport
 
 __all__ = ["HTTPLLM"]
@@ -238,7 +237,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
         Only if a backend overrides it; else such an answer is a failure that says what came.
 
         Args:
-            events: the JSON of each event's data; the last is the text `[DONE]` if the stream ended with it.
+            events: the JSON of each event's data, or of each line of an API that streams lines; the last is
+                the text `[DONE]` if the stream ended with it.
 
         Raises:
             ValueError: it is not a stream of this API.
@@ -392,7 +392,7 @@ class HTTPLLM(PacingMixin, ServerLLM):
         ):
             output = check_output(output, None, type(self).__name__)  # says what is wrong with it
         if limits.counts_tokens:
-            _correct(limits, tokens, self.used_tokens, output)
+            correct_tokens(limits, tokens, self.used_tokens, output)
         return output
 
     def _max_bytes(self, max_new_tokens: int) -> int:
@@ -443,7 +443,7 @@ class HTTPLLM(PacingMixin, ServerLLM):
             is_checked=type(self).failure_in is not HTTPLLM.failure_in,
         )
         if used_tokens is not None and limits.counts_tokens:
-            _correct(limits, tokens, used_tokens, answer)
+            correct_tokens(limits, tokens, used_tokens, answer)
         return answer
 
     async def request(
@@ -526,13 +526,3 @@ def _json(body: Any) -> bytes:
             attempts=0,
             hint="give text that is valid Unicode, and values that JSON knows",
         ) from None
-
-
-def _correct(limits: Limits, estimated: int, used_tokens: Callable[[Any], int | None], answer: Any) -> None:
-    """Correct the estimate of a request's tokens by what its answer says."""
-    try:
-        used = count_of(used_tokens(answer))
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return  # whoever reads the answer next rejects another shape; the row is paid for
-    if used is not None:
-        limits.correct_tokens(estimated, used)

@@ -21,9 +21,11 @@ __all__ = [
     "NamedTool",
     "arguments_of",
     "choice_of",
+    "complete_tool",
     "effort_of",
     "function_of",
     "image_of",
+    "lean_message",
     "media_type_of",
     "split_system",
     "text_of",
@@ -33,6 +35,9 @@ __all__ = [
 T = TypeVar("T")
 
 _SYSTEM_ROLES = ("system", "developer")
+
+_REASONING = ("reasoning", "reasoning_content")
+"""The keys of a message that have its reasoning: that of our outputs, and that of many servers."""
 
 _ALIASES = {
     "image/jpg": "image/jpeg",
@@ -73,6 +78,29 @@ def split_system(chat: Collection[ChatItem]) -> tuple[list[ChatItem], list[ChatI
     return system, [message for message in chat if message["role"] not in _SYSTEM_ROLES] if system else [
         *chat
     ]
+
+
+def lean_message(given: ChatItem) -> tuple[dict[str, Any], str | None]:
+    """Return a new message without what an API would refuse as an unknown field, and its reasoning.
+
+    OpenAI's SDK writes many fields that are null or empty lists: they are left out, but for `content`. The
+    role `developer` becomes `system`. The reasoning of an answer is taken out; `None` means that it has none.
+    """
+    message = {
+        key: value
+        for key, value in given.items()
+        if key == "content" or not (value is None or (type(value) is list and not value))
+    }
+    reasoning = None
+    role = message.get("role")
+    if role == "developer":
+        message["role"] = "system"
+    elif role == "assistant":
+        for name in _REASONING:
+            text = message.pop(name, None)
+            if reasoning is None and isinstance(text, str) and text.strip():
+                reasoning = text
+    return message, reasoning
 
 
 def text_of(content: Any) -> str:
@@ -155,7 +183,9 @@ def media_type_of(given: Any, media_types: Collection[str], hint: str = "") -> s
 
 
 def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a tool call in a chat, which are JSON as text, as an object; none are `{}`.
+    """Return the arguments of a tool call in a chat, which are JSON as text, as an object.
+
+    None are `{}`, whether they are missing, an empty text or `null`.
 
     Raises:
         ConfigurationError: they are not a JSON object.
@@ -165,7 +195,7 @@ def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
     why = ""
     if isinstance(arguments, str):
         try:
-            arguments = orjson.loads(arguments)
+            arguments = orjson.loads(arguments) or {} if arguments.strip() else {}
         except orjson.JSONDecodeError as error:
             why = f": {error}"
     if not isinstance(arguments, dict):
@@ -200,6 +230,19 @@ def function_of(tool: Any) -> dict[str, Any] | None:
     return function if isinstance(function, dict) else None
 
 
+def complete_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool as the APIs take it that refuse fields that are null, and want parameters in every tool.
+
+    A tool in the provider's own form is returned as it is.
+    """
+    function = function_of(tool)
+    if function is None:
+        return tool
+    kept = {key: value for key, value in function.items() if value is not None}
+    kept.setdefault("parameters", {"type": "object", "properties": {}})
+    return {**tool, "function": kept}
+
+
 def choice_of(tool_choice: Any) -> str | NamedTool | None:
     """Return which tool is to be called: `auto`, `none`, `required`, one by name, or another word.
 
@@ -221,7 +264,7 @@ def effort_of(effort: str, levels: Mapping[str, T], llm: str) -> T:
         llm: the name of the LLM, for the message.
 
     Raises:
-        UnsupportedError: the provider has no such level; the hint lists those that it has.
+        UnsupportedError: the provider has no such level; the hint lists those that it has. It stops the run.
     """
     try:
         return levels[effort]
@@ -229,4 +272,5 @@ def effort_of(effort: str, levels: Mapping[str, T], llm: str) -> T:
         raise UnsupportedError(
             f"{llm} has no reasoning_effort {str(effort)[:_MAX_SHOWN]!r}",
             hint=f"choose one of {', '.join(levels)}",
+            stops_run=True,
         ) from None

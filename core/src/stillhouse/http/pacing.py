@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from stillhouse._settings.runtime import RuntimeParameter
+from stillhouse.outputs import count_of
 
 if TYPE_CHECKING:
     from stillhouse.http.transport.limits import Limits
@@ -35,3 +37,15 @@ class PacingMixin(BaseModel):
         from stillhouse.http.transport.limits import Limits
 
         return Limits(max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute)
+
+
+def correct_tokens(
+    limits: Limits, estimated: int, used_tokens: Callable[[Any], int | None], answer: Any
+) -> None:
+    """Correct the estimate of a request's tokens by what its answer says."""
+    try:
+        used = count_of(used_tokens(answer))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return  # whoever reads the answer next rejects another shape; the row is paid for
+    if used is not None:
+        limits.correct_tokens(estimated, used)

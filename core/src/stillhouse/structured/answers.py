@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.structured.schema import is_too_deep
 from stillhouse.typing import StructuredOutput
 
 __all__ = ["AnswerForm", "answer_problem", "value_problem"]
@@ -110,6 +111,8 @@ def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
     validators, errors = _import("jsonschema.validators"), _import("jsonschema.exceptions")
     dialect = validators.validator_for(schema, default=validators.Draft202012Validator)
     try:
+        if is_too_deep(schema):
+            raise RecursionError
         dialect.check_schema(schema)
     except errors.SchemaError as error:
         where = "/".join(["#", *(str(part) for part in error.absolute_path)])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
 from stillhouse.errors import UnsupportedError
-from stillhouse.structured.schema import check_schema
+from stillhouse.structured.schema import are_texts, check_schema, has_right_type, is_too_deep
 
 __all__ = ["SchemaRewriter"]
 
@@ -18,39 +18,6 @@ _REFERENCE = re.compile(r"#/(\$defs|definitions)/([^/]+)")
 _ODD_IN_NAME = re.compile(r"[^\w.-]")
 """What a reference has to escape, and providers read in different ways."""
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-_IS_RIGHT: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("allOf", "anyOf", "enum", "oneOf", "prefixItems"), _is_list),
-    **dict.fromkeys(("$ref", "format", "pattern"), _is_text),
-    **dict.fromkeys(
-        (
-            "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum",
-            "minItems", "minLength", "minProperties", "minimum", "multipleOf",
-        ),
-        _is_number,
-    ),
-    "properties": lambda value: isinstance(value, dict),
-    "required": _are_texts,
-    "type": lambda value: isinstance(value, str) or _are_texts(value),
-    "uniqueItems": lambda value: isinstance(value, bool),
-}  # fmt: skip
-"""The type of a keyword's value: an older dialect has others, or does not know the keyword."""
 
 _MAX_SHOWN = 40
 
@@ -97,6 +64,8 @@ class SchemaRewriter:
             UnsupportedError: there is none; it says which keyword, and where.
         """
         try:
+            if is_too_deep(self._root):
+                raise RecursionError
             check_schema(self._root, self.keywords, self._llm)
             made = self.schema(self._root, "#")
             definitions: dict[str, Any] = {}
@@ -132,7 +101,7 @@ class SchemaRewriter:
             )
         asked = schema.keys() & self.keywords
         for key in asked:
-            if key in _IS_RIGHT and not _IS_RIGHT[key](schema[key]):
+            if not has_right_type(key, schema[key]):
                 raise self.refusal(
                     key, path, f"its value is {_shown(schema[key])}", "write it as JSON Schema 2020-12 has it"
                 )
@@ -293,13 +262,13 @@ def _do_not_meet(sets: Sequence[frozenset[str]]) -> bool:
 def _texts(schema: dict[str, Any]) -> frozenset[str] | None:
     """Return the texts that alone fit a schema; `None` if other values may fit."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return frozenset(values) if isinstance(values, list) and _are_texts(values) else None
+    return frozenset(values) if isinstance(values, list) and are_texts(values) else None
 
 
 def _marks(branch: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the properties that an object must have with certain texts only, and these texts."""
     properties, required = branch.get("properties"), branch.get("required", [])
-    if branch.get("type") != "object" or not isinstance(properties, dict) or not _are_texts(required):
+    if branch.get("type") != "object" or not isinstance(properties, dict) or not are_texts(required):
         return
     for name in required:
         item = properties.get(name)

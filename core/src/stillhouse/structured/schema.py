@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from stillhouse.errors import UnsupportedError
 
-__all__ = ["check_schema", "subschemas"]
+__all__ = ["are_texts", "check_schema", "has_right_type", "is_too_deep", "subschemas"]
 
 # Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
 _SCHEMA = {
@@ -23,6 +23,53 @@ _ANNOTATIONS = {
     "discriminator", "examples", "readOnly", "title", "writeOnly",
 }  # fmt: skip
 _NOT_ASKING = _ANNOTATIONS | {"$defs", "definitions"}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def are_texts(value: Any) -> bool:
+    """Return whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_IS_RIGHT: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("allOf", "anyOf", "enum", "oneOf", "prefixItems"), _is_list),
+    **dict.fromkeys(("$ref", "format", "pattern"), _is_text),
+    **dict.fromkeys(
+        (
+            "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum",
+            "minItems", "minLength", "minProperties", "minimum", "multipleOf",
+        ),
+        _is_number,
+    ),
+    "properties": lambda value: isinstance(value, dict),
+    "required": are_texts,
+    "type": lambda value: isinstance(value, str) or are_texts(value),
+    "uniqueItems": lambda value: isinstance(value, bool),
+}  # fmt: skip
+
+
+def has_right_type(keyword: str, value: Any) -> bool:
+    """Return whether a keyword has a value of the type that JSON Schema 2020-12 gives it.
+
+    An older dialect gives some of them another, or does not know the keyword and takes anything.
+    """
+    check = _IS_RIGHT.get(keyword)
+    return check is None or check(value)
+
+
+MAX_DEPTH = 500
+"""How many levels of objects and lists a JSON schema may have."""
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
@@ -45,6 +92,25 @@ def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -
                     f"{llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema",
                     hint="remove the keyword, and check its meaning in the answers yourself",
                 )
+
+
+def is_too_deep(schema: Any) -> bool:
+    """Return whether a JSON schema has more than `MAX_DEPTH` levels, each an object or a list in another.
+
+    Whoever walks through a schema calls itself at each level, and what the interpreter allows depends on
+    who else runs in it.
+    """
+    level = [schema] if isinstance(schema, (dict, list)) else []
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -39,8 +39,16 @@ def cached(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _marks(contents: list[Any]) -> int:
-    blocks = [block for content in contents if isinstance(content, list) for block in content]
-    return sum(isinstance(block, dict) and bool(block.get("cache_control")) for block in blocks)
+    """Count the marks in contents, and in the contents of the results of tools that are in them."""
+    blocks = [
+        block
+        for content in contents
+        if isinstance(content, list)
+        for block in content
+        if isinstance(block, dict)
+    ]
+    inner = [block["content"] for block in blocks if isinstance(block.get("content"), list)]
+    return sum(bool(block.get("cache_control")) for block in blocks) + (_marks(inner) if inner else 0)
 
 
 def _marked(content: Any) -> list[Any] | None:

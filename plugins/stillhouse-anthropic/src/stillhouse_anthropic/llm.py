@@ -17,6 +17,7 @@ from stillhouse import (
     StructuredOutput,
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, effort_of
+from stillhouse.outputs import count_of
 from stillhouse_anthropic.batches import MESSAGES, MessageBatchLLM
 from stillhouse_anthropic.caching import cached
 from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
@@ -94,7 +95,8 @@ class AnthropicLLM(MessageBatchLLM):
         return headers
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
-        for model, entry in zip(super().models_in(answer), answer["data"], strict=True):
+        entries = answer if isinstance(answer, list) else answer["data"] or ()
+        for model, entry in zip(super().models_in(answer), entries, strict=True):
             if isinstance(entry, dict):
                 if entry.get("lifecycle") == "retired":
                     continue  # it is listed, and refused
@@ -102,7 +104,8 @@ class AnthropicLLM(MessageBatchLLM):
             yield model
 
     def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
-        return {"after_id": answer["last_id"]} if answer.get("has_more") else None
+        more = isinstance(answer, dict) and answer.get("has_more")
+        return {"after_id": answer.get("last_id") or ""} if more else None
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         return anthropic_failure(status, headers, body)
@@ -155,7 +158,8 @@ class AnthropicLLM(MessageBatchLLM):
         system, messages = request_messages(chat)
         limit = arguments.get("max_new_tokens")
         if limit is None:
-            limit = DEFAULT_MAX_NEW_TOKENS + ((arguments.get("thinking") or {}).get("budget_tokens") or 0)
+            budget = count_of((arguments.get("thinking") or {}).get("budget_tokens"))
+            limit = DEFAULT_MAX_NEW_TOKENS + (budget or 0)
         body: dict[str, Any] = {"model": self.model, "max_tokens": limit, "messages": messages}
         if system is not None:
             body["system"] = system

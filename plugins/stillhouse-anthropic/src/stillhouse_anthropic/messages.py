@@ -102,7 +102,12 @@ def _text_blocks(text: str | None) -> list[dict[str, Any]]:
 
 
 def _blocks(parts: list[Any]) -> list[dict[str, Any]]:
-    return [_block(part) for part in parts if part != {"type": "text", "text": ""}]
+    return [_block(part) for part in parts if not _is_empty(part)]
+
+
+def _is_empty(part: Any) -> bool:
+    """Whether a part is a text with nothing in it; the API refuses it, and also a mark of a cache on it."""
+    return isinstance(part, dict) and part.get("type") == "text" and part.get("text") == ""
 
 
 def _block(part: Any) -> Any:

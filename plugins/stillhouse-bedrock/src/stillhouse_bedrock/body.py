@@ -11,7 +11,7 @@ from stillhouse_bedrock.caching import add_cache_points
 from stillhouse_bedrock.messages import request_messages
 from stillhouse_bedrock.tools import tool_config
 
-__all__ = ["request_body"]
+__all__ = ["check_given", "request_body"]
 
 _EFFORTS = {level: level for level in ("low", "medium", "high", "max")}
 
@@ -23,6 +23,18 @@ _OWN = {
     "performance_config": "performanceConfig",
     "request_metadata": "requestMetadata",
 }
+
+
+def check_given(arguments: Mapping[str, Any], llm: str) -> None:
+    """Refuse parameters that no request can have, whatever its chat.
+
+    Raises:
+        ConfigurationError, UnsupportedError: there is one.
+    """
+    tool_config(arguments.get("tools"), arguments.get("tool_choice"), [], llm)
+    effort = arguments.get("reasoning_effort")
+    if effort is not None:
+        effort_of(effort, _EFFORTS, llm)
 
 
 def request_body(

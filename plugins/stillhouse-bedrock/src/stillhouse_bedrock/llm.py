@@ -23,7 +23,7 @@ from stillhouse import (
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload
 from stillhouse.structured import closed_schema
 from stillhouse.typing import ModelInfo
-from stillhouse_bedrock.body import request_body
+from stillhouse_bedrock.body import check_given, request_body
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
 from stillhouse_bedrock.keys import Keys, find_credentials
@@ -186,6 +186,11 @@ class BedrockLLM(StructuredHTTPLLM):
         return page_after(answer)
 
     # What is asked, and what comes back
+
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        checked = super().check_arguments(arguments)
+        check_given(checked, type(self).__name__)
+        return checked
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Unpack
 
@@ -30,6 +31,9 @@ _INSTRUCTION = "Answer with a JSON object."
 
 _MAX_WARNINGS = 20
 
+_OWN_PATH = re.compile(r"/(v[12](/chat)?|compatibility/v1)/*$")
+"""The API's own paths, which other clients want in the address."""
+
 
 class CohereLLM(StructuredHTTPLLM):
     """Models of Cohere; a request has one generation, and several are as many requests.
@@ -53,6 +57,11 @@ class CohereLLM(StructuredHTTPLLM):
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
     _warnings: set[str] = PrivateAttr(default_factory=set)
+
+    def configured_base_url(self) -> str | None:
+        """As that of `HTTPLLM`, without a path of the API itself, in any version."""
+        address, mark, query = (super().configured_base_url() or "").partition("?")
+        return _OWN_PATH.sub("", address.strip()) + mark + query or None
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:

@@ -7,15 +7,20 @@ from typing import Any
 import orjson
 
 from stillhouse import ConfigurationError
-from stillhouse.http import NamedTool, arguments_of, choice_of, function_of, text_of
+from stillhouse.http import (
+    NamedTool,
+    arguments_of,
+    choice_of,
+    complete_tool,
+    function_of,
+    lean_message,
+    text_of,
+)
 from stillhouse.typing import ChatItem
 
 __all__ = ["asks_for_json", "request_messages", "request_tools"]
 
 _CHOICES = {"required": "REQUIRED", "any": "REQUIRED", "none": "NONE"}
-
-
-_REASONING = ("reasoning", "reasoning_content")
 
 
 def request_messages(chat: list[ChatItem]) -> list[dict[str, Any]]:
@@ -76,27 +81,26 @@ def request_tools(tools: list[dict[str, Any]] | None, choice: Any, strict: bool 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     """A tool without OpenAI's `strict`, which the API has for all tools together."""
-    function = function_of(tool)
-    if function is None:
-        return tool
-    kept = {key: value for key, value in function.items() if key != "strict" and value is not None}
-    return {**tool, "function": kept}
+    complete = complete_tool(tool)
+    if complete is not tool:
+        complete["function"].pop("strict", None)
+    return complete
 
 
 def _message(given: ChatItem) -> dict[str, Any]:
-    message: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    message, reasoning = lean_message(given)
     role = message.get("role")
-    if role == "developer":
-        message["role"] = "system"
-    elif role == "tool":
+    if role == "tool":
         message.pop("name", None)  # the id of the call says which tool it was
         message["tool_call_id"] = str(message.get("tool_call_id", ""))
-        message.setdefault("content", "")
-    elif role == "assistant":
-        reasoning = [message.pop(name) for name in _REASONING if name in message]
-        if reasoning:
+    if message.get("content") is None:
+        message.pop("content", None)
+        if role == "tool":
+            message["content"] = ""
+    if role == "assistant":
+        if reasoning is not None:
             message["content"] = [
-                {"type": "thinking", "thinking": reasoning[0]},
+                {"type": "thinking", "thinking": reasoning},
                 *_parts(message.get("content")),
             ]
         calls = message.pop("tool_calls", None)

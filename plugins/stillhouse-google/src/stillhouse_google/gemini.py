@@ -42,7 +42,7 @@ class GeminiLLM(BatchContentLLM):
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Return the models of a page that can generate."""
-        for item in answer["models"]:
+        for item in self.entries(answer, "models"):
             methods = item.get("supportedGenerationMethods")
             if isinstance(methods, list) and "generateContent" not in methods:
                 continue

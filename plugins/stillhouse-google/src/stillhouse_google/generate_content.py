@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from stillhouse import (
     Capability,
+    ConfigurationError,
     FormattedInput,
     GenerateOutput,
     RuntimeParameter,
@@ -80,6 +81,11 @@ class GenerateContentLLM(StructuredHTTPLLM):
     def load(self) -> None:
         version = self.api_version or os.environ.get("GOOGLE_GENAI_API_VERSION", "")
         self._version = self.default_api_version if version in ("", "beta") else version
+        if not _VERSION.fullmatch(f"/{self._version}"):
+            raise ConfigurationError(
+                f"{self._version[:40]!r} is no version of the API",
+                hint="set api_version, or GOOGLE_GENAI_API_VERSION, such as v1 or v1beta",
+            )
         super().load()
 
     def url_of(self, base_url: URL, path: str) -> URL:
@@ -214,6 +220,10 @@ class GenerateContentLLM(StructuredHTTPLLM):
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return content_output(answer)
+
+    def entries(self, answer: Any, name: str) -> Any:
+        """Return what a page of a list has under a name: the API leaves out a list with nothing in it."""
+        return answer[name] if answer.keys() - {"nextPageToken"} else ()
 
     def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
         token = answer.get("nextPageToken")

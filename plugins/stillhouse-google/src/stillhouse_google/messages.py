@@ -21,6 +21,7 @@ from stillhouse.http import (
 __all__ = ["request_contents"]
 
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "image/gif")
+_EMPTY = {"text": ""}
 _HINT = 'write it in the API\'s own form, such as {"inlineData": {"mimeType": …, "data": …}}'
 
 
@@ -47,9 +48,11 @@ def request_contents(chat: StandardInput) -> tuple[dict[str, Any] | None, list[d
             continue
         _close(contents, results)
         if message["role"] in ("assistant", "model"):
-            parts = _parts(message.get("content")) + [_call(call) for call in message.get("tool_calls") or ()]
+            old = message.get("function_call")  # as OpenAI had it before there were ids
+            made = message.get("tool_calls") or ([{"function": old}] if isinstance(old, dict) else ())
+            parts = _parts(message.get("content")) + [_call(call) for call in made]
             names.update(tool_names([message]))
-            calls = [call.get("id") for call in message.get("tool_calls") or ()]
+            calls = [call.get("id") for call in made]
             if parts and contents and contents[-1]["role"] == "model":
                 contents[-1]["parts"] += parts
                 order += calls
@@ -79,7 +82,7 @@ def _close(contents: list[dict[str, Any]], results: list[tuple[int, dict[str, An
 def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str) or content is None:
         return [{"text": content}] if content else []
-    return [_part(part) for part in content if part not in ("", {"type": "text", "text": ""})]
+    return [made for part in content if (made := _part(part)) != _EMPTY]
 
 
 def _part(part: Any) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def _image(part: dict[str, Any]) -> dict[str, Any]:
         return {"inlineData": {"mimeType": image.media_type, "data": image.data}}
     data = {"fileUri": image}
     path = str(image).partition("?")[0].partition("#")[0]
-    kind = mimetypes.guess_type(path)[0]
+    kind = mimetypes.guess_type(path, strict=False)[0]  # WebP is not in all registers
     if kind is not None:
         data["mimeType"] = kind
     return {"fileData": data}
@@ -133,14 +136,14 @@ def _result(message: Any, names: dict[str, str], order: list[Any], place: int) -
     The API wants the name of the function, which a message of the role `tool` need not have.
     """
     id = message.get("tool_call_id")
-    name = names.get(id) or message.get("name")
+    name = (names.get(id) if isinstance(id, str) else None) or message.get("name")
     if not name:
         raise ConfigurationError(
             f"the chat has a result for the tool call {str(id)[:40]!r}, and no such call",
             hint="keep the assistant's message with its tool_calls before the results",
         )
     texts, media = message.get("content"), []
-    if isinstance(texts, list):
+    if isinstance(texts, (list, tuple)):
         parts = _parts(texts)
         media = [part for part in parts if "text" not in part]
         texts = "".join(part["text"] for part in parts if "text" in part)

@@ -43,4 +43,5 @@ def thinking_of(effort: str, model: str, llm: str) -> dict[str, int | str]:
     raise UnsupportedError(
         f"{who} has no reasoning_effort: it is known for Gemini 2.5 and later, by the model's name",
         hint='say it in the API\'s form, such as thinking={"thinkingBudget": 1024}',
+        stops_run=True,
     )

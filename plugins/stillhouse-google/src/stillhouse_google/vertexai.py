@@ -166,7 +166,7 @@ class VertexAILLM(GenerateContentLLM):
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Return the models of a page, as they are published by Google; not all of them generate."""
-        for item in answer["publisherModels"]:
+        for item in self.entries(answer, "publisherModels"):
             yield {"name": item["name"].rpartition("/")[2]}
 
     def resource_path(self, name: str) -> str:

@@ -238,6 +238,31 @@ class InferenceEndpointsLLM(CompatibleLLM):
         """Those of the router, each again by its providers, or those of an endpoint."""
         return cast("Iterable[ModelInfo]", models_of(answer))
 
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        checked = super().check_arguments(arguments)
+        given = {name: value for name, value in checked.items() if value is not None}
+        if self._spoken == "tgi":
+            tgi.check_parameters(given, type(self).__name__)
+            if self.structured_output is not None:
+                self._check_alone(given)
+        else:
+            self._check_not_of_tgi(given)
+        return checked
+
+    def _check_not_of_tgi(self, given: Mapping[str, Any]) -> None:
+        for name in _TGI_ONLY:
+            if given.get(name) is not None:
+                raise UnsupportedError(
+                    f"{type(self).__name__} has no {name}, but for raw prompts on TGI", hint="leave it out"
+                )
+
+    def _check_alone(self, given: Mapping[str, Any]) -> None:
+        if given.get("tools"):
+            raise UnsupportedError(
+                f"{type(self).__name__} has no structured output together with tools: the endpoint runs TGI",
+                hint="leave out one of them",
+            )
+
     # Structured output
 
     @classmethod
@@ -298,11 +323,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
     ) -> Request:
         if self._spoken == "tgi":
             return self._tgi_request(input, arguments)
-        for name in _TGI_ONLY:
-            if arguments.get(name) is not None:
-                raise UnsupportedError(
-                    f"{type(self).__name__} has no {name}, but for raw prompts on TGI", hint="leave it out"
-                )
+        self._check_not_of_tgi(arguments)
         request = super().request_of(input, num_generations, arguments)
         self._name_model(request, arguments)
         if request.form is not None:
@@ -327,11 +348,8 @@ class InferenceEndpointsLLM(CompatibleLLM):
                 body["parameters"].setdefault("adapter_id", self._served)
             asks = bool(given.get("logprobs") or given.get("top_logprobs"))
             return _Generate("generate", body, form, logprobs=asks)
-        if fields and given.get("tools"):
-            raise UnsupportedError(
-                f"{name} has no structured output together with tools, as the endpoint runs TGI",
-                hint="leave out one of them",
-            )
+        if fields:
+            self._check_alone(given)
         request = super().request_of(input, 1, tgi.chat_arguments(given))
         self._name_model(request, given)
         extra = given.get("extra_body") or {}
@@ -348,6 +366,11 @@ class InferenceEndpointsLLM(CompatibleLLM):
             asks = isinstance(request, _Generate) and request.logprobs
             return tgi.generated(answer, request.body, logprobs=asks)
         output = super().output_of(answer, request)
+        if "tool_calls" in output:  # TGI and some providers say stop for these too
+            reasons = zip(output["finish_reasons"], output["tool_calls"], strict=True)
+            output["finish_reasons"] = [
+                "tool_calls" if calls and reason == "stop" else reason for reason, calls in reasons
+            ]
         stop = request.body.get("stop") if self._spoken == "tgi" and isinstance(request.body, dict) else None
         if stop and answer["choices"][0].get("finish_reason") == "stop_sequence":
             texts = output["generations"]

@@ -25,13 +25,20 @@ _INSTEAD = {
 _PROMPT_COUNT, _GENERATED_COUNT = "x-prompt-tokens", "x-generated-tokens"
 
 
-def check_parameters(given: Mapping[str, Any], llm: str, *, raw: bool) -> None:
+def check_parameters(given: Mapping[str, Any], llm: str, *, raw: bool | None = None) -> None:
     """Refuse a parameter that a TGI server would ignore, or misunderstand.
+
+    Args:
+        given: the parameters.
+        llm: the name of the LLM, for the message.
+        raw: whether they are for a raw prompt or for a chat; `None` refuses those that are for neither.
 
     Raises:
         UnsupportedError: there is one.
     """
     known, what = (TGI_RAW, "raw prompts") if raw else (TGI_CHAT, "chats")
+    if raw is None:
+        known, what = TGI_CHAT | TGI_RAW, "any input"
     for name in given:
         if name not in known:
             other = "send a raw prompt" if name in TGI_RAW else "send a chat" if name in TGI_CHAT else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,11 +43,33 @@ _CONNECTION = re.compile(
     r"|\b(ssl|tls|dns|network|eof)\b|incomplete (chunked )?read",
     re.IGNORECASE,
 )
+_NO_CONNECTION = re.compile(
+    r"cannot connect|connect call failed|connection attempts failed|connection refused|name or service"
+    r"|name resolution|nodename nor servname|getaddrinfo",
+    re.IGNORECASE,
+)
+_NOT_CONNECTED = frozenset({"ClientConnectorError", "ConnectError", "ConnectionRefusedError", "gaierror"})
 _UNUSABLE = re.compile(
     r"expecting value|json response|invalid json|jsondecode|no 'choices'|(empty or )?invalid response"
     r"|unexpected (mimetype|content type)|validation error|traceback|error (parsing|processing)",
     re.IGNORECASE,
 )
+# LiteLLM, or a library below it, says so before anything is sent; the classes for it are those of a server
+# that failed.
+_NO_KEY = re.compile(
+    r"missing credentials|(unable to locate|no|could not (load|find|resolve)) .{0,20}credentials"
+    r"|credentials .{0,30}not (found|set|provided)|no key is set|\bapi_key\b.{0,30}must be (set|provided)"
+    r"|missing .{0,40}\b(api[ _-]?key|jwt( key)?|access[ _-]?token|tenant id)\b"
+    r"|\b(api|jwt|access|auth)[ _-](key|token)\b.{0,40}\b(required|not (set|provided|found|given)|missing)\b"
+    r"|(?-i:\b[A-Z][A-Z0-9_]*(KEY|TOKEN)\b).{0,40}\b(required|not (set|provided|found|given)|missing)\b",
+    re.IGNORECASE,
+)
+_NO_SETTING = re.compile(
+    r"\b(api_base|api_version|base_url|endpoint|project(_id)?|region(_name)?|account(_id)?)\b"
+    r".{0,40}\b(required|not (set|provided|found|given)|missing|must be set)\b|missing required parameter",
+    re.IGNORECASE,
+)
+_NO_LIBRARY = re.compile(r"no module named|\bmust be installed\b|\bpip install\b", re.IGNORECASE)
 _MAX_CHARS = 2000
 
 
@@ -64,7 +86,14 @@ def failure_of_exception(error: Exception) -> Failure:
         return Failure(kind, message, hint=hint, stops_run=True)
     if _was_empty(error):
         return Failure("server", "the answer is empty", retried=True, congestion=True, unclear=True)
+    if not headers and (failure := _not_sent(message)) is not None:
+        return failure
     if not headers and status in (None, 500):  # there was no response, or none that LiteLLM could read
+        if _was_never_connected(error) or _NO_CONNECTION.search(message):
+            return Failure(
+                "connection", message, hint="check base_url, and whether the server runs", retried=True,
+                stops_run=True,  # after it was retried for as long as a request is retried
+            )  # fmt: skip
         return _without_response(message, status)
     if "APIConnectionError" in names and _UNUSABLE.search(message):
         return _unusable(message)
@@ -76,16 +105,24 @@ def failure_of_exception(error: Exception) -> Failure:
     return failure
 
 
-def _was_empty(error: BaseException) -> bool:
-    """Check for an answer with an empty body, which a proxy sends where the server behind it goes away."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it came from; LiteLLM and the libraries below it wrap one into another."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if isinstance(cause, json.JSONDecodeError):
-            return not cause.doc.strip()
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
+
+
+def _was_empty(error: BaseException) -> bool:
+    """Check for an answer with an empty body, which a proxy sends where the server behind it goes away."""
+    found = next((cause for cause in _causes(error) if isinstance(cause, json.JSONDecodeError)), None)
+    return found is not None and not found.doc.strip()
+
+
+def _was_never_connected(error: BaseException) -> bool:
+    return any(_NOT_CONNECTED & {cls.__name__ for cls in type(cause).__mro__} for cause in _causes(error))
 
 
 def _status(error: Exception, names: list[str]) -> int | None:
@@ -124,6 +161,20 @@ def _body(error: Exception, message: str) -> bytes:
     if isinstance(body, dict):
         said |= {name: body[name] for name in ("code", "type") if isinstance(body.get(name), str)}
     return orjson.dumps({"error": said})
+
+
+def _not_sent(message: str) -> Failure | None:
+    """Return the failure of a request that was not sent, because something is missing here, as for all."""
+    if _NO_KEY.search(message):
+        hint = "set the API key in the environment, under the name that LiteLLM documents for it, or api_key"
+        return Failure("authentication", message, hint=hint, stops_run=True)
+    if _NO_LIBRARY.search(message):
+        hint = "install the library that LiteLLM needs for this provider"
+        return Failure("invalid_request", message, hint=hint, stops_run=True)
+    if _NO_SETTING.search(message):
+        hint = "set it as a field, such as base_url, or in the environment as LiteLLM documents it"
+        return Failure("invalid_request", message, hint=hint, stops_run=True)
+    return None
 
 
 def _without_response(message: str, status: int | None) -> Failure:

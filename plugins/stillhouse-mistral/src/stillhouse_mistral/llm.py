@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 from pydantic import Field
 
 from stillhouse import FormattedInput, GenerateOutput
-from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm, statistics_of
+from stillhouse.http import Failure, QuotaHeaders, Request, RequestForm, complete_tool, statistics_of
 from stillhouse.typing import ModelInfo
 from stillhouse_mistral.batches import MistralBatchLLM
 from stillhouse_mistral.failures import QUOTAS, mistral_failure
@@ -88,6 +88,8 @@ class MistralLLM(MistralBatchLLM):
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
         given = dict(arguments)
+        if given.get("tools"):
+            given["tools"] = [complete_tool(tool) for tool in given["tools"]]
         prediction = given.get("prediction")
         if isinstance(prediction, str):
             given["prediction"] = {"type": "content", "content": prediction}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stillhouse.http import lean_message
 from stillhouse.typing import ChatItem
 
 __all__ = ["request_messages", "short_ids"]
@@ -14,8 +15,8 @@ __all__ = ["request_messages", "short_ids"]
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 """What the API takes as the id of a tool call."""
 
-
-_REASONING = ("reasoning", "reasoning_content")
+_CALL = ("id", "type", "function", "index")
+"""The fields of a tool call that the API knows."""
 
 
 def request_messages(chat: list[ChatItem]) -> list[dict[str, Any]]:
@@ -56,26 +57,24 @@ def _call_ids(chat: list[ChatItem]) -> Iterator[str]:
 
 
 def _message(given: ChatItem, ids: dict[str, str]) -> dict[str, Any]:
-    # A field that is null would be refused as an unknown one: OpenAI's SDK writes many.
-    message = {key: value for key, value in given.items() if value is not None or key == "content"}
-    if message.get("role") == "developer":
-        message["role"] = "system"
+    message, reasoning = lean_message(given)
     if message.get("tool_call_id") is not None:
         message["tool_call_id"] = ids[str(message["tool_call_id"])]
-    reasoning = [message.pop(name) for name in _REASONING if name in message]
-    if reasoning and message.get("role") == "assistant":
-        message["content"] = [_thinking(reasoning[0]), *_parts(message.get("content"))]
-    calls = message.get("tool_calls")
-    if calls:
-        message["tool_calls"] = [
-            {**call, "id": ids[str(call["id"])]}
-            if isinstance(call, dict) and call.get("id") is not None
-            else call
-            for call in calls  # type: ignore[attr-defined]
-        ]
-    elif calls is not None:
-        del message["tool_calls"]  # an empty list is refused
+    if reasoning is not None:
+        message["content"] = [_thinking(reasoning), *_parts(message.get("content"))]
+    if "tool_calls" in message:
+        message["tool_calls"] = [_call(call, ids) for call in message["tool_calls"]]
     return message
+
+
+def _call(call: Any, ids: dict[str, str]) -> Any:
+    """A call without what another provider added to it, such as a signature."""
+    if not isinstance(call, dict):
+        return call
+    made = {key: call[key] for key in _CALL if call.get(key) is not None}
+    if "id" in made:
+        made["id"] = ids[str(made["id"])]
+    return made
 
 
 def _thinking(text: Any) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def failure_of_all(
     return GenerationError(
         f"{came or 'none'} of {asked} proposers answered, and {needed} must: {told}",
         kind=chosen.kind,
-        attempts=max(error.attempts for error in errors) or bool(came),
+        attempts=max(error.attempts for error in errors) or int(came > 0),
         outputs=paid,
         request_id=chosen.request_id,
         stops_run=stops,

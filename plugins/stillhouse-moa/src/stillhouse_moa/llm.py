@@ -287,7 +287,7 @@ def _told(member: Member, error: GenerationError, row: _Row) -> GenerationError:
     return GenerationError(
         f"{member}: {error.message}",
         kind=error.kind,
-        attempts=error.attempts or bool(row.usage.statistics),
+        attempts=error.attempts or int(bool(row.usage.statistics)),
         outputs=_paid(row),
         request_id=error.request_id,
         stops_run=error.stops_run,

@@ -24,6 +24,7 @@ from stillhouse_ollama.failures import ollama_failure
 from stillhouse_ollama.messages import request_messages
 from stillhouse_ollama.parameters import OPTIONS, OllamaParameters
 from stillhouse_ollama.schemas import format_of
+from stillhouse_ollama.streams import answer_of_lines
 from stillhouse_ollama.wire import output_of
 
 __all__ = ["OllamaLLM"]
@@ -98,6 +99,9 @@ class OllamaLLM(StructuredHTTPLLM):
             failure = Failure("server", "the answer is not whole", retried=True, unclear=True)
         return failure
 
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_lines(events)
+
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Those that the server has."""
         for model in answer["models"]:
@@ -108,6 +112,11 @@ class OllamaLLM(StructuredHTTPLLM):
         chat = input[0] if type(input) is tuple else input
         if type(chat) is list:
             request_messages(chat)
+
+    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        checked = super().check_arguments(arguments)
+        self._fields({name: value for name, value in checked.items() if value is not None})
+        return checked
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from stillhouse.http.transport.quotas import left_of
 from stillhouse.http.transport.reading import (
     Wire,
     json_of_events,
+    json_of_lines,
     looks_like_events,
     parts_of,
     read_at_most,
@@ -268,9 +269,14 @@ class Client:
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
         try:
-            if self._hooks.answer_of_events is not None and looks_like_events(raw):
-                return self._hooks.answer_of_events(json_of_events(raw))
-            return loads(raw)
+            join = self._hooks.answer_of_events
+            if join is not None and looks_like_events(raw):
+                return join(json_of_events(raw))
+            with suppress(ValueError):
+                return loads(raw)
+            if join is not None:
+                return join(json_of_lines(raw))
+            return not_json(url, headers, raw, is_first=not self._has_answered)
         except ValueError:
             return not_json(url, headers, raw, is_first=not self._has_answered)
         except GenerationError as error:  # a stream that broke off

@@ -18,6 +18,7 @@ __all__ = [
     "Wire",
     "events_in",
     "json_of_events",
+    "json_of_lines",
     "lines_in",
     "looks_like_events",
     "parts_of",
@@ -160,4 +161,23 @@ def json_of_events(raw: bytes) -> list[Any]:
             cut = error
     if cut is not None and not values:
         raise cut
+    return values
+
+
+def json_of_lines(raw: bytes) -> list[Any]:
+    """Return the objects of a stream that has one on each line; a last one that was cut off is left out.
+
+    Raises:
+        ValueError: it is no such stream, of at least two objects.
+    """
+    values: list[Any] = []
+    lines = lines_in(raw)
+    for place, line in enumerate(lines, 1):
+        try:
+            values.append(loads(line))
+        except ValueError:
+            if place < len(lines):
+                raise
+    if len(values) < 2 or not all(isinstance(value, dict) for value in values):
+        raise ValueError("it has not an object on each line")
     return values

@@ -43,6 +43,7 @@ class Estimate:
         cost: in USD at most; `None` where that or the prices are not known.
         cache_cost: what of it is for the writing of the provider's cache: more than plain input costs.
         prices: the prices, if they are known.
+        advice: what gives the output a bound; empty if there is one, or nothing does.
     """
 
     finished: int = 0
@@ -56,6 +57,7 @@ class Estimate:
     cost: float | None = None
     cache_cost: float = 0.0
     prices: Prices | None = None
+    advice: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the estimate as labels and values."""
@@ -67,13 +69,13 @@ class Estimate:
         lines += [
             ("rows that cannot be used", f"{self.unusable:,}"),
             ("input tokens, about", f"{self.bytes / self.bytes_per_token:,.0f} ({how})"),
-            ("input tokens, at most", _text(self.max_input)),
-            ("output tokens, at most", _text(self.max_output)),
+            ("input tokens, at most", self._text(self.max_input)),
+            ("output tokens, at most", self._text(self.max_output)),
         ]
         if self.prices is None:
             lines.append(("cost, at most", "the model's prices are not known"))
         elif self.cost is None:
-            lines.append(("cost, at most", _text(None)))
+            lines.append(("cost, at most", self._text(None)))
         else:
             lines.append(("cost, at most", f"{cost_text(self.cost)} (prices of {self.prices.source})"))
             if self.cache_cost:
@@ -82,9 +84,8 @@ class Estimate:
                 )
         return lines
 
-
-def _text(count: int | None) -> str:
-    return "no bound; give --param max_new_tokens=N" if count is None else f"{count:,}"
+    def _text(self, count: int | None) -> str:
+        return f"no bound{self.advice}" if count is None else f"{count:,}"
 
 
 def estimate(llm: LLM, command: Command) -> Estimate:
@@ -97,6 +98,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     prices = find_prices(offer_of(llm))
     bounds = Bounds(llm, command.arguments)
     found = Estimate(prices=prices, cost=0.0 if prices else None)
+    if bounds.can_be_set and bounds.max_new_tokens is None:
+        found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
     with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
         finished, tokens = _finished(llm, command, reader)

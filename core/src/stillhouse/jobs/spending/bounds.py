@@ -50,15 +50,18 @@ class Bounds:
 
     Attributes:
         max_new_tokens: how many tokens a generation may have; `None` where nothing bounds it.
+        can_be_set: whether the LLM has the parameter `max_new_tokens`.
     """
 
     def __init__(self, llm: LLM, arguments: dict[str, Any]) -> None:
+        declared = llm.generation_parameters().parameters
         in_force = {
-            **{name: p.default for name, p in llm.generation_parameters().parameters.items()},
+            **{name: parameter.default for name, parameter in declared.items()},
             **llm.get_generation_kwargs(),
             **arguments,
         }
         self.max_new_tokens: int | None = in_force.get("max_new_tokens")
+        self.can_be_set = "max_new_tokens" in declared or self.max_new_tokens is not None
         form = getattr(llm, "structured_output", None)
         self._repeats = 0
         if form is not None:

@@ -53,6 +53,12 @@ class Ceiling:
         self.max_tokens = max_tokens
         self.max_cost = max_cost
         self.bounds = Bounds(llm, arguments)
+        if not self.bounds.can_be_set:  # first, or the hint of the next one leads nowhere
+            raise ConfigurationError(
+                f"no ceiling can be held with {type(llm).__name__}, which has no parameter max_new_tokens: "
+                "nothing bounds what a row may use",
+                hint="run it without a ceiling, a part of the rows at a time (--limit)",
+            )
         self.prices = find_prices(offer_of(llm), required=True) if max_cost is not None else None
         if self.bounds.max_new_tokens is None:
             raise ConfigurationError(

@@ -109,8 +109,12 @@ class Prices:
         for other in others:
             if total > other.start:
                 rates = other
-        cached, written = _cache_costs(rates, tokens.cached or 0, tokens.written or 0, tokens.written_1h or 0)
-        plain = max(0, total - (tokens.cached or 0) - (tokens.written or 0))
+        read, kept = tokens.cached or 0, tokens.written or 0
+        if tokens.billed_input is not None:  # whatever a cache held of the rest is not billed
+            read = min(read, total)
+            kept = min(kept, total - read)
+        cached, written = _cache_costs(rates, read, kept, tokens.written_1h or 0)
+        plain = max(0, total - read - kept)
         return plain * rates.input + cached + written + output * rates.output
 
     def max_cost(
@@ -141,11 +145,13 @@ class Prices:
         """Return the cost of every row of a run's database."""
         starts = sorted({rates.start for rates in (*self.rates, *self.batch_rates)})
         billed = "coalesce(billed_input_tokens, input_tokens, 0)"
+        read = "min(ifnull(cached_tokens, 0), ifnull(billed_input_tokens, cached_tokens))"
+        kept = f"min(ifnull(written_tokens, 0), ifnull(billed_input_tokens - {read}, written_tokens))"
         tier = " + ".join(f"({billed} > {start})" for start in starts[1:]) or "0"
         sums = connection.execute(
             f"SELECT seconds IS NULL, {tier}, "  # noqa: S608
-            f"total(max(0, {billed} - ifnull(cached_tokens, 0) - ifnull(written_tokens, 0))), "
-            "total(cached_tokens), total(written_tokens), total(written_1h_tokens), "
+            f"total(max(0, {billed} - ifnull({read}, 0) - ifnull({kept}, 0))), "
+            f"total({read}), total({kept}), total(min(written_1h_tokens, {kept})), "
             "total(ifnull(billed_output_tokens, output_tokens)) "
             "FROM rows WHERE seconds IS NOT 0 AND cost IS NULL GROUP BY 1, 2"
         )
@@ -262,7 +268,7 @@ def _rates(price: Any) -> tuple[Rates, ...]:
     if units["input"] is None or units["output"] is None:
         return ()
     # A kind of input without a price of its own costs what plain input does.
-    instead = {"written_1h": units["written"] or units["input"]}
+    instead = {"written_1h": units["input"] if units["written"] is None else units["written"]}
     units = {
         name: instead.get(name, units["input"]) if value is None else value for name, value in units.items()
     }
