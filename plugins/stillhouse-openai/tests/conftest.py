@@ -16,6 +16,7 @@ from stillhouse_openai import OpenAILLM
 
 RELATIVES = (
     "TestAnyscale", "TestTogether", "TestGroq", "TestVLLM", "TestOpenAICompatible", "TestDeepSeek",
+    "TestFireworks",
 )  # fmt: skip
 
 

@@ -245,7 +245,7 @@ def mutated(answer: Any, mutations: list[tuple[tuple[Any, ...], Any, bool]]) -> 
 
 
 QUICK = settings(
-    max_examples=int(os.environ.get("STILLHOUSE_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("STILLHOUSE_EXAMPLES", "15")),
     derandomize=True,
     deadline=None,
     phases=(Phase.generate,),  # a smaller example is not worth minutes

@@ -237,6 +237,16 @@ def in_choice(code: int, message: str = "Upstream failed") -> dict[str, Any]:
         {"id": "gen-1", "error": error(502)},
         {"choices": [], "error": error(503)},
         in_choice(502),
+        {
+            "choices": [
+                {
+                    "finish_reason": "stop",
+                    "native_finish_reason": "network_error",
+                    "message": {"role": "assistant", "content": ""},
+                }
+            ],
+            "usage": None,
+        },
         {"choices": [{"finish_reason": "ERROR", "message": {"role": "assistant", "content": "half"}}]},
     ],
 )
@@ -265,6 +275,23 @@ def test_an_error_with_a_good_status_means_what_its_code_does(server: Any, answe
     assert "Upstream" not in caught.value.message
     said = (answer.get("error") or answer["choices"][0]["error"])["message"]
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("native", "reason"),
+    [
+        ("MAX_TOKENS", "length"),
+        ("SAFETY", "content_filter"),
+        ("completed", "stop"),
+        (None, "stop"),
+        (5, "stop"),
+    ],
+)
+def test_the_provider_s_own_finish_reason_is_not_lost(server: Any, native: Any, reason: str) -> None:
+    answer = server.chat(None)
+    answer["choices"][0]["native_finish_reason"] = native
+    llm = at(server)
+    assert llm.output_of(answer, llm.request_of(CHAT, 1, {}))["finish_reasons"] == [reason]
 
 
 def test_models_have_prices_and_limits() -> None:

@@ -362,7 +362,8 @@ def test_errors_of_single_providers(
     assert caught.value.attempts == 1
 
 
-def test_a_passing_fault_in_a_base_resp_is_tried_again(server: Any) -> None:
+def test_a_passing_fault_in_a_base_resp_is_tried_again(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.offline.failures.INITIAL_BACKOFF_SECONDS", 0.05)
     minimax: Any = REGISTRY.get_llm("minimax")
     good = {**server.chat("a"), "base_resp": {"status_code": "0", "status_msg": ""}}
     odd = {**BASE, "base_resp": {"status_code": "x"}}

@@ -232,7 +232,10 @@ class CompatibleLLM(StructuredHTTPLLM):
 
 def _error_of(choice: dict[str, Any]) -> Any:
     """The error that a choice is; one that only says that it failed is its provider's."""
-    error, reason = choice.get("error"), choice.get("finish_reason")
-    if error or not (isinstance(reason, str) and reason.lower() in _FAILED):
-        return error
-    return {"message": f"the model's provider failed: {reason}", "code": 502}
+    if choice.get("error"):
+        return choice["error"]
+    for name in ("finish_reason", "native_finish_reason"):  # OpenRouter may say `stop` in the first
+        reason = choice.get(name)
+        if isinstance(reason, str) and reason.lower() in _FAILED:
+            return {"message": f"the model's provider failed: {reason}", "code": 502}
+    return None

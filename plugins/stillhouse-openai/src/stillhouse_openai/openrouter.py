@@ -12,12 +12,13 @@ from pydantic import Field, PrivateAttr
 
 from stillhouse import Capability, FormattedInput, GenerateOutput, RuntimeParameter
 from stillhouse.errors import ErrorKind
-from stillhouse.http import Failure, Request
+from stillhouse.http import Failure, Request, finish_reason
 from stillhouse.typing import ModelInfo
 from stillhouse_openai.compatible import CompatibleLLM
 from stillhouse_openai.failures import of_kind
 from stillhouse_openai.parameters import OpenRouterParameters
 from stillhouse_openai.pricing import with_prices
+from stillhouse_openai.wire import FINISH_REASONS
 
 __all__ = ["OpenRouterLLM"]
 
@@ -142,6 +143,10 @@ class OpenRouterLLM(CompatibleLLM):
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         output = super().output_of(answer, request)
+        if output["finish_reasons"] == ["stop"]:  # also where the provider says why there is no more of it
+            native = finish_reason(answer["choices"][0].get("native_finish_reason"), FINISH_REASONS)
+            if native in ("content_filter", "length"):
+                output["finish_reasons"] = [native]
         usage = answer.get("usage")
         cost = usage.get("cost") if isinstance(usage, dict) else None
         if isinstance(cost, (float, int)) and not isinstance(cost, bool) and 0 <= cost < math.inf:

@@ -16,7 +16,7 @@ __all__ = ["call_of", "detail", "output_of", "said"]
 
 HINT = "check that base_url is that of an OpenAI API"
 
-_FINISH_REASONS = {
+FINISH_REASONS = {
     "end_turn": "stop",
     "eos": "stop",
     "eos_token": "stop",
@@ -193,7 +193,7 @@ def _output(
 ) -> GenerateOutput:
     output = prepare_output(
         generations,
-        finish_reasons=[finish_reason(choice.get("finish_reason"), _FINISH_REASONS) for choice in choices],
+        finish_reasons=[finish_reason(choice.get("finish_reason"), FINISH_REASONS) for choice in choices],
     )
     _with_usage(output, answer)
     logprobs = [_logprobs(choice.get("logprobs")) for choice in choices]
