@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import Script, scripted
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -103,3 +104,16 @@ def aimock(_aimock_server: Aimock | None) -> Aimock:
         pytest.skip("aimock is missing: npm install --global @copilotkit/aimock@1.43.0")
     _aimock_server.reset()
     return _aimock_server
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """A server that answers from a script."""
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come at once."""
+    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)

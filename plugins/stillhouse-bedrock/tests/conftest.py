@@ -53,12 +53,6 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once."""
-    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
-
-
-@pytest.fixture
 def server(no_aws: Path) -> Iterator[ScriptedServer]:
     scripted = ScriptedServer(lambda path, body: answer())
     yield scripted

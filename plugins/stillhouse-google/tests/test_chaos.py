@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from provider_faults import CHAT, ProviderFaults
 
-from stillhouse import GenerationError
+from stillhouse import LLM, GenerationError
 from stillhouse_google import GeminiLLM, VertexAILLM
 
-CHAT: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
+class TestGemini(ProviderFaults):
+    """Address and key come from the environment, which llmock's fixture sets as the SDK reads it."""
 
-@pytest.fixture
-def llm(llmock: Any) -> Iterator[GeminiLLM]:
-    """Address and key come from the environment, which the fixture sets as the SDK reads it."""
-    with GeminiLLM(model="gemini-2.5-flash", retry_timeout=20.0) as loaded:
-        yield loaded
+    provider: ClassVar[str] = "gemini"
 
+    def make(self, llmock: Any, **fields: Any) -> LLM:
+        return GeminiLLM(model="gemini-2.5-flash", **fields)
 
-@pytest.mark.parametrize(("status", "times"), [(408, 2), (500, 3), (502, 1), (503, 1)])
-def test_transient_server_faults_are_retried(llm: GeminiLLM, llmock: Any, status: int, times: int) -> None:
-    llmock.fail(status, times=times, provider="gemini")
-    assert llm.generate_outputs([CHAT])[0]["generations"][0]
-    assert [record.status for record in llmock.requests] == [status] * times + [200]
-    llmock.assert_resilient(strict=True)
-
-
-def test_rate_limit_waits_as_long_as_asked(llm: GeminiLLM, llmock: Any) -> None:
-    llmock.rate_limit(times=1, retry_after=1.0, provider="gemini")
-    assert llm.generate_outputs([CHAT])[0]["generations"][0]
-    first, second = llmock.requests
-    assert second.started_at - first.ended_at >= 0.95
-    llmock.assert_resilient(strict=True)
-
-
-def test_request_quota_is_discovered_and_every_request_is_answered(llm: GeminiLLM, llmock: Any) -> None:
-    """A real quota, of which 120 may be used at once: all are answered, few are refused."""
-    llmock.limits(rpm=120)
-    chats: Any = [[{"role": "user", "content": f"Question {number}"}] for number in range(125)]
-    outputs = llm.generate_outputs(chats)
-    assert all(output["generations"][0] for output in outputs)
-    records = llmock.requests
-    assert records[-1].ended_at - records[0].started_at > 1.5  # the quota was really in the way
-    assert sum(record.status == 429 for record in records) < 13
-    llmock.assert_resilient(strict=True)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "stops_run"),
-    [
-        (400, "invalid_request", False),
-        (401, "authentication", True),
-        (403, "authentication", True),
-        (404, "invalid_request", True),
-        (413, "context_length", False),
-        (422, "invalid_request", False),
-    ],
-)
-def test_permanent_server_faults_are_not_retried(
-    llm: GeminiLLM, llmock: Any, status: int, kind: str, stops_run: bool
-) -> None:
-    llmock.fail(status, times=None, provider="gemini")
-    with pytest.raises(GenerationError) as caught:
-        llm.generate_outputs([CHAT])
-    assert (caught.value.kind, caught.value.attempts) == (kind, 1)
-    assert caught.value.stops_run is stops_run
-    assert sum(record.method == "POST" for record in llmock.requests) == 1
-    llmock.assert_resilient(strict=True)
+    def test_only_missing_generations_are_requested_again(self, llm: LLM, llmock: Any) -> None:
+        llmock.fail(500, times=1, provider=self.provider)
+        (output,) = llm.generate_outputs([CHAT], num_generations=3)
+        assert len(output["generations"]) == 3
+        assert sorted(record.status for record in llmock.requests) == [200, 200, 200, 500]
+        llmock.assert_resilient(strict=True)
 
 
 def test_unknown_model_is_told_with_its_near_matches(llmock: Any) -> None:
@@ -77,68 +33,6 @@ def test_unknown_model_is_told_with_its_near_matches(llmock: Any) -> None:
         llm.generate_outputs([CHAT])
     assert "gemini-2.5-pro" in caught.value.hint
     assert caught.value.stops_run
-
-
-def test_prompt_too_long(llm: GeminiLLM, llmock: Any) -> None:
-    llmock.limits(context_window=20)
-    long: Any = [{"role": "user", "content": "word " * 200}]
-    results = dict(llm.iter_outputs([long, CHAT], on_error="yield"))
-    assert isinstance(results[0], GenerationError)
-    assert results[0].kind == "context_length"
-    assert not isinstance(results[1], GenerationError)
-    llmock.assert_resilient(strict=True)
-
-
-def test_outage_is_given_up(llmock: Any) -> None:
-    llmock.outage(status=503, provider="gemini")
-    with (
-        GeminiLLM(model="gemini-2.5-flash", retry_timeout=1.5) as llm,
-        pytest.raises(GenerationError, match="status 503") as caught,
-    ):
-        llm.generate_outputs([CHAT])
-    assert caught.value.kind == "server"
-    assert 2 <= caught.value.attempts == len(llmock.requests)
-    llmock.assert_resilient(strict=True)
-
-
-def test_slow_answer_times_out_and_is_retried(llmock: Any) -> None:
-    llmock.delay(2.0, times=1, provider="gemini")
-    with GeminiLLM(model="gemini-2.5-flash", timeout=0.4) as llm:
-        assert llm.generate_outputs([CHAT])[0]["generations"][0]
-    assert len(llmock.requests) == 2
-    llmock.assert_resilient(strict=True)
-
-
-def test_tool_call(llm: GeminiLLM, llmock: Any) -> None:
-    """A whole turn with a tool: the call, its result, and the answer."""
-    tool = {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "The weather in a city.",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-        },
-    }
-    llmock.call_tool("weather", {"city": "Paris"}).fail(503, provider="gemini")
-    (output,) = llm.generate_outputs([CHAT], tools=[tool], tool_choice="required")
-    assert output["finish_reasons"] == ["tool_calls"]
-    (calls,) = output["tool_calls"]
-    assert calls is not None
-    assert calls[0]["function"] == {"name": "weather", "arguments": '{"city":"Paris"}'}
-    result = {"role": "tool", "tool_call_id": calls[0]["id"], "content": "21 degrees"}
-    chat: Any = [*CHAT, {"role": "assistant", "content": None, "tool_calls": calls}, result]
-    (answer,) = llm.generate_outputs([chat], tools=[tool])
-    assert answer["generations"][0]
-    assert answer["finish_reasons"] == ["stop"]
-    llmock.assert_resilient(strict=True)
-
-
-def test_only_missing_generations_are_requested_again(llm: GeminiLLM, llmock: Any) -> None:
-    llmock.fail(500, times=1, provider="gemini")
-    (output,) = llm.generate_outputs([CHAT], num_generations=3)
-    assert len(output["generations"]) == 3
-    assert sorted(record.status for record in llmock.requests) == [200, 200, 200, 500]
-    llmock.assert_resilient(strict=True)
 
 
 def test_another_mock_server_is_asked_as_gemini_and_as_vertex_ai(aimock: Any) -> None:

@@ -128,13 +128,6 @@ def make(site: Site) -> Iterator[Callable[..., InferenceEndpointsLLM]]:
         made.unload()
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries and polls come at once."""
-    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
-    monkeypatch.setattr("stillhouse_huggingface.endpoints.POLL_SECONDS", 0.0)
-
-
 @pytest.fixture(scope="session")
 def real_server() -> Any:
     """SmolLM2 behind a real server that speaks OpenAI's API."""
@@ -154,3 +147,9 @@ def real_server() -> Any:
     # A server that is dropped before it ran once hangs.
     server.handle_completions({"prompt": "Hi", "max_tokens": 1})
     return server
+
+
+@pytest.fixture
+def at_once(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries and polls come at once."""
+    monkeypatch.setattr("stillhouse_huggingface.endpoints.POLL_SECONDS", 0.0)

@@ -63,9 +63,3 @@ def says(server: ScriptedServer) -> Callable[..., None]:
         )
 
     return reply
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once."""
-    monkeypatch.setattr("stillhouse.http.transport.session.backoff_seconds", lambda attempt: 0.0)
