@@ -252,3 +252,13 @@ def test_calls_that_stand_in_a_choice_of_their_own_belong_to_the_one_before() ->
     assert (output["generations"], output["tool_calls"]) == (["t"], [[call]])
     both = output_of({"choices": [second, second]}, chat=True)  # two generations
     assert both["tool_calls"] == [[call], [call]]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("stop", "tool_calls"), (None, "tool_calls"), ("length", "length")]
+)
+def test_calls_of_tools_end_with_tool_calls_whatever_word_comes_with_them(said: Any, reason: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    output = output_of({"choices": [{"finish_reason": said, "message": message}]}, chat=True)
+    assert output["finish_reasons"] == [reason]

@@ -88,6 +88,7 @@ def _key(secret: str, date: str, region: str) -> bytes:
     return key
 
 
+@functools.lru_cache(maxsize=64)
 def _canonical_path(path: str) -> str:
     """The path as it is sent, encoded once more: AWS wants it so for every service but S3."""
     parts = [part for part in path.split("/") if part and part != "."]

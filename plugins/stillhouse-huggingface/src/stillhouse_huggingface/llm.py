@@ -366,11 +366,6 @@ class InferenceEndpointsLLM(CompatibleLLM):
             asks = isinstance(request, _Generate) and request.logprobs
             return tgi.generated(answer, request.body, logprobs=asks)
         output = super().output_of(answer, request)
-        if "tool_calls" in output:  # TGI and some providers say stop for these too
-            reasons = zip(output["finish_reasons"], output["tool_calls"], strict=True)
-            output["finish_reasons"] = [
-                "tool_calls" if calls and reason == "stop" else reason for reason, calls in reasons
-            ]
         stop = request.body.get("stop") if self._spoken == "tgi" and isinstance(request.body, dict) else None
         if stop and answer["choices"][0].get("finish_reason") == "stop_sequence":
             texts = output["generations"]

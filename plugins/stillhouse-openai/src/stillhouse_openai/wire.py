@@ -125,7 +125,8 @@ def _chat_output(
     if any(calls):
         output["tool_calls"] = calls
         output["finish_reasons"] = [
-            reason or ("tool_calls" if made else None)  # xAI gives none
+            # OpenAI says stop where the tool was named, TGI and others always, xAI nothing.
+            "tool_calls" if made and reason in (None, "stop") else reason
             for reason, made in zip(output["finish_reasons"], calls, strict=True)
         ]
     refusals = [string_of(message.get("refusal")) for message in messages]

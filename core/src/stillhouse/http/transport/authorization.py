@@ -19,6 +19,9 @@ __all__ = ["Authorization", "authorizing", "check_header", "waits_for_itself"]
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """See https://www.rfc-editor.org/rfc/rfc9110#name-tokens."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""All control characters but the tab."""
+
 authorizing: ContextVar[Authorization | None] = ContextVar("authorizing", default=None)
 """Whose `authorize` is running: a request through the same LLM would wait for itself."""
 
@@ -77,9 +80,7 @@ def check_header(name: str, value: str) -> None:
             "the name of a header has characters that no name has, such as a space or a colon",
             hint="write the name and the value apart, as in {'x-name': 'value'}",
         )
-    if not isinstance(value, str) or any(
-        (ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value
-    ):
+    if not isinstance(value, str) or _CONTROL.search(value):
         raise ConfigurationError(
             f"the header {name} has characters that no header has, such as the end of a line",
             hint="copy its value again, without anything else",
