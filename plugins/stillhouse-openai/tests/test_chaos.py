@@ -122,21 +122,21 @@ def test_a_quota_of_requests_is_kept_to(llmock: Any, provider: str) -> None:
 
 
 def test_unknown_request_quota_is_discovered(llmock: Any) -> None:
-    # One in two seconds after the first 30: however slow the machine, 33 meet the limit.
-    llmock.limits(rpm=30)
+    # Two a second after the first 120: 136 meet the limit if they take less than eight seconds.
+    llmock.limits(rpm=120)
     with make(llmock, max_concurrency=32) as llm:
-        outputs = llm.generate_outputs(chats(33))
+        outputs = llm.generate_outputs(chats(136))
     assert all(output["generations"][0] for output in outputs)
     verdict = llmock.verdict()
     assert verdict.faults > 0, "the quota was never reached"
-    assert verdict.attempts < 5 * 33
+    assert verdict.attempts < 5 * 136
     llmock.assert_resilient(strict=True)
 
 
 def test_unknown_token_quota_is_discovered(llmock: Any) -> None:
     llmock.limits(tpm=1500)  # about one request in two seconds after the first 35 or so
     with make(llmock, max_concurrency=32) as llm:
-        outputs = llm.generate_outputs(chats(38), max_new_tokens=20)
+        outputs = llm.generate_outputs(chats(40), max_new_tokens=20)
     assert all(output["generations"][0] for output in outputs)
     verdict = llmock.verdict()
     assert verdict.faults > 0, "the quota was never reached"
