@@ -14,23 +14,6 @@ import pytest
 
 from stillhouse_openai import OpenAILLM
 
-RELATIVES = (
-    "TestAnyscale", "TestTogether", "TestGroq", "TestVLLM", "TestOpenAICompatible", "TestDeepSeek",
-    "TestFireworks",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Hold these to the rules of HTTP, most of which wait, by way of `OpenAILLM`: they ask in the same way."""
-    repeated = [
-        item for item in items
-        if item.name.startswith("test_h") and item.parent is not None and item.parent.name in RELATIVES
-    ]  # fmt: skip
-    if repeated:
-        config.hook.pytest_deselected(items=repeated)
-        items[:] = [item for item in items if item not in set(repeated)]
-
-
 VARIABLES = (
     "OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION",
     "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "GROQ_BASE_URL", "GROQ_API_KEY",

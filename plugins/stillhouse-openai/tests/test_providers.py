@@ -276,10 +276,7 @@ def test_a_key_of_another_region_names_the_address_and_stops_the_run(server: Any
     assert len(server.paths) < 100
 
 
-# One of each form of JSON, and those that always send something of their own.
-@pytest.mark.parametrize(
-    "name", ["fireworks", "deepinfra", *(name for name, row in PROVIDERS.items() if row.always_sent)]
-)
+@pytest.mark.parametrize("name", PROVIDERS)
 def test_a_row_speaks_to_a_real_server(name: str, real_server: dict[str, str]) -> None:
     """It is not the provider, but a server of its own that refuses what is not OpenAI's API."""
     row = PROVIDERS[name]
