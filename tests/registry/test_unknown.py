@@ -103,3 +103,7 @@ def test_any_name_gets_one_line_that_installs_nothing_installed(name: str, insta
 
 def test_a_long_name_is_compared_in_part() -> None:
     assert hint_for("x" * 10**7, NOTHING).startswith("installed are: echo")
+
+
+def test_name_that_is_like_it_by_chance_does_not_stand_beside_a_near_miss() -> None:
+    assert hint_for("strangr", ["stranger"]) == "did you mean 'stranger'?"

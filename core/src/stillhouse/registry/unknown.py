@@ -13,6 +13,9 @@ __all__ = ["hint_for"]
 _MAX_NAME_LENGTH = 100
 """Comparing costs the product of two lengths, and a name may be anything that somebody passed."""
 
+_MAX_DISTANCE = 0.2
+"""How much less like the name than the nearest one another may be that is named beside it."""
+
 
 def hint_for(name: str, installed: Collection[str]) -> str:
     """Return what to do about an unknown name: what it is, what was meant, or what to choose from.
@@ -78,6 +81,9 @@ def _near(plain: str, installed: Collection[str]) -> str:
     near = difflib.get_close_matches(plain, sorted({*installed, *PACKAGES, *SERVERS}), n=3, cutoff=0.6)
     if not near:
         return ""
+    # Beside a near miss, what is like it by chance only distracts.
+    least = difflib.SequenceMatcher(None, near[0], plain).ratio() - _MAX_DISTANCE
+    near = [name for name in near if difflib.SequenceMatcher(None, name, plain).ratio() >= least]
     here = [repr(name) for name in near if name in installed]
     if near[0] not in installed:
         others = f"; installed is {' or '.join(here)}" if here else ""
