@@ -36,7 +36,7 @@ def test_gallery_shows_the_worst_result_of_two_suites(gallery: ModuleType, tmp_p
 
 
 def test_gallery_claims_no_conformance_without_results(gallery: ModuleType, tmp_path: Path) -> None:
-    assert "kept" not in gallery.page(tmp_path / "nowhere", tmp_path)
+    assert "rules of the contract" not in gallery.page(tmp_path / "nowhere", tmp_path)
 
 
 def test_a_broken_plugin_is_shown_with_its_report_and_spoils_nothing(
