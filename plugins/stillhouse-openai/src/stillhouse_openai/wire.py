@@ -124,8 +124,8 @@ def _chat_output(
     calls = [_calls(message.get("tool_calls")) for message in messages]
     if any(calls):
         output["tool_calls"] = calls
-        # OpenAI says stop where the tool was named, TGI and others always, xAI nothing; the finish reason must
-        # explain why there is no text.
+        # OpenAI says stop where the tool was named, TGI and others always, xAI nothing; the finish
+        # reason must explain why there is no text.
         output["finish_reasons"] = [
             "tool_calls" if made and (reason is None or (reason == "stop" and text is None)) else reason
             for reason, made, text in zip(output["finish_reasons"], calls, output["generations"], strict=True)
