@@ -5,6 +5,7 @@ from __future__ import annotations
 from stillhouse.http.asking import ask_until_done
 from stillhouse.http.generations import (
     chat_logprobs,
+    counted,
     finish_reason,
     logprobs_of,
     statistics_of,
@@ -74,6 +75,7 @@ __all__ = [
     "chat_logprobs",
     "choice_of",
     "complete_tool",
+    "counted",
     "effort_of",
     "failure_in",
     "failure_of",

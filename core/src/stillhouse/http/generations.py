@@ -8,10 +8,11 @@ from typing import Any
 import orjson
 
 from stillhouse.outputs import count_of
-from stillhouse.typing import Logprob
+from stillhouse.typing import GenerateOutput, Logprob
 
 __all__ = [
     "chat_logprobs",
+    "counted",
     "finish_reason",
     "logprobs_of",
     "statistics_of",
@@ -53,6 +54,15 @@ def statistics_of(**counts: Any) -> dict[str, list[Any]]:
         for name, count in counts.items()
         if count is not None and (known := count_of(count)) is not None
     }
+
+
+def counted(statistics: dict[str, list[Any]]) -> list[GenerateOutput]:
+    """Return the `outputs` of the error for an answer that cannot be read: what was counted is paid for.
+
+    Args:
+        statistics: as `statistics_of` makes them; none are no output.
+    """
+    return [{"generations": [], "statistics": statistics}] if statistics else []
 
 
 def tool_call(id: Any, name: Any, arguments: Any) -> dict[str, Any]:

@@ -75,34 +75,24 @@ async def read_pages(
     Raises:
         GenerationError: it failed after all retries, or an answer is no list of models.
     """
-    token = _is_listing.set(True)
-    try:
-        await _read_pages(get, models_in, page_after, mask, found)
-    finally:
-        _is_listing.reset(token)
-
-
-async def _read_pages(
-    get: Callable[[Query | None], Awaitable[Any]],
-    models_in: Callable[[Any], Iterable[Any]],
-    page_after: Callable[[Any], Query | None],
-    mask: Callable[[str], str],
-    found: dict[str, ModelInfo],
-) -> None:
     query: Query | None = None
     asked: list[Query] = []
-    for _ in range(MAX_PAGES):
-        answer = await get(query)
-        try:
-            add_models(found, models_in(answer), mask)
-            query = _usable(page_after(answer))
-        except StillhouseError:
-            raise
-        except Exception as error:
-            raise unreadable(error) from error
-        if query is None or query in asked or len(found) >= MAX_MODELS:
-            break
-        asked.append(query)
+    token = _is_listing.set(True)
+    try:
+        for _ in range(MAX_PAGES):
+            answer = await get(query)
+            try:
+                add_models(found, models_in(answer), mask)
+                query = _usable(page_after(answer))
+            except StillhouseError:
+                raise
+            except Exception as error:
+                raise unreadable(error) from error
+            if query is None or query in asked or len(found) >= MAX_MODELS:
+                break
+            asked.append(query)
+    finally:
+        _is_listing.reset(token)
 
 
 def _usable(query: Query | None) -> Query | None:

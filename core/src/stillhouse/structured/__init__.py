@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stillhouse.structured.narrowing import closed_schema as closed_schema
     from stillhouse.structured.rewriting import SchemaRewriter as SchemaRewriter
     from stillhouse.structured.schema import check_schema as check_schema
+    from stillhouse.structured.schema import json_schema_of as json_schema_of
     from stillhouse.structured.schema import subschemas as subschemas
     from stillhouse.structured.shape import StructuredOutputField as StructuredOutputField
     from stillhouse.structured.shape import StructuredOutputMixin as StructuredOutputMixin
@@ -25,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "answers": ["AnswerForm", "answer_problem", "value_problem"],
         "narrowing": ["closed_schema"],
         "rewriting": ["SchemaRewriter"],
-        "schema": ["check_schema", "subschemas"],
+        "schema": ["check_schema", "json_schema_of", "subschemas"],
         "shape": [
             "StructuredOutputField",
             "StructuredOutputMixin",

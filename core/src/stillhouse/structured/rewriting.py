@@ -49,6 +49,9 @@ class SchemaRewriter:
     formats: ClassVar[frozenset[str]] = frozenset()
     """The values of `format` that it keeps to."""
 
+    alone: ClassVar[tuple[str, ...]] = ()
+    """The keywords beside which it keeps to no other but `type`."""
+
     def __init__(self, schema: dict[str, Any], llm: str) -> None:
         self._root = schema
         self._llm = llm
@@ -153,7 +156,11 @@ class SchemaRewriter:
             made[key] = value
 
     def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
-        """Look at a schema, all keywords of which are written; this one takes it as it is."""
+        """Look at a schema, all keywords of which are written; this one refuses what is beside `alone`."""
+        for key in self.alone:
+            beside = sorted(made.keys() & self.keywords - {key, "type"})
+            if key in made and beside:
+                raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")
 
     def definition(self, reference: str, schema: Any) -> dict[str, Any]:
         """Return a definition, rewritten; it is written once, whatever refers to it."""

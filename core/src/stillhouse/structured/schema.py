@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from stillhouse.errors import UnsupportedError
+from stillhouse.typing import StructuredOutput
 
-__all__ = ["are_texts", "check_schema", "has_right_type", "is_too_deep", "subschemas"]
+__all__ = ["are_texts", "check_schema", "has_right_type", "is_too_deep", "json_schema_of", "subschemas"]
 
 # Where a JSON schema holds further schemas: directly, in a list, or as the values of a dict.
 _SCHEMA = {
@@ -70,6 +71,28 @@ def has_right_type(keyword: str, value: Any) -> bool:
 
 MAX_DEPTH = 500
 """How many levels of objects and lists a JSON schema may have."""
+
+
+def json_schema_of(
+    structured_output: StructuredOutput,
+    llm: str,
+    hint: str = "ask for JSON: an object with a property that has an enum for choices, or a pattern",
+) -> Any:
+    """Return the schema of a structured output, for a backend whose API has none but JSON.
+
+    Args:
+        structured_output: in its one shape.
+        llm: who refuses, for the message.
+        hint: how a choice, or what fits a pattern, can be asked for instead.
+
+    Raises:
+        UnsupportedError: it is a regex or a choice.
+    """
+    if structured_output["format"] != "json":
+        raise UnsupportedError(
+            f"{llm} has no structured output of the format {structured_output['format']}", hint=hint
+        )
+    return structured_output["schema"]
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import finish_reason, statistics_of, string_of, tool_call, total_of
+from stillhouse.http import counted, finish_reason, statistics_of, string_of, tool_call, total_of
 from stillhouse.outputs import count_of
 
 __all__ = ["message_output"]
@@ -102,7 +102,7 @@ def _content(answer: Any) -> list[dict[str, Any]]:
 def _counted(answer: Any) -> list[GenerateOutput]:
     """An output without a generation: what the server counted is paid for."""
     statistics = _statistics(answer.get("usage")) if isinstance(answer, dict) else {}
-    return [{"generations": [], "statistics": statistics}] if statistics else []
+    return counted(statistics)
 
 
 def _statistics(usage: Any) -> dict[str, list[Any]]:

@@ -18,10 +18,9 @@ from stillhouse import (
     GenerateOutput,
     RuntimeParameter,
     StructuredOutput,
-    UnsupportedError,
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM, Upload
-from stillhouse.structured import closed_schema
+from stillhouse.structured import closed_schema, json_schema_of
 from stillhouse.typing import ModelInfo
 from stillhouse_bedrock.body import check_given, request_body
 from stillhouse_bedrock.credentials import Credentials, read_profile
@@ -194,12 +193,9 @@ class BedrockLLM(StructuredHTTPLLM):
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        if structured_output["format"] != "json":
-            raise UnsupportedError(
-                f"{cls.__name__} has no structured output of the format {structured_output['format']}",
-                hint="ask for JSON, with an enum for a choice or a pattern for a regex",
-            )
-        schema = orjson.dumps(closed_schema(structured_output["schema"], cls.__name__)).decode()
+        hint = "ask for JSON, with an enum for a choice or a pattern for a regex"
+        given = json_schema_of(structured_output, cls.__name__, hint)
+        schema = orjson.dumps(closed_schema(given, cls.__name__)).decode()
         structure = {"jsonSchema": {"schema": schema}}
         return {"outputConfig": {"textFormat": {"type": "json_schema", "structure": structure}}}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import finish_reason, statistics_of, string_of, tool_call, total_of
+from stillhouse.http import counted, finish_reason, statistics_of, string_of, tool_call, total_of
 
 __all__ = ["converse_output"]
 
@@ -52,7 +52,7 @@ def converse_output(answer: Any) -> GenerateOutput:
         raise GenerationError(
             f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:_MAX_SAID],
             kind="server",
-            outputs=[{"generations": [], "statistics": statistics}] if statistics else [],
+            outputs=counted(statistics),
             hint="check that base_url is that of Bedrock's runtime",
         ) from None
 

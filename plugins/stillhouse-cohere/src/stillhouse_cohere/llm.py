@@ -18,6 +18,7 @@ from stillhouse import (
 )
 from stillhouse.http import Failure, QuotaHeaders, Request, StructuredHTTPLLM
 from stillhouse.offline import clean_words
+from stillhouse.structured import json_schema_of
 from stillhouse.typing import ChatItem, ModelInfo
 from stillhouse_cohere.failures import FAILED, QUOTAS, cohere_failure
 from stillhouse_cohere.messages import asks_for_json, request_messages
@@ -65,12 +66,7 @@ class CohereLLM(StructuredHTTPLLM):
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        if structured_output["format"] != "json":
-            raise UnsupportedError(
-                f"{cls.__name__} has no structured output of the format {structured_output['format']}",
-                hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
-            )
-        schema = narrowed(structured_output["schema"], cls.__name__)
+        schema = narrowed(json_schema_of(structured_output, cls.__name__), cls.__name__)
         return {"response_format": {"type": "json_object", "json_schema": schema}}
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:

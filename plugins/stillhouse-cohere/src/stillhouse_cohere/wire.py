@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, Logprob, prepare_output
-from stillhouse.http import finish_reason, logprobs_of, statistics_of, string_of, tool_call
+from stillhouse.http import counted, finish_reason, logprobs_of, statistics_of, string_of, tool_call
 from stillhouse_cohere.failures import FAILED
 
 __all__ = ["chat_output"]
@@ -97,7 +97,7 @@ def _position(chunk: Any) -> list[Logprob]:
 def _counted(answer: Any) -> list[GenerateOutput]:
     """An output without a generation: what the server counted is paid for."""
     statistics = _statistics(answer.get("usage")) if isinstance(answer, dict) else {}
-    return [{"generations": [], "statistics": statistics}] if statistics else []
+    return counted(statistics)
 
 
 def _statistics(usage: Any) -> dict[str, list[Any]]:

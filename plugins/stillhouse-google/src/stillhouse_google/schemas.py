@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import SchemaRewriter
+from stillhouse import StructuredOutput
+from stillhouse.structured import SchemaRewriter, json_schema_of
 
 __all__ = ["generation_config_of", "kept"]
 
@@ -20,12 +20,8 @@ def generation_config_of(structured_output: StructuredOutput, llm: str) -> dict[
     Raises:
         UnsupportedError: the API cannot hold an answer to it exactly; it says which keyword.
     """
-    if structured_output["format"] != "json":
-        raise UnsupportedError(
-            f"{llm} has no structured output of the format {structured_output['format']}",
-            hint='ask for JSON; a choice is {"type": "string", "enum": […]}, whose answer is in quotes',
-        )
-    schema = structured_output["schema"]
+    hint = 'ask for JSON; a choice is {"type": "string", "enum": […]}, whose answer is in quotes'
+    schema = json_schema_of(structured_output, llm, hint)
     return {"responseMimeType": "application/json", "responseJsonSchema": kept(schema, llm)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import finish_reason, logprobs_of, statistics_of, string_of, tool_call, total_of
+from stillhouse.http import counted, finish_reason, logprobs_of, statistics_of, string_of, tool_call, total_of
 from stillhouse.outputs import count_of
 from stillhouse.typing import Logprob
 
@@ -44,11 +44,10 @@ def content_output(answer: Any) -> GenerateOutput:
     try:
         output = _output(answer)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        counted: list[GenerateOutput | None] = [{"generations": [], "statistics": statistics}]
         raise GenerationError(
             f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:500],
             kind="server",
-            outputs=counted if statistics else [],
+            outputs=counted(statistics),
             hint="check that base_url is that of an API of this kind",
         ) from None
     output["statistics"] = statistics

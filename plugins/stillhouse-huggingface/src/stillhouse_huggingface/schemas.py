@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import SchemaRewriter
+from stillhouse import StructuredOutput
+from stillhouse.structured import SchemaRewriter, json_schema_of
 
 __all__ = ["grammar_of"]
-
-_ALONE = ("anyOf", "const", "enum")
-"""Of one of these and another keyword beside it, one is left out."""
 
 
 def grammar_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
@@ -19,15 +16,10 @@ def grammar_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
     Raises:
         UnsupportedError: the server would not hold an answer to it; it says which keyword, and where.
     """
-    kind, schema = structured_output["format"], structured_output["schema"]
-    if kind == "regex":
-        return {"type": "regex", "value": schema}
-    if kind != "json":
-        raise UnsupportedError(
-            f"{llm} has no structured output of the format {kind}",
-            hint="ask for a regex, such as (yes|no), or for JSON with an enum",
-        )
-    return {"type": "json", "value": _Expression(schema, llm).run()}
+    if structured_output["format"] == "regex":
+        return {"type": "regex", "value": structured_output["schema"]}
+    hint = "ask for a regex, such as (yes|no), or for JSON with an enum"
+    return {"type": "json", "value": _Expression(json_schema_of(structured_output, llm, hint), llm).run()}
 
 
 class _Expression(SchemaRewriter):
@@ -41,14 +33,10 @@ class _Expression(SchemaRewriter):
         }
     )  # fmt: skip
     formats: ClassVar[frozenset[str]] = frozenset({"date", "date-time", "time", "uuid"})
+    # Of one of these and another keyword beside it, one is left out.
+    alone: ClassVar[tuple[str, ...]] = ("anyOf", "const", "enum")
 
     def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
         if key == "pattern" and schema.keys() & {"maxLength", "minLength"}:
             raise self.refusal(key, path, "a length stands beside it", "write it into the pattern")
         super().keyword(key, schema, made, path)
-
-    def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
-        for key in _ALONE:
-            beside = sorted(made.keys() & self.keywords - {key, "type"})
-            if key in made and beside:
-                raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, UnsupportedError, prepare_output
-from stillhouse.http import finish_reason, logprobs_of, statistics_of
+from stillhouse.http import counted, finish_reason, logprobs_of, statistics_of
 from stillhouse_huggingface.parameters import TGI_CHAT, TGI_RAW
 
 __all__ = ["chat_arguments", "check_parameters", "generate_body", "generated", "keep_counts", "without_stop"]
@@ -107,15 +107,17 @@ def generated(answer: Any, body: Any, *, logprobs: bool) -> GenerateOutput:
     text = answer.get("generated_text") if isinstance(answer, dict) else None
     details = answer.get("details") if isinstance(answer, dict) else None
     details = details if isinstance(details, dict) else {}
-    counted = details.get("generated_tokens")
+    generated = details.get("generated_tokens")
     statistics = statistics_of(
         input_tokens=details.get(_PROMPT_COUNT),
-        output_tokens=details.get(_GENERATED_COUNT) if counted is None else counted,
+        output_tokens=details.get(_GENERATED_COUNT) if generated is None else generated,
     )
     if not isinstance(text, str):
-        counts: list[GenerateOutput] = [{"generations": [], "statistics": statistics}] if statistics else []
         raise GenerationError(
-            "the answer has another shape than that of generate", kind="server", outputs=counts, hint=HINT
+            "the answer has another shape than that of generate",
+            kind="server",
+            outputs=counted(statistics),
+            hint=HINT,
         )
     reason = details.get("finish_reason")
     if reason == "stop_sequence":

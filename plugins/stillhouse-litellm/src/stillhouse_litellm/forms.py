@@ -9,8 +9,8 @@ import orjson
 
 from stillhouse import ConfigurationError, UnsupportedError
 from stillhouse.http import RequestForm
-from stillhouse.structured import answer_problem, normalize_structured_output
-from stillhouse_openai.schemas import strict
+from stillhouse.structured import answer_problem, json_schema_of, normalize_structured_output
+from stillhouse_openai.schemas import response_format
 
 __all__ = ["form_of"]
 
@@ -32,17 +32,9 @@ def form_of(structured_output: Any) -> RequestForm:
 @functools.lru_cache(maxsize=256)
 def _form(key: bytes) -> RequestForm:
     wanted = orjson.loads(key)
-    if wanted["format"] != "json":
-        raise UnsupportedError(
-            f"LiteLLM has no structured output of the format {wanted['format']}",
-            hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
-        )
+    schema = json_schema_of(wanted, "LiteLLM")
     if wanted.get("mode"):
         raise UnsupportedError(
             "LiteLLM has no structured output with a mode", hint="remove mode from structured_output"
         )
-    title = str(wanted["schema"].get("title") or "answer")
-    name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
-    schema = {"name": name, "schema": strict(wanted["schema"], "LiteLLM"), "strict": True}
-    fields = {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return RequestForm("json", answer_problem(wanted), fields, wanted)
+    return RequestForm("json", answer_problem(wanted), response_format(schema, "LiteLLM"), wanted)

@@ -9,15 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from stillhouse import StructuredOutput, UnsupportedError
-from stillhouse.structured import SchemaRewriter
+from stillhouse import StructuredOutput
+from stillhouse.structured import SchemaRewriter, json_schema_of
 
 __all__ = ["format_of"]
 
 _BOUNDS = ("maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum")
-_ALONE = ("anyOf", "const", "enum")
-"""Beside one of these, every other keyword but the type is left out."""
-
 _UNSUPPORTED_PATTERN = re.compile(r"\(\?[=!<P]|\\[1-9bBAZ]")
 
 
@@ -27,12 +24,7 @@ def format_of(structured_output: StructuredOutput, llm: str) -> dict[str, Any]:
     Raises:
         UnsupportedError: the grammar would not hold an answer to it; it says which keyword, and where.
     """
-    if structured_output["format"] != "json":
-        raise UnsupportedError(
-            f"{llm} has no structured output of the format {structured_output['format']}",
-            hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
-        )
-    return _Grammar(structured_output["schema"], llm).run()
+    return _Grammar(json_schema_of(structured_output, llm), llm).run()
 
 
 class _Grammar(SchemaRewriter):
@@ -46,6 +38,8 @@ class _Grammar(SchemaRewriter):
         }
     )  # fmt: skip
     formats: ClassVar[frozenset[str]] = frozenset({"date", "date-time", "time", "uuid"})
+    # Beside one of these, every other keyword but the type is left out.
+    alone: ClassVar[tuple[str, ...]] = ("anyOf", "const", "enum")
 
     def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
         value = schema[key]
@@ -64,10 +58,7 @@ class _Grammar(SchemaRewriter):
         super().keyword(key, schema, made, path)
 
     def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
-        for key in _ALONE:
-            beside = sorted(made.keys() & self.keywords - {key, "type"})
-            if key in made and beside:
-                raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")
+        super().finish(schema, made, path)
         unnamed = [name for name in schema.get("required", ()) if name not in schema.get("properties", ())]
         if unnamed:
             raise self.refusal("required", path, f"{unnamed[0]!r} is no property", "add it to properties")

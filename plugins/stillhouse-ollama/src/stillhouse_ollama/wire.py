@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from stillhouse import GenerateOutput, GenerationError, prepare_output
-from stillhouse.http import chat_logprobs, finish_reason, statistics_of, string_of, tool_call
+from stillhouse.http import chat_logprobs, counted, finish_reason, statistics_of, string_of, tool_call
 
 __all__ = ["output_of"]
 
@@ -58,7 +58,7 @@ def _statistics(answer: dict[str, Any]) -> dict[str, list[Any]]:
 def _counted(answer: Any) -> list[GenerateOutput]:
     """An output without a generation: what the server counted was used."""
     statistics = _statistics(answer) if isinstance(answer, dict) else {}
-    return [{"generations": [], "statistics": statistics}] if statistics else []
+    return counted(statistics)
 
 
 def _calls(calls: Any) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from stillhouse import (
     UnsupportedError,
 )
 from stillhouse.http import Failure, Request, RequestForm, StructuredHTTPLLM, effort_of
+from stillhouse.structured import json_schema_of
 from stillhouse.typing import ReasoningEffort
 from stillhouse_openai.messages import plain_messages, with_reasoning_as, with_schema
 from stillhouse_openai.parameters import ChatParameters
 from stillhouse_openai.reasoning import without_thoughts
-from stillhouse_openai.schemas import KEYWORDS, check_object, strict
+from stillhouse_openai.schemas import KEYWORDS, check_object, response_format
 from stillhouse_openai.streams import answer_of_events
 from stillhouse_openai.wire import output_of
 
@@ -101,22 +102,13 @@ class CompatibleLLM(StructuredHTTPLLM):
 
     @classmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        if structured_output["format"] != "json":
-            raise UnsupportedError(
-                f"{cls.__name__} has no structured output of the format {structured_output['format']}",
-                hint="ask for JSON: an object with a property that has an enum for choices, or a pattern",
-            )
+        schema = json_schema_of(structured_output, cls.__name__)
         if cls.json_form == "prompt":
             return {}
         if cls.json_form == "json_object":
-            check_object(structured_output["schema"], cls.__name__)
+            check_object(schema, cls.__name__)
             return {"response_format": {"type": "json_object"}}
-        schema = structured_output["schema"]
-        title = str(schema.get("title") or "answer")
-        name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
-        narrow = strict(schema, cls.__name__, cls.schema_keywords)
-        wanted = {"name": name, "schema": narrow, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+        return response_format(schema, cls.__name__, cls.schema_keywords)
 
     @classmethod
     def sdk_answer(cls, answer: Any) -> Any:

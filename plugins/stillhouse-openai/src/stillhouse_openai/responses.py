@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError, UnsupportedError, prepare_output
-from stillhouse.http import chat_logprobs, statistics_of, tool_call
+from stillhouse.http import chat_logprobs, counted, statistics_of, tool_call
 from stillhouse_openai.wire import detail, said
 
 __all__ = ["has_only_responses", "responses_body", "responses_output"]
@@ -161,7 +161,7 @@ def _failed(error: Any, answer: Any) -> GenerationError:
 def _counted(answer: Any) -> list[GenerateOutput]:
     """An output without a generation: what the server counted is paid for."""
     statistics = _statistics(answer.get("usage")) if isinstance(answer, dict) else {}
-    return [{"generations": [], "statistics": statistics}] if statistics else []
+    return counted(statistics)
 
 
 def _output(answer: dict[str, Any]) -> GenerateOutput:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from stillhouse import UnsupportedError
 from stillhouse.structured import SchemaRewriter
 
-__all__ = ["FORMATS", "KEYWORDS", "check_object", "strict"]
+__all__ = ["FORMATS", "KEYWORDS", "check_object", "response_format", "strict"]
 
 KEYWORDS = frozenset(
     {
@@ -50,6 +50,14 @@ def strict(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORD
         UnsupportedError: the API cannot hold an answer to it exactly; it says what, and where.
     """
     return _Strict(schema, llm, keywords).run()
+
+
+def response_format(schema: dict[str, Any], llm: str, keywords: Collection[str] = KEYWORDS) -> dict[str, Any]:
+    """Return the fields of a request that hold its answer to a schema; arguments and errors as `strict`."""
+    title = str(schema.get("title") or "answer")
+    name = "".join(item if item.isascii() and item.isalnum() else "_" for item in title)[:64]
+    wanted = {"name": name, "schema": strict(schema, llm, keywords), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
 
 
 def check_object(schema: dict[str, Any], llm: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import StillhouseError
 from stillhouse.http.transport.failures import answered
-from stillhouse.http.transport.judgement import given_up, seconds_to_wait, slow_down
+from stillhouse.http.transport.judgement import given_up, redacted, seconds_to_wait, slow_down
 from stillhouse.http.transport.limits import Limits
 from stillhouse.offline.failures import Failure, backoff_seconds
 
@@ -70,7 +69,7 @@ class LimitedCalls:
                 slow_down(limits, permit, result, self._retry_timeout)
             finally:
                 limits.release(permit)
-            result = self._redacted(result)
+            result = redacted(result, self._redactor.redact)
             now = self._loop.time()
             deadline = deadline or now + self._retry_timeout
             delay = seconds_to_wait(result, backoff_seconds(attempt), now, deadline)
@@ -95,12 +94,3 @@ class LimitedCalls:
             return failure_of(error)
         answered.set({})
         return failure_in(answer) or answer
-
-    def _redacted(self, failure: Failure) -> Failure:
-        redact = self._redactor.redact
-        return replace(
-            failure,
-            message=redact(failure.message),
-            hint=redact(failure.hint),
-            request_id=redact(failure.request_id),
-        )

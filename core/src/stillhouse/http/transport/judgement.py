@@ -6,13 +6,14 @@ answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from stillhouse.errors import GenerationError
 from stillhouse.http.transport.limits import Limits, Permit
 from stillhouse.offline.failures import Failure, UnclearError
 
-__all__ = ["given_up", "seconds_to_wait", "slow_down"]
+__all__ = ["given_up", "redacted", "seconds_to_wait", "slow_down"]
 
 
 def slow_down(limits: Limits, permit: Permit, failure: Failure, retry_timeout: float) -> None:
@@ -23,6 +24,16 @@ def slow_down(limits: Limits, permit: Permit, failure: Failure, retry_timeout: f
         limits.on_rate_limit(permit, pause)
     elif failure.congestion:
         limits.on_overload(permit, pause)
+
+
+def redacted(failure: Failure, redact: Callable[[str], str]) -> Failure:
+    """Return a failure without secrets: some servers quote the key that they reject."""
+    return replace(
+        failure,
+        message=redact(failure.message),
+        hint=redact(failure.hint),
+        request_id=redact(failure.request_id),
+    )
 
 
 def seconds_to_wait(

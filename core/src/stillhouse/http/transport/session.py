@@ -9,7 +9,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import IO, Any
 
 import aiohttp
@@ -27,7 +26,7 @@ from stillhouse.http.transport.authorization import (
 )
 from stillhouse.http.transport.files import Upload
 from stillhouse.http.transport.hooks import Hooks
-from stillhouse.http.transport.judgement import given_up, seconds_to_wait, slow_down
+from stillhouse.http.transport.judgement import given_up, redacted, seconds_to_wait, slow_down
 from stillhouse.http.transport.limits import Limits
 from stillhouse.http.transport.proxies import proxy_for
 from stillhouse.http.transport.reading import Wire
@@ -219,9 +218,4 @@ class Transport:
         if headers and self._authorization is not None:
             fresh = [value for name, value in headers.items() if self._headers.get(name) != value]
             redactor = redactor.with_secrets(fresh)
-        return replace(
-            failure,
-            message=redactor.redact(failure.message),
-            hint=redactor.redact(failure.hint),
-            request_id=redactor.redact(failure.request_id),
-        )
+        return redacted(failure, redactor.redact)
