@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from loading import loader
 from scripted import Script
 
 from stillhouse_cohere import CohereLLM
@@ -25,17 +26,8 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make(script: Script) -> Iterator[Callable[..., CohereLLM]]:
     """A loaded LLM that asks the scripted server."""
-    loaded: list[CohereLLM] = []
-
-    def llm(**fields: Any) -> CohereLLM:
-        made = CohereLLM(**{"model": "m", "base_url": script.url, "api_key": "key-0001-test", **fields})
-        made.load()
-        loaded.append(made)
-        return made
-
-    yield llm
-    for made in loaded:
-        made.unload()
+    with loader(CohereLLM, model="m", base_url=script.url, api_key="key-0001-test") as loaded:
+        yield loaded
 
 
 def answer(text: Any = "fine", finish: Any = "COMPLETE", **message: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from loading import loader
 
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_google import GeminiLLM
@@ -62,17 +63,8 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def make(server: ScriptedServer) -> Iterator[Callable[..., GeminiLLM]]:
     """Makes a loaded LLM that asks the server."""
-    loaded: list[GeminiLLM] = []
-
-    def llm(**fields: Any) -> GeminiLLM:
-        made = GeminiLLM(**{"model": "gemini-3-flash", "base_url": server.origin, "api_key": KEY, **fields})
-        made.load()
-        loaded.append(made)
-        return made
-
-    yield llm
-    for made in loaded:
-        made.unload()
+    with loader(GeminiLLM, model="gemini-3-flash", base_url=server.origin, api_key=KEY) as loaded:
+        yield loaded
 
 
 @pytest.fixture

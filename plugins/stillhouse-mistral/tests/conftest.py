@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from loading import loader
 from scripted import Script
 
 from stillhouse_mistral import MistralLLM
@@ -25,17 +26,8 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make(script: Script) -> Iterator[Callable[..., MistralLLM]]:
     """A loaded LLM that asks the scripted server."""
-    loaded: list[MistralLLM] = []
-
-    def llm(**fields: Any) -> MistralLLM:
-        made = MistralLLM(**{"model": "m", "base_url": script.url, "api_key": "key-0001-test", **fields})
-        made.load()
-        loaded.append(made)
-        return made
-
-    yield llm
-    for made in loaded:
-        made.unload()
+    with loader(MistralLLM, model="m", base_url=script.url, api_key="key-0001-test") as loaded:
+        yield loaded
 
 
 def answer(content: Any = "fine", finish: Any = "stop", **message: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from loading import loader
 
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_ollama import OllamaLLM
@@ -40,17 +41,8 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def make(server: ScriptedServer) -> Iterator[Callable[..., OllamaLLM]]:
     """A loaded LLM that asks the scripted server."""
-    loaded: list[OllamaLLM] = []
-
-    def llm(**fields: Any) -> OllamaLLM:
-        made = OllamaLLM(**{"model": "llama3.2", "base_url": server.origin, "retry_timeout": 5, **fields})
-        made.load()
-        loaded.append(made)
-        return made
-
-    yield llm
-    for made in loaded:
-        made.unload()
+    with loader(OllamaLLM, model="llama3.2", base_url=server.origin, retry_timeout=5) as loaded:
+        yield loaded
 
 
 @pytest.fixture
