@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import stillhouse
+from stillhouse.local.devices import Device
 from stillhouse.testing.server import ScriptedServer
 
 from .sources import SOURCES, TABLE, translate
@@ -122,9 +123,11 @@ def test_engine_in_this_process(registered: Any, tmp_path: Path) -> None:
         registered("engine", n_ctx=0)
 
 
-def test_engine_on_devices(registered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_on_devices(registered: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("psutil")
-    monkeypatch.setattr("stillhouse.local.cuda._device_count", lambda: 2)
+    devices = [Device(index, f"GPU-{index}", str(index), index) for index in range(2)]
+    monkeypatch.setattr("stillhouse.local.cuda.visible", lambda: devices)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     llm = registered("gpu", model="m", use_magpie_template=True, magpie_pre_query_template="qwen2")
     with llm:

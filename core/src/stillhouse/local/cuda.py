@@ -1,102 +1,98 @@
 """Placing the LLMs of one host on its CUDA devices, so that no two take the same one.
 
-Who holds which device is a JSON file in the temporary folder, under a lock. An entry belongs to
-one LLM of one process and counts for nothing once that process is gone. No environment variable is
-changed: a backend hands `cuda_device_ids` to its engine, or `cuda_environment()` to a child process.
+Who holds which device is in a map that all processes of a user share. No environment variable is changed:
+a backend hands `cuda_ordinals` to an engine in this process, or `cuda_environment()` to a child process.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from collections import Counter
+from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
 from stillhouse._execution.lifecycle import Holder
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.errors import ConfigurationError
+from stillhouse.local.devices import VARIABLE, Device, visible
+from stillhouse.local.placements import Holding, holding_of, holdings
 
 __all__ = ["CudaDevicePlacementMixin", "visible_devices"]
 
 _logger = logging.getLogger("stillhouse.cuda")
 
-_INSTALL = 'pip install "stillhouse[cuda]"'
-
 
 def visible_devices() -> list[int]:
-    """The indices of the devices that this process may use; those of `CUDA_VISIBLE_DEVICES` if set.
+    """The indices, as nvidia-smi has them, of the devices that this process may use.
+
+    They are in the order in which CUDA numbers them here. If `CUDA_VISIBLE_DEVICES` is set, they are
+    those that it names, be it by index, by UUID or by the id of a MIG instance, read as CUDA reads it.
 
     Raises:
-        ConfigurationError: NVML is missing or fails, or the variable holds no indices.
+        ConfigurationError: NVML is missing or fails.
     """
-    own = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = _device_count()
-    if own is None:
-        return list(range(count))
-    listed = [item.strip() for item in own.split(",") if item.strip()]
-    if not all(item.isdigit() for item in listed):
-        raise ConfigurationError(
-            f"CUDA_VISIBLE_DEVICES is {own!r}, and only indices can be placed",
-            hint="set it to indices, or set disable_cuda_device_placement to True",
-        )
-    return [int(item) for item in listed if int(item) < count]
-
-
-def _device_count() -> int:
-    try:
-        import pynvml
-    except ImportError:
-        raise ConfigurationError("placing LLMs on CUDA devices needs NVML", hint=_INSTALL) from None
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetCount())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise ConfigurationError(
-            f"NVML finds no CUDA device: {error}",
-            hint="check nvidia-smi, or set disable_cuda_device_placement to True",
-        ) from None
+    return [device.index for device in visible()]
 
 
 class CudaDevicePlacementMixin(Holder):
     """Device placement for backends that run an engine on CUDA devices in this process or a child.
 
     `load()` of the backend calls `super().load()`, or this class's `load`, before it starts its
-    engine. `unload()` gives the devices back.
+    engine. `unload()` gives the devices back. A backend whose engine may also run without CUDA
+    overrides `uses_cuda`; one that wants several devices sets `_desired_num_gpus`.
     """
 
     cuda_devices: RuntimeParameter[list[int] | Literal["auto"]] = Field(
         default="auto",
-        description='The indices of the CUDA devices to run on, or "auto" for the first free ones.',
+        description="The indices of the CUDA devices to run on, as nvidia-smi has them, "
+        'or "auto" for those that the fewest hold.',
     )
     disable_cuda_device_placement: RuntimeParameter[bool] = Field(
         default=False, description="Whether to leave the choice of devices to the engine."
     )
 
     _desired_num_gpus: int = PrivateAttr(default=1)
+    _is_placed: bool = PrivateAttr(default=False)
     _placement: str | None = PrivateAttr(default=None)
-    _cuda_device_ids: list[int] = PrivateAttr(default_factory=list)
+    _held_devices: list[Device] = PrivateAttr(default_factory=list)
+
+    def uses_cuda(self) -> bool:
+        """Whether the engine runs on CUDA devices, here and with these fields. Asked once per `load()`.
+
+        If it does not, nothing is placed: NVML is not needed, and no map is written.
+        """
+        return True
 
     @property
     def cuda_device_ids(self) -> list[int]:
-        """The indices of the devices that this LLM holds; empty before `load()`."""
-        return list(self._cuda_device_ids)
+        """The indices, as nvidia-smi has them, of the devices that this LLM holds; empty before `load()`."""
+        return [device.index for device in self._held_devices]
+
+    @property
+    def cuda_device_names(self) -> list[str]:
+        """What names the held devices in the `CUDA_VISIBLE_DEVICES` of a child process.
+
+        They are UUIDs, or the indices with which this process's own variable names them.
+        """
+        return [device.name for device in self._held_devices]
+
+    @property
+    def cuda_ordinals(self) -> list[int]:
+        """The held devices as CUDA numbers them in this process: the N of `cuda:N`.
+
+        CUDA and NVML count alike if all GPUs of the host are of one kind, if `CUDA_VISIBLE_DEVICES` is
+        set, or if `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`.
+        """
+        return [device.ordinal for device in self._held_devices]
 
     def cuda_environment(self) -> dict[str, str]:
         """The environment for a child process that must see only this LLM's devices."""
-        if not self._cuda_device_ids:
+        if not self._held_devices and not (self._is_placed and self.cuda_devices == []):
             return dict(os.environ)
-        listed = ",".join(str(device) for device in self._cuda_device_ids)
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": listed}
+        return {**os.environ, VARIABLE: ",".join(self.cuda_device_names)}
 
     def load(self) -> None:
         """Take the devices now; the LLM's own `load()` would do it too, perhaps later."""
@@ -119,86 +115,88 @@ class CudaDevicePlacementMixin(Holder):
             super()._release()
 
     def _place(self) -> None:
-        """Take devices: those of `cuda_devices`, or the first free ones.
+        """Take devices: those of `cuda_devices`, or those that the fewest hold.
 
         Raises:
             ConfigurationError: a device does not exist, or is not visible to this process.
         """
-        if self.disable_cuda_device_placement or self._placement is not None:
+        if self.disable_cuda_device_placement or self._is_placed:
             return
-        visible = visible_devices()
-        with _placements() as placements:
-            others = {device: entry["llm"] for entry in placements.values() for device in entry["devices"]}
-            if self.cuda_devices == "auto":
-                chosen = [device for device in visible if device not in others]
-                chosen = chosen[: self._desired_num_gpus]
-                if len(chosen) < self._desired_num_gpus:
-                    _logger.warning(
-                        "%s wants %d CUDA devices, and %d of %d are free",
-                        type(self).__name__,
-                        self._desired_num_gpus,
-                        len(chosen),
-                        len(visible),
+        name = type(self).__name__
+        if not self.uses_cuda():
+            if self.cuda_devices not in ("auto", None, []):
+                raise ConfigurationError(
+                    f"cuda_devices is {self.cuda_devices}, and the engine of {name} does not use CUDA here",
+                    hint="leave cuda_devices out, or choose a CUDA device for the engine",
+                )
+        elif self.cuda_devices != []:
+            devices = visible()
+            with holdings() as held:
+                chosen = self._chosen(devices, held)
+                # Drawn here, not at construction: a copy or a pickle of this LLM is another holder.
+                placement = uuid.uuid4().hex
+                if chosen:
+                    held[placement] = holding_of(name, [device.uuid for device in chosen])
+            self._placement, self._held_devices = placement, chosen
+        self._is_placed = True
+
+    def _chosen(self, devices: list[Device], held: dict[str, Holding]) -> list[Device]:
+        name = type(self).__name__
+        if self.cuda_devices in ("auto", None):
+            chosen = _least_held(devices, held)[: self._desired_num_gpus]
+            chosen.sort(key=lambda device: device.ordinal)
+            if len(chosen) < self._desired_num_gpus:
+                _logger.warning(
+                    "%s wants %d CUDA devices, and %d are visible; CUDA_VISIBLE_DEVICES is %r",
+                    name,
+                    self._desired_num_gpus,
+                    len(devices),
+                    os.environ.get(VARIABLE),
+                )
+        else:
+            chosen = []
+            for index in self.cuda_devices or ():
+                # Several MIG instances of one GPU have its index.
+                fitting = [device for device in devices if device.index == index and device not in chosen]
+                if not fitting:
+                    indices = [device.index for device in devices]
+                    raise ConfigurationError(
+                        f"cuda_devices names device {index} twice: {self.cuda_devices}"
+                        if index in indices
+                        else f"there is no CUDA device {index}; visible are {indices}",
+                        hint=f"correct cuda_devices, or {VARIABLE}",
                     )
-            else:
-                chosen = list(self.cuda_devices or ())
-                for device in chosen:
-                    if device not in visible:
-                        raise ConfigurationError(
-                            f"there is no CUDA device {device}; visible are {visible}",
-                            hint="correct cuda_devices, or CUDA_VISIBLE_DEVICES",
-                        )
-                    if device in others:
-                        _logger.warning("CUDA device %d is held by %s too", device, others[device])
-            # Drawn here, not at construction: a copy or a pickle of this LLM is another holder.
-            placement = uuid.uuid4().hex
-            placements[placement] = {
-                "llm": type(self).__name__,
-                "devices": chosen,
-                **_this_process(),
-            }
-        self._placement, self._cuda_device_ids = placement, chosen
+                chosen.append(_least_held(fitting, held)[0])
+        others = {device: holding["llm"] for holding in held.values() for device in holding["devices"]}
+        for device in chosen:
+            if device.uuid in others:
+                _logger.warning("CUDA device %d is held by %s too", device.index, others[device.uuid])
+        return chosen
 
     def _give_back(self) -> None:
-        if self._placement is not None:
-            with _placements() as placements:
-                placements.pop(self._placement, None)
-            self._placement, self._cuda_device_ids = None, []
-
-
-def _this_process() -> dict[str, Any]:
-    import psutil
-
-    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def _is_alive(entry: dict[str, Any]) -> bool:
-    """Whether the process of an entry lives; its start time distinguishes a reused process number."""
-    import psutil
-
-    try:
-        started: float = psutil.Process(entry["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
-    return abs(started - float(entry["started"])) < 1.0
-
-
-@contextmanager
-def _placements() -> Iterator[dict[str, dict[str, Any]]]:
-    """The map of who holds which device, locked, without dead processes; written back at the end."""
-    try:
-        from filelock import FileLock
-    except ImportError:
-        raise ConfigurationError("placing LLMs on CUDA devices needs filelock", hint=_INSTALL) from None
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    path = Path(tempfile.gettempdir()) / f"stillhouse-cuda-{user}.json"
-    with FileLock(f"{path}.lock"):
+        placement, self._placement = self._placement, None
+        self._is_placed, self._held_devices = False, []
+        if placement is None:
+            return
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            alive = {key: entry for key, entry in stored.items() if _is_alive(entry)}
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            alive = {}  # there is no map yet, or a crash left half of one
-        yield alive
-        path.write_text(json.dumps(alive), encoding="utf-8")
+            with holdings() as held:
+                # In a forked child, the devices are still the parent's.
+                if placement in held and held[placement]["pid"] == os.getpid():
+                    del held[placement]
+        except ConfigurationError as error:  # the entry ends with this process
+            _logger.warning("the CUDA devices of %s were not given back: %s", type(self).__name__, error)
+
+
+def _least_held(devices: list[Device], held: dict[str, Holding]) -> list[Device]:
+    """The devices, those with the fewest holders first, and among them those with the most free memory.
+
+    What other users hold shows in the memory alone: a device that is all but full has a holder.
+    """
+    holders = Counter(device for holding in held.values() for device in holding["devices"])
+
+    def rank(device: Device) -> tuple[int, int]:
+        free = device.free or 0
+        is_full = device.free is not None and free < (device.total or 0) / 10
+        return max(holders[device.uuid], int(is_full)), -free
+
+    return sorted(devices, key=rank)
