@@ -1,1 +1,51 @@
 """What engines on this machine share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stillhouse._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from stillhouse.local.cuda import CudaDevicePlacementMixin as CudaDevicePlacementMixin
+    from stillhouse.local.cuda import visible_devices as visible_devices
+    from stillhouse.local.guides import Guide as Guide
+    from stillhouse.local.guides import GuideCompiler as GuideCompiler
+    from stillhouse.local.guides import Matcher as Matcher
+    from stillhouse.local.guides import guide_for as guide_for
+    from stillhouse.local.llm import LocalLLM as LocalLLM
+    from stillhouse.local.magpie import MAGPIE_PRE_QUERY_TEMPLATES as MAGPIE_PRE_QUERY_TEMPLATES
+    from stillhouse.local.magpie import MagpieChatTemplateMixin as MagpieChatTemplateMixin
+    from stillhouse.local.outputs import engine_failed as engine_failed
+    from stillhouse.local.outputs import merged as merged
+    from stillhouse.local.outputs import seed_of as seed_of
+    from stillhouse.local.outputs import too_long as too_long
+    from stillhouse.local.outputs import unloaded as unloaded
+    from stillhouse.local.sampling import Sampling as Sampling
+    from stillhouse.local.sampling import bias_of as bias_of
+    from stillhouse.local.sampling import uniforms as uniforms
+    from stillhouse.local.stops import Detokenizer as Detokenizer
+    from stillhouse.local.stops import StopTexts as StopTexts
+    from stillhouse.local.templates import Prompts as Prompts
+    from stillhouse.local.weights import default_gguf as default_gguf
+    from stillhouse.local.weights import find_model as find_model
+    from stillhouse.local.weights import model_name_of as model_name_of
+    from stillhouse.local.worker import EngineWorker as EngineWorker
+    from stillhouse.local.worker import Job as Job
+    from stillhouse.local.worker import JobQueue as JobQueue
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "cuda": ["CudaDevicePlacementMixin", "visible_devices"],
+        "guides": ["Guide", "GuideCompiler", "Matcher", "guide_for"],
+        "llm": ["LocalLLM"],
+        "magpie": ["MAGPIE_PRE_QUERY_TEMPLATES", "MagpieChatTemplateMixin"],
+        "outputs": ["engine_failed", "merged", "seed_of", "too_long", "unloaded"],
+        "sampling": ["Sampling", "bias_of", "uniforms"],
+        "stops": ["Detokenizer", "StopTexts"],
+        "templates": ["Prompts"],
+        "weights": ["default_gguf", "find_model", "model_name_of"],
+        "worker": ["EngineWorker", "Job", "JobQueue"],
+    },
+)

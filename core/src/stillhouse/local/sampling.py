@@ -1,0 +1,95 @@
+"""How an engine chooses the next token: the settings of a generation, and its own source of chance."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.local.outputs import seed_of
+
+__all__ = ["Sampling", "bias_of", "uniforms"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. The order is: bias, penalties, temperature, top_k, top_p, min_p.
+
+    Attributes:
+        temperature: 0 takes the most probable token always.
+        top_k: among how many of the most probable tokens, 0 for all.
+        top_p: among the most probable tokens of this total probability, 1 for all.
+        min_p: only tokens that are at least this share as probable as the most probable one.
+        frequency_penalty: subtracted from a token's logit for every time that it was generated.
+        presence_penalty: subtracted from the logit of every token that was generated.
+        repetition_penalty: divides the logits above 0 of the tokens that the prompt or the answer has, and
+            multiplies those below.
+        bias: added to logits, by token.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    bias: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken always."""
+        return self.temperature == 0 or self.top_k == 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are taken as the model gives them, without bias and penalties."""
+        return (
+            not self.bias
+            and not self.frequency_penalty
+            and not self.presence_penalty
+            and self.repetition_penalty == 1
+        )
+
+
+def uniforms(seed: int | None, generation: int = 0) -> random.Random:
+    """Return the source of chance of one generation: `.random()` gives a number in [0, 1) for each token.
+
+    A generation with a source of its own does not depend on what is generated beside it. The token is
+    the first in the sorted list of the probable ones whose cumulative probability exceeds the number.
+
+    Args:
+        seed: the seed of the input's first generation; `None` for chance.
+        generation: the number of the generation of its input.
+    """
+    return random.Random(None if seed is None else seed_of(seed, generation))  # noqa: S311
+
+
+def bias_of(
+    logit_bias: Mapping[int | str, float] | None, tokenizer: Any, vocabulary_size: int
+) -> dict[int, float]:
+    """Return `logit_bias` by the numbers of tokens.
+
+    Args:
+        logit_bias: by the number of a token, or by a text, which means each token of it. A number may be
+            written as a text, as JSON has it.
+        tokenizer: of the library `transformers`.
+        vocabulary_size: how many tokens there are.
+
+    Raises:
+        ConfigurationError: there is no such token.
+    """
+    bias: dict[int, float] = {}
+    for key, value in (logit_bias or {}).items():
+        number = int(key) if isinstance(key, int) or key.lstrip("-").isdecimal() else None
+        tokens = tokenizer.encode(key, add_special_tokens=False) if number is None else [number]
+        for token in tokens:
+            if not 0 <= token < vocabulary_size:
+                raise ConfigurationError(
+                    f"logit_bias names the token {token}, and the model has {vocabulary_size}",
+                    hint="give the number of a token, or its text",
+                )
+            bias[token] = float(value)
+    return bias

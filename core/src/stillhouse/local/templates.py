@@ -1,0 +1,210 @@
+"""Prompts: a chat as the tokens that the model's own chat template makes of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.typing import ChatItem, StandardInput
+
+__all__ = ["Prompts"]
+
+# It stands where a user's message would. No template changes a word of letters.
+_MARKER = "stillhousemarkerword"
+
+
+class Prompts:
+    """Makes prompts with the tokenizer of a model, whose settings stay as they are found.
+
+    A chat is rendered by the chat template and then tokenised without further special tokens, since the
+    template has written them: there is never a second token that begins a text. A raw prompt gets those
+    that the tokenizer adds. It may be called from any thread.
+
+    Args:
+        tokenizer: of the library `transformers`.
+        chat_template: a template in Jinja2, the path of a file with one, or the name of one of several
+            that the model has; `None` for the model's own.
+        arguments: further variables of the template, such as `enable_thinking`.
+        llm: the class of the LLM, for messages.
+
+    Raises:
+        ConfigurationError: `chat_template` is none of these.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        llm: str = "the LLM",
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._arguments = dict(arguments or {})
+        self._llm = llm
+        self._lock = threading.Lock()
+        own = getattr(tokenizer, "chat_template", None)
+        self._template = _chosen(chat_template, own)
+        self._has_template = bool(self._template) or bool(
+            "default" in own if isinstance(own, Mapping) else own
+        )
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None and (backend.padding or backend.truncation):
+            # A copy, for the tokenizer itself would cut prompts or pad them.
+            backend = type(backend).from_str(backend.to_str())
+            backend.no_padding()
+            backend.no_truncation()
+        self._backend = backend
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is a chat template."""
+        return self._has_template
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template takes a message with the role `system`."""
+        try:
+            self.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
+        except GenerationError:
+            return not self._takes_user
+        return True
+
+    @cached_property
+    def _takes_user(self) -> bool:
+        """Whether the template renders anything: one that is broken refuses no role in particular."""
+        try:
+            self.render([{"role": "user", "content": "Hi"}])
+        except GenerationError:
+            return False
+        return True
+
+    def check(self, content: StandardInput | str) -> None:
+        """Refuse what the model has no prompt for.
+
+        Raises:
+            UnsupportedError: a chat, and there is no chat template; or a message of the role `system`,
+                and the template refuses it.
+        """
+        if isinstance(content, str):
+            return
+        if not self.has_template:
+            raise UnsupportedError(
+                f"the model of {self._llm} has no chat template, so that it takes no chats",
+                hint="give one: --set chat_template=FILE; or use raw prompts, or a model made for chats",
+                stops_run=True,
+            )
+        if not self.takes_system and any(message.get("role") == "system" for message in content):
+            raise UnsupportedError(
+                "the model's chat template refuses messages of the role system",
+                hint="put the text into the first user message, or give another template as chat_template",
+            )
+
+    def render(self, chat: Sequence[ChatItem], *, answer: bool = True) -> str:
+        """Return a chat as text.
+
+        Args:
+            chat: the chat.
+            answer: whether the text ends where the assistant's answer begins.
+
+        Raises:
+            GenerationError: the template refuses the chat (`invalid_request`).
+            UnsupportedError: there is no template.
+        """
+        if not self.has_template:
+            self.check(list(chat))
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [_plain(message) for message in chat],
+                **{
+                    **self._arguments,
+                    "chat_template": self._template,
+                    "tokenize": False,
+                    "add_generation_prompt": answer,
+                },
+            )
+        except Exception as error:  # a template is a program, and raises what it likes
+            words = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise GenerationError(
+                f"the model's chat template refuses this chat: {words[:300]}",
+                kind="invalid_request",
+                hint="correct the roles and their order, or give another template as chat_template",
+            ) from error
+        return str(text)
+
+    def pre_query(self, chat: Sequence[ChatItem] = ()) -> str:
+        """Return a chat as text that ends where the content of the user's next message begins.
+
+        Raises:
+            GenerationError: the template refuses the chat, or leaves a user's message out.
+        """
+        text = self.render([*chat, {"role": "user", "content": _MARKER}], answer=False)
+        before, marker, _ = text.rpartition(_MARKER)
+        if not marker:
+            raise GenerationError(
+                "the model's chat template leaves the user's message out: it has no pre-query template",
+                kind="invalid_request",
+                hint='give the text itself as magpie_pre_query_template, or "llama3" or "qwen2"',
+            )
+        return before
+
+    def ids_of(self, content: StandardInput | str, *, answer: bool = True) -> list[int]:
+        """Return the tokens of a chat, or of a raw prompt.
+
+        Args:
+            content: a chat, or a raw prompt.
+            answer: of a chat, whether the prompt ends where the assistant's answer begins.
+
+        Raises:
+            GenerationError, UnsupportedError: as for `render`.
+        """
+        if isinstance(content, str):
+            return self.encode(content, special=True)
+        return self.encode(self.render(content, answer=answer))
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Return the tokens of a text.
+
+        Args:
+            text: the text.
+            special: whether the tokenizer adds the tokens that begin and end a text.
+        """
+        with self._lock:
+            if self._backend is not None:
+                return list(self._backend.encode(text, add_special_tokens=special).ids)
+            return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return the text of generated tokens, without special ones."""
+        if self._backend is not None:
+            return str(self._backend.decode(list(tokens), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def _chosen(given: str | None, own: Any) -> str | None:
+    """The template that was given, read if it is a file's; `None` for the model's own."""
+    if given is None or "{" in given:
+        return given
+    if isinstance(own, Mapping) and given in own:
+        return str(own[given])
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        named = f", nor one of {', '.join(map(str, own))}" if isinstance(own, Mapping) else ""
+        raise ConfigurationError(
+            f"chat_template is {given[:100]!r}, which is no template in Jinja2, and no file that can be read"
+            f"{named}: {error}",
+            hint="give a template in Jinja2, or the path of a file with one",
+        ) from None
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """A message whose content is a text: most templates take no parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return {**message, "content": content}
