@@ -62,12 +62,13 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
             eos_ids: the tokens that end an answer.
 
         Raises:
-            ConfigurationError: `chat_template` is none.
+            ConfigurationError: `chat_template` is none, or no pre-query template for Magpie follows from it.
             UnsupportedError: `structured_output` cannot be honoured.
         """
         self._prompts = Prompts(
             tokenizer, self.chat_template, arguments=self.chat_template_kwargs, llm=type(self).__name__
         )
+        self.check_magpie_template()
         if vocabulary_size is not None:
             # Made when the first form is there: it takes a second, and an odd tokenizer has none.
             self._compiler = None
@@ -142,10 +143,15 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         """
         if isinstance(content, str) or not self.is_magpie(content):
             return self.prompts.ids_of(content)
-        rendered = self.prompts.render(content, answer=False) if content else ""
+        is_derived = self.magpie_pre_query_template == "auto"
+        rendered = self.render_chat(content) if content and not is_derived else ""
         text = self.apply_magpie_pre_query_template(rendered, content)
         # What the template has rendered begins with the token that begins a text.
-        return self.prompts.encode(text, special=not content)
+        return self.prompts.encode(text, special=not content and not is_derived)
+
+    def render_chat(self, chat: Sequence[ChatItem]) -> str:
+        """Return a chat as the chat template renders it, with no answer begun."""
+        return self.prompts.render(chat, answer=False)
 
     # The contract
 

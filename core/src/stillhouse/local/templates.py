@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
+from stillhouse.local.magpie import pre_query_of
 from stillhouse.typing import ChatItem, StandardInput
 
 __all__ = ["Prompts"]
-
-# It stands where a user's message would. No template changes a word of letters.
-_MARKER = "stillhousemarkerword"
 
 
 class Prompts:
@@ -65,7 +63,7 @@ class Prompts:
         """Whether there is a chat template."""
         return self._has_template
 
-    @cached_property
+    @functools.cached_property
     def takes_system(self) -> bool:
         """Whether the template takes a message with the role `system`."""
         try:
@@ -74,7 +72,7 @@ class Prompts:
             return not self._takes_user
         return True
 
-    @cached_property
+    @functools.cached_property
     def _takes_user(self) -> bool:
         """Whether the template renders anything: one that is broken refuses no role in particular."""
         try:
@@ -142,15 +140,7 @@ class Prompts:
         Raises:
             GenerationError: the template refuses the chat, or leaves a user's message out.
         """
-        text = self.render([*chat, {"role": "user", "content": _MARKER}], answer=False)
-        before, marker, _ = text.rpartition(_MARKER)
-        if not marker:
-            raise GenerationError(
-                "the model's chat template leaves the user's message out: it has no pre-query template",
-                kind="invalid_request",
-                hint='give the text itself as magpie_pre_query_template, or "llama3" or "qwen2"',
-            )
-        return before
+        return pre_query_of(functools.partial(self.render, answer=False), chat)
 
     def ids_of(self, content: StandardInput | str, *, answer: bool = True) -> list[int]:
         """Return the tokens of a chat, or of a raw prompt.
