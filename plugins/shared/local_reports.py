@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from small_models import tiny_model
+
 from stillhouse import AsyncLLM, ConfigurationError, GenerationError, UnsupportedError
 
 __all__ = ["STRICT", "LocalEngineReports"]
@@ -224,10 +224,9 @@ class LocalEngineReports:
             calls[2].cancel()
             return await asyncio.gather(*calls, return_exceptions=True)
 
-        if hasattr(llm, "agenerate_outputs"):
-            results = asyncio.run(with_one_that_leaves())
-            del results[2]
-            assert [texts(result)[0] for result in results] == [*alone[:2], *alone[3:]]
+        results = asyncio.run(with_one_that_leaves())
+        del results[2]
+        assert [texts(result)[0] for result in results] == [*alone[:2], *alone[3:]]
 
     def test_a_row_with_a_form_that_is_cut_off_fails_alone(self, llm: AsyncLLM) -> None:
         inputs: list[Any] = [said("Hi"), (said("Hi"), FORM), "raw"]
