@@ -1,0 +1,185 @@
+"""`LocalLLM`: what the backends of engines on this machine have alike."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from stillhouse import ConfigurationError, GenerateOutput, GenerationError, UnsupportedError
+from stillhouse.local import LocalLLM, Sampling, bias_of, engine_failed, merged, seed_of, too_long, uniforms
+from stillhouse.outputs import prepare_output
+from stillhouse.typing import Capability, FormattedInput
+
+from .small_tokenizer import STRICT, SmallTokenizer
+
+USER: Any = [{"role": "user", "content": "the river"}]
+SYSTEM: Any = [{"role": "system", "content": "Be brief."}]
+FORM = {"format": "choice", "schema": ["yes", "no"]}
+
+
+class Echoing(LocalLLM):
+    """Answers with its prompt."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "raw_prompt", "choice", "json_schema"})
+    template: ClassVar[Any] = None
+
+    @property
+    def model_name(self) -> str:
+        return "echoing"
+
+    def load(self) -> None:
+        super().load()
+        tokenizer = SmallTokenizer() if self.template is None else SmallTokenizer(self.template)
+        self.use_tokenizer(tokenizer, tokenizer.size, [2])
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        content = input[0] if isinstance(input, tuple) else input
+        text = SmallTokenizer().decode(self.prompt_ids(content), skip_special_tokens=False)
+        return prepare_output([text] * num_generations)
+
+
+class Strict(Echoing):
+    template: ClassVar[Any] = STRICT
+
+
+class Base(Echoing):
+    template: ClassVar[Any] = ""
+
+
+def text_of(llm: LocalLLM, input: Any) -> Any:
+    return llm.generate_outputs([input])[0]["generations"][0]
+
+
+def test_a_chat_and_a_raw_prompt_are_told_apart() -> None:
+    with Echoing() as llm:
+        assert text_of(llm, USER) == "<|im_start|>user\nthe river<|im_end|>\n<|im_start|>assistant\n"
+        assert text_of(llm, "the river") == "the river"
+
+
+def test_with_magpie_the_model_writes_the_users_message() -> None:
+    with Echoing(use_magpie_template=True, magpie_pre_query_template="qwen2") as llm:
+        assert text_of(llm, []) == "<|im_start|>user\n"
+        assert text_of(llm, SYSTEM) == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+        assert text_of(llm, USER).endswith("<|im_start|>assistant\n")
+
+
+def test_the_form_of_an_input_wins_over_that_of_the_llm() -> None:
+    llm = Echoing(structured_output=FORM)
+    own = {"format": "choice", "schema": ["maybe"]}
+    assert llm.guide_of(USER).body == '"yes" | "no"'  # type: ignore[union-attr]
+    assert llm.guide_of((USER, own)).body == '"maybe"'  # type: ignore[union-attr]
+    assert Echoing().guide_of(USER) is None
+
+
+def test_a_form_that_cannot_be_honoured_is_refused_where_it_is_first_known() -> None:
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    with pytest.raises(UnsupportedError, match="'not'"):
+        Echoing(structured_output={"format": "json", "schema": {"not": {}}})
+    # What the engine's library alone knows is known when it is loaded, or when the input is there.
+    nowhere = {"format": "json", "schema": {"$ref": "#/$defs/nowhere"}}
+    with pytest.raises(UnsupportedError, match="cannot honour"), Echoing(structured_output=nowhere):
+        pass
+    with Echoing() as llm, pytest.raises(UnsupportedError, match="cannot honour"):
+        llm.generate_outputs([(USER, nowhere)])
+
+
+def test_one_bad_row_fails_by_itself() -> None:
+    with Strict() as llm:
+        rows: Any = [USER, [*SYSTEM, *USER], [*USER, *USER], "raw"]
+        outputs = [output for _, output in llm.iter_outputs(rows, on_error="yield")]
+    assert [isinstance(output, GenerationError) for output in outputs] == [False, True, True, False]
+    assert "role system" in str(outputs[1])
+    assert "alternate" in str(outputs[2])
+
+
+def test_without_a_chat_template_chats_stop_the_run_and_raw_prompts_do_not() -> None:
+    with Base() as llm:
+        assert text_of(llm, "the river") == "the river"
+        with pytest.raises(UnsupportedError, match="no chat template") as raised:
+            llm.check_input(USER)
+        assert raised.value.stops_run
+
+
+def test_what_is_not_loaded_says_so() -> None:
+    llm = Echoing()
+    for ask in (lambda: llm.prompts, lambda: llm.guides):
+        with pytest.raises(ConfigurationError, match="load"):
+            ask()
+
+
+def test_inputs_are_ordered_by_their_length() -> None:
+    llm = Echoing()
+    parts: Any = [{"role": "user", "content": [{"type": "text", "text": "four"}]}]
+    assert [llm.batch_key(input) for input in ("abc", USER, [*SYSTEM, *USER], (USER, FORM), parts)] == [
+        3,
+        9,
+        18,
+        9,
+        4,
+    ]
+
+
+def output(text: str) -> GenerateOutput:
+    return prepare_output([text], output_tokens=[3], finish_reasons=["stop"])
+
+
+def test_generations_are_one_output_or_the_first_error_with_those_that_were_finished() -> None:
+    whole = merged([output("a"), output("b")])
+    assert whole["generations"] == ["a", "b"]
+    assert whole["statistics"]["output_tokens"] == [3, 3]
+    error = too_long(900, 512, "n_ctx")
+    with pytest.raises(GenerationError, match="900 tokens") as raised:
+        merged([output("a"), error, engine_failed("late")])
+    assert raised.value.kind == "context_length"
+    assert "n_ctx" in raised.value.hint
+    assert [one["generations"] for one in raised.value.outputs] == [["a"]]
+    with pytest.raises(KeyboardInterrupt):
+        merged([output("a"), KeyboardInterrupt()])
+
+
+def test_an_engines_own_words_are_kept_and_bounded() -> None:
+    assert "MemoryError" in engine_failed(MemoryError()).message
+    assert "no room" in engine_failed(RuntimeError("no room")).message
+    assert len(engine_failed("x" * 100_000).message) < 600
+
+
+def test_each_generation_has_a_source_of_chance_of_its_own() -> None:
+    def numbers(seed: int | None, generation: int = 0) -> list[float]:
+        chance = uniforms(seed, generation)
+        return [chance.random() for _ in range(5)]
+
+    assert numbers(7) == numbers(7)
+    assert numbers(7, 1) == numbers(8)
+    assert numbers(7) != numbers(7, 1)
+    assert numbers(None) != numbers(None)
+    assert all(0 <= number < 1 for number in numbers(3))
+    assert 0 <= seed_of(2**63, 5) < 2**32 - 1
+
+
+def test_settings_say_what_they_amount_to() -> None:
+    assert Sampling(temperature=0).is_greedy
+    assert Sampling(top_k=1).is_greedy
+    assert not Sampling().is_greedy
+    assert Sampling().is_plain
+    for changed in (
+        {"frequency_penalty": 1},
+        {"presence_penalty": 1},
+        {"repetition_penalty": 2},
+        {"bias": {1: 1}},
+    ):
+        assert not Sampling(**changed).is_plain  # type: ignore[arg-type]
+
+
+def test_a_bias_is_by_number_or_by_text() -> None:
+    tokenizer = SmallTokenizer()
+    river = tokenizer.encode("river", add_special_tokens=False)
+    assert bias_of({5: -100, "7": 1, "river": 2}, tokenizer, 400) == {
+        5: -100.0,
+        7: 1.0,
+        **dict.fromkeys(river, 2.0),
+    }
+    assert bias_of(None, tokenizer, 400) == {}
+    for unknown in (400, "400", -1, "-1"):
+        with pytest.raises(ConfigurationError, match="token"):
+            bias_of({unknown: 1}, tokenizer, 400)

@@ -1,0 +1,235 @@
+"""The queue from which an engine takes its work, and the thread in which it works."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from stillhouse import ConfigurationError, GenerationError
+from stillhouse.local import EngineWorker, Job, JobQueue
+
+
+class Engine:
+    """Answers with the request in capitals; `batches` are the sizes of the jobs that it took together."""
+
+    def __init__(self, batch: int = 4) -> None:
+        self.batch = batch
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.taken = threading.Event()
+        self.on_batch: Callable[[list[Any]], None] = lambda jobs: None
+
+    def serve(self, queue: JobQueue[str, str]) -> None:
+        while jobs := queue.take(self.batch):
+            self.batches.append([job.size for job in jobs])
+            self.taken.set()
+            self.gate.wait()
+            self.on_batch(jobs)
+            for job in jobs:
+                job.finish(job.request.upper())
+
+
+def on_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    @functools.wraps(test)
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
+
+
+def start(engine: Engine, **options: Any) -> EngineWorker[Engine, str, str]:
+    return EngineWorker(lambda: engine, Engine.serve, "test", **options)
+
+
+@on_loop
+async def test_every_request_gets_its_own_answer_and_like_sizes_go_together() -> None:
+    engine = Engine()
+    worker = start(engine)
+    try:
+        engine.gate.clear()
+        first = asyncio.ensure_future(worker.run("first", 50))
+        await asyncio.to_thread(engine.taken.wait)
+        sizes = [1, 100, 2, 99, 3, 98, 4, 97]
+        rest = [asyncio.ensure_future(worker.run(f"r{size}", size)) for size in sizes]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        assert await first == "FIRST"
+        assert await asyncio.gather(*rest) == [f"R{size}" for size in sizes]
+        assert engine.batches == [[50], [1, 2, 3, 4], [97, 98, 99, 100]]
+        assert not worker.is_busy
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_the_oldest_is_always_among_those_that_are_taken() -> None:
+    queue: JobQueue[str, str] = JobQueue()
+    for size in [500, 1, 2, 3, 4, 5, 6]:
+        queue._put(Job("", size, queue))
+    assert [job.size for job in queue.take(3)] == [5, 6, 500]
+    assert [job.size for job in queue.take(3)] == [1, 2, 3]
+    assert [job.size for job in queue.take(3, wait=False)] == [4]
+    assert queue.take(3, wait=False) == []
+
+
+@on_loop
+async def test_inputs_that_come_one_after_the_other_are_one_batch() -> None:
+    engine = Engine(batch=8)
+    worker = start(engine)
+    try:
+        await asyncio.gather(*(worker.run(f"{number}", 1) for number in range(8)))
+        assert [len(batch) for batch in engine.batches] == [8]
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_a_cancelled_call_leaves_the_queue_or_says_so_to_the_engine() -> None:
+    engine = Engine(batch=1)
+    seen: list[tuple[str, bool]] = []
+    engine.on_batch = lambda jobs: seen.extend((job.request, job.cancelled) for job in jobs)
+    worker = start(engine)
+    try:
+        engine.gate.clear()
+        running = asyncio.ensure_future(worker.run("running"))
+        await asyncio.to_thread(engine.taken.wait)
+        waiting = asyncio.ensure_future(worker.run("waiting"))
+        other = asyncio.ensure_future(worker.run("other"))
+        await asyncio.sleep(0)
+        running.cancel()
+        waiting.cancel()
+        await asyncio.gather(running, waiting, return_exceptions=True)
+        assert running.cancelled()
+        assert waiting.cancelled()
+        engine.gate.set()
+        assert await other == "OTHER"
+        assert seen == [("running", True), ("other", False)]
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_what_cannot_be_opened_comes_out_of_the_constructor() -> None:
+    def fail() -> Engine:
+        raise ConfigurationError("there is no model")
+
+    with pytest.raises(ConfigurationError, match="there is no model"):
+        EngineWorker(fail, Engine.serve, "test")
+
+
+@on_loop
+async def test_an_engine_that_raises_fails_what_it_had_taken_and_goes_on() -> None:
+    engine = Engine(batch=2)
+    worker = start(engine)
+
+    def burst(jobs: list[Any]) -> None:
+        if any(job.request == "bad" for job in jobs):
+            raise MemoryError("no room for 7 GB")
+
+    engine.on_batch = burst
+    try:
+        results = await asyncio.gather(worker.run("bad", 1), worker.run("beside", 1), return_exceptions=True)
+        for result in results:
+            assert isinstance(result, GenerationError)
+            assert result.kind == "server"
+            assert "no room for 7 GB" in result.message
+        assert results[0] is not results[1]
+        assert await worker.run("good") == "GOOD"
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_an_engine_that_dies_without_work_fails_every_call_that_comes() -> None:
+    died = threading.Event()
+
+    def serve(engine: Engine, queue: JobQueue[str, str]) -> None:
+        died.set()
+        raise RuntimeError("the device is gone")
+
+    worker = EngineWorker(Engine, serve, "test")
+    try:
+        await asyncio.to_thread(died.wait)
+        for _ in range(2):
+            with pytest.raises(GenerationError, match="the device is gone") as raised:
+                await worker.run("late")
+            assert raised.value.kind == "server"
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_closing_ends_what_waits_and_what_is_in_hand() -> None:
+    def serve(engine: Engine, queue: JobQueue[str, str]) -> None:
+        jobs = queue.take(1)
+        engine.taken.set()
+        while jobs and not jobs[0].cancelled:
+            engine.gate.wait(0.01)
+
+    engine = Engine()
+    worker = EngineWorker(lambda: engine, serve, "test")
+    calls = [asyncio.ensure_future(worker.run(word)) for word in ("in hand", "waiting")]
+    await asyncio.to_thread(engine.taken.wait)
+    await asyncio.to_thread(worker.close)
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(result, GenerationError)
+        assert "unloaded" in result.message
+    with pytest.raises(GenerationError, match="unloaded"):
+        await worker.run("late")
+    worker.close()  # twice is once
+
+
+@on_loop
+async def test_the_engine_is_freed_on_closing_and_when_the_worker_is_dropped() -> None:
+    for close in (True, False):
+        made: list[weakref.ref[Engine]] = []
+
+        def open_engine(made: list[weakref.ref[Engine]] = made) -> Engine:
+            engine = Engine()
+            made.append(weakref.ref(engine))
+            return engine
+
+        worker = EngineWorker(open_engine, Engine.serve, "test", threads=2)
+        assert await worker.run("a") == "A"
+        threads = worker._threads
+        if close:
+            worker.close()
+        del worker
+        gc.collect()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        gc.collect()
+        assert made[0]() is None
+
+
+@on_loop
+async def test_several_threads_serve_one_engine() -> None:
+    both = threading.Barrier(2, timeout=10)
+    engine = Engine(batch=1)
+    engine.on_batch = lambda jobs: both.wait() and None
+    worker = start(engine, threads=2)
+    try:
+        assert await asyncio.gather(worker.run("a"), worker.run("b")) == ["A", "B"]
+    finally:
+        worker.close()
+
+
+@on_loop
+async def test_a_forked_process_is_told_to_load_again() -> None:
+    worker = start(Engine())
+    try:
+        worker._pid += 1  # as it is in a child
+        with pytest.raises(ConfigurationError, match="forked"):
+            await worker.run("a")
+        worker._pid -= 1
+    finally:
+        worker.close()
