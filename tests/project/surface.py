@@ -24,6 +24,7 @@ MODULES = (
     "stillhouse.http.batches",
     "stillhouse.inputs",
     "stillhouse.jobs.formats",
+    "stillhouse.local",
     "stillhouse.offline",
     "stillhouse.outputs",
     "stillhouse.protocols",
