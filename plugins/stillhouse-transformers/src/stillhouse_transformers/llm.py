@@ -294,7 +294,7 @@ class TransformersLLM(LocalLLM, CudaDevicePlacementMixin):
             self._room(prompt)
 
         async def states() -> list[HiddenState]:
-            return await asyncio.gather(*(worker.run(States(prompt), len(prompt)) for prompt in prompts))
+            return list(await asyncio.gather(*(worker.run(States(own), len(own)) for own in prompts)))
 
         return self.run_on_loop(states())
 

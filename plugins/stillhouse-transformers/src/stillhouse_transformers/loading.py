@@ -134,7 +134,7 @@ def _dtype(name: str, device: str) -> Any:
 
 def _quantization(given: str | dict[str, Any]) -> Any:
     known = transformers.quantizers.auto.AUTO_QUANTIZATION_CONFIG_MAPPING
-    settings = {"quant_method": given} if isinstance(given, str) else dict(given)
+    settings: dict[str, Any] = {"quant_method": given} if isinstance(given, str) else dict(given)
     method = str(settings.get("quant_method", ""))
     if method.startswith("bitsandbytes_"):
         settings.setdefault(f"load_in_{method.removeprefix('bitsandbytes_')}", True)
