@@ -152,16 +152,16 @@ def _context(model: Any, tokenizer: Any, settings: Settings) -> int:
     config = model.config.get_text_config(decoder=True)
     own = getattr(config, "max_position_embeddings", None)
     if not isinstance(own, int) or own < 1:
-        limit = getattr(tokenizer, "model_max_length", None)
+        limit = getattr(tokenizer, "model_context_length", None)
         own = int(limit) if isinstance(limit, int) and 0 < limit < _LIMIT else None
-    if settings.max_length is None:
+    if settings.context_length is None:
         return own or _CONTEXT
-    if own is not None and settings.max_length > own:
+    if own is not None and settings.context_length > own:
         raise ConfigurationError(
-            f"max_length is {settings.max_length}, and the model has room for {own} tokens",
-            hint=f"set max_length to {own} at most, or leave it out",
+            f"context_length is {settings.context_length}, and the model has room for {own} tokens",
+            hint=f"set context_length to {own} at most, or leave it out",
         )
-    return settings.max_length
+    return settings.context_length
 
 
 def _failed(what: str, error: Exception) -> ConfigurationError:
