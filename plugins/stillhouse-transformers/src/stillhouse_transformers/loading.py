@@ -166,7 +166,7 @@ def _context(model: Any, tokenizer: Any, settings: Settings) -> int:
 
 def _failed(what: str, error: Exception) -> ConfigurationError:
     words = str(error)
-    hint = "check that the model is whole; a new architecture needs a pip install -U transformers"
+    hint = "check that the model is whole; for a new architecture, pip install -U transformers"
     if "trust_remote_code" in words:
         hint = "set trust_remote_code to True if you trust the code that comes with the model"
     elif isinstance(error, MemoryError) or "memory" in words.lower():
