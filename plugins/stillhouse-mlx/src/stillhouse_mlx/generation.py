@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy
-
 from stillhouse.local import Answer, Generation
 from stillhouse.typing import GenerateOutput
-from stillhouse_mlx.sampling import Chooser
+from stillhouse_mlx.choosers import Chooser
 
 __all__ = ["Growing"]
 
@@ -27,7 +23,6 @@ class Growing:
     """
 
     def __init__(self, request: Generation, answer: Answer, ends: frozenset[int], cached: int | None) -> None:
-        self._candidates = request.candidates
         self._answer = answer
         self._cached = cached
         self.chooser = Chooser(
@@ -37,30 +32,17 @@ class Growing:
             request.matcher(),
             0 if request.compiler is None else request.compiler.words,
             ends,
+            request.candidates,
         )
 
-    def add(self, token: int, logprobs: Any) -> str | None:
-        """Take the next token, and say why the generation ends with it, or `None`.
-
-        Args:
-            token: the token.
-            logprobs: the log-probabilities of all tokens at this position.
-        """
-        report = None if self._candidates is None else self._report(token, numpy.asarray(logprobs))
-        reason = self._answer.add(token, report)
+    def add(self, token: int) -> str | None:
+        """Take the next token, and say why the generation ends with it, or `None`."""
+        reason = self._answer.add(token, self.chooser.report())
         if reason == "stop":
             return reason
         count = len(self._answer.tokens)
         self.chooser.accept(token, count)
         return "stop" if self.chooser.is_complete(count) else reason
-
-    def _report(self, token: int, logprobs: Any) -> list[tuple[int, float]]:
-        """The generated token, then the most probable others."""
-        count = min(self._candidates or 1, len(logprobs))
-        most = numpy.argpartition(logprobs, len(logprobs) - count)[-count:]
-        most = most[numpy.lexsort((most, -logprobs[most]))]
-        others = [int(other) for other in most if other != token][: count - 1]
-        return [(one, float(logprobs[one])) for one in (token, *others)]
 
     def output(self, reason: str) -> GenerateOutput:
         """The output, with one generation.
