@@ -11,6 +11,7 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.local import Answer, Generation, Prompts, TokenTexts
 from stillhouse_mlx.choosers import Chooser
 from stillhouse_mlx.library import Library
+from stillhouse_mlx.memory import Needs, require
 from stillhouse_mlx.models import Device, Settings, read_model
 from stillhouse_mlx.prefixes import Prefixes
 from stillhouse_mlx.rows import RowModel, Rows
@@ -35,6 +36,12 @@ _COARSE_ROUNDING = 0.25
 
 # Two prompts, by which that is found out.
 _SHORT, _LONG = [5, 9], [3, 4, 6, 7, 8]
+
+# Bytes for each logit of a step, with what is made of it to choose a token.
+_LOGITS = 24
+
+# Tokens after which is looked whether there is memory for as many more.
+_LOOK = 64
 
 # How often a generator is asked for the first token of a short prompt: it may read the prompt first.
 _PATIENCE = 8
@@ -74,8 +81,9 @@ class Engine:
         self._exact = mx.float32 if is_gpu else mx.float64
         self.stream = mx.new_thread_local_stream(device)
         with mx.stream(self.stream):
-            read = read_model(library, settings)
+            read = read_model(library, settings, is_gpu)
             self._model = read.model
+            self._needs: Needs | None = None
             self.tokenizer = read.tokenizer
             self.prompts = Prompts(read.tokenizer)
             self.context_length = read.context_length
@@ -83,13 +91,15 @@ class Engine:
             self._texts = TokenTexts(read.tokenizer)
             self.defaults = read.defaults
             self.slots = settings.batch_size or (_SLOTS_ON_GPU if is_gpu else _SLOTS_ON_CPU)
-            self.batches = True
+            self.batches, self.vocabulary_size = True, 0
             alone = self._probe(self._one_by_one(self._model), [_SHORT])
             self.vocabulary_size = int(alone.shape[-1])
             if self.slots > 1 and not self._is_alike(alone):
                 self.batches, self.slots = False, 1
             # A sequence that is there when another ends begins one step earlier.
             self.ahead = min(_PROMPTS, self.slots) if self.batches else 0
+            if not is_gpu:
+                self._needs = Needs.of(self.read(_LONG, None), read.config, self._step)
             kept = settings.prompt_cache
             self.prefixes = Prefixes(self.read, kept, self.context_length) if kept else None
             mx.clear_cache()
@@ -115,9 +125,33 @@ class Engine:
         made: list[Any] = self._library.caches.make_prompt_cache(self._model)
         return made
 
+    def require_memory(self, count: int, tokens: int, kept: int, prompt: int = 0) -> None:
+        """Refuse what there is not memory enough for.
+
+        Args:
+            count: how many sequences there are to be.
+            tokens: of the longest.
+            kept: how many bytes of them are there.
+            prompt: how long the longest prompt is that is to be read.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        if self._needs is None:
+            return
+        need = self._needs.of_sequences(count, tokens) + self._needs.of_reading(min(count, _PROMPTS), prompt)
+        need += _LOGITS * count * self.vocabulary_size
+        what = f"{count} sequences of up to {tokens} tokens" if count > 1 else f"{tokens} tokens"
+        require(need - kept, self.mx.get_cache_memory(), what)
+
     def read(self, tokens: Sequence[int], cache: list[Any] | None) -> list[Any]:
-        """Let the model read tokens; see `Prefixes`."""
+        """Let the model read tokens; see `Prefixes`.
+
+        Raises:
+            MemoryError: there is too little.
+        """
         mx = self.mx
+        self.require_memory(1, len(tokens), 0, len(tokens))
         cache = self.cache() if cache is None else cache
         for start in range(0, len(tokens), self._step):
             self._model(mx.array(tokens[start : start + self._step])[None], cache=cache)
@@ -184,6 +218,8 @@ class Sequences:
         self._engine = engine
         self._generator = generator
         self._sampler = sampler
+        self._lengths: dict[int, int] = {}  # of the sequences, by their numbers
+        self._steps = 0
 
     def insert(self, tokens: Sequence[int], limit: int, cache: list[Any] | None, chooser: Chooser) -> int:
         """Begin a sequence.
@@ -201,16 +237,45 @@ class Sequences:
         (number,) = self._generator.insert(
             [list(tokens)], [limit], caches=[[*layers, Rows([chooser])]], samplers=[self._sampler]
         )
+        self._lengths[number] = len(chooser.prompt)
         return int(number)
 
     def next(self) -> list[Any]:
-        """Return the next token of those that are past their prompts."""
+        """Return the next token of those that are past their prompts.
+
+        Raises:
+            MemoryError: there is too little to go on.
+        """
+        self._steps += 1
+        if self._steps % _LOOK == 0:
+            self.require_memory(0)
         responses: list[Any] = self._generator.next()[1]
+        for response in responses:
+            if response.finish_reason is None:
+                self._lengths[response.uid] += 1
+            else:
+                del self._lengths[response.uid]
         return responses
+
+    def require_memory(self, prompt: int) -> None:
+        """Refuse to go on where there is not memory enough.
+
+        Args:
+            prompt: how many tokens the prompt of another sequence has; 0 for none but those there are.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        count = len(self._lengths) + bool(prompt)
+        longest = max(prompt, *self._lengths.values()) if self._lengths else prompt
+        kept = self._generator.prompt_cache_nbytes
+        self._engine.require_memory(count, longest + _LOOK, kept, prompt)
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take sequences out."""
         self._generator.remove(numbers)
+        for number in numbers:
+            del self._lengths[number]
 
     def close(self) -> None:
         """Let go of the generator."""

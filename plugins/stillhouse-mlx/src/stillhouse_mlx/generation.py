@@ -16,15 +16,13 @@ class Growing:
         request: what is asked.
         answer: what has come of it, nothing yet.
         ends: the tokens that end an answer.
-        cached: how many tokens of the prompt were not read again; `None` if nothing is kept of prompts.
 
     Raises:
         UnsupportedError: the form cannot be honoured.
     """
 
-    def __init__(self, request: Generation, answer: Answer, ends: frozenset[int], cached: int | None) -> None:
+    def __init__(self, request: Generation, answer: Answer, ends: frozenset[int]) -> None:
         self._answer = answer
-        self._cached = cached
         self.chooser = Chooser(
             request.prompt,
             request.sampling,
@@ -47,7 +45,10 @@ class Growing:
     def output(self, reason: str) -> GenerateOutput:
         """The output, with one generation.
 
+        How much of its prompt was read again is not said: that depends on what was asked before, and a row
+        that is generated again is to be the same.
+
         Args:
             reason: why it ended.
         """
-        return self._answer.output(reason, self._cached)
+        return self._answer.output(reason)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stillhouse.errors import ConfigurationError
 from stillhouse.local import SamplingDefaults
 from stillhouse_mlx.library import Library, many_files
-from stillhouse_mlx.memory import memory_size
+from stillhouse_mlx.memory import available, size_text
 
 __all__ = ["Device", "Dtype", "Model", "Settings", "read_model"]
 
@@ -61,6 +61,7 @@ class Model:
     Attributes:
         model: of mlx-lm.
         tokenizer: of mlx-lm, which wraps one of transformers.
+        config: what config.json says.
         context_length: how long a sequence may be.
         eos: the tokens that end an answer.
         defaults: the settings of sampling that the model comes with.
@@ -68,13 +69,19 @@ class Model:
 
     model: Any
     tokenizer: Any
+    config: Mapping[str, Any]
     context_length: int
     eos: frozenset[int]
     defaults: SamplingDefaults
 
 
-def read_model(library: Library, settings: Settings) -> Model:
+def read_model(library: Library, settings: Settings, is_gpu: bool) -> Model:
     """Read a model and its tokenizer.
+
+    Args:
+        library: the library.
+        settings: fields of the LLM.
+        is_gpu: whether it is read for a GPU.
 
     Raises:
         ConfigurationError: it cannot be read; the message says why.
@@ -102,7 +109,7 @@ def read_model(library: Library, settings: Settings) -> Model:
             if settings.dtype != "auto":
                 model.set_dtype(getattr(library.mx, settings.dtype))
             # So far nothing was read but what there is.
-            _check_memory(library, path, model)
+            _check_memory(library, path, model, is_gpu)
             library.mx.eval(model.parameters())
             tokenizer = library.utils.load_tokenizer(
                 path,
@@ -114,16 +121,19 @@ def read_model(library: Library, settings: Settings) -> Model:
     except Exception as error:  # whatever the code of some architecture makes of its files
         raise _unreadable(path, error) from error
     eos = frozenset(end for end in tokenizer.eos_token_ids if isinstance(end, int))
-    return Model(model, tokenizer, context_length, eos, _defaults(path))
+    return Model(model, tokenizer, config, context_length, eos, _defaults(path))
 
 
-def _check_memory(library: Library, path: Path, model: Any) -> None:
+def _check_memory(library: Library, path: Path, model: Any, is_gpu: bool) -> None:
     weights = sum(array.nbytes for _, array in library.flattened(model.parameters()))
-    memory = min(library.mx.device_info().get("memory_size") or 2**63, memory_size())
-    if weights > memory:
+    if is_gpu:
+        memory = library.mx.device_info().get("memory_size")
+    else:
+        memory = available()
+    if memory is not None and weights > memory:
         raise ConfigurationError(
-            f"the weights in {path} take {weights / GIB:.1f} GiB, and there are {memory / GIB:.1f} GiB of "
-            "memory for this process",
+            f"the weights in {path} take {size_text(weights)} of memory, and there are {size_text(memory)} "
+            "for them",
             hint="choose a smaller model, or one that is quantized: mlx_lm.convert -q",
         )
 

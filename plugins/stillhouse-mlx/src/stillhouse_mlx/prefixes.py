@@ -64,6 +64,9 @@ class Prefixes:
             or from the beginning if that is `None`; returns the cache.
         size: how many beginnings are kept, those that were used last.
         tokens: how many tokens they have together at most.
+
+    Attributes:
+        saved: how many tokens of all prompts need not have been read again.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Prefixes:
         self._read = read
         self._size = size
         self._tokens = tokens
+        self.saved = 0
         self._kept: list[_Beginning] = []  # the one that was used last is the last
         self._recent: deque[Sequence[int]] = deque(maxlen=_RECENT)
 
@@ -97,7 +101,9 @@ class Prefixes:
         if seen >= length + _WORTH:
             kept = _Beginning(head[:seen], self._read(head[length:seen], cache))
             self._keep(kept)
+            self.saved += length
             return seen, kept.first(seen)
+        self.saved += length
         return length, cache
 
     def _longest(self, head: Sequence[int]) -> tuple[int, _Beginning | None]:

@@ -53,6 +53,11 @@ class OneByOne:
         self._rows: list[Any] = []
         self._sampler: Any = None
 
+    @property
+    def prompt_cache_nbytes(self) -> int:
+        """How many bytes the model's memory of the sequence takes."""
+        return sum(part.nbytes for part in self._layers)
+
     def insert(
         self,
         prompts: Sequence[list[int]],

@@ -31,6 +31,8 @@ class _Batch:
     @property
     def free(self) -> int:
         """How many more there is room for, some of which the generator keeps ready."""
+        if self._waiting:
+            return 0
         return self._engine.slots + self._engine.ahead - len(self._under_way)
 
     @property
@@ -39,10 +41,16 @@ class _Batch:
         return [*(job for job, _ in self._under_way.values()), *self._waiting]
 
     def admit(self, jobs: Sequence[_Job]) -> None:
-        """Let the sequences of jobs begin."""
+        """Let the sequences of jobs begin. What there is no memory for waits until another has ended."""
         self._waiting.extend(jobs)
         while self._waiting:
-            self._begin(self._waiting[0])
+            try:
+                self._begin(self._waiting[0])
+            except MemoryError as error:
+                if self._under_way:
+                    return
+                self._waiting[0].fail(engine_failed(error))
+                self._engine.forget()
             self._waiting.popleft()
 
     def _begin(self, job: _Job) -> None:
@@ -50,26 +58,32 @@ class _Batch:
             job.fail(unloaded())
             return
         request, engine = job.request, self._engine
-        kept, cache = None, None
+        self._sequences.require_memory(len(request.prompt))
+        kept, cache = 0, None
         if engine.prefixes is not None:
             kept, cache = engine.prefixes.take(request.prompt)
         try:
-            growing = Growing(request, engine.answer(request), engine.eos, kept)
+            growing = Growing(request, engine.answer(request), engine.eos)
         except StillhouseError as error:
             job.fail(error)
             return
-        number = self._sequences.insert(request.prompt[kept or 0 :], request.limit, cache, growing.chooser)
+        number = self._sequences.insert(request.prompt[kept:], request.limit, cache, growing.chooser)
         self._under_way[number] = (job, growing)
 
     def step(self) -> None:
         """Give every sequence its next token, and end the jobs of those that are finished."""
-        ended = [number for number, (job, _) in self._under_way.items() if job.cancelled]
-        for number in ended:
+        before = len(self._under_way)
+        cancelled = [number for number, (job, _) in self._under_way.items() if job.cancelled]
+        for number in cancelled:
             self._under_way.pop(number)[0].fail(unloaded())
-        if ended:
-            self._sequences.remove(ended)
-        if not self._under_way:
-            return
+        if cancelled:
+            self._sequences.remove(cancelled)
+        if self._under_way:
+            self._grow()
+        if self._waiting and len(self._under_way) < before:
+            self.admit([])
+
+    def _grow(self) -> None:
         ended = []
         for response in self._sequences.next():
             job, growing = self._under_way[response.uid]
