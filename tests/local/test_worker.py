@@ -117,6 +117,33 @@ async def test_a_cancelled_call_leaves_the_queue_or_says_so_to_the_engine() -> N
 
 
 @on_loop
+async def test_what_a_cancelled_call_fails_with_is_not_logged() -> None:
+    engine = Engine(batch=1)
+
+    def fail(jobs: list[Any]) -> None:
+        jobs[0].fail(GenerationError("no room for 7 GB", kind="server"))
+
+    engine.on_batch = fail
+    worker = start(engine)
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    try:
+        engine.gate.clear()
+        running = asyncio.ensure_future(worker.run("running"))
+        await asyncio.to_thread(engine.taken.wait)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        engine.gate.set()
+        with pytest.raises(GenerationError, match="no room"):
+            await worker.run("next")
+        del running
+        gc.collect()
+        assert logged == []
+    finally:
+        worker.close()
+
+
+@on_loop
 async def test_what_cannot_be_opened_comes_out_of_the_constructor() -> None:
     def fail() -> Engine:
         raise ConfigurationError("there is no model")

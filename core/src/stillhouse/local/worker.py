@@ -257,10 +257,13 @@ class EngineWorker(Generic[E, R, T]):
             )
         job: Job[R, T] = Job(request, size, self._queue)
         self._queue._put(job)
+        future = asyncio.wrap_future(job._future)
         try:
             # Not the job's future itself: asyncio would cancel it, and the engine could not end it.
-            return await asyncio.shield(asyncio.wrap_future(job._future))
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
+            # What it ends with all the same interests nobody; asyncio would log an error.
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self._queue._leave(job)
             raise
 

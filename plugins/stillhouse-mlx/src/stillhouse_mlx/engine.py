@@ -1,25 +1,30 @@
-"""The engine: a model that mlx-lm has read, and the batch in which its sequences grow."""
+"""The engine: a model that mlx-lm has read, and what makes sequences of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
-from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.local import Answer, Generation, Job, JobQueue, Prompts, TokenTexts, unloaded
-from stillhouse.typing import GenerateOutput
-from stillhouse_mlx.generation import Growing
+from stillhouse.errors import ConfigurationError
+from stillhouse.local import Answer, Generation, Prompts, TokenTexts
+from stillhouse_mlx.choosers import Chooser
 from stillhouse_mlx.library import Library
+from stillhouse_mlx.memory import Needs, require
 from stillhouse_mlx.models import Device, Settings, read_model
 from stillhouse_mlx.prefixes import Prefixes
+from stillhouse_mlx.rows import RowModel, Rows
 from stillhouse_mlx.sampling import BatchSampler
 from stillhouse_mlx.sequences import OneByOne
 
-__all__ = ["Engine", "Settings", "serve"]
+__all__ = ["Engine", "Settings"]
 
 # Sequences that grow at once, if nobody says how many. A CPU computes several hardly faster than one.
-_ON_GPU, _ON_CPU = 32, 4
+_SLOTS_ON_GPU, _SLOTS_ON_CPU = 32, 4
+
+# Tokens of a prompt that are read in one step, if nobody says how many: it should not take seconds.
+_STEP_ON_GPU, _STEP_ON_CPU = 2048, 128
 
 # Prompts that are read at once; more would make those that are being answered wait.
 _PROMPTS = 8
@@ -32,10 +37,14 @@ _COARSE_ROUNDING = 0.25
 # Two prompts, by which that is found out.
 _SHORT, _LONG = [5, 9], [3, 4, 6, 7, 8]
 
+# Bytes for each logit of a step, with what is made of it to choose a token.
+_LOGITS = 24
+
+# Tokens after which is looked whether there is memory for as many more.
+_LOOK = 64
+
 # How often a generator is asked for the first token of a short prompt: it may read the prompt first.
 _PATIENCE = 8
-
-_Job = Job[Generation, GenerateOutput]
 
 
 class Engine:
@@ -53,9 +62,10 @@ class Engine:
         defaults: the settings of sampling that the model comes with.
         vocabulary_size: the width of the logits.
         slots: how many sequences grow at once.
+        ahead: how many more a generator takes, to begin them as soon as others end.
         batches: whether the model computes alike in a batch and alone.
         stream: where everything is computed.
-        prefixes: the beginnings of prompts that are kept.
+        prefixes: the beginnings of prompts that are kept; `None` if none are to be.
 
     Raises:
         ConfigurationError: there is no such device, or the model cannot be read.
@@ -63,26 +73,36 @@ class Engine:
 
     def __init__(self, library: Library, settings: Settings) -> None:
         self._library = library
-        self._step = settings.prefill_step
+        mx = library.mx
         device = _device(library, settings.device)
-        self.stream = library.mx.new_thread_local_stream(device)
-        with library.mx.stream(self.stream):
-            read = read_model(library, settings)
+        is_gpu = device == mx.gpu
+        self._step = settings.prefill_step or (_STEP_ON_GPU if is_gpu else _STEP_ON_CPU)
+        # GPUs have no numbers of 64 bits.
+        self._exact = mx.float32 if is_gpu else mx.float64
+        self.stream = mx.new_thread_local_stream(device)
+        with mx.stream(self.stream):
+            read = read_model(library, settings, is_gpu)
             self._model = read.model
+            self._needs: Needs | None = None
             self.tokenizer = read.tokenizer
             self.prompts = Prompts(read.tokenizer)
             self.context_length = read.context_length
-            self.eos = frozenset(read.tokenizer.eos_token_ids)
+            self.eos = read.eos
             self._texts = TokenTexts(read.tokenizer)
             self.defaults = read.defaults
-            self.slots = settings.batch_size or (_ON_GPU if device == library.mx.gpu else _ON_CPU)
-            self.batches = True
-            alone = self._probe(self._one_by_one(), [_SHORT])
+            self.slots = settings.batch_size or (_SLOTS_ON_GPU if is_gpu else _SLOTS_ON_CPU)
+            self.batches, self.vocabulary_size = True, 0
+            alone = self._probe(self._one_by_one(self._model), [_SHORT])
             self.vocabulary_size = int(alone.shape[-1])
             if self.slots > 1 and not self._is_alike(alone):
                 self.batches, self.slots = False, 1
-            self.prefixes = Prefixes(self.read, settings.prompt_cache) if settings.prompt_cache else None
-            library.mx.clear_cache()
+            # A sequence that is there when another ends begins one step earlier.
+            self.ahead = min(_PROMPTS, self.slots) if self.batches else 0
+            if not is_gpu:
+                self._needs = Needs.of(self.read(_LONG, None), read.config, self._step)
+            kept = settings.prompt_cache
+            self.prefixes = Prefixes(self.read, kept, self.context_length) if kept else None
+            mx.clear_cache()
 
     @property
     def mx(self) -> Any:
@@ -93,28 +113,63 @@ class Engine:
         """The answer to a generation, of which nothing has come yet."""
         return Answer(generation, self.prompts, self.tokenizer, self._texts, self.eos)
 
-    def generator(self) -> Any:
-        """A new generator of sequences, with the methods of mlx-lm's `BatchGenerator`."""
-        if not self.batches:
-            return self._one_by_one()
-        return self._batch()
+    def sequences(self) -> Sequences:
+        """What sequences are put into, none yet."""
+        model = RowModel(self.mx, self._model)
+        sampler = BatchSampler(self.mx, model, self.vocabulary_size, self._exact)
+        generator = self._batch(model) if self.batches else self._one_by_one(model)
+        return Sequences(self, generator, sampler)
 
-    def read(self, tokens: list[int], cache: list[Any] | None) -> list[Any]:
-        """Let the model read tokens; see `Prefixes`."""
-        mx = self._library.mx
-        if cache is None:
-            cache = self._library.caches.make_prompt_cache(self._model)
+    def cache(self) -> list[Any]:
+        """What the model remembers of a sequence, of which it has read nothing."""
+        made: list[Any] = self._library.caches.make_prompt_cache(self._model)
+        return made
+
+    def require_memory(self, count: int, tokens: int, kept: int, prompt: int = 0) -> None:
+        """Refuse what there is not memory enough for.
+
+        Args:
+            count: how many sequences there are to be.
+            tokens: of the longest.
+            kept: how many bytes of them are there.
+            prompt: how long the longest prompt is that is to be read.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        if self._needs is None:
+            return
+        need = self._needs.of_sequences(count, tokens) + self._needs.of_reading(min(count, _PROMPTS), prompt)
+        need += _LOGITS * count * self.vocabulary_size
+        what = f"{count} sequences of up to {tokens} tokens" if count > 1 else f"{tokens} tokens"
+        require(need - kept, self.mx.get_cache_memory(), what)
+
+    def read(self, tokens: Sequence[int], cache: list[Any] | None) -> list[Any]:
+        """Let the model read tokens; see `Prefixes`.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        mx = self.mx
+        self.require_memory(1, len(tokens), 0, len(tokens))
+        cache = self.cache() if cache is None else cache
         for start in range(0, len(tokens), self._step):
             self._model(mx.array(tokens[start : start + self._step])[None], cache=cache)
             mx.eval([part.state for part in cache])
         return cache
 
-    def _one_by_one(self) -> OneByOne:
-        return OneByOne(self._library, self._model, list(self.eos), self.read)
+    def forget(self) -> None:
+        """Give back what is only kept for later."""
+        if self.prefixes is not None:
+            self.prefixes.clear()
+        self.mx.clear_cache()
 
-    def _batch(self) -> Any:
+    def _one_by_one(self, model: Any) -> OneByOne:
+        return OneByOne(self._library.mx, model, self.eos, self.read, self._step)
+
+    def _batch(self, model: Any) -> Any:
         return self._library.generation.BatchGenerator(
-            self._model,
+            model,
             stop_tokens=[[end] for end in sorted(self.eos)],
             completion_batch_size=self.slots,
             prefill_batch_size=min(_PROMPTS, self.slots),
@@ -125,10 +180,8 @@ class Engine:
     def _probe(self, generator: Any, prompts: list[list[int]]) -> Any:
         """The log-probabilities after the last of some prompts."""
         count = len(prompts)
-        nothing = [None] * count
-        *_, last = generator.insert(
-            prompts, [1] * count, caches=nothing, samplers=nothing, logits_processors=[[]] * count
-        )
+        caches = [self.cache() for _ in prompts]
+        *_, last = generator.insert(prompts, [1] * count, caches=caches, samplers=[None] * count)
         try:
             for _ in range(_PATIENCE):
                 for response in generator.next()[1]:
@@ -144,12 +197,89 @@ class Engine:
         Some models of mlx-lm take the padding of a batch for text, and some cannot be batched at all.
         """
         try:
-            beside = self._probe(self._batch(), [_LONG, _SHORT])
+            beside = self._probe(self._batch(self._model), [_LONG, _SHORT])
         except Exception:
             return False
         limit = _ROUNDING.get(str(alone.dtype).rpartition(".")[2], _COARSE_ROUNDING)
         one, other = (numpy.array(each.astype(self.mx.float32)) for each in (alone, beside))
         return bool(numpy.abs(one - other).max() <= limit * one.std())
+
+
+class Sequences:
+    """Sequences that grow together.
+
+    Args:
+        engine: the engine.
+        generator: of sequences, with the methods of mlx-lm's `BatchGenerator`.
+        sampler: for all of them.
+    """
+
+    def __init__(self, engine: Engine, generator: Any, sampler: BatchSampler) -> None:
+        self._engine = engine
+        self._generator = generator
+        self._sampler = sampler
+        self._lengths: dict[int, int] = {}  # of the sequences, by their numbers
+        self._steps = 0
+
+    def insert(self, tokens: Sequence[int], limit: int, cache: list[Any] | None, chooser: Chooser) -> int:
+        """Begin a sequence.
+
+        Args:
+            tokens: of its prompt, after those that the model remembers.
+            limit: how many tokens to generate at most.
+            cache: what the model remembers.
+            chooser: what the choice of its tokens depends on.
+
+        Returns:
+            Its number.
+        """
+        layers = self._engine.cache() if cache is None else cache
+        (number,) = self._generator.insert(
+            [list(tokens)], [limit], caches=[[*layers, Rows([chooser])]], samplers=[self._sampler]
+        )
+        self._lengths[number] = len(chooser.prompt)
+        return int(number)
+
+    def next(self) -> list[Any]:
+        """Return the next token of those that are past their prompts.
+
+        Raises:
+            MemoryError: there is too little to go on.
+        """
+        self._steps += 1
+        if self._steps % _LOOK == 0:
+            self.require_memory(0)
+        responses: list[Any] = self._generator.next()[1]
+        for response in responses:
+            if response.finish_reason is None:
+                self._lengths[response.uid] += 1
+            else:
+                del self._lengths[response.uid]
+        return responses
+
+    def require_memory(self, prompt: int) -> None:
+        """Refuse to go on where there is not memory enough.
+
+        Args:
+            prompt: how many tokens the prompt of another sequence has; 0 for none but those there are.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        count = len(self._lengths) + bool(prompt)
+        longest = max(prompt, *self._lengths.values()) if self._lengths else prompt
+        kept = self._generator.prompt_cache_nbytes
+        self._engine.require_memory(count, longest + _LOOK, kept, prompt)
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Take sequences out."""
+        self._generator.remove(numbers)
+        for number in numbers:
+            del self._lengths[number]
+
+    def close(self) -> None:
+        """Let go of the generator."""
+        self._generator.close()
 
 
 def _device(library: Library, wanted: Device) -> Any:
@@ -163,92 +293,3 @@ def _device(library: Library, wanted: Device) -> Any:
             hint="leave device out; a GPU needs a Mac with Apple silicon, or mlx[cuda13] on Linux",
         )
     return device
-
-
-class _Batch:
-    """The sequences that grow together, each for a job."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._generator = engine.generator()
-        self._sampler = BatchSampler(engine.mx, engine.vocabulary_size)
-        self._under_way: dict[int, tuple[_Job, Growing]] = {}  # by the generator's number
-
-    def __len__(self) -> int:
-        return len(self._under_way)
-
-    @property
-    def free(self) -> int:
-        """How many more there is room for."""
-        return self._engine.slots - len(self._under_way)
-
-    def admit(self, job: _Job) -> None:
-        """Let the sequence of a job begin."""
-        if job.cancelled:
-            job.fail(unloaded())
-            return
-        request = job.request
-        prompt = list(request.prompt)
-        cached, cache = 0, None
-        if self._engine.prefixes is not None:
-            cached, cache = self._engine.prefixes.take(prompt)
-        kept = None if self._engine.prefixes is None else cached
-        try:
-            generation = Growing(request, self._engine.answer(request), self._engine.eos, kept)
-        except StillhouseError as error:
-            job.fail(error)
-            return
-        # Where nothing but the most probable token is wanted, the generator's own way is the shortest.
-        plain = generation.chooser.is_plain_greedy and request.candidates is None
-        (number,) = self._generator.insert(
-            [prompt[cached:]],
-            [request.limit],
-            caches=[cache],
-            samplers=[None if plain else self._sampler],
-            logits_processors=[[] if plain else [self._sampler.processor(generation.chooser)]],
-        )
-        self._under_way[number] = (job, generation)
-
-    def step(self) -> None:
-        """Give every sequence its next token, and end the jobs of those that are finished."""
-        ended = [number for number, (job, _) in self._under_way.items() if job.cancelled]
-        for number in ended:
-            self._under_way.pop(number)[0].fail(unloaded())
-        if ended:
-            self._generator.remove(ended)
-        if not self._under_way:
-            return
-        ended = []
-        for response in self._generator.next()[1]:
-            job, generation = self._under_way[response.uid]
-            reason = generation.add(response.token, response.logprobs) or response.finish_reason
-            error = generation.chooser.error
-            if reason is None and error is None:
-                continue
-            del self._under_way[response.uid]
-            if response.finish_reason is None:
-                ended.append(response.uid)
-            if error is None:
-                job.finish(generation.output(reason or "stop"))
-            else:
-                job.fail(error)
-        if ended:
-            self._generator.remove(ended)
-
-    def close(self) -> None:
-        """Let go of the generator."""
-        self._generator.close()
-
-
-def serve(engine: Engine, queue: JobQueue[Generation, GenerateOutput]) -> None:
-    """End the jobs of a queue, until it is closed."""
-    with engine.mx.stream(engine.stream):
-        batch = _Batch(engine)
-        try:
-            while not queue.is_closed:
-                if batch.free:
-                    for job in queue.take(batch.free, wait=not len(batch)):
-                        batch.admit(job)
-                batch.step()
-        finally:
-            batch.close()

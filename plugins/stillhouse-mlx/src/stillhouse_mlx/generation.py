@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy
-
 from stillhouse.local import Answer, Generation
 from stillhouse.typing import GenerateOutput
-from stillhouse_mlx.sampling import Chooser
+from stillhouse_mlx.choosers import Chooser
 
 __all__ = ["Growing"]
 
@@ -20,16 +16,13 @@ class Growing:
         request: what is asked.
         answer: what has come of it, nothing yet.
         ends: the tokens that end an answer.
-        cached: how many tokens of the prompt were not read again; `None` if nothing is kept of prompts.
 
     Raises:
         UnsupportedError: the form cannot be honoured.
     """
 
-    def __init__(self, request: Generation, answer: Answer, ends: frozenset[int], cached: int | None) -> None:
-        self._candidates = request.candidates
+    def __init__(self, request: Generation, answer: Answer, ends: frozenset[int]) -> None:
         self._answer = answer
-        self._cached = cached
         self.chooser = Chooser(
             request.prompt,
             request.sampling,
@@ -37,35 +30,25 @@ class Growing:
             request.matcher(),
             0 if request.compiler is None else request.compiler.words,
             ends,
+            request.candidates,
         )
 
-    def add(self, token: int, logprobs: Any) -> str | None:
-        """Take the next token, and say why the generation ends with it, or `None`.
-
-        Args:
-            token: the token.
-            logprobs: the log-probabilities of all tokens at this position.
-        """
-        report = None if self._candidates is None else self._report(token, numpy.asarray(logprobs))
-        reason = self._answer.add(token, report)
+    def add(self, token: int) -> str | None:
+        """Take the next token, and say why the generation ends with it, or `None`."""
+        reason = self._answer.add(token, self.chooser.report())
         if reason == "stop":
             return reason
         count = len(self._answer.tokens)
         self.chooser.accept(token, count)
         return "stop" if self.chooser.is_complete(count) else reason
 
-    def _report(self, token: int, logprobs: Any) -> list[tuple[int, float]]:
-        """The generated token, then the most probable others."""
-        count = min(self._candidates or 1, len(logprobs))
-        most = numpy.argpartition(logprobs, len(logprobs) - count)[-count:]
-        most = most[numpy.lexsort((most, -logprobs[most]))]
-        others = [int(other) for other in most if other != token][: count - 1]
-        return [(one, float(logprobs[one])) for one in (token, *others)]
-
     def output(self, reason: str) -> GenerateOutput:
         """The output, with one generation.
+
+        How much of its prompt was read again is not said: that depends on what was asked before, and a row
+        that is generated again is to be the same.
 
         Args:
             reason: why it ended.
         """
-        return self._answer.output(reason, self._cached)
+        return self._answer.output(reason)

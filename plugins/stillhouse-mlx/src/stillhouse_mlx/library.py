@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,14 @@ class Library:
         generation: batched generation: `mlx_lm.generate`.
         caches: what a model remembers of a sequence: `mlx_lm.models.cache`.
         utils: reading models: `mlx_lm.utils`.
+        flattened: the arrays in a tree of them, with their names: `mlx.utils.tree_flatten`.
     """
 
     mx: Any
     generation: Any
     caches: Any
     utils: Any
+    flattened: Callable[[Any], list[tuple[str, Any]]]
 
 
 def load_library() -> Library:
@@ -53,6 +55,7 @@ def load_library() -> Library:
                 generation=importlib.import_module("mlx_lm.generate"),
                 caches=importlib.import_module("mlx_lm.models.cache"),
                 utils=importlib.import_module("mlx_lm.utils"),
+                flattened=importlib.import_module("mlx.utils").tree_flatten,
             )
         except (ImportError, OSError) as error:
             first_line = str(error).strip().partition("\n")[0]

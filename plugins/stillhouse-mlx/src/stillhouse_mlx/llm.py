@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse.local import EngineWorker, TokenLLM, find_model, model_name_of
+from stillhouse.local import TokenLLM, find_model, model_name_of
 from stillhouse_mlx.library import Library, load_library
 from stillhouse_mlx.models import GIB, Device, Dtype, Settings
 
@@ -45,10 +45,11 @@ class MlxLLM(TokenLLM):
         ge=0,
         description="How many beginnings that prompts share are kept, to be read once; 0 for none.",
     )
-    prefill_step: int = Field(
-        default=2048,
+    prefill_step: int | None = Field(
+        default=None,
         ge=1,
-        description="How many tokens of a prompt are read in one step; a cancellation waits for a step.",
+        description="How many tokens of a prompt are read in one step, for which a cancellation waits; by "
+        "default 2048 on a GPU and 128 on a CPU.",
     )
     device: Device = Field(default="auto", description="Where to compute: gpu, cpu, or MLX's own choice.")
     dtype: Dtype = Field(
@@ -84,7 +85,7 @@ class MlxLLM(TokenLLM):
             ConfigurationError: there is no such model or device, or mlx-lm cannot read it.
             UnsupportedError: `structured_output` cannot be honoured.
         """
-        from stillhouse_mlx.engine import Engine, serve
+        from stillhouse_mlx.runner import Runner
 
         super().load()
         assert self._logger is not None
@@ -101,19 +102,13 @@ class MlxLLM(TokenLLM):
         )
         library = load_library()
         self._set_limits(library)
-        engines: list[Engine] = []
-
-        def open() -> Engine:
-            engines.append(Engine(library, settings))
-            return engines[0]
-
-        worker = EngineWorker(open, serve, "stillhouse-mlx")
-        engine = engines.pop()
+        runner = Runner(library, settings)
+        engine = runner.take_engine()
         if not engine.batches:
             self._logger.warning(
                 "mlx-lm computes something else for this model in a batch than alone: one sequence at a time"
             )
-        self.use_engine(worker, engine)
+        self.use_engine(runner, engine)
 
     def _set_limits(self, library: Library) -> None:
         for value, change in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from stillhouse.errors import ConfigurationError
 from stillhouse.local import SamplingDefaults
 from stillhouse_mlx.library import Library, many_files
+from stillhouse_mlx.memory import available, size_text
 
 __all__ = ["Device", "Dtype", "Model", "Settings", "read_model"]
 
@@ -37,7 +37,7 @@ class Settings:
         batch_size: how many sequences grow at once; `None` for what suits the device.
         context_length: the longest sequence in tokens; `None` for the model's own limit.
         prompt_cache: how many beginnings of prompts are kept.
-        prefill_step: how many tokens of a prompt are read at once.
+        prefill_step: how many tokens of a prompt are read at once; `None` for what suits the device.
         device: where to compute.
         dtype: the type of the weights that are not quantized.
         trust_remote_code: whether the model's own code may run.
@@ -48,7 +48,7 @@ class Settings:
     batch_size: int | None
     context_length: int | None
     prompt_cache: int
-    prefill_step: int
+    prefill_step: int | None
     device: Device
     dtype: Dtype
     trust_remote_code: bool
@@ -61,24 +61,38 @@ class Model:
     Attributes:
         model: of mlx-lm.
         tokenizer: of mlx-lm, which wraps one of transformers.
+        config: what config.json says.
         context_length: how long a sequence may be.
+        eos: the tokens that end an answer.
         defaults: the settings of sampling that the model comes with.
     """
 
     model: Any
     tokenizer: Any
+    config: Mapping[str, Any]
     context_length: int
+    eos: frozenset[int]
     defaults: SamplingDefaults
 
 
-def read_model(library: Library, settings: Settings) -> Model:
+def read_model(library: Library, settings: Settings, is_gpu: bool) -> Model:
     """Read a model and its tokenizer.
+
+    Args:
+        library: the library.
+        settings: fields of the LLM.
+        is_gpu: whether it is read for a GPU.
 
     Raises:
         ConfigurationError: it cannot be read; the message says why.
     """
     path = settings.path
-    _check_weights(library, path)
+    context_length = _context_length(_config(path), settings)
+    if not any(path.glob("model*.safetensors")):
+        raise ConfigurationError(
+            f"the folder {path} has no model*.safetensors, and MLX reads no other weights",
+            hint="convert the model with mlx_lm.convert, or choose one with safetensors",
+        )
     if settings.adapter_path is not None and not Path(settings.adapter_path, "adapter_config.json").is_file():
         raise ConfigurationError(
             f"the folder {settings.adapter_path} has no adapter_config.json, so that it is no adapter",
@@ -94,33 +108,32 @@ def read_model(library: Library, settings: Settings) -> Model:
                 model.eval()
             if settings.dtype != "auto":
                 model.set_dtype(getattr(library.mx, settings.dtype))
+            # So far nothing was read but what there is.
+            _check_memory(library, path, model, is_gpu)
             library.mx.eval(model.parameters())
             tokenizer = library.utils.load_tokenizer(
                 path,
                 {"trust_remote_code": settings.trust_remote_code},
                 eos_token_ids=config.get("eos_token_id"),
             )
-    except MemoryError:
+    except ConfigurationError:
         raise
     except Exception as error:  # whatever the code of some architecture makes of its files
         raise _unreadable(path, error) from error
-    return Model(model, tokenizer, _context(config, settings), _defaults(path))
+    eos = frozenset(end for end in tokenizer.eos_token_ids if isinstance(end, int))
+    return Model(model, tokenizer, config, context_length, eos, _defaults(path))
 
 
-def _check_weights(library: Library, path: Path) -> None:
-    files = list(path.glob("model*.safetensors"))
-    if not files:
+def _check_memory(library: Library, path: Path, model: Any, is_gpu: bool) -> None:
+    weights = sum(array.nbytes for _, array in library.flattened(model.parameters()))
+    if is_gpu:
+        memory = library.mx.device_info().get("memory_size")
+    else:
+        memory = available()
+    if memory is not None and weights > memory:
         raise ConfigurationError(
-            f"the folder {path} has no model*.safetensors, and MLX reads no other weights",
-            hint="convert the model with mlx_lm.convert, or choose one with safetensors",
-        )
-    size = sum(file.stat().st_size for file in files)
-    memory = library.mx.device_info().get("memory_size") or os.sysconf("SC_PHYS_PAGES") * os.sysconf(
-        "SC_PAGE_SIZE"
-    )
-    if size > memory:
-        raise ConfigurationError(
-            f"the weights in {path} take {size / GIB:.1f} GiB, and this machine has {memory / GIB:.1f} GiB",
+            f"the weights in {path} take {size_text(weights)} of memory, and there are {size_text(memory)} "
+            "for them",
             hint="choose a smaller model, or one that is quantized: mlx_lm.convert -q",
         )
 
@@ -138,10 +151,26 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"mlx-lm cannot read the model {path}: {words}", hint=hint)
 
 
-def _context(config: Mapping[str, Any], settings: Settings) -> int:
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path / 'config.json'} cannot be read: {error}", hint="download the model again"
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ConfigurationError(
+            f"{path / 'config.json'} has no model_type, so that it is not the config of a language model",
+            hint="give the folder of a model as Hugging Face or mlx_lm.convert writes it",
+        )
+    return config
+
+
+def _context_length(config: Mapping[str, Any], settings: Settings) -> int:
     own = [
         value
-        for part in (config, config.get("text_config") or {})
+        for part in (config, config.get("text_config"))
+        if isinstance(part, dict)
         for name in _CONTEXT
         if isinstance(value := part.get(name), int) and value > 0
     ]

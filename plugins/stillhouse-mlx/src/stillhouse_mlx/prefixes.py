@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ _WORTH = 16
 _RECENT = 8
 
 
-def common_length(a: list[int], b: list[int]) -> int:
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two prompts have in common at their beginning."""
     shared, rest = 0, min(len(a), len(b))
     while shared < rest:  # everything before `shared` is alike; nothing is from `rest` on
@@ -31,23 +31,25 @@ def common_length(a: list[int], b: list[int]) -> int:
 
 @dataclass(eq=False)
 class _Beginning:
-    tokens: list[int]
+    tokens: Sequence[int]
     cache: list[Any]
 
-    def usable(self, head: list[int]) -> int:
+    def usable(self, head: Sequence[int]) -> int:
         """How many of its tokens are of use for a prompt that begins with `head`."""
         length = common_length(self.tokens, head)
         if length == len(self.tokens) or all(part.is_trimmable() for part in self.cache):
             return length
         return 0
 
-    def first(self, length: int) -> list[Any]:
-        """The cache of its first tokens. The arrays stay those of the whole."""
-        if length == len(self.tokens):
-            return self.cache
-        parts = [copy.copy(part) for part in self.cache]
-        for part in parts:
-            part.trim(len(self.tokens) - length)
+    def first(self, length: int) -> list[Any] | None:
+        """A cache of its first tokens, to be written to; `None` if that cannot be had.
+
+        Copies share their arrays until one of them is written to.
+        """
+        parts = copy.deepcopy(self.cache)
+        rest = len(self.tokens) - length
+        if rest and any(part.trim(rest) != rest for part in parts):
+            return None
         return parts
 
 
@@ -61,38 +63,64 @@ class Prefixes:
         read: makes the model read tokens, after those that it remembers in a cache, to which it writes,
             or from the beginning if that is `None`; returns the cache.
         size: how many beginnings are kept, those that were used last.
+        tokens: how many tokens they have together at most.
+
+    Attributes:
+        saved: how many tokens of all prompts need not have been read again.
     """
 
-    def __init__(self, read: Callable[[list[int], list[Any] | None], list[Any]], size: int) -> None:
+    def __init__(
+        self, read: Callable[[Sequence[int], list[Any] | None], list[Any]], size: int, tokens: int
+    ) -> None:
         self._read = read
         self._size = size
+        self._tokens = tokens
+        self.saved = 0
         self._kept: list[_Beginning] = []  # the one that was used last is the last
-        self._recent: deque[list[int]] = deque(maxlen=_RECENT)
+        self._recent: deque[Sequence[int]] = deque(maxlen=_RECENT)
 
-    def take(self, prompt: list[int]) -> tuple[int, list[Any] | None]:
-        """Return how many tokens of a prompt need not be read, and the cache with them.
+    def take(self, prompt: Sequence[int]) -> tuple[int, list[Any] | None]:
+        """Return how many tokens of a prompt need not be read, and a cache with them.
 
         The last token is always left: what follows it is what is wanted.
 
         Returns:
-            The number, and a cache that may be copied from, but not written to; 0 and `None` if there
-            is nothing to begin with.
+            The number, and a cache that may be written to; 0 and `None` if there is nothing to begin
+            with.
         """
         head = prompt[:-1]
-        length, best = 0, None
+        length, best = self._longest(head)
+        seen = max((common_length(recent, head) for recent in self._recent), default=0)
+        self._recent.append(prompt)
+        cache = None if best is None else best.first(length)
+        if cache is None:
+            length = 0
+        elif best is not None:
+            self._kept.remove(best)
+            self._kept.append(best)
+        if seen >= length + _WORTH:
+            kept = _Beginning(head[:seen], self._read(head[length:seen], cache))
+            self._keep(kept)
+            self.saved += length
+            return seen, kept.first(seen)
+        self.saved += length
+        return length, cache
+
+    def _longest(self, head: Sequence[int]) -> tuple[int, _Beginning | None]:
+        """The beginning that is of most use, and of how much."""
+        length, best = _WORTH - 1, None
         for beginning in self._kept:
             if (usable := beginning.usable(head)) > length:
                 length, best = usable, beginning
-        seen = max((common_length(recent, head) for recent in self._recent), default=0)
-        self._recent.append(prompt)
-        if seen >= length + _WORTH:
-            start = None if best is None else copy.deepcopy(best.first(length))
-            best = _Beginning(head[:seen], self._read(head[length:seen], start))
-            length = seen
-        elif best is None or length < _WORTH:
-            return 0, None
-        else:
-            self._kept.remove(best)
-        self._kept.append(best)
+        return (0, None) if best is None else (length, best)
+
+    def _keep(self, beginning: _Beginning) -> None:
+        self._kept.append(beginning)
         del self._kept[: -self._size]
-        return length, best.first(length)
+        while sum(len(kept.tokens) for kept in self._kept) > self._tokens:
+            del self._kept[0]
+
+    def clear(self) -> None:
+        """Let go of all that is kept."""
+        self._kept.clear()
+        self._recent.clear()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse_mlx.library import Library
+from stillhouse_mlx.rows import Rows
 
 __all__ = ["OneByOne"]
 
@@ -26,56 +25,67 @@ class OneByOne:
     Nothing is padded and nothing merged, so that the model computes as when it is called by hand.
 
     Args:
-        library: the library.
+        mx: `mlx.core`.
         model: of mlx-lm.
         ends: the tokens that end a sequence.
         read: see `Prefixes`.
+        step: how many tokens of a prompt are read at once.
     """
 
     def __init__(
         self,
-        library: Library,
+        mx: Any,
         model: Any,
-        ends: Sequence[int],
-        read: Callable[[list[int], list[Any] | None], list[Any]],
+        ends: Collection[int],
+        read: Callable[[Sequence[int], list[Any] | None], list[Any]],
+        step: int,
     ) -> None:
-        self._mx = library.mx
+        self._mx = mx
         self._model = model
-        self._ends = frozenset(ends)
+        self._ends = ends
         self._read = read
+        self._step = step
         self._count = 0
-        self._rest = 0
+        self._rest = 0  # how many tokens may still come
+        self._unread: Sequence[int] = ()  # of the prompt, but for its last token
         self._inputs: Any = None
-        self._cache: list[Any] | None = None
+        self._layers: list[Any] = []
+        self._rows: list[Any] = []
         self._sampler: Any = None
-        self._processors: list[Any] = []
+
+    @property
+    def prompt_cache_nbytes(self) -> int:
+        """How many bytes the model's memory of the sequence takes."""
+        return sum(part.nbytes for part in self._layers)
 
     def insert(
         self,
         prompts: Sequence[list[int]],
         max_tokens: Sequence[int],
-        caches: Sequence[list[Any] | None],
+        caches: Sequence[list[Any]],
         samplers: Sequence[Any],
-        logits_processors: Sequence[list[Any]],
     ) -> list[int]:
         """Begin a sequence, the only one."""
         (prompt,) = prompts
-        cache = copy.deepcopy(caches[0])
         self._count += 1
-        self._cache = self._read(prompt[:-1], cache)
+        self._layers = [part for part in caches[0] if not isinstance(part, Rows)]
+        self._rows = caches[0][len(self._layers) :]
+        self._unread = prompt[:-1]
         self._inputs = self._mx.array(prompt[-1:])
         self._rest = max_tokens[0]
-        self._sampler, self._processors = samplers[0], logits_processors[0]
+        self._sampler = samplers[0]
         return [self._count]
 
     def next(self) -> tuple[list[Any], list[_Response]]:
-        """The next token."""
+        """The next token, or nothing while the prompt is read."""
         if not self._rest:
             return [], []
+        if self._unread:
+            self._read(self._unread[: self._step], self._layers)
+            self._unread = self._unread[self._step :]
+            return [], []
         mx = self._mx
-        logits = self._model(self._inputs[None], cache=self._cache)[:, -1, :]
-        for processor in self._processors:
-            logits = processor(None, logits)
+        logits = self._model(self._inputs[None], cache=[*self._layers, *self._rows])[:, -1, :]
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         self._inputs = mx.argmax(logprobs, axis=-1) if self._sampler is None else self._sampler(logprobs)
         mx.eval(self._inputs, logprobs)
@@ -89,7 +99,7 @@ class OneByOne:
 
     def remove(self, uids: Sequence[int]) -> None:
         """End the sequence."""
-        self._rest, self._cache = 0, None
+        self._rest, self._layers, self._rows = 0, [], []
 
     def close(self) -> None:
         """Nothing is held."""
