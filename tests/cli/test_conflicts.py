@@ -34,6 +34,10 @@ COMMANDS: dict[str, list[list[str]]] = {
     "--finish-online ends the batches": [
         ["{rows}", "--llm", "offline", "-o", "{out}", "--batch", "--finish-online"]
     ],
+    "{name} generates on this machine: it has no batch to wait for, and none to finish online": [
+        ["{rows}", "--llm", "local", "-o", "{out}", *options]
+        for options in (["--wait", "1"], ["--batch", "--wait"], ["--finish-online"])
+    ],
     "there is no batch to wait for": [["{rows}", "--llm", "offline", "-o", "{out}", "--wait", "1"]],
     "{name} has no offline batches": [
         ["{rows}", "--llm", "online", "-o", "{out}", "--batch"],
@@ -68,6 +72,13 @@ class OfflineLLM(OnlineLLM):
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"offline_batch"})
 
 
+class EngineLLM(OnlineLLM):
+    """The same, with an engine that has an order of its own."""
+
+    def batch_key(self, input: FormattedInput) -> int | str | None:
+        return len(input)
+
+
 def test_every_conflict_has_a_command_line() -> None:
     assert set(COMMANDS) == set(HINTS)
 
@@ -90,11 +101,13 @@ def test_a_conflict_is_a_usage_error_and_nothing_is_loaded(
 ) -> None:
     own_registry.register("online", OnlineLLM)
     own_registry.register("offline", OfflineLLM)
+    own_registry.register("local", EngineLLM)
     rows = rows_file([{"prompt": "a"}])
     names = {"{rows}": str(rows), "{out}": str(tmp_path / "out.jsonl")}
     result = run("generate", *(names.get(argument, argument) for argument in command))
     assert result.status == 2, result.err
-    assert f"error: {message.format(name='online')}" in result.err
+    named = command[command.index("--llm") + 1] if "--llm" in command else ""
+    assert f"error: {message.format(name=named)}" in result.err
     assert HINTS[message] in result.err
     assert result.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -1,4 +1,7 @@
-"""The contract of backends that serve many inputs at once: `AsyncLLM`."""
+"""The contract of backends that serve many inputs at once: `AsyncLLM`.
+
+Over 300 lines: the contract is one class, and most lines document its members.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from pydantic import Field, PrivateAttr
 
 from stillhouse._execution.call import Call, Finished, OnError, Outputs, check_num_generations, finish_group
 from stillhouse._execution.loop_thread import LoopThread
+from stillhouse._execution.order import Order
 from stillhouse._execution.pump import aopen_pump, open_pump
 from stillhouse._execution.slots import Slots
 from stillhouse._execution.window import WindowSettings
@@ -216,8 +220,11 @@ class AsyncLLM(LLM):
             return []
         if self.use_offline_batch_generation:
             return await self._offline_outputs(call, inputs)
+        return await self._online_outputs(call, inputs)
+
+    async def _online_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
         outputs = Outputs(len(inputs))
-        settings = self._window_settings(num_generations, call.arguments, ordered=False, raises=True)
+        settings = self._window_settings(call.num_generations, call.arguments, ordered=False, raises=True)
         async with (
             aopen_pump(settings, call.begin) as pump,
             contextlib.aclosing(pump.batches(inputs)) as batches,
@@ -230,6 +237,10 @@ class AsyncLLM(LLM):
 
     async def _offline_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
         """As `generate_outputs` offline, with the caller's loop free between two polls."""
+        if self.orders_batches:
+            order = Order(self.batch_key, inputs)
+            with order.restoring():
+                return order.restored(await self._online_outputs(call, order.arranged(inputs)))
         generate = functools.partial(
             self.offline_batch_generate, inputs, call.num_generations, **call.arguments
         )

@@ -18,6 +18,7 @@ from stillhouse._defaults import default_backends
 from stillhouse._execution.call import Call, Finished, OnError, effective_arguments, finish_group
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
+from stillhouse._execution.order import Order
 from stillhouse._settings.generation import GenerationParametersMixin
 from stillhouse._settings.models import cannot_list
 from stillhouse._settings.redaction import Redactor, secret_values
@@ -201,7 +202,8 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         """Generate for a list of inputs: what callers call.
 
         `generation_kwargs` are applied, and an explicit argument wins over them. With
-        `use_offline_batch_generation` it goes through the provider's batch API.
+        `use_offline_batch_generation` it goes through the provider's batch API; an engine on this
+        machine takes the inputs in its own order instead (see `batch_key`), at once.
 
         Args:
             inputs: the inputs; every one is checked before anything is sent.
@@ -220,6 +222,8 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         call, inputs = self._prepared(inputs, num_generations, kwargs)
         if not inputs:
             return []
+        if self.use_offline_batch_generation and self.orders_batches:
+            return self._generate_in_order(call, inputs)
         if self.use_offline_batch_generation:
             generate = (
                 self.offline_batch_generate
@@ -230,6 +234,50 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             call.check_length(outputs, len(inputs))
             return outputs
         return generate_list(call, self.generate, inputs)
+
+    def batch_key(self, input: FormattedInput) -> int | str | None:
+        """Where an input belongs among many that are generated for together.
+
+        A backend whose engine is on this machine overrides it if the engine is faster in some order:
+        it returns a number, such as the length of the prompt, or a text, such as the prompt itself where
+        common beginnings are computed once. Inputs are then taken in ascending order by `--batch`
+        and with `use_offline_batch_generation`; what is generated, and the order of the outputs, stay
+        the same. It may be called before anything checked the input, and from any thread; an input for
+        which it raises is generated for as if it had returned `None`.
+
+        Args:
+            input: the input.
+
+        Returns:
+            A number or a text, the same kind for all inputs; `None` for no place of its own.
+        """
+        return None
+
+    @property
+    def orders_batches(self) -> bool:
+        """Whether a batch is generated on this machine, at once and in the order of `batch_key`.
+
+        Otherwise it is submitted to a provider, by a backend with the capability `offline_batch`.
+        """
+        return type(self).batch_key is not LLM.batch_key and "offline_batch" not in self.capabilities
+
+    def _offline_batch_generate_here(
+        self, inputs: Sequence[FormattedInput] | None, num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Generate a batch at once, where it is generated on this machine."""
+        if not self.orders_batches:
+            return super()._offline_batch_generate_here(inputs, num_generations, kwargs)
+        if inputs is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} generates a batch at once: there is none to collect",
+                hint="give the inputs",
+            )
+        return self._generate_in_order(*self._prepared(inputs, num_generations, kwargs))
+
+    def _generate_in_order(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
+        order = Order(self.batch_key, inputs)
+        with order.restoring():
+            return order.restored(generate_list(call, self.generate, order.arranged(inputs)))
 
     def _prepared(
         self, inputs: Iterable[FormattedInput], num_generations: int, kwargs: dict[str, Any]

@@ -32,6 +32,7 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     path = store_path(place)
     with reading(path) as connection:
         has_ledger = has_batches(connection)
+        in_order = connection.execute("SELECT 1 FROM info WHERE key = 'in_order'").fetchone() is not None
     jobs = []
     if has_ledger:
         if refresh or cancel:
@@ -40,6 +41,11 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
             jobs = jobs_of(ledger)
     if as_json:
         print(json.dumps([_facts(job) for job in jobs], indent=2))
+    elif not jobs and in_order:
+        print(
+            "there are no offline batches in this run: its LLM generates on this machine, so there is "
+            "nothing to wait for or to cancel"
+        )
     elif not jobs:
         print("there are no offline batches in this run")
     else:

@@ -59,7 +59,8 @@ class OfflineBatchMixin(BaseModel):
         A backend implements it: submit when `jobs_ids` is `None`, else look at those jobs. It
         raises `OfflineBatchNotFinishedError` with their ids until they are done. A wrapper keeps
         the ids, checks that they belong to these inputs and arguments, and forgets them once the
-        outputs are collected.
+        outputs are collected. Where the engine is on this machine (see `LLM.batch_key`), a backend
+        implements nothing: the outputs are generated at once.
 
         Args:
             inputs: the inputs; `None` collects what was submitted before.
@@ -70,6 +71,12 @@ class OfflineBatchMixin(BaseModel):
             OfflineBatchNotFinishedError: the provider is not done; `jobs_ids` says which jobs.
             UnsupportedError: the backend has no offline batches.
         """
+        return self._offline_batch_generate_here(inputs, num_generations, kwargs)
+
+    def _offline_batch_generate_here(
+        self, inputs: Sequence[FormattedInput] | None, num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Generate a batch on this machine, for a backend without a provider's."""
         raise UnsupportedError(
             f"{type(self).__name__} has no offline batch generation",
             hint="set use_offline_batch_generation to False",

@@ -57,7 +57,12 @@ _WAIT_SECONDS = 60.0
 @click.option(
     "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
 )
-@click.option("--batch", is_flag=True, help="Generate through the provider's offline batches.")
+@click.option(
+    "--batch",
+    is_flag=True,
+    help="Generate through the provider's offline batches; with an engine on this machine, at once, in the "
+    "order that it is fastest in.",
+)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0, min_open=True),
@@ -133,7 +138,7 @@ def _prepare(options: Options) -> tuple[LLM, RowFormatter, Command]:
     llm = build_llm(default_registry(), options.llm, options.config, options.fields, options.max_concurrency)
     arguments = parse_arguments(type(llm), options.param)
     check_llm(options, llm)
-    is_offline = options.is_offline(llm)
+    is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
     if options.output is not None:
         llm.use_offline_batch_generation = False  # the run submits the batches itself
     ceiling = None
@@ -152,6 +157,7 @@ def _prepare(options: Options) -> tuple[LLM, RowFormatter, Command]:
         restart=options.restart,
         retry=kinds,
         offline=is_offline and not options.finish_online,
+        in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
         finish_online=options.finish_online,
         ceiling=ceiling,

@@ -47,6 +47,13 @@ class Options:
 
     def is_offline(self, llm: LLM) -> bool:
         """Whether the run submits offline batches."""
+        return self._wants_batch(llm) and not llm.orders_batches
+
+    def is_in_order(self, llm: LLM) -> bool:
+        """Whether the engine takes all rows at once, in an order of its own."""
+        return self._wants_batch(llm) and llm.orders_batches
+
+    def _wants_batch(self, llm: LLM) -> bool:
         return llm.use_offline_batch_generation or self.batch
 
 
@@ -94,6 +101,11 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
 
 # The same for options that depend on the LLM, which is created and not loaded; {name} is how it was named.
 _CONFLICTS_WITH_LLM: list[tuple[Callable[[Options, LLM], bool], str, str]] = [
+    (
+        lambda o, llm: llm.orders_batches and (o.wait is not None or o.finish_online),
+        "{name} generates on this machine: it has no batch to wait for, and none to finish online",
+        "leave out --wait and --finish-online; --batch takes all rows at once, and writes when they are done",
+    ),
     (
         lambda o, llm: o.wait is not None and not (o.is_offline(llm) or o.finish_online),
         "there is no batch to wait for",

@@ -120,6 +120,8 @@ class BulkRun:
         """
         opened = self._run
         statistics.budget = opened.budget
+        if opened.command.in_order:
+            self.store.set("in_order", True)
         self.store.set("complete", None)
         retried = False
         while True:
@@ -152,7 +154,7 @@ class BulkRun:
             run(
                 self._run.llm, self._run.reader, command.formatter, self.store,
                 num_generations=command.num_generations, arguments=command.arguments,
-                limit=command.limit, statistics=statistics, stopping=stopping,
+                limit=command.limit, in_order=command.in_order, statistics=statistics, stopping=stopping,
             )  # fmt: skip
 
     @contextlib.contextmanager

@@ -29,6 +29,7 @@ class Command:
         restart: delete an earlier run, and replace the output.
         retry: the kinds of errors whose rows are retried.
         offline: generate through the provider's offline batches.
+        in_order: generate in the order of `LLM.batch_key`, on this machine.
         wait: seconds between two polls until the batches are done; `None` polls once.
         finish_online: cancel the batches that are not done, and generate their other rows online.
         ceiling: what the run may spend; it may differ when the run is resumed.
@@ -45,6 +46,7 @@ class Command:
     restart: bool = False
     retry: Sequence[str] = ()
     offline: bool = False
+    in_order: bool = False
     wait: float | None = None
     finish_online: bool = False
     ceiling: Ceiling | None = None

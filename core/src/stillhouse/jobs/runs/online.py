@@ -12,9 +12,11 @@ from typing import Any
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
+from stillhouse.jobs.runs.ordered import Ordered, Wanted
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import tokens_of
+from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.typing import FormattedInput, GenerateOutput
@@ -35,6 +37,7 @@ class RunStatistics:
         written_tokens: of the input, what was written to it.
         skipped: rows read that were finished before.
         pulled: rows read, those included.
+        waiting: of them, those that wait for their turn, where the engine has an order of its own.
         started: when it began, on the monotonic clock.
         prices: those of the model, if they are known.
         cost: in USD, by these prices, or as the provider says.
@@ -49,6 +52,7 @@ class RunStatistics:
     written_tokens: int = 0
     skipped: int = 0
     pulled: int = 0
+    waiting: int = 0
     started: float = field(default_factory=time.monotonic)
     prices: Prices | None = None
     cost: float = 0.0
@@ -65,7 +69,7 @@ class RunStatistics:
     @property
     def in_flight(self) -> int:
         """Rows that were read and have no result yet; some of them wait to be started."""
-        return self.pulled - self.skipped - self.rows
+        return self.pulled - self.skipped - self.waiting - self.rows
 
     @property
     def seconds(self) -> float:
@@ -98,6 +102,7 @@ def run(
     num_generations: int = 1,
     arguments: dict[str, Any] | None = None,
     limit: int | None = None,
+    in_order: bool = False,
     statistics: RunStatistics | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> RunStatistics:
@@ -115,6 +120,8 @@ def run(
         num_generations: how many generations of each row.
         arguments: generation parameters.
         limit: how many rows belong to the run; `None` means all.
+        in_order: read all rows first, and generate for them in the order of `LLM.batch_key`; for a
+            store that is not `ordered`.
         statistics: updated while the run works, for a progress display. A row is started only if the
             `budget` in it has room for the upper bound on what the row can use.
         stopping: called before each row; once it returns true, no further row is started, and the
@@ -128,14 +135,15 @@ def run(
     """
     counts = statistics if statistics is not None else RunStatistics()
     for part in store.parts():
-        counts.pulled = counts.rows + counts.skipped
+        counts.pulled, counts.waiting = counts.rows + counts.skipped, 0
         feed = _Feed(
             islice(rows, limit), formatter, part, counts, num_generations - part.made,
-            lambda: stopping() or store.problem is not None,
+            lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
         _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
-        if store.problem is not None:
-            raise store.problem
+        problem = store.problem or feed.problem
+        if problem is not None:
+            raise problem
         if stopping():
             break
     return counts
@@ -161,6 +169,7 @@ class _Feed:
         counts: updated.
         num_generations: how many generations of each row.
         is_ending: once it returns true, no further row is pulled.
+        orderer: the LLM in whose order the rows are taken; `None` for that of the input.
 
     Attributes:
         budget: what the rows may spend, if there is a ceiling.
@@ -178,6 +187,7 @@ class _Feed:
         counts: RunStatistics,
         num_generations: int,
         is_ending: Callable[[], bool],
+        orderer: LLM | None,
     ) -> None:
         self._rows = rows
         self._formatter = formatter
@@ -186,6 +196,8 @@ class _Feed:
         self.budget = counts.budget
         self.num_generations = num_generations
         self._is_ending = is_ending
+        self._ordered = None if orderer is None else Ordered(orderer, self._wanted(), is_ending)
+        self._source = self._wanted() if self._ordered is None else iter(self._ordered)
         self._yielded = 0
         self.held: tuple[Row, FormattedInput] | None = None
         self.pending: dict[int, Row] = {}
@@ -197,6 +209,11 @@ class _Feed:
     @property
     def is_stuck(self) -> bool:
         return self.held is not None and self._yielded == 0
+
+    @property
+    def problem(self) -> StoreError | None:
+        """Why the rows have ended early; `None` if they have not."""
+        return None if self._ordered is None else self._ordered.problem
 
     def row_at(self, position: int) -> int | None:
         """Return the index of the row whose input has this position, while it has no result."""
@@ -213,21 +230,23 @@ class _Feed:
 
     def _inputs(self) -> Iterator[FormattedInput | GenerationError]:
         first, self.held = [self.held] if self.held else [], None
-        for row, input in chain(first, self._wanted()):
+        for row, input in chain(first, self._source):
             if not isinstance(input, GenerationError) and not self._reserve(row, input):
                 self.held = row, input
                 return
+            self._counts.waiting -= 1
             self.pending[self._yielded] = row
             self._yielded += 1
             yield input
 
-    def _wanted(self) -> Iterator[tuple[Row, FormattedInput | GenerationError]]:
+    def _wanted(self) -> Iterator[Wanted]:
         for row in self._rows:
             if self._is_ending():
                 return
             self._counts.pulled += 1
             if self._part.wants(row.index):
-                yield row, self._formatter(row)
+                self._counts.waiting += 1
+                yield Wanted(row, self._formatter(row))
             else:
                 self._counts.skipped += 1
 

@@ -1,0 +1,120 @@
+"""`Ordered`: the rows of a run in the order that the engine prefers, through a database of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from stillhouse._execution.order import sort_key
+from stillhouse.errors import GenerationError
+from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.store.database import StoreError
+from stillhouse.llm import LLM
+from stillhouse.typing import FormattedInput
+
+__all__ = ["Ordered", "Wanted"]
+
+# How many rows go into the database with one call.
+_TOGETHER = 500
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;         -- nothing in it is ever needed again
+PRAGMA synchronous = OFF;
+PRAGMA temp_store = FILE;          -- for sorting, too
+CREATE TABLE inputs (place INTEGER PRIMARY KEY, key, input BLOB NOT NULL);
+"""
+
+
+class Wanted(NamedTuple):
+    """A row that has no result yet.
+
+    Attributes:
+        row: the row; without its columns once it was put in order.
+        input: what is made of it, or the error that says why nothing is.
+    """
+
+    row: Row
+    input: FormattedInput | GenerationError
+
+
+class Ordered:
+    """Rows in the order of `LLM.batch_key`; those with the same key stay in that of the input.
+
+    The inputs wait in a temporary database without a name, which the system removes with the process,
+    so that memory does not grow with their number. Rows that have no input come first, as they are read.
+
+    Args:
+        llm: the LLM.
+        rows: the rows, in the order of the input.
+        is_ending: once it returns true, no further row is given.
+
+    Attributes:
+        problem: why the database could not be used; the rows have ended early then.
+    """
+
+    def __init__(self, llm: LLM, rows: Iterator[Wanted], is_ending: Callable[[], bool]) -> None:
+        self._llm = llm
+        self._rows = rows
+        self._is_ending = is_ending
+        self.problem: StoreError | None = None
+
+    def __iter__(self) -> Iterator[Wanted]:
+        # The error must not end the iteration of those who wait for what is in flight.
+        try:
+            with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
+                database.executescript(_SCHEMA)
+                yield from self._spool(database)
+                if not self._is_ending():
+                    yield from self._sorted(database)
+        except sqlite3.Error as error:
+            self.problem = _unusable(error)
+            self.problem.__cause__ = error
+
+    def _spool(self, database: sqlite3.Connection) -> Iterator[Wanted]:
+        """Put every row into the database that has an input which can wait there, and yield the others."""
+        records: list[tuple[int | bytes | None, bytes]] = []
+        for row, input in self._rows:
+            if isinstance(input, GenerationError):
+                yield Wanted(row, input)
+                continue
+            key = sort_key(self._llm.batch_key, input)
+            try:
+                content = pickle.dumps((row.index, row.line, row.digest, input), protocol=5)
+            except Exception:  # one that is nested too deep, say: it need not wait
+                yield Wanted(row, input)
+                continue
+            records.append((key, content))
+            if len(records) == _TOGETHER:
+                _insert(database, records)
+        _insert(database, records)
+
+    def _sorted(self, database: sqlite3.Connection) -> Iterator[Wanted]:
+        # The keys are sorted without the inputs, which are much larger.
+        for (place,) in database.execute("SELECT place FROM inputs ORDER BY key, place"):
+            if self._is_ending():
+                return
+            query = "SELECT input FROM inputs WHERE place = ?"
+            (content,) = database.execute(query, (place,)).fetchone()
+            # Nobody else can reach the database.
+            index, line, digest, input = pickle.loads(content)  # noqa: S301
+            yield Wanted(Row(index, line, digest=digest), input)
+
+
+def _insert(database: sqlite3.Connection, records: list[tuple[int | bytes | None, bytes]]) -> None:
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO inputs (key, input) VALUES (?, ?)", records)
+    database.execute("COMMIT")
+    records.clear()
+
+
+def _unusable(error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    what = "is full" if code == sqlite3.SQLITE_FULL else f"cannot be used: {error}"
+    return StoreError(
+        f"the disk for temporary files, where the inputs are put in the engine's order, {what}",
+        hint="make room there, name another folder in SQLITE_TMPDIR, or leave out --batch; nothing that is "
+        "finished is lost, and the same command goes on",
+    )
