@@ -27,6 +27,9 @@ from stillhouse_vllm.library import library
 SMALL: dict[str, Any] = {"max_model_len": 512, "dtype": "float32", "kv_cache_memory": 0.1, "max_num_seqs": 32}
 """The fields of an LLM on a small machine."""
 
+HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
+"""Those of a tiny model of a size for which the engine has code on a CPU."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("vllm") is None:
@@ -71,7 +74,7 @@ def fast_start() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random weights."""
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny", **HEADS)
 
 
 @pytest.fixture(scope="session")

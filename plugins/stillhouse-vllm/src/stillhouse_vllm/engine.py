@@ -147,6 +147,7 @@ class Engine:
                 raise gave_up(self._deaths, self._launch.reason(), exit_codes(core))
             self._deaths += 1
             await asyncio.to_thread(shut_down, core)
+            await release(core)
             try:
                 self._core = await asyncio.to_thread(self._start)
             except ConfigurationError as error:
@@ -167,8 +168,12 @@ class Engine:
         if tasks:
             await asyncio.wait(tasks)
 
+    async def release(self) -> None:
+        """Release what is left of an engine that was closed, as the end of `close`."""
+        await release(self._core)
+
     def close(self) -> None:
-        """End the engine's processes, and wait until they have ended. It blocks."""
+        """End the engine's processes, and wait until they have ended. It blocks, and needs the loop."""
         self._closed = True
         atexit.unregister(self._at_exit)
         if self._lock.locked():  # it is being started
@@ -182,6 +187,20 @@ def shut_down(core: Any) -> None:
     core.shutdown()
     # Its destructor would do it again, at the end of the interpreter without what it needs.
     core.shutdown = _nothing
+
+
+async def release(core: Any) -> None:
+    """Close what is left of an engine that was shut down: its task, its threads and its open files.
+
+    It is called on the loop, which has closed the engine's sockets by then.
+    """
+    handler = getattr(core, "output_handler", None)
+    if handler is not None:
+        handler.cancel()
+        await asyncio.wait([handler])
+    context = getattr(getattr(core.engine_core, "resources", None), "ctx", None)
+    if context is not None:
+        context.destroy(linger=0)
 
 
 def _nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,13 @@ INSTALL = (
 )
 
 _MAX_WORDS = 600
+
+# What they have read of a path, they remember for good.
+_READERS = (
+    "vllm.tokenizers.registry",
+    "vllm.transformers_utils.config",
+    "vllm.transformers_utils.repo_utils",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Library:
                     f"vLLM has no engine argument {name!r}",
                     hint=f"did you mean {' or '.join(map(repr, near))}?" if near else "correct engine_args",
                 )
+        _forget()
         return self.engine_arguments(**arguments).create_engine_config()
 
     def start(self, config: Any) -> Any:
@@ -111,6 +120,14 @@ def _imported() -> Library:
         )
     except (ImportError, AttributeError) as error:
         raise _broken(error) from error
+
+
+def _forget() -> None:
+    """Let the library read the files of a model anew: they may have changed since they were read last."""
+    for name in _READERS:
+        for function in vars(sys.modules.get(name, _forget)).values():
+            if callable(clear := getattr(function, "cache_clear", None)):
+                clear()
 
 
 def _broken(error: Exception) -> ConfigurationError:

@@ -160,6 +160,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
             if engine is not None:
                 self.run_on_loop(engine.stop())
                 engine.close()
+                self.run_on_loop(engine.release())
         finally:
             quieted, self._quieted = self._quieted, None
             if quieted is not None:
