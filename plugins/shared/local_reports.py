@@ -27,7 +27,7 @@ STRICT = (
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{{ '<|im_start|>assistant\\n' }}"  # a line break at the end of a template is not one of the prompt
+    "{{ '<|im_start|>assistant\\n' }}"  # a newline at the end of a template is dropped
 )
 """A template that takes no system message, and the roles in turns only."""
 

@@ -189,16 +189,23 @@ def test_penalties_and_biases_change_what_is_taken(llm: TransformersLLM) -> None
 
 
 def test_a_row_that_has_ended_is_given_before_its_batch_has(llm: TransformersLLM) -> None:
+    queue = llm.opened()[1]._queue
+    endless: dict[str, Any] = {"temperature": 0, "max_new_tokens": 400, "logit_bias": {2: -1000.0}}
+
     async def first() -> bool:
-        bias = {2: -1000.0}  # it never ends by itself
-        long = asyncio.ensure_future(
-            llm.agenerate_outputs(CHATS[:1], temperature=0, max_new_tokens=400, logit_bias=bias)
-        )
+        # While the engine has something in hand, the other two wait, and are taken together.
+        before = asyncio.ensure_future(llm.agenerate_outputs(CHATS[2:3], **endless))
+        while not queue._in_hand:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        long = asyncio.ensure_future(llm.agenerate_outputs(CHATS[:1], **endless))
         short = asyncio.ensure_future(llm.agenerate_outputs(CHATS[1:2], temperature=0, max_new_tokens=1))
+        while len(queue._waiting) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        before.cancel()
         await asyncio.wait([short, long], return_when=asyncio.FIRST_COMPLETED)
         result = short.done() and not long.done()
         long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
+        await asyncio.gather(before, long, return_exceptions=True)
         return result
 
     assert asyncio.run(first())
