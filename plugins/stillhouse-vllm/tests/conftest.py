@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _described(self: Launch, data: dict[str, Any]) -> dict[str, Any]:
-    """As in `Launch`, but without a pipe to print into: the server of processes inherits none."""
-    told = json.dumps({"parent": os.getpid()})
-    return {**data, "init_main_from_path": child.__file__, "sys_argv": ["test", child.MARK + told]}
+    """As in `Launch`, but what to print into is named: the server of processes inherits nothing."""
+    told = {"parent": os.getpid(), "output": f"/proc/{os.getpid()}/fd/{self._descriptor}"}
+    main = str(Path(__file__).with_name("forked.py"))
+    return {**data, "init_main_from_path": main, "sys_argv": ["test", child.MARK + json.dumps(told)]}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ library, since what it does must be done before anything heavy is imported.
 """
 
 import json
+import multiprocessing.resource_tracker
 import os
 import select
 import sys
@@ -30,7 +31,20 @@ def begin() -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
+        _track_alone()
     threading.Thread(target=_end_with, args=(settings["parent"],), name="parent-watch", daemon=True).start()
+
+
+def _track_alone() -> None:
+    """Let what looks after this engine's shared memory be its own, and not that of the user's process.
+
+    It releases what a killed engine leaves as soon as that is dead, not when the user's process ends; and
+    what it says of that is printed here, not on the user's terminal.
+    """
+    tracker = multiprocessing.resource_tracker._resource_tracker
+    descriptor, tracker._fd = tracker._fd, None
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _end_with(parent: int) -> None:

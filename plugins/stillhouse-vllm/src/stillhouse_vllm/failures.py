@@ -20,6 +20,8 @@ _MEMORY = re.compile(
     r"out of memory|Available memory|memory for (?:the )?kv|KV cache|free memory", re.IGNORECASE
 )
 
+_CODE = re.compile(r"exit code: (-?\d+)")
+
 _LESS_MEMORY = "lower max_model_len or max_num_seqs, or change gpu_memory_utilization or kv_cache_memory"
 
 
@@ -75,13 +77,20 @@ def not_started(error: BaseException, reason: str) -> ConfigurationError:
 
 def _why(reason: str, codes: Sequence[int]) -> str:
     if reason:
-        return reason
+        return reason + "".join(_of_code(int(code)) for code in _CODE.findall(reason))
     for code in codes:
         if code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:
-                name = f"signal {-code}"
-            more = ", as the system does when memory is short" if name == "SIGKILL" else ""
-            return f"its process was ended by {name}{more}"
+            return f"its process was ended by {_signal(code)}"
     return f"its process ended with code {codes[0]}" if codes else "it did not say why"
+
+
+def _of_code(code: int) -> str:
+    return f": ended by {_signal(code)}" if code < 0 else ""
+
+
+def _signal(code: int) -> str:
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return name + (", as the system does when memory is short" if name == "SIGKILL" else "")

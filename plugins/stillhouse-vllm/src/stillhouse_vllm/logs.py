@@ -18,6 +18,12 @@ _EXCEPTION = re.compile(
     r"(?:^|\s)((?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit)|Exception): .+)$"
 )
 
+# What ends a process without an exception of Python: one of C++, the interpreter itself, a signal to one
+# of several processes.
+_WITHOUT_EXCEPTION = re.compile(
+    r"(?:^\s*what\(\):\s+(.+)|^(Fatal Python error: .+)|(Worker proc \S+ died unexpectedly(?: \(.*?\))?))"
+)
+
 # The engine says these of its own processes, and what they died of stands further up.
 _OF_ANOTHER = re.compile(
     r"Engine core initialization failed|initialization failed due to an exception in a background"
@@ -101,9 +107,11 @@ class Output:
 
     def reason(self) -> str:
         """Why an engine ended, in its own words; empty if it did not say."""
-        found = [match[1] for line in list(self._lines) if (match := _EXCEPTION.search(line))]
+        lines = list(self._lines)
+        found = [match[1] for line in lines if (match := _EXCEPTION.search(line))]
         own = [line for line in found if not _OF_ANOTHER.search(line)]
-        return (own or found or [""])[0]
+        others = [match[match.lastindex or 0] for line in lines if (match := _WITHOUT_EXCEPTION.search(line))]
+        return (own or others or found or [""])[0]
 
 
 def _read(descriptor: int, lines: deque[str], verbose: bool) -> None:
