@@ -1,4 +1,4 @@
-"""The first command of the README, on a copy of the checkout, as on a fresh machine."""
+"""The first commands of the READMEs, on a copy of the checkout, as on a fresh machine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,33 @@ pytestmark = [
 ]
 
 
-def bash_blocks() -> list[str]:
-    return re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def bash_blocks(readme: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```$", readme.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> None:
-    copy = tmp_path / "stillhouse"
+ENGINES = [
+    readme.parent.name
+    for readme in sorted(ROOT.glob("plugins/*/README.md"))
+    if any("-m venv" in block for block in bash_blocks(readme)[:1])
+]
+"""The packages whose READMEs begin with what sets up a bare machine."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    target = tmp_path / "stillhouse"
     shutil.copytree(
         ROOT,
-        copy,
+        target,
         ignore=shutil.ignore_patterns(
-            ".git", ".tox", ".venv", ".site", "__pycache__", "*.egg-info", "answers.jsonl", ".*_cache"
+            ".git", ".tox", ".venv*", ".site", "__pycache__", "*.egg-info", "answers.jsonl", ".*_cache"
         ),
     )
-    # A shell in which no virtual environment is active, as on a fresh machine; not that of tox either.
+    return target
+
+
+def run(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run commands in a shell in which no virtual environment is active, not that of tox either."""
     path = [
         entry
         for entry in os.environ["PATH"].split(os.pathsep)
@@ -42,8 +55,8 @@ def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> No
     environment = {**os.environ, "PATH": os.pathsep.join(path)}
     environment.pop("VIRTUAL_ENV", None)
     result = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", bash_blocks()[0]],
-        cwd=copy,
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -51,6 +64,11 @@ def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> No
         check=False,
     )
     assert result.returncode == 0, result.stderr[-4000:]
+    return result
+
+
+def test_the_first_command_answers_every_question_in_order(copy: Path) -> None:
+    run(bash_blocks()[0], copy)
     questions = [json.loads(line) for line in (copy / "examples/questions.jsonl").read_text().splitlines()]
     answers = [json.loads(line) for line in (copy / "answers.jsonl").read_text().splitlines()]
     assert len(questions) >= 50
@@ -61,6 +79,19 @@ def test_the_first_command_answers_every_question_in_order(tmp_path: Path) -> No
         assert isinstance(answer["generations"][0], str)
         assert answer["statistics"]["input_tokens"][0] > 0
         assert answer["statistics"]["output_tokens"][0] > 0
+
+
+def test_engines_that_bring_their_libraries_say_how_to_set_them_up() -> None:
+    assert {"stillhouse-mlx", "stillhouse-transformers"} <= set(ENGINES)
+
+
+@pytest.mark.parametrize("package", ENGINES)
+def test_the_first_commands_of_an_engine_end_with_an_answer(package: str, copy: Path) -> None:
+    result = run(bash_blocks(ROOT / "plugins" / package / "README.md")[0], copy)
+    last = result.stdout.splitlines()[-1]
+    assert len(last.split()) >= 3, result.stdout[-1000:]  # words of the model
+    # Nothing but what a run says on a terminal, and no warning of the libraries.
+    assert "Warning" not in result.stderr, result.stderr[-4000:]
 
 
 def test_second_readme_command_is_one_line() -> None:
