@@ -1,8 +1,7 @@
 """The threads in which an engine works, and the queue from which it takes its work.
 
-An engine that computes in this process blocks the thread that calls it, for seconds at a time, and wants
-many inputs at once. So it has a thread of its own, which pulls: the engine says how many jobs it has room
-for, and the queue gives it those that are alike in size.
+An engine that computes in this process blocks its thread for seconds at a time, and wants many inputs at
+once. So it has a thread of its own, which pulls jobs that are alike in size, as many as it has room for.
 """
 
 from __future__ import annotations
@@ -262,8 +261,7 @@ class EngineWorker(Generic[E, R, T]):
             # Not the job's future itself: asyncio would cancel it, and the engine could not end it.
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # What it ends with all the same interests nobody; asyncio would log an error.
-            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # else it is logged
             self._queue._leave(job)
             raise
 
