@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stillhouse.jobs.formats.rows import RowFormatter
     from stillhouse.jobs.runs.command import Command
     from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.llm import LLM
     from stillhouse.offline.chunks import Chunk
 
@@ -73,6 +74,7 @@ def print_rows(llm: LLM, command: Command) -> int:
     from stillhouse.jobs.formats.opening import open_reader, open_writer
     from stillhouse.jobs.reporting.progress import summary_lines
     from stillhouse.jobs.runs.online import RunStatistics, run
+    from stillhouse.jobs.runs.refusals import check_run
     from stillhouse.jobs.spending.budget import Budget
     from stillhouse.jobs.spending.prices import find_prices, offer_of
     from stillhouse.jobs.store.stream import StreamStore
@@ -83,6 +85,7 @@ def print_rows(llm: LLM, command: Command) -> int:
     )
     try:
         with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
+            check_run(llm, command.formatter)
             writer = open_writer(command.output, hooks)
             store = StreamStore(writer, llm.model_name)
             with _progress(llm, command, statistics, lambda: reader.share_read), _stoppable() as stopping:
@@ -99,6 +102,7 @@ def print_rows(llm: LLM, command: Command) -> int:
     except OSError as error:
         raise _as_configuration_error(error) from None
     print_facts(summary_lines(statistics, statistics.done, statistics.failed), sys.stderr)
+    _print_reasons(statistics.reasons)
     return FAILED_ROWS if statistics.failures else 0
 
 
@@ -149,6 +153,8 @@ def generate_file(llm: LLM, command: Command) -> int:
             summary = bulk.summary
             if complete:
                 print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
+                if summary.failures:
+                    _print_reasons(bulk.reasons)
                 return FAILED_ROWS if summary.failures else 0
             if problem is None and not stopped and bulk.is_waiting:
                 _print_jobs(bulk.jobs, summary.rows)
@@ -157,6 +163,13 @@ def generate_file(llm: LLM, command: Command) -> int:
             more = "" if isinstance(problem, BudgetError) else "; the same command goes on"
             print(f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}{more}", file=sys.stderr)
         return COULD_NOT_START if problem else INTERRUPTED
+
+
+def _print_reasons(reasons: Reasons) -> None:
+    from stillhouse.jobs.reporting.progress import reason_lines
+
+    for line in reason_lines(reasons):
+        print(line, file=sys.stderr)
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:

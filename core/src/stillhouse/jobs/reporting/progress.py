@@ -13,13 +13,18 @@ from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
 
-__all__ = ["clock", "duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
+__all__ = [
+    "clock", "duration", "job_lines", "reason_lines", "show_progress", "status_lines", "summary_lines",
+]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
+
+SHOWN_REASONS = 3
 
 
 @contextmanager
@@ -159,6 +164,15 @@ def summary_lines(
     if statistics.budget is not None:
         lines.append(("budget left", statistics.budget.left))
     return lines
+
+
+def reason_lines(reasons: Reasons) -> list[str]:
+    """Format the most frequent reasons for which rows failed: how many rows, and the first of them."""
+    lines = []
+    for kind, message, rows, example in reasons.most_common(SHOWN_REASONS):
+        which = f"row {example:,}" if rows == 1 else f"{rows:,} rows, the first of them row {example:,}"
+        lines.append(f"  {which}: {kind}: {message}")
+    return ["why rows failed, most often:", *lines] if lines else []
 
 
 def _cache_lines(

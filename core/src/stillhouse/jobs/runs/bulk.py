@@ -14,6 +14,8 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
+from stillhouse.jobs.runs.reasons import Reasons, read_reasons
+from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, summarize
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
@@ -89,6 +91,12 @@ class BulkRun:
             return summarize(connection, self._run.command.limit)
 
     @property
+    def reasons(self) -> Reasons:
+        """Why rows that belong to the run failed, those of earlier processes included."""
+        with self.store.reading() as connection:
+            return read_reasons(connection, self._run.command.limit)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the work ended because batches are not done."""
         return self._run.outcome == "waiting"
@@ -115,10 +123,12 @@ class BulkRun:
 
         Raises:
             GenerationError: an error that every further row would meet.
-            ConfigurationError: the input changed while the run worked, or the budget is used up.
+            ConfigurationError: the LLM would refuse every row, the input changed while the run worked, or
+                the budget is used up.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
         opened = self._run
+        check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
         if opened.command.in_order:
             self.store.set("in_order", True)
