@@ -79,5 +79,5 @@ class SmallTokenizer:
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool, **_: Any) -> str:
         return str(self._backend.decode(tokens, skip_special_tokens=skip_special_tokens))

@@ -7,7 +7,24 @@ from typing import Any, ClassVar
 import pytest
 
 from stillhouse import ConfigurationError, GenerateOutput, GenerationError, UnsupportedError
-from stillhouse.local import LocalLLM, Sampling, bias_of, engine_failed, merged, seed_of, too_long, uniforms
+from stillhouse.local import (
+    Answer,
+    EngineWorker,
+    Generation,
+    JobQueue,
+    LocalLLM,
+    Prompts,
+    Sampling,
+    SamplingDefaults,
+    TokenLLM,
+    TokenTexts,
+    bias_of,
+    engine_failed,
+    merged,
+    seed_of,
+    too_long,
+    uniforms,
+)
 from stillhouse.outputs import prepare_output
 from stillhouse.typing import Capability, FormattedInput
 
@@ -183,3 +200,107 @@ def test_a_bias_is_by_number_or_by_text() -> None:
     for unknown in (400, "400", -1, "-1"):
         with pytest.raises(ConfigurationError, match="token"):
             bias_of({unknown: 1}, tokenizer, 400)
+
+
+def test_what_a_model_says_of_sampling_is_taken_where_the_call_leaves_it_open() -> None:
+    tokenizer = SmallTokenizer()
+
+    def made(config: dict[str, Any], **given: Any) -> Sampling:
+        return SamplingDefaults.of(config).sampling(given, tokenizer, 400)
+
+    assert made({}).temperature == 0
+    assert made({}, top_p=0.5) == Sampling(temperature=1.0, top_p=0.5)
+    assert made({}, seed=1, temperature=None).is_greedy
+    drawn = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1}
+    assert made(drawn) == Sampling(temperature=0.6, top_k=20, top_p=0.95, min_p=0.1)
+    assert made(drawn, temperature=0, top_k=0) == Sampling(temperature=0, top_k=0, top_p=0.95, min_p=0.1)
+    # Settings without sampling are leftovers of the model's training.
+    assert made({**drawn, "do_sample": False}).is_greedy
+    assert made({"repetition_penalty": 1.1}).repetition_penalty == 1.1
+    odd = {"do_sample": "yes", "temperature": "hot", "top_k": 1.5, "top_p": True, "max_new_tokens": None}
+    assert SamplingDefaults.of(odd) == SamplingDefaults()
+
+
+class Spelling:
+    """An engine that generates the tokens of a fixed text, over and over, and ends when the answer does."""
+
+    tokenizer: Any = None
+    vocabulary_size = 400
+    context_length = 64
+    eos = frozenset({2})
+    defaults = SamplingDefaults(max_new_tokens=9)
+    says = "the river and the rain, and the river"
+
+    def serve(self, queue: JobQueue[Generation, GenerateOutput]) -> None:
+        texts = TokenTexts(self.tokenizer)
+        tokens = self.tokenizer.encode(self.says, add_special_tokens=False)
+        for job in iter(lambda: (queue.take(1) or [None])[0], None):
+            answer = Answer(job.request, Prompts(self.tokenizer), self.tokenizer, texts, self.eos)
+            reason = None
+            for token in [*tokens, 2]:
+                report = (
+                    None if job.request.candidates is None else [(token, -0.5), (3, float("-inf")), (4, -2.0)]
+                )
+                reason = answer.add(token, report)
+                if reason:
+                    break
+            job.finish(answer.output(reason or "length", cached=3))
+
+
+class SpellingLLM(TokenLLM):
+    @property
+    def model_name(self) -> str:
+        return "spelling"
+
+    def load(self) -> None:
+        super().load()
+        engine = Spelling()
+        engine.tokenizer = SmallTokenizer()
+        self.use_engine(EngineWorker(lambda: engine, Spelling.serve, "spelling"), engine)
+
+    def unload(self) -> None:
+        self.release_engine()
+        super().unload()
+
+
+def test_an_answer_ends_where_its_limit_its_stop_text_or_the_model_says() -> None:
+    with SpellingLLM() as llm:
+
+        def ask(**parameters: Any) -> tuple[Any, ...]:
+            output = llm.generate_outputs([USER], **parameters)[0]
+            return (
+                output["generations"][0],
+                output["finish_reasons"][0],
+                output["statistics"]["output_tokens"][0],
+            )
+
+        whole = len(SmallTokenizer().encode(Spelling.says, add_special_tokens=False))
+        assert ask(max_new_tokens=50) == (Spelling.says, "stop", whole + 1)
+        assert ask()[1:] == ("length", 9)
+        assert ask(max_new_tokens=1)[1:] == ("length", 1)
+        assert ask(max_new_tokens=50, stop=["rain", "and"])[:2] == ("the river ", "stop")
+        assert ask(max_new_tokens=50, stop="the river")[:2] == (None, "stop")
+        output = llm.generate_outputs([USER], num_generations=2, stop=" and", logprobs=True, top_logprobs=3)[
+            0
+        ]
+        assert output["generations"] == ["the river", "the river"]
+        assert "".join(position[0]["token"] for position in output["logprobs"][0]) == "the river"
+        assert [candidate["logprob"] for candidate in output["logprobs"][0][0]] == [-0.5, -2.0]
+        assert output["statistics"]["cached_tokens"] == [3, 3]
+
+
+def test_a_prompt_that_leaves_no_room_for_a_token_is_that_rows_error() -> None:
+    with SpellingLLM() as llm:
+        outputs = [one for _, one in llm.iter_outputs(["the rain", "the rain " * 60, ""], on_error="yield")]
+    assert not isinstance(outputs[0], GenerationError)
+    assert [outputs[1].kind, outputs[2].kind] == ["context_length", "invalid_request"]  # type: ignore[union-attr]
+    assert "room for 63" in str(outputs[1])
+
+
+def test_an_engine_that_was_released_is_not_asked_any_more() -> None:
+    llm = SpellingLLM()
+    with llm:
+        worker = llm.opened()[1]
+    assert not any(thread.is_alive() for thread in worker._threads)
+    with pytest.raises(ConfigurationError, match="load"):
+        llm.opened()

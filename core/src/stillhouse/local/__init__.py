@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from stillhouse.local.answers import Answer as Answer
+    from stillhouse.local.answers import TokenTexts as TokenTexts
     from stillhouse.local.cuda import CudaDevicePlacementMixin as CudaDevicePlacementMixin
     from stillhouse.local.cuda import visible_devices as visible_devices
+    from stillhouse.local.generation import Generation as Generation
+    from stillhouse.local.generation import SamplingDefaults as SamplingDefaults
     from stillhouse.local.guides import Guide as Guide
     from stillhouse.local.guides import GuideCompiler as GuideCompiler
     from stillhouse.local.guides import Matcher as Matcher
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from stillhouse.local.stops import Detokenizer as Detokenizer
     from stillhouse.local.stops import StopTexts as StopTexts
     from stillhouse.local.templates import Prompts as Prompts
+    from stillhouse.local.token_llm import TokenEngine as TokenEngine
+    from stillhouse.local.token_llm import TokenLLM as TokenLLM
     from stillhouse.local.weights import default_gguf as default_gguf
     from stillhouse.local.weights import find_model as find_model
     from stillhouse.local.weights import model_name_of as model_name_of
@@ -37,7 +43,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "answers": ["Answer", "TokenTexts"],
         "cuda": ["CudaDevicePlacementMixin", "visible_devices"],
+        "generation": ["Generation", "SamplingDefaults"],
         "guides": ["Guide", "GuideCompiler", "Matcher", "guide_for"],
         "llm": ["LocalLLM"],
         "magpie": ["MAGPIE_PRE_QUERY_TEMPLATES", "MagpieChatTemplateMixin"],
@@ -45,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "sampling": ["Sampling", "bias_of", "uniforms"],
         "stops": ["Detokenizer", "StopTexts"],
         "templates": ["Prompts"],
+        "token_llm": ["TokenEngine", "TokenLLM"],
         "weights": ["default_gguf", "find_model", "model_name_of"],
         "worker": ["EngineWorker", "Job", "JobQueue"],
     },

@@ -58,7 +58,7 @@ def uniforms(seed: int | None, generation: int = 0) -> random.Random:
     """Return the source of chance of one generation: `.random()` gives a number in [0, 1) for each token.
 
     A generation with a source of its own does not depend on what is generated beside it. The token is
-    the first in the sorted list of the probable ones whose cumulative probability exceeds the number.
+    the first one, in an order that the engine chooses, whose cumulative probability exceeds the number.
 
     Args:
         seed: the seed of the input's first generation; `None` for chance.

@@ -1,0 +1,137 @@
+"""An answer as it grows, token by token, and the output that it makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from stillhouse.local.generation import Generation
+from stillhouse.local.stops import Detokenizer
+from stillhouse.local.templates import Prompts
+from stillhouse.outputs import prepare_output
+from stillhouse.typing import GenerateOutput, Logprob
+
+__all__ = ["Answer", "TokenTexts"]
+
+
+class TokenTexts:
+    """The texts of single tokens, for log-probabilities. It may be used by one thread.
+
+    Args:
+        tokenizer: of the library `transformers`.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._texts: dict[int, str] = {}
+        # After another token, for some tokenizers take the space off the first one.
+        self._before = list(tokenizer.encode("a", add_special_tokens=False))[-1:]
+        self._length = len(self._decoded(self._before))
+
+    def __getitem__(self, token: int) -> str:
+        """Return the text of a token, a special one's too."""
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = self._decoded([*self._before, token])[self._length :]
+        return text
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return str(
+            self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
+
+class Answer:
+    """What has come of a generation.
+
+    Args:
+        generation: what is asked.
+        prompts: makes text of tokens.
+        tokenizer: of the library `transformers`.
+        texts: of single tokens; one object serves all answers of an engine.
+        eos: the tokens that end an answer. They have no text and no log-probabilities.
+
+    Attributes:
+        tokens: those that came, the one that ended it included.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        prompts: Prompts,
+        tokenizer: Any,
+        texts: TokenTexts,
+        eos: Collection[int],
+    ) -> None:
+        self.tokens: list[int] = []
+        self._generation = generation
+        self._prompts = prompts
+        self._texts = texts
+        self._eos = eos
+        self._text = ""
+        self._cut: int | None = None  # where a stop text begins
+        self._ended = False  # by a token that ends an answer
+        self._add: Callable[[int], str] | None = None
+        if generation.stops or generation.candidates is not None:
+            self._add = Detokenizer(tokenizer).add
+        self._starts: list[int] = []  # where in the text each position with log-probabilities begins
+        self._logprobs: list[list[Logprob]] = []
+
+    def add(self, token: int, candidates: Sequence[tuple[int, float]] | None = None) -> str | None:
+        """Go on by a token.
+
+        Args:
+            token: the token.
+            candidates: with their log-probabilities, the token itself first, if they are wanted. One that
+                is not finite is left out.
+
+        Returns:
+            Why the answer ends with it, `stop` or `length`; `None` if it goes on.
+        """
+        self.tokens.append(token)
+        if token in self._eos:
+            self._ended = True
+            return "stop"
+        if self._add is not None:
+            start = len(self._text)
+            piece = self._add(token)
+            self._text += piece
+            if candidates is not None:
+                self._starts.append(start)
+                self._logprobs.append(self._position(token, piece, candidates))
+            self._cut = self._generation.stops.cut(self._text, start) if piece else None
+            if self._cut is not None:
+                return "stop"
+        return "length" if len(self.tokens) >= self._generation.limit else None
+
+    def _position(self, token: int, piece: str, candidates: Sequence[tuple[int, float]]) -> list[Logprob]:
+        return [
+            Logprob(token=piece if other == token else self._texts[other], logprob=logprob)
+            for other, logprob in candidates
+            if math.isfinite(logprob)
+        ]
+
+    def output(self, reason: str, cached: int | None = None) -> GenerateOutput:
+        """Return the output, with one generation.
+
+        Args:
+            reason: why the answer ended.
+            cached: how many tokens of the prompt were not computed again; `None` if that is not known.
+        """
+        logprobs = self._logprobs
+        if self._cut is None:
+            text = self._prompts.text_of(self.tokens[:-1] if self._ended else self.tokens)
+        else:
+            text = self._text[: self._cut]
+            logprobs = logprobs[: sum(start < self._cut for start in self._starts)]
+        output = prepare_output(
+            [text or None],
+            input_tokens=[len(self._generation.prompt)],
+            output_tokens=[len(self.tokens)],
+            logprobs=None if self._generation.candidates is None else [logprobs],
+            finish_reasons=[reason],
+        )
+        if cached is not None:
+            output["statistics"]["cached_tokens"] = [cached]
+        return output

@@ -1,0 +1,227 @@
+"""`TokenLLM`: the LLM of an engine that gives logits and leaves the choice of the next token to us."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import Field, PrivateAttr
+
+from stillhouse.errors import GenerationError
+from stillhouse.inputs import split_input
+from stillhouse.local.generation import Generation, SamplingDefaults
+from stillhouse.local.llm import LocalLLM
+from stillhouse.local.outputs import merged, too_long, unloaded
+from stillhouse.local.stops import StopTexts
+from stillhouse.local.worker import EngineWorker
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+
+__all__ = ["TokenEngine", "TokenLLM"]
+
+
+class TokenEngine(Protocol):
+    """What a `TokenLLM` wants to know of its engine once it is open.
+
+    Attributes:
+        tokenizer: with the members of those of the library `transformers`.
+        vocabulary_size: the width of the model's logits.
+        context_length: how many tokens prompt and answer may have together.
+        eos: the tokens that end an answer.
+        defaults: what the model's own `generation_config.json` says.
+    """
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def eos(self) -> frozenset[int]: ...
+
+    @property
+    def defaults(self) -> SamplingDefaults: ...
+
+
+class TokenLLM(LocalLLM):
+    """A model whose engine makes a `GenerateOutput` of each `Generation`, in batches.
+
+    A backend implements `load` and `unload`: `load` makes an `EngineWorker` and calls `use_engine`, and
+    `unload` calls `release_engine`. Each of the engine's jobs is a `Generation`, and ends with the output
+    of an `Answer`.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            "chat",
+            "raw_prompt",
+            "num_generations",
+            "logprobs",
+            "json_schema",
+            "regex",
+            "choice",
+            "seed",
+        }
+    )
+
+    context_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many tokens prompt and answer may have together; by default what the model has.",
+    )
+
+    _engine: Any = PrivateAttr(default=None)
+    _worker: EngineWorker[Any, Any, Any] | None = PrivateAttr(default=None)
+
+    def use_engine(self, worker: EngineWorker[Any, Any, Any], engine: TokenEngine) -> None:
+        """Generate with an engine from now on.
+
+        Raises:
+            ConfigurationError: `chat_template` is none.
+            UnsupportedError: `structured_output` cannot be honoured.
+        """
+        self._worker, self._engine = worker, engine
+        self.use_tokenizer(engine.tokenizer, engine.vocabulary_size, sorted(engine.eos))
+
+    def release_engine(self) -> None:
+        """End the calls under way and let go of the engine; it is freed if nobody else has it."""
+        worker, self._worker, self._engine = self._worker, None, None
+        if worker is not None:
+            worker.close()
+
+    def opened(self) -> tuple[Any, EngineWorker[Any, Any, Any]]:
+        """Return the engine and its worker.
+
+        Raises:
+            ConfigurationError, GenerationError: the LLM is not loaded.
+        """
+        engine, worker = self._engine, self._worker
+        if engine is None or worker is None:
+            self.require_loaded()
+            raise unloaded()
+        return engine, worker
+
+    def room_for(self, prompt: Sequence[int]) -> int:
+        """Return how many tokens the answer to a prompt may have.
+
+        Raises:
+            GenerationError: the prompt is too long (`context_length`), or the model cannot read it
+                (`invalid_request`).
+        """
+        engine, _ = self.opened()
+        if not prompt:
+            raise GenerationError(
+                "the prompt is empty, and the model's tokenizer adds no token that begins a text",
+                kind="invalid_request",
+                hint="write something into the prompt",
+            )
+        if len(prompt) >= engine.context_length:
+            raise too_long(
+                len(prompt), engine.context_length - 1, "context_length" if self.context_length else ""
+            )
+        if max(prompt) >= engine.vocabulary_size:
+            raise GenerationError(
+                f"the tokenizer gives the token {max(prompt)}, and the model knows {engine.vocabulary_size}",
+                kind="invalid_request",
+                hint="the tokenizer has tokens that the model was not trained with: use the model's own",
+            )
+        return int(engine.context_length) - len(prompt)
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: Annotated[int | None, Field(ge=1)] = None,
+        temperature: Annotated[float | None, Field(ge=0)] = None,
+        top_p: Annotated[float | None, Field(ge=0, le=1)] = None,
+        top_k: Annotated[int | None, Field(ge=0)] = None,
+        min_p: Annotated[float | None, Field(ge=0, le=1)] = None,
+        stop: str | list[str] | None = None,
+        seed: Annotated[int | None, Field(ge=0)] = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        repetition_penalty: Annotated[float | None, Field(gt=0)] = None,
+        logprobs: bool | None = None,
+        top_logprobs: Annotated[int | None, Field(ge=0)] = None,
+        logit_bias: dict[int | str, float] | None = None,
+    ) -> GenerateOutput:
+        """Generate for one input. `None` leaves a parameter to the model's own `generation_config`.
+
+        Where that says nothing either, the default is named. A model whose `generation_config` does not
+        sample takes the most probable token always, unless temperature, top_p, top_k or min_p is given.
+
+        Args:
+            input: a chat, a chat with a structured output, or a raw prompt.
+            num_generations: how many generations; each is a sequence of a batch.
+            max_new_tokens: how many tokens to generate at most; by default, until the model ends or
+                the context is full.
+            temperature: 0 takes the most probable token always; by default 1.
+            top_p: sample among the most probable tokens of this total probability; by default all.
+            top_k: sample among this many most probable tokens, 0 for all; by default all.
+            min_p: leave out tokens less probable than this share of the most probable one's; by
+                default none.
+            stop: a text, or several, that ends the generation and is left out of it.
+            seed: the seed of the first generation; the next one's is greater by one. By default random.
+            frequency_penalty: lowers the odds of a token with every time that it was generated; by
+                default 0.
+            presence_penalty: lowers the odds of every token that was generated; by default 0.
+            repetition_penalty: divides the odds of tokens that the prompt or the answer has; by default 1.
+            logprobs: whether to give log-probabilities: for each position the generated token first,
+                before any parameter is applied.
+            top_logprobs: how many candidates to give for each position, the generated token among them;
+                it switches log-probabilities on. By default the generated token alone.
+            logit_bias: added to the odds of tokens, by their number or text.
+
+        Raises:
+            GenerationError: the prompt is too long for the context (`context_length`), the chat template
+                or the tokenizer refuses it (`invalid_request`), the engine failed (`server`), or the answer
+                lacks the form that was asked for (`truncated`, `schema`). `outputs` holds the other
+                generations that were finished.
+            UnsupportedError: the structured output cannot be honoured.
+        """
+        engine, worker = self.opened()
+        content, _ = split_input(input)
+        guide = self.guide_of(input)
+        prompt = self.prompt_ids(content)
+        room = self.room_for(prompt)
+        defaults: SamplingDefaults = engine.defaults
+        sampling = defaults.sampling(
+            {
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "min_p": min_p,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "repetition_penalty": repetition_penalty,
+                "logit_bias": logit_bias,
+            },
+            engine.tokenizer,
+            engine.vocabulary_size,
+        )
+        limit = min(max_new_tokens or defaults.max_new_tokens or room, room)
+        wants_logprobs = top_logprobs is not None if logprobs is None else logprobs
+        candidates = (top_logprobs or 0) if wants_logprobs else None
+        stops = StopTexts(stop)
+        compiler = None if guide is None else self.guides
+        calls = [
+            _generated(
+                worker,
+                Generation(prompt, limit, sampling, stops, guide, compiler, candidates, seed, number),
+            )
+            for number in range(num_generations)
+        ]
+        if len(calls) == 1:
+            return await calls[0]
+        return merged(await asyncio.gather(*calls, return_exceptions=True))
+
+
+async def _generated(worker: EngineWorker[Any, Any, Any], generation: Generation) -> GenerateOutput:
+    output: GenerateOutput = await worker.run(generation, len(generation.prompt))
+    if generation.guide is not None:
+        generation.guide.check(output["generations"][0] or "", output["finish_reasons"][0])
+    return output
