@@ -27,7 +27,7 @@ STRICT = (
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n"
+    "{{ '<|im_start|>assistant\\n' }}"  # a newline at the end of a template is dropped
 )
 """A template that takes no system message, and the roles in turns only."""
 
@@ -71,13 +71,14 @@ class LocalEngineReports:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def model(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return tiny_model(tmp_path_factory.mktemp("tiny") / "tiny")
 
     @pytest.fixture(scope="class")
-    def llm(self, model: Path, request: pytest.FixtureRequest) -> Iterator[AsyncLLM]:
-        # Not `self`: each test of a class is another object.
-        with request.cls().make(model) as llm:
+    @classmethod
+    def llm(cls, model: Path) -> Iterator[AsyncLLM]:
+        with cls().make(model) as llm:
             yield llm
 
     @contextlib.contextmanager

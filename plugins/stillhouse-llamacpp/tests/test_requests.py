@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from stillhouse import ConfigurationError
+from stillhouse.local import seed_of
 from stillhouse_llamacpp.answers import read_answer
 from stillhouse_llamacpp.failures import failure
-from stillhouse_llamacpp.requests import request_body, seed_of
+from stillhouse_llamacpp.requests import request_body
 
 
 def test_request_body_has_the_engines_names_and_omits_none() -> None:

@@ -10,14 +10,15 @@ import importlib_metadata
 import pytest
 
 from stillhouse import ConfigurationError
+from stillhouse.local import DEFAULT_MODEL
 from stillhouse_llamacpp import LlamaCppLLM
-from stillhouse_llamacpp.weights import DEFAULT_NAME, find_weights
+from stillhouse_llamacpp.weights import find_weights
 
 
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        (None, DEFAULT_NAME),
+        (None, DEFAULT_MODEL),
         ("folder/some-model.Q4_0.gguf", "some-model.Q4_0"),
         ("owner/name/file.gguf", "file"),
         ("C:\\models\\file.gguf", "file"),
@@ -50,7 +51,7 @@ def test_missing_default_model_error_suggests_both_install_commands(monkeypatch:
 
 @pytest.mark.model
 def test_default_model_is_found_without_importing_its_package(weights: Path) -> None:
-    assert weights.name == f"{DEFAULT_NAME}.gguf"
+    assert weights.name == f"{DEFAULT_MODEL}.gguf"
     script = (
         "import sys\n"
         "from stillhouse_llamacpp.weights import find_weights\n"

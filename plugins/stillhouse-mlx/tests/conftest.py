@@ -14,7 +14,7 @@ from stillhouse import ChatItem
 from stillhouse_mlx import MlxLLM
 
 # Short sequences, so that a test waits for none that has gone astray.
-SMALL: dict[str, Any] = {"batch_size": 4, "max_context": 256}
+SMALL: dict[str, Any] = {"batch_size": 4, "context_length": 256}
 
 
 def missing(module: str) -> str:

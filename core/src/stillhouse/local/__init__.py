@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stillhouse.local.cuda import visible_devices as visible_devices
     from stillhouse.local.generation import Generation as Generation
     from stillhouse.local.generation import SamplingDefaults as SamplingDefaults
+    from stillhouse.local.guides import GUIDE_HEAD as GUIDE_HEAD
     from stillhouse.local.guides import Guide as Guide
     from stillhouse.local.guides import GuideCompiler as GuideCompiler
     from stillhouse.local.guides import Matcher as Matcher
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from stillhouse.local.templates import Prompts as Prompts
     from stillhouse.local.token_llm import TokenEngine as TokenEngine
     from stillhouse.local.token_llm import TokenLLM as TokenLLM
+    from stillhouse.local.weights import DEFAULT_MODEL as DEFAULT_MODEL
     from stillhouse.local.weights import default_gguf as default_gguf
     from stillhouse.local.weights import find_model as find_model
     from stillhouse.local.weights import model_name_of as model_name_of
@@ -46,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "answers": ["Answer", "TokenTexts"],
         "cuda": ["CudaDevicePlacementMixin", "visible_devices"],
         "generation": ["Generation", "SamplingDefaults"],
-        "guides": ["Guide", "GuideCompiler", "Matcher", "guide_for"],
+        "guides": ["GUIDE_HEAD", "Guide", "GuideCompiler", "Matcher", "guide_for"],
         "llm": ["LocalLLM"],
         "magpie": ["MAGPIE_PRE_QUERY_TEMPLATES", "MagpieChatTemplateMixin"],
         "outputs": ["engine_failed", "merged", "seed_of", "too_long", "unloaded"],
@@ -54,7 +56,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "stops": ["Detokenizer", "StopTexts"],
         "templates": ["Prompts"],
         "token_llm": ["TokenEngine", "TokenLLM"],
-        "weights": ["default_gguf", "find_model", "model_name_of"],
+        "weights": ["DEFAULT_MODEL", "default_gguf", "find_model", "model_name_of"],
         "worker": ["EngineWorker", "Job", "JobQueue"],
     },
 )

@@ -43,7 +43,7 @@ def default_gguf() -> Path:
         pass
     raise ConfigurationError(
         f"no model is given, and the default one, {DEFAULT_MODEL}, is not installed",
-        hint=f"{_INSTALL}   or choose a model: --set model=…",
+        hint=f"{_INSTALL}   or choose a model: --set model=PATH",
     )
 
 

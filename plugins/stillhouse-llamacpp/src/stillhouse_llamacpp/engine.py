@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillhouse.errors import GenerationError
 from stillhouse.typing import ChatItem, HiddenState
-from stillhouse_llamacpp.guides import SENTINEL, Guide
+from stillhouse_llamacpp.guides import SENTINEL, Guide, probe_of
 from stillhouse_llamacpp.server import Route, Server, Settings
 from stillhouse_llamacpp.workers import Cancelled, Workers
 
@@ -76,7 +76,7 @@ class Engine:
         """
         body = {
             "prompt": "A",
-            "grammar": guide.probe,
+            "grammar": probe_of(guide),
             "max_tokens": len(SENTINEL) + 2,  # a token has one letter at least
             "temperature": 0,
             "logit_bias": {SENTINEL[0]: 100},

@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.errors import GenerationError
 
-__all__ = ["failure", "unloaded"]
+__all__ = ["failure"]
 
 # What is said of an input whose hidden states are asked for.
 _TOO_LARGE = re.compile(r"input \((?P<tokens>\d+) tokens\) is too large .*batch size: (?P<limit>\d+)")
@@ -51,13 +51,4 @@ def _too_long(tokens: Any, limit: Any) -> GenerationError:
         f"the prompt has {tokens} tokens, and the context of a slot has room for {limit}",
         kind="context_length",
         hint="shorten the prompt, or raise n_ctx",
-    )
-
-
-def unloaded() -> GenerationError:
-    """The error of a call that found its LLM unloaded."""
-    return GenerationError(
-        "the LLM was unloaded while it was generating",
-        kind="connection",
-        hint="unload it when its results have been taken",
     )

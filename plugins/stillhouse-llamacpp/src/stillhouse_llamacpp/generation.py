@@ -1,11 +1,11 @@
-"""One generation of an input, and several as one output."""
+"""One generation of an input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from stillhouse import GenerateOutput, GenerationError, merge_responses
+from stillhouse import GenerateOutput
 from stillhouse.typing import StandardInput
 from stillhouse_llamacpp.answers import read_answer
 from stillhouse_llamacpp.engine import Engine
@@ -13,7 +13,7 @@ from stillhouse_llamacpp.guides import Guide
 from stillhouse_llamacpp.server import Route
 from stillhouse_llamacpp.workers import Cancelled
 
-__all__ = ["generate_one", "merged"]
+__all__ = ["generate_one"]
 
 
 def generate_one(
@@ -50,14 +50,3 @@ def generate_one(
     if guide is not None:
         guide.check(output["generations"][0] or "", output["finish_reasons"][0])
     return output
-
-
-def merged(results: Sequence[GenerateOutput | BaseException]) -> GenerateOutput:
-    """One output from those of the generations, or the first error with what was finished."""
-    outputs = [result for result in results if not isinstance(result, BaseException)]
-    for result in results:
-        if isinstance(result, GenerationError) and outputs:
-            result.outputs = list(merge_responses(outputs, len(outputs)))
-        if isinstance(result, BaseException):
-            raise result
-    return merge_responses(outputs, len(outputs))[0]

@@ -19,14 +19,14 @@ from stillhouse import (
     StructuredOutputMixin,
 )
 from stillhouse.inputs import split_input
+from stillhouse.local import merged, model_name_of, seed_of, unloaded
 from stillhouse.typing import Capability, StandardInput
 from stillhouse_llamacpp.engine import Engine
-from stillhouse_llamacpp.failures import unloaded
-from stillhouse_llamacpp.generation import generate_one, merged
+from stillhouse_llamacpp.generation import generate_one
 from stillhouse_llamacpp.guides import Guide, guide_for
-from stillhouse_llamacpp.requests import request_body, seed_of
+from stillhouse_llamacpp.requests import request_body
 from stillhouse_llamacpp.server import Route, Settings
-from stillhouse_llamacpp.weights import find_weights, name_of
+from stillhouse_llamacpp.weights import find_weights
 
 __all__ = ["LlamaCppLLM"]
 
@@ -101,7 +101,7 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
     @property
     def model_name(self) -> str:
         """The name of the model's file, without the suffix."""
-        return name_of(self.model)
+        return model_name_of(self.model)
 
     def load(self) -> None:
         """Load the model; a name on the Hugging Face Hub is downloaded first if need be.

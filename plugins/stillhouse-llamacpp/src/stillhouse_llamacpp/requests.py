@@ -8,12 +8,9 @@ from typing import Any
 from stillhouse.errors import ConfigurationError
 from stillhouse_llamacpp.server import Route
 
-__all__ = ["request_body", "seed_of"]
+__all__ = ["request_body"]
 
 _NAMES = {"max_new_tokens": "max_tokens", "repetition_penalty": "repeat_penalty"}
-
-# The engine reads the last of 32 bits as: choose one at random.
-_SEEDS = 2**32 - 1
 
 # What the backend itself decides, by the field or argument to use instead.
 _RESERVED = {
@@ -66,8 +63,3 @@ def request_body(
         body.update(stream=True, stream_options={"include_usage": True}, return_progress=True)
     body.update(extra_body or {})
     return body
-
-
-def seed_of(seed: int, generation: int) -> int:
-    """The seed of a generation of an input: the seed, the seed plus one, and so on."""
-    return (seed + generation) % _SEEDS

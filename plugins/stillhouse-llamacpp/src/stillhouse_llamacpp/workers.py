@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from stillhouse_llamacpp.failures import unloaded
+from stillhouse.local import unloaded
 
 __all__ = ["Cancelled", "Workers"]
 

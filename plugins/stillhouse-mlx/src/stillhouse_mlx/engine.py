@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy
 
-from stillhouse.errors import ConfigurationError
-from stillhouse.local import Job, JobQueue, Prompts, unloaded
+from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.local import Answer, Generation, Job, JobQueue, Prompts, TokenTexts, unloaded
 from stillhouse.typing import GenerateOutput
-from stillhouse_mlx.generation import Generation
+from stillhouse_mlx.generation import Growing
 from stillhouse_mlx.library import Library
 from stillhouse_mlx.models import Device, Settings, read_model
 from stillhouse_mlx.prefixes import Prefixes
-from stillhouse_mlx.requests import Request
 from stillhouse_mlx.sampling import BatchSampler
 from stillhouse_mlx.sequences import OneByOne
 
@@ -36,7 +35,7 @@ _SHORT, _LONG = [5, 9], [3, 4, 6, 7, 8]
 # How often a generator is asked for the first token of a short prompt: it may read the prompt first.
 _PATIENCE = 8
 
-_Job = Job[Request, GenerateOutput]
+_Job = Job[Generation, GenerateOutput]
 
 
 class Engine:
@@ -49,7 +48,8 @@ class Engine:
     Attributes:
         tokenizer: of mlx-lm.
         prompts: makes texts of tokens.
-        context: how long a sequence may be, in tokens.
+        context_length: how long a sequence may be, in tokens.
+        eos: the tokens that end an answer.
         defaults: the settings of sampling that the model comes with.
         vocabulary_size: the width of the logits.
         slots: how many sequences grow at once.
@@ -71,7 +71,9 @@ class Engine:
             self._model = read.model
             self.tokenizer = read.tokenizer
             self.prompts = Prompts(read.tokenizer)
-            self.context = read.context
+            self.context_length = read.context_length
+            self.eos = frozenset(read.tokenizer.eos_token_ids)
+            self._texts = TokenTexts(read.tokenizer)
             self.defaults = read.defaults
             self.slots = settings.batch_size or (_ON_GPU if device == library.mx.gpu else _ON_CPU)
             self.batches = True
@@ -86,6 +88,10 @@ class Engine:
     def mx(self) -> Any:
         """The arrays."""
         return self._library.mx
+
+    def answer(self, generation: Generation) -> Answer:
+        """The answer to a generation, of which nothing has come yet."""
+        return Answer(generation, self.prompts, self.tokenizer, self._texts, self.eos)
 
     def generator(self) -> Any:
         """A new generator of sequences, with the methods of mlx-lm's `BatchGenerator`."""
@@ -104,12 +110,12 @@ class Engine:
         return cache
 
     def _one_by_one(self) -> OneByOne:
-        return OneByOne(self._library, self._model, list(self.tokenizer.eos_token_ids), self.read)
+        return OneByOne(self._library, self._model, list(self.eos), self.read)
 
     def _batch(self) -> Any:
         return self._library.generation.BatchGenerator(
             self._model,
-            stop_tokens=[[end] for end in sorted(self.tokenizer.eos_token_ids)],
+            stop_tokens=[[end] for end in sorted(self.eos)],
             completion_batch_size=self.slots,
             prefill_batch_size=min(_PROMPTS, self.slots),
             prefill_step_size=self._step,
@@ -166,7 +172,7 @@ class _Batch:
         self._engine = engine
         self._generator = engine.generator()
         self._sampler = BatchSampler(engine.mx, engine.vocabulary_size)
-        self._under_way: dict[int, tuple[_Job, Generation]] = {}  # by the generator's number
+        self._under_way: dict[int, tuple[_Job, Growing]] = {}  # by the generator's number
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -182,16 +188,21 @@ class _Batch:
             job.fail(unloaded())
             return
         request = job.request
+        prompt = list(request.prompt)
         cached, cache = 0, None
         if self._engine.prefixes is not None:
-            cached, cache = self._engine.prefixes.take(request.prompt)
+            cached, cache = self._engine.prefixes.take(prompt)
         kept = None if self._engine.prefixes is None else cached
-        generation = Generation(request, self._engine.prompts, self._engine.tokenizer, kept)
+        try:
+            generation = Growing(request, self._engine.answer(request), self._engine.eos, kept)
+        except StillhouseError as error:
+            job.fail(error)
+            return
         # Where nothing but the most probable token is wanted, the generator's own way is the shortest.
         plain = generation.chooser.is_plain_greedy and request.candidates is None
         (number,) = self._generator.insert(
-            [request.prompt[cached:]],
-            [request.max_new_tokens],
+            [prompt[cached:]],
+            [request.limit],
             caches=[cache],
             samplers=[None if plain else self._sampler],
             logits_processors=[[] if plain else [self._sampler.processor(generation.chooser)]],
@@ -210,7 +221,7 @@ class _Batch:
         ended = []
         for response in self._generator.next()[1]:
             job, generation = self._under_way[response.uid]
-            reason = generation.add(response.token, response.logprobs, response.finish_reason)
+            reason = generation.add(response.token, response.logprobs) or response.finish_reason
             error = generation.chooser.error
             if reason is None and error is None:
                 continue
@@ -229,7 +240,7 @@ class _Batch:
         self._generator.close()
 
 
-def serve(engine: Engine, queue: JobQueue[Request, GenerateOutput]) -> None:
+def serve(engine: Engine, queue: JobQueue[Generation, GenerateOutput]) -> None:
     """End the jobs of a queue, until it is closed."""
     with engine.mx.stream(engine.stream):
         batch = _Batch(engine)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.local import SamplingDefaults
 from stillhouse_mlx.library import Library, many_files
 
 __all__ = ["Device", "Dtype", "Model", "Settings", "read_model"]
@@ -34,7 +35,7 @@ class Settings:
         path: the folder of the model.
         adapter_path: the folder of its adapter, if there is one.
         batch_size: how many sequences grow at once; `None` for what suits the device.
-        max_context: the longest sequence in tokens; `None` for the model's own limit.
+        context_length: the longest sequence in tokens; `None` for the model's own limit.
         prompt_cache: how many beginnings of prompts are kept.
         prefill_step: how many tokens of a prompt are read at once.
         device: where to compute.
@@ -45,7 +46,7 @@ class Settings:
     path: Path
     adapter_path: str | None
     batch_size: int | None
-    max_context: int | None
+    context_length: int | None
     prompt_cache: int
     prefill_step: int
     device: Device
@@ -60,14 +61,14 @@ class Model:
     Attributes:
         model: of mlx-lm.
         tokenizer: of mlx-lm, which wraps one of transformers.
-        context: how long a sequence may be.
+        context_length: how long a sequence may be.
         defaults: the settings of sampling that the model comes with.
     """
 
     model: Any
     tokenizer: Any
-    context: int
-    defaults: dict[str, float]
+    context_length: int
+    defaults: SamplingDefaults
 
 
 def read_model(library: Library, settings: Settings) -> Model:
@@ -144,28 +145,20 @@ def _context(config: Mapping[str, Any], settings: Settings) -> int:
         for name in _CONTEXT
         if isinstance(value := part.get(name), int) and value > 0
     ]
-    if settings.max_context is None:
+    if settings.context_length is None:
         return own[0] if own else _UNKNOWN_CONTEXT
-    if own and settings.max_context > own[0]:
+    if own and settings.context_length > own[0]:
         raise ConfigurationError(
-            f"max_context is {settings.max_context}, and the model is made for {own[0]} tokens at most",
-            hint=f"set max_context to {own[0]} or less, or leave it out",
+            f"context_length is {settings.context_length}, and the model is made for {own[0]} tokens at most",
+            hint=f"set context_length to {own[0]} or less, or leave it out",
         )
-    return settings.max_context
+    return settings.context_length
 
 
-def _defaults(path: Path) -> dict[str, float]:
-    """The settings of sampling in generation_config.json, where it says that tokens are sampled."""
+def _defaults(path: Path) -> SamplingDefaults:
+    """What generation_config.json says."""
     try:
         given = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    if not isinstance(given, dict) or not given.get("do_sample"):
-        return {}
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    known = {
-        name: value
-        for name in names
-        if isinstance(value := given.get(name), int | float) and not isinstance(value, bool)
-    }
-    return {"temperature": 1.0, **known}
+        given = {}
+    return SamplingDefaults.of(given if isinstance(given, dict) else {})

@@ -9,11 +9,20 @@ from typing import Any, TypeVar
 import torch
 
 from stillhouse.errors import StillhouseError
-from stillhouse.local import Job, JobQueue, Prompts, engine_failed
+from stillhouse.local import (
+    Answer,
+    Generation,
+    Job,
+    JobQueue,
+    Prompts,
+    SamplingDefaults,
+    TokenTexts,
+    engine_failed,
+)
 from stillhouse_transformers.batch import Batch, padded
 from stillhouse_transformers.quiet import Silencer
-from stillhouse_transformers.requests import Defaults, Generation, States
-from stillhouse_transformers.rows import Row, TokenTexts
+from stillhouse_transformers.rows import Row
+from stillhouse_transformers.states import States
 
 __all__ = ["Engine"]
 
@@ -26,13 +35,13 @@ class Engine:
     Args:
         model: of the library `transformers`, for generating.
         tokenizer: of the model.
-        context: how many tokens prompt and answer may have together.
+        context_length: how many tokens prompt and answer may have together.
         batch_size: how many sequences are made at a time; `None` for what suits the device.
         silencer: what keeps the library quiet in this thread, closed when the work is done.
 
     Attributes:
         tokenizer: of the model.
-        context: how many tokens prompt and answer may have together.
+        context_length: how many tokens prompt and answer may have together.
         vocabulary_size: the width of the model's logits.
         eos: the tokens that end an answer.
         defaults: what the model's own `generation_config` says.
@@ -42,15 +51,15 @@ class Engine:
     prompts: Prompts
 
     def __init__(
-        self, model: Any, tokenizer: Any, context: int, batch_size: int | None, silencer: Silencer
+        self, model: Any, tokenizer: Any, context_length: int, batch_size: int | None, silencer: Silencer
     ) -> None:
         self._model = model
         self.tokenizer = tokenizer
-        self.context = context
+        self.context_length = context_length
         self._device = model.device
         self.vocabulary_size = int(model.config.get_text_config(decoder=True).vocab_size)
         self.eos = _eos_of(model, tokenizer, self.vocabulary_size)
-        self.defaults = _defaults_of(model.generation_config)
+        self.defaults = SamplingDefaults.of(model.generation_config.to_dict())
         self._pad = _pad_of(model, tokenizer, self.eos, self.vocabulary_size)
         _neutralize(model, self.eos, self._pad)
         self.batch_size = batch_size or (64 if self._device.type == "cuda" else 16)
@@ -105,15 +114,16 @@ class Engine:
         rows: list[Row] = []
         words = 1
         for job in jobs:
-            matcher = None
+            request = job.request
             try:
-                guide, compiler = job.request.guide, job.request.compiler
-                if guide is not None and compiler is not None:
-                    matcher, words = compiler.matcher(guide), compiler.words
+                matcher = request.matcher()
             except StillhouseError as error:
                 job.fail(error)
                 continue
-            rows.append(Row(job, self.prompts, self.tokenizer, self._texts, self.eos, matcher))
+            if matcher is not None and request.compiler is not None:
+                words = request.compiler.words
+            answer = Answer(request, self.prompts, self.tokenizer, self._texts, self.eos)
+            rows.append(Row(job, answer, matcher))
         jobs[:] = [row.job for row in rows]
         if not rows:
             return
@@ -166,18 +176,6 @@ def _pad_of(model: Any, tokenizer: Any, eos: frozenset[int], vocabulary_size: in
         *sorted(eos),
     ]
     return next((token for token in candidates if 0 <= token < vocabulary_size), 0)
-
-
-def _defaults_of(config: Any) -> Defaults:
-    return Defaults(
-        do_sample=bool(config.do_sample),
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        repetition_penalty=config.repetition_penalty,
-        max_new_tokens=config.max_new_tokens,
-    )
 
 
 # What the library applies to each row by itself, and this backend has no parameter for.

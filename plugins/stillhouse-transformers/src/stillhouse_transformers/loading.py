@@ -134,7 +134,7 @@ def _dtype(name: str, device: str) -> Any:
 
 def _quantization(given: str | dict[str, Any]) -> Any:
     known = transformers.quantizers.auto.AUTO_QUANTIZATION_CONFIG_MAPPING
-    settings = {"quant_method": given} if isinstance(given, str) else dict(given)
+    settings: dict[str, Any] = {"quant_method": given} if isinstance(given, str) else dict(given)
     method = str(settings.get("quant_method", ""))
     if method.startswith("bitsandbytes_"):
         settings.setdefault(f"load_in_{method.removeprefix('bitsandbytes_')}", True)
@@ -152,21 +152,21 @@ def _context(model: Any, tokenizer: Any, settings: Settings) -> int:
     config = model.config.get_text_config(decoder=True)
     own = getattr(config, "max_position_embeddings", None)
     if not isinstance(own, int) or own < 1:
-        limit = getattr(tokenizer, "model_max_length", None)
+        limit = getattr(tokenizer, "model_context_length", None)
         own = int(limit) if isinstance(limit, int) and 0 < limit < _LIMIT else None
-    if settings.max_length is None:
+    if settings.context_length is None:
         return own or _CONTEXT
-    if own is not None and settings.max_length > own:
+    if own is not None and settings.context_length > own:
         raise ConfigurationError(
-            f"max_length is {settings.max_length}, and the model has room for {own} tokens",
-            hint=f"set max_length to {own} at most, or leave it out",
+            f"context_length is {settings.context_length}, and the model has room for {own} tokens",
+            hint=f"set context_length to {own} at most, or leave it out",
         )
-    return settings.max_length
+    return settings.context_length
 
 
 def _failed(what: str, error: Exception) -> ConfigurationError:
     words = str(error)
-    hint = "check that the model is whole; a new architecture needs a pip install -U transformers"
+    hint = "check that the model is whole; for a new architecture, pip install -U transformers"
     if "trust_remote_code" in words:
         hint = "set trust_remote_code to True if you trust the code that comes with the model"
     elif isinstance(error, MemoryError) or "memory" in words.lower():

@@ -23,7 +23,7 @@ class Settings:
         attn_implementation: the library's name of a way to compute attention.
         trust_remote_code: whether code that comes with the model may be run.
         batch_size: how many sequences are made at a time; `None` for what suits the device.
-        max_length: how many tokens prompt and answer may have together; `None` for what the model has.
+        context_length: how many tokens prompt and answer may have together; `None` for what the model has.
         model_kwargs: further arguments of the library's `from_pretrained`.
     """
 
@@ -37,5 +37,5 @@ class Settings:
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     batch_size: int | None = None
-    max_length: int | None = None
+    context_length: int | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
