@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,8 @@ import pytest
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.jobs.reporting.progress import reason_lines
+from stillhouse.jobs.reporting.progress import reason_lines, summary_lines
+from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.runs.reasons import Reasons
 
 HEAD = "why rows failed, most often:\n"
@@ -98,3 +100,11 @@ def test_reasons_of_any_number_take_little_room() -> None:
     tracemalloc.stop()
     assert kept < 3 << 20
     assert len(reason_lines(reasons)) == 4
+
+
+def test_kinds_of_as_many_rows_are_listed_alike_whichever_ended_first() -> None:
+    for kinds in permutations(("server", "timeout", "invalid_input")):
+        lines = summary_lines(RunStatistics(), 0, {**dict.fromkeys(kinds, 2), "truncated": 3})
+        assert [label for label, _ in lines if label.startswith("failed")] == [
+            "failed: truncated", "failed: invalid_input", "failed: server", "failed: timeout",
+        ]  # fmt: skip

@@ -30,6 +30,7 @@ from stillhouse.inputs import split_input
 from stillhouse_moa import MixtureOfAgentsLLM
 from stillhouse_moa.failures import Missing, failure_of_all
 from stillhouse_moa.prompt import with_proposals
+from stillhouse_moa.usage import Usage
 
 Say = Callable[..., Any]
 
@@ -360,6 +361,38 @@ def test_usage_is_counted_per_member_and_in_all(asked: Asked) -> None:
         "member": "proposers_llms.0", "llm": "member", "model_name": "a", "calls": 2,
         "input_tokens": 200, "output_tokens": 40, "cached_tokens": 128,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("late", ["a", "b"])
+def test_members_are_listed_in_their_order_whichever_ends_first(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """One proposer answers only when the call of the other one was counted."""
+    counted, ended, add = threading.Event(), list[str](), Usage.add
+
+    def add_and_tell(self: Usage, member: Any, result: Any) -> None:
+        add(self, member, result)
+        ended.append(member.llm.name)
+        counted.set()
+
+    monkeypatch.setattr(Usage, "add", add_and_tell)
+
+    async def say(name: str) -> Any:
+        if name == late:
+            assert await asyncio.to_thread(counted.wait, 10)
+        own = {
+            "a": {"output_tokens": [2], "input_tokens": [1]},
+            "b": {"input_tokens": [3], "output_tokens": [4]},
+        }
+        return {**prepare_output([name], finish_reasons=["stop"]), "statistics": own[name]}
+
+    asked.says |= {name: lambda _, name=name: say(name) for name in ("a", "b")}
+    with mixture("a", "b") as llm:
+        (output,) = llm.generate_outputs([chat()])
+    assert ended == [*sorted("ab", key=late.__eq__), "last"]
+    members = [entry["member"] for entry in output["member_usage"][0]]  # type: ignore[typeddict-item]
+    assert members == ["proposers_llms.0", "proposers_llms.1", "aggregator_llm"]
+    assert list(output["statistics"].items()) == [("output_tokens", [8]), ("input_tokens", [14])]
 
 
 def test_a_total_that_a_member_does_not_tell_is_unknown(asked: Asked) -> None:

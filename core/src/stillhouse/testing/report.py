@@ -28,7 +28,7 @@ class _Result:
 
 
 class Reporter:
-    """Collects the reports of one pytest run.
+    """Collects the reports of one pytest run, and tells them by the names of the test classes.
 
     An outcome is `kept`, `broken`, `warned` (kept, with something to look at), `xfail` (broken, and
     the author says so), `xpass` (the author says that it is broken, and it is not), `not declared` (the
@@ -64,7 +64,7 @@ class Reporter:
             whole: print all the others too.
         """
         promises = {rule.id: rule for rule in all_rules()}
-        for name, results in self._results.items():
+        for name, results in sorted(self._results.items()):
             terminal.section(f"conformance of {name}", sep="-")
             for id, result in sorted(results.items()):
                 if not whole and (result.outcome in _SILENT or _DEPENDENT.search(result.detail)):
@@ -100,7 +100,7 @@ class Reporter:
                     for id, result in sorted(results.items())
                 ],
             }
-            for name, results in self._results.items()
+            for name, results in sorted(self._results.items())
         ]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ __all__ = ["MixtureOfAgentsLLM"]
 class _Row:
     """What is known of a row while it is worked on."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage
     missing: list[Missing] = field(default_factory=list)
 
 
@@ -200,7 +200,8 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         chat, own = split_input(input)
         assert not isinstance(chat, str)  # a raw prompt is refused
         form: Any = self.structured_output if own is None else own
-        given, row, count = proposers_llms or [{}] * len(self._proposers), _Row(), len(self._proposers)
+        row, count = _Row(Usage([*self._proposers, self._aggregator])), len(self._proposers)
+        given = proposers_llms or [{}] * count
         proposals: list[str] = []
         for number in range(self.rounds or 1):
             seeds = [None if seed is None else seed + number * count + place for place in range(1, count + 1)]

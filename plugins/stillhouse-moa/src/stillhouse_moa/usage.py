@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from stillhouse import GenerateOutput, GenerationError
@@ -18,18 +19,22 @@ class Usage:
 
     A sum has what the members reported. It is left out of the total, as unknown, if it is one of the input
     or the output and a call that was answered did not report it.
+
+    Args:
+        order: the members in the order in which they are listed, whatever call ends first.
     """
 
-    def __init__(self) -> None:
-        self._members: dict[str, dict[str, Any]] = {}
+    def __init__(self, order: Iterable[Member]) -> None:
+        # Those that get no call stay empty, and are left out.
+        self._members: dict[str, dict[str, Any]] = {member.name: {} for member in order}
         self._unknown: set[str] = set()
 
     def add(self, member: Member, result: GenerateOutput | GenerationError) -> None:
         """Count a call: its output, or its error."""
-        entry = self._members.setdefault(
-            member.name,
-            {"member": member.name, "llm": member.backend, "model_name": member.llm.model_name, "calls": 0},
-        )
+        entry = self._members[member.name]
+        if not entry:
+            entry |= {"member": member.name, "llm": member.backend, "model_name": member.llm.model_name}
+            entry["calls"] = 0
         if isinstance(result, GenerationError):
             entry["calls"] += bool(result.attempts)
             for output in result.outputs:
@@ -41,8 +46,11 @@ class Usage:
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """One entry per member: its name, backend and model, how many calls it got, and their tokens."""
-        return list(self._members.values())
+        """One entry per member: its name, backend and model, how many calls it got, and their tokens.
+
+        The proposers stand in their order, and the aggregator is the last.
+        """
+        return [entry for entry in self._members.values() if entry]
 
     @property
     def statistics(self) -> dict[str, list[Any]]:

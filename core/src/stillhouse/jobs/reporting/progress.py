@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -144,7 +143,9 @@ def summary_lines(
     """
     seconds = max(statistics.seconds, 1e-9)
     lines = [("rows", f"{done + sum(failed.values()):,}"), ("done", f"{done:,}")]
-    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in Counter(failed).most_common()]
+    # Rows end in any order, and those of as many failures are listed alike each time.
+    kinds = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
+    lines += [(f"failed: {kind}", f"{count:,}") for kind, count in kinds]
     before = done + sum(failed.values()) - statistics.rows
     if before:
         lines.append(("finished before", f"{before:,}"))
