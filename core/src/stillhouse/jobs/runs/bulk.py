@@ -14,7 +14,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
-from stillhouse.jobs.runs.reasons import Reasons, read_reasons
+from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, summarize
 from stillhouse.jobs.store.members import MemberCache
@@ -91,12 +91,6 @@ class BulkRun:
             return summarize(connection, self._run.command.limit)
 
     @property
-    def reasons(self) -> Reasons:
-        """Why rows that belong to the run failed, those of earlier processes included."""
-        with self.store.reading() as connection:
-            return read_reasons(connection, self._run.command.limit)
-
-    @property
     def is_waiting(self) -> bool:
         """Whether the work ended because batches are not done."""
         return self._run.outcome == "waiting"
@@ -154,6 +148,7 @@ class BulkRun:
             # The input was another one for a while, and is now what it was: those rows are not finished.
             self.store.forget(wrong)
             retried = True
+        self.store.set("endings", self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
@@ -186,7 +181,8 @@ class BulkRun:
         opened = self._run
         hooks = opened.llm.registry.hooks()
         writer = open_writer(opened.command.output, hooks, opened.reader.schema)
-        return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit)
+        self.reasons = Reasons()
+        return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 
     def _finish_batches(
         self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]

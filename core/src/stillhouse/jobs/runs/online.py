@@ -13,7 +13,6 @@ from typing import Any
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.ordered import Ordered, Wanted
-from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import tokens_of
@@ -32,7 +31,6 @@ class RunStatistics:
     Attributes:
         done: rows with an output.
         failed: rows without, by the kind of their error.
-        reasons: why they failed, those of offline batches left out.
         input_tokens: as far as the backend reported them.
         output_tokens: likewise.
         cached_tokens: of the input, what was read from the provider's cache.
@@ -48,7 +46,6 @@ class RunStatistics:
 
     done: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    reasons: Reasons = field(default_factory=Reasons)
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -227,8 +224,6 @@ class _Feed:
         """Count a result, charge it to the budget, and return its row."""
         row = self.pending.pop(position)
         self._counts.add(result, seconds)
-        if isinstance(result, GenerationError):
-            self._counts.reasons.add(result.kind, result.message, row.index)
         if self.budget:
             self.budget.charge(row.index, result, seconds)
         return row
