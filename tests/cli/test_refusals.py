@@ -40,11 +40,19 @@ class StrictLLM(AsyncLLM):
         content, _ = split_input(input)
         if self.template == "broken":
             raise KeyError("the check itself")
+        if self.template == "down" and len(content) == 2:
+            raise GenerationError("no server", kind="connection")
+        if self.template.startswith("needs") and content[0]["role"] != "system":  # type: ignore[index]
+            if self.template == "needs":
+                raise UnsupportedError("the template needs a system message")
+            raise GenerationError("the template needs a system message", kind="invalid_request")
         if isinstance(content, str):
             return
+        if self.template == "short" and len(str(content)) > 300:
+            raise GenerationError("too long", kind="context_length")
         if self.template == "none":
             raise UnsupportedError("the model has no chat template", hint="give --set chat_template=FILE")
-        if content[0]["role"] == "system":
+        if content[0]["role"] == "system" and self.template in ("strict", "late", "short"):
             if self.template == "late":
                 raise GenerationError("Conversation roles must alternate", kind="invalid_request")
             raise UnsupportedError("the template refuses the role system")
@@ -92,6 +100,16 @@ def strict(own_registry: stillhouse.Registry) -> None:
             "give --set chat_template=FILE; --raw sends texts as they are",
         ),
         (
+            ["--llm", "strict", "--system", "x" * 300, "--set", "template=short"],
+            "the system message of this run is refused: too long",
+            "leave out --system",
+        ),
+        (
+            ["--llm", "strict", "--set", "template=needs"],
+            "no row of this run can be generated for: the template needs a system message",
+            "",
+        ),
+        (
             ["--llm", "chat", "--raw"],
             "no row of this run can be generated for: ChatLLM lacks the capability raw_prompt",
             "leave out --raw",
@@ -127,6 +145,22 @@ def test_a_check_that_breaks_stops_no_run(run: Any, rows_file: Any, read: Any, t
     options = ["--llm", "strict", "--set", "template=broken"]
     assert run("generate", rows_file(ROWS), "-o", tmp_path / "out.jsonl", *options).status == 3
     assert "the check itself" in read(tmp_path / "out.jsonl")[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("template", "system"), [("needs", True), ("needs-late", True), ("needs-late", False), ("down", True)]
+)
+def test_what_a_row_may_mend_or_a_moment_stops_no_run(
+    run: Any, rows_file: Any, read: Any, tmp_path: Path, template: str, system: bool
+) -> None:
+    """Where the template needs a system message, that of the run or of a row is one."""
+    options = ["--llm", "strict", "--set", f"template={template}", *(["--system", "Be brief"] * system)]
+    run("generate", rows_file([ROWS[0], OWN]), "-o", tmp_path / "out.jsonl", *options)
+    first, second = (row["error"] for row in read(tmp_path / "out.jsonl"))
+    if template == "down":
+        assert first["kind"] == second["kind"] == "connection"
+    else:
+        assert (first is None, second) == (system, None)
 
 
 def test_a_raw_run_needs_no_chat_template(run: Any, rows_file: Any, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ class BulkRun:
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
         opened = self._run
-        check_run(opened.llm, opened.command.formatter)
+        if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
+            check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
         if opened.command.in_order:
             self.store.set("in_order", True)

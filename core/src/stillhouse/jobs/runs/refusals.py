@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.llm import LLM
 
 __all__ = ["check_run"]
 
 _TEXT = "Hello"
+
+# The kinds of errors that will be met again.
+_REFUSED = ("invalid_request", "context_length")
 
 _NO_ROW = "no row of this run can be generated for"
 
@@ -29,24 +32,35 @@ def check_run(llm: LLM, formatter: RowFormatter) -> None:
             form that its answers shall have.
     """
     if formatter.raw:
-        _ask(llm, _TEXT, _NO_ROW, "leave out --raw")
+        _refuse(_refusal(llm, _TEXT), _NO_ROW, "leave out --raw")
         return
-    chat = [{"role": "user", "content": _TEXT}]
-    _ask(llm, chat, _NO_ROW, "--raw sends texts as they are" if "raw_prompt" in llm.capabilities else "")
+    chat: list[Any] = [{"role": "user", "content": _TEXT}]
+    with_system = None
     if formatter.system is not None:
-        _ask(
-            llm,
-            [{"role": "system", "content": formatter.system}, *chat],
-            "the system message of this run is refused",
-            "leave out --system",
-        )
+        with_system = _refusal(llm, [{"role": "system", "content": formatter.system}, *chat])
+        if with_system is None:  # a template may need one
+            return
+    without = _refusal(llm, chat)
+    if without is None:
+        _refuse(with_system, "the system message of this run is refused", "leave out --system")
+    elif not isinstance(without, GenerationError):  # else it may be the text that it does not take
+        _refuse(without, _NO_ROW, "--raw sends texts as they are" if "raw_prompt" in llm.capabilities else "")
 
 
-def _ask(llm: LLM, input: Any, problem: str, way_out: str) -> None:
+def _refusal(llm: LLM, input: Any) -> StillhouseError | None:
+    """Return why an LLM takes no such input; `None` if it does, or if its check itself failed."""
     try:
         llm.check_input(input)
+    except GenerationError as error:
+        return error if error.kind in _REFUSED else None
     except StillhouseError as error:
+        return error
+    except Exception:  # what a check did not mean to raise, the first row will meet too, or not
+        return None
+    return None
+
+
+def _refuse(error: StillhouseError | None, problem: str, way_out: str) -> None:
+    if error is not None:
         ways = [way for way in (error.hint, way_out) if way]
         raise ConfigurationError(f"{problem}: {error.message}", hint="; ".join(ways)) from error
-    except Exception:  # what a check did not mean to raise, the first row will meet too, or not
-        return
