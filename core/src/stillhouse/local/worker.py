@@ -261,7 +261,7 @@ class EngineWorker(Generic[E, R, T]):
             # Not the job's future itself: asyncio would cancel it, and the engine could not end it.
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # else it is logged
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # else logged
             self._queue._leave(job)
             raise
 
