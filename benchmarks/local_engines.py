@@ -114,7 +114,7 @@ def transformers_by_hand(llm: Any, limit: int) -> Callable[[list[Any]], Texts]:
 
 
 def mlx_by_hand(llm: Any, limit: int) -> Callable[[list[Any]], Texts]:
-    """mlx-lm's `batch_generate`, with as many sequences at a time."""
+    """mlx-lm's `batch_generate`, with as many sequences at a time, and as many tokens of a prompt."""
     from mlx_lm.generate import batch_generate
 
     engine = llm._engine
@@ -127,7 +127,7 @@ def mlx_by_hand(llm: Any, limit: int) -> Callable[[list[Any]], Texts]:
         with engine.mx.stream(engine.stream):
             made = batch_generate(
                 model, tokenizer, prompts=[ids[index] for index in order], max_tokens=limit,
-                completion_batch_size=size, prefill_batch_size=min(8, size),
+                completion_batch_size=size, prefill_batch_size=min(8, size), prefill_step_size=engine.step,
             )  # fmt: skip
         for index, text in zip(order, made.texts, strict=True):
             texts[index] = text or None

@@ -11,7 +11,7 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.local import Answer, Generation, Prompts, TokenTexts
 from stillhouse_mlx.choosers import Chooser
 from stillhouse_mlx.library import Library
-from stillhouse_mlx.memory import Needs, require
+from stillhouse_mlx.memory import Memory, Needs
 from stillhouse_mlx.models import Device, Settings, read_model
 from stillhouse_mlx.prefixes import Prefixes
 from stillhouse_mlx.rows import RowModel, Rows
@@ -24,7 +24,7 @@ __all__ = ["Engine", "Settings"]
 _SLOTS_ON_GPU, _SLOTS_ON_CPU = 32, 4
 
 # Tokens of a prompt that are read in one step, if nobody says how many: it should not take seconds.
-_STEP_ON_GPU, _STEP_ON_CPU = 2048, 128
+_STEP_ON_GPU, _STEP_ON_CPU = 2048, 256
 
 # Prompts that are read at once; more would make those that are being answered wait.
 _PROMPTS = 8
@@ -62,6 +62,7 @@ class Engine:
         defaults: the settings of sampling that the model comes with.
         vocabulary_size: the width of the logits.
         slots: how many sequences grow at once.
+        step: how many tokens of a prompt are read at once.
         ahead: how many more a generator takes, to begin them as soon as others end.
         batches: whether the model computes alike in a batch and alone.
         stream: where everything is computed.
@@ -76,7 +77,7 @@ class Engine:
         mx = library.mx
         device = _device(library, settings.device)
         is_gpu = device == mx.gpu
-        self._step = settings.prefill_step or (_STEP_ON_GPU if is_gpu else _STEP_ON_CPU)
+        self.step = settings.prefill_step or (_STEP_ON_GPU if is_gpu else _STEP_ON_CPU)
         # GPUs have no numbers of 64 bits.
         self._exact = mx.float32 if is_gpu else mx.float64
         self.stream = mx.new_thread_local_stream(device)
@@ -84,6 +85,7 @@ class Engine:
             read = read_model(library, settings, is_gpu)
             self._model = read.model
             self._needs: Needs | None = None
+            self._memory = Memory()
             self.tokenizer = read.tokenizer
             self.prompts = Prompts(read.tokenizer)
             self.context_length = read.context_length
@@ -99,7 +101,7 @@ class Engine:
             # A sequence that is there when another ends begins one step earlier.
             self.ahead = min(_PROMPTS, self.slots) if self.batches else 0
             if not is_gpu:
-                self._needs = Needs.of(self.read(_LONG, None), read.config, self._step)
+                self._needs = Needs.of(self.read(_LONG, None), read.config, self.step)
             kept = settings.prompt_cache
             self.prefixes = Prefixes(self.read, kept, self.context_length) if kept else None
             mx.clear_cache()
@@ -142,7 +144,7 @@ class Engine:
         need = self._needs.of_sequences(count, tokens) + self._needs.of_reading(min(count, _PROMPTS), prompt)
         need += _LOGITS * count * self.vocabulary_size
         what = f"{count} sequences of up to {tokens} tokens" if count > 1 else f"{tokens} tokens"
-        require(need - kept, self.mx.get_cache_memory(), what)
+        self._memory.require(need - kept, self.mx.get_cache_memory(), what)
 
     def read(self, tokens: Sequence[int], cache: list[Any] | None) -> list[Any]:
         """Let the model read tokens; see `Prefixes`.
@@ -153,8 +155,8 @@ class Engine:
         mx = self.mx
         self.require_memory(1, len(tokens), 0, len(tokens))
         cache = self.cache() if cache is None else cache
-        for start in range(0, len(tokens), self._step):
-            self._model(mx.array(tokens[start : start + self._step])[None], cache=cache)
+        for start in range(0, len(tokens), self.step):
+            self._model(mx.array(tokens[start : start + self.step])[None], cache=cache)
             mx.eval([part.state for part in cache])
         return cache
 
@@ -165,7 +167,7 @@ class Engine:
         self.mx.clear_cache()
 
     def _one_by_one(self, model: Any) -> OneByOne:
-        return OneByOne(self._library.mx, model, self.eos, self.read, self._step)
+        return OneByOne(self._library.mx, model, self.eos, self.read, self.step)
 
     def _batch(self, model: Any) -> Any:
         return self._library.generation.BatchGenerator(
@@ -173,7 +175,7 @@ class Engine:
             stop_tokens=[[end] for end in sorted(self.eos)],
             completion_batch_size=self.slots,
             prefill_batch_size=min(_PROMPTS, self.slots),
-            prefill_step_size=self._step,
+            prefill_step_size=self.step,
             stream=self.stream,
         )
 

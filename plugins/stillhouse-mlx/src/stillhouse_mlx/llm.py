@@ -49,7 +49,7 @@ class MlxLLM(TokenLLM):
         default=None,
         ge=1,
         description="How many tokens of a prompt are read in one step, for which a cancellation waits; by "
-        "default 2048 on a GPU and 128 on a CPU.",
+        "default 2048 on a GPU and 256 on a CPU.",
     )
     device: Device = Field(default="auto", description="Where to compute: gpu, cpu, or MLX's own choice.")
     dtype: Dtype = Field(

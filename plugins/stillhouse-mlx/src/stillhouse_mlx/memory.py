@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Needs", "available", "require", "size_text"]
+__all__ = ["Memory", "Needs", "available", "size_text"]
 
 GIB = 2**30
 
@@ -21,6 +22,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 # What is left to everything else in the process.
 _RESERVE = 32 * 2**20
+
+# For how many seconds it counts how much is left, where it is so many times what is needed.
+_SECONDS = 1.0
+_PLENTY = 16
 
 # How often the scores of an attention layer are there at once: as they are, masked, and as probabilities.
 # The same goes for what lies between other layers, and for logits.
@@ -48,24 +53,33 @@ def available() -> int | None:
     return max(0, min(left))
 
 
-def require(need: int, free: int, what: str) -> None:
-    """Refuse what there is not memory enough for.
+class Memory:
+    """The memory that is left. It may be used by one thread."""
 
-    Args:
-        need: how many bytes it needs.
-        free: how many bytes MLX keeps that nobody uses.
-        what: it.
+    def __init__(self) -> None:
+        self._left: int | None = 0
+        self._until = 0.0  # when what was seen counts no more
 
-    Raises:
-        MemoryError: there is too little.
-    """
-    if need <= free:
-        return
-    there = available()
-    if there is not None and need + _RESERVE > there + free:
-        raise MemoryError(
-            f"{what} need about {size_text(need)} of memory, and {size_text(there + free)} are left"
-        )
+    def require(self, need: int, free: int, what: str) -> None:
+        """Refuse what there is not memory enough for.
+
+        Args:
+            need: how many bytes it needs.
+            free: how many bytes MLX keeps that nobody uses.
+            what: it.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        if need <= free:
+            return
+        # To ask the system takes a millisecond, so where there is plenty it is asked now and then.
+        if time.monotonic() > self._until or (self._left is not None and need > self._left // _PLENTY):
+            self._left, self._until = available(), time.monotonic() + _SECONDS
+        if self._left is not None and need + _RESERVE > self._left + free:
+            raise MemoryError(
+                f"{what} need about {size_text(need)} of memory, and {size_text(self._left + free)} are left"
+            )
 
 
 def size_text(count: int) -> str:
