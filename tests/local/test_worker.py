@@ -116,6 +116,27 @@ async def test_a_cancelled_call_leaves_the_queue_or_says_so_to_the_engine() -> N
         worker.close()
 
 
+def test_how_a_cancelled_call_ends_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine()
+    engine.on_batch = lambda jobs: jobs[0].fail(ValueError("it was cancelled"))
+
+    async def main() -> None:
+        worker = start(engine)
+        engine.gate.clear()
+        call = asyncio.ensure_future(worker.run("a"))
+        await asyncio.to_thread(engine.taken.wait)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        engine.gate.set()
+        await asyncio.to_thread(worker.close)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert caplog.text == ""
+
+
 @on_loop
 async def test_what_cannot_be_opened_comes_out_of_the_constructor() -> None:
     def fail() -> Engine:
