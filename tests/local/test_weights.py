@@ -136,3 +136,13 @@ def test_a_gguf_file_of_a_repository_is_downloaded_for_an_engine_that_reads_it(
     for other, reads in ((model, False), ("./owner/name/file.gguf", True), ("owner/name/.hidden.gguf", True)):
         with pytest.raises(ConfigurationError, match="there is no model"):
             find_model(other, gguf=reads)
+
+
+def test_an_engine_of_gguf_files_alone_looks_into_no_folder_and_fetches_no_whole_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(AssertionError("asked")))
+    assert find_model(str(tmp_path), gguf=True, folders=False) == tmp_path  # the engine refuses it itself
+    with pytest.raises(ConfigurationError, match="there is no file owner/name") as raised:
+        find_model("owner/name", gguf=True, folders=False)
+    assert "owner/name/file.gguf" in raised.value.hint

@@ -60,7 +60,7 @@ def model_name_of(model: str | None) -> str:
     return re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf") or model
 
 
-def find_model(model: str, *, revision: str | None = None, gguf: bool = False) -> Path:
+def find_model(model: str, *, revision: str | None = None, gguf: bool = False, folders: bool = True) -> Path:
     """Return the folder of a model, or its GGUF file.
 
     Args:
@@ -69,6 +69,8 @@ def find_model(model: str, *, revision: str | None = None, gguf: bool = False) -
             `huggingface_hub`, once.
         revision: of a repository.
         gguf: whether the engine reads GGUF files.
+        folders: whether it reads folders with a `config.json`. Without them, what is in a file that
+            exists is left to the engine.
 
     Raises:
         ConfigurationError: there is none, with what to do.
@@ -79,16 +81,24 @@ def find_model(model: str, *, revision: str | None = None, gguf: bool = False) -
     except (OSError, ValueError):
         is_there = False
     if is_there:
-        return _checked(path, gguf)
-    if _ON_HUB.fullmatch(model) and not model.startswith(".") and not model.endswith(".gguf"):
+        return _checked(path, gguf) if folders else path
+    if folders and _ON_HUB.fullmatch(model) and not model.startswith(".") and not model.endswith(".gguf"):
         return _checked(_downloaded(model, revision), gguf)
     on_hub = _FILE_ON_HUB.fullmatch(model)
     if on_hub and gguf and not model.startswith("."):
         return _downloaded(model, revision, on_hub)
     raise ConfigurationError(
-        f"there is no model {model}",
-        hint="give the path of a folder with a config.json, "
-        f"{'or of a GGUF file, ' if gguf else ''}or owner/name as on the Hugging Face Hub",
+        f"there is no {'model' if folders else 'file'} {model}", hint=_what_to_give(gguf, folders)
+    )
+
+
+def _what_to_give(gguf: bool, folders: bool) -> str:
+    if not folders:
+        return "give the path of a GGUF file, or owner/name/file.gguf as on the Hugging Face Hub"
+    file = ("or of a GGUF file, ", ", or owner/name/file.gguf for a file there") if gguf else ("", "")
+    return (
+        "give the path of a folder with a config.json, "
+        f"{file[0]}or owner/name as on the Hugging Face Hub{file[1]}"
     )
 
 
