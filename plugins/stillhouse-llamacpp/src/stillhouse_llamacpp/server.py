@@ -62,12 +62,16 @@ class Server:
 
     Constructing it holds the GIL for as long as the model takes to load.
 
+    Attributes:
+        has_chat_template: whether the model comes with a chat template.
+
     Raises:
         ConfigurationError: the file is no model that the engine can load.
     """
 
     def __init__(self, settings: Settings) -> None:
         header = read_header(settings.path)
+        self.has_chat_template = header.has_chat_template
         # The engine listens on a port of this machine, which cannot be switched off: with a key
         # that nobody else has, it answers nobody else.
         self._key = secrets.token_urlsafe(32)
@@ -79,7 +83,8 @@ class Server:
                 f"the engine could not load {settings.path}, "
                 f"whose architecture is {header.architecture or 'unknown'}",
                 hint="set verbose to True to see why. A new architecture needs a new engine (pip install "
-                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots",
+                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
+                + ("; a mistake in chat_template, a correction" if settings.chat_template else ""),
             ) from error
         address = urlsplit(self._engine.listening_address)
         self._address = (address.hostname or "127.0.0.1", address.port or 80)
