@@ -73,6 +73,11 @@ class LlamaCppLLM(LocalLLM):
     n_gpu_layers: RuntimeParameter[int] = Field(
         default=-1, ge=-1, description="Layers on the GPU where the engine was built for one; -1 for all."
     )
+    flash_attention: RuntimeParameter[bool] | None = Field(
+        default=None,
+        description="Whether to compute attention in fused kernels; the engine's choice if not set. Without "
+        "them, what else is in the slots changes no answer on a CPU.",
+    )
     verbose: RuntimeParameter[bool] = Field(
         default=False, description="Whether the engine logs to standard error."
     )
@@ -109,6 +114,7 @@ class LlamaCppLLM(LocalLLM):
                 n_threads=self.n_threads,
                 n_gpu_layers=-1 if self.n_gpu_layers is None else self.n_gpu_layers,
                 chat_template=Prompts(Renderer(), self.chat_template).template,
+                flash_attention=self.flash_attention,
                 verbose=bool(self.verbose),
             )
         )
