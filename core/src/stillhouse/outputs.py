@@ -374,8 +374,8 @@ def _number(value: Any) -> float:
     return number if number < math.inf else math.nan
 
 
-def _not_finite(value: Any) -> int:
-    """Count the numbers within a value, which is not too deep, that are none."""
+def _not_finite(value: Any, *, of_array: bool = False) -> int:
+    """Count the numbers within a value, which is not too deep, that are none; an array holds no other."""
     todo: list[tuple[Any, ...]] = [(value,)]
     count = 0
     while todo:
@@ -389,10 +389,11 @@ def _not_finite(value: Any) -> int:
                 todo.append(tuple(item.values()))
             elif isinstance(item, (list, tuple)):
                 todo.append(tuple(item))
-            else:
+            elif not of_array:
                 with contextlib.suppress(Exception):  # an array of another library, or a number of it
                     plain = item.tolist()
-                    todo.append((plain,) if type(plain) in (float, list) else ())
+                    if isinstance(plain, (float, list)) and not _is_too_deep(plain):
+                        count += _not_finite(plain, of_array=True)
     return count
 
 

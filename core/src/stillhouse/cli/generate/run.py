@@ -104,7 +104,7 @@ def print_rows(llm: LLM, command: Command) -> int:
         raise _as_configuration_error(error) from None
     print_facts(summary_lines(statistics, statistics.done, statistics.failed, reasons), sys.stderr)
     _print_failures(reasons)
-    return FAILED_ROWS if statistics.failures else 0
+    return FAILED_ROWS if reasons.failures else 0
 
 
 def generate_file(llm: LLM, command: Command) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import json
 import math
@@ -41,15 +42,16 @@ class JsonlWriter:
 
 
 def to_json(value: Any) -> str:
-    """Return JSON in one line, which UTF-8 can encode.
+    """Return JSON in one line, which UTF-8 can encode and any reader takes.
 
-    Values without a JSON type: dates and times become ISO text, bytes base64, NaN and infinite
-    numbers null, and anything else the text of `str`.
+    Values without a JSON type: dates and times become ISO text, bytes base64, arrays and numbers of
+    other libraries lists and numbers, NaN and infinite numbers null, and anything else the text of `str`,
+    also as a key.
     """
     try:
         text = _encode(value)
-    except ValueError:
-        value = _finite(value)
+    except (ValueError, TypeError):  # a number that is none, a key that is no text
+        value = _jsonable(value)
         text = _encode(value)
     # Half a surrogate pair can only be escaped; a text without one is recognized fast.
     return text if text.isascii() or _is_encodable(text) else json.dumps(value, default=_plain)
@@ -60,15 +62,48 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    return str(value)
+    with contextlib.suppress(Exception):  # whatever its methods do
+        plain = value.tolist()
+        if isinstance(plain, (list, str, int, float, datetime.date)):
+            return plain
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
-def _finite(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {_key(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(_jsonable, value))
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return _whole(value)
+    return _jsonable(_plain(value))
+
+
+def _key(key: Any) -> str:
+    """Return the text that a key has in JSON."""
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, bool):
+        return _encode(key)
+    if isinstance(key, float):
+        return float.__repr__(key)
+    return str(_whole(key) if isinstance(key, int) else _plain(key))
+
+
+def _whole(number: int) -> int | str:
+    """Return a whole number, or its hexadecimal digits if Python writes no others of so many."""
+    try:
+        int.__repr__(number)
+    except ValueError:
+        return hex(number)
+    return number
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from stillhouse.errors import GenerationError
-from stillhouse.outputs import MAX_COUNT, count_of
+from stillhouse.outputs import MAX_COUNT, check_output, count_of
 from stillhouse.typing import GenerateOutput
 
-__all__ = ["FinishedRow", "Tokens", "columns_of", "output_of", "tokens_of"]
+__all__ = ["FinishedRow", "Tokens", "columns_of", "output_of", "tokens_of", "unstorable", "usable"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,23 @@ def columns_of(
         columns["statistics"] = output.get("statistics") or {}
         columns["model_name"], columns["error"] = model_name, told  # whatever else an output holds
     return columns
+
+
+def unstorable(error: Exception) -> GenerationError:
+    """Return the error of a row whose result cannot be stored."""
+    what = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:500]
+    return GenerationError(
+        f"the row's result cannot be stored: {what}",
+        hint="report it to the authors of the backend; the other rows are not concerned",
+    )
+
+
+def usable(outputs: Iterable[Any]) -> Iterator[GenerateOutput]:
+    """Yield the outputs of an error that are some: nobody has checked them yet."""
+    for output in outputs:
+        if output is not None:
+            with contextlib.suppress(GenerationError):
+                yield check_output(output, None, "the backend")
 
 
 def output_of(columns: dict[str, Any]) -> GenerateOutput | None:

@@ -20,7 +20,15 @@ from typing import Any
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.store.columns import FinishedRow, Tokens, columns_of, output_of, tokens_of
+from stillhouse.jobs.store.columns import (
+    FinishedRow,
+    Tokens,
+    columns_of,
+    output_of,
+    tokens_of,
+    unstorable,
+    usable,
+)
 from stillhouse.jobs.store.database import (
     DONE,
     FAILED,
@@ -35,7 +43,7 @@ from stillhouse.jobs.store.lock import RunLock, acquire
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.places import check_side_files, reserve_path
 from stillhouse.jobs.store.protocol import Part
-from stillhouse.outputs import check_output, count_of, merge_responses
+from stillhouse.outputs import count_of, merge_responses
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["SqliteStore"]
@@ -210,7 +218,7 @@ class SqliteStore:
         error = result if isinstance(result, GenerationError) else None
         if isinstance(result, GenerationError):
             state = FAILED
-            made = [item for item in (earlier, *_usable(result.outputs)) if item is not None]
+            made = [item for item in (earlier, *usable(result.outputs)) if item is not None]
             output = merge_responses(made, len(made))[0] if made else None
         else:
             state = DONE
@@ -225,11 +233,7 @@ class SqliteStore:
         self, place: tuple[Any, ...], error: Exception, seconds: Any, tokens: Iterable[Any]
     ) -> tuple[Any, ...]:
         """Return the row of the database for a result that the database cannot hold."""
-        what = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:500]
-        failure = GenerationError(
-            f"the row's result cannot be stored: {what}",
-            hint="report it to the authors of the backend; the other rows are not concerned",
-        )
+        failure = unstorable(error)
         text = to_json(columns_of(None, failure, self._model_name))
         return *place, FAILED, failure.kind, 0, text, time.time(), seconds, *map(_storable, tokens)
 
@@ -338,14 +342,6 @@ def _is_of_a_row(error: Exception) -> bool:
     return not isinstance(error, sqlite3.Error) or isinstance(
         error, (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
     )
-
-
-def _usable(outputs: Iterable[Any]) -> Iterator[GenerateOutput]:
-    """Yield the outputs of an error that are some: nobody has checked them yet."""
-    for output in outputs:
-        if output is not None:
-            with contextlib.suppress(GenerationError):
-                yield check_output(output, None, "the backend")
 
 
 def _tokens_of(result: GenerateOutput | GenerationError) -> Iterable[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.jobs.formats.rows import Row
-from stillhouse.jobs.store.columns import columns_of
+from stillhouse.jobs.store.columns import columns_of, unstorable, usable
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.protocol import Part
@@ -44,11 +44,16 @@ class StreamStore:
         return [Part(0, lambda _: True)]
 
     def put(self, row: Row, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
-        if isinstance(result, GenerationError):
-            columns = columns_of(result.outputs[0] if result.outputs else None, result, self._model_name)
-        else:
-            columns = columns_of(result, None, self._model_name)
-        self._writer.write({**row.columns, **columns})
+        error = result if isinstance(result, GenerationError) else None
+        try:
+            output = result if not isinstance(result, GenerationError) else next(usable(result.outputs), None)
+            columns = columns_of(output, error, self._model_name)
+            self._writer.write({**row.columns, **columns})
+        except (OSError, StillhouseError):
+            raise
+        except Exception as problem:  # one row, whatever is in it, ends no run
+            columns = columns_of(None, unstorable(problem), self._model_name)
+            self._writer.write({**row.columns, **columns})
         self._on_row(row.index, columns)
 
     def commit(self) -> None:
