@@ -2,9 +2,9 @@
 
 Both sides answer the same chats, of 5 to 600 tokens, greedily, with the same model, which is loaded once.
 By hand means what one would write for the job with the engine's own interface and the same batching, and
-nothing more: no file, no store, no failures by row. The run has all that. The two take turns, and which of
-them begins changes with every round; their texts must be the same. Budget: at least 0.95 of the engine by
-hand.
+nothing more: no file, no store, no failures by row. The run has all that. The two take turns, with other
+prompts in every round, and which of them begins changes; their texts must be the same. Budget: at least 0.95
+of the engine by hand.
 
     python benchmarks/local_engines.py transformers --model FOLDER
     python benchmarks/local_engines.py transformers --model FOLDER --memory 10000
@@ -164,17 +164,20 @@ BY_HAND = {"transformers": transformers_by_hand, "mlx": mlx_by_hand, "vllm": vll
 
 def measure(llm: AsyncLLM, options: argparse.Namespace, folder: Path) -> float:
     """Print the figures; the ratio of the run to the engine by hand."""
-    chats = prompts(options.prompts, options.longest)
+    rounds = [
+        prompts(options.prompts, options.longest)[number :: options.rounds]
+        for number in range(options.rounds)
+    ]
     run = Run(llm, folder, options.tokens, options.batch)
     sides: dict[str, Callable[[list[Any]], Texts]] = {
         "by hand": BY_HAND[options.engine](llm, options.tokens),
         "run": run,
     }
     for side in sides.values():
-        side(chats[:8])  # what is compiled or allocated at first use
+        side(rounds[0][:8])  # what is compiled or allocated at first use
     speeds: dict[str, list[float]] = {name: [] for name in sides}
-    ratios, same = [], 1.0
-    for number in range(options.rounds):
+    ratios, same, tokens = [], 1.0, 0
+    for number, chats in enumerate(rounds):
         walls, texts = {}, {}
         for name in list(sides) if number % 2 else list(sides)[::-1]:
             begun = time.perf_counter()
@@ -182,13 +185,14 @@ def measure(llm: AsyncLLM, options: argparse.Namespace, folder: Path) -> float:
             walls[name] = time.perf_counter() - begun
         alike = sum(one == other for one, other in zip(*texts.values(), strict=True)) / len(chats)
         same = min(same, alike)
+        tokens += run.tokens
         for name, wall in walls.items():
             speeds[name].append(run.tokens / wall)
         ratios.append(walls["by hand"] / walls["run"])
     hand, whole = (statistics.median(speeds[name]) for name in sides)
     ratio = statistics.median(ratios)
     print(
-        f"{options.engine}: {len(chats)} prompts, {run.tokens} tokens  by hand {hand:.1f} tokens/s  "
+        f"{options.engine}: {options.prompts} prompts, {tokens} tokens  by hand {hand:.1f} tokens/s  "
         f"run {whole:.1f} tokens/s  ratio {ratio:.3f} (rounds {', '.join(f'{one:.2f}' for one in ratios)})  "
         f"same texts {same:.0%}",
         flush=True,
@@ -224,7 +228,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--longest", type=int, default=600, help="tokens of the longest prompt")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of each answer, at most")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4, help="each with its share of the prompts")
     parser.add_argument("--batch", action="store_true", help="take all rows at once, as with --batch")
     parser.add_argument("--memory", type=int, default=0, metavar="PROMPTS")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHATML", "smollm2", "tiny_model"]
+__all__ = ["CHATML", "gguf_of", "smollm2", "tiny_model"]
 
 CHATML = (
     "{% for message in messages %}"
@@ -66,6 +66,20 @@ def tiny_model(folder: Path, *, seed: int = 0, bos: bool = False, layers: int = 
         config: further entries of config.json.
     """
     return _made(folder, lambda made: _write_tiny(made, seed, bos, layers, config))
+
+
+def gguf_of(folder: Path) -> Path:
+    """Write a `tiny_model` as it is now into a GGUF file beside its folder, for llama.cpp.
+
+    What is no ASCII is improbable in its answers: llama.cpp gives the parts of a character no positions of
+    their own, and parts that make no character another text in a stream.
+    """
+    file = folder.with_suffix(".gguf")
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-")) / file.name
+    _write_gguf(folder, made)
+    made.replace(file)  # a model that was loaded from it keeps the old one
+    made.parent.rmdir()
+    return file
 
 
 def _cache() -> Path:
@@ -130,6 +144,66 @@ def _write_smollm2(folder: Path, dtype: str) -> None:
         bos_token_id=1,
         eos_token_id=2,
     )
+
+
+def _write_gguf(folder: Path, file: Path) -> None:
+    import gguf
+    from safetensors.numpy import load_file
+
+    def read(name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        return content
+
+    config, settings, tokenizer = map(read, ("config.json", "tokenizer_config.json", "tokenizer.json"))
+    heads, key_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in _SPECIAL else 1 for token in tokens])
+    writer.add_token_merges(
+        [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    )
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_add_bos_token((tokenizer["post_processor"] or {}).get("type") == "TemplateProcessing")
+    own = folder / "chat_template.jinja"
+    template = own.read_text(encoding="utf-8") if own.exists() else settings.get("chat_template")
+    if template:
+        writer.add_chat_template(template)
+    names = {part: name for name, part in _LAYER.items()}
+    for key, matrix in load_file(folder / "model.safetensors").items():
+        name = next((name for name, other in _OUTSIDE.items() if other == key), None)
+        if name == "token_embd.weight":
+            matrix[
+                [any("\xa1" <= byte <= "\xff" or byte > "\u0121" for byte in token) for token in tokens]
+            ] = 0
+        elif name is None:
+            number, _, part = key.removeprefix("model.layers.").removesuffix(".weight").partition(".")
+            name = f"blk.{number}.{names[part]}.weight"
+            if names[part] in ("attn_q", "attn_k"):
+                matrix = _permuted(matrix, heads if names[part] == "attn_q" else key_heads)
+        writer.add_tensor(name, matrix)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _permuted(matrix: Any, heads: int) -> Any:
+    """The rows of a projection in the order in which llama.cpp rotates them."""
+    rows = matrix.shape[0] // heads // 2
+    return matrix.reshape(heads, 2, rows, *matrix.shape[1:]).swapaxes(1, 2).reshape(matrix.shape)
 
 
 def _unpermuted(matrix: Any, heads: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -138,6 +140,16 @@ def test_tokens_of_a_text_and_of_the_contents_of_a_chat() -> None:
     assert compute_tokens([], Words()) == 0
 
 
+class Real:
+    """A number of another library."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
 class Index:
     """A whole number of another library."""
 
@@ -209,9 +221,8 @@ def test_what_is_of_another_type_than_the_contract_s_is_left_out(odd: Any) -> No
             else:
                 assert kept in (None, [None], [[[]]])
     assert check_output({**good, "statistics": odd}, 1, "an LLM") == {**good, "statistics": {}}
-    assert check_output({**good, "logprobs": [[[odd, {"token": "a", "logprob": odd}]]]}, 1, "an LLM")[
-        "logprobs"
-    ] in ([[[]]], [[[{"token": "a", "logprob": odd}]]])
+    checked = check_output({**good, "logprobs": [[[odd, {"token": "a", "logprob": odd}]]]}, 1, "an LLM")
+    assert [item["token"] for item in checked["logprobs"][0][0]] == ["a"]
 
 
 @pytest.mark.parametrize("odd", [odd for odd in _ODD if odd != "x"], ids=lambda odd: repr(odd)[:12])
@@ -247,7 +258,7 @@ def test_statistics_of_a_backend_s_own_may_be_numbers_and_texts() -> None:
     own = {"seconds": [0.5], "engine": ["v1"], "warm": [True], "offset": [-3]}
     odd = {"ratio": [float("inf")], "huge": [2**70], "list": [[1]], "one": 0.25}
     checked = check_output({"generations": ["a"], "statistics": {**own, **odd}}, 1, "an LLM")
-    assert checked["statistics"] == {**own, "one": [0.25]}
+    assert checked["statistics"] == {**own, "one": [0.25], "not_finite": [1]}
 
 
 def test_zeros_beside_a_text_are_no_report() -> None:
@@ -281,9 +292,51 @@ def test_one_value_for_all_generations_is_repeated_when_outputs_are_merged() -> 
     assert merged["n"] == [5, None]  # type: ignore[typeddict-item]
 
 
-def test_log_probability_of_what_cannot_be_is_kept() -> None:
-    candidates = [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -math.inf}]
-    odd = [{"token": "c", "logprob": math.nan}, {"token": "d", "logprob": math.inf}]
-    output: Any = {"generations": ["a"], "statistics": {}, "logprobs": [[[*candidates, *odd]]]}
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *((value, value) for value in (-0.1, -0.0, -1e308, -math.inf)),
+        *((value, float(value)) for value in (-1, -(2**70), Fraction(-1, 2), Decimal("-0.5"), Real(-0.5))),
+        *((value, None) for value in (math.nan, math.inf, None, "-0.5", b"", True, [-0.5], Real(math.nan))),
+        *((value, None) for value in (10**400, Decimal("NaN"), 1j, Real("x"), object())),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_candidate_without_a_log_probability_stays_and_is_counted(value: Any, number: float | None) -> None:
+    """Minus infinity is the log probability of what cannot be, and a number."""
+    candidates = [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": value, "rank": 2}]
+    output: Any = {"generations": ["a"], "statistics": {}, "logprobs": [[candidates]]}
+    once: Any = check_output(output, 1, "X")
+    for checked in (once, check_output(once, 1, "X"), merge_results([once])):  # no number is counted twice
+        first, second = checked["logprobs"][0][0]
+        assert first == candidates[0]
+        assert (second["token"], second["rank"], type(second["logprob"])) == ("b", 2, float)
+        assert math.isnan(second["logprob"]) if number is None else second["logprob"] == number
+        assert checked["statistics"] == ({"not_finite": [1]} if number is None else {})
+    assert candidates[1]["logprob"] is value
+    merged = merge_results([once, once, prepare_output(["b"])])
+    assert sum(filter(None, merged["statistics"].get("not_finite", []))) == (2 if number is None else 0)
+    assert check_output(merged, 3, "X")["statistics"] == merged["statistics"]
+
+
+def test_numbers_that_are_none_are_counted_wherever_they_are() -> None:
+    class Array:
+        def tolist(self) -> list[Any]:
+            return [[1.0, math.nan], [math.inf, 2.0]]
+
+    own = [{"a": [math.nan, 1.0, (math.inf,)], "b": {"c": -math.inf}, "d": "NaN", "e": None}]
+    output: Any = {
+        "generations": ["a"],
+        "statistics": {"seconds": [math.nan, 0.5]},
+        "own": own,
+        "states": [Array()],
+    }
     checked: Any = check_output(output, 1, "X")
-    assert checked["logprobs"] == [[candidates]]
+    assert checked["statistics"] == {"seconds": [None, 0.5], "not_finite": [6]}
+    assert checked["own"] is own
+
+
+def test_a_statistic_that_holds_itself_ends_no_check() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert check_output({"generations": ["a"], "statistics": {"own": endless}}, 1, "X")["statistics"] == {}

@@ -116,3 +116,33 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 )
 def test_a_model_is_named_after_its_file_or_folder(model: Any, name: str) -> None:
     assert model_name_of(model) == name
+
+
+def test_a_gguf_file_of_a_repository_is_downloaded_for_an_engine_that_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    def download(**which: str) -> str:
+        asked.append(which)
+        return str(tmp_path / "file.gguf")
+
+    library = types.ModuleType("huggingface_hub")
+    library.hf_hub_download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    model = "owner/na.me/folder/file.gguf"
+    assert find_model(model, revision="v1", gguf=True) == tmp_path / "file.gguf"
+    assert asked == [{"repo_id": "owner/na.me", "filename": "folder/file.gguf", "revision": "v1"}]
+    for other, reads in ((model, False), ("./owner/name/file.gguf", True), ("owner/name/.hidden.gguf", True)):
+        with pytest.raises(ConfigurationError, match="there is no model"):
+            find_model(other, gguf=reads)
+
+
+def test_an_engine_of_gguf_files_alone_looks_into_no_folder_and_fetches_no_whole_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(AssertionError("asked")))
+    assert find_model(str(tmp_path), gguf=True, folders=False) == tmp_path  # the engine refuses it itself
+    with pytest.raises(ConfigurationError, match="there is no file owner/name") as raised:
+        find_model("owner/name", gguf=True, folders=False)
+    assert "owner/name/file.gguf" in raised.value.hint

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import stillhouse
+from stillhouse import UnsupportedError
 from stillhouse.cli.app import app
 from stillhouse.jobs.formats.readers import JsonlReader
 from stillhouse.jobs.runs.offline import _RowCursor
@@ -85,6 +86,24 @@ def test_bulk_batch_is_submitted_then_collected(runs: Runs, server: BatchServer)
     assert runs.command("batches", runs.output, "--json") == 0
     (facts,) = json.loads(runs.out)
     assert (facts["id"], facts["state"], facts["rows"]) == ("job-0", "collected", 2)
+
+
+def test_a_batch_of_which_every_row_would_be_refused_is_not_made_and_one_that_is_paid_is_collected(
+    runs: Runs, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(llm: Any, input: Any) -> None:
+        raise UnsupportedError("the model has no chat template")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(TinyLLM, "check_input", refuse)
+        assert runs.generate("--batch") == 1
+        assert "no row of this run can be generated for: the model has no chat template" in runs.err
+    assert not server.jobs
+    assert runs.generate("--batch") == 4
+    server.finish()
+    monkeypatch.setattr(TinyLLM, "check_input", refuse)
+    assert runs.generate("--batch") == 0
+    assert "done                      10\n" in runs.err
 
 
 def test_use_offline_batch_generation_field_equals_the_batch_option(runs: Runs, server: BatchServer) -> None:
@@ -253,6 +272,7 @@ DYING = """
 import os, sys
 sys.path.insert(0, {folder!r})
 import stillhouse
+from stillhouse import UnsupportedError
 from stillhouse.cli.app import app
 from support import TinyLLM
 import stillhouse.offline.engine as engine

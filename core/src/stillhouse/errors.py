@@ -128,7 +128,7 @@ class GenerationError(StillhouseError):
     """Generating failed, for one input or for a list of them.
 
     Attributes:
-        kind: what failed, one of `ERROR_KINDS`.
+        kind: what failed, one of `ERROR_KINDS`; any other becomes `unknown`.
         attempts: how often the request was tried; 0 when nothing was sent.
         request_id: the provider's id of the request, if it gave one.
         stops_run: whether every further request would fail in the same way, as with a refused key.
@@ -148,7 +148,7 @@ class GenerationError(StillhouseError):
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
-        self.kind: ErrorKind = kind
+        self.kind: ErrorKind = kind if kind in ERROR_KINDS else "unknown"
         self.attempts = attempts
         self.request_id = request_id
         self.stops_run = stops_run or kind == "authentication"

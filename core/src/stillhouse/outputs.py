@@ -5,6 +5,7 @@ Over 300 lines: what an output may hold is decided here alone, for every backend
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +22,16 @@ MAX_COUNT = 2**53
 MAX_DEPTH = 64
 """How deep what a backend adds to an output may be nested; deeper, no format of tables takes it."""
 
+NOT_FINITE = "not_finite"
+"""The statistic that says how many numbers of an output are none: NaN, and infinities but for a log
+probability of minus infinity, which is that of what cannot be."""
+
 # There is no text without tokens, so a zero of these beside a text is no report.
 _USED = frozenset({"input_tokens", "output_tokens"})
 
 _CHECKED = frozenset({"generations", "statistics"})
+
+_SCALARS = frozenset({str, int, bool, bytes, type(None)})
 
 _REPORT = "report it to the authors of the backend"
 
@@ -275,15 +282,22 @@ def _mended(output: dict[str, Any]) -> GenerateOutput:
         "generations": generations,
         "statistics": _statistics(output.get("statistics"), any(generations)),
     }
+    odd: list[float] = []
+    count = _not_finite(_own_numbers(output.get("statistics")))
     for key, value in output.items():
         if key in mended or not isinstance(key, str):
             continue
         entries_of = _KNOWN.get(key)
-        if entries_of is None:
-            if not _is_too_deep(value):
-                mended[key] = value
-        elif isinstance(value, (list, tuple)) and len(value) == len(generations):
-            mended[key] = [entries_of(entry) for entry in value]
+        if key == "logprobs" or entries_of is not None:
+            if isinstance(value, (list, tuple)) and len(value) == len(generations):
+                mended[key] = [entries_of(entry) if entries_of else _logprobs(entry, odd) for entry in value]
+        elif not _is_too_deep(value):
+            mended[key] = value
+            count += _not_finite(value)
+    count += len(odd)
+    # What was checked before has said so.
+    if count and count > sum(count_of(told) or 0 for told in mended["statistics"].get(NOT_FINITE, ())):
+        mended["statistics"][NOT_FINITE] = [count]
     return cast(GenerateOutput, mended)
 
 
@@ -305,6 +319,14 @@ def _statistics(given: Any, has_text: bool) -> dict[str, list[Any]]:
     return known
 
 
+def _own_numbers(statistics: Any) -> list[float]:
+    """Return the numbers among the statistics that are no counts."""
+    given = statistics if isinstance(statistics, dict) else {}
+    own = (entries for name, entries in given.items() if not str(name).endswith("_tokens"))
+    listed = (entries if isinstance(entries, (list, tuple)) else [entries] for entries in own)
+    return [entry for entries in listed for entry in entries if isinstance(entry, float)]
+
+
 def _is_plain(value: Any) -> bool:
     """Whether a value is a text, a Boolean, a finite number or, among the whole ones, one of 64 bits."""
     if isinstance(value, float):
@@ -312,22 +334,66 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
-def _logprobs(positions: Any) -> list[list[Logprob]] | None:
-    """Return the candidates of every position that are some."""
+def _logprobs(positions: Any, odd: list[float]) -> list[list[Logprob]] | None:
+    """Return the candidates of every position: those whose token is a text.
+
+    Args:
+        positions: what a backend gave.
+        odd: gets the log probabilities that are no numbers.
+    """
     if not isinstance(positions, (list, tuple)):
         return None
-    if not all(isinstance(candidates, (list, tuple)) for candidates in positions):
-        return None
-    return [[item for item in candidates if _is_candidate(item)] for candidates in positions]
+    read: list[list[Logprob]] = []
+    for candidates in positions:
+        if not isinstance(candidates, (list, tuple)):
+            return None
+        kept: list[Logprob] = []
+        for item in candidates:
+            # Nearly every one is as it should be, and a row has hundreds.
+            if type(item) is dict and type(item.get("token")) is str:
+                value = item.get("logprob")
+                if type(value) is float and value < math.inf:
+                    kept.append(cast(Logprob, item))
+                    continue
+            if isinstance(item, dict) and isinstance(item.get("token"), str):
+                # A candidate stays one: without a number it has none, and is no likelier for it.
+                value = _number(item.get("logprob"))
+                kept.append(cast(Logprob, {**item, "logprob": value}))
+                if math.isnan(value):
+                    odd.append(value)
+        read.append(kept)
+    return read
 
 
-def _is_candidate(item: Any) -> bool:
-    if not isinstance(item, dict) or not isinstance(item.get("token"), str):
-        return False
-    value = item.get("logprob")
-    if type(value) is float:
-        return value < math.inf  # NaN is not; minus infinity is that of what cannot be
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_plain(value)
+def _number(value: Any) -> float:
+    """Return a number of any library as a float, minus infinity included; NaN if it is none."""
+    try:
+        number = math.nan if isinstance(value, (str, bytes, bool, type(None))) else float(value)
+    except Exception:  # whatever it is, it is no number
+        return math.nan
+    return number if number < math.inf else math.nan
+
+
+def _not_finite(value: Any) -> int:
+    """Count the numbers within a value, which is not too deep, that are none."""
+    todo: list[tuple[Any, ...]] = [(value,)]
+    count = 0
+    while todo:
+        for item in todo.pop():
+            kind = type(item)
+            if kind in _SCALARS:
+                continue
+            if isinstance(item, float):
+                count += not math.isfinite(item)
+            elif isinstance(item, dict):
+                todo.append(tuple(item.values()))
+            elif isinstance(item, (list, tuple)):
+                todo.append(tuple(item))
+            else:
+                with contextlib.suppress(Exception):  # an array of another library, or a number of it
+                    plain = item.tolist()
+                    todo.append((plain,) if type(plain) in (float, list) else ())
+    return count
 
 
 def _calls(calls: Any) -> list[dict[str, Any]] | None:
@@ -357,8 +423,7 @@ def _text(value: Any) -> str | None:
 
 _KNOWN: dict[str, Callable[[Any], Any]] = {
     "finish_reasons": _text,
-    "logprobs": _logprobs,
     "reasoning": _text,
     "tool_calls": _calls,
 }
-"""The keys of which the contract says what an entry is: how one is read."""
+"""The keys, beside `logprobs`, of which the contract says what an entry is: how one is read."""

@@ -16,23 +16,19 @@ from stillhouse import hookimpl
 from stillhouse.cli.app import app
 from stillhouse_llamacpp import LlamaCppLLM
 
-class OrderedLLM(LlamaCppLLM):
-    def batch_key(self, input):
-        return len(input[-1]["content"])
-
 class Reports:
     @hookimpl
     def after_generate(self, input):
         print(len(input[-1]["content"]), flush=True)
 
 registry = stillhouse.registry.default_registry()
-registry.register("ordered", OrderedLLM)
+registry.register("engine", LlamaCppLLM)
 registry.register_hooks("reports", Reports())
 app(sys.argv[1:], prog_name="stillhouse")
 """
 
 OPTIONS = [
-    "--llm", "ordered", "--set", "parallel=2", "--set", "n_ctx=512", "--set", "n_threads=1",
+    "--llm", "engine", "--set", "parallel=2", "--set", "n_ctx=512", "--set", "n_threads=1",
     "--param", "temperature=0", "--param", "max_new_tokens=4",
     # How much of a prompt the engine has already depends on the order, and stands in the output.
     "--param", 'extra_body={"cache_prompt": false}', "--max-concurrency", "2",

@@ -30,6 +30,7 @@ def test_header_of_a_complete_file_is_read(path: Path, gguf: Make) -> None:
     path.write_bytes(content)
     header = read_header(path)
     assert (header.architecture, header.tensors, header.bytes) == ("llama", 1, len(content))
+    assert not header.has_chat_template
 
 
 def test_a_type_of_blocks_is_sized_by_its_blocks(path: Path, gguf: Make) -> None:
@@ -95,4 +96,5 @@ def test_header_with_implausible_numbers_is_reported_as_damaged(path: Path, cont
 def test_the_real_model_ends_where_its_header_says(weights: Path) -> None:
     header = read_header(weights)
     assert header.architecture == "llama"
+    assert header.has_chat_template
     assert header.bytes == weights.stat().st_size

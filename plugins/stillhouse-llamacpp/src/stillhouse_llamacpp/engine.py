@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillhouse.errors import GenerationError
+from stillhouse.local import EngineWorker, Guide, JobQueue
 from stillhouse.typing import ChatItem, HiddenState
-from stillhouse_llamacpp.guides import SENTINEL, Guide, probe_of
+from stillhouse_llamacpp.guides import SENTINEL, probe_of
 from stillhouse_llamacpp.server import Route, Server, Settings
-from stillhouse_llamacpp.workers import Cancelled, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Engine"]
+__all__ = ["Cancelled", "Engine", "Renderer"]
 
 T = TypeVar("T")
+
+Cancelled = Callable[[], bool]
+"""Says whether the one who asked has gone away."""
+
+Call = Callable[[Cancelled], Any]
 
 _REMEMBERED = 4096
 
@@ -33,7 +38,10 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._server = Server(settings)
-        self._workers = Workers(settings.slots, "stillhouse-llamacpp")
+        # A call blocks its thread until it is answered: the engine itself batches what is in its slots.
+        self._worker: EngineWorker[None, Call, Any] = EngineWorker(
+            lambda: None, _serve, "stillhouse-llamacpp", threads=settings.slots
+        )
         self._lock = threading.Lock()
         self._hidden: Server | None = None
         self._honoured: dict[str, bool] = {}  # by grammar
@@ -41,12 +49,12 @@ class Engine:
     @property
     def is_busy(self) -> bool:
         """Whether a request is under way."""
-        return self._workers.is_busy
+        return self._worker.is_busy
 
     async def run(self, function: Callable[[Cancelled], T]) -> T:
-        """What `function` returns, called in a thread when a slot is free; see `Workers.run`."""
-        self._server.running()  # a forked child has the queue of the threads, and no threads
-        return await self._workers.run(function)
+        """What `function` returns, called in a thread when a slot is free; see `EngineWorker.run`."""
+        result: T = await self._worker.run(function)
+        return result
 
     def generate(self, route: Route, body: dict[str, Any], cancelled: Cancelled) -> list[Any]:
         """What the engine answers to a request; see `Server.generate`."""
@@ -91,14 +99,24 @@ class Engine:
         rest = text.removeprefix(SENTINEL)
         return text.startswith(SENTINEL) and (guide.format != "json" or rest[:1] not in ("", SENTINEL[0]))
 
-    def render(self, chat: Sequence[ChatItem], *, answer: bool) -> str:
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model comes with a chat template; the engine would make one up."""
+        return self._server.has_chat_template
+
+    def render(self, chat: Sequence[ChatItem], *, answer: bool, arguments: Mapping[str, Any]) -> str:
         """A chat as the prompt that the chat template makes of it.
 
         Args:
             chat: the chat.
             answer: whether the prompt ends where the assistant's answer begins.
+            arguments: further variables of the template.
         """
-        body = {"messages": list(chat), "add_generation_prompt": answer}
+        body = {
+            "messages": list(chat),
+            "add_generation_prompt": answer,
+            "chat_template_kwargs": dict(arguments),
+        }
         return str(self._server.post("/apply-template", body)["prompt"])
 
     def last_hidden_states(self, prompt: str) -> HiddenState:
@@ -117,8 +135,45 @@ class Engine:
 
     def close(self) -> None:
         """End the calls under way, and free the model."""
-        self._workers.close()
+        self._worker.close()
         with self._lock:
             self._server.close()
             if self._hidden is not None:
                 self._hidden.close()
+
+
+class Renderer:
+    """The engine as far as `Prompts` needs a tokenizer: it renders chats itself."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine
+        self.chat_template = "{# the model's own #}" if engine is None or engine.has_chat_template else None
+
+    def apply_chat_template(
+        self,
+        chat: Sequence[ChatItem],
+        *,
+        add_generation_prompt: bool,
+        tokenize: bool,
+        chat_template: Any,
+        **more: Any,
+    ) -> str:
+        """A chat as text. The template is the one that the engine was started with."""
+        assert self._engine is not None
+        return self._engine.render(chat, answer=add_generation_prompt, arguments=more)
+
+
+def _serve(_: None, queue: JobQueue[Call, Any]) -> None:
+    while _serve_one(queue):
+        pass
+
+
+def _serve_one(queue: JobQueue[Call, Any]) -> bool:
+    """Do the next job; no local variable outlives it, for a job holds the engine."""
+    jobs = queue.take(1)
+    for job in jobs:
+        try:
+            job.finish(job.request(lambda: job.cancelled))  # noqa: B023
+        except BaseException as error:
+            job.fail(error)
+    return bool(jobs)

@@ -6,11 +6,19 @@ import re
 from typing import Any
 
 from stillhouse.errors import GenerationError
+from stillhouse.local import engine_failed, too_long
 
 __all__ = ["failure"]
 
+_VERBOSE = "set verbose to True to see the engine's messages"
+
 # What is said of an input whose hidden states are asked for.
 _TOO_LARGE = re.compile(r"input \((?P<tokens>\d+) tokens\) is too large .*batch size: (?P<limit>\d+)")
+
+# What is said of a chat that the template refuses, around the template's own words.
+_TEMPLATE_REFUSES = re.compile(
+    r"(?s)(?:Jinja|template).*\bError: (?:Jinja Exception: )?(?P<words>[^\n]+)\s*\Z"
+)
 
 
 def failure(error: Any) -> GenerationError:
@@ -23,32 +31,26 @@ def failure(error: Any) -> GenerationError:
     if isinstance(error, Exception):
         return _refused(f"{error}")
     if not isinstance(error, dict):
-        return GenerationError(f"the engine failed: {error}", kind="server")
+        return engine_failed(error, _VERBOSE)
     message = str(error.get("message", error))
     if error.get("type") == "exceed_context_size_error":
-        return _too_long(error.get("n_prompt_tokens"), error.get("n_ctx"))
+        return too_long(error.get("n_prompt_tokens", "?"), error.get("n_ctx", "?"), "n_ctx")
     if too_large := _TOO_LARGE.search(message):
-        return _too_long(too_large["tokens"], too_large["limit"])
+        return too_long(too_large["tokens"], too_large["limit"], "n_ctx")
     if error.get("type") == "invalid_request_error" or error.get("code") == 400:
         return _refused(message)
-    return GenerationError(
-        f"the engine failed: {message}",
-        kind="server",
-        hint="set verbose to True to see the engine's messages",
-    )
+    return engine_failed(message, _VERBOSE)
 
 
 def _refused(message: str) -> GenerationError:
+    if refused := _TEMPLATE_REFUSES.search(message):
+        return GenerationError(
+            f"the model's chat template refuses this chat: {refused['words'].strip()}",
+            kind="invalid_request",
+            hint="correct the roles and their order, or give another template as chat_template",
+        )
     return GenerationError(
         f"the engine refused the request: {message.strip().partition(chr(10))[0]}",
         kind="invalid_request",
         hint="correct the messages or the generation parameters",
-    )
-
-
-def _too_long(tokens: Any, limit: Any) -> GenerationError:
-    return GenerationError(
-        f"the prompt has {tokens} tokens, and the context of a slot has room for {limit}",
-        kind="context_length",
-        hint="shorten the prompt, or raise n_ctx",
     )

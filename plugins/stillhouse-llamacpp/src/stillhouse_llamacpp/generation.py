@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from stillhouse import GenerateOutput
+from stillhouse.local import Guide
 from stillhouse.typing import StandardInput
 from stillhouse_llamacpp.answers import read_answer
-from stillhouse_llamacpp.engine import Engine
-from stillhouse_llamacpp.guides import Guide
+from stillhouse_llamacpp.engine import Cancelled, Engine
 from stillhouse_llamacpp.server import Route
-from stillhouse_llamacpp.workers import Cancelled
 
 __all__ = ["generate_one"]
 

@@ -42,11 +42,13 @@ class Header:
 
     Attributes:
         architecture: such as `llama`; empty if the file names none.
+        has_chat_template: whether the model comes with a chat template.
         tensors: how many tensors there are.
         bytes: how many bytes the file must have at least.
     """
 
     architecture: str
+    has_chat_template: bool
     tensors: int
     bytes: int
 
@@ -104,11 +106,13 @@ def _damaged(path: Path, problem: str) -> ConfigurationError:
 
 def _parse(cursor: _Cursor) -> Header:
     tensors, pairs = cursor.number("<Q"), cursor.number("<Q")
-    architecture, alignment = "", _DEFAULT_ALIGNMENT
+    architecture, has_template, alignment = "", False, _DEFAULT_ALIGNMENT
     for _ in range(pairs):
         key, kind = cursor.text(), cursor.number("<I")
         if key == b"general.architecture" and kind == _STRING:
             architecture = cursor.text().decode("utf-8", "replace")
+        elif key == b"tokenizer.chat_template" and kind == _STRING:
+            has_template = bool(cursor.text().strip())
         elif key == b"general.alignment" and kind == _UINT32:
             alignment = cursor.number("<I")
         else:
@@ -123,7 +127,7 @@ def _parse(cursor: _Cursor) -> Header:
     if alignment == 0:
         raise _DamagedError
     data = -(-cursor.position // alignment) * alignment
-    return Header(architecture, tensors, data + end if tensors else cursor.position)
+    return Header(architecture, has_template, tensors, data + end if tensors else cursor.position)
 
 
 class _DamagedError(Exception):

@@ -7,23 +7,14 @@ import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr
 
-from stillhouse import (
-    AsyncLLM,
-    FormattedInput,
-    GenerateOutput,
-    HiddenState,
-    MagpieChatTemplateMixin,
-    RuntimeParameter,
-    StructuredOutputMixin,
-)
+from stillhouse import FormattedInput, GenerateOutput, HiddenState, RuntimeParameter
 from stillhouse.inputs import split_input
-from stillhouse.local import merged, model_name_of, seed_of, unloaded
-from stillhouse.typing import Capability, StandardInput
-from stillhouse_llamacpp.engine import Engine
+from stillhouse.local import Guide, LocalLLM, Prompts, merged, model_name_of, seed_of, unloaded
+from stillhouse.typing import Capability
+from stillhouse_llamacpp.engine import Engine, Renderer
 from stillhouse_llamacpp.generation import generate_one
-from stillhouse_llamacpp.guides import Guide, guide_for
 from stillhouse_llamacpp.requests import request_body
 from stillhouse_llamacpp.server import Route, Settings
 from stillhouse_llamacpp.weights import find_weights
@@ -31,7 +22,7 @@ from stillhouse_llamacpp.weights import find_weights
 __all__ = ["LlamaCppLLM"]
 
 
-class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
+class LlamaCppLLM(LocalLLM):
     """A GGUF model in this process, on llama.cpp, with continuous batching.
 
     The engine serves `parallel` requests at once, each in a slot with a context of its own; every
@@ -82,21 +73,16 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
     n_gpu_layers: RuntimeParameter[int] = Field(
         default=-1, ge=-1, description="Layers on the GPU where the engine was built for one; -1 for all."
     )
-    chat_template: str | None = Field(
-        default=None, description="A chat template, in Jinja2, instead of the one in the model's file."
+    flash_attention: RuntimeParameter[bool] | None = Field(
+        default=None,
+        description="Whether to compute attention in fused kernels; the engine's choice if not set. Without "
+        "them, what else is in the slots changes no answer on a CPU.",
     )
     verbose: RuntimeParameter[bool] = Field(
         default=False, description="Whether the engine logs to standard error."
     )
 
     _engine: Engine | None = PrivateAttr(default=None)
-
-    @field_validator("structured_output", mode="after")
-    @classmethod
-    def _honourable(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            guide_for(value)
-        return value
 
     @property
     def model_name(self) -> str:
@@ -127,12 +113,12 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
                 n_batch=self.n_batch,
                 n_threads=self.n_threads,
                 n_gpu_layers=-1 if self.n_gpu_layers is None else self.n_gpu_layers,
-                chat_template=self.chat_template,
+                chat_template=Prompts(Renderer(), self.chat_template).template,
+                flash_attention=self.flash_attention,
                 verbose=bool(self.verbose),
             )
         )
-        if self.structured_output is not None:
-            self._engine.require(guide_for(self.structured_output))
+        self.use_tokenizer(Renderer(self._engine))
 
     def unload(self) -> None:
         """End the calls under way, and free the model."""
@@ -141,19 +127,17 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
             engine.close()
         super().unload()
 
-    def check_input(self, input: Any) -> None:
-        """As in `LLM`; a structured output that the engine cannot honour is refused too.
+    def require_guide(self, guide: Guide) -> None:
+        """Refuse a form that the engine would not honour.
 
-        A chat without a message is an input when Magpie is on: the model writes the first one.
+        Raises:
+            UnsupportedError: the engine drops it.
         """
-        content, _ = input if type(input) is tuple and len(input) == 2 else (input, None)
-        if not (self.use_magpie_template and content == []):
-            super().check_input(input)
-        guide = self._guide(input)
+        engine = self._engine
         # Trying a guide takes a slot. While all may be taken, a caller's event loop must not wait for
         # one; `agenerate` tries it then.
-        if guide is not None and self._engine is not None and not (self._engine.is_busy and _on_loop()):
-            self._engine.require(guide)
+        if engine is not None and not (engine.is_busy and _on_loop()):
+            engine.require(guide)
 
     async def agenerate(
         self,
@@ -218,17 +202,19 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
             "logit_bias": logit_bias,
         }
         content, _ = split_input(input)
-        magpie = isinstance(content, list) and self._is_magpie(content)
+        magpie = self.is_magpie(content)
         route: Route = "completion" if isinstance(content, str) or magpie else "chat"
         wants_logprobs = top_logprobs is not None if logprobs is None else logprobs
         body = request_body(route, parameters, wants_logprobs, top_logprobs, extra_body)
+        if self.chat_template_kwargs and route == "chat":
+            body.setdefault("chat_template_kwargs", self.chat_template_kwargs)
         engine = self._loaded_engine()
         generate = functools.partial(
             generate_one,
             engine,
             route,
-            guide=self._guide(input),
-            prompt=functools.partial(self._prompt, engine, content) if magpie else content,
+            guide=self.guide_of(input),
+            prompt=functools.partial(self.prompt_text, content) if magpie else content,
             candidates=(top_logprobs or 0) if wants_logprobs else None,
         )
         calls = []
@@ -253,28 +239,7 @@ class LlamaCppLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         for input in inputs:
             self.check_input(input)
         engine = self._loaded_engine()
-        return [engine.last_hidden_states(self._prompt(engine, split_input(input)[0])) for input in inputs]
-
-    def _prepare_structured_output(
-        self, structured_output: Any, client: Any = None, framework: str | None = None
-    ) -> dict[str, Any]:
-        """The field of a request that guides its answer; the other arguments mean nothing here."""
-        return {"grammar": guide_for(structured_output).grammar}
-
-    def _guide(self, input: Any) -> Guide | None:
-        """The guide for an input: its own structured output wins over the LLM's."""
-        structured_output = split_input(input)[1] or self.structured_output
-        return None if structured_output is None else guide_for(structured_output)
-
-    def _is_magpie(self, chat: StandardInput) -> bool:
-        return bool(self.use_magpie_template) and (not chat or chat[-1]["role"] != "user")
-
-    def _prompt(self, engine: Engine, content: StandardInput | str) -> str:
-        if isinstance(content, str):
-            return content
-        magpie = self._is_magpie(content)
-        prompt = engine.render(content, answer=not magpie) if content else ""
-        return self.apply_magpie_pre_query_template(prompt, content)
+        return [engine.last_hidden_states(self.prompt_text(split_input(input)[0])) for input in inputs]
 
     def _loaded_engine(self) -> Engine:
         if self._engine is None:

@@ -42,6 +42,7 @@ class Settings:
         n_threads: threads to compute with, `None` for the engine's choice.
         n_gpu_layers: layers on the GPU, -1 for all.
         chat_template: a Jinja2 template instead of the model's own.
+        flash_attention: whether attention is computed in fused kernels, `None` for the engine's choice.
         verbose: whether the engine logs to standard error.
         hidden_states: whether it gives the hidden states of inputs.
     """
@@ -53,6 +54,7 @@ class Settings:
     n_threads: int | None = None
     n_gpu_layers: int = -1
     chat_template: str | None = None
+    flash_attention: bool | None = None
     verbose: bool = False
     hidden_states: bool = False
 
@@ -62,12 +64,16 @@ class Server:
 
     Constructing it holds the GIL for as long as the model takes to load.
 
+    Attributes:
+        has_chat_template: whether the model comes with a chat template.
+
     Raises:
         ConfigurationError: the file is no model that the engine can load.
     """
 
     def __init__(self, settings: Settings) -> None:
         header = read_header(settings.path)
+        self.has_chat_template = header.has_chat_template
         # The engine listens on a port of this machine, which cannot be switched off: with a key
         # that nobody else has, it answers nobody else.
         self._key = secrets.token_urlsafe(32)
@@ -79,7 +85,8 @@ class Server:
                 f"the engine could not load {settings.path}, "
                 f"whose architecture is {header.architecture or 'unknown'}",
                 hint="set verbose to True to see why. A new architecture needs a new engine (pip install "
-                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots",
+                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
+                + ("; a mistake in chat_template, a correction" if settings.chat_template else ""),
             ) from error
         address = urlsplit(self._engine.listening_address)
         self._address = (address.hostname or "127.0.0.1", address.port or 80)
@@ -187,6 +194,13 @@ def _start(settings: Settings, key: str) -> Any:
         params.cpuparams_batch.n_threads = settings.n_threads
     if settings.chat_template is not None:
         params.chat_template = settings.chat_template
+    if settings.flash_attention is not None:
+        types = xllamacpp.llama_flash_attn_type
+        params.flash_attn_type = (
+            types.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if settings.flash_attention
+            else types.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
     if settings.hidden_states:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_NONE

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stillhouse.jobs.formats.rows import RowFormatter
     from stillhouse.jobs.runs.command import Command
     from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.llm import LLM
     from stillhouse.offline.chunks import Chunk
 
@@ -73,18 +74,21 @@ def print_rows(llm: LLM, command: Command) -> int:
     from stillhouse.jobs.formats.opening import open_reader, open_writer
     from stillhouse.jobs.reporting.progress import summary_lines
     from stillhouse.jobs.runs.online import RunStatistics, run
+    from stillhouse.jobs.runs.reasons import Reasons
+    from stillhouse.jobs.runs.refusals import check_run
     from stillhouse.jobs.spending.budget import Budget
     from stillhouse.jobs.spending.prices import find_prices, offer_of
     from stillhouse.jobs.store.stream import StreamStore
 
-    hooks = llm.registry.hooks()
+    hooks, reasons = llm.registry.hooks(), Reasons()
     statistics = RunStatistics(
         prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
     )
     try:
         with contextlib.closing(open_reader(command.source, hooks)) as reader, llm:
+            check_run(llm, command.formatter)
             writer = open_writer(command.output, hooks)
-            store = StreamStore(writer, llm.model_name)
+            store = StreamStore(writer, llm.model_name, reasons.add)
             with _progress(llm, command, statistics, lambda: reader.share_read), _stoppable() as stopping:
                 run(
                     llm, reader, command.formatter, store, num_generations=command.num_generations,
@@ -98,7 +102,8 @@ def print_rows(llm: LLM, command: Command) -> int:
         return INTERRUPTED
     except OSError as error:
         raise _as_configuration_error(error) from None
-    print_facts(summary_lines(statistics, statistics.done, statistics.failed), sys.stderr)
+    print_facts(summary_lines(statistics, statistics.done, statistics.failed, reasons), sys.stderr)
+    _print_failures(reasons)
     return FAILED_ROWS if statistics.failures else 0
 
 
@@ -148,7 +153,11 @@ def generate_file(llm: LLM, command: Command) -> int:
         with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
             summary = bulk.summary
             if complete:
-                print_facts(summary_lines(statistics, summary.done, summary.failed, summary.cost), sys.stderr)
+                print_facts(
+                    summary_lines(statistics, summary.done, summary.failed, bulk.reasons, summary.cost),
+                    sys.stderr,
+                )
+                _print_failures(bulk.reasons)
                 return FAILED_ROWS if summary.failures else 0
             if problem is None and not stopped and bulk.is_waiting:
                 _print_jobs(bulk.jobs, summary.rows)
@@ -157,6 +166,13 @@ def generate_file(llm: LLM, command: Command) -> int:
             more = "" if isinstance(problem, BudgetError) else "; the same command goes on"
             print(f"{what}: {summary.rows:,} finished rows are in {bulk.store.path}{more}", file=sys.stderr)
         return COULD_NOT_START if problem else INTERRUPTED
+
+
+def _print_failures(reasons: Reasons) -> None:
+    from stillhouse.jobs.reporting.progress import failure_lines
+
+    for line in failure_lines(reasons):
+        print(line, file=sys.stderr)
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:

@@ -35,6 +35,10 @@ class RowFormatter:
         system: a system message to put before a chat that does not begin with one.
         raw: send the text as a raw prompt instead of as a user's message.
 
+    Attributes:
+        system: the system message.
+        raw: whether the inputs are raw prompts.
+
     Raises:
         ConfigurationError: the template is not valid, or the arguments exclude each other.
     """
@@ -45,8 +49,8 @@ class RowFormatter:
                 "a raw prompt has no system message", hint="leave out --system, or --raw"
             )
         self._render = None if template is None else _compiled(template)
-        self._system = system
-        self._raw = raw
+        self.system = system
+        self.raw = raw
 
     def __call__(self, row: Row) -> FormattedInput | GenerationError:
         """Return the row's input, or the error that says why it has none."""
@@ -61,7 +65,7 @@ class RowFormatter:
         if self._render is not None:
             return self._from_text(self._render(columns))
         if columns.get("messages") is not None:
-            if self._raw:
+            if self.raw:
                 raise ValueError("the row has messages, which are no raw prompt; leave out --raw")
             return self._from_messages(columns["messages"])
         for name in ("prompt", "instruction"):
@@ -76,7 +80,7 @@ class RowFormatter:
         )
 
     def _from_text(self, text: str) -> FormattedInput:
-        if self._raw:
+        if self.raw:
             return text
         return self._from_messages([{"role": "user", "content": text}])
 
@@ -92,8 +96,8 @@ class RowFormatter:
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 raise ValueError(f"message {position + 1} of the row is not an object with a role")
         messages = [_without_nulls(message) for message in messages]
-        if self._system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": self._system}, *messages]
+        if self.system is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.system}, *messages]
         return cast(StandardInput, messages)
 
 

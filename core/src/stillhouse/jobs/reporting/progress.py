@@ -8,17 +8,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from stillhouse.jobs.runs.reasons import UNKNOWN, common_endings
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.online import RunStatistics
+    from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
 
-__all__ = ["clock", "duration", "job_lines", "show_progress", "status_lines", "summary_lines"]
+__all__ = [
+    "clock", "duration", "failure_lines", "job_lines", "show_progress", "status_lines", "summary_lines",
+]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
+
+SHOWN_FAILURES = 3
+SHOWN_ENDINGS = 6
 
 
 @contextmanager
@@ -126,7 +133,11 @@ def duration(seconds: float) -> str:
 
 
 def summary_lines(
-    statistics: RunStatistics, done: int, failed: Mapping[str, int], cost: float | None = None
+    statistics: RunStatistics,
+    done: int,
+    failed: Mapping[str, int],
+    reasons: Reasons,
+    cost: float | None = None,
 ) -> list[tuple[str, str]]:
     """Return the closing table as labels and values.
 
@@ -134,6 +145,7 @@ def summary_lines(
         statistics: of this process, for the tokens and the times.
         done: rows with an output, including earlier processes.
         failed: rows without, by the kind of their error, including earlier processes.
+        reasons: why they ended, likewise.
         cost: the cost of all these rows in USD, if it is known.
     """
     seconds = max(statistics.seconds, 1e-9)
@@ -141,6 +153,9 @@ def summary_lines(
     # Rows end in any order, and those of as many failures are listed alike each time.
     kinds = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
     lines += [(f"failed: {kind}", f"{count:,}") for kind, count in kinds]
+    lines += _ending_lines(reasons.endings, done)
+    if reasons.not_finite:
+        lines.append(("rows with NaN", f"{reasons.not_finite:,}, null in the output"))
     before = done + sum(failed.values()) - statistics.rows
     if before:
         lines.append(("finished before", f"{before:,}"))
@@ -159,6 +174,30 @@ def summary_lines(
             lines.append(("cost of the whole run", cost_text(cost)))
     if statistics.budget is not None:
         lines.append(("budget left", statistics.budget.left))
+    return lines
+
+
+def failure_lines(reasons: Reasons) -> list[str]:
+    """Format why rows failed, most often first: how many rows, and the first of them."""
+    lines, left = [], reasons.failures
+    for kind, message, rows, example in reasons.most_common_failures(SHOWN_FAILURES):
+        which = f"row {example:,}" if rows == 1 else f"{rows:,} rows, the first of them row {example:,}"
+        lines.append(f"  {which}: {kind}: {message}")
+        left -= rows
+    if left:
+        lines.append(f"  {left:,} more {'row' if left == 1 else 'rows'}: see the column error")
+    return ["why rows failed, most often:", *lines] if lines else []
+
+
+def _ending_lines(endings: Mapping[str, int], rows: int) -> list[tuple[str, str]]:
+    """Return how many generations ended for each reason, where the backend says it."""
+    total = sum(endings.values())
+    unit = "" if total == rows else " generations"
+    lines = []
+    for reason, count in common_endings(endings, SHOWN_ENDINGS) if endings.keys() - {UNKNOWN} else ():
+        share = f" ({count / total:.1%})" if count < total or reason == "length" else ""
+        remark = ", cut off: raise max_new_tokens" if reason == "length" else ""
+        lines.append((f"ended: {reason}", f"{count:,}{unit}{share}{remark}"))
     return lines
 
 
@@ -191,6 +230,7 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
         state = f"{last.outcome or 'killed'}; the same command goes on with it"
     lines = [("state", state), ("rows finished", f"{summary.rows:,}"), ("done", f"{summary.done:,}")]
     lines += [(f"failed: {kind}", f"{count:,}") for kind, count in summary.failed.items()]
+    lines += _ending_lines(summary.endings, summary.done)
     if summary.queued:
         lines.append(("to be tried again", f"{summary.queued:,}"))
     lines += [

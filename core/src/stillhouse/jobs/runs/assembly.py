@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.store.columns import FinishedRow
 from stillhouse.protocols import RowReader, RowWriter
 
@@ -12,7 +13,11 @@ __all__ = ["assemble"]
 
 
 def assemble(
-    reader: RowReader, finished: Iterator[FinishedRow], writer: RowWriter, limit: int | None = None
+    reader: RowReader,
+    finished: Iterator[FinishedRow],
+    writer: RowWriter,
+    limit: int | None = None,
+    reasons: Reasons | None = None,
 ) -> list[int]:
     """Write the output, unless rows of the input are not those that were generated for.
 
@@ -21,6 +26,7 @@ def assemble(
         finished: the finished rows, in the order of the input.
         writer: writes the rows.
         limit: how many rows of the input belong to the run; `None` means all.
+        reasons: counts why the rows ended.
 
     Returns:
         The indexes of the rows that have no result or that of another row, and of the results that
@@ -39,6 +45,8 @@ def assemble(
             elif not wrong:
                 # A column of the results replaces a column of the input that has the same name.
                 writer.write({**row.columns, **result.columns})
+                if reasons is not None:
+                    reasons.add(row.index, result.columns)
         if limit is None or last + 1 < limit:  # the input has ended: are finished rows left?
             wrong += [rest.index for rest in chain([result] if result else [], finished) if rest.index > last]
         if wrong:

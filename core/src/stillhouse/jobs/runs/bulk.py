@@ -14,6 +14,8 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
+from stillhouse.jobs.runs.reasons import Reasons
+from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, summarize
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
@@ -115,10 +117,13 @@ class BulkRun:
 
         Raises:
             GenerationError: an error that every further row would meet.
-            ConfigurationError: the input changed while the run worked, or the budget is used up.
+            ConfigurationError: the LLM would refuse every row, the input changed while the run worked, or
+                the budget is used up.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
         opened = self._run
+        if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
+            check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
         if opened.command.in_order:
             self.store.set("in_order", True)
@@ -144,6 +149,7 @@ class BulkRun:
             # The input was another one for a while, and is now what it was: those rows are not finished.
             self.store.forget(wrong)
             retried = True
+        self.store.set("endings", self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
@@ -176,7 +182,8 @@ class BulkRun:
         opened = self._run
         hooks = opened.llm.registry.hooks()
         writer = open_writer(opened.command.output, hooks, opened.reader.schema)
-        return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit)
+        self.reasons = Reasons()
+        return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 
     def _finish_batches(
         self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]

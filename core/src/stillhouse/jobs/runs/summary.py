@@ -43,6 +43,7 @@ class Summary:
         complete: whether every row is finished and the output written.
         done: rows with an output.
         failed: rows without, by the kind of their error.
+        endings: of a complete run, how many generations ended for each reason.
         queued: rows that failed and are queued for a retry.
         input_tokens: as far as the backend reported them, including paid ones of failed rows.
         output_tokens: likewise.
@@ -60,6 +61,7 @@ class Summary:
     complete: bool
     done: int
     failed: dict[str, int]
+    endings: dict[str, int]
     queued: int
     input_tokens: int
     output_tokens: int
@@ -103,11 +105,13 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
     ).fetchall()
     offer = json.loads(info.get("offer", "null"))
     cost = spent(connection, find_prices(offer) if offer else None)
+    complete = json.loads(info.get("complete", "null")) is not None
     failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
-        complete=json.loads(info.get("complete", "null")) is not None,
+        complete=complete,
         done=sum(count for state, _, count, *_ in states if state == DONE),
         failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
+        endings=json.loads(info.get("endings", "{}")) if complete else {},
         queued=sum(count for state, _, count, *_ in states if state == QUEUED),
         input_tokens=int(sum(row[3] for row in states)),
         output_tokens=int(sum(row[4] for row in states)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.columns import columns_of
@@ -20,14 +23,21 @@ class StreamStore:
     Args:
         writer: where to.
         model_name: the model's name, for every row.
+        on_row: called with the index of each row and the columns that the output gets for it.
     """
 
     ordered = True
     problem: StoreError | None = None
     members: MemberCache | None = None
 
-    def __init__(self, writer: RowWriter, model_name: str) -> None:
+    def __init__(
+        self,
+        writer: RowWriter,
+        model_name: str,
+        on_row: Callable[[int, dict[str, Any]], Any] = lambda *_: None,
+    ) -> None:
         self._writer = writer
+        self._on_row = on_row
         self._model_name = model_name
 
     def parts(self) -> list[Part]:
@@ -39,6 +49,7 @@ class StreamStore:
         else:
             columns = columns_of(result, None, self._model_name)
         self._writer.write({**row.columns, **columns})
+        self._on_row(row.index, columns)
 
     def commit(self) -> None:
         pass

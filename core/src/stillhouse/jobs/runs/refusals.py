@@ -1,0 +1,66 @@
+"""`check_run`: what every row of a run would be refused for is said before the first one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
+from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse.llm import LLM
+
+__all__ = ["check_run"]
+
+_TEXT = "Hello"
+
+# The kinds of errors that will be met again.
+_REFUSED = ("invalid_request", "context_length")
+
+_NO_ROW = "no row of this run can be generated for"
+
+
+def check_run(llm: LLM, formatter: RowFormatter) -> None:
+    """Ask the LLM about a short input in the form that the rows of the run will have.
+
+    What only the content of a row can show, such as a system message of its own, is that row's matter.
+
+    Args:
+        llm: the LLM, loaded.
+        formatter: what turns the rows into inputs.
+
+    Raises:
+        ConfigurationError: the LLM refuses raw prompts, chats, the system message of the run, or the
+            form that its answers shall have.
+    """
+    if formatter.raw:
+        _refuse(_refusal(llm, _TEXT), _NO_ROW, "leave out --raw")
+        return
+    chat: list[Any] = [{"role": "user", "content": _TEXT}]
+    with_system = None
+    if formatter.system is not None:
+        with_system = _refusal(llm, [{"role": "system", "content": formatter.system}, *chat])
+        if with_system is None:  # a template may need one
+            return
+    without = _refusal(llm, chat)
+    if without is None:
+        _refuse(with_system, "the system message of this run is refused", "leave out --system")
+    elif not isinstance(without, GenerationError):  # else it may be the text that it does not take
+        _refuse(without, _NO_ROW, "--raw sends texts as they are" if "raw_prompt" in llm.capabilities else "")
+
+
+def _refusal(llm: LLM, input: Any) -> StillhouseError | None:
+    """Return why an LLM takes no such input; `None` if it does, or if its check itself failed."""
+    try:
+        llm.check_input(input)
+    except GenerationError as error:
+        return error if error.kind in _REFUSED else None
+    except StillhouseError as error:
+        return error
+    except Exception:  # what a check did not mean to raise, the first row will meet too, or not
+        return None
+    return None
+
+
+def _refuse(error: StillhouseError | None, problem: str, way_out: str) -> None:
+    if error is not None:
+        ways = [way for way in (error.hint, way_out) if way]
+        raise ConfigurationError(f"{problem}: {error.message}", hint="; ".join(ways)) from error

@@ -1,0 +1,220 @@
+"""The engine of one LLM: started, asked, started again when it has died, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stillhouse import ConfigurationError, GenerationError
+from stillhouse.local import too_long, unloaded
+from stillhouse_vllm.failures import died, failure, gave_up, not_started
+from stillhouse_vllm.launch import Launch
+from stillhouse_vllm.library import Library
+
+__all__ = ["Engine", "Settings"]
+
+_MAX_DEATHS = 3
+"""How often in a row an engine may die without having answered anything in between."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to start an engine.
+
+    Attributes:
+        arguments: those of vLLM's `AsyncEngineArgs`.
+        environment: variables of its processes, `None` for one that they must not have.
+        verbose: whether what they log goes to standard error.
+        lora: vLLM's request for the adapter to generate with.
+    """
+
+    arguments: Mapping[str, Any]
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    verbose: bool = False
+    lora: Any = None
+
+
+class Engine:
+    """A running engine. What is asynchronous belongs on one event loop.
+
+    Constructing it starts the engine, which takes as long as loading the model.
+
+    Raises:
+        ConfigurationError: the engine did not start; it says why in the engine's own words.
+    """
+
+    def __init__(self, library: Library, settings: Settings) -> None:
+        self.library = library
+        self._settings = settings
+        self._launch: Launch
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._deaths = 0
+        self._number = 0
+        self._core = self._start()
+        # Before `multiprocessing` waits at exit for processes that nobody has told to end.
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
+        config = self._core.model_config
+        self.tokenizer = self._core.get_tokenizer()
+        self.context = int(config.max_model_len)
+        self.vocabulary_size = int(config.get_vocab_size())
+        self.max_logprobs = int(config.max_logprobs)
+        self.defaults: dict[str, Any] = config.get_diff_sampling_param()
+        """What the model's `generation_config.json` says about sampling."""
+
+    def _start(self) -> Any:
+        self._launch = launch = Launch(
+            self.library, self._settings.arguments, self._settings.environment, self._settings.verbose
+        )
+        try:
+            core = launch.start()
+        except (ConfigurationError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise not_started(error, launch.reason()) from error
+        if self._closed:
+            shut_down(core)
+            raise unloaded()
+        return core
+
+    async def warm_up(self) -> None:
+        """Generate a token: what does not work at all is said before the first row."""
+        params = self.library.sampling(max_tokens=1, temperature=0.0, output_kind=self.library.final)
+        await self.generate([0], params)
+
+    async def generate(self, tokens: list[int], params: Any) -> Any:
+        """What the engine answers to a prompt: a `RequestOutput` of vLLM, finished.
+
+        A cancelled call ends the request in the engine.
+
+        Args:
+            tokens: the prompt.
+            params: `SamplingParams` of vLLM, which belong to this call alone, with `final` as their
+                kind of output.
+
+        Raises:
+            GenerationError: the prompt is too long, the engine refused the request, or it died.
+        """
+        if len(tokens) >= self.context:
+            raise too_long(len(tokens), self.context - 1, "max_model_len")
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        core = self._core
+        try:
+            if core.errored or self._closed:
+                core = await self._revived()
+            self._number += 1
+            prompt, lora = self.library.make_prompt(tokens), self._settings.lora
+            answers = core.generate(prompt, params, str(self._number), lora_request=lora)
+            answer = [item async for item in answers][-1]  # the final one is the only one
+        except asyncio.CancelledError:
+            if self._closed:
+                raise unloaded() from None
+            raise
+        except GenerationError:
+            raise
+        except Exception as error:
+            raise await self._failure(core, error) from error
+        finally:
+            self._tasks.discard(task)
+        self._deaths = 0
+        return answer
+
+    async def _failure(self, core: Any, error: Exception) -> GenerationError:
+        if self._closed:
+            return unloaded()
+        if core.errored or type(error).__name__ == "EngineDeadError":
+            return died(await asyncio.to_thread(self._launch.reason), exit_codes(core))
+        return failure(error)
+
+    async def _revived(self) -> Any:
+        """The engine, started again if it has died; calls that find it dead wait for one start."""
+        async with self._lock:
+            core = self._core
+            if self._closed:
+                raise unloaded()
+            if not core.errored:
+                return core
+            if self._deaths >= _MAX_DEATHS:
+                raise gave_up(self._deaths, self._launch.reason(), exit_codes(core))
+            self._deaths += 1
+            await asyncio.to_thread(shut_down, core)
+            await release(core)
+            try:
+                self._core = await asyncio.to_thread(self._start)
+            except ConfigurationError as error:
+                raise GenerationError(
+                    f"the engine died, and could not be started again: {error.message}",
+                    kind="server",
+                    hint=error.hint,
+                    stops_run=True,
+                ) from error
+            return self._core
+
+    async def stop(self) -> None:
+        """End the calls under way, as the beginning of `close`."""
+        self._closed = True
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def release(self) -> None:
+        """Release what is left of an engine that was closed, as the end of `close`."""
+        await release(self._core)
+
+    def close(self) -> None:
+        """End the engine's processes, and wait until they have ended. It blocks, and needs the loop."""
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        if self._lock.locked():  # it is being started
+            self._launch.cancel()
+        shut_down(self._core)
+        self._launch.close()
+
+
+def shut_down(core: Any) -> None:
+    """End the processes of an engine; it blocks."""
+    core.shutdown()
+    # Its destructor would do it again, at the end of the interpreter without what it needs.
+    core.shutdown = _nothing
+
+
+async def release(core: Any) -> None:
+    """Close what is left of an engine that was shut down: its task, its threads and its open files.
+
+    It is called on the loop, which has closed the engine's sockets by then.
+    """
+    handler = getattr(core, "output_handler", None)
+    if handler is not None:
+        handler.cancel()
+        await asyncio.wait([handler])
+    context = getattr(getattr(core.engine_core, "resources", None), "ctx", None)
+    if context is not None:
+        context.destroy(linger=0)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _close(reference: weakref.ref[Engine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.close()
+
+
+def exit_codes(core: Any) -> list[int]:
+    """With which codes processes of an engine ended, below 0 for a signal; none if that is unknown."""
+    manager = getattr(getattr(core.engine_core, "resources", None), "engine_manager", None)
+    codes = (process.exitcode for process in getattr(manager, "processes", ()))
+    return [code for code in codes if code is not None]
