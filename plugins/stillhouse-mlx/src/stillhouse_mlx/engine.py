@@ -96,6 +96,7 @@ class Engine:
             self.batches, self.vocabulary_size = True, 0
             alone = self._probe(self._one_by_one(self._model), [_SHORT])
             self.vocabulary_size = int(alone.shape[-1])
+            self.eos = frozenset(end for end in self.eos if end < self.vocabulary_size)
             if self.slots > 1 and not self._is_alike(alone):
                 self.batches, self.slots = False, 1
             # A sequence that is there when another ends begins one step earlier.

@@ -87,7 +87,7 @@ def read_model(library: Library, settings: Settings, is_gpu: bool) -> Model:
         ConfigurationError: it cannot be read; the message says why.
     """
     path = settings.path
-    context_length = _context_length(_config(path), settings)
+    context_length, defaults = _context_length(_config(path), settings), _defaults(path)
     if not any(path.glob("model*.safetensors")):
         raise ConfigurationError(
             f"the folder {path} has no model*.safetensors, and MLX reads no other weights",
@@ -120,8 +120,8 @@ def read_model(library: Library, settings: Settings, is_gpu: bool) -> Model:
         raise
     except Exception as error:  # whatever the code of some architecture makes of its files
         raise _unreadable(path, error) from error
-    eos = frozenset(end for end in tokenizer.eos_token_ids if isinstance(end, int))
-    return Model(model, tokenizer, config, context_length, eos, _defaults(path))
+    eos = frozenset(end for end in tokenizer.eos_token_ids if type(end) is int and end >= 0)
+    return Model(model, tokenizer, config, context_length, eos, defaults)
 
 
 def _check_memory(library: Library, path: Path, model: Any, is_gpu: bool) -> None:
@@ -185,9 +185,15 @@ def _context_length(config: Mapping[str, Any], settings: Settings) -> int:
 
 
 def _defaults(path: Path) -> SamplingDefaults:
-    """What generation_config.json says."""
+    """What generation_config.json says. One that is cut off says nothing, as for mlx-lm."""
     try:
         given = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        given = {}
-    return SamplingDefaults.of(given if isinstance(given, dict) else {})
+        return SamplingDefaults()
+    ends = given.get("eos_token_id") if isinstance(given, dict) else given
+    if not isinstance(given, dict) or not (ends is None or isinstance(ends, (int, str, list))):
+        raise ConfigurationError(
+            f"{path / 'generation_config.json'} has no settings of generation: {str(ends)[:60]!r}",
+            hint="correct it, or remove it",
+        )
+    return SamplingDefaults.of(given)
