@@ -33,9 +33,7 @@ HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("vllm") is None:
-        missing = pytest.mark.skip(
-            reason="vllm is not installed: python plugins/stillhouse-vllm/tests/install_cpu.py"
-        )
+        missing = pytest.mark.skip(reason="vllm is not installed: tox run -e vllm installs it")
         for item in items:
             if "stillhouse-vllm" in item.path.parts and item.path.name != "test_parts.py":
                 item.add_marker(missing)

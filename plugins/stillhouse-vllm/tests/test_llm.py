@@ -82,12 +82,15 @@ def test_the_models_own_settings_hold_where_nothing_is_given(llm: VLLM) -> None:
 
 
 def test_a_prefix_that_was_read_before_is_counted_as_cached(llm: VLLM) -> None:
+    llm.enable_prefix_caching = True
     prompt = "one two three four five six seven eight nine ten " * 20
     first, second = (
         llm.generate_outputs([prompt], max_new_tokens=1)[0]["statistics"]["cached_tokens"] for _ in range(2)
     )
     assert first == [0]
     assert second[0] > 100
+    llm.enable_prefix_caching = None  # what depends on the rows before is not in the output
+    assert "cached_tokens" not in llm.generate_outputs([prompt], max_new_tokens=1)[0]["statistics"]
 
 
 def test_who_leaves_ends_the_request_in_the_engine(llm: VLLM) -> None:

@@ -48,7 +48,6 @@ SERVERS: dict[str, Server] = {
     "llamafile": Server("http://localhost:8080/v1"),
     "localai": Server("http://localhost:8080/v1"),
     "tgi": Server("http://localhost:8080/v1"),
-    "vllm": Server("http://localhost:8000/v1", "vllm-server"),
 }
 """Servers, by the name that people ask for."""
 

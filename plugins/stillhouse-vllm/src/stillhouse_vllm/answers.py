@@ -11,7 +11,9 @@ from stillhouse.typing import Logprob
 __all__ = ["read_answer"]
 
 
-def read_answer(answer: Any, guide: Guide | None, candidates: int | None) -> GenerateOutput:
+def read_answer(
+    answer: Any, guide: Guide | None, candidates: int | None, counts_cached: bool = False
+) -> GenerateOutput:
     """The output, with all of its generations.
 
     Args:
@@ -19,6 +21,8 @@ def read_answer(answer: Any, guide: Guide | None, candidates: int | None) -> Gen
         guide: the form that each generation must have.
         candidates: how many candidates of each position are wanted, the generated token among them;
             `None` for no log-probabilities.
+        counts_cached: whether to say how many tokens of the prompt came from the prefix cache, which
+            depends on what was read before.
 
     Raises:
         GenerationError: a generation lacks the form; `outputs` holds the others.
@@ -31,21 +35,25 @@ def read_answer(answer: Any, guide: Guide | None, candidates: int | None) -> Gen
             except Exception:
                 if len(generations) == 1:
                     raise
-                return merged([_checked(answer, item, guide, candidates) for item in generations])
-    return _output(answer, generations, candidates)
+                return merged(
+                    [_checked(answer, item, guide, candidates, counts_cached) for item in generations]
+                )
+    return _output(answer, generations, candidates, counts_cached)
 
 
 def _checked(
-    answer: Any, generation: Any, guide: Guide, candidates: int | None
+    answer: Any, generation: Any, guide: Guide, candidates: int | None, counts_cached: bool
 ) -> GenerateOutput | BaseException:
     try:
         guide.check(generation.text, generation.finish_reason)
     except Exception as error:
         return error
-    return _output(answer, [generation], candidates)
+    return _output(answer, [generation], candidates, counts_cached)
 
 
-def _output(answer: Any, generations: list[Any], candidates: int | None) -> GenerateOutput:
+def _output(
+    answer: Any, generations: list[Any], candidates: int | None, counts_cached: bool
+) -> GenerateOutput:
     output = prepare_output(
         [generation.text or None for generation in generations],
         input_tokens=[len(answer.prompt_token_ids)],
@@ -56,7 +64,7 @@ def _output(answer: Any, generations: list[Any], candidates: int | None) -> Gene
         finish_reasons=[generation.finish_reason for generation in generations],
     )
     cached = getattr(answer, "num_cached_tokens", None)
-    if cached is not None:
+    if counts_cached and cached is not None:
         output["statistics"]["cached_tokens"] = [cached]
     return output
 

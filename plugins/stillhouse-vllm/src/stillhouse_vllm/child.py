@@ -13,6 +13,7 @@ import select
 import sys
 import threading
 import time
+from typing import Any
 
 MARK = "stillhouse-vllm:"
 """What the argument begins with that tells a process of the engine what to do."""
@@ -41,7 +42,7 @@ def _track_alone() -> None:
     It releases what a killed engine leaves as soon as that is dead, not when the user's process ends; and
     what it says of that is printed here, not on the user's terminal.
     """
-    tracker = multiprocessing.resource_tracker._resource_tracker
+    tracker: Any = multiprocessing.resource_tracker._resource_tracker
     descriptor, tracker._fd = tracker._fd, None
     if descriptor is not None:
         os.close(descriptor)

@@ -54,6 +54,9 @@ class Engine:
         self._launch: Launch
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._lost: set[asyncio.Task[Any]] = set()
+        self._ended: Any = None
         self._closed = False
         self._deaths = 0
         self._number = 0
@@ -86,6 +89,7 @@ class Engine:
 
     async def warm_up(self) -> None:
         """Generate a token: what does not work at all is said before the first row."""
+        self._watch()
         params = self.library.sampling(max_tokens=1, temperature=0.0, output_kind=self.library.final)
         await self.generate([0], params)
 
@@ -107,45 +111,79 @@ class Engine:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        core = self._core
         try:
-            if core.errored or self._closed:
-                core = await self._revived()
+            if self._is_dead(self._core) or self._closed:
+                await self._revived()
+            return await self._answer(task, tokens, params)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise unloaded() from None
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    async def _answer(self, task: asyncio.Task[Any], tokens: list[int], params: Any) -> Any:
+        core, launch = self._core, self._launch
+        self._asking.add(task)
+        try:
             self._number += 1
             prompt, lora = self.library.make_prompt(tokens), self._settings.lora
             answers = core.generate(prompt, params, str(self._number), lora_request=lora)
             answer = [item async for item in answers][-1]  # the final one is the only one
         except asyncio.CancelledError:
-            if self._closed:
-                raise unloaded() from None
-            raise
-        except GenerationError:
-            raise
+            if self._closed or task not in self._lost or task.uncancel():
+                raise
+            raise await _death(core, launch) from None
         except Exception as error:
-            raise await self._failure(core, error) from error
+            if self._closed:
+                raise unloaded() from error
+            if self._is_dead(core) or type(error).__name__ == "EngineDeadError":
+                raise await _death(core, launch) from error
+            raise failure(error) from error
         finally:
-            self._tasks.discard(task)
+            self._asking.discard(task)
+            self._lost.discard(task)
         self._deaths = 0
         return answer
 
-    async def _failure(self, core: Any, error: Exception) -> GenerationError:
-        if self._closed:
-            return unloaded()
-        if core.errored or type(error).__name__ == "EngineDeadError":
-            return died(await asyncio.to_thread(self._launch.reason), exit_codes(core))
-        return failure(error)
+    def _is_dead(self, core: Any) -> bool:
+        return core is self._ended or bool(core.errored)
 
-    async def _revived(self) -> Any:
-        """The engine, started again if it has died; calls that find it dead wait for one start."""
+    def _watch(self) -> None:
+        """Be told when a process of the engine ends.
+
+        The library tells those who wait for an answer itself, but not always: not if the process ends
+        before the library has begun to listen to it, which it does with the first request.
+        """
+        loop = asyncio.get_running_loop()
+        for process in processes_of(self._core):
+            loop.add_reader(process.sentinel, self._on_death, self._core)
+
+    def _unwatch(self, core: Any) -> None:
+        """The end of `_watch`, before the library closes what is watched."""
+        loop = asyncio.get_running_loop()
+        for process in processes_of(core):
+            loop.remove_reader(process.sentinel)
+
+    def _on_death(self, core: Any) -> None:
+        self._unwatch(core)
+        self._ended = core
+        for task in self._asking - self._lost:
+            self._lost.add(task)
+            task.cancel()
+
+    async def _revived(self) -> None:
+        """Start the engine again if it has died; calls that find it dead wait for one start."""
         async with self._lock:
             core = self._core
             if self._closed:
                 raise unloaded()
-            if not core.errored:
-                return core
+            if not self._is_dead(core):
+                return
             if self._deaths >= _MAX_DEATHS:
                 raise gave_up(self._deaths, self._launch.reason(), exit_codes(core))
             self._deaths += 1
+            self._unwatch(core)
             await asyncio.to_thread(shut_down, core)
             await release(core)
             try:
@@ -157,11 +195,13 @@ class Engine:
                     hint=error.hint,
                     stops_run=True,
                 ) from error
-            return self._core
+            if not self._closed:
+                self._watch()
 
     async def stop(self) -> None:
         """End the calls under way, as the beginning of `close`."""
         self._closed = True
+        self._unwatch(self._core)
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
             task.cancel()
@@ -215,6 +255,15 @@ def _close(reference: weakref.ref[Engine]) -> None:
 
 def exit_codes(core: Any) -> list[int]:
     """With which codes processes of an engine ended, below 0 for a signal; none if that is unknown."""
-    manager = getattr(getattr(core.engine_core, "resources", None), "engine_manager", None)
-    codes = (process.exitcode for process in getattr(manager, "processes", ()))
+    codes = (process.exitcode for process in processes_of(core))
     return [code for code in codes if code is not None]
+
+
+def processes_of(core: Any) -> list[Any]:
+    """The main processes of an engine; those that they have themselves are not among them."""
+    manager = getattr(getattr(core.engine_core, "resources", None), "engine_manager", None)
+    return list(getattr(manager, "processes", ()))
+
+
+async def _death(core: Any, launch: Launch) -> GenerationError:
+    return died(await asyncio.to_thread(launch.reason), exit_codes(core))

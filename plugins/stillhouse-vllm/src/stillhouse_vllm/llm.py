@@ -86,7 +86,8 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
     )
     enable_prefix_caching: bool | None = Field(
         default=None,
-        description="Whether the beginnings that prompts share are computed once; by default vLLM's choice.",
+        description="Whether the beginnings that prompts share are computed once, and how much of each was "
+        "is in the statistics; by default vLLM's choice, and not in them.",
     )
     lora: str | dict[str, str] | None = Field(
         default=None, description="The folder of a LoRA adapter, or the folders of several by their names."
@@ -132,6 +133,11 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         self._quieted = bool(self.verbose)
         quiet(self._quieted)
         found = library()
+        if self.cuda_devices not in ("auto", None) and not self.uses_cuda():
+            raise ConfigurationError(
+                f"cuda_devices is {self.cuda_devices}, and vLLM finds no CUDA device here",
+                hint='leave cuda_devices at "auto" to compute on the CPU, or install the build for CUDA',
+            )
         self._desired_num_gpus = self.tensor_parallel_size * self.pipeline_parallel_size
         super().load()
         arguments = engine_arguments(self, model, is_cpu=bool(found.platform.is_cpu()))
@@ -249,12 +255,14 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
             raise GenerationError(
                 "the prompt has no tokens", kind="invalid_request", hint="take out inputs without a text"
             )
-        if len(requests) == 1:
-            return read_answer(await engine.generate(tokens, requests[0]), guide, candidates)
+        counts_cached = bool(self.enable_prefix_caching)
 
         async def ask(params: Any) -> GenerateOutput:
-            return read_answer(await engine.generate(tokens, params), guide, candidates)
+            answer = await engine.generate(tokens, params)
+            return read_answer(answer, guide, candidates, counts_cached)
 
+        if len(requests) == 1:
+            return await ask(requests[0])
         return merged(await asyncio.gather(*map(ask, requests), return_exceptions=True))
 
     def _loaded_engine(self) -> Engine:

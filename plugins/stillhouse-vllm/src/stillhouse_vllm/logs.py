@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 __all__ = ["Output", "loud", "quiet"]
 
@@ -108,10 +109,25 @@ class Output:
     def reason(self) -> str:
         """Why an engine ended, in its own words; empty if it did not say."""
         lines = list(self._lines)
-        found = [match[1] for line in lines if (match := _EXCEPTION.search(line))]
-        own = [line for line in found if not _OF_ANOTHER.search(line)]
-        others = [match[match.lastindex or 0] for line in lines if (match := _WITHOUT_EXCEPTION.search(line))]
-        return (own or others or found or [""])[0]
+        raised, mentioned = _exceptions(lines)
+        own = [line for line in raised if not _OF_ANOTHER.search(line)]
+        ends = filter(None, map(_WITHOUT_EXCEPTION.search, lines))
+        without = [match[match.lastindex or 0] for match in ends]
+        return (own or without or raised or mentioned or [""])[0]
+
+
+def _exceptions(lines: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The exceptions that end a traceback, and those that a line only mentions, as a warning does."""
+    raised: list[str] = []
+    mentioned: list[str] = []
+    is_traceback = False
+    for line in lines:
+        if "Traceback (most recent call last)" in line:
+            is_traceback = True
+        elif match := _EXCEPTION.search(line):
+            (raised if is_traceback else mentioned).append(match[1])
+            is_traceback = False
+    return raised, mentioned
 
 
 def _read(descriptor: int, lines: deque[str], verbose: bool) -> None:
