@@ -49,7 +49,7 @@ def test_server_whose_api_a_backend_speaks_names_the_backend_and_the_address(nam
         ("llama.cpp", "did you mean 'llamacpp'?", "pip install stillhouse-llamacpp"),
         ("OllamaLLM", "did you mean 'ollama'?", "pip install stillhouse-ollama"),
         ("LM Studio", "did you mean 'lmstudio'?", "pip install stillhouse-openai"),
-        ("vLLM", "vllm-server:MODEL with base_url=http://localhost:8000/v1", "pip install stillhouse-openai"),
+        ("vLLM", "did you mean 'vllm'?", "pip install stillhouse-vllm"),
         ("TGI", "openai-compatible:MODEL with base_url=http://localhost:8080/v1", "pip install stillhouse-openai"),
         ("MistralLLM", "did you mean 'mistral'?", "pip install stillhouse-mistral"),
         ("LiteLLM", "did you mean 'litellm'?", "pip install stillhouse-litellm"),
