@@ -78,3 +78,67 @@ def test_rows_of_every_kind_are_drawn_as_they_are_alone() -> None:
     together = drawer(*FILTERS).draw(logits.clone(), numbers)[:, 0].tolist()
     alone = [int(drawer(own).draw(logits[[row]].clone(), [numbers[row]])) for row, own in enumerate(FILTERS)]
     assert together == alone
+
+
+@pytest.mark.parametrize("other", FILTERS, ids=str)
+def test_of_equal_logits_the_same_are_kept_whatever_is_asked_of_the_neighbours(other: dict[str, Any]) -> None:
+    """Numbers of 16 bits have many equals among thousands, also where top_k or top_p ends."""
+    logits = logits_of(5, 12).to(torch.bfloat16).float()
+    neighbours = logits_of(6, 12)
+    numbers = [(row + 0.5) / 12 for row in range(12)]
+    for own in ({"top_k": 5}, {"top_k": 50}, {"top_k": 1200}, {"top_p": 0.5}, {"top_p": 0.9}, {"min_p": 0.1}):
+        alone = [int(drawer(own).draw(logits[[row]].clone(), [numbers[row]])) for row in range(12)]
+        both = torch.stack([logits, neighbours], 1).flatten(0, 1)
+        drawn = drawer(*[own, other] * 12).draw(both, [number for number in numbers for _ in range(2)])
+        assert drawn[::2, 0].tolist() == alone
+
+
+def test_of_equal_logits_those_with_the_lowest_numbers_are_the_more_probable_ones() -> None:
+    logits = torch.full((1, 4000), -1.0)
+    logits[0, [7, 70, 700, 3999]] = 1.0
+    for own in ({"top_k": 2}, {"top_k": 1500, "top_p": 1e-9}, {"top_p": 0.0}):
+        drawn = {int(drawer(own).draw(logits.clone(), [number])) for number in (0.0, 0.49, 0.51, 1 - 2**-53)}
+        assert drawn == ({7, 70} if own == {"top_k": 2} else {7})
+    equal = torch.zeros((1, 4000))
+    assert int(drawer({"top_k": 3}).draw(equal, [0.99])) == 2
+    assert int(drawer({"top_p": 0.5}).draw(equal, [1 - 2**-53])) == pytest.approx(2000, abs=2)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e39, 1e300])
+@pytest.mark.parametrize("own", FILTERS[:7], ids=str)
+def test_a_temperature_beyond_32_bits_leaves_numbers(own: dict[str, Any], temperature: float) -> None:
+    logits = logits_of(7)
+    logits[0, 10:] = -torch.inf
+    token = int(drawer({**own, "temperature": temperature}).draw(logits.clone(), [1 - 2**-53]))
+    assert token == int(logits.argmax()) if temperature < 1 else 0 <= token < 10
+
+
+BROKEN = {
+    "NaN": [torch.nan] * 4000,
+    "one NaN": [0.0] * 7 + [torch.nan] + [1.0] * 3992,
+    "minus infinity": [-torch.inf] * 4000,
+    "infinity": [0.0] * 3999 + [torch.inf],
+    "infinities": [-torch.inf, torch.inf] * 2000,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("own", FILTERS, ids=str)
+def test_a_broken_row_gets_a_token_and_costs_its_neighbour_nothing(own: dict[str, Any], name: str) -> None:
+    """A place outside the vocabulary would end the whole batch, and on a GPU the process."""
+    good = logits_of(8)
+    for number in (0.0, 0.5, 1 - 2**-53):
+        alone = int(drawer(own).draw(good.clone(), [number]))
+        both = torch.cat([torch.tensor([BROKEN[name]]), good])
+        broken, beside = drawer(own, own).draw(both, [number, number])[:, 0].tolist()
+        assert 0 <= broken < 4000
+        assert beside == alone
+
+
+def test_the_only_token_that_may_be_is_drawn() -> None:
+    logits = torch.full((1, 4000), -torch.inf)
+    logits[0, 3998] = -5.0
+    for own in FILTERS:
+        assert {int(drawer(own).draw(logits.clone(), [number])) for number in (0.0, 0.5, 1 - 2**-53)} == {
+            3998
+        }
