@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import GenerateOutput
+from stillhouse import GenerateOutput, GenerationError
 from stillhouse_mlx import MlxLLM
 
 from .conftest import SMALL, chat
@@ -134,6 +134,33 @@ def test_a_cancelled_generation_leaves_its_neighbours_alone(wide: MlxLLM) -> Non
 
     assert texts_of(asyncio.run(main())) == expected
     assert texts_of(wide.generate_outputs(inputs, max_new_tokens=40)) == expected
+
+
+def test_a_sequence_that_the_engine_fails_at_fails_alone(
+    llm: MlxLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse_mlx.engine import Sequences
+
+    inputs = [chat(text) for text in TEXTS]
+    expected = texts_of(llm.generate_outputs(inputs, max_new_tokens=8))
+    bad = len(llm.prompt_ids(inputs[2])) + 3  # it is the longest
+    following = Sequences.next
+
+    def failing(self: Sequences) -> list[Any]:
+        if bad in self._lengths.values():
+            raise RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory")
+        return following(self)
+
+    monkeypatch.setattr(Sequences, "next", failing)
+    results = dict(llm.iter_outputs(inputs, on_error="yield", max_new_tokens=8))
+    error = results.pop(2)
+    assert isinstance(error, GenerationError)
+    assert (error.kind, error.stops_run) == ("server", False)
+    assert "Insufficient Memory" in error.message
+    for index, output in results.items():
+        assert output["generations"] == expected[index]
+    monkeypatch.undo()
+    assert texts_of(llm.generate_outputs(inputs, max_new_tokens=8)) == expected
 
 
 def test_a_model_that_reads_padding_is_asked_one_by_one(

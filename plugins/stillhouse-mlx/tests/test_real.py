@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import agreement
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def texts(outputs: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def greedy(real: MlxLLM) -> list[Any]:
     """What it answers to the chats, together."""
-    return real.generate_outputs(CHATS, max_new_tokens=10, stop="\0")
+    return real.generate_outputs(CHATS, max_new_tokens=8, stop="\0")
 
 
 def test_greedy_texts_are_those_of_the_library_by_hand(real: MlxLLM, greedy: list[Any]) -> None:
@@ -42,7 +43,12 @@ def test_greedy_texts_are_those_of_the_library_by_hand(real: MlxLLM, greedy: lis
     for conversation, text in zip(CHATS, texts(greedy), strict=True):
         prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
         assert real.prompt_ids(conversation) == prompt
-        assert mlx_lm.generate(model, tokenizer, prompt=prompt, max_tokens=10) == text
+        assert mlx_lm.generate(model, tokenizer, prompt=prompt, max_tokens=8) == text
+
+
+@pytest.mark.soak
+def test_greedy_texts_are_those_of_the_other_engines(real: MlxLLM) -> None:
+    assert agreement.differences(real.generate_outputs(agreement.CHATS, **agreement.PARAMETERS)) == []
 
 
 def test_a_chat_begins_with_one_token_that_begins_a_text(real: MlxLLM) -> None:
@@ -52,8 +58,8 @@ def test_a_chat_begins_with_one_token_that_begins_a_text(real: MlxLLM) -> None:
 
 
 def test_a_text_is_the_same_alone_as_among_others(real: MlxLLM, greedy: list[Any]) -> None:
-    assert texts(real.generate_outputs(CHATS[:1], max_new_tokens=10)) == texts(greedy)[:1]
-    asked: dict[str, Any] = {"max_new_tokens": 6, "temperature": 1.0, "top_p": 0.9, "seed": 5}
+    assert texts(real.generate_outputs(CHATS[:1], max_new_tokens=8)) == texts(greedy)[:1]
+    asked: dict[str, Any] = {"max_new_tokens": 5, "temperature": 1.0, "top_p": 0.9, "seed": 5}
     among = texts(real.generate_outputs(CHATS, **asked))
     assert texts(real.generate_outputs(CHATS[2:3], **asked)) == among[2:3]
 
@@ -64,7 +70,7 @@ def test_a_stop_text_across_tokens_ends_an_answer_and_is_left_out(real: MlxLLM, 
     first, second = (real._engine.tokenizer.decode([token]) for token in tokens[1:3])
     stop = first[-2:] + second[:2]
     assert stop in whole
-    (output,) = real.generate_outputs(CHATS[:1], max_new_tokens=10, stop=["never", stop])
+    (output,) = real.generate_outputs(CHATS[:1], max_new_tokens=8, stop=["never", stop])
     assert output["generations"] == [whole[: whole.find(stop)]]
     assert output["finish_reasons"] == ["stop"]
     assert output["statistics"]["output_tokens"] == [3]
@@ -90,7 +96,7 @@ SCHEMAS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -106,7 +112,7 @@ def test_forms_hold(real: MlxLLM, properties: dict[str, Any], seed: int) -> None
         "additionalProperties": False,
     }
     inputs: list[Any] = [(CHATS[0], {"format": "json", "schema": schema}), CHATS[3]]
-    results = real.iter_outputs(inputs, on_error="yield", temperature=1.2, seed=seed, max_new_tokens=24)
+    results = real.iter_outputs(inputs, on_error="yield", temperature=1.2, seed=seed, max_new_tokens=20)
     for index, result in results:
         if isinstance(result, GenerationError):
             assert (index, result.kind) == (0, "truncated")
