@@ -20,11 +20,16 @@ from .test_broken import FINE, distribution
 
 Edit = tuple[str, str]
 
-ANSWER = "        return prepare_output(\n"
-REASONS = '            finish_reasons=["length" if item.cut else "stop" for item in completions],\n'
-ONCE = """assert not hasattr(type(self), "was_loaded")
+ANSWER = "    return prepare_output(\n"
+REASONS = '        finish_reasons=["length" if completion.cut else "stop"],\n'
+LOAD = "        super().load()\n        self._worker"
+ONCE = """        super().load()
+        assert not hasattr(type(self), "was_loaded")
         type(self).was_loaded = True
-        self._engine = Engine()"""
+        self._worker"""
+MERGED = "merged(await asyncio.gather(*calls, return_exceptions=True))"
+TEXTS = '[output["generations"][0] for output in await asyncio.gather(*calls)]'
+WORDS = '[word for message in content for word in str(message["content"]).split()]'
 TRUSTING = """    def failure_in(self, answer: object, headers: object) -> None:
         return None
 
@@ -46,30 +51,25 @@ CASES: dict[str, tuple[Literal["async", "http", "local"], list[Edit], str]] = {
     "raw": ("local", [('{"chat", "raw_prompt", ', '{"raw_prompt", ')], ""),
     "written-out": (
         "local",
-        [
-            ('{"chat", "raw_prompt", ', '{"raw_prompt", '),
-            ('"\\n".join(str(message["content"]) for message in content)', "str(content)"),
-        ],
+        [('{"chat", "raw_prompt", ', '{"raw_prompt", '), (WORDS, "str(content).split()")],
         "",
     ),
-    "lost": ("local", [(ANSWER, '        {}["choices"]\n' + ANSWER)], "C00"),
-    "gone": ("local", [("self._engine = Engine()", 'raise RuntimeError("no engine")')], "C00"),
-    "bare": ("local", [("return [self._answer(", "return [self._answer("), (ANSWER, "        return (\n")], "C00"),
-    "short": ("local", [("seed) for input in inputs]", "seed) for input in inputs][:2]")], "C02"),
-    "backwards": ("local", [("seed) for input in inputs]", "seed) for input in inputs][::-1]")], "C01"),
-    "one": ("local", [("[prompt] * count, limit, seeds)", "[prompt], limit, seeds[:1])")], "C05"),
-    "once": ("local", [("self._engine = Engine()", ONCE)], "C20"),
+    "lost": ("local", [(ANSWER, '    {}["choices"]\n' + ANSWER)], "C00"),
+    "gone": ("local", [(LOAD, '        raise RuntimeError("no engine")\n' + LOAD)], "C00"),
+    "bare": ("local", [(MERGED, TEXTS)], "C00"),
+    "one": ("local", [("in range(num_generations)", "in range(1)")], "C05"),
+    "once": ("local", [(LOAD, ONCE)], "C20"),
     "eager": ("local", [("    @property\n    def model_name", EAGER + "    @property\n    def model_name")], "C25"),
     "unfrozen": ("local", [("frozenset(\n        {", "set(\n        {")], "C70"),
-    "empty": ("local", [('" ".join(item.words) or None', '" ".join(item.words)')], "C15"),
-    "endless": ("local", [("* count, limit, seeds)", "* count, 10_000, seeds)")], "C12"),
+    "empty": ("local", [('" ".join(completion.tokens) or None', '" ".join(completion.tokens)')], "C15"),
+    "endless": ("local", [("(prompt, max_new_tokens, own)", "(prompt, 10_000, own)")], "C12"),
     "silent": ("local", [(REASONS, "")], "C13"),
-    "eos": ("local", [('"stop" for', '"eos" for')], "C13"),
-    "shouting": ("local", [('"stop" for', '"STOP" for')], "C13"),
-    "same": ("local", [("seed + position", "seed")], "C14"),
-    "chatty": ("local", [(ANSWER, '        print("answering")\n' + ANSWER)], "C29"),
-    "alone": ("local", [("        self._engine = Engine()\n        super().load()\n", "        self._engine = Engine()\n")], "C52"),
-    "held": ("local", [("        self._engine = None\n        super().unload()\n", "        self._engine = None\n")], "C52"),
+    "eos": ("local", [('else "stop"', 'else "eos"')], "C13"),
+    "shouting": ("local", [('else "stop"', 'else "STOP"')], "C13"),
+    "same": ("local", [("seed_of(seed, number)", "seed")], "C14"),
+    "chatty": ("local", [(ANSWER, '    print("answering")\n' + ANSWER)], "C29"),
+    "alone": ("local", [("        super().load()\n", "")], "C52"),
+    "held": ("local", [("        super().unload()\n", "")], "C52"),
     "loud": ("async", [("self._client = Client()", 'self._client = Client()\n        print("connected")')], "C29"),
     "asking": ("http", [], ""),
     "misread": ("http", [('answer["choices"]', 'answer["choice"]')], "C00"),
@@ -94,11 +94,6 @@ def make(folder: Path, name: str) -> Path:
     for old, new in edits:
         assert old in text
         text = text.replace(old, new)
-    if name == "bare":  # the texts alone, where an output belongs
-        begin, end = text.index("        return (\n"), text.index("def prompt_of")
-        text = (
-            text[:begin] + '        return [" ".join(item.words) for item in completions]\n\n\n' + text[end:]
-        )
     source.write_text(text, encoding="utf-8")
     entry = {name: f"stillhouse_{name.replace('-', '_')}:{Backend(name, kind, '1').class_name}"}
     distribution(made / "src", f"stillhouse-{name}", "stillhouse>=0.1,<9", entry)

@@ -75,8 +75,8 @@ class LlamaCppLLM(LocalLLM):
     )
     flash_attention: RuntimeParameter[bool] | None = Field(
         default=None,
-        description="Whether to compute attention in fused kernels; the engine's choice if not set. Without "
-        "them, what else is in the slots changes no answer on a CPU.",
+        description="Whether to compute attention in fused kernels, which round by how many tokens are "
+        "computed at a time; the engine's choice if not set.",
     )
     verbose: RuntimeParameter[bool] = Field(
         default=False, description="Whether the engine logs to standard error."
