@@ -202,6 +202,13 @@ def test_a_bias_is_by_number_or_by_text() -> None:
             bias_of({unknown: 1}, tokenizer, 400)
 
 
+def test_a_bias_is_a_number_that_32_bits_can_hold() -> None:
+    given: Any = {1: float("inf"), 2: 1e300, 3: float("-inf"), 4: 3}
+    assert bias_of(given, SmallTokenizer(), 400) == {1: 1e30, 2: 1e30, 3: float("-inf"), 4: 3}
+    with pytest.raises(ConfigurationError, match="logit_bias of 5 is no number"):
+        bias_of({5: float("nan")}, SmallTokenizer(), 400)
+
+
 def test_what_a_model_says_of_sampling_is_taken_where_the_call_leaves_it_open() -> None:
     tokenizer = SmallTokenizer()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,10 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.local.outputs import seed_of
 
 __all__ = ["Sampling", "bias_of", "uniforms"]
+
+
+# A larger one would be infinite in 32 bits, and two of them no numbers; it outweighs every logit.
+MAX_BIAS = 1e30
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,15 @@ def bias_of(
         vocabulary_size: how many tokens there are.
 
     Raises:
-        ConfigurationError: there is no such token.
+        ConfigurationError: there is no such token, or a bias is no number.
     """
     bias: dict[int, float] = {}
     for key, value in (logit_bias or {}).items():
+        if math.isnan(float(value)):
+            raise ConfigurationError(
+                f"logit_bias of {key!r} is no number (NaN)",
+                hint="give a number, such as -100",
+            )
         number = int(key) if isinstance(key, int) or key.lstrip("-").isdecimal() else None
         tokens = tokenizer.encode(key, add_special_tokens=False) if number is None else [number]
         for token in tokens:
@@ -91,5 +101,5 @@ def bias_of(
                     f"logit_bias names the token {token}, and the model has {vocabulary_size}",
                     hint="give the number of a token, or its text",
                 )
-            bias[token] = float(value)
+            bias[token] = min(float(value), MAX_BIAS)
     return bias
