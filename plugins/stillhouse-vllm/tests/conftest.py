@@ -41,8 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _described(self: Launch, data: dict[str, Any]) -> dict[str, Any]:
     """As in `Launch`, but what to print into is named: the server of processes inherits nothing."""
-    told = {"parent": os.getpid(), "output": f"/proc/{os.getpid()}/fd/{self._descriptor}"}
+    told = {"output": f"/proc/{os.getpid()}/fd/{self._descriptor}"}
     main = str(Path(__file__).with_name("forked.py"))
+    data.pop("init_main_from_name", None)
     return {**data, "init_main_from_path": main, "sys_argv": ["test", child.MARK + json.dumps(told)]}
 
 

@@ -1,4 +1,4 @@
-"""What runs first in an engine that was forked, as `child` does in one that was spawned; see `conftest`."""
+"""What runs first in an engine that was forked: it prints where `child` would let it print; see `conftest`."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from stillhouse_vllm import child
 
 if __name__ == "__mp_main__":
     told = json.loads(sys.argv.pop().removeprefix(child.MARK))
-    told["output"] = os.open(told["output"], os.O_WRONLY)
-    sys.argv.append(child.MARK + json.dumps(told))
-    child.begin()
+    output = os.open(told["output"], os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
