@@ -87,7 +87,7 @@ class JobQueue(Generic[R, T]):
         return bool(self._waiting or self._in_hand)
 
     def take(self, count: int, *, wait: bool = True) -> list[Job[R, T]]:
-        """Return the next jobs: the oldest one, and those that are nearest to it in size.
+        """Return the next jobs: the oldest one, and others that are like it in size.
 
         Args:
             count: how many at most, at least 1.
@@ -125,10 +125,9 @@ class JobQueue(Generic[R, T]):
         jobs = sorted(self._waiting.values(), key=lambda job: (job.size, job._number))
         if len(jobs) <= count:
             return jobs
-        oldest = jobs.index(next(iter(self._waiting.values())))
-        first = max(0, oldest - count + 1)
-        last = min(oldest, len(jobs) - count)
-        begin = min(range(first, last + 1), key=lambda start: jobs[start + count - 1].size - jobs[start].size)
+        # Cut into batches from the smallest on, so that those that are left are batches of like sizes too.
+        begin = jobs.index(next(iter(self._waiting.values()))) // count * count
+        begin = min(begin, len(jobs) - count)
         return jobs[begin : begin + count]
 
     def _put(self, job: Job[R, T]) -> None:
