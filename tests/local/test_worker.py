@@ -102,6 +102,23 @@ async def test_inputs_that_come_one_after_the_other_are_one_batch() -> None:
         worker.close()
 
 
+def test_an_idle_engine_waits_for_several_batches_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.local.worker._COMPANY", 60.0)  # however busy this machine is
+    monkeypatch.setattr("stillhouse.local.worker._PATIENCE", 60.0)
+    engine = Engine(batch=2)
+    sizes = [number * 7 % 32 for number in range(32)]
+
+    async def main() -> None:
+        worker = start(engine)
+        try:
+            await asyncio.gather(*(worker.run(f"{size}", size) for size in sizes))
+        finally:
+            worker.close()
+
+    asyncio.run(main())
+    assert sorted(engine.batches) == [[size, size + 1] for size in range(0, 32, 2)]
+
+
 @on_loop
 async def test_a_cancelled_call_leaves_the_queue_or_says_so_to_the_engine() -> None:
     engine = Engine(batch=1)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -24,10 +25,12 @@ E = TypeVar("E")
 R = TypeVar("R")
 T = TypeVar("T")
 
-# Seconds that an idle engine waits for another job before it begins with those that it has, and the most
-# that it waits in all: the inputs of a run come one after the other, and within a millisecond or two.
+# Seconds that an idle engine waits for another job before it begins with those that it has, the most that
+# it waits in all, and for how many batches: the inputs of a run come one after the other, and within a
+# millisecond or two, and only of several batches can one be chosen whose prompts are alike.
 _COMPANY = 0.005
-_PATIENCE = 0.1
+_PATIENCE = 0.5
+_BATCHES = 16
 
 
 class Job(Generic[R, T]):
@@ -101,7 +104,7 @@ class JobQueue(Generic[R, T]):
             if wait and not self._waiting:
                 while not self._waiting and not self._closed:
                     self._changed.wait()
-                self._gather(count)
+                self._gather(count * _BATCHES if count > 1 else 1)
             if self._closed:
                 return []
             jobs = self._nearest(count)
@@ -111,10 +114,8 @@ class JobQueue(Generic[R, T]):
             return jobs
 
     def _gather(self, count: int) -> None:
-        for _ in range(int(_PATIENCE / _COMPANY)):
-            before = len(self._waiting)
-            if before >= count or self._closed:
-                return
+        ends = time.monotonic() + _PATIENCE
+        while (before := len(self._waiting)) < count and not self._closed and time.monotonic() < ends:
             self._changed.wait(_COMPANY)
             if len(self._waiting) == before:
                 return
