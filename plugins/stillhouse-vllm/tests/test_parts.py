@@ -271,3 +271,21 @@ def test_the_reason_is_the_first_exception_that_is_one() -> None:
     assert printed("(Worker pid=3) ERROR 11-29 [x.py:3] torch.OutOfMemoryError: CUDA out of memory.") == (
         "torch.OutOfMemoryError: CUDA out of memory."
     )
+
+
+def test_what_a_log_only_mentions_is_not_what_an_engine_died_of() -> None:
+    mentioned = "Failed to create a linear layer, fallback to another. Exception: no primitive"
+    trace = ["Traceback (most recent call last):", "ValueError: too little"]
+    assert printed(mentioned, *trace) == "ValueError: too little"
+    assert printed(mentioned) == "Exception: no primitive"
+    assert printed("terminate called", "  what():  std::bad_alloc") == "std::bad_alloc"
+
+
+def test_a_process_that_was_killed_is_named_where_another_tells_of_it() -> None:
+    reason = printed(
+        "Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.",
+        "Traceback (most recent call last):",
+        "RuntimeError: cancelled",
+    )
+    assert reason == "Worker proc VllmWorker-1 died unexpectedly (exit code: -9)"
+    assert "SIGKILL, as the system does when memory is short" in died(reason, []).message

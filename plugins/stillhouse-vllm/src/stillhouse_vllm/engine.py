@@ -124,12 +124,8 @@ class Engine:
 
     async def _answer(self, task: asyncio.Task[Any], tokens: list[int], params: Any) -> Any:
         core, launch = self._core, self._launch
-        self._asking.add(task)
         try:
-            self._number += 1
-            prompt, lora = self.library.make_prompt(tokens), self._settings.lora
-            answers = core.generate(prompt, params, str(self._number), lora_request=lora)
-            answer = [item async for item in answers][-1]  # the final one is the only one
+            answer = await self._asked(task, core, tokens, params)
         except asyncio.CancelledError:
             self._asking.discard(task)
             if self._closed or task not in self._lost or task.uncancel():
@@ -143,10 +139,19 @@ class Engine:
                 raise await _death(core, launch) from error
             raise failure(error) from error
         finally:
-            self._asking.discard(task)
             self._lost.discard(task)
         self._deaths = 0
         return answer
+
+    async def _asked(self, task: asyncio.Task[Any], core: Any, tokens: list[int], params: Any) -> Any:
+        self._asking.add(task)
+        try:
+            self._number += 1
+            prompt, lora = self.library.make_prompt(tokens), self._settings.lora
+            answers = core.generate(prompt, params, str(self._number), lora_request=lora)
+            return [item async for item in answers][-1]  # the final one is the only one
+        finally:
+            self._asking.discard(task)  # who knows of the death need not be told
 
     def _is_dead(self, core: Any) -> bool:
         return core is self._ended or bool(core.errored)

@@ -75,8 +75,9 @@ class Launch:
             try:
                 with self._spawning():
                     return self._library.start(config)
-            except BaseException:
+            except BaseException as error:
                 self.cancel()
+                _release(error)
                 raise
             finally:
                 self._output.hand_over()
@@ -170,3 +171,17 @@ class Launch:
                 yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _release(error: BaseException) -> None:
+    """Close what the library keeps open of an engine that did not start: its sockets' context.
+
+    Nothing but the frames of the exception knows it by then.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        client = trace.tb_frame.f_locals.get("self")
+        context = getattr(getattr(client, "resources", None), "ctx", None)
+        if context is not None:
+            context.destroy(linger=0)
+        trace = trace.tb_next
