@@ -127,12 +127,10 @@ class Engine:
         try:
             answer = await self._asked(task, core, tokens, params)
         except asyncio.CancelledError:
-            self._asking.discard(task)
             if self._closed or task not in self._lost or task.uncancel():
                 raise
             raise await _death(core, launch) from None
         except Exception as error:
-            self._asking.discard(task)  # what it dies of is known: it must not be told once more
             if self._closed:
                 raise unloaded() from error
             if self._is_dead(core) or type(error).__name__ == "EngineDeadError":
