@@ -50,7 +50,9 @@ def test_a_generation_that_lacks_its_form_leaves_the_others() -> None:
 def test_an_answer_without_a_text_is_none() -> None:
     output = read_answer(answer(("", "stop")), None, None)
     assert output["generations"] == [None]
-    assert output["statistics"] == {"input_tokens": [3], "output_tokens": [2], "cached_tokens": [2]}
+    assert output["statistics"] == {"input_tokens": [3], "output_tokens": [2]}
+    counted = read_answer(answer(("", "stop")), None, None, counts_cached=True)
+    assert counted["statistics"]["cached_tokens"] == [2]
 
 
 @pytest.mark.parametrize(("stop_reason", "positions"), [(None, 1), (7, 1), ("stop text", 2)])

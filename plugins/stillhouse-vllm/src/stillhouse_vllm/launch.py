@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,27 @@ class Launch:
 
         It blocks. An interrupt, or anything else that ends it, ends the engine's processes.
         """
+        # In a thread, since the library waits in code that swallows an interrupt.
+        outcome: Future[Any] = Future()
+        thread = threading.Thread(
+            target=self._start, args=(outcome,), name="stillhouse-vllm-start", daemon=True
+        )
+        thread.start()
+        try:
+            return outcome.result()
+        except BaseException:
+            self.cancel()
+            raise
+        finally:
+            thread.join(_LAST_WORDS_SECONDS)
+
+    def _start(self, outcome: Future[Any]) -> None:
+        try:
+            outcome.set_result(self._started())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    def _started(self) -> Any:
         with _starting:
             config = self._configure()
             self._output = Output(self._verbose)
