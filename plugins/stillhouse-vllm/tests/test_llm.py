@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import agreement
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ def unfinished(llm: VLLM) -> int:
     return int(llm._engine._core.output_processor.get_num_unfinished_requests())
 
 
+@pytest.mark.soak
 def test_twenty_chats_have_the_texts_of_the_engine_by_hand(llm: VLLM) -> None:
     from vllm import SamplingParams, TokensPrompt
 
@@ -62,6 +64,33 @@ def test_twenty_chats_have_the_texts_of_the_engine_by_hand(llm: VLLM) -> None:
         for output in llm.generate_outputs(CHATS, **GREEDY)
     ]
     assert found == expected
+
+
+def test_twenty_greedy_texts_are_those_of_transformers(llm: VLLM) -> None:
+    outputs = llm.generate_outputs(agreement.CHATS, **agreement.PARAMETERS)
+    # The engine leaves out a character of which it has written a part only.
+    assert [found for found in agreement.differences(outputs) if "not '\ufffd'" not in found] == []
+
+
+def test_a_seed_has_its_text_alone_and_among_twenty(llm: VLLM) -> None:
+    asked: dict[str, Any] = {"seed": 5, "temperature": 1.0, "max_new_tokens": 12}
+    together = llm.generate_outputs(CHATS, **asked)
+    for row in (0, 7, 19):
+        assert llm.generate_outputs([CHATS[row]], **asked) == [together[row]]
+    assert len({output["generations"][0] for output in together}) > 10
+
+
+def test_a_chat_has_one_token_of_beginning_and_a_stop_text_is_left_out(llm: VLLM) -> None:
+    assert llm._engine is not None
+    tokenizer = llm._engine.tokenizer
+    ids = tokenizer.apply_chat_template(CHATS[0], add_generation_prompt=True, return_dict=False)
+    (whole,) = llm.generate_outputs(CHATS[:1], **GREEDY)
+    assert whole["statistics"]["input_tokens"] == [len(ids)]
+    text = whole["generations"][0] or ""
+    stop = text[5:8]  # from the middle of a token
+    (cut,) = llm.generate_outputs(CHATS[:1], stop=stop, **GREEDY)
+    assert (cut["generations"][0] or "") == text[: text.index(stop)]
+    assert cut["finish_reasons"] == ["stop"]
 
 
 def test_several_generations_without_chance_are_equal_and_counted(llm: VLLM) -> None:

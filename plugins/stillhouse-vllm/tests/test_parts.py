@@ -16,7 +16,7 @@ import pytest
 import stillhouse
 from stillhouse import ConfigurationError, GenerationError
 from stillhouse.local import guide_for
-from stillhouse_vllm import VLLM
+from stillhouse_vllm import VLLM, logs
 from stillhouse_vllm.answers import read_answer
 from stillhouse_vllm.environment import changed_environment
 from stillhouse_vllm.failures import died, failure, gave_up, not_started
@@ -221,8 +221,13 @@ def test_the_environment_is_put_back_whatever_others_set(monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def handler() -> Iterator[logging.Handler]:
+def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Handler]:
     logger, own = logging.getLogger("vllm"), logging.NullHandler()
+    # As if no other test had an engine.
+    monkeypatch.setattr(logs, "_users", 0)
+    monkeypatch.setattr(logs, "_before", ([], True))
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
     before = (logger.handlers[:], logger.propagate, logger.level)
     logger.addHandler(own)
     yield own
@@ -245,13 +250,14 @@ def test_the_engines_logger_is_quiet_while_it_is_used_and_then_as_before(
 
 
 def printed(*lines: str) -> str:
+    before = threading.enumerate()
     output = Output(verbose=False)
     with os.fdopen(os.dup(output.descriptor), "w") as stream:
         output.hand_over()
         output.hand_over()
         stream.writelines(f"{line}\n" for line in lines)
     output.wait(10)
-    assert not [thread for thread in threading.enumerate() if thread.name == "stillhouse-vllm-output"]
+    assert set(threading.enumerate()) <= set(before)
     return output.reason()
 
 
