@@ -189,9 +189,8 @@ def measure(llm: AsyncLLM, options: argparse.Namespace, folder: Path) -> float:
         for name, wall in walls.items():
             speeds[name].append(run.tokens / wall)
         ratios.append(walls["by hand"] / walls["run"])
-        print(
-            f"  round {number + 1}: " + ", ".join(f"{name} {walls[name]:.1f} s" for name in sides), flush=True
-        )
+        took = ", ".join(f"{name} {walls[name]:.1f} s" for name in sides)
+        print(f"  round {number + 1}: {took}", flush=True)
     hand, whole = (statistics.median(speeds[name]) for name in sides)
     ratio = statistics.median(ratios)
     print(

@@ -29,6 +29,15 @@ def test_a_raw_prompt_has_the_first_token_that_its_tokenizer_adds(bos: bool) -> 
     assert Prompts(SmallTokenizer(bos=bos)).ids_of("the river").count(0) == int(bos)
 
 
+@pytest.mark.parametrize(
+    "content", ["caf\ud83d", [{"role": "user", "content": "caf\ud83d"}]], ids=["raw", "chat"]
+)
+def test_half_a_character_is_an_error_of_that_row(content: Any) -> None:
+    with pytest.raises(GenerationError, match=r"\\ud83d.* half a character") as raised:
+        Prompts(SmallTokenizer()).ids_of(content)
+    assert raised.value.kind == "invalid_request"
+
+
 def test_a_chat_ends_where_the_answer_begins_unless_it_is_said_otherwise() -> None:
     prompts = Prompts(SmallTokenizer())
     assert prompts.render(USER).endswith("<|im_start|>assistant\n")

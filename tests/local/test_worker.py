@@ -81,6 +81,17 @@ async def test_the_oldest_is_always_among_those_that_are_taken() -> None:
 
 
 @on_loop
+async def test_what_is_left_by_a_batch_is_batches_of_like_sizes() -> None:
+    """Also where the oldest one is in the middle: else the smallest and the largest would be left together."""
+    queue: JobQueue[str, str] = JobQueue()
+    sizes = [50, 90, 10, 40, 80, 20, 60, 30, 70, 100]
+    for size in sizes:
+        queue._put(Job("", size, queue))
+    batches = [[job.size for job in queue.take(3, wait=False)] for _ in range(4)]
+    assert batches == [[40, 50, 60], [70, 80, 90], [10, 20, 30], [100]]
+
+
+@on_loop
 async def test_inputs_that_come_one_after_the_other_are_one_batch() -> None:
     engine = Engine(batch=8)
     worker = start(engine)
@@ -89,6 +100,23 @@ async def test_inputs_that_come_one_after_the_other_are_one_batch() -> None:
         assert [len(batch) for batch in engine.batches] == [8]
     finally:
         worker.close()
+
+
+def test_an_idle_engine_waits_for_several_batches_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.local.worker._COMPANY", 60.0)  # however busy this machine is
+    monkeypatch.setattr("stillhouse.local.worker._PATIENCE", 60.0)
+    engine = Engine(batch=2)
+    sizes = [number * 7 % 32 for number in range(32)]
+
+    async def main() -> None:
+        worker = start(engine)
+        try:
+            await asyncio.gather(*(worker.run(f"{size}", size) for size in sizes))
+        finally:
+            worker.close()
+
+    asyncio.run(main())
+    assert sorted(engine.batches) == [[size, size + 1] for size in range(0, 32, 2)]
 
 
 @on_loop

@@ -34,8 +34,9 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
         self._watchers: set[Callable[[], Any]] = set()
+        self._ending = threading.Event()
         self._thread = threading.Thread(
-            target=_serve, args=(self.loop, self._watchers), name=name, daemon=True
+            target=_serve, args=(self.loop, self._watchers, self._ending), name=name, daemon=True
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, _stop, self.loop, self._thread, self._pid)
@@ -44,6 +45,11 @@ class LoopThread:
     def is_usable(self) -> bool:
         """Whether the loop runs, in this process."""
         return self.is_own and self._thread.is_alive() and not self.loop.is_closed()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the loop cancels what is left on it, or has done so."""
+        return self._ending.is_set()
 
     @property
     def is_own(self) -> bool:
@@ -178,10 +184,13 @@ def _ended() -> ConfigurationError:
     return ConfigurationError("the LLM was unloaded while it was used", hint="load it again")
 
 
-def _serve(loop: asyncio.AbstractEventLoop, watchers: set[Callable[[], Any]]) -> None:
+def _serve(
+    loop: asyncio.AbstractEventLoop, watchers: set[Callable[[], Any]], ending: threading.Event
+) -> None:
     try:
         loop.run_forever()
     finally:
+        ending.set()
         try:
             _cancel_all(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())

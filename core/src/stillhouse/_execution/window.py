@@ -96,6 +96,7 @@ class Window:
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None  # of a signal that is due
+        self._closed = False
         # Crossing over: appended to or set on the loop, popped or read by the caller.
         self._done: deque[tuple[int, int, Any, Any, float]] = deque()
         self._signalled = False
@@ -244,11 +245,11 @@ class Window:
                 started = perf_counter()
                 try:
                     result = await calls[part](input)
-                except GeneratorExit:  # this worker's own: its loop is gone
-                    raise
                 except BaseException as error:
-                    if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                    if self._is_over:  # this worker's own end
                         raise
+                    while task.cancelling():  # by the backend, which knows the task that it runs in
+                        task.uncancel()
                     result = result_of(error, calls[part])
                     if self._stops(result):
                         # Inputs are started in their order, so those that are ready come after this one.
@@ -258,7 +259,7 @@ class Window:
                 if not self._signalled:
                     self._signalled = True
                     self._timer = loop.call_later(SIGNAL_SECONDS, self._signal)
-                if task.cancelling():  # the backend suppressed the cancellation
+                if self._is_over:  # the backend suppressed the cancellation
                     raise asyncio.CancelledError
                 if slots.waiting:
                     slots.release()
@@ -266,6 +267,11 @@ class Window:
         finally:
             if holds_slot:
                 slots.release()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the workers are to end, or are thrown away with their loop."""
+        return self._closed or self._thread.is_ending or not self._thread.loop.is_running()
 
     def _signal_now(self) -> None:
         """Tell the caller of results at once: inputs are wanted, or there are no more."""
@@ -280,7 +286,7 @@ class Window:
 
     async def close(self) -> None:
         """On the loop: cancel the calls in flight and wait until they have ended."""
-        self._halted = True
+        self._halted = self._closed = True
         self._ready.clear()
         for task in self._tasks:
             task.cancel()

@@ -169,7 +169,19 @@ class Prompts:
         Args:
             text: the text.
             special: whether the tokenizer adds the tokens that begin and end a text.
+
+        Raises:
+            GenerationError: the text has half a surrogate pair in it (`invalid_request`).
         """
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise GenerationError(
+                    f"the prompt has {text[error.start]!r} in it, which is half a character",
+                    kind="invalid_request",
+                    hint="replace it in the row, for example by U+FFFD",
+                ) from None
         with self._lock:
             if self._backend is not None:
                 return list(self._backend.encode(text, add_special_tokens=special).ids)

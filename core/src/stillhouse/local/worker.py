@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -24,10 +25,12 @@ E = TypeVar("E")
 R = TypeVar("R")
 T = TypeVar("T")
 
-# Seconds that an idle engine waits for another job before it begins with those that it has, and the most
-# that it waits in all: the inputs of a run come one after the other, and within a millisecond or two.
+# Seconds that an idle engine waits for another job before it begins with those that it has, the most that
+# it waits in all, and for how many batches: the inputs of a run come one after the other, and within a
+# millisecond or two, and only of several batches can one be chosen whose prompts are alike.
 _COMPANY = 0.005
-_PATIENCE = 0.1
+_PATIENCE = 0.5
+_BATCHES = 16
 
 
 class Job(Generic[R, T]):
@@ -87,7 +90,7 @@ class JobQueue(Generic[R, T]):
         return bool(self._waiting or self._in_hand)
 
     def take(self, count: int, *, wait: bool = True) -> list[Job[R, T]]:
-        """Return the next jobs: the oldest one, and those that are nearest to it in size.
+        """Return the next jobs: the oldest one, and others that are like it in size.
 
         Args:
             count: how many at most, at least 1.
@@ -101,7 +104,7 @@ class JobQueue(Generic[R, T]):
             if wait and not self._waiting:
                 while not self._waiting and not self._closed:
                     self._changed.wait()
-                self._gather(count)
+                self._gather(count * _BATCHES if count > 1 else 1)
             if self._closed:
                 return []
             jobs = self._nearest(count)
@@ -111,10 +114,8 @@ class JobQueue(Generic[R, T]):
             return jobs
 
     def _gather(self, count: int) -> None:
-        for _ in range(int(_PATIENCE / _COMPANY)):
-            before = len(self._waiting)
-            if before >= count or self._closed:
-                return
+        ends = time.monotonic() + _PATIENCE
+        while (before := len(self._waiting)) < count and not self._closed and time.monotonic() < ends:
             self._changed.wait(_COMPANY)
             if len(self._waiting) == before:
                 return
@@ -125,10 +126,9 @@ class JobQueue(Generic[R, T]):
         jobs = sorted(self._waiting.values(), key=lambda job: (job.size, job._number))
         if len(jobs) <= count:
             return jobs
-        oldest = jobs.index(next(iter(self._waiting.values())))
-        first = max(0, oldest - count + 1)
-        last = min(oldest, len(jobs) - count)
-        begin = min(range(first, last + 1), key=lambda start: jobs[start + count - 1].size - jobs[start].size)
+        # Cut into batches from the smallest on, so that those that are left are batches of like sizes too.
+        begin = jobs.index(next(iter(self._waiting.values()))) // count * count
+        begin = min(begin, len(jobs) - count)
         return jobs[begin : begin + count]
 
     def _put(self, job: Job[R, T]) -> None:
