@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -73,7 +74,7 @@ def rows_of(folder: Path, answers: list[Any]) -> dict[str, list[Any]]:
     ANSWERS[:] = answers
     count, found = len(answers), {}
     found["jsonl"] = _written(folder, "out.jsonl", count)
-    with sqlite3.connect(folder / "out.jsonl.run.db") as connection:
+    with contextlib.closing(sqlite3.connect(folder / "out.jsonl.run.db")) as connection:
         texts = [text for (text,) in connection.execute("SELECT result FROM rows ORDER BY row")]
     found["store"] = [strict(text) for text in texts]
     for name, limits in (("halves.jsonl", [count // 2, None]), ("out.parquet", [None])):
