@@ -259,7 +259,7 @@ class Window:
                 if not self._signalled:
                     self._signalled = True
                     self._timer = loop.call_later(SIGNAL_SECONDS, self._signal)
-                if self._is_over:  # the backend suppressed the cancellation
+                if (self._closed or task.cancelling()) and self._is_over:  # the backend suppressed it
                     raise asyncio.CancelledError
                 if slots.waiting:
                     slots.release()

@@ -107,7 +107,7 @@ class JobQueue(Generic[R, T]):
                 self._gather(count * _BATCHES if count > 1 else 1)
             if self._closed:
                 return []
-            jobs = self._nearest(count)
+            jobs = self._batch(count)
             for job in jobs:
                 del self._waiting[job._number]
             self._in_hand.update(jobs)
@@ -120,7 +120,7 @@ class JobQueue(Generic[R, T]):
             if len(self._waiting) == before:
                 return
 
-    def _nearest(self, count: int) -> list[Job[R, T]]:
+    def _batch(self, count: int) -> list[Job[R, T]]:
         if count == 1:
             return [next(iter(self._waiting.values()))] if self._waiting else []
         jobs = sorted(self._waiting.values(), key=lambda job: (job.size, job._number))
