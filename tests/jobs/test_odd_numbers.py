@@ -20,37 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import stillhouse
-from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse import GenerationError, prepare_output
 from stillhouse.cli.generate.run import generate_file, print_rows
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.writers import to_json
 from stillhouse.jobs.runs.command import Command
 
-ANSWERS: list[Any] = []
+from .odd_answers import ANSWERS, OddLLM, registered  # noqa: F401
 
 JSON = ("logprobs", "statistics")
-
-
-class NumberLLM(AsyncLLM):
-    """Answers row N with the Nth of the answers."""
-
-    @property
-    def model_name(self) -> str:
-        return "numbers"
-
-    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
-        answer = ANSWERS[int(input[-1]["content"])]  # type: ignore[index, arg-type]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = stillhouse.Registry(entry_points=())
-    registry.register("numbers", NumberLLM)
-    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
 
 
 def strict(text: str | bytes) -> Any:
@@ -82,7 +60,7 @@ def rows_of(folder: Path, answers: list[Any]) -> dict[str, list[Any]]:
             found[name] = _written(folder, name, count, limit=limit)
     sys.stdout = stream = io.TextIOWrapper(io.BytesIO())
     try:
-        print_rows(NumberLLM(), command(folder, "-", count))
+        print_rows(OddLLM(), command(folder, "-", count))
     finally:
         sys.stdout = sys.__stdout__
     found["stream"] = [strict(line) for line in stream.buffer.getvalue().splitlines()]
@@ -90,7 +68,7 @@ def rows_of(folder: Path, answers: list[Any]) -> dict[str, list[Any]]:
 
 
 def _written(folder: Path, name: str, count: int, **options: Any) -> list[Any]:
-    assert generate_file(NumberLLM(), command(folder, name, count, **options)) in (0, 3)
+    assert generate_file(OddLLM(), command(folder, name, count, **options)) in (0, 3)
     if name.endswith(".parquet"):
         # A column that no type of Parquet's fits is JSON text.
         return [
@@ -254,7 +232,7 @@ def test_the_table_and_the_rows_say_what_is_no_number(
     ANSWERS[:] = [{**prepare_output(["a"]), "logprobs": logprobs}, prepare_output(["b"])]
     for target in ("out.jsonl", "-"):
         asked = command(tmp_path, target, 2)
-        assert (print_rows if target == "-" else generate_file)(NumberLLM(), asked) == 0
+        assert (print_rows if target == "-" else generate_file)(OddLLM(), asked) == 0
         captured = capsys.readouterr()
         assert "rows with NaN             1, null in the output\n" in captured.err
     row = strict(captured.out.splitlines()[0])

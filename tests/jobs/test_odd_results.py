@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import stillhouse
-from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse import GenerationError, prepare_output
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.bulk import open_bulk_run
 from stillhouse.jobs.runs.command import Command
@@ -17,6 +17,8 @@ from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.store.columns import tokens_of
 from stillhouse.jobs.store.store import SqliteStore
+
+from .odd_answers import ANSWERS, OddLLM, registered  # noqa: F401
 
 ODD: tuple[Any, ...] = (
     *(2**63, 2**53 + 1, 10**400, 1e308, -1, -(2**63), 0.5, float("nan"), float("inf"), True),
@@ -32,33 +34,6 @@ ANSWER: dict[str, Any] = {
     "logprobs": [[[{"token": "text", "logprob": -0.5}]]],
     "own": ["x"],
 }
-
-ANSWERS: list[Any] = []
-
-
-class OddLLM(AsyncLLM):
-    """Answers row N with the Nth of the answers."""
-
-    asked: int = 0
-
-    @property
-    def model_name(self) -> str:
-        return "odd"
-
-    async def agenerate(
-        self, input: FormattedInput, num_generations: int = 1, max_new_tokens: int | None = None
-    ) -> GenerateOutput:
-        answer = ANSWERS[int(input[-1]["content"])]  # type: ignore[index, arg-type]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = stillhouse.Registry(entry_points=())
-    registry.register("odd", OddLLM)
-    monkeypatch.setattr("stillhouse.registry.registry._default", registry)
 
 
 def run(folder: Path, answers: list[Any], **command: Any) -> list[Any]:

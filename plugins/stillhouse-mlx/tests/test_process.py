@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import engine_commands
 import pytest
+from engine_commands import assert_a_killed_run_goes_on, assert_one_error, environment
 from small_models import tiny_model
 
 from stillhouse import ConfigurationError, UnsupportedError
 from stillhouse_mlx import MlxLLM
 
-COMMAND = [sys.executable, "-c", "from stillhouse.cli import main; main()"]
-
-
-def run(*arguments: Any, code: str = "") -> subprocess.CompletedProcess[str]:
-    # What the tests set for this process names a plugin that need not be installed. There is no Hub.
-    environment = {key: text for key, text in os.environ.items() if key != "STILLHOUSE_DISABLE_PLUGINS"}
-    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
-    command = [sys.executable, "-c", code] if code else COMMAND
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=environment
-    )
+# There is no Hub.
+run = functools.partial(engine_commands.run, env={**environment(), "HF_ENDPOINT": "http://127.0.0.1:9"})
 
 
 def copied(tiny: Path, tmp_path: Path, file: str = "", text: str | None = None, **changes: Any) -> Path:
@@ -63,15 +55,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def is_one_error(made: subprocess.CompletedProcess[str], words: str) -> None:
-    assert made.returncode == 1, made.stderr
-    assert words in made.stderr
-    assert "Traceback" not in made.stderr
-    assert made.stderr.startswith("error: ")
-    assert len(made.stderr.strip().splitlines()) == 2, made.stderr
-    assert made.stdout == ""
-
-
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_model_is_one_error_and_nothing_else(
     tiny: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -92,7 +75,7 @@ def test_what_is_no_model_is_one_error(tmp_path: Path) -> None:
         ("./nowhere", "there is no model"),
         ("nobody/nothing", "the Hugging Face Hub did not give it"),
     ):
-        is_one_error(run("generate", "--prompt", "Hi", "--llm", f"mlx:{model}"), words)
+        assert_one_error(run("generate", "--prompt", "Hi", "--llm", f"mlx:{model}"), words)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +103,7 @@ def test_a_bad_setting_is_one_error(
 
 def test_a_chat_without_a_template_is_one_error_and_a_raw_prompt_runs(tiny: Path, tmp_path: Path) -> None:
     model = copied(tiny, tmp_path, file="tokenizer_config.json", chat_template=None)
-    is_one_error(run("generate", "--prompt", "Hi", "--llm", f"mlx:{model}"), "no chat template")
+    assert_one_error(run("generate", "--prompt", "Hi", "--llm", f"mlx:{model}"), "no chat template")
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "Hi"}\n', encoding="utf-8")
     made = run(
@@ -275,18 +258,7 @@ main()
 
 
 def test_a_killed_run_goes_on_and_writes_what_an_undisturbed_one_writes(tiny: Path, tmp_path: Path) -> None:
-    rows = [{"id": number, "prompt": "river " * (1 + number % 9)} for number in range(60)]
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    asked = [
-        "generate", questions, "--llm", f"mlx:{tiny}", "--set", "device=cpu", "--set", "batch_size=2",
-        "--param", "temperature=0", "--param", "max_new_tokens=40", "--max-concurrency", "4", "-o",
-    ]  # fmt: skip
-    whole = run(*asked, tmp_path / "whole.jsonl")
-    assert whole.returncode == 0, whole.stderr
-    output = tmp_path / "killed.jsonl"
-    killed = run(*asked, output, code=DYING)
-    assert killed.returncode == -9, killed.stderr
-    again = run(*asked, output)
-    assert again.returncode == 0, again.stderr
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert_a_killed_run_goes_on(
+        tmp_path, "--llm", f"mlx:{tiny}", "--set", "device=cpu", "--set", "batch_size=2",
+        "--param", "max_new_tokens=40", dying=DYING,
+    )  # fmt: skip

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import agreement
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_forms import PROPERTIES, assert_forms_hold
 from small_models import smollm2
 
-from stillhouse import GenerationError
 from stillhouse_mlx import MlxLLM
 
 from .conftest import chat
@@ -80,39 +79,12 @@ def test_it_ends_by_itself_and_says_so(real: MlxLLM) -> None:
     assert "<|im_end|>" not in (output["generations"][0] or "")
 
 
-SCHEMAS = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.just({"type": "string", "maxLength": 4}),
-        "age": st.builds(lambda top: {"type": "integer", "minimum": 0, "maximum": top}, st.integers(1, 99)),
-        "kind": st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True).map(
-            lambda listed: {"enum": listed}
-        ),
-        "good": st.just({"type": "boolean"}),
-    },
-).filter(lambda properties: 1 <= len(properties) <= 2)
-
-
 @settings(
     max_examples=2,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(properties=SCHEMAS, seed=st.integers(0, 99))
+@given(properties=PROPERTIES, seed=st.integers(0, 99))
 def test_forms_hold(real: MlxLLM, properties: dict[str, Any], seed: int) -> None:
-    import jsonschema
-
-    schema = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    inputs: list[Any] = [(CHATS[0], {"format": "json", "schema": schema})]
-    results = real.iter_outputs(inputs, on_error="yield", temperature=1.2, seed=seed, max_new_tokens=20)
-    for _, result in results:
-        if isinstance(result, GenerationError):
-            assert result.kind == "truncated"
-        else:
-            jsonschema.validate(json.loads(result["generations"][0] or ""), schema)
+    assert_forms_hold(real, CHATS[:1], properties, seed=seed, max_new_tokens=20)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from engine_commands import assert_a_killed_run_goes_on, assert_one_error, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it kills with signals")
-
-COMMAND = [sys.executable, "-c", "from stillhouse.cli import main; main()"]
-
-
-def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    # What the tests set for this process names a plugin that need not be installed.
-    environment = {key: text for key, text in os.environ.items() if key != "STILLHOUSE_DISABLE_PLUGINS"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=environment
-    )
 
 
 @pytest.mark.parametrize(
@@ -35,12 +23,7 @@ def test_bad_models_are_one_error_and_nothing_else(tmp_path: Path, model: str, w
         model = str(tmp_path / "some.gguf")
         Path(model).write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\0" * 16)
     made = run("generate", "--prompt", "Hi", "--llm", f"transformers:{model}")
-    assert made.returncode == 1
-    assert words in made.stderr
-    assert "Traceback" not in made.stderr
-    assert made.stderr.startswith("error: ")
-    assert len(made.stderr.strip().splitlines()) == 2, made.stderr
-    assert made.stdout == ""
+    assert_one_error(made, words)
 
 
 OUT_OF_MEMORY = """
@@ -80,35 +63,24 @@ def test_memory_that_runs_out_fails_the_row_that_needs_it(tmp_path: Path) -> Non
     assert made.stdout == "kept\n", made.stderr
 
 
+# The process ends itself in the middle, as by kill -9, when the engine has made some tokens.
+DYING = """
+import os, signal
+from stillhouse_transformers.batch import Batch
+stop, steps = Batch.stop, []
+def counted(self, *given, **named):
+    steps.append(1)
+    if len(steps) == 500:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return stop(self, *given, **named)
+Batch.stop = counted
+from stillhouse.cli import main
+main()
+"""
+
+
 def test_a_killed_run_goes_on_and_writes_what_an_undisturbed_one_writes(tiny: Path, tmp_path: Path) -> None:
-    rows = [{"id": number, "prompt": "river " * (1 + number % 9)} for number in range(60)]
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    asked = [
-        "generate", questions, "--llm", f"transformers:{tiny}", "--set", "device=cpu", "--set", "batch_size=2",
-        "--param", "temperature=0", "--param", "max_new_tokens=60", "--max-concurrency", "4", "-o",
-    ]  # fmt: skip
-    whole = run(*asked, tmp_path / "whole.jsonl")
-    assert whole.returncode == 0, whole.stderr
-    # The process ends itself in the middle, as by kill -9, when the engine has made some tokens.
-    dying = (
-        "import os, signal\n"
-        "from stillhouse_transformers.batch import Batch\n"
-        "stop, steps = Batch.stop, []\n"
-        "def counted(self, *given, **named):\n"
-        "    steps.append(1)\n"
-        "    if len(steps) == 500:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return stop(self, *given, **named)\n"
-        "Batch.stop = counted\n"
-        "from stillhouse.cli import main\n"
-        "main()\n"
-    )
-    output = tmp_path / "killed.jsonl"
-    killed = subprocess.run(
-        [sys.executable, "-c", dying, *map(str, [*asked, output])], capture_output=True, timeout=120
-    )
-    assert killed.returncode == -9, killed.stderr
-    again = run(*asked, output)
-    assert again.returncode == 0, again.stderr
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert_a_killed_run_goes_on(
+        tmp_path, "--llm", f"transformers:{tiny}", "--set", "device=cpu", "--set", "batch_size=2",
+        "--param", "max_new_tokens=60", dying=DYING,
+    )  # fmt: skip

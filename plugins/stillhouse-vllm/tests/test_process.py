@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine_commands
 import psutil
 import pytest
+from engine_commands import COMMAND, assert_one_error, environment
 from small_models import tiny_model
 
 from stillhouse import ConfigurationError, GenerationError
@@ -28,7 +31,6 @@ from .conftest import SMALL
 LONG: dict[str, Any] = {"max_new_tokens": 450, "temperature": 0, "extra_body": {"ignore_eos": True}}
 SHORT: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0}
 
-COMMAND = [sys.executable, "-c", "from stillhouse.cli import main; main()"]
 
 # As somebody writes it who has not read anything: everything at the top of a file.
 SCRIPT = """
@@ -113,29 +115,11 @@ def test_nothing_is_left_of_an_engine_whose_start_is_interrupted(
         assert_gone(pids)
 
 
-def run(*arguments: Any, timeout: float = 300, **named: Any) -> subprocess.CompletedProcess[str]:
-    environment = {key: text for key, text in os.environ.items() if key != "STILLHOUSE_DISABLE_PLUGINS"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env=environment,
-        **named,
-    )
+run = functools.partial(engine_commands.run, timeout=300)
 
 
 def set_fields() -> list[str]:
     return [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
-
-
-def assert_one_error(made: subprocess.CompletedProcess[str], words: str) -> None:
-    assert made.returncode == 1, made.stderr
-    assert words in made.stderr
-    assert "Traceback" not in made.stderr
-    assert made.stderr.startswith("error: ")
-    assert len(made.stderr.strip().splitlines()) == 2, made.stderr
-    assert made.stdout == ""
 
 
 def test_bad_models_are_one_error_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
@@ -371,13 +355,12 @@ def test_an_interrupted_run_goes_on_and_writes_what_an_undisturbed_one_writes(
     whole = run(*asked, tmp_path / "whole.jsonl")
     assert whole.returncode == 0, whole.stderr
     output = tmp_path / "stopped.jsonl"
-    environment = {key: text for key, text in os.environ.items() if key != "STILLHOUSE_DISABLE_PLUGINS"}
     # As at a terminal, where an interrupt goes to the engine's processes, too.
     with subprocess.Popen(
         [*COMMAND, *map(str, [*asked, output])],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env=environment,
+        env=environment(),
     ) as process:
         own = psutil.Process(process.pid)
         while not list(tmp_path.glob("*stopped*")) and process.poll() is None:
