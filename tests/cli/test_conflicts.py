@@ -10,7 +10,7 @@ import pytest
 
 import stillhouse
 from stillhouse import AsyncLLM, Capability, FormattedInput, GenerateOutput
-from stillhouse.cli.generate.options import _CONFLICTS, _CONFLICTS_WITH_LLM
+from stillhouse.jobs.launch.options import _CONFLICTS, _CONFLICTS_WITH_LLM
 
 from .conftest import Result
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from stillhouse.errors import UnknownLLMError as UnknownLLMError
     from stillhouse.errors import UnsupportedError as UnsupportedError
     from stillhouse.hookspecs import hookimpl as hookimpl
+    from stillhouse.jobs.launch.result import Run as Run
+    from stillhouse.jobs.launch.run import arun as arun
+    from stillhouse.jobs.launch.run import estimate as estimate
+    from stillhouse.jobs.launch.run import run as run
     from stillhouse.llm import LLM as LLM
     from stillhouse.local.cuda import CudaDevicePlacementMixin as CudaDevicePlacementMixin
     from stillhouse.local.magpie import MagpieChatTemplateMixin as MagpieChatTemplateMixin
@@ -78,6 +82,8 @@ _lazy, _, _names = lazy_names(
             "UnsupportedError",
         ],
         "hookspecs": ["hookimpl"],
+        "jobs.launch.result": ["Run"],
+        "jobs.launch.run": ["arun", "estimate", "run"],
         "llm": ["LLM"],
         "local.cuda": ["CudaDevicePlacementMixin"],
         "local.magpie": ["MagpieChatTemplateMixin"],

@@ -70,11 +70,12 @@ def models(name: str, filter: str | None, assignments: tuple[str, ...], json: bo
 def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
     """Create the LLM that is asked for the list. Its model may be any."""
     from stillhouse._settings.models import cannot_list
-    from stillhouse.cli.settings import build_llm
+    from stillhouse.cli.settings import parse_fields
+    from stillhouse.jobs.launch.llms import named, new_llm
     from stillhouse.llm import LLM
 
     backend, _, model = name.partition(":")
-    cls = registry.get_llm(backend)
+    cls, settings = named(registry, name, None)
     if cls.list_models is LLM.list_models:  # which may need more than a model to be made
         raise cannot_list(backend)
     given = {assignment.partition("=")[0].strip() for assignment in assignments}
@@ -84,7 +85,7 @@ def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
         for field, text in _FIELDS.items()
         if field in cls.model_fields and field not in given
     ]
-    return build_llm(registry, name, None, [*assignments, *added], None)
+    return new_llm(registry, settings, parse_fields(cls, backend, [*assignments, *added]))
 
 
 def _listed(llm: LLM) -> list[ModelInfo]:

@@ -1,61 +1,32 @@
-"""An LLM and its arguments from the command line: `--llm`, `--config`, `--set` and `--param`."""
+"""Fields and generation parameters from the command line, `--set` and `--param`, in their declared types."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
-    from stillhouse.registry import Registry
 
-__all__ = ["build_llm", "parse_arguments"]
+__all__ = ["parse_arguments", "parse_fields"]
 
 
-def build_llm(
-    registry: Registry,
-    spec: str | None,
-    config: Path | None,
-    assignments: Sequence[str],
-    max_concurrency: int | None,
-) -> LLM:
-    """Create the LLM that the options describe, without loading it. An option overrides the file.
+def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """Convert fields of an LLM to the types that it declares.
 
     Raises:
-        ConfigurationError: an option has a wrong name or value, or two of them disagree.
-        UnknownLLMError, PluginError: the LLM is not installed or unusable.
+        ConfigurationError: a name is unknown, with near matches, or a value does not fit.
     """
-    from stillhouse._settings.serialization import read_settings
-    from stillhouse.llm import LLM
+    from stillhouse.jobs.launch.llms import check_fields
 
-    data: dict[str, Any] = read_settings(config) if config is not None else {}
-    name, _, model = (spec or str(data.get("llm") or "")).partition(":")
-    if not name:
-        raise ConfigurationError("no LLM is named", hint="give --llm NAME, or --config FILE")
-    if data and data.get("llm") != name:
-        raise ConfigurationError(
-            f"--llm names {name}, and {config} holds the settings of {data.get('llm')}",
-            hint="leave out one of them",
-        )
-    cls = registry.get_llm(name)
-    fields = cls.model_fields
     given = _split(assignments, "--set")
-    if spec and ":" in spec:
-        given.setdefault("model", model)
-    if max_concurrency is not None:
-        if "max_concurrency" not in fields:
-            raise ConfigurationError(
-                f"{name} handles its inputs in lists", hint="leave out --max-concurrency"
-            )
-        given["max_concurrency"] = str(max_concurrency)
-    for field in given:
-        if field not in fields:
-            raise ConfigurationError(f"{name} has no field {field!r}", hint=near_matches(field, fields))
-    typed = {field: _typed(text, fields[field].annotation, f"--set {field}") for field, text in given.items()}
-    return LLM.from_dict({**data, **typed, "llm": name}, registry)
+    check_fields(cls, name, given)
+    return {
+        field: _typed(text, cls.model_fields[field].annotation, f"--set {field}")
+        for field, text in given.items()
+    }
 
 
 def parse_arguments(cls: type[LLM], assignments: Sequence[str]) -> dict[str, Any]:

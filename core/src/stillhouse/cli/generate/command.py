@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.generate.options import Options, check_llm, check_options
 from stillhouse.cli.output import guarded, print_error
 from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from stillhouse.jobs.formats.rows import RowFormatter
-    from stillhouse.jobs.runs.command import Command
+    from stillhouse.jobs.launch.options import Options
     from stillhouse.llm import LLM
 
 __all__ = ["generate"]
@@ -104,14 +102,17 @@ def generate(**values: Any) -> None:
     failed rows, 4 an offline batch is not finished yet (make the same command again to collect
     it), 130 interrupted.
     """
-    options = Options(**values)
     with _usage():
-        check_options(options)
-        llm, formatter, command = _prepare(options)
+        options, llm, arguments = _read(values)
+        from stillhouse.jobs.launch.options import check_llm
+        from stillhouse.jobs.launch.work import prepare
+
+        check_llm(options, llm)
+        command = prepare(options, llm, arguments)
     from stillhouse.cli.generate.run import generate_file, generate_once, print_estimate, print_rows
 
     if options.prompt is not None:
-        status = generate_once(llm, formatter, options.prompt, command.num_generations, command.arguments)
+        status = generate_once(llm, command, options.prompt)
     elif options.estimate:
         status = print_estimate(llm, command)
     else:
@@ -120,50 +121,29 @@ def generate(**values: Any) -> None:
         raise click.exceptions.Exit(status)
 
 
-def _prepare(options: Options) -> tuple[LLM, RowFormatter, Command]:
-    """Turn the options into an LLM, which is not loaded, and what it has to do.
+def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
+    """Turn what the command line says into options, an LLM, which is not loaded, and generation parameters.
 
     Raises:
-        ConfigurationError: an option has a wrong value, or does not go with the LLM.
+        ConfigurationError: options exclude each other, or a name or a value of the LLM is wrong.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
-    from stillhouse.jobs.formats.rows import RowFormatter
-    from stillhouse.jobs.runs.command import Command, parse_kinds
+    from stillhouse.jobs.launch.options import Options, check_options
 
-    formatter = RowFormatter(options.template, options.system, options.raw)
-    kinds = parse_kinds(options.retry) if options.retry else []
-    from stillhouse.cli.settings import build_llm, parse_arguments
+    options = Options(**{**values, "param": {}, "fields": {}})
+    check_options(options)
+    from stillhouse.cli.settings import parse_arguments, parse_fields
+    from stillhouse.jobs.launch.llms import check_fields, named, new_llm
     from stillhouse.registry import default_registry
 
-    llm = build_llm(default_registry(), options.llm, options.config, options.fields, options.max_concurrency)
-    arguments = parse_arguments(type(llm), options.param)
-    check_llm(options, llm)
-    is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    if options.output is not None:
-        llm.use_offline_batch_generation = False  # the run submits the batches itself
-    ceiling = None
-    if options.has_ceiling:
-        from stillhouse.jobs.spending.budget import Ceiling
-
-        ceiling = Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
-    command = Command(
-        source=options.input or "",
-        output=options.output or "-",
-        formatter=formatter,
-        formatting={"template": options.template, "system": options.system, "raw": options.raw},
-        num_generations=options.num_generations,
-        arguments=arguments,
-        limit=options.limit,
-        restart=options.restart,
-        retry=kinds,
-        offline=is_offline and not options.finish_online,
-        in_order=in_order,
-        wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
-        finish_online=options.finish_online,
-        ceiling=ceiling,
-        reads=[options.config] if options.config else [],
-    )
-    return llm, formatter, command
+    cls, settings = named(default_registry(), options.llm, options.config)
+    name = settings["llm"]
+    fields = parse_fields(cls, name, values["fields"])
+    if options.max_concurrency is not None:
+        check_fields(cls, name, ["max_concurrency"])
+        fields["max_concurrency"] = options.max_concurrency
+    llm = new_llm(default_registry(), settings, fields)
+    return options, llm, parse_arguments(cls, values["param"])
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from stillhouse.jobs.formats.rows import Row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ParquetReader", "ParquetWriter"]
+__all__ = ["ParquetReader", "ParquetWriter", "pyarrow_parquet"]
 
 BATCH_BYTES = 4 << 20
 BATCH_ROWS = 4096
@@ -31,7 +31,7 @@ class ParquetReader:
     """
 
     def __init__(self, path: str) -> None:
-        pq = _pyarrow_parquet()
+        pq = pyarrow_parquet()
         self._path = path
         self._stream: BinaryIO = open_source(path)
         try:
@@ -100,7 +100,7 @@ class ParquetWriter:
     """
 
     def __init__(self, target: str, schema: pa.Schema | None = None) -> None:
-        self._parquet = _pyarrow_parquet()
+        self._parquet = pyarrow_parquet()
         path = Path(target)
         self._file = PartialFile(path)
         self._spool = RowSpool(path.parent, schema)
@@ -135,7 +135,7 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(group)
 
 
-def _pyarrow_parquet() -> Any:
+def pyarrow_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:

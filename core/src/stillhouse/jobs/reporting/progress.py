@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stillhouse.jobs.runs.reasons import UNKNOWN, common_endings
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from stillhouse.offline.chunks import Chunk
 
 __all__ = [
-    "clock", "duration", "failure_lines", "job_lines", "show_progress", "status_lines", "summary_lines",
+    "Progress", "clock", "duration", "failure_lines", "job_lines", "progress_of", "show_progress",
+    "status_lines", "summary_lines", "watch",
 ]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
@@ -26,6 +28,87 @@ _LIVE_SECONDS = 0.2
 
 SHOWN_FAILURES = 3
 SHOWN_ENDINGS = 6
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run goes at one moment; its text is a line that says it.
+
+    Attributes:
+        rows: rows that this invocation finished, failed ones included.
+        failed: of them, those that failed.
+        in_flight: rows that are generated for now.
+        share: how much of the input is finished, from 0 to 1; `None` where its size is not known.
+        input_tokens: as far as the backend reported them.
+        output_tokens: likewise.
+        cost: in USD; `None` where it is not known.
+        seconds: since the LLM was loaded.
+    """
+
+    rows: int
+    failed: int
+    in_flight: int
+    share: float | None
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    seconds: float
+    budget_left: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        seconds = max(self.seconds, 1e-9)
+        parts = [
+            f"{self.rows:,} rows" if self.share is None else f"{self.rows:,} rows ({self.share:.0%})",
+            f"{self.failed:,} failed",
+            f"{self.rows / seconds:,.1f} rows/s",
+            f"{self.output_tokens / seconds:,.0f} tokens/s",
+            f"{self.in_flight} in flight",
+        ]
+        tokens = self.input_tokens + self.output_tokens
+        if tokens:
+            parts.append(f"{tokens:,} tokens")
+        if self.cost is not None:
+            parts.append(cost_text(self.cost))
+        if self.budget_left is not None:
+            parts.append(f"{self.budget_left} left")
+        if self.share:
+            parts.append(f"ETA {duration(seconds * (1 - self.share) / self.share)}")
+        return ", ".join(parts)
+
+
+@contextmanager
+def watch(
+    statistics: RunStatistics,
+    show: Callable[[Progress], object],
+    *,
+    share: Callable[[], float | None],
+    window: int,
+    every: float,
+) -> Iterator[None]:
+    """Show the progress of a run while the block works.
+
+    A thread reads the statistics periodically, so that a row costs nothing and a stall is visible.
+
+    Args:
+        statistics: what the run updates.
+        show: called from that thread.
+        share: how much of the input was read, from 0 to 1, or `None`.
+        window: how many rows may be in flight.
+        every: seconds between two calls.
+    """
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(every):
+            show(progress_of(statistics, share(), window))
+
+    thread = threading.Thread(target=tick, name="stillhouse-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
@@ -36,57 +119,36 @@ def show_progress(
     share: Callable[[], float | None],
     window: int,
 ) -> Iterator[None]:
-    """Show the statistics while the block runs.
+    """Show the progress as text while the block works: one live line on a terminal, else lines.
 
-    A thread reads them periodically, so that a row costs nothing and a stall is visible.
-
-    Args:
-        statistics: what the run updates.
-        stream: where to show it; a terminal gets one live line.
-        share: how much of the input was read, from 0 to 1, or `None`.
-        window: how many rows may be in flight.
+    Args: see `watch`; `stream` is where to.
     """
     live = stream.isatty()
     show = _Live(stream) if live else _Plain(stream)
-    stop = threading.Event()
-
-    def tick() -> None:
-        while not stop.wait(_LIVE_SECONDS if live else PLAIN_SECONDS):
-            show(_line(statistics, share(), window))
-
-    thread = threading.Thread(target=tick, name="stillhouse-progress", daemon=True)
-    thread.start()
     try:
-        yield
+        with watch(
+            statistics, lambda progress: show(str(progress)), share=share, window=window,
+            every=_LIVE_SECONDS if live else PLAIN_SECONDS,
+        ):  # fmt: skip
+            yield
     finally:
-        stop.set()
-        thread.join()
         show.close()
 
 
-def _line(statistics: RunStatistics, share: float | None, window: int) -> str:
-    seconds = max(statistics.seconds, 1e-9)
-    rows = statistics.rows
-    in_flight = min(statistics.in_flight, window)
-    parts = [
-        f"{rows:,} rows" if share is None else f"{rows:,} rows ({_finished_share(statistics, share):.0%})",
-        f"{statistics.failures:,} failed",
-        f"{rows / seconds:,.1f} rows/s",
-        f"{statistics.output_tokens / seconds:,.0f} tokens/s",
-        f"{in_flight} in flight",
-    ]
-    tokens = statistics.input_tokens + statistics.output_tokens
-    if tokens:
-        parts.append(f"{tokens:,} tokens")
-    if statistics.prices is not None or statistics.cost:
-        parts.append(cost_text(statistics.cost))
-    if statistics.budget is not None:
-        parts.append(f"{statistics.budget.left} left")
-    if share:
-        finished = _finished_share(statistics, share)
-        if finished > 0:
-            parts.append(f"ETA {duration(seconds * (1 - finished) / finished)}")
-    return ", ".join(parts)
+def progress_of(statistics: RunStatistics, share: float | None, window: int) -> Progress:
+    """Return how a run goes now; `share` and `window` as in `watch`."""
+    budget = statistics.budget
+    return Progress(
+        rows=statistics.rows,
+        failed=statistics.failures,
+        in_flight=min(statistics.in_flight, window),
+        share=None if share is None else _finished_share(statistics, share),
+        input_tokens=statistics.input_tokens,
+        output_tokens=statistics.output_tokens,
+        cost=statistics.cost if statistics.prices is not None or statistics.cost else None,
+        seconds=statistics.seconds,
+        budget_left=None if budget is None else budget.left,
+    )
 
 
 def _finished_share(statistics: RunStatistics, share: float) -> float:

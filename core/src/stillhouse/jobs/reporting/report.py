@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
 from stillhouse.jobs.reporting.progress import clock, duration
 from stillhouse.jobs.reporting.timeline import Timeline
 from stillhouse.jobs.runs.summary import Session, Summary, summarize
 from stillhouse.jobs.spending.prices import cost_text
+from stillhouse.jobs.store.database import reading, store_path
+from stillhouse.jobs.store.lock import is_worked_on
+from stillhouse.protocols import HookCalls
 
-__all__ = ["write_report"]
+__all__ = ["report_run", "write_report"]
 
 # What identifies a report of Stillhouse, within its first bytes.
 _GENERATOR = b'<meta name="generator" content="stillhouse">'
@@ -35,6 +39,33 @@ class _Failures:
     kind: str
     count: int
     examples: list[tuple[int, str]] = field(default_factory=list)
+
+
+def report_run(target: str, hooks: HookCalls, page: Path | None = None) -> Path:
+    """Write the report of the run of an output, and return the path of the page.
+
+    Args:
+        target: the output, as the run was given it.
+        hooks: the installed plugins.
+        page: the page to write; `OUTPUT.report.html` if not said.
+
+    Raises:
+        ConfigurationError: the page cannot be written, is no report, or has no name of a page.
+        StoreError: there is no run of that output, or its state cannot be read.
+    """
+    place = output_path(target, hooks)
+    page = place.with_name(f"{place.name}.report.html") if page is None else page
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
+    path = store_path(place)
+    with reading(path) as connection:
+        try:
+            write_report(connection, target, is_worked_on(path), page)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"
+            ) from None
+    return page
 
 
 def write_report(connection: sqlite3.Connection, output: str, working: bool, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_reader, open_writer
+from stillhouse.jobs.formats.opening import open_writer
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
@@ -189,13 +189,13 @@ class BulkRun:
         self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]
     ) -> bool:
         """Submit, poll and collect the batches; whether the provider has nothing of this run any more."""
-        command, source = self._run.command, self._run.source
+        command = self._run.command
         if not command.uses_batches:
             return True
-        llm, hooks = self._run.llm, self._run.llm.registry.hooks()
+        llm = self._run.llm
         while not stopping():
             offline = OfflineRun(
-                llm, ledger, self.store, lambda: open_reader(source, hooks), command.formatter,
+                llm, ledger, self.store, self._run.open_reader, command.formatter,
                 num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
             )  # fmt: skip
             if command.finish_online:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse.jobs.formats.spools import Spool
 from stillhouse.jobs.spending.budget import Ceiling
 
 __all__ = ["Command", "parse_kinds"]
@@ -19,7 +20,7 @@ class Command:
     """What a run is asked to do.
 
     Attributes:
-        source: the input: a file, `-` for standard input, or what a plugin opens.
+        source: the input: a file, or what a plugin opens; the name of any other input.
         output: the output: a file, or what a plugin opens.
         formatter: turns a row into an input.
         formatting: the formatter's settings, as shown when a changed command is refused.
@@ -33,6 +34,7 @@ class Command:
         wait: seconds between two polls until the batches are done; `None` polls once.
         finish_online: cancel the batches that are not done, and generate their other rows online.
         ceiling: what the run may spend; it may differ when the run is resumed.
+        spool: saves an input that is no file, such as standard input; `None` for the others.
         reads: the files other than the source that were read for the run, such as settings.
     """
 
@@ -51,6 +53,7 @@ class Command:
     finish_online: bool = False
     ceiling: Ceiling | None = None
     reads: Sequence[Path] = ()
+    spool: Spool | None = None
 
     @property
     def uses_batches(self) -> bool:
@@ -58,13 +61,14 @@ class Command:
         return self.offline or self.finish_online
 
 
-def parse_kinds(text: str) -> list[str]:
-    """Split a list of error kinds such as `rate_limit,timeout`; `all` means every kind.
+def parse_kinds(text: str | Sequence[str]) -> list[str]:
+    """Return the error kinds in a text such as `rate_limit,timeout`, or in a list; `all` means every kind.
 
     Raises:
         ConfigurationError: there is no such kind.
     """
-    kinds = [item.strip() for item in text.split(",") if item.strip()]
+    items = text.split(",") if isinstance(text, str) else text
+    kinds = [item.strip() for item in items if item.strip()]
     if kinds == ["all"]:
         return list(ERROR_KINDS)
     for kind in kinds:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
@@ -101,7 +104,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     if bounds.can_be_set and bounds.max_new_tokens is None:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
-    with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
+    with _input(llm, command) as reader:
         finished, tokens = _finished(llm, command, reader)
         for row in islice(reader, command.limit):
             made = finished[row.index] if row.index < len(finished) else 0
@@ -130,6 +133,17 @@ def estimate(llm: LLM, command: Command) -> Estimate:
         found.bytes_per_token = known_bytes / tokens
         found.is_measured = True
     return found
+
+
+@contextlib.contextmanager
+def _input(llm: LLM, command: Command) -> Iterator[RowReader]:
+    with contextlib.ExitStack() as resources:
+        if command.spool is None:
+            reader = open_reader(command.source, llm.registry.hooks())
+        else:
+            folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="stillhouse-"))
+            reader = command.spool.open(command.spool.save(Path(folder)))
+        yield resources.enter_context(contextlib.closing(reader))
 
 
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
@@ -48,9 +46,8 @@ class OpenRun:
         llm: the LLM.
         command: the command.
         output: the path of the output.
-        source: the input, or the file that standard input was saved to.
-        reader: reads the source.
-        digest: that of the source when the run was opened.
+        reader: reads the input.
+        digest: that of the input when the run was opened.
         store: the rows; it has the lock.
         ledger: the offline batches; `None` for a run without any.
         budget: what the run may spend; `None` without a ceiling.
@@ -68,13 +65,13 @@ class OpenRun:
         self.llm = llm
         self.command = command
         self.outcome: Outcome = "stopped"
-        self.source = command.source
+        self._spooled: Path | None = None
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
         check_places(command.reads, self.output)
         with ExitStack() as resources:
-            # Standard input is read later, when nothing else can refuse the run.
-            reader = None if command.source == "-" else self._open_reader(resources)
+            # What is no file is read later, when nothing else can refuse the run.
+            reader = None if command.spool else self._open_reader(resources)
             if reader is not None:  # before anything is created: the input may not exist
                 check_places(places_of(reader, command.source, hooks), self.output)
             _check_output(self.output, command)
@@ -87,7 +84,7 @@ class OpenRun:
             if command.restart:
                 check_no_batch_runs(self.output)
             if reader is None:
-                self.source = self._save_stdin(resources)
+                self._spooled = self._save_input(resources)
                 reader = self._open_reader(resources)
             self.reader: RowReader = reader
             self.digest = reader.digest()
@@ -113,17 +110,21 @@ class OpenRun:
         """Record the outcome and release everything; what is finished stays in the store."""
         self._resources.close()
 
-    def _open_reader(self, resources: ExitStack) -> RowReader:
-        return resources.enter_context(closing(open_reader(self.source, self.llm.registry.hooks())))
+    def open_reader(self) -> RowReader:
+        """Open the input, once more."""
+        if self.command.spool is not None and self._spooled is not None:
+            return self.command.spool.open(self._spooled)
+        return open_reader(self.command.source, self.llm.registry.hooks())
 
-    def _save_stdin(self, resources: ExitStack) -> str:
-        """Save standard input in a file, for a run reads its input several times; return its path."""
+    def _open_reader(self, resources: ExitStack) -> RowReader:
+        return resources.enter_context(closing(self.open_reader()))
+
+    def _save_input(self, resources: ExitStack) -> Path:
+        """Save an input that is no file, for a run reads its input several times; return its path."""
+        assert self.command.spool is not None
         folder = PartialFolder(spool_path(self.output))
         resources.callback(folder.remove)
-        path = folder.path / "rows.jsonl"
-        with path.open("xb") as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
-        return str(path)
+        return self.command.spool.save(folder.path)
 
     def _check_command(self) -> bool:
         """Refuse another command than the one the run was started with; whether the run is resumed."""

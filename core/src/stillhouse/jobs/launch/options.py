@@ -1,45 +1,73 @@
-"""`Options`: what the command line of `stillhouse generate` says, and which options exclude each other."""
+"""`Options`: what a run may be told, by the command or from Python, and which options exclude each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
-__all__ = ["Options", "check_llm", "check_options"]
+__all__ = ["WAIT_SECONDS", "Options", "check_llm", "check_options", "in_python"]
+
+WAIT_SECONDS = 60.0
+"""Between two polls of an offline batch, where nothing else is said."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The argument and the options, named as the command declares them."""
+    """The options of a run, each under the name that the command and `stillhouse.run` have for it.
 
-    input: str | None
-    llm: str | None
-    output: str | None
-    prompt: str | None
-    template: str | None
-    system: str | None
-    raw: bool
-    num_generations: int
-    param: tuple[str, ...]
-    fields: tuple[str, ...]
-    config: Path | None
-    max_concurrency: int | None
-    limit: int | None
-    restart: bool
-    retry: str | None
-    batch: bool
-    wait: float | None
-    finish_online: bool
-    max_tokens_total: int | None
-    max_cost: float | None
-    estimate: bool
+    Attributes:
+        input: a file, or what a plugin opens; from Python also rows.
+        llm: `NAME` or `NAME:MODEL`; from Python also an LLM.
+        output: a file, or what a plugin writes.
+        prompt: one text to generate for, instead of an input; for the command alone.
+        template: a Jinja2 template over a row's columns, for the prompt.
+        system: a system message, for rows that have none of their own.
+        raw: whether a text is sent without a chat template.
+        num_generations: how many generations of each row.
+        param: generation parameters.
+        fields: fields of the LLM.
+        config: the saved settings of an LLM.
+        max_concurrency: how many rows may be in flight.
+        limit: how many rows belong to the run.
+        restart: whether an earlier run of this output is forgotten.
+        retry: the kinds of failures whose rows are generated again, or `all`.
+        batch: whether the run goes through offline batches.
+        wait: seconds between two polls until they are done; `True` means `WAIT_SECONDS`.
+        finish_online: whether the batches that go on are cancelled.
+        max_tokens_total: the run stops before it takes more tokens.
+        max_cost: the run stops before it costs more, in USD.
+        estimate: whether nothing is done but an estimate.
+    """
+
+    input: Any = None
+    llm: Any = None
+    output: str | None = None
+    prompt: str | None = None
+    template: str | None = None
+    system: str | None = None
+    raw: bool = False
+    num_generations: int = 1
+    param: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    config: Path | None = None
+    max_concurrency: int | None = None
+    limit: int | None = None
+    restart: bool = False
+    retry: str | Sequence[str] | None = None
+    batch: bool = False
+    wait: float | None = None
+    finish_online: bool = False
+    max_tokens_total: int | None = None
+    max_cost: float | None = None
+    estimate: bool = False
 
     @property
     def has_ceiling(self) -> bool:
@@ -73,7 +101,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "leave out -o, --template, --limit, --estimate, --max-tokens-total and --max-cost",
     ),
     (
-        lambda o: o.estimate and o.input == "-",
+        lambda o: o.estimate and _is_text(o.input, "-"),
         "what is read from standard input is gone afterwards",
         "give --estimate a file",
     ),
@@ -141,6 +169,33 @@ def check_llm(options: Options, llm: LLM) -> None:
     Raises:
         ConfigurationError: there are such options.
     """
+    name = options.llm if isinstance(options.llm, str) else options.config or type(llm).__name__
     for applies, message, hint in _CONFLICTS_WITH_LLM:
         if applies(options, llm):
-            raise ConfigurationError(message.format(name=options.llm or options.config), hint=hint)
+            raise ConfigurationError(message.format(name=name), hint=hint)
+
+
+# The names of options that the command has in another way.
+_RENAMED = {"set": "fields", "o": "output", "n": "num_generations"}
+
+_OPTION = re.compile(r"(?<![\w-])--?([a-z][a-z-]*)(?: ([A-Z][A-Z:.a-z]*)\b)?")
+
+
+def in_python(text: str) -> str:
+    """Return a message that names options of the command, with their names in Python instead."""
+
+    def renamed(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        name = _RENAMED.get(name, name)
+        option = Options.__dataclass_fields__.get(name)
+        if option is None:
+            return found[0]
+        if found[2]:
+            return f"{name}={found[2]}"
+        return f"{name}=True" if option.type == "bool" else name
+
+    return _OPTION.sub(renamed, text)
+
+
+def _is_text(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text

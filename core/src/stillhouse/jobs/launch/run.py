@@ -1,0 +1,357 @@
+"""`run`, `arun` and `estimate`: what `stillhouse generate` does, from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ParamSpec
+
+from stillhouse._defaults import default_backends
+from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
+from stillhouse.jobs.launch.llms import check_fields, named, new_llm
+from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
+from stillhouse.jobs.launch.result import Run
+from stillhouse.jobs.launch.signals import stoppable
+from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
+from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
+from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
+from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.estimate import Estimate
+from stillhouse.jobs.runs.estimate import estimate as estimate_command
+from stillhouse.jobs.runs.online import RunStatistics
+from stillhouse.llm import LLM
+
+__all__ = ["arun", "estimate", "run"]
+
+P = ParamSpec("P")
+
+# Seconds between two calls of `on_progress`, and two changes of the bar.
+PROGRESS_SECONDS = 0.5
+
+# Set once a run on another thread shall stop: a signal reaches the main thread alone.
+_stop: ContextVar[threading.Event | None] = ContextVar("stillhouse_stop", default=None)
+
+
+def run(
+    input: Any,
+    *,
+    llm: str | LLM | None = None,
+    output: str | PathLike[str] | None = None,
+    template: str | None = None,
+    system: str | None = None,
+    raw: bool = False,
+    num_generations: int = 1,
+    param: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    config: str | PathLike[str] | None = None,
+    max_concurrency: int | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+    retry: str | Sequence[str] | None = None,
+    batch: bool = False,
+    wait: float | bool | None = None,
+    finish_online: bool = False,
+    max_tokens_total: int | None = None,
+    max_cost: float | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    show_bar: bool = True,
+    **parameters: Any,
+) -> Run:
+    """Generate for every row of an input, and write the rows with what was generated.
+
+    It does what `stillhouse generate` does, with the command's options as keywords. What is finished is
+    kept beside the output at once: the same call again resumes, and generates for no finished row again.
+    A row that fails is data. An interrupt ends the call with `KeyboardInterrupt` when what is in flight has
+    ended; a second one ends it at once.
+
+    Nothing is printed. On a terminal and in a notebook there is a bar while it works.
+
+    Args:
+        input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
+            dict of its columns, a text or a list of messages; a table with the Arrow stream protocol, such
+            as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
+            while the run works.
+        llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
+        output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
+            temporary, and the rows are kept for iterating as long as the result is.
+        template: a Jinja2 template over a row's columns, for the prompt.
+        system: a system message, for rows that have none of their own.
+        raw: send the text as a raw prompt, without a chat template.
+        num_generations: how many generations of each row.
+        param: generation parameters, for one whose name is that of an option here.
+        fields: fields of the LLM, where it is named.
+        config: a file with the saved settings of an LLM, JSON or YAML.
+        max_concurrency: how many rows may be in flight.
+        limit: generate for the first so many rows only.
+        restart: forget an earlier run of this output, and replace it.
+        retry: generate the rows again that failed with these kinds, or `all`.
+        batch: generate through the provider's offline batches; with an engine on this machine, at once.
+        wait: ask every so many seconds until the batches are done; `True` means 60.
+        finish_online: cancel the batches that go on, keep what they did, and generate the rest online.
+        max_tokens_total: stop before the run takes more tokens, input and output together.
+        max_cost: stop before the run costs more, in USD.
+        on_progress: called from another thread about twice a second, with a `Progress`, whose text is a line.
+        show_bar: whether there is a bar, where `on_progress` is not given.
+        parameters: generation parameters of the LLM, such as `temperature`.
+
+    Raises:
+        ConfigurationError: an option has a wrong value, the input or the output cannot be used, or the
+            run was started with other options.
+        UnknownLLMError, PluginError: the LLM is not installed or unusable.
+        GenerationError: an error that every further row would meet, such as a refused key.
+        StoreError: another process works on the run, or its state cannot be used.
+        KeyboardInterrupt: the run was interrupted; what is finished is kept.
+    """
+    folder = None
+    with contextlib.ExitStack() as resources, _in_python():
+        if output is None:
+            folder = TemporaryDirectory(prefix="stillhouse-", ignore_cleanup_errors=True)
+            resources.callback(folder.cleanup)
+            output = Path(folder.name) / f"output.{_suffix(input)}"
+        options = Options(
+            input=input, llm=llm, output=str(output), template=template, system=system, raw=raw,
+            num_generations=num_generations, param={**_together(param, parameters)}, fields=fields or {},
+            config=None if config is None else Path(config), max_concurrency=max_concurrency, limit=limit,
+            restart=restart, retry=retry, batch=batch, wait=_seconds(wait), finish_online=finish_online,
+            max_tokens_total=max_tokens_total, max_cost=max_cost,
+        )  # fmt: skip
+        generator, command = _read(options)
+        ended = work(generator, command, _View(on_progress, show_bar))
+        found = _result(generator, command, ended, folder)
+        resources.pop_all()
+        return found
+
+
+def estimate(
+    input: Any,
+    *,
+    llm: str | LLM | None = None,
+    output: str | PathLike[str] | None = None,
+    template: str | None = None,
+    system: str | None = None,
+    raw: bool = False,
+    num_generations: int = 1,
+    param: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    config: str | PathLike[str] | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+    retry: str | Sequence[str] | None = None,
+    batch: bool = False,
+    **parameters: Any,
+) -> Estimate:
+    """Return how much a run has left to do; nothing is loaded, sent or written. See `run` for the arguments.
+
+    Raises:
+        ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
+    """
+    with _in_python():
+        options = Options(
+            input=input, llm=llm, output=None if output is None else str(output), template=template,
+            system=system, raw=raw, num_generations=num_generations, param={**_together(param, parameters)},
+            fields=fields or {}, config=None if config is None else Path(config), limit=limit,
+            restart=restart, retry=retry, batch=batch, estimate=True,
+        )  # fmt: skip
+        generator, command = _read(options)
+        try:
+            return estimate_command(generator, command)
+        except OSError as error:
+            raise unusable_file(error) from None
+
+
+def _like(_: Callable[P, Run]) -> Callable[[Callable[..., Any]], Callable[P, Coroutine[Any, Any, Run]]]:
+    """Give a function the parameters of another one, for those who read its type."""
+    return lambda function: function
+
+
+@_like(run)
+async def arun(*args: Any, **kwargs: Any) -> Run:
+    """`run` for a coroutine: the loop goes on meanwhile, and the work is done on a thread of its own.
+
+    Cancelling it ends the run when what is in flight has ended; what is finished is kept.
+    """
+    stop = threading.Event()
+    context = copy_context()
+    context.run(_stop.set, stop)
+    with ThreadPoolExecutor(1, "stillhouse-run") as thread:
+        call = partial(context.run, run, *args, **kwargs)
+        future = asyncio.get_running_loop().run_in_executor(thread, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([future])
+            with contextlib.suppress(BaseException):  # that it was interrupted, or what else ended it
+                future.result()
+            raise
+
+
+@contextlib.contextmanager
+def _in_python() -> Iterator[None]:
+    """Name the options in the messages of errors as they are named here."""
+    try:
+        yield
+    except ConfigurationError as error:
+        error.message, error.hint = in_python(error.message), in_python(error.hint)
+        error.args = (error.message,)
+        raise
+
+
+def _read(options: Options) -> tuple[LLM, Command]:
+    """Return the LLM of the options, which is not loaded unless it was, and the command."""
+    check_options(options)
+    _check_values(options)
+    llm = options.llm if isinstance(options.llm, LLM) else _new(options)
+    declared = type(llm).generation_parameters()
+    for name in options.param:
+        if name not in declared.parameters and not declared.open:
+            known = {*declared.parameters, *inspect.signature(run).parameters}
+            raise ConfigurationError(
+                f"{type(llm).__name__} has no generation parameter {name!r}, and a run no such option",
+                hint=near_matches(name, sorted(known)),
+            )
+    arguments = declared.check(options.param, type(llm).__name__)
+    check_llm(options, llm)
+    return llm, prepare(options, llm, arguments)
+
+
+def _new(options: Options) -> LLM:
+    registry = default_backends()
+    cls, settings = named(registry, options.llm, options.config)
+    fields = dict(options.fields)
+    if options.max_concurrency is not None:
+        fields["max_concurrency"] = options.max_concurrency
+    check_fields(cls, settings["llm"], fields)
+    return new_llm(registry, settings, fields)
+
+
+def _check_values(options: Options) -> None:
+    """Refuse what the command's own parser refuses, before anything is loaded."""
+    if isinstance(options.llm, LLM) and (options.fields or options.config or options.max_concurrency):
+        raise ConfigurationError(
+            "the LLM is given, and so are fields of one", hint="set them where the LLM is created"
+        )
+    if not isinstance(options.llm, (str, LLM, type(None))):
+        raise ConfigurationError(
+            f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
+        )
+    if options.input == "-" or options.output == "-":
+        raise ConfigurationError(
+            "'-' is standard input or output, which the command has", hint="give a path, or rows"
+        )
+    for name in ("num_generations", "max_concurrency", "limit", "max_tokens_total"):
+        value = getattr(options, name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigurationError(f"{name} is {value!r}", hint="give a whole number of at least 1")
+    for name in ("wait", "max_cost"):
+        value = getattr(options, name)
+        if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+            raise ConfigurationError(f"{name} is {value!r}", hint="give a number above 0")
+
+
+def _together(param: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    twice = sorted({*(param or ())} & {*parameters})
+    if twice:
+        raise ConfigurationError(f"{twice[0]} is given twice, as a keyword and in param", hint="give it once")
+    return {**(param or {}), **parameters}
+
+
+def _seconds(wait: float | bool | None) -> float | None:
+    if isinstance(wait, bool):
+        return WAIT_SECONDS if wait else None
+    return wait
+
+
+def _suffix(input: Any) -> str:
+    """Return the format of an output that nobody names: one that keeps the types of a table."""
+    if isinstance(input, (str, PathLike)):
+        return "parquet" if str(input).lower().endswith(".parquet") else "jsonl"
+    is_table = hasattr(input, "__arrow_c_stream__") or hasattr(input, "with_format")
+    return "parquet" if is_table else "jsonl"
+
+
+def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryDirectory[str] | None) -> Run:
+    """Return the result of a run, or raise what ended it."""
+    if ended.problem is not None:
+        raise ended.problem
+    if ended.outcome == "interrupted":
+        kept = "" if folder or ended.summary is None else f": {ended.summary.rows:,} finished rows are kept"
+        raise KeyboardInterrupt(f"the run was interrupted{kept}; the same call resumes it")
+    assert ended.outcome != "stopped"
+    if ended.summary is None:
+        raise StillhouseError("the state of the run cannot be read")
+    return Run(ended.outcome, command.output, ended.summary, llm.registry.hooks(), folder)
+
+
+class _View:
+    """Shows a run in a bar, or by a function of the caller's."""
+
+    def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
+        self._on_progress, self._show_bar = on_progress, show_bar
+
+    def opened(self, bulk: BulkRun) -> None:
+        """Say nothing: the caller has the result."""
+
+    @contextlib.contextmanager
+    def working(
+        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
+    ) -> Iterator[Callable[[], bool]]:
+        asked = _stop.get()
+        with self._shown(statistics, share, window), _interruptible() as interrupted:
+            yield interrupted if asked is None else lambda: interrupted() or asked.is_set()
+
+    @contextlib.contextmanager
+    def _shown(
+        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
+    ) -> Iterator[None]:
+        show: Callable[[Progress], object] | None = self._on_progress
+        if show is None and self._show_bar and is_notebook():
+            show = NotebookBar()
+        if show is not None:
+            shown = _Careful(show)
+            with watch(statistics, shown, share=share, window=window, every=PROGRESS_SECONDS):
+                yield
+            shown(progress_of(statistics, share(), window))
+        elif self._show_bar and sys.stderr is not None and sys.stderr.isatty():
+            with show_progress(statistics, sys.stderr, share=share, window=window):
+                yield
+        else:
+            yield
+
+
+class _Careful:
+    """A function of the caller's that shows the progress: an error of it ends no run, and is told once."""
+
+    def __init__(self, show: Callable[[Progress], object]) -> None:
+        self._show: Callable[[Progress], object] | None = show
+
+    def __call__(self, progress: Progress) -> None:
+        if self._show is None:
+            return
+        try:
+            self._show(progress)
+        except Exception as error:
+            self._show = None
+            import warnings
+
+            warnings.warn(f"on_progress is not called again: {type(error).__name__}: {error}", stacklevel=2)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Take an interrupt as a request to stop, where it would raise `KeyboardInterrupt` in this thread."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with stoppable(("SIGINT",) if is_default else ()) as stopping:
+        yield stopping

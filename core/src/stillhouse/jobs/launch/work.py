@@ -1,0 +1,248 @@
+"""`prepare` and `work`: the command of some options, and the work on it until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, Protocol
+
+from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.jobs.formats.opening import open_reader, open_writer
+from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
+from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.online import RunStatistics, run
+from stillhouse.jobs.runs.reasons import Reasons
+from stillhouse.jobs.runs.refusals import check_run
+from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.spending.budget import Budget, Ceiling
+from stillhouse.jobs.spending.prices import find_prices, offer_of
+from stillhouse.jobs.store.stream import StreamStore
+from stillhouse.llm import LLM
+from stillhouse.offline.chunks import Chunk
+
+__all__ = ["Ended", "View", "collecting_less", "loaded", "prepare", "stream", "unusable_file", "work"]
+
+COLLECT_EVERY = 50_000
+"""How many objects more than before make Python look for cycles."""
+
+
+def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
+    """Return the command of some options, which were checked.
+
+    Args:
+        options: what the run is asked to do.
+        llm: the LLM that they name.
+        arguments: the generation parameters, in the types that the backend declares.
+
+    Raises:
+        ConfigurationError: an option has a wrong value.
+    """
+    is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
+    source, spool = options.input or "", None
+    if isinstance(source, PathLike):
+        source = str(source)
+    if not isinstance(source, str):
+        spool = spool_of(source)
+        source = type(source).__name__
+    elif source == "-" and options.output != "-":
+        spool = StdinSpool()
+    return Command(
+        source=source,
+        output=str(options.output or "-"),
+        formatter=RowFormatter(options.template, options.system, options.raw),
+        formatting={"template": options.template, "system": options.system, "raw": options.raw},
+        num_generations=options.num_generations,
+        arguments=arguments,
+        limit=options.limit,
+        restart=options.restart,
+        retry=parse_kinds(options.retry) if options.retry else [],
+        offline=is_offline and not options.finish_online,
+        in_order=in_order,
+        wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
+        finish_online=options.finish_online,
+        ceiling=Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
+        if options.has_ceiling
+        else None,
+        reads=[options.config] if options.config else [],
+        spool=spool,
+    )
+
+
+class View(Protocol):
+    """Whoever looks at a run while it works."""
+
+    def opened(self, bulk: BulkRun) -> None:
+        """The run is open; nothing was generated yet."""
+
+    def working(
+        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
+    ) -> AbstractContextManager[Callable[[], bool]]:
+        """Show the statistics while the run works; gives whether it shall stop.
+
+        Args:
+            statistics: what the run updates.
+            share: how much of the input was read, from 0 to 1, or `None`.
+            window: how many rows may be in flight.
+        """
+
+
+@dataclass
+class Ended:
+    """How the work on a run ended.
+
+    Attributes:
+        outcome: `complete`; `waiting` for offline batches; `interrupted`; `stopped` by a problem.
+        problem: why it was stopped.
+        statistics: what this work did.
+        summary: the state of the whole run; `None` where its state cannot be read any more.
+        reasons: why rows ended, where this work completed the run.
+        jobs: the offline batches, in the state of the last poll.
+        nothing_to_do: whether the run was complete before.
+    """
+
+    outcome: Literal["complete", "waiting", "interrupted", "stopped"]
+    statistics: RunStatistics
+    problem: StillhouseError | None = None
+    summary: Summary | None = None
+    reasons: Reasons | None = None
+    jobs: list[Chunk] | None = None
+    nothing_to_do: bool = False
+
+
+def work(llm: LLM, command: Command, view: View) -> Ended:
+    """Start a run or resume it, and work on it until it ends.
+
+    Raises:
+        ConfigurationError: the run cannot be opened; see `OpenRun`.
+        StoreError: another process works on it, or its state cannot be used.
+        KeyboardInterrupt: the work was interrupted before the run was open.
+    """
+    with _online(llm), _open(llm, command) as bulk:
+        view.opened(bulk)
+        statistics = RunStatistics(prices=find_prices(offer_of(llm)))
+        if bulk.is_complete:
+            return Ended("complete", statistics, summary=bulk.summary, nothing_to_do=True)
+        ended = _work(llm, bulk, command, statistics, view)
+        with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
+            ended.summary, ended.jobs = bulk.summary, bulk.jobs
+        return ended
+
+
+def _open(llm: LLM, command: Command) -> BulkRun:
+    try:
+        return open_bulk_run(llm, command)
+    except OSError as error:
+        raise unusable_file(error) from None
+
+
+def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
+    try:
+        with loaded(llm), _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping:
+            if bulk.work(statistics, stopping):
+                return Ended("complete", statistics, reasons=bulk.reasons)
+            if bulk.is_waiting and not stopping():
+                return Ended("waiting", statistics)
+            return Ended("interrupted", statistics)
+    except KeyboardInterrupt:
+        bulk.on_interrupt()
+        return Ended("interrupted", statistics)
+    except StillhouseError as error:
+        return Ended("stopped", statistics, error)
+    except OSError as error:
+        return Ended("stopped", statistics, unusable_file(error))
+
+
+def stream(llm: LLM, command: Command, view: View) -> Ended:
+    """Write the rows to the command's output as they come, in their order, and keep nothing.
+
+    Raises:
+        StillhouseError: as `work`, and whatever ends it.
+        KeyboardInterrupt: the work was interrupted at once.
+    """
+    hooks, reasons = llm.registry.hooks(), Reasons()
+    statistics = RunStatistics(
+        prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
+    )
+    try:
+        with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+            check_run(llm, command.formatter)
+            writer = open_writer(command.output, hooks)
+            store = StreamStore(writer, llm.model_name, reasons.add)
+            with _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping:
+                run(
+                    llm, reader, command.formatter, store, num_generations=command.num_generations,
+                    arguments=command.arguments, limit=command.limit, statistics=statistics,
+                    stopping=stopping,
+                )  # fmt: skip
+                writer.finish()
+                if stopping():
+                    return Ended("interrupted", statistics)
+    except OSError as error:
+        raise unusable_file(error) from None
+    return Ended("complete", statistics, reasons=reasons)
+
+
+@contextlib.contextmanager
+def _online(llm: LLM) -> Iterator[None]:
+    """Let the LLM generate online: a run submits the batches itself."""
+    llm.use_offline_batch_generation, before = False, llm.use_offline_batch_generation
+    try:
+        yield
+    finally:
+        llm.use_offline_batch_generation = before
+
+
+@contextlib.contextmanager
+def _watched(
+    llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
+) -> Iterator[Callable[[], bool]]:
+    def share() -> float | None:
+        if command.limit is None:
+            return share_read()
+        return max(share_read() or 0.0, statistics.pulled / command.limit)
+
+    window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
+    statistics.started = time.monotonic()
+    with collecting_less(), view.working(statistics, share, window) as stopping:
+        yield stopping
+
+
+@contextlib.contextmanager
+def loaded(llm: LLM) -> Iterator[None]:
+    """Load an LLM, and unload it afterwards; one that its owner loaded stays so."""
+    if llm.is_loaded:
+        yield
+        return
+    with llm:
+        yield
+
+
+@contextlib.contextmanager
+def collecting_less() -> Iterator[None]:
+    """Look for cycles of objects less often: a row makes hundreds of objects, which die without one.
+
+    Looking at every 700th of them, as Python does of itself, is a twentieth of what a row costs.
+    """
+    before = gc.get_threshold()
+    if before[0]:  # somebody may have turned it off
+        gc.set_threshold(max(before[0], COLLECT_EVERY), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def unusable_file(error: OSError) -> ConfigurationError:
+    """Return what an error of the system says to a person."""
+    where = f"{error.filename}: " if error.filename else ""
+    return ConfigurationError(
+        f"{where}{error.strerror or error}", hint="make room, or check the file, and start again"
+    )
