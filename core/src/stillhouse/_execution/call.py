@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from stillhouse._execution.copies import copy_of_error, copy_of_output, copy_of_plain
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import (
     ERROR_KINDS,
@@ -111,6 +112,7 @@ class Call:
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
+        self._shown = copy_of_plain(arguments) if self.has_hooks else arguments
         self._check_input = check_input
         self._find_redactor = redactor
         self._redactor: Redactor | None = None
@@ -132,7 +134,7 @@ class Call:
             return error
         if self._before is None:
             return None
-        answer = self._before(self.llm, input, self.num_generations, self.arguments)
+        answer = self._before(self.llm, copy_of_plain(input), self.num_generations, self._shown)
         if answer is not None and self._after is not None:
             self._answered.add(index)
         return answer
@@ -153,10 +155,15 @@ class Call:
                 self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
             self._redactor.redact_error(result)
         if self._after is not None and not isinstance(input, GenerationError):
-            seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
+            seen: Any
+            if isinstance(result, Exception):
+                seen = copy_of_error(GenerationError.wrap(result))
+            else:
+                seen = copy_of_output(result)
             from_hook = index in self._answered
             self._answered.discard(index)
-            self._after(self.llm, input, self.num_generations, self.arguments, seen, from_hook)
+            shown = copy_of_plain(input)
+            self._after(self.llm, shown, self.num_generations, self._shown, seen, from_hook)
         checked: GenerateOutput | Exception = result
         return checked
 

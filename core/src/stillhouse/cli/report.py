@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stillhouse.cli.output import guarded
+from stillhouse.cli.output import guarded, print_line
 
 __all__ = ["report"]
 
@@ -30,4 +30,4 @@ def report(output: str, page: Path | None) -> None:
     from stillhouse.jobs.reporting.report import report_run
     from stillhouse.registry import default_registry
 
-    print(report_run(output, default_registry().hooks(), page))
+    print_line(report_run(output, default_registry().hooks(), page))

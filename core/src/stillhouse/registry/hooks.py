@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from stillhouse import hookspecs
+from stillhouse._execution.exits import is_from_signal
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.outputs import check_output
 from stillhouse.registry.problems import Problem, describe, source_of
@@ -88,7 +89,9 @@ class Hooks:
             problem = self._check(plugin)
             if problem is None:
                 self._manager.register(plugin, name=name)
-        except Exception as error:  # pluggy's own validation, or an attribute that raises
+        except BaseException as error:  # pluggy's own validation, or an attribute that raises
+            if is_from_signal(error):
+                raise
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             problem = Problem("E206", f"its hooks cannot be read: {describe(error)}", "correct it", error)
@@ -159,7 +162,7 @@ class Hooks:
                 if answer is not None:
                     check_output(answer, num_generations, f"the hook plugin {plugin}")
                     return answer
-            except Exception as error:
+            except BaseException as error:
                 self._report("before_generate", plugin, error)
         return None
 
@@ -181,7 +184,7 @@ class Hooks:
         for plugin, call, positions in self._after:
             try:
                 call(*map(given.__getitem__, positions))
-            except Exception as error:
+            except BaseException as error:
                 self._report("after_generate", plugin, error)
 
     def open_reader(self, source: str) -> RowReader | None:
@@ -204,17 +207,22 @@ class Hooks:
         for plugin, call, positions in self._implementations[name]:
             try:
                 answer = call(*map(given.__getitem__, positions))
+                if answer is not None:
+                    _check_answer(name, answer)
+                    return answer
             except StillhouseError:  # the plugin's own, for the user
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._report(name, plugin, error)
-            else:
-                if answer is not None:
-                    return answer
         return None
 
-    def _report(self, hook: str, plugin: str, error: Exception) -> None:
-        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log."""
+    def _report(self, hook: str, plugin: str, error: BaseException) -> None:
+        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log.
+
+        One that would end the program fails too: only a signal's exception is raised.
+        """
+        if is_from_signal(error):
+            raise error
         if (hook, plugin) not in self._reported:
             self._reported.add((hook, plugin))
             _logger.warning(
@@ -224,6 +232,28 @@ class Hooks:
                 plugin,
                 describe(error),
             )
+
+
+# What is used of what a hook returns.
+_MEMBERS = {
+    "open_reader": ("__iter__", "schema", "share_read", "digest", "close"),
+    "open_writer": ("write", "finish", "abandon"),
+}
+
+
+def _check_answer(hook: str, answer: object) -> None:
+    """Refuse what a hook returned if it is nothing of what the hook must return.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if hook == "output_path":
+        if not isinstance(answer, Path):
+            raise TypeError(f"it returned a {type(answer).__name__}, and not a pathlib.Path or None")
+        return
+    missing = [member for member in _MEMBERS[hook] if not hasattr(answer, member)]
+    if missing:
+        raise TypeError(f"it returned a {type(answer).__name__}, which has no {missing[0]}")
 
 
 def _misfit(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from stillhouse.jobs.reporting.lines import LiveLine, PlainLines
 from stillhouse.jobs.runs.reasons import UNKNOWN, common_endings
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
@@ -24,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
-_LIVE_SECONDS = 0.2
+LIVE_SECONDS = 0.2
 
 SHOWN_FAILURES = 3
 SHOWN_ENDINGS = 6
@@ -124,11 +125,11 @@ def show_progress(
     Args: see `watch`; `stream` is where to.
     """
     live = stream.isatty()
-    show = _Live(stream) if live else _Plain(stream)
+    show = LiveLine(stream, LIVE_SECONDS) if live else PlainLines(stream)
     try:
         with watch(
             statistics, lambda progress: show(str(progress)), share=share, window=window,
-            every=_LIVE_SECONDS if live else PLAIN_SECONDS,
+            every=LIVE_SECONDS if live else PLAIN_SECONDS,
         ):  # fmt: skip
             yield
     finally:
@@ -155,32 +156,6 @@ def _finished_share(statistics: RunStatistics, share: float) -> float:
     """Return the share of the file whose rows are finished; the reader is ahead by the window."""
     finished = statistics.rows + statistics.skipped
     return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
-
-
-class _Plain:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __call__(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-class _Live:
-    def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
-
-        self._console = Console(file=stream)
-        self._status: Any = self._console.status("starting", refresh_per_second=1 / _LIVE_SECONDS)
-        self._status.start()
-
-    def __call__(self, line: str) -> None:
-        self._status.update(line)
-
-    def close(self) -> None:
-        self._status.stop()
 
 
 def duration(seconds: float) -> str:

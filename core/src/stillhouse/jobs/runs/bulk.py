@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -197,12 +198,21 @@ class BulkRun:
             offline = OfflineRun(
                 llm, ledger, self.store, self._run.open_reader, command.formatter,
                 num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
+                stopping=stopping,
             )  # fmt: skip
-            if command.finish_online:
-                if offline.cancel_and_collect(statistics):
+            try:
+                is_done = (
+                    offline.cancel_and_collect(statistics)
+                    if command.finish_online
+                    else offline.advance(statistics)
+                )
+            except asyncio.CancelledError:  # before the next job was submitted
+                if not stopping():
+                    raise
+                return False
+            if is_done:
+                if command.finish_online:
                     self.store.requeue(TRANSIENT_KINDS)
-                    return True
-            elif offline.advance(statistics):
                 return True
             if command.wait is None:
                 return False
