@@ -25,6 +25,7 @@ from stillhouse.jobs.store.database import DamagedError, StoreError, store_path
 from stillhouse.jobs.store.pages import records
 from stillhouse.jobs.store.salvage import intact
 from stillhouse.jobs.store.schema import PAGE_BYTES
+from stillhouse.jobs.store.seals import sealed
 from stillhouse.jobs.store.store import SqliteStore
 
 ROWS = 80
@@ -240,6 +241,28 @@ def test_every_column_of_a_row_is_sealed(finished: Template, tmp_path: Path) -> 
         assert finished.work(folder), column
         assert finished.asked == 1, column
         assert (folder / "out.jsonl").read_bytes() == finished.output, column
+
+
+def test_seals_are_the_same_in_every_python() -> None:
+    """Else a newer one would take every row for a damaged one."""
+    record = (
+        7,
+        -(2**63),
+        2,
+        "server",
+        1,
+        "ä☃ text",
+        1764418888.25,
+        None,
+        2**53,
+        0,
+        *[None] * 3,
+        0.5,
+        3,
+        None,
+    )
+    assert sealed("rows", *record)[-1] == -2805896064954053201
+    assert sealed("info", "command", "{}")[-1] == -5570492436327545062
 
 
 @pytest.mark.parametrize("table", ["info", "sessions"])

@@ -29,7 +29,7 @@ from stillhouse.jobs.store.database import (
 )
 from stillhouse.jobs.store.pages import contains, records
 from stillhouse.jobs.store.schema import build
-from stillhouse.jobs.store.seals import SEALS, is_sealed, sealed
+from stillhouse.jobs.store.seals import SEALED, is_sealed, sealed
 
 __all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
 
@@ -77,7 +77,7 @@ def damage_of(connection: sqlite3.Connection) -> Damage | None:
             return Damage(None)
         damaged = {
             table: sum(not is_sealed(table, record) for record in _all(connection, table))
-            for table in SEALS.keys() & tables.keys()
+            for table in tables.keys() & SEALED
         }
         return Damage(damaged["rows"]) if any(damaged.values()) else None
     finally:

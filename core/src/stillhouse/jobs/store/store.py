@@ -267,8 +267,9 @@ class SqliteStore:
             state = DONE
             output = result if earlier is None else merge_responses([earlier, result], 2)[0]
         columns = columns_of(output, error, self._model_name)
+        kind = None if error is None else str.__str__(error.kind)  # exactly a text, whatever a plugin gives
         return _sealed_row(
-            row.index, row.digest, state, error and error.kind, len(output["generations"]) if output else 0,
+            row.index, row.digest, state, kind, len(output["generations"]) if output else 0,
             to_json(columns), time.time(), _number(seconds), *tokens_of(output),
         )  # fmt: skip
 
@@ -332,9 +333,8 @@ class SqliteStore:
     def finished_rows(self) -> Iterator[FinishedRow]:
         """Yield every finished row that is as it was stored, in the order of the input."""
         with translated(self.path):
-            for *values, seal in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
-                record = tuple(values)
-                if row_seal(record) == seal:
+            for record in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
+                if row_seal(record[:-1]) == record[-1]:
                     yield FinishedRow(record[0], record[1], json.loads(record[5]))
 
     def digests(self) -> Iterator[tuple[int, int]]:
