@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.output import print_error, print_facts
+from stillhouse.cli.output import print_error, print_facts, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.jobs.launch.work import Ended
@@ -85,6 +85,7 @@ def generate_file(llm: LLM, command: Command) -> int:
         ended = work(llm, command, view)
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
     if ended.problem is not None:
         print_error(ended.problem)
     if ended.summary is not None:
@@ -101,7 +102,9 @@ def _status(ended: Ended) -> int:
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print the closing table of a run that is complete, or how it goes on."""
     from stillhouse.jobs.reporting.progress import summary_lines
+    from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
+    from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
         print(f"{view.command.output} is complete: {summary.rows:,} rows", file=sys.stderr)
@@ -115,8 +118,11 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         _print_jobs(ended.jobs or [], summary.rows)
     else:
         what = "the run stopped" if ended.problem else "interrupted"
-        more = "" if isinstance(ended.problem, BudgetError) else "; the same command goes on"
-        print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
+        # What else it takes is said with the problem.
+        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
+        more = "" if needs_more else "; the same command goes on"
+        if not isinstance(ended.problem, LostError):
+            print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
 
 
 class _View:
@@ -130,13 +136,21 @@ class _View:
     def __init__(self, command: Command) -> None:
         self.command = command
         self.state: Path | None = None
+        self._told: list[str] = []
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path
+        self._told = bulk.store.told
+        self.tell()
         if self.command.retry:
             print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
         if bulk.resumed and not bulk.is_complete:
             print(f"going on: {bulk.summary.rows:,} rows are finished", file=sys.stderr)
+
+    def tell(self) -> None:
+        """Print what was noticed about damage to the state, once."""
+        while self._told:
+            print_warning(self._told.pop(0))
 
     @contextlib.contextmanager
     def working(

@@ -8,6 +8,7 @@ import inspect
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
@@ -301,7 +302,9 @@ class _View:
         self._on_progress, self._show_bar = on_progress, show_bar
 
     def opened(self, bulk: BulkRun) -> None:
-        """Say nothing: the caller has the result."""
+        """Warn of damage to the state, and say nothing else: the caller has the result."""
+        for text in bulk.store.told:
+            warnings.warn(text, stacklevel=2)
 
     @contextlib.contextmanager
     def working(
@@ -343,8 +346,6 @@ class _Careful:
             self._show(progress)
         except Exception as error:
             self._show = None
-            import warnings
-
             warnings.warn(f"on_progress is not called again: {type(error).__name__}: {error}", stacklevel=2)
 
 
