@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from stillhouse.cli.output import is_read, print_error, print_facts, print_line, print_note
+from stillhouse.cli.output import is_read, print_error, print_facts, print_line, print_note, print_warning
 from stillhouse.cli.signals import INTERRUPTED, interrupts
 from stillhouse.cli.standard import output
 from stillhouse.cli.streams import Stream
@@ -91,6 +91,7 @@ def generate_file(llm: LLM, command: Command) -> int:
         ended = work(llm, command, view)
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
     if ended.problem is not None:
         print_error(ended.problem)
     if ended.summary is not None:
@@ -107,7 +108,9 @@ def _status(ended: Ended) -> int:
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print the closing table of a run that is complete, or how it goes on."""
     from stillhouse.jobs.reporting.progress import summary_lines
+    from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
+    from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
         print_note(f"{view.command.output} is complete: {summary.rows:,} rows")
@@ -121,8 +124,11 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         _print_jobs(ended.jobs or [], summary.rows)
     else:
         what = "the run stopped" if ended.problem else "interrupted"
-        more = "" if isinstance(ended.problem, BudgetError) else "; the same command goes on"
-        print_note(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}")
+        # What else it takes is said with the problem.
+        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
+        more = "" if needs_more else "; the same command goes on"
+        if not isinstance(ended.problem, LostError):
+            print_note(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}")
 
 
 class _View:
@@ -136,13 +142,21 @@ class _View:
     def __init__(self, command: Command) -> None:
         self.command = command
         self.state: Path | None = None
+        self._told: list[str] = []
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path
+        self._told = bulk.store.told
+        self.tell()
         if self.command.retry:
             print_note(f"{bulk.queued:,} failed rows are generated again")
         if bulk.resumed and not bulk.is_complete:
             print_note(f"going on: {bulk.summary.rows:,} rows are finished")
+
+    def tell(self) -> None:
+        """Print what was noticed about damage to the state, once."""
+        while self._told:
+            print_warning(self._told.pop(0))
 
     @contextlib.contextmanager
     def working(

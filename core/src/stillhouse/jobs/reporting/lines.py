@@ -1,11 +1,12 @@
-"""Lines that say how a run goes, one after the other, or one on a terminal that changes."""
+"""Lines that say how a run goes, one after the other or one that changes, and how times are written."""
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TextIO
 
-__all__ = ["LiveLine", "PlainLines"]
+__all__ = ["LiveLine", "PlainLines", "clock", "duration"]
 
 
 class PlainLines:
@@ -62,3 +63,19 @@ class LiveLine:
     def close(self) -> None:
         self._live.stop()
         self._above.close()
+
+
+def duration(seconds: float) -> str:
+    """Format a time span, such as `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def clock(seconds: float) -> str:
+    """Format seconds since 1970 as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

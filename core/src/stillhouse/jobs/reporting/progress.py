@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from stillhouse.jobs.reporting.lines import LiveLine, PlainLines
+from stillhouse.jobs.reporting.lines import LiveLine, PlainLines, clock, duration
 from stillhouse.jobs.runs.reasons import UNKNOWN, common_endings
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
@@ -158,17 +157,6 @@ def _finished_share(statistics: RunStatistics, share: float) -> float:
     return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
 
 
-def duration(seconds: float) -> str:
-    """Format a time span, such as `3 min 20 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
 def summary_lines(
     statistics: RunStatistics,
     done: int,
@@ -298,8 +286,3 @@ def job_lines(jobs: Sequence[Chunk]) -> list[str]:
             + (f"  {job.message}" if job.message else "")
         )
     return lines
-
-
-def clock(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

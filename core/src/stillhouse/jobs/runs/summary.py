@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
+from stillhouse.jobs.store.seals import facts_of, is_sealed
 
 __all__ = ["Session", "Summary", "summarize"]
 
@@ -96,37 +96,36 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         connection: the database.
         limit: count only the rows below it; the cost is that of all rows.
     """
-    info = dict(connection.execute("SELECT key, value FROM info"))
+    facts = facts_of(connection)
     states = connection.execute(
         "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), "
         "total(cached_tokens), total(written_tokens), max(finished) "
         "FROM rows WHERE row < ? GROUP BY state, kind",
         (sys.maxsize if limit is None else limit,),
     ).fetchall()
-    offer = json.loads(info.get("offer", "null"))
+    offer = facts.get("offer")
     cost = spent(connection, find_prices(offer) if offer else None)
-    complete = json.loads(info.get("complete", "null")) is not None
+    complete = facts.get("complete") is not None
     failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
         complete=complete,
         done=sum(count for state, _, count, *_ in states if state == DONE),
         failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
-        endings=json.loads(info.get("endings", "{}")) if complete else {},
+        endings=facts.get("endings", {}) if complete else {},
         queued=sum(count for state, _, count, *_ in states if state == QUEUED),
         input_tokens=int(sum(row[3] for row in states)),
         output_tokens=int(sum(row[4] for row in states)),
         cached_tokens=int(sum(row[5] for row in states)),
         written_tokens=int(sum(row[6] for row in states)),
         last_finished=max((row[7] for row in states), default=None),
-        command=json.loads(info.get("command", "null")),
+        command=facts.get("command"),
         cost=cost and cost.total,
         cached_cost=cost and cost.cached,
         written_cost=cost and cost.written,
         prices=cost and cost.source,
         sessions=[
-            Session(*row)
-            for row in connection.execute(
-                "SELECT started, ended, outcome, process, host, version FROM sessions ORDER BY session"
-            )
+            Session(*record[1:7])
+            for record in connection.execute("SELECT * FROM sessions ORDER BY session")
+            if is_sealed("sessions", record)
         ],
     )
