@@ -11,6 +11,12 @@ from stillhouse.cli.output import guarded, print_line
 __all__ = ["report"]
 
 
+def _page(context: click.Context, parameter: click.Parameter, page: Path | None) -> Path | None:
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{page} is no name of a page; give FILE.html", context, parameter)
+    return page
+
+
 @click.command("report")
 @click.argument("output")
 @click.option(
@@ -19,6 +25,7 @@ __all__ = ["report"]
     "page",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html",
+    callback=_page,
     help="The page to write; OUTPUT.report.html if not said.",
 )
 @guarded

@@ -65,7 +65,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         arguments=arguments,
         limit=options.limit,
         restart=options.restart,
-        retry=parse_kinds(options.retry) if options.retry else [],
+        retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
