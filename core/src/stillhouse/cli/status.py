@@ -32,21 +32,23 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.runs.summary import summarize
+    from stillhouse.jobs.reporting.progress import failure_lines, status_lines
+    from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import reading, store_path
     from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.registry import default_registry
 
     path = store_path(output_path(output, default_registry().hooks()))
     with reading(path) as connection:
-        summary = summarize(connection)
+        summary = explained(summarize(connection), connection)
     working = is_worked_on(path)
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}
         print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
         return working
     print_facts(status_lines(summary, working), sys.stdout)
+    for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
+        print(line)
     if one_line:
         print()
     return working

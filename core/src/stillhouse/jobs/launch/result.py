@@ -95,7 +95,9 @@ class Run:
 
     @property
     def failures(self) -> list[Failure]:
-        """Why rows failed, the commonest reason first; messages that differ in numbers are the same.
+        """Why rows failed, the commonest reason first.
+
+        Messages that differ in numbers, or in what stands in quotes, are the same.
 
         Raises:
             StoreError: the state of the run cannot be read any more.
@@ -105,7 +107,7 @@ class Run:
             query = "SELECT row, result FROM rows WHERE state = ? ORDER BY row"
             for row, text in connection.execute(query, (FAILED,)):
                 reasons.add(row, json.loads(text))
-        return reasons.most_common_failures(MAX_FAILURES)
+        return reasons.failures.most_common(MAX_FAILURES)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.outcome != "complete":

@@ -299,16 +299,23 @@ class SqliteStore:
         with translated(self.path):
             yield from self.connection.execute("SELECT row, digest FROM rows ORDER BY row")
 
-    def requeue(self, kinds: Iterable[str]) -> int:
+    def requeue(self, kinds: Iterable[str], *, of_session: bool = False) -> int:
         """Queue the rows that failed with one of these kinds for a retry, and return their number.
 
         Their generations are kept: only the missing ones will be requested.
+
+        Args:
+            kinds: the kinds of their errors.
+            of_session: only those that failed since `start`.
         """
-        wanted = list(kinds)
         with self._transaction():
+            since = 0.0
+            if of_session:
+                query = "SELECT started FROM sessions WHERE session = ?"
+                (since,) = self.connection.execute(query, (self._session,)).fetchone()
             cursor = self.connection.executemany(
-                "UPDATE rows SET state = ? WHERE state = ? AND kind = ?",
-                [(QUEUED, FAILED, kind) for kind in wanted],
+                "UPDATE rows SET state = ? WHERE state = ? AND kind = ? AND finished >= ?",
+                [(QUEUED, FAILED, kind, since) for kind in kinds],
             )
         return cursor.rowcount
 
