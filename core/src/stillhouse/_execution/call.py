@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from stillhouse._execution.shown import ReadOnlyDict, shown
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import (
     ERROR_KINDS,
@@ -16,7 +17,7 @@ from stillhouse.errors import (
     described,
 )
 from stillhouse.outputs import check_output
-from stillhouse.protocols import HookCalls
+from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
@@ -111,12 +112,20 @@ class Call:
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
+        # One for all inputs, so that a hook knows by its identity which call an input is of.
+        self._shown_arguments = ReadOnlyDict(shown(arguments)) if self.has_hooks else ReadOnlyDict()
+        self._row_at: Callable[[int], Row | None] | None = None
         self._check_input = check_input
         self._find_redactor = redactor
         self._redactor: Redactor | None = None
         self._name = type(llm).__name__
         # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
+
+    def follow(self, inputs: object) -> None:
+        """Show the hooks the row of each input, if the inputs were made of rows."""
+        if self.has_hooks and isinstance(inputs, RowInputs):
+            self._row_at = inputs.row_at
 
     def begin(self, index: int, input: Any) -> Any:
         """Return the result of an input that needs no request, or `None`.
@@ -132,7 +141,8 @@ class Call:
             return error
         if self._before is None:
             return None
-        answer = self._before(self.llm, input, self.num_generations, self.arguments)
+        row = None if self._row_at is None else self._row_at(index)
+        answer = self._before(self.llm, input, self.num_generations, self._shown_arguments, row)
         if answer is not None and self._after is not None:
             self._answered.add(index)
         return answer
@@ -152,13 +162,26 @@ class Call:
             if self._redactor is None:
                 self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
             self._redactor.redact_error(result)
-        if self._after is not None and not isinstance(input, GenerationError):
-            seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
-            from_hook = index in self._answered
-            self._answered.discard(index)
-            self._after(self.llm, input, self.num_generations, self.arguments, seen, from_hook)
+        if self._after is not None:
+            self._observe(index, input, result)
         checked: GenerateOutput | Exception = result
         return checked
+
+    def _observe(self, index: int, input: Any, result: Any) -> None:
+        """Show the hooks the result of an input. One that could not be made is shown as none."""
+        assert self._after is not None
+        seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
+        from_hook = index in self._answered
+        self._answered.discard(index)
+        self._after(
+            self.llm,
+            None if isinstance(input, GenerationError) else input,
+            self.num_generations,
+            self._shown_arguments,
+            seen,
+            from_hook,
+            None if self._row_at is None else self._row_at(index),
+        )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
         """Hold a backend to the rule that each input has an output.
