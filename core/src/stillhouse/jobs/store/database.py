@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.partial import beside
+from stillhouse.jobs.formats.targets import beside
 
 __all__ = [
     "DONE", "FAILED", "QUEUED", "Outcome", "StoreError", "connect", "holds_run", "not_ours", "read",
