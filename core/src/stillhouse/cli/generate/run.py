@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.output import print_error, print_facts
+from stillhouse.cli.output import print_error, print_facts, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.jobs.launch.work import Ended
@@ -90,6 +90,7 @@ def generate_file(llm: LLM, command: Command) -> int:
         return INTERRUPTED
     if ended.summary is not None and ended.reasons is not None:
         _print_table(ended.statistics, ended.reasons, ended.summary)
+    view.tell()
     if ended.problem is not None:
         print_error(ended.problem)
     if ended.summary is not None:
@@ -115,7 +116,9 @@ def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | N
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
     from stillhouse.jobs.reporting.units import rows_text
+    from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
+    from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
         print(f"{view.command.output} is complete: {summary.rows:,} rows", file=sys.stderr)
@@ -123,10 +126,13 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         _print_jobs(ended.jobs or [], summary.rows)
     elif ended.outcome != "complete":
         what = "the run stopped" if ended.problem else "interrupted"
-        more = "" if isinstance(ended.problem, BudgetError) else "; the same command goes on"
-        if summary.queued:
+        # What else it takes is said with the problem.
+        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
+        more = "" if needs_more else "; the same command goes on"
+        if summary.queued and not needs_more:
             more += f", and generates {rows_text(summary.queued)} again that failed"
-        print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
+        if not isinstance(ended.problem, LostError):
+            print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
 
 
 class _View:
@@ -140,9 +146,12 @@ class _View:
     def __init__(self, command: Command) -> None:
         self.command = command
         self.state: Path | None = None
+        self._told: list[str] = []
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path
+        self._told = bulk.store.told
+        self.tell()
         if not (bulk.resumed or self.command.retry):
             return
         summary = bulk.summary
@@ -150,6 +159,11 @@ class _View:
             print(f"{summary.queued:,} failed rows are generated again", file=sys.stderr)
         if bulk.resumed and not bulk.is_complete:
             print(f"going on: {summary.rows:,} rows are finished", file=sys.stderr)
+
+    def tell(self) -> None:
+        """Print what was noticed about damage to the state, once."""
+        while self._told:
+            print_warning(self._told.pop(0))
 
     @contextlib.contextmanager
     def working(

@@ -18,8 +18,9 @@ from stillhouse.jobs.reporting.timeline import Timeline
 from stillhouse.jobs.reporting.units import clock, count, duration
 from stillhouse.jobs.runs.summary import Summary, explained, summarize
 from stillhouse.jobs.spending.prices import cost_text
-from stillhouse.jobs.store.database import reading, store_path
+from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.lock import is_worked_on
+from stillhouse.jobs.store.salvage import intact
 from stillhouse.protocols import HookCalls
 
 __all__ = ["report_run", "write_report"]
@@ -48,9 +49,10 @@ def report_run(target: str, hooks: HookCalls, page: Path | None = None) -> Path:
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
     path = store_path(place)
-    with reading(path) as connection:
+    working = is_worked_on(path)
+    with intact(path, checked=not working) as (connection, _):
         try:
-            write_report(connection, target, is_worked_on(path), page)
+            write_report(connection, target, working, page)
         except OSError as error:
             raise ConfigurationError(
                 f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"

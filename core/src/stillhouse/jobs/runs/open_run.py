@@ -16,14 +16,8 @@ from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.store.lock import acquire
-from stillhouse.jobs.store.places import (
-    check_places,
-    check_side_files,
-    places_of,
-    remove_state,
-    spool_path,
-)
+from stillhouse.jobs.store.places import check_places, places_of, remove_state, spool_path, take
+from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
@@ -76,8 +70,7 @@ class OpenRun:
                 check_places(places_of(reader, command.source, hooks), self.output)
             _check_output(self.output, command)
             state = store_path(self.output)
-            check_side_files(self.output)
-            lock = acquire(state)
+            lock = take(self.output)
             resources.callback(lock.release)
             # If the output cannot be written, the run must fail now, not when everything was paid for.
             open_writer(command.output, hooks).abandon()
@@ -132,11 +125,13 @@ class OpenRun:
         now = command_of(
             self.llm, command.arguments, command.num_generations, command.formatting, self.digest
         )
-        before = self.store.get("command")
         # Where nothing was generated, as after a wrong address, another command contradicts nothing.
-        if before is None or self._is_blank:
+        if self._is_blank:
             self.store.set("command", now)
             return False
+        before = self.store.get("command")
+        if before is None:
+            raise unknown_command(self.store.path)
         check_unchanged(before, now, input_difference(self.reader, self.store.digests()))
         return True
 
@@ -184,8 +179,15 @@ class OpenRun:
 
 def _check_output(output: Path, command: Command) -> None:
     """Refuse to replace a file that is not an output of this run."""
-    if output.exists() and not (command.restart or SqliteStore.exists(output)):
+    if not output.exists() or command.restart or SqliteStore.exists(output):
+        return
+    state = store_path(output)
+    if state.exists():
         raise ConfigurationError(
-            f"{output} is there already, and no state of a run beside it",
-            hint="give another output, or replace it with --restart",
+            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
         )
+    raise ConfigurationError(
+        f"{output} is there already, and no state of a run beside it",
+        hint="give another output, or replace it with --restart",
+    )

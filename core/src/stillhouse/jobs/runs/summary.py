@@ -11,6 +11,7 @@ from typing import Any
 from stillhouse.jobs.runs.reasons import Endings, Reasons, retried_kinds
 from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
+from stillhouse.jobs.store.seals import facts_of, is_sealed
 from stillhouse.jobs.store.store import SqliteStore
 
 __all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
@@ -115,7 +116,7 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         connection: the database.
         limit: count only the rows below it; the cost is that of all rows.
     """
-    info = dict(connection.execute("SELECT key, value FROM info"))
+    facts = facts_of(connection)
     # `sum` would overflow; and the sum of nothing is not 0.
     sums = ", ".join(f"total({name}), count({name})" for name in _TOKENS)
     states = connection.execute(
@@ -127,11 +128,11 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         int(sum(row[place] for row in states)) if any(row[place + 1] for row in states) else None
         for place in range(4, 4 + 2 * len(_TOKENS), 2)
     ]
-    offer = json.loads(info.get("offer", "null"))
+    offer = facts.get("offer")
     # Without any tokens, prices say nothing.
     prices = find_prices(offer) if offer and any(count is not None for count in tokens) else None
     cost = spent(connection, prices)
-    complete = json.loads(info.get("complete", "null")) is not None
+    complete = facts.get("complete") is not None
     failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
         complete=complete,
@@ -143,16 +144,15 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         cached_tokens=tokens[2],
         written_tokens=tokens[3],
         last_finished=max((row[3] for row in states), default=None),
-        command=json.loads(info.get("command", "null")),
+        command=facts.get("command"),
         cost=cost and cost.total,
         cached_cost=cost and cost.cached,
         written_cost=cost and cost.written,
         prices=cost and cost.source,
         sessions=[
-            Session(*row)
-            for row in connection.execute(
-                "SELECT started, ended, outcome, process, host, version FROM sessions ORDER BY session"
-            )
+            Session(*record[1:7])
+            for record in connection.execute("SELECT * FROM sessions ORDER BY session")
+            if is_sealed("sessions", record)
         ],
     )
 
@@ -167,9 +167,7 @@ def explained(summary: Summary, connection: sqlite3.Connection, limit: int | Non
         connection: its database.
         limit: count only the rows below it.
     """
-    kept = None
-    if summary.complete:
-        kept = connection.execute("SELECT value FROM info WHERE key = 'reasons'").fetchone()
+    kept = facts_of(connection).get("reasons") if summary.complete else None
     reasons = Reasons()
     query = "SELECT row, result FROM rows WHERE row < ? AND kind IS NOT NULL ORDER BY row"
     if kept is None:
@@ -180,8 +178,7 @@ def explained(summary: Summary, connection: sqlite3.Connection, limit: int | Non
         except (AttributeError, LookupError, TypeError, ValueError):  # a row that is damaged says nothing
             continue
     if kept is not None:
-        facts = json.loads(kept[0])
-        reasons.endings = Endings(facts["endings"], facts["empty"])
+        reasons.endings = Endings(kept["endings"], kept["empty"])
     return replace(summary, reasons=reasons)
 
 
