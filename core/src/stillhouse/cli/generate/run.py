@@ -88,9 +88,9 @@ def generate_file(llm: LLM, command: Command) -> int:
         ended = work(llm, command, view)
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
     if ended.summary is not None and ended.reasons is not None:
         _print_table(ended.statistics, ended.reasons, ended.summary)
-    view.tell()
     if ended.problem is not None:
         print_error(ended.problem)
     if ended.summary is not None:
@@ -129,7 +129,7 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         # What else it takes is said with the problem.
         needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
         more = "" if needs_more else "; the same command goes on"
-        if summary.queued and not needs_more:
+        if summary.queued:
             more += f", and generates {rows_text(summary.queued)} again that failed"
         if not isinstance(ended.problem, LostError):
             print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)

@@ -18,6 +18,7 @@ from stillhouse.jobs.formats.opening import open_reader, open_writer
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -187,7 +188,11 @@ def stream(llm: LLM, command: Command, view: View) -> Ended:
             check_run(llm, command.formatter)
             writer = open_writer(command.output, hooks)
             store = StreamStore(writer, llm.model_name, reasons.add)
-            with _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping:
+            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            with (
+                _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
+                announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
+            ):
                 try:
                     run(
                         llm, reader, command.formatter, store, num_generations=command.num_generations,

@@ -9,6 +9,7 @@ from typing import Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_writer
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -132,18 +133,29 @@ class BulkRun:
         Raises:
             GenerationError: an error that every further row would meet.
             ConfigurationError: the LLM would refuse every row, or the budget is used up.
+            InputChangedError: the input changed while the run worked.
             FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
                 queued: the next process generates them again.
-            InputChangedError: the input changed while the run worked.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
-        try:
-            return self._work(statistics, stopping)
-        except FailuresError as error:
-            self.store.requeue(error.kinds, of_session=True)
-            raise
+        opened, command = self._run, self._run.command
+        info = run_info(
+            opened.llm,
+            command.source,
+            command.output,
+            opened.reader,
+            limit=command.limit,
+            resumed=self.resumed,
+        )
+        with announced(opened.llm, info, statistics, lambda: opened.outcome):
+            try:
+                return self._work(statistics, stopping)
+            except FailuresError as error:
+                self.store.requeue(error.kinds, of_session=True)
+                raise
 
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+        """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)

@@ -14,6 +14,7 @@ from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
+from stillhouse.protocols import RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["RunStatistics", "run", "with_seed_offset"]
@@ -83,7 +84,7 @@ def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 
-class _Feed:
+class _Feed(RowInputs):
     """The inputs of one part, as far as the budget has room for them and failures do not stop them.
 
     What is in flight cannot be waited for while inputs are pulled. So if a row does not fit into the
@@ -146,8 +147,12 @@ class _Feed:
         """Why the rows have ended early; `None` if they have not."""
         return None if self._ordered is None else self._ordered.problem
 
-    def row_at(self, position: int) -> int | None:
-        """Return the index of the row whose input has this position, while it has no result."""
+    def row_at(self, position: int) -> Row | None:
+        """Return the row whose input has this position, while it has no result."""
+        return self.pending.get(position)
+
+    def index_at(self, position: int) -> int | None:
+        """Return the index of that row."""
         row = self.pending.get(position)
         return None if row is None else row.index
 
@@ -195,7 +200,7 @@ def _run_part(
     """Generate for the rows of a feed, in as many iterations as the budget needs."""
     budget = feed.budget
     if store.members is not None:
-        store.members.follow(feed.row_at)
+        store.members.follow(feed.index_at)
     while True:
         groups = llm.iter_finished(
             feed, feed.num_generations, on_error="yield", ordered=store.ordered, **arguments

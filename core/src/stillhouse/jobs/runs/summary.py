@@ -16,6 +16,9 @@ from stillhouse.jobs.store.store import SqliteStore
 
 __all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
 
+# The place of the column `result` in the table of the rows.
+_RESULT = 5
+
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
 
@@ -169,14 +172,12 @@ def explained(summary: Summary, connection: sqlite3.Connection, limit: int | Non
     """
     kept = facts_of(connection).get("reasons") if summary.complete else None
     reasons = Reasons()
-    query = "SELECT row, result FROM rows WHERE row < ? AND kind IS NOT NULL ORDER BY row"
+    query = "SELECT * FROM rows WHERE row < ? AND kind IS NOT NULL ORDER BY row"
     if kept is None:
-        query = "SELECT row, result FROM rows WHERE row < ? ORDER BY row"
-    for row, text in connection.execute(query, (sys.maxsize if limit is None else limit,)):
-        try:
-            reasons.add(row, json.loads(text))
-        except (AttributeError, LookupError, TypeError, ValueError):  # a row that is damaged says nothing
-            continue
+        query = "SELECT * FROM rows WHERE row < ? ORDER BY row"
+    for record in connection.execute(query, (sys.maxsize if limit is None else limit,)):
+        if is_sealed("rows", record):  # a row that is damaged says nothing
+            reasons.add(record[0], json.loads(record[_RESULT]))
     if kept is not None:
         reasons.endings = Endings(kept["endings"], kept["empty"])
     return replace(summary, reasons=reasons)
