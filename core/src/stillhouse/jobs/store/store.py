@@ -352,11 +352,8 @@ class SqliteStore:
             of_session: only those that failed since `start`.
         """
         count = 0
+        since = self._session[1] if of_session and self._session else 0.0
         with self._transaction():
-            since = 0.0
-            if of_session:
-                query = "SELECT started FROM sessions WHERE session = ?"
-                (since,) = self.connection.execute(query, (self._session,)).fetchone()
             for kind in kinds:
                 found = self.connection.execute(
                     "SELECT * FROM rows WHERE state = ? AND kind = ? AND finished >= ?", (FAILED, kind, since)
