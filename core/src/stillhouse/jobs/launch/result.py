@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from stillhouse.errors import ConfigurationError
@@ -17,7 +19,7 @@ from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.store.database import FAILED, reading, store_path
 from stillhouse.protocols import HookCalls
 
-__all__ = ["Counts", "Run", "TokenCounts"]
+__all__ = ["Counts", "Run", "TemporaryFolder", "TokenCounts"]
 
 # Failures of different messages that are listed.
 MAX_FAILURES = 100
@@ -53,6 +55,19 @@ class TokenCounts(NamedTuple):
     written: int | None
 
 
+class TemporaryFolder:
+    """The folder of a run without an output; it goes with this object.
+
+    Attributes:
+        path: where it is.
+        remove: removes it now.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="stillhouse-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Run:
     """A run that was worked on. Iterating yields the rows of its output, each a dict of its columns.
 
@@ -69,7 +84,7 @@ class Run:
         target: str,
         summary: Summary,
         hooks: HookCalls,
-        folder: TemporaryDirectory[str] | None = None,
+        folder: TemporaryFolder | None = None,
     ) -> None:
         self.outcome = outcome
         self.output = output_path(target, hooks)

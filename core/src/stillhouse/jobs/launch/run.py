@@ -15,14 +15,13 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec
 
 from stillhouse._defaults import default_backends
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
-from stillhouse.jobs.launch.result import Run
+from stillhouse.jobs.launch.result import Run, TemporaryFolder
 from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
@@ -118,9 +117,9 @@ def run(
     folder = None
     with contextlib.ExitStack() as resources, _in_python():
         if output is None:
-            folder = TemporaryDirectory(prefix="stillhouse-", ignore_cleanup_errors=True)
-            resources.callback(folder.cleanup)
-            output = Path(folder.name) / f"output.{_suffix(input)}"
+            folder = TemporaryFolder()
+            resources.callback(folder.remove)
+            output = folder.path / f"output.{_suffix(input)}"
         options = Options(
             input=input, llm=llm, output=str(output), template=template, system=system, raw=raw,
             num_generations=num_generations, param={**_together(param, parameters)}, fields=fields or {},
@@ -248,7 +247,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.input == "-" or options.output == "-":
+    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
@@ -283,7 +282,7 @@ def _suffix(input: Any) -> str:
     return "parquet" if is_table else "jsonl"
 
 
-def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryDirectory[str] | None) -> Run:
+def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | None) -> Run:
     """Return the result of a run, or raise what ended it."""
     if ended.problem is not None:
         raise ended.problem

@@ -46,7 +46,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ConfigurationError: an option has a wrong value.
     """
     is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = options.input or "", None
+    source, spool = "" if options.input is None else options.input, None
     if isinstance(source, PathLike):
         source = str(source)
     if not isinstance(source, str):
