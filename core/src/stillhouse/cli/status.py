@@ -32,8 +32,8 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.runs.summary import summarize
+    from stillhouse.jobs.reporting.progress import failure_lines, status_lines
+    from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.jobs.store.places import is_same_name
@@ -46,7 +46,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     working = is_worked_on(path)
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
-        summary = summarize(connection)
+        summary = explained(summarize(connection), connection)
         owner = facts_of(connection).get("output") or place.name
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}
@@ -59,6 +59,8 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     if not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
     print_facts(lines, sys.stdout)
+    for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
+        print(line)
     if one_line:
         print()
     return working

@@ -11,12 +11,13 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_writer
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
-from stillhouse.jobs.runs.summary import Summary, summarize
+from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.store.database import DamagedError
 from stillhouse.jobs.store.fingerprint import input_difference
 from stillhouse.jobs.store.members import MemberCache
@@ -97,6 +98,13 @@ class BulkRun:
             return summarize(connection, self._run.command.limit)
 
     @property
+    def explained(self) -> Summary:
+        """`summary`, with why generations ended and rows failed; it reads every row."""
+        limit = self._run.command.limit
+        with self.store.reading() as connection:
+            return explained(summarize(connection, limit), connection, limit)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the work ended because batches are not done."""
         return self._run.outcome == "waiting"
@@ -125,12 +133,22 @@ class BulkRun:
             GenerationError: an error that every further row would meet.
             ConfigurationError: the LLM would refuse every row, or the budget is used up.
             InputChangedError: the input changed while the run worked.
+            FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
+                queued: the next process generates them again.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
+        try:
+            return self._work(statistics, stopping)
+        except FailuresError as error:
+            self.store.requeue(error.kinds, of_session=True)
+            raise
+
+    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
+        statistics.watch = FailureWatch(opened.command.max_failures)
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -159,7 +177,7 @@ class BulkRun:
             self.store.forget(wrong)
             self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
-        self.store.set("endings", self.reasons.endings)
+        keep_endings(self.store, self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
@@ -222,9 +240,13 @@ class BulkRun:
             if command.finish_online:
                 if offline.cancel_and_collect(statistics):
                     self.store.requeue(TRANSIENT_KINDS)
+                    statistics.watch = FailureWatch(command.max_failures)  # online it may go better
                     return True
-            elif offline.advance(statistics):
-                return True
+            else:
+                is_finished = offline.advance(statistics)
+                statistics.check_failures()
+                if is_finished:
+                    return True
             if command.wait is None:
                 return False
             ends = time.monotonic() + command.wait
