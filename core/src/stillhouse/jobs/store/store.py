@@ -353,10 +353,7 @@ class SqliteStore:
         """
         count = 0
         with self._transaction():
-            since = 0.0
-            if of_session:
-                query = "SELECT started FROM sessions WHERE session = ?"
-                (since,) = self.connection.execute(query, (self._session,)).fetchone()
+            since = self._session[1] if of_session else 0.0
             for kind in kinds:
                 found = self.connection.execute(
                     "SELECT * FROM rows WHERE state = ? AND kind = ? AND finished >= ?", (FAILED, kind, since)
