@@ -28,6 +28,8 @@ ROWS = [{"prompt": f"text {number}", "id": number} for number in range(20)]
 ONLY_THE_COMMAND = {
     "prompt": "a single text is llm.generate_outputs",
     "estimate": "stillhouse.estimate",
+    "traceback": "the logger stillhouse.bugs",
+    "verbose": "the logger stillhouse.messages",
 }
 ONLY_PYTHON = {"on_progress", "show_bar", "parameters"}
 
@@ -82,7 +84,7 @@ def test_an_estimate_has_the_options_of_a_run_that_matter_to_it() -> None:
     )
     for name, parameter in estimate.items():
         assert parameter == run[name]
-    unimportant = {"max_concurrency", "wait", "finish_online", "max_tokens_total", "max_cost"}
+    unimportant = {"max_concurrency", "wait", "finish_online", "max_tokens_total", "max_cost", "max_failures"}
     assert {*run} - {*estimate} == unimportant | ONLY_PYTHON - {"parameters"}
 
 

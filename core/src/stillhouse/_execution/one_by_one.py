@@ -86,7 +86,9 @@ def _ask(
         if is_from_signal(raised) or (stop.requested and isinstance(raised, asyncio.CancelledError)):
             raise
         # `SystemExit`, or the panic of a library written in Rust, is of these inputs alone, too.
-        error = raised if isinstance(raised, Exception) else RuntimeError(described(raised))
+        error = raised
+        if not isinstance(error, Exception):
+            error = RuntimeError(described(raised)).with_traceback(raised.__traceback__)
         finished: list[Any] = finished_outputs(error, len(inputs))
         if _stops_run(error) or not isolate or len(inputs) == 1:
             return [error if output is None else output for output in finished], error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from stillhouse.cli.output import guarded, print_line
@@ -23,13 +21,13 @@ def _page(context: click.Context, parameter: click.Parameter, page: Path | None)
     "-o",
     "--page",
     "page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE.html",
     callback=_page,
     help="The page to write; OUTPUT.report.html if not said.",
 )
 @guarded
-def report(output: str, page: Path | None) -> None:
+def report(output: str, page: str | None) -> None:
     """Write a page about the run of OUTPUT: how fast it went, what it took, and what failed.
 
     It is one HTML file that needs nothing else. It can be written while the run goes on.

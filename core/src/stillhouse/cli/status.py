@@ -30,8 +30,8 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.runs.summary import summarize
+    from stillhouse.jobs.reporting.progress import failure_lines, status_lines
+    from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.jobs.store.places import is_same_name
@@ -44,7 +44,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     working = is_worked_on(path)
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
-        summary = summarize(connection)
+        summary = explained(summarize(connection), connection)
         owner = facts_of(connection).get("output") or place.name
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}
@@ -53,10 +53,12 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
         return working
     lines = status_lines(summary, working)
     if damage is not None:
-        lines.insert(1, ("damaged", f"with the same command, {damage.told}"))
+        lines[0] = ("state", f"damaged; with the same command, {damage.told}")
     if not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
     print_facts(lines)
+    for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
+        print_line(line)
     if one_line:
         print_line()
     return working

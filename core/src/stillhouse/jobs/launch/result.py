@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 import weakref
@@ -14,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.reporting.report import report_run
-from stillhouse.jobs.runs.reasons import Failure, Reasons
-from stillhouse.jobs.runs.summary import Summary
-from stillhouse.jobs.store.database import FAILED, reading, store_path
+from stillhouse.jobs.runs.reasons import Failure
+from stillhouse.jobs.runs.summary import Summary, explained
+from stillhouse.jobs.store.database import reading, store_path
 from stillhouse.protocols import HookCalls
 
 __all__ = ["Counts", "Run", "TemporaryFolder", "TokenCounts"]
@@ -110,17 +109,16 @@ class Run:
 
     @property
     def failures(self) -> list[Failure]:
-        """Why rows failed, the commonest reason first; messages that differ in numbers are the same.
+        """Why rows failed, the commonest reason first.
+
+        Messages that differ in numbers, or in what stands in quotes, are the same.
 
         Raises:
             StoreError: the state of the run cannot be read any more.
         """
-        reasons = Reasons()
         with reading(store_path(self.output)) as connection:
-            query = "SELECT row, result FROM rows WHERE state = ? ORDER BY row"
-            for row, text in connection.execute(query, (FAILED,)):
-                reasons.add(row, json.loads(text))
-        return reasons.most_common_failures(MAX_FAILURES)
+            reasons = explained(self._summary, connection).reasons
+        return [] if reasons is None else reasons.failures.most_common(MAX_FAILURES)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.outcome != "complete":

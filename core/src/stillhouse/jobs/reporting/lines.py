@@ -1,12 +1,11 @@
-"""Lines that say how a run goes, one after the other or one that changes, and how times are written."""
+"""Lines that say how a run goes, one after the other or one that changes."""
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import TextIO
 
-__all__ = ["LiveLine", "PlainLines", "clock", "duration"]
+__all__ = ["LiveLine", "PlainLines"]
 
 
 class PlainLines:
@@ -16,7 +15,12 @@ class PlainLines:
         self._stream = stream
 
     def __call__(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self.note(line)
+
+    def note(self, text: str) -> None:
+        """Print a text, from any thread, in one piece."""
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def close(self) -> None:
         pass
@@ -43,39 +47,30 @@ class LiveLine:
         is_unicode = (getattr(terminal, "encoding", None) or "").lower().startswith("utf")
         self._text = Text
         self._spinner = Spinner("dots" if is_unicode else "line", text=Text("starting"))
-        is_filtered = terminal is not stream
+        self._stream, self._is_filtered = stream, terminal is not stream
         self._live = Live(
             self._spinner,
             console=console,
             refresh_per_second=1 / every,
             transient=True,
             redirect_stdout=False,
-            redirect_stderr=not is_filtered,
+            redirect_stderr=not self._is_filtered,
         )
         self._above = ExitStack()
-        if is_filtered:
+        if self._is_filtered:
             self._above.enter_context(stream.above(FileProxy(console, terminal)))  # type: ignore[attr-defined]
         self._live.start()
 
     def __call__(self, line: str) -> None:
         self._spinner.update(text=self._text(line))
 
+    def note(self, text: str) -> None:
+        """Print a text above the line, from any thread."""
+        if self._is_filtered:
+            self._stream.write(f"{text}\n")
+        else:
+            self._live.console.print(self._text(text), soft_wrap=True)
+
     def close(self) -> None:
         self._live.stop()
         self._above.close()
-
-
-def duration(seconds: float) -> str:
-    """Format a time span, such as `3 min 20 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
-def clock(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -10,14 +10,16 @@ from typing import Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_writer
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
-from stillhouse.jobs.runs.summary import Summary, summarize
+from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.store.database import DamagedError
 from stillhouse.jobs.store.fingerprint import input_difference
 from stillhouse.jobs.store.members import MemberCache
@@ -77,14 +79,7 @@ class BulkRun:
     @property
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
-        limit = self._run.command.limit
-        complete = self.store.get("complete")
-        return (
-            complete is not None
-            and complete["limit"] == limit
-            and not self.store.has_queued(limit)
-            and self._run.output.exists()
-        )
+        return self._run.is_complete
 
     @property
     def share_read(self) -> float | None:
@@ -96,6 +91,13 @@ class BulkRun:
         """The state of the rows that belong to the run, those of earlier processes included."""
         with self.store.reading() as connection:
             return summarize(connection, self._run.command.limit)
+
+    @property
+    def explained(self) -> Summary:
+        """`summary`, with why generations ended and rows failed; it reads every row."""
+        limit = self._run.command.limit
+        with self.store.reading() as connection:
+            return explained(summarize(connection, limit), connection, limit)
 
     @property
     def is_waiting(self) -> bool:
@@ -126,12 +128,33 @@ class BulkRun:
             GenerationError: an error that every further row would meet.
             ConfigurationError: the LLM would refuse every row, or the budget is used up.
             InputChangedError: the input changed while the run worked.
+            FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
+                queued: the next process generates them again.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
+        opened, command = self._run, self._run.command
+        info = run_info(
+            opened.llm,
+            command.source,
+            command.output,
+            opened.reader,
+            limit=command.limit,
+            resumed=self.resumed,
+        )
+        with announced(opened.llm, info, statistics, lambda: opened.outcome):
+            try:
+                return self._work(statistics, stopping)
+            except FailuresError as error:
+                self.store.requeue(error.kinds, of_session=True)
+                raise
+
+    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+        """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
+        statistics.watch = FailureWatch(opened.command.max_failures)
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -160,7 +183,7 @@ class BulkRun:
             self.store.forget(wrong)
             self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
-        self.store.set("endings", self.reasons.endings)
+        keep_endings(self.store, self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
@@ -203,7 +226,7 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
-        writer = open_writer(opened.command.output, hooks, opened.reader.schema)
+        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 
@@ -231,9 +254,12 @@ class BulkRun:
                 if not stopping():
                     raise
                 return False
+            if not command.finish_online:
+                statistics.check_failures()
+            elif is_done:
+                self.store.requeue(TRANSIENT_KINDS)
+                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
             if is_done:
-                if command.finish_online:
-                    self.store.requeue(TRANSIENT_KINDS)
                 return True
             if command.wait is None:
                 return False

@@ -343,16 +343,21 @@ class SqliteStore:
         with translated(self.path):
             yield from self.connection.execute("SELECT row, digest FROM rows ORDER BY row")
 
-    def requeue(self, kinds: Iterable[str]) -> int:
+    def requeue(self, kinds: Iterable[str], *, of_session: bool = False) -> int:
         """Queue the rows that failed with one of these kinds for a retry, and return their number.
 
         Their generations are kept: only the missing ones will be requested.
+
+        Args:
+            kinds: the kinds of their errors.
+            of_session: only those that failed since `start`.
         """
         count = 0
+        since = self._session[1] if of_session and self._session else 0.0
         with self._transaction():
             for kind in kinds:
                 found = self.connection.execute(
-                    "SELECT * FROM rows WHERE state = ? AND kind = ?", (FAILED, kind)
+                    "SELECT * FROM rows WHERE state = ? AND kind = ? AND finished >= ?", (FAILED, kind, since)
                 )
                 queued = [
                     (QUEUED, row_seal((*record[:2], QUEUED, *record[3:-1])), record[0])
