@@ -9,8 +9,8 @@ from stillhouse.cli.output import guarded, print_line
 __all__ = ["report"]
 
 
-def _page(context: click.Context, parameter: click.Parameter, page: Path | None) -> Path | None:
-    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+def _page(context: click.Context, parameter: click.Parameter, page: str | None) -> str | None:
+    if page is not None and not page.lower().endswith((".html", ".htm")):
         raise click.BadParameter(f"{page} is no name of a page; give FILE.html", context, parameter)
     return page
 
