@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+from stillhouse._execution.bugs import place_of
+from stillhouse._execution.stopping import StoppedError, current_stop
 from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.http.request import RequestForm
 from stillhouse.http.transport.bodies import clean
@@ -56,6 +59,11 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
     except GenerationError as error:
         error.outputs = answers.partial()
         raise
+    except asyncio.CancelledError:
+        paid = answers.partial()
+        if paid and current_stop.get().requested:
+            raise StoppedError(paid) from None
+        raise
     return answers.result()
 
 
@@ -85,11 +93,14 @@ def validate_once(output: GenerateOutput, num_generations: int, form: RequestFor
 
 def unreadable(error: Exception) -> GenerationError:
     """Return the error for an answer that a backend could not read."""
+    place = place_of(error)
+    where = f" ({place})" if place else ""
     return GenerationError(
-        f"the answer has another shape than the API's: {clean(described(error))}",
+        f"the answer has another shape than the API's: {clean(described(error))}{where}",
         kind="server",
         hint="check that base_url is that of an API of this kind",
         request_id=request_id_of(answered.get({})),
+        place=place,
     )
 
 

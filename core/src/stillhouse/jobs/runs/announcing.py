@@ -65,15 +65,14 @@ def announced(
 
 
 def _summary(run: RunInfo, statistics: RunStatistics, outcome: Outcome) -> RunSummary:
-    knows_cost = statistics.prices is not None or statistics.cost > 0
     return RunSummary(
         run=run,
         outcome=outcome,
         done=statistics.done,
         failed=dict(statistics.failed),
         skipped=statistics.skipped,
-        input_tokens=statistics.input_tokens or None,  # no backend that counts reports none at all
-        output_tokens=statistics.output_tokens or None,
-        cost=statistics.cost if knows_cost else None,
+        input_tokens=statistics.input_tokens,
+        output_tokens=statistics.output_tokens,
+        cost=statistics.cost,
         seconds=statistics.seconds,
     )

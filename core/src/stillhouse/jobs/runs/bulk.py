@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -12,22 +13,29 @@ from stillhouse.jobs.formats.opening import open_writer
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
-from stillhouse.jobs.runs.summary import Summary, summarize
+from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
+from stillhouse.jobs.store.database import DamagedError
+from stillhouse.jobs.store.fingerprint import input_difference
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
 
-__all__ = ["BulkRun", "open_bulk_run"]
+__all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
 # Seconds between checks for a stop request while waiting for batches.
 STOP_CHECK_SECONDS = 0.5
+
+
+class InputChangedError(ConfigurationError):
+    """The input changed while the run went on, so that its output cannot be written."""
 
 
 def open_bulk_run(llm: LLM, command: Command) -> BulkRun:
@@ -71,14 +79,7 @@ class BulkRun:
     @property
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
-        limit = self._run.command.limit
-        complete = self.store.get("complete")
-        return (
-            complete is not None
-            and complete["limit"] == limit
-            and not self.store.has_queued(limit)
-            and self._run.output.exists()
-        )
+        return self._run.is_complete
 
     @property
     def share_read(self) -> float | None:
@@ -90,6 +91,13 @@ class BulkRun:
         """The state of the rows that belong to the run, those of earlier processes included."""
         with self.store.reading() as connection:
             return summarize(connection, self._run.command.limit)
+
+    @property
+    def explained(self) -> Summary:
+        """`summary`, with why generations ended and rows failed; it reads every row."""
+        limit = self._run.command.limit
+        with self.store.reading() as connection:
+            return explained(summarize(connection, limit), connection, limit)
 
     @property
     def is_waiting(self) -> bool:
@@ -118,8 +126,10 @@ class BulkRun:
 
         Raises:
             GenerationError: an error that every further row would meet.
-            ConfigurationError: the LLM would refuse every row, the input changed while the run worked, or
-                the budget is used up.
+            ConfigurationError: the LLM would refuse every row, or the budget is used up.
+            InputChangedError: the input changed while the run worked.
+            FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
+                queued: the next process generates them again.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
         opened, command = self._run, self._run.command
@@ -132,7 +142,11 @@ class BulkRun:
             resumed=self.resumed,
         )
         with announced(opened.llm, info, statistics, lambda: opened.outcome):
-            return self._work(statistics, stopping)
+            try:
+                return self._work(statistics, stopping)
+            except FailuresError as error:
+                self.store.requeue(error.kinds, of_session=True)
+                raise
 
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         """`work`, once hooks know of it."""
@@ -140,6 +154,7 @@ class BulkRun:
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
+        statistics.watch = FailureWatch(opened.command.max_failures)
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -152,22 +167,37 @@ class BulkRun:
             if stopping():
                 opened.outcome = "interrupted"
                 return False
+            self._check_input()
+            self.store.give_up_reserve()  # the output may need the room
             wrong = self._write_output()
             if not wrong:
                 break
-            if retried or opened.reader.digest() != opened.digest:
-                raise ConfigurationError(
-                    f"the input changed while the run went on: {len(wrong):,} rows are not those that it "
-                    "generated for",
-                    hint="put it back as it was and make the same command again, or begin with --restart",
+            self._check_input()
+            if retried:
+                raise DamagedError(
+                    f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
+                    hint="make the same command again: it keeps every row that can be read",
                 )
-            # The input was another one for a while, and is now what it was: those rows are not finished.
+            # The input was another one for a while, and is now what it was, or the state was damaged
+            # meanwhile: those rows are not finished.
             self.store.forget(wrong)
+            self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
-        self.store.set("endings", self.reasons.endings)
+        keep_endings(self.store, self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
+
+    def _check_input(self) -> None:
+        """Refuse to write the output of an input that changed since the run was opened."""
+        opened = self._run
+        if opened.reader.digest() != opened.digest:
+            (change,) = input_difference(opened.reader, self.store.digests())
+            raise InputChangedError(
+                f"the input changed while the run went on: {change.removeprefix('input: ')}",
+                hint="put it back as it was, and the same command goes on; or begin anew with it as it "
+                "is now, with --restart or another output",
+            )
 
     def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
         command = self._run.command
@@ -196,7 +226,7 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
-        writer = open_writer(opened.command.output, hooks, opened.reader.schema)
+        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 
@@ -212,12 +242,24 @@ class BulkRun:
             offline = OfflineRun(
                 llm, ledger, self.store, self._run.open_reader, command.formatter,
                 num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
+                stopping=stopping,
             )  # fmt: skip
-            if command.finish_online:
-                if offline.cancel_and_collect(statistics):
-                    self.store.requeue(TRANSIENT_KINDS)
-                    return True
-            elif offline.advance(statistics):
+            try:
+                is_done = (
+                    offline.cancel_and_collect(statistics)
+                    if command.finish_online
+                    else offline.advance(statistics)
+                )
+            except asyncio.CancelledError:  # before the next job was submitted
+                if not stopping():
+                    raise
+                return False
+            if not command.finish_online:
+                statistics.check_failures()
+            elif is_done:
+                self.store.requeue(TRANSIENT_KINDS)
+                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
+            if is_done:
                 return True
             if command.wait is None:
                 return False
