@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from stillhouse._defaults import default_backends
 from stillhouse._settings.digest import schema_of
+from stillhouse._settings.saving import replace_settings
 from stillhouse._settings.secrets import (
     are_headers,
     fields_of,
@@ -74,15 +75,22 @@ class Serializable(BaseModel):
         return None
 
     def save(self, path: str | Path, format: Literal["json", "yaml"] | None = None) -> None:
-        """Write `dump()` to a file, as JSON or YAML; without `format` the file's suffix decides."""
-        path = Path(path)
-        if (format or _format_of(path)) == "yaml":
+        """Write `dump()` to a file, as JSON or YAML; without `format` the file's suffix decides.
+
+        Earlier settings in the file are replaced in one step; a link is followed.
+
+        Raises:
+            ConfigurationError: the file exists and holds anything but settings, or cannot be written; or as
+                `dump`.
+        """
+        format = format or _format_of(Path(path))
+        if format == "yaml":
             import yaml
 
             text = yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
         else:
             text = json.dumps(self.dump(), indent=2, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
+        replace_settings(path, text, lambda: isinstance(read_settings(path, format).get(_NAME_KEY), str))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:

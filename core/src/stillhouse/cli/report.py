@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from stillhouse.cli.output import guarded
@@ -17,12 +15,12 @@ __all__ = ["report"]
     "-o",
     "--page",
     "page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE.html",
     help="The page to write; OUTPUT.report.html if not said.",
 )
 @guarded
-def report(output: str, page: Path | None) -> None:
+def report(output: str, page: str | None) -> None:
     """Write a page about the run of OUTPUT: how fast it went, what it took, and what failed.
 
     It is one HTML file that needs nothing else. It can be written while the run goes on.

@@ -56,7 +56,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
         return working
     lines = status_lines(summary, working)
     if damage is not None:
-        lines.insert(1, ("damaged", f"with the same command, {damage.told}"))
+        lines[0] = ("state", f"damaged; with the same command, {damage.told}")
     if not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
     print_facts(lines, sys.stdout)

@@ -85,9 +85,12 @@ def open_dataset(address: Address) -> DatasetReader:
         ConfigurationError: there is no such dataset or split, it cannot be reached or read, or it
             has several splits and none is chosen.
     """
-    folder = Path(address.place).expanduser()
+    folder = address.path
     if (folder / "dataset_dict.json").is_file():
-        splits: list[str] = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        try:
+            splits = list(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+        except Exception as error:  # whatever is in it
+            raise _unusable(address, error) from None
         return _open_saved(address, folder, folder / _chosen(address, splits))
     if (folder / "state.json").is_file():
         if "split" in address.options:

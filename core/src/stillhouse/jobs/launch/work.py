@@ -60,7 +60,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         spool = StdinSpool()
     return Command(
         source=source,
-        output=str(options.output or "-"),
+        output="-" if options.output is None else str(options.output),
         formatter=RowFormatter(options.template, options.system, options.raw),
         formatting={"template": options.template, "system": options.system, "raw": options.raw},
         num_generations=options.num_generations,

@@ -78,14 +78,7 @@ class BulkRun:
     @property
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
-        limit = self._run.command.limit
-        complete = self.store.get("complete")
-        return (
-            complete is not None
-            and complete["limit"] == limit
-            and not self.store.has_queued(limit)
-            and self._run.output.exists()
-        )
+        return self._run.is_complete
 
     @property
     def share_read(self) -> float | None:
@@ -233,7 +226,7 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
-        writer = open_writer(opened.command.output, hooks, opened.reader.schema)
+        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 

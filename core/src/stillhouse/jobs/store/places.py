@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
-from stillhouse.jobs.formats.partial import PartialFolder, beside
+from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.formats.targets import beside, check_target, kind_of
 from stillhouse.jobs.store.database import StoreError, check_not_open, not_ours, store_path
 from stillhouse.jobs.store.lock import RunLock, acquire, lock_path
 from stillhouse.jobs.store.salvage import holds_run
@@ -21,6 +23,8 @@ from stillhouse.protocols import HookCalls, RowReader
 __all__ = [
     "check_places",
     "check_side_files",
+    "check_source",
+    "check_streams",
     "is_same_name",
     "places_of",
     "remove_state",
@@ -35,6 +39,8 @@ __all__ = [
 _LOG = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX = (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4))
 _JOURNAL = (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8))
+
+_STREAMS = ("standard input", "standard output", "standard error")
 
 
 def spool_path(output: Path) -> Path:
@@ -84,7 +90,8 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
         output: where the output will be.
 
     Raises:
-        ConfigurationError: two of the places are one, or one is within the other.
+        ConfigurationError: two of the places are one, or one is within the other; or no output can be written
+            there.
     """
     written = written_places(output)
     for read in reads:
@@ -104,6 +111,56 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
             raise ConfigurationError(
                 f"{output} is in {read}, which the run reads", hint="give an output in another folder"
             )
+    check_target(output)
+
+
+def check_source(source: str) -> None:
+    """Refuse an input that can be read only once, without opening it: that waits for whoever writes it.
+
+    Raises:
+        ConfigurationError: it is a pipe, a socket or a device.
+    """
+    kind = None
+    with contextlib.suppress(OSError, ValueError):  # it is reported when it is opened
+        kind = kind_of(Path(source))
+    if source != "-" and kind in ("pipe", "socket", "device"):
+        raise ConfigurationError(
+            f"{source} can be read only once, and a run reads its input several times",
+            hint=f"give it as standard input: stillhouse generate - < {source}",
+        )
+
+
+def check_streams(source: str, reads: Sequence[Path], output: Path | None) -> None:
+    """Refuse standard streams that a shell redirected to a file that the run reads or replaces.
+
+    Args:
+        source: the input; `-` is standard input.
+        reads: the files that are read.
+        output: where the output will be; `None` for standard output.
+
+    Raises:
+        ConfigurationError: one of them was.
+    """
+    streams = {name: _regular_file(number) for number, name in enumerate(_STREAMS)}
+    read = {str(place): _status(place) for place in reads}
+    written = {str(place): _status(place) for place in written_places(output)} if output else {}
+    if source == "-":
+        read["standard input"] = streams["standard input"]
+        _check_apart({"standard input": streams["standard input"]}, written)
+    outputs = {name: streams[name] for name in _STREAMS[1:]}
+    _check_apart(outputs, {**read, **written})
+
+
+def _check_apart(
+    streams: Mapping[str, os.stat_result | None], places: Mapping[str, os.stat_result | None]
+) -> None:
+    for name, stream in streams.items():
+        for place, status in places.items():
+            if stream is not None and status is not None and os.path.samestat(stream, status):
+                raise ConfigurationError(
+                    f"{place} is {name} as well",
+                    hint="redirect it to another file, or give another output",
+                )
 
 
 def check_side_files(output: Path) -> None:
@@ -185,6 +242,21 @@ def _check(path: Path, is_expected: Callable[[BinaryIO], bool]) -> None:
         return
 
 
+def _regular_file(descriptor: int) -> os.stat_result | None:
+    """Return the status of an open file; `None` if it is closed, or no file."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return path.stat()
+    return None
+
+
 def _begins(beginnings: tuple[bytes, ...], stream: BinaryIO) -> bool:
     head = stream.read(8)
     return not head or head.startswith(beginnings)
@@ -212,4 +284,4 @@ def _is_within(path: Path, folder: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path.expanduser()))
+    return Path(os.path.realpath(path))
