@@ -1,15 +1,24 @@
-"""What a row costs with `echo` through the contract: CPU time of all threads of this process."""
+"""What a row costs with `echo` through the contract, and in the store: CPU time of all threads.
+
+Budget: at most 60 us a row for the store, which seals a row, writes it, reads it again and checks its seal.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from measure import alternate, machine, median, print_rows
 
 import stillhouse
+from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.store.store import SqliteStore
+
+WINDOW = 64
 
 PROMPT = "What is the capital of country number {}? Answer in one word."
 
@@ -30,7 +39,7 @@ def gather(rows: int, llm: stillhouse.AsyncLLM) -> float:
     """What is usually written by hand: a task for each row, all at once, behind a semaphore."""
 
     async def main() -> None:
-        semaphore = asyncio.Semaphore(64)
+        semaphore = asyncio.Semaphore(WINDOW)
 
         async def one(chat: list[stillhouse.ChatItem]) -> stillhouse.GenerateOutput:
             async with semaphore:
@@ -41,6 +50,27 @@ def gather(rows: int, llm: stillhouse.AsyncLLM) -> float:
     started = time.process_time()
     asyncio.run(main())
     return (time.process_time() - started) / rows
+
+
+def store(rows: int) -> float:
+    """What a run does with a result: it is stored, a window of them at a time, and read for the output."""
+    outputs = [
+        stillhouse.prepare_output([PROMPT.format(number)], [12], [12], finish_reasons=["stop"])
+        for number in range(WINDOW)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = SqliteStore(Path(folder) / "out.jsonl", "echo")
+        kept.set("command", {})
+        kept.start()
+        started = time.process_time()
+        for first in range(0, rows, WINDOW):
+            for place, output in enumerate(outputs):
+                kept.put(Row(first + place, first + place + 1, {}, None, first << 32), output, 0.0125)
+            kept.commit()
+        stored = sum(1 for _ in kept.finished_rows())
+        spent = (time.process_time() - started) / stored
+        kept.close("complete")
+    return spent
 
 
 def main() -> None:
@@ -61,6 +91,8 @@ def main() -> None:
         )
     print_rows("CPU per row", readings, "us", 1e6)
     by_hand = median(readings["gather and a semaphore, by hand"])
+    in_store = alternate({"stored and read again": lambda: store(arguments.rows)}, arguments.rounds)
+    print_rows("CPU per row in the store (budget 60 us)", in_store, "us", 1e6)
     print(f"against by hand: {median(readings['iter_outputs, window of 64']) / by_hand:.2f}")
 
 

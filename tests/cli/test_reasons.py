@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections import Counter
 from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +13,9 @@ import pytest
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.jobs.reporting.progress import SHOWN_ENDINGS, failure_lines, summary_lines
-from stillhouse.jobs.runs.online import RunStatistics
+from stillhouse.jobs.reporting.tables import SHOWN_ENDINGS, failure_lines, summary_lines
 from stillhouse.jobs.runs.reasons import Reasons
+from stillhouse.jobs.runs.statistics import RunStatistics
 
 HEAD = "why rows failed, most often:\n"
 
@@ -29,7 +30,7 @@ def done(*reasons: str | None) -> dict[str, Any]:
 
 
 def ending_lines(reasons: Reasons, rows: int) -> list[tuple[str, str]]:
-    lines = summary_lines(RunStatistics(), rows, {}, reasons)
+    lines = summary_lines(RunStatistics(done=rows), reasons)
     return [line for line in lines if line[0].startswith("ended")]
 
 
@@ -93,6 +94,7 @@ def test_reasons_of_earlier_processes_count_too(
     result = run(*options)
     assert result.err.endswith(
         f"{HEAD}  2 rows, the first of them row 1: server: request req_12ab failed\n  row 3: server: other\n"
+        "generate them again: the same command with --retry server\n"
     )
     monkeypatch.setattr(MoodyLLM, "broken", False)
     assert HEAD not in run(*options, "--retry", "all").err
@@ -101,7 +103,7 @@ def test_reasons_of_earlier_processes_count_too(
 def test_a_message_is_one_line_that_a_terminal_only_shows() -> None:
     reasons = Reasons()
     reasons.add(4, failed("server", "a\n\n  b\t\x1b[2Jc " + "x" * 1000))
-    (_, line) = failure_lines(reasons)
+    (_, line, _) = failure_lines(reasons.failures)
     assert line.startswith("  row 5: server: a b \ufffd[2Jc xxx")
     assert line.isprintable()
     assert len(line) < 250
@@ -114,13 +116,14 @@ def test_the_commonest_failure_of_each_kind_is_told_and_the_rest_is_counted() ->
         reasons.add(row, failed("server", message))
     for row, kind in enumerate(["timeout", "schema", ["odd"], "odd\n", None], 15):
         reasons.add(row, failed(kind, "x"))
-    assert failure_lines(reasons) == [
+    assert failure_lines(reasons.failures) == [
         HEAD.strip(),
         "  5 rows, the first of them row 1: server: a",
         "  3 rows, the first of them row 18: unknown: x",
         "  row 16: timeout: x",
         "  row 17: schema: x",
         "  10 more rows: see the column error",
+        "generate them again: the same command with --retry schema,server,timeout,unknown",
     ]
 
 
@@ -138,9 +141,9 @@ def test_reasons_of_any_number_take_little_room() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 3 << 20
-    lines = failure_lines(reasons)
-    assert len(lines) == 5
-    assert lines[-1] == "  4,997 more rows: see the column error"
+    lines = failure_lines(reasons.failures)
+    assert len(lines) == 6
+    assert lines[-2] == "  4,997 more rows: see the column error"
     endings = ending_lines(reasons, 5_000)
     assert len(endings) == SHOWN_ENDINGS
     assert sum(int(value.split()[0].replace(",", "")) for _, value in endings) == 10_000
@@ -149,7 +152,8 @@ def test_reasons_of_any_number_take_little_room() -> None:
 
 def test_kinds_of_as_many_rows_are_listed_alike_whichever_ended_first() -> None:
     for kinds in permutations(("server", "timeout", "invalid_input")):
-        lines = summary_lines(RunStatistics(), 0, {**dict.fromkeys(kinds, 2), "truncated": 3}, Reasons())
+        statistics = RunStatistics(failed=Counter({**dict.fromkeys(kinds, 2), "truncated": 3}))
+        lines = summary_lines(statistics, Reasons())
         assert [label for label, _ in lines if label.startswith("failed")] == [
             "failed: truncated", "failed: invalid_input", "failed: server", "failed: timeout",
         ]  # fmt: skip
@@ -187,8 +191,11 @@ def test_rows_of_earlier_processes_and_each_generation_count(
     options = ["generate", source, "--llm", "moody", "-o", tmp_path / "out.jsonl", "-n", 2]
     assert "ended: stop               2 generations\n" in run(*options, "--limit", 1).err
     result = run(*options)
-    assert "ended: stop               4 generations (66.7%)\n" in result.err
-    assert "ended: length             2 generations (33.3%), cut off: raise max_new_tokens\n" in result.err
+    table = {line[:24].strip(): line[26:].split("  ") for line in result.err.splitlines()}
+    assert table["ended: stop"] == ["4 generations (66.7%)", "2 generations (50.0%)"]
+    assert table["ended: length"] == [
+        "2 generations (33.3%)", "2 generations (50.0%)", "cut off: raise max_new_tokens"
+    ]  # fmt: skip
     status = run("status", tmp_path / "out.jsonl")
     assert [line.split()[1:3] for line in status.out.splitlines() if line.startswith("ended")] == [
         ["stop", "4"], ["length", "2"],
@@ -199,7 +206,7 @@ def test_rows_of_earlier_processes_and_each_generation_count(
 
 def test_a_kind_that_is_none_is_unknown_and_ends_no_run(run: Any, rows_file: Any, tmp_path: Path) -> None:
     source = rows_file([{"prompt": f"odd{number % 7} no"} for number in range(20)])
-    result = run("generate", source, "--llm", "moody", "-o", tmp_path / "out.jsonl")
+    result = run("generate", source, "--llm", "moody", "-o", tmp_path / "out.jsonl", "--max-failures", 0)
     assert result.status == 3
     assert "failed: unknown           20\n" in result.err
     assert "20 rows, the first of them row 1: unknown: no\n" in result.err
@@ -230,4 +237,4 @@ def test_an_odd_reason_stays_in_its_line(reason: str, label: str) -> None:
 def test_reasons_of_another_number_or_type_are_unknown(reasons: Any) -> None:
     counted = Reasons()
     counted.add(0, {**done("a", "b"), "finish_reasons": reasons})
-    assert counted.endings == {"unknown": 2}
+    assert counted.endings.counts == {"unknown": 2}

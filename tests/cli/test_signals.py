@@ -37,7 +37,11 @@ def arguments(source: Path, output: Path) -> list[object]:
 def finished(output: Path) -> int:
     """The number of rows in the state of a run."""
     state = output.with_name(f"{output.name}.run.db")
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(state)) as connection:
+    address = f"{state.as_uri()}?mode=ro"  # an empty file would be taken for a state that was cut off
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
+    ):
         return int(connection.execute("SELECT count(*) FROM rows").fetchone()[0])
     return 0
 

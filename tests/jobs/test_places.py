@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.store.database import sqlite_uri
 from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
 from stillhouse.jobs.store.lock import is_worked_on
+from stillhouse.jobs.store.seals import sealed
 from stillhouse.jobs.store.store import SqliteStore
 
 from .conftest import Server, read_jsonl
@@ -99,11 +99,9 @@ def test_run_with_rows_to_retry_is_not_complete(
     assert server.wait_for(6)
     process.kill()
     process.wait()
-    with contextlib.closing(
-        sqlite3.connect(f"{output}.run.db")
-    ) as connection:  # as it was before the work began
-        connection.execute("UPDATE info SET value = ? WHERE key = 'complete'", (json.dumps({"limit": None}),))
-        connection.commit()
+    store = SqliteStore(output, "m")
+    store.set("complete", {"limit": None})  # as it was before the work began
+    store.close("stopped")
     server.let_go()
     server.fails = lambda _: None
     process = start(source, "-o", output)
@@ -171,6 +169,7 @@ def test_empty_file_at_the_state_path_is_not_a_run_state(
     process = start(rows(1), "-o", output)
     assert process.wait() == 1
     assert "is there already" in process.err
+    assert "is empty" in process.err
     assert output.read_text() == "mine\n"
 
 
@@ -206,7 +205,7 @@ def test_results_are_kept_when_an_interrupt_precedes_the_commit(tmp_path: Path) 
 def test_an_interrupted_transaction_is_rolled_back(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "out.jsonl", "m")
     with contextlib.suppress(KeyboardInterrupt), store._transaction():
-        store.connection.execute("INSERT INTO info VALUES ('half', '1')")
+        store.connection.execute("INSERT INTO info VALUES (?, ?, ?)", sealed("info", "half", "1"))
         raise KeyboardInterrupt
     assert not store.connection.in_transaction
     assert store.get("half") is None
@@ -294,7 +293,8 @@ def test_state_without_a_table_is_reported_as_damaged(start: Any, rows: Any, tmp
         connection.execute("DROP TABLE rows")
     process = start(source, "-o", output)
     assert process.wait() == 1
-    assert "cannot be used" in process.err
+    assert "is damaged and cannot be used" in process.err
+    assert "--restart" in process.err
     assert "Traceback" not in process.err
 
 
@@ -306,26 +306,6 @@ def test_failed_row_is_retried_only_on_request(
     assert start(source, "-o", output, "--limit", 2).wait() == 3
     assert start(source, "-o", output).wait() == 3
     assert sorted(server.asked) == [f"row {number}" for number in range(4)]
-
-
-def test_committed_results_are_synced_to_disk_at_intervals(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "out.jsonl", "m")
-    store.set("command", {})
-    said: list[str] = []
-    store.connection.set_trace_callback(said.append)
-
-    def commit(index: int) -> list[str]:
-        said.clear()
-        store.put(Row(index, 1), {"generations": ["x"], "statistics": {}}, 1.0)
-        store.commit()
-        return [text.removeprefix("PRAGMA ") for text in said if text.startswith(("PRAGMA", "COMMIT"))]
-
-    store._synced = -3600.0  # long ago
-    assert commit(0) == ["synchronous = FULL", "COMMIT", "synchronous = NORMAL"]
-    assert store._synced >= 0
-    store._synced = math.inf  # just now, however slow this machine is
-    assert commit(1) == ["COMMIT"]
-    store.close("stopped")
 
 
 def test_row_waiting_for_a_retry_has_no_result(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_costs_are_those_of_the_library(offer: dict[str, str | None], tmp_path: 
             assert most >= cost * (1 - 1e-9)
             total += cost
             connection.execute(
-                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (row, seconds, *tokens),
             )
             found = prices.spent(connection)
@@ -83,7 +83,7 @@ def test_reading_the_cache_and_writing_it_are_told_apart(tmp_path: Path) -> None
             [(1000, 0, 600, 400, 100), (500, 10, None, 500, None), (7, 7, None, None, None)]
         ):
             connection.execute(
-                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+                "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL, 0)",
                 (row, *tokens),
             )
         found = prices.spent(connection)
@@ -100,13 +100,15 @@ def test_what_the_provider_says_is_the_cost(tmp_path: Path) -> None:
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 1.0) == 0.25
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.0), None) == 0.0
     assert prices.cost(Tokens(1000, 1000, None, None, cost=0.25), 0) == 0.0  # a cache's
-    insert = "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, 10, NULL, NULL, NULL, ?, NULL, NULL)"
+    insert = (
+        "INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{}', 0, ?, ?, 10, NULL, NULL, NULL, ?, NULL, NULL, 0)"
+    )
     with contextlib.closing(connect(tmp_path / "run.db")) as connection:
         assert spent(connection, None) is None
         connection.execute(insert, (0, 1.0, 10, 0.25))
         connection.execute(insert, (1, 0, 10, 0.5))
         connection.execute(
-            "INSERT INTO rows VALUES (2, 0, 2, 'timeout', 0, '{}', 0, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
+            "INSERT INTO rows VALUES (2, 0, 2, 'timeout', 0, '{}', 0, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0)"
         )
         assert spent(connection, None) == (0.25, 0.0, 0.0, "the provider")
         assert prices.spent(connection).total == pytest.approx(0.25)
@@ -125,7 +127,7 @@ def test_what_the_provider_bills_counts_before_what_the_model_read(tmp_path: Pat
     assert (billed.input, billed.output, billed.billed_input, billed.billed_output) == (1500, 10, 500, 0)
     assert prices.cost(billed, 1.0) == pytest.approx(prices.max_cost(500, 0))
     assert prices.cost(plain, 1.0) == pytest.approx(prices.max_cost(1500, 10))
-    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)})"
+    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)}, 0)"
     with contextlib.closing(connect(tmp_path / "run.db")) as connection:
         for row, tokens in enumerate((plain, billed)):
             connection.execute(insert, (row, *tokens))
@@ -150,7 +152,7 @@ def test_sums_of_a_run_are_those_of_its_rows_whatever_is_known_of_them(tmp_path:
             (None, 3),
         )
     ]
-    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)})"
+    insert = f"INSERT INTO rows VALUES (?, 0, 1, NULL, 1, '{{}}', 0, 1{', ?' * len(Tokens._fields)}, 0)"
     with contextlib.closing(connect(tmp_path / "run.db")) as connection:
         connection.executemany(insert, [(row, *tokens) for row, tokens in enumerate(rows)])
         total = prices.spent(connection).total

@@ -20,7 +20,9 @@ import pytest
 from stillhouse.jobs.reporting.charts import Distribution, histogram, series
 from stillhouse.jobs.reporting.report import write_report
 from stillhouse.jobs.reporting.timeline import Timeline
+from stillhouse.jobs.store.columns import Tokens
 from stillhouse.jobs.store.database import connect, read, store_path
+from stillhouse.jobs.store.seals import sealed
 
 START = 1_700_000_000.0
 HOSTILE = "</style><script>alert('x')</script> & \"quoted\" " + "a" * 300
@@ -40,12 +42,16 @@ class Run:
         }  # fmt: skip
         offer = {"backend": "openai", "model": "gpt-5-mini", "api_url": "https://api.openai.com/v1"}
         for key, value in {"command": command, "offer": offer}.items():
-            self.connection.execute("INSERT INTO info VALUES (?, ?)", (key, json.dumps(value)))
+            self.note(key, value)
+
+    def note(self, key: str, value: object) -> None:
+        self.connection.execute("INSERT INTO info VALUES (?, ?, ?)", sealed("info", key, json.dumps(value)))
 
     def session(self, started: float, ended: float | None, outcome: str | None) -> None:
+        ((number,),) = self.connection.execute("SELECT count(*) FROM sessions")
         self.connection.execute(
-            "INSERT INTO sessions (started, ended, outcome, process, host, version) VALUES (?, ?, ?, 7, 'h', '1')",
-            (started, ended, outcome),
+            "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            sealed("sessions", number, started, ended, outcome, 7, "h", "1", "{}"),
         )
 
     def add(
@@ -54,10 +60,9 @@ class Run:
     ) -> None:  # fmt: skip
         kind, message = error or (None, None)
         result = {"error": {"kind": kind, "message": message} if error else None, "generations": ["x"]}
-        self.connection.execute(
-            "INSERT INTO rows VALUES (?, 0, ?, ?, 1, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, NULL, NULL)",
-            (self.rows, 2 if error else 1, kind, json.dumps(result), finished, seconds, *tokens),
-        )
+        counts = (*tokens, *[None] * (len(Tokens._fields) - 2))
+        record = (self.rows, 0, 2 if error else 1, kind, 1, json.dumps(result), finished, seconds, *counts)
+        self.connection.execute(f"INSERT INTO rows VALUES (?{', ?' * 16})", sealed("rows", *record))
         self.rows += 1
 
     def report(self, working: bool = False) -> Path:
@@ -88,7 +93,7 @@ def fill(run: Run, rows: int, seed: int = 1) -> None:
             tokens = (int(dice.lognormvariate(5, 0.6)), int(min(512, dice.lognormvariate(5, 0.6))))
             run.add(now, seconds, (None, None) if failed else tokens, (kind, HOSTILE) if failed else None)
         run.session(start, now, "complete" if session else "interrupted")
-    run.connection.execute("INSERT INTO info VALUES ('complete', '{}')")
+    run.note("complete", {})
     run.connection.execute("COMMIT")
 
 
@@ -140,7 +145,7 @@ def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
 
 def test_report_figures_match_the_recorded_rows(made: Run) -> None:
     made.session(START, START + 100, "complete")
-    made.connection.execute("INSERT INTO info VALUES ('complete', '{}')")
+    made.note("complete", {})
     for number in range(100):
         failed = number % 25 == 3
         made.add(
@@ -160,7 +165,8 @@ def test_report_figures_match_the_recorded_rows(made: Run) -> None:
     ):
         assert f" {fact} " in text, fact
     assert re.search(r"timeout\s+4\b", text)
-    assert re.findall(r"row (\d+) gone (\d+)", text) == [("4", "3"), ("29", "28"), ("54", "53")]
+    assert re.search(r"4: rows 4, 29, 54, 79\s+gone 3\b", text)
+    assert "--retry timeout" in text
     assert "p50 500 ms" in text
 
 

@@ -106,6 +106,32 @@ def test_a_batch_of_which_every_row_would_be_refused_is_not_made_and_one_that_is
     assert "done                      10\n" in runs.err
 
 
+def test_a_batch_whose_rows_all_failed_alike_stops_the_run_and_is_submitted_again(
+    runs: Runs, server: BatchServer
+) -> None:
+    runs.write([{"prompt": f"row {number}"} for number in range(30)])
+    assert runs.generate("--batch") == 4
+    server.finish(None, lambda _: 400)
+    assert runs.generate("--batch") == 1
+    assert "all 30 rows that were tried failed, in a way that no row causes: invalid_request: " in runs.err
+    assert not runs.output.exists()
+    assert runs.generate("--batch") == 4
+    assert "30 failed rows are generated again" in runs.err
+    assert [len(job.lines) for job in server.jobs.values()] == [30, 30]
+    server.finish(None, lambda body: 400 if body["text"] < "row 2" else "fine")
+    assert runs.generate("--batch") == 3, runs.err
+    assert sum(row["error"] is None for row in runs.rows) == 18
+
+
+def test_a_limit_on_failures_holds_for_what_a_batch_brings(runs: Runs, server: BatchServer) -> None:
+    assert runs.generate("--batch") == 4
+    server.finish(None, lambda body: 400 if body["text"] < "row 3" else "fine")
+    assert runs.generate("--batch", "--max-failures", 3) == 1
+    assert "3 rows failed, and --max-failures is 3: invalid_request: " in runs.err
+    assert runs.generate("--batch", "--max-failures", 3) == 3, runs.err
+    assert len(server.jobs) == 1
+
+
 def test_use_offline_batch_generation_field_equals_the_batch_option(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--set", "use_offline_batch_generation=true") == 4
     assert len(server.jobs) == 1

@@ -134,6 +134,8 @@ class GenerationError(StillhouseError):
         stops_run: whether every further request would fail in the same way, as with a refused key.
         outputs: where a list of inputs was given, one entry per input: its output, or `None`
             where it was not finished. For a single input, at most its partial output.
+        place: where a backend's own bug raised, such as `my_backend/llm.py:62`, with the exception as the
+            cause; empty for every other error.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class GenerationError(StillhouseError):
         request_id: str = "",
         stops_run: bool = False,
         hint: str = "",
+        place: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind: ErrorKind = kind if kind in ERROR_KINDS else "unknown"
@@ -153,6 +156,7 @@ class GenerationError(StillhouseError):
         self.request_id = request_id
         self.stops_run = stops_run or kind == "authentication"
         self.outputs: list[GenerateOutput | None] = list(outputs)
+        self.place = place
 
     @classmethod
     def wrap(cls, error: Exception) -> GenerationError:

@@ -84,8 +84,12 @@ def endless() -> Iterator[Callable[..., Endless]]:
 def wait_until_stored(state: Path, count: int) -> None:
     """Wait until the state of a run has so many rows."""
     ends = time.monotonic() + PATIENCE
+    address = f"{state.as_uri()}?mode=ro"  # an empty file would be taken for a state that was cut off
     while time.monotonic() < ends:
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(state)) as connection:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
+        ):
             if connection.execute("SELECT count(*) FROM rows").fetchone()[0] >= count:
                 return
         time.sleep(0.02)

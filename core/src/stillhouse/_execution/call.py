@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from stillhouse._execution import messages
+from stillhouse._execution.bugs import backend_name, report_bug, wrapped
+from stillhouse._execution.shown import ReadOnlyDict, shown
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import (
     ERROR_KINDS,
@@ -16,7 +19,7 @@ from stillhouse.errors import (
     described,
 )
 from stillhouse.outputs import check_output
-from stillhouse.protocols import HookCalls
+from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
@@ -111,12 +114,23 @@ class Call:
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
+        # One for all inputs, so that a hook knows by its identity which call an input is of.
+        self._shown_arguments = ReadOnlyDict(shown(arguments)) if self.has_hooks else ReadOnlyDict()
+        self._row_at: Callable[[int], Row | None] | None = None
         self._check_input = check_input
         self._find_redactor = redactor
         self._redactor: Redactor | None = None
         self._name = type(llm).__name__
+        self._full_name = ""  # looked up for the first bug
+        # The transport shows what it sends itself.
+        self._shows = messages.are_shown() and not getattr(llm, "_shows_messages", False)
         # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
+
+    def follow(self, inputs: object) -> None:
+        """Show the hooks the row of each input, if the inputs were made of rows."""
+        if self.has_hooks and isinstance(inputs, RowInputs):
+            self._row_at = inputs.row_at
 
     def begin(self, index: int, input: Any) -> Any:
         """Return the result of an input that needs no request, or `None`.
@@ -130,11 +144,14 @@ class Call:
             self._check_input(input)
         except Exception as error:  # also one that a backend's own check did not mean to raise
             return error
-        if self._before is None:
-            return None
-        answer = self._before(self.llm, input, self.num_generations, self.arguments)
-        if answer is not None and self._after is not None:
-            self._answered.add(index)
+        answer = None
+        if self._before is not None:
+            row = None if self._row_at is None else self._row_at(index)
+            answer = self._before(self.llm, input, self.num_generations, self._shown_arguments, row)
+            if answer is not None and self._after is not None:
+                self._answered.add(index)
+        if self._shows and answer is None:
+            self._show(f"> {self._name}, input {index + 1}:", [input, self.arguments])
         return answer
 
     def end(self, index: int, input: Any, result: Any) -> GenerateOutput | Exception:
@@ -145,20 +162,50 @@ class Call:
             except GenerationError as error:
                 result = error
         if isinstance(result, Exception):
-            if not isinstance(result, StillhouseError):  # its own class may let nobody change what it says
-                result = GenerationError.wrap(result)
-            if isinstance(result, GenerationError) and result.kind not in ERROR_KINDS:
-                result.kind = "unknown"
-            if self._redactor is None:
-                self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
-            self._redactor.redact_error(result)
-        if self._after is not None and not isinstance(input, GenerationError):
-            seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
-            from_hook = index in self._answered
-            self._answered.discard(index)
-            self._after(self.llm, input, self.num_generations, self.arguments, seen, from_hook)
+            result = self._judge(result)
+        if self._shows and not isinstance(input, GenerationError):
+            said = f"{result.kind}: {result.message}" if isinstance(result, GenerationError) else result
+            self._show(f"< {self._name}, input {index + 1}:", said)
+        if self._after is not None:
+            self._observe(index, input, result)
         checked: GenerateOutput | Exception = result
         return checked
+
+    def _judge(self, error: Exception) -> Exception:
+        """Return what is known of an error, without secrets."""
+        if not isinstance(error, StillhouseError):  # its own class may let nobody change what it says
+            self._full_name = self._full_name or backend_name(self.llm)
+            error = wrapped(error, self.llm, self._full_name)
+        if isinstance(error, GenerationError) and error.kind not in ERROR_KINDS:
+            error.kind = "unknown"
+        redactor = self._secrets()
+        redactor.redact_error(error)
+        report_bug(error, redactor)
+        return error
+
+    def _secrets(self) -> Redactor:
+        if self._redactor is None:
+            self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
+        return self._redactor
+
+    def _show(self, head: str, value: Any) -> None:
+        messages.show(head, messages.as_text(value), self._secrets().redact)
+
+    def _observe(self, index: int, input: Any, result: Any) -> None:
+        """Show the hooks the result of an input. One that could not be made is shown as none."""
+        assert self._after is not None
+        seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
+        from_hook = index in self._answered
+        self._answered.discard(index)
+        self._after(
+            self.llm,
+            None if isinstance(input, GenerationError) else input,
+            self.num_generations,
+            self._shown_arguments,
+            seen,
+            from_hook,
+            None if self._row_at is None else self._row_at(index),
+        )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
         """Hold a backend to the rule that each input has an output.
@@ -188,14 +235,14 @@ def finish_group(
     for index, input, result, seconds in group:
         ended = call.end(index, input, result)
         if isinstance(ended, Exception):
-            wrapped = GenerationError.wrap(ended)
-            if on_error == "raise" or wrapped.stops_run:
+            failure = GenerationError.wrap(ended)
+            if on_error == "raise" or failure.stops_run:
                 if fatal is None:
-                    fatal = ended if isinstance(ended, (ConfigurationError, UnsupportedError)) else wrapped
+                    fatal = ended if isinstance(ended, (ConfigurationError, UnsupportedError)) else failure
                 if on_error == "raise":
                     break
                 continue
-            ended = wrapped
+            ended = failure
         finished.append(Finished(index, ended, seconds))
     return finished, fatal
 
@@ -239,7 +286,7 @@ def result_of(error: BaseException, call: object) -> Exception:
     if isinstance(error, asyncio.CancelledError):
         return GenerationError("the backend cancelled its own request")
     if not isinstance(error, Exception):  # `SystemExit`, or the panic of a library written in Rust
-        return RuntimeError(described(error))
+        return RuntimeError(described(error)).with_traceback(error.__traceback__)
     trace = error.__traceback__
     if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
         # It was raised here, by the `await`: every further input would meet it.

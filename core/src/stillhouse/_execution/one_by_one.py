@@ -76,7 +76,9 @@ def _ask(
         raise
     except BaseException as raised:
         # `SystemExit`, or the panic of a library written in Rust, is of these inputs alone, too.
-        error = raised if isinstance(raised, Exception) else RuntimeError(described(raised))
+        error = raised
+        if not isinstance(error, Exception):
+            error = RuntimeError(described(raised)).with_traceback(raised.__traceback__)
         finished: list[Any] = finished_outputs(error, len(inputs))
         if _stops_run(error) or not isolate or len(inputs) == 1:
             return [error if output is None else output for output in finished], error

@@ -56,13 +56,16 @@ class Serializable(BaseModel):
         """
         return self._dump(default_backends())
 
-    def _dump(self, registry: Backends) -> dict[str, Any]:
-        """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own."""
+    def _dump(self, registry: Backends, name: str | None = None) -> dict[str, Any]:
+        """`dump()`; `registry` is that of whatever holds this LLM, unless it has its own.
+
+        `name` stands for that of a class which need not be registered.
+        """
         registry = self._serializing_registry() or registry
         fields = type(self).model_fields
         kept = {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
         plain = _plain(kept, type(self).__name__, registry)
-        return {_NAME_KEY: registry.name_of(type(self)), **plain}
+        return {_NAME_KEY: name or registry.name_of(type(self)), **plain}
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -142,6 +145,16 @@ class Serializable(BaseModel):
     def from_file(cls, path: str | Path, registry: Backends | None = None) -> Self:
         """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path), registry)
+
+
+def described(settings: Serializable) -> dict[str, Any]:
+    """`dump()`, also of a class that no file can name: such a one has its path for a name."""
+    cls, registry = type(settings), settings._serializing_registry() or default_backends()
+    try:
+        name = registry.name_of(cls)
+    except ConfigurationError:
+        name = f"{cls.__module__}.{cls.__qualname__}"
+    return settings._dump(registry, name)
 
 
 def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:

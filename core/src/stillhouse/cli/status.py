@@ -32,21 +32,35 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.runs.summary import summarize
-    from stillhouse.jobs.store.database import reading, store_path
+    from stillhouse.jobs.reporting.progress import failure_lines, status_lines
+    from stillhouse.jobs.runs.summary import explained, summarize
+    from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.lock import is_worked_on
+    from stillhouse.jobs.store.places import is_same_name
+    from stillhouse.jobs.store.salvage import intact
+    from stillhouse.jobs.store.seals import facts_of
     from stillhouse.registry import default_registry
 
-    path = store_path(output_path(output, default_registry().hooks()))
-    with reading(path) as connection:
-        summary = summarize(connection)
+    place = output_path(output, default_registry().hooks())
+    path = store_path(place)
     working = is_worked_on(path)
+    # A process that works on it looked for damage when it began; looking again reads every row.
+    with intact(path, checked=not working) as (connection, damage):
+        summary = explained(summarize(connection), connection)
+        owner = facts_of(connection).get("output") or place.name
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}
+        facts["damaged"] = None if damage is None else damage._asdict()
         print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
         return working
-    print_facts(status_lines(summary, working), sys.stdout)
+    lines = status_lines(summary, working)
+    if damage is not None:
+        lines.insert(1, ("damaged", f"with the same command, {damage.told}"))
+    if not is_same_name(owner, place.name):
+        lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
+    print_facts(lines, sys.stdout)
+    for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
+        print(line)
     if one_line:
         print()
     return working

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+from stillhouse._execution.bugs import place_of
 from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.http.request import RequestForm
 from stillhouse.http.transport.bodies import clean
@@ -85,11 +86,14 @@ def validate_once(output: GenerateOutput, num_generations: int, form: RequestFor
 
 def unreadable(error: Exception) -> GenerationError:
     """Return the error for an answer that a backend could not read."""
+    place = place_of(error)
+    where = f" ({place})" if place else ""
     return GenerationError(
-        f"the answer has another shape than the API's: {clean(described(error))}",
+        f"the answer has another shape than the API's: {clean(described(error))}{where}",
         kind="server",
         hint="check that base_url is that of an API of this kind",
         request_id=request_id_of(answered.get({})),
+        place=place,
     )
 
 

@@ -65,6 +65,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
 
     A backend whose paths depend on its settings makes it a property, which is read while it is loaded."""
 
+    _shows_messages: ClassVar[bool] = True  # the transport shows what is sent and answered
+
     max_answer_bytes: RuntimeParameter[int] | None = Field(
         default=None, gt=0, description="Size above which an answer is refused; None follows max_new_tokens."
     )

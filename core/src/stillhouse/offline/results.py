@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from stillhouse._execution.bugs import report_bug, wrapped
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
@@ -139,7 +140,7 @@ class Results:
                     output, run.generations_per_request, type(self._provider).__name__
                 )
             except Exception as error:  # whatever is in a line ends no more than its row
-                return self._error(GenerationError.wrap(error), outputs)
+                return self._error(wrapped(error, self._provider), outputs)
             failures.pop(part, None)
         if not failures:
             return merge_responses([outputs[part] for part in sorted(outputs)], run.parts)[0]
@@ -196,6 +197,7 @@ class Results:
     def _error(self, error: GenerationError, outputs: dict[int, Any]) -> GenerationError:
         error.attempts = self.chunk.round + 1
         self._redactor.redact_error(error)
+        report_bug(error, self._redactor)
         if outputs:
             made = [outputs[part] for part in sorted(outputs)]
             made += [output for output in error.outputs if output is not None]

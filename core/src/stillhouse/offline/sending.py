@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from stillhouse._execution.bugs import report_bug, wrapped
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
@@ -79,9 +80,10 @@ class Sender:
                     file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
                     lines = self._lines(file, row, bodies)
                 except Exception as error:
-                    wrapped = GenerationError.wrap(error)
-                    self.redactor.redact_error(wrapped)
-                    refused(row, wrapped)
+                    failure = wrapped(error, self.provider)
+                    self.redactor.redact_error(failure)
+                    report_bug(failure, self.redactor)
+                    refused(row, failure)
                     continue
                 if not file.fits(lines):
                     made += self._send(files.pop(path), plan)

@@ -56,7 +56,7 @@ def _root(error: BaseException) -> BaseException:
     cause = error.__cause__
     if not isinstance(error, GenerationError) or cause is None:
         return error
-    is_wrapped = isinstance(cause, StillhouseError) or error.message.startswith(type(cause).__name__)
+    is_wrapped = isinstance(cause, StillhouseError) or error.message.startswith("the backend ")
     return cause if is_wrapped else error
 
 

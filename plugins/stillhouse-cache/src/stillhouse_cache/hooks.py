@@ -1,4 +1,4 @@
-"""The two hooks: look an input up before it is generated, store its output afterwards.
+"""The hooks: look an input up before it is generated, store its output afterwards, and write all at the end.
 
 The registry imports this module when the first run starts, whatever that run uses: what is heavy
 is imported in functions.
@@ -16,9 +16,12 @@ from stillhouse import hookimpl
 from stillhouse_cache.values import decode, encode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError
     from stillhouse_cache.cache import Cache
     from stillhouse_cache.keys import CallKey
+    from stillhouse_cache.settings import CacheSettings
 
 __all__ = ["CacheHooks"]
 
@@ -61,6 +64,22 @@ class CacheHooks:
         self._calls: dict[int, _Call] = {}
         self._caches: dict[tuple[str, int], Cache] = {}
         self._said: set[str] = set()
+        self._path: Path | None = None
+        self._size: int | None = None
+        # At the exit of the interpreter too: what waits is stored, and the log is written back.
+        weakref.finalize(self, _close, self._caches)
+
+    @hookimpl
+    def settings_model(self) -> type[CacheSettings]:
+        """The path and the size of the cache."""
+        from stillhouse_cache.settings import CacheSettings
+
+        return CacheSettings
+
+    @hookimpl
+    def configure(self, settings: CacheSettings) -> None:
+        """Take the path and the size; the next call on an LLM uses them."""
+        self._path, self._size = settings.path, settings.size
 
     @hookimpl
     def before_generate(
@@ -98,12 +117,20 @@ class CacheHooks:
         else:
             cache.put(key, value)
 
+    @hookimpl
+    def run_finished(self) -> None:
+        """Store what waits: the next run may be another process's."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Store what waits."""
+        for cache in [*self._caches.values()]:
+            cache.flush()
+
     def close(self) -> None:
-        """Close the databases. They are opened again when they are needed."""
+        """Store what waits, and close the databases. They are opened again when they are needed."""
         with self._lock:
-            for cache in self._caches.values():
-                cache.close()
-            self._caches.clear()
+            _close(self._caches)
             self._calls.clear()
 
     # Inside
@@ -137,11 +164,11 @@ class CacheHooks:
         return call
 
     def _cache(self) -> Cache:
-        """The cache that the environment asks for now."""
+        """The cache that the environment and the settings ask for now."""
         from stillhouse_cache.cache import Cache
-        from stillhouse_cache.configuration import cache_directory, cache_size
+        from stillhouse_cache.configuration import DEFAULT_SIZE, cache_directory, cache_size
 
-        directory, size = cache_directory(), cache_size()
+        directory, size = cache_directory(self._path), cache_size(self._size or DEFAULT_SIZE)
         with self._lock:
             cache = self._caches.get((str(directory), size))
             if cache is None:
@@ -152,3 +179,9 @@ class CacheHooks:
         if sentence not in self._said:
             self._said.add(sentence)
             _logger.warning("%s", sentence)
+
+
+def _close(caches: dict[tuple[str, int], Cache]) -> None:
+    for cache in caches.values():
+        cache.close()
+    caches.clear()

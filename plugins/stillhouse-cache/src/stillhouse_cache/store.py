@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 __all__ = ["Store"]
@@ -16,11 +16,16 @@ _PAGE_BYTES = 4096
 _BUSY_SECONDS = 10.0
 _DAY_SECONDS = 86_400
 
+# The share of the log, and the number of entries, that one transaction may take.
+_GROUP_SHARE = 4
+_GROUP_ENTRIES = 250
+
 # The oldest entries are deleted this many at a time to make room: few enough that other processes do
 # not wait, enough that it is seldom necessary.
 _EVICTED_AT_ONCE = 64
 
-# More pages than an insertion takes in addition to those of the value.
+# More pages than inserting an entry takes in addition to those of the value, and than inserting any does.
+_ENTRY_PAGES = 2
 _TREE_PAGES = 64
 
 # A connection may not be used in a forked child, nor closed there.
@@ -38,6 +43,10 @@ class Store:
         limit: how many bytes the database and its log may take.
         clock: the time in seconds.
 
+    Attributes:
+        group_entries: how many values `put` stores at once at most.
+        group_bytes: how many bytes of values.
+
     Every method raises `sqlite3.Error` or `OSError` as SQLite or the file system does.
     """
 
@@ -45,6 +54,10 @@ class Store:
         self._path = path
         self._limit = limit
         self._clock = clock
+        # What one transaction writes must fit into the log, which is part of the limit.
+        pages = _log_pages(limit)
+        self.group_entries = max(1, min(_GROUP_ENTRIES, pages // _GROUP_SHARE))
+        self.group_bytes = pages * _PAGE_BYTES // _GROUP_SHARE
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
@@ -65,20 +78,19 @@ class Store:
         value: bytes = row[2]
         return value
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store a value, instead of an older one under the key. One that is too large is left out."""
-        if len(value) > self._limit // 8:
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Store values, all or none, in the place of older ones. One that is too large is left out."""
+        kept = {key: value for key, value in values.items() if len(value) <= self._limit // 8}
+        if not kept:
             return
         with self._guard() as connection:
             while True:
                 try:
-                    connection.execute(
-                        "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
-                        (key, self._today(), value),
-                    )
+                    _insert(connection, kept, self._today())
                     return
                 except sqlite3.OperationalError as error:
-                    if not _is_at_limit(connection, error, value) or not _evict(connection, _EVICTED_AT_ONCE):
+                    evicted = max(_EVICTED_AT_ONCE, len(kept))
+                    if not _is_at_limit(connection, error, kept) or not _evict(connection, evicted):
                         raise
 
     def close(self) -> None:
@@ -123,8 +135,7 @@ def _open(path: Path, limit: int) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, limit: int) -> None:
-    pages = limit // _PAGE_BYTES
-    log_pages = min(1000, pages // 8)
+    pages, log_pages = limit // _PAGE_BYTES, _log_pages(limit)
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _use_log(connection)
@@ -141,6 +152,11 @@ def _prepare(connection: sqlite3.Connection, limit: int) -> None:
     own_pages = pages - 2 * log_pages - 16
     _shrink(connection, own_pages)
     connection.execute(f"PRAGMA max_page_count = {own_pages}")
+
+
+def _log_pages(limit: int) -> int:
+    """How many pages the log may have before it is written back."""
+    return min(1000, limit // _PAGE_BYTES // 8)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
@@ -171,6 +187,21 @@ def _shrink(connection: sqlite3.Connection, pages: int) -> None:
         connection.executescript("PRAGMA incremental_vacuum")
 
 
+def _insert(connection: sqlite3.Connection, values: Mapping[bytes, bytes], today: int) -> None:
+    # Of the write lock from the beginning: one that is taken later may be refused without waiting.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(
+            "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
+            [(key, today, value) for key, value in values.items()],
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends some of those that fail by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _evict(connection: sqlite3.Connection, count: int) -> bool:
     """Delete the entries not used for longest; whether there were any."""
     return (
@@ -181,13 +212,14 @@ def _evict(connection: sqlite3.Connection, count: int) -> bool:
     )
 
 
-def _is_at_limit(connection: sqlite3.Connection, error: sqlite3.Error, value: bytes) -> bool:
-    """Whether the limit refused a value, and not the disk, which SQLite reports alike."""
+def _is_at_limit(connection: sqlite3.Connection, error: sqlite3.Error, values: Mapping[bytes, bytes]) -> bool:
+    """Whether the limit refused values, and not the disk, which SQLite reports alike."""
     if _code(error) != sqlite3.SQLITE_FULL:
         return False
     free = _number(connection, "freelist_count")
     room = _number(connection, "max_page_count") - _number(connection, "page_count")
-    return free + room < len(value) // _PAGE_BYTES + _TREE_PAGES
+    wanted = sum(len(value) // _PAGE_BYTES + _ENTRY_PAGES for value in values.values())
+    return free + room < wanted + _TREE_PAGES
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

@@ -45,6 +45,11 @@ class DatasetReader:
         self.schema: pa.Schema | None = None if dataset.features is None else dataset.features.arrow_schema
 
     @property
+    def num_rows(self) -> int | None:
+        """How many rows there are; `None` where the dataset does not say."""
+        return self._total
+
+    @property
     def share_read(self) -> float | None:
         """How much was read, from 0 to 1; `None` where the dataset does not say how many rows it has."""
         if self._total is None:

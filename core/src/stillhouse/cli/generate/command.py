@@ -85,6 +85,15 @@ _WAIT_SECONDS = 60.0
     type=click.FloatRange(min=0, min_open=True),
     help="Stop before the run costs more.",
 )
+@click.option(
+    "--max-failures",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Stop once N rows failed; 0 never stops. If not said, stop when the first rows all fail in a way "
+    "that no row causes.",
+)
+@click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug.")
+@click.option("--verbose", is_flag=True, help="Print what is sent and answered, without secrets.")
 @click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing.")
 @guarded
 def generate(**values: Any) -> None:
@@ -96,7 +105,8 @@ def generate(**values: Any) -> None:
 
     What is finished is kept in OUTPUT.run.db at once. However a run ends, the same command goes
     on with it, and generates for no finished row again. A run that stopped at a ceiling goes on
-    with a higher one.
+    with a higher one. A run whose first rows all fail in a way that no row causes, such as a bug of the
+    backend, stops too; the same command generates those rows again.
 
     Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
     failed rows, 4 an offline batch is not finished yet (make the same command again to collect

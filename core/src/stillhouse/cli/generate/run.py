@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.output import print_error, print_facts
+from stillhouse.cli.output import print_error, print_facts, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.jobs.launch.work import Ended
@@ -32,7 +32,10 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     item = command.formatter(Row(0, 1, {"prompt": prompt}))
     if isinstance(item, Exception):
         raise item
-    with llm:
+    from stillhouse.jobs.launch.work import loaded
+    from stillhouse.jobs.reporting.notes import noting
+
+    with noting(_print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):
         output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
     reasons = output.get("finish_reasons") or []
     missing = 0
@@ -62,7 +65,6 @@ def print_estimate(llm: LLM, command: Command) -> int:
 def print_rows(llm: LLM, command: Command) -> int:
     """Write the rows to standard output as they come, keep nothing, and return the exit status."""
     from stillhouse.jobs.launch.work import stream
-    from stillhouse.jobs.reporting.progress import summary_lines
 
     try:
         ended = stream(llm, command, _View(command))
@@ -70,10 +72,11 @@ def print_rows(llm: LLM, command: Command) -> int:
         return INTERRUPTED
     if ended.reasons is None:
         return INTERRUPTED
-    statistics = ended.statistics
-    print_facts(summary_lines(statistics, statistics.done, statistics.failed, ended.reasons), sys.stderr)
-    _print_failures(ended.reasons)
-    return FAILED_ROWS if ended.reasons.failures else 0
+    _print_table(ended.statistics, ended.reasons, None)
+    if ended.problem is not None:
+        print_error(ended.problem)
+        return COULD_NOT_START
+    return FAILED_ROWS if ended.reasons.failures.rows else 0
 
 
 def generate_file(llm: LLM, command: Command) -> int:
@@ -85,6 +88,9 @@ def generate_file(llm: LLM, command: Command) -> int:
         ended = work(llm, command, view)
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
+    if ended.summary is not None and ended.reasons is not None:
+        _print_table(ended.statistics, ended.reasons, ended.summary)
     if ended.problem is not None:
         print_error(ended.problem)
     if ended.summary is not None:
@@ -98,25 +104,35 @@ def _status(ended: Ended) -> int:
     return {"waiting": UNFINISHED_BATCH, "interrupted": INTERRUPTED}.get(ended.outcome, COULD_NOT_START)
 
 
+def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | None) -> None:
+    """Print the closing table, and why rows failed; `whole` is the run, where it is kept."""
+    from stillhouse.jobs.reporting.progress import failure_lines, summary_lines
+
+    print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
+    for line in failure_lines(reasons.failures, is_kept=whole is not None):
+        print(line, file=sys.stderr)
+
+
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
-    """Print the closing table of a run that is complete, or how it goes on."""
-    from stillhouse.jobs.reporting.progress import summary_lines
+    """Print how a run goes on that is not complete."""
+    from stillhouse.jobs.reporting.units import rows_text
+    from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
+    from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
         print(f"{view.command.output} is complete: {summary.rows:,} rows", file=sys.stderr)
-    elif ended.reasons is not None:
-        print_facts(
-            summary_lines(ended.statistics, summary.done, summary.failed, ended.reasons, summary.cost),
-            sys.stderr,
-        )
-        _print_failures(ended.reasons)
     elif ended.outcome == "waiting":
         _print_jobs(ended.jobs or [], summary.rows)
-    else:
+    elif ended.outcome != "complete":
         what = "the run stopped" if ended.problem else "interrupted"
-        more = "" if isinstance(ended.problem, BudgetError) else "; the same command goes on"
-        print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
+        # What else it takes is said with the problem.
+        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
+        more = "" if needs_more else "; the same command goes on"
+        if summary.queued:
+            more += f", and generates {rows_text(summary.queued)} again that failed"
+        if not isinstance(ended.problem, LostError):
+            print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
 
 
 class _View:
@@ -130,23 +146,36 @@ class _View:
     def __init__(self, command: Command) -> None:
         self.command = command
         self.state: Path | None = None
+        self._told: list[str] = []
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path
-        if self.command.retry:
-            print(f"{bulk.queued:,} failed rows are generated again", file=sys.stderr)
+        self._told = bulk.store.told
+        self.tell()
+        if not (bulk.resumed or self.command.retry):
+            return
+        summary = bulk.summary
+        if self.command.retry or summary.queued:
+            print(f"{summary.queued:,} failed rows are generated again", file=sys.stderr)
         if bulk.resumed and not bulk.is_complete:
-            print(f"going on: {bulk.summary.rows:,} rows are finished", file=sys.stderr)
+            print(f"going on: {summary.rows:,} rows are finished", file=sys.stderr)
+
+    def tell(self) -> None:
+        """Print what was noticed about damage to the state, once."""
+        while self._told:
+            print_warning(self._told.pop(0))
 
     @contextlib.contextmanager
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
     ) -> Iterator[Callable[[], bool]]:
         from stillhouse.jobs.launch.signals import stoppable
+        from stillhouse.jobs.reporting.notes import noting
         from stillhouse.jobs.reporting.progress import show_progress
 
         with (
-            show_progress(statistics, sys.stderr, share=share, window=window),
+            show_progress(statistics, sys.stderr, share=share, window=window) as note,
+            noting(note, traceback=self.command.traceback, verbose=self.command.verbose),
             stoppable(on_stop=_say_stopping) as stopping,
         ):
             yield stopping
@@ -157,11 +186,8 @@ def _say_stopping() -> None:
         print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
 
 
-def _print_failures(reasons: Reasons) -> None:
-    from stillhouse.jobs.reporting.progress import failure_lines
-
-    for line in failure_lines(reasons):
-        print(line, file=sys.stderr)
+def _print_note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:

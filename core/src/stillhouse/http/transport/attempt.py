@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from stillhouse._execution.messages import are_shown
 from stillhouse._lenient import loads
 from stillhouse.errors import GenerationError
 from stillhouse.http.transport.answers import failure_in
@@ -39,6 +40,7 @@ from stillhouse.http.transport.reading import (
     parts_of,
     read_at_most,
 )
+from stillhouse.http.transport.shown import Exchanges
 from stillhouse.offline.failures import Failure
 
 __all__ = ["MAX_BODY_BYTES", "Client"]
@@ -97,6 +99,7 @@ class Client:
         if proxy is not None:
             self._via, self._proxy_headers, _ = proxy.arguments(encrypted=encrypted)
         self._has_answered = False
+        self._exchanges = Exchanges(redact)
 
     def close(self) -> None:
         """Stop the timer; the session is the caller's."""
@@ -123,6 +126,7 @@ class Client:
             max_bytes: how large it may be.
             is_checked: whether the backend looks at an answer with a good status.
         """
+        shown = self._exchanges.request(method, url, data) if are_shown() else ""
         seconds, body = self._timeout, data
         if isinstance(data, Upload):
             body = data.blocks()  # type: ignore[assignment]
@@ -163,12 +167,18 @@ class Client:
             if response is not None:
                 response.close()
             if deadlines.has_ended(task):
-                return timed_out(url, seconds, has_begun=response is not None)
-            if isinstance(error, asyncio.CancelledError):
+                failure = timed_out(url, seconds, has_begun=response is not None)
+            elif isinstance(error, asyncio.CancelledError):
                 raise
-            return failure_of_exception(error, url, self._proxy)
+            else:
+                failure = failure_of_exception(error, url, self._proxy)
+            if shown:
+                self._exchanges.failure(shown, failure.message)
+            return failure
         finally:
             del deadlines.ends[task]
+        if shown:
+            self._exchanges.answer(shown, status, raw)
         if status >= 300:
             return self._refused(status, received, raw)
         if not is_whole:
@@ -207,9 +217,9 @@ class Client:
             except GenerationError:
                 raise
             except Exception as error:
-                raise broken_hook("failure_in", error) from error
+                raise broken_hook("failure_in", error, self._failure_in) from error
             if failure is not None:
-                return checked("failure_in", failure)
+                return checked("failure_in", failure, self._failure_in)
         if self._quotas_in is not None:
             # An answer that tells of its quotas in another way tells nothing.
             with suppress(AttributeError, LookupError, TypeError, ValueError):
@@ -263,8 +273,8 @@ class Client:
         except GenerationError:
             raise
         except Exception as error:
-            raise broken_hook("classify", error) from error
-        return checked("classify", failure)
+            raise broken_hook("classify", error, self._hooks.classify) from error
+        return checked("classify", failure, self._hooks.classify)
 
     def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure that it is."""
@@ -284,4 +294,4 @@ class Client:
                 error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
             )
         except Exception as error:
-            raise broken_hook("answer_of_events", error) from error
+            raise broken_hook("answer_of_events", error, join) from error

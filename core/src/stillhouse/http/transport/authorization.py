@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.http.transport.exceptions import broken_hook
 from stillhouse.http.transport.files import Upload
 
 __all__ = ["Authorization", "authorizing", "check_header", "waits_for_itself"]
@@ -63,13 +64,10 @@ class Authorization:
         except GenerationError:
             raise
         except Exception as error:
-            raise GenerationError(
-                f"the backend's {name} failed: {type(error).__name__}: {error}",
-                kind="authentication",
-                attempts=0,
-                hint="check the credentials; if they are right, report it to the authors of the backend",
-                stops_run=True,
-            ) from error
+            bug = broken_hook(name, error, self.authorize or self.sign)
+            bug.kind, bug.attempts, bug.stops_run = "authentication", 0, True
+            bug.hint = f"check the credentials; if they are right: {bug.hint}"
+            raise bug from error
         return added
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
+from stillhouse._execution.bugs import BUG_HINT, backend_name, place_of
 from stillhouse.errors import GenerationError, described
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.failures import request_id_of
@@ -214,11 +215,20 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
     return Failure("server", message, hint=hint, unclear=True, request_id=identity)
 
 
-def broken_hook(name: str, error: Exception) -> GenerationError:
-    """Return the error for an exception in the backend's own code."""
+def broken_hook(name: str, error: Exception, hook: object) -> GenerationError:
+    """Return the error for an exception in the backend's own code.
+
+    Args:
+        name: that of the method.
+        error: what it raised.
+        hook: the method, bound to the backend.
+    """
+    llm = getattr(hook, "__self__", hook)
+    place = place_of(error, type(llm))
     return GenerationError(
-        f"the backend's {name} failed: {described(error)}",
-        hint="report it to the authors of the backend",
+        f"the backend {backend_name(llm)}: {name} failed: {described(error)}{f' ({place})' if place else ''}",
+        hint=BUG_HINT,
+        place=place,
     )
 
 

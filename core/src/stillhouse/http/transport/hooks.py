@@ -35,14 +35,15 @@ class Hooks:
     explained: Callable[[Failure], Awaitable[Failure]] | None = None
 
 
-def checked(name: str, failure: Any) -> Failure:
+def checked(name: str, failure: Any, hook: object) -> Failure:
     """Return what a hook says about an answer, with a wait that is one.
 
     Raises:
         GenerationError: it is no `Failure`, which would pass for an answer.
     """
     if not isinstance(failure, Failure):
-        raise broken_hook(name, TypeError(f"it returned {type(failure).__name__} instead of a Failure"))
+        error = TypeError(f"it returned {type(failure).__name__} instead of a Failure")
+        raise broken_hook(name, error, hook)
     wait: Any = failure.retry_after
     if wait is None or (isinstance(wait, (int, float)) and wait >= 0):  # NaN is not
         return failure

@@ -51,9 +51,14 @@ class ParquetReader:
         self._read = 0
 
     @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return int(self._file.metadata.num_rows)
+
+    @property
     def share_read(self) -> float | None:
         """How much of the file was read, from 0 to 1."""
-        total = self._file.metadata.num_rows
+        total = self.num_rows
         return self._read / total if total else 1.0
 
     def __iter__(self) -> Iterator[Row]:

@@ -44,6 +44,10 @@ class Options:
         finish_online: whether the batches that go on are cancelled.
         max_tokens_total: the run stops before it takes more tokens.
         max_cost: the run stops before it costs more, in USD.
+        max_failures: the run stops once so many rows failed; 0 for any number, and `None` to stop only if the
+            run is hopeless.
+        traceback: whether the traceback of a backend's own bug is printed; for the command alone.
+        verbose: whether what is sent and answered is printed; for the command alone.
         estimate: whether nothing is done but an estimate.
     """
 
@@ -67,6 +71,9 @@ class Options:
     finish_online: bool = False
     max_tokens_total: int | None = None
     max_cost: float | None = None
+    max_failures: int | None = None
+    traceback: bool = False
+    verbose: bool = False
     estimate: bool = False
 
     @property

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.reporting.report import report_run
-from stillhouse.jobs.runs.reasons import Failure, Reasons
-from stillhouse.jobs.runs.summary import Summary
-from stillhouse.jobs.store.database import FAILED, reading, store_path
+from stillhouse.jobs.runs.reasons import Failure
+from stillhouse.jobs.runs.summary import Summary, explained
+from stillhouse.jobs.store.database import reading, store_path
 from stillhouse.protocols import HookCalls
 
-__all__ = ["Counts", "Run", "TokenCounts"]
+__all__ = ["Counts", "Run", "TemporaryFolder", "TokenCounts"]
 
 # Failures of different messages that are listed.
 MAX_FAILURES = 100
@@ -53,6 +54,19 @@ class TokenCounts(NamedTuple):
     written: int | None
 
 
+class TemporaryFolder:
+    """The folder of a run without an output; it goes with this object.
+
+    Attributes:
+        path: where it is.
+        remove: removes it now.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="stillhouse-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Run:
     """A run that was worked on. Iterating yields the rows of its output, each a dict of its columns.
 
@@ -69,7 +83,7 @@ class Run:
         target: str,
         summary: Summary,
         hooks: HookCalls,
-        folder: TemporaryDirectory[str] | None = None,
+        folder: TemporaryFolder | None = None,
     ) -> None:
         self.outcome = outcome
         self.output = output_path(target, hooks)
@@ -95,17 +109,16 @@ class Run:
 
     @property
     def failures(self) -> list[Failure]:
-        """Why rows failed, the commonest reason first; messages that differ in numbers are the same.
+        """Why rows failed, the commonest reason first.
+
+        Messages that differ in numbers, or in what stands in quotes, are the same.
 
         Raises:
             StoreError: the state of the run cannot be read any more.
         """
-        reasons = Reasons()
         with reading(store_path(self.output)) as connection:
-            query = "SELECT row, result FROM rows WHERE state = ? ORDER BY row"
-            for row, text in connection.execute(query, (FAILED,)):
-                reasons.add(row, json.loads(text))
-        return reasons.most_common_failures(MAX_FAILURES)
+            reasons = explained(self._summary, connection).reasons
+        return [] if reasons is None else reasons.failures.most_common(MAX_FAILURES)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.outcome != "complete":

@@ -8,20 +8,20 @@ import inspect
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec
 
 from stillhouse._defaults import default_backends
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
-from stillhouse.jobs.launch.result import Run
+from stillhouse.jobs.launch.result import Run, TemporaryFolder
 from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
@@ -30,6 +30,7 @@ from stillhouse.jobs.runs.bulk import BulkRun
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import Estimate
 from stillhouse.jobs.runs.estimate import estimate as estimate_command
+from stillhouse.jobs.runs.hopeless import FailuresError
 from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.llm import LLM
 
@@ -65,6 +66,7 @@ def run(
     finish_online: bool = False,
     max_tokens_total: int | None = None,
     max_cost: float | None = None,
+    max_failures: int | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     show_bar: bool = True,
     **parameters: Any,
@@ -102,6 +104,8 @@ def run(
         finish_online: cancel the batches that go on, keep what they did, and generate the rest online.
         max_tokens_total: stop before the run takes more tokens, input and output together.
         max_cost: stop before the run costs more, in USD.
+        max_failures: stop once so many rows failed in this call; 0 means never. By default the run stops if
+            it is hopeless: if its first rows all fail in a way that no row causes.
         on_progress: called from another thread about twice a second, with a `Progress`, whose text is a line.
         show_bar: whether there is a bar, where `on_progress` is not given.
         parameters: generation parameters of the LLM, such as `temperature`.
@@ -111,21 +115,23 @@ def run(
             run was started with other options.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
         GenerationError: an error that every further row would meet, such as a refused key.
+        StillhouseError: the run is hopeless, or too many rows failed; the same call generates the rows again
+            that made it hopeless.
         StoreError: another process works on the run, or its state cannot be used.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
     """
     folder = None
     with contextlib.ExitStack() as resources, _in_python():
         if output is None:
-            folder = TemporaryDirectory(prefix="stillhouse-", ignore_cleanup_errors=True)
-            resources.callback(folder.cleanup)
-            output = Path(folder.name) / f"output.{_suffix(input)}"
+            folder = TemporaryFolder()
+            resources.callback(folder.remove)
+            output = folder.path / f"output.{_suffix(input)}"
         options = Options(
             input=input, llm=llm, output=str(output), template=template, system=system, raw=raw,
             num_generations=num_generations, param={**_together(param, parameters)}, fields=fields or {},
             config=None if config is None else Path(config), max_concurrency=max_concurrency, limit=limit,
             restart=restart, retry=retry, batch=batch, wait=_seconds(wait), finish_online=finish_online,
-            max_tokens_total=max_tokens_total, max_cost=max_cost,
+            max_tokens_total=max_tokens_total, max_cost=max_cost, max_failures=max_failures,
         )  # fmt: skip
         generator, command = _read(options)
         ended = work(generator, command, _View(on_progress, show_bar))
@@ -203,7 +209,7 @@ def _in_python() -> Iterator[None]:
     """Name the options in the messages of errors as they are named here."""
     try:
         yield
-    except ConfigurationError as error:
+    except (ConfigurationError, FailuresError) as error:
         error.message, error.hint = in_python(error.message), in_python(error.hint)
         error.args = (error.message,)
         raise
@@ -247,7 +253,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.input == "-" or options.output == "-":
+    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
@@ -255,6 +261,12 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a whole number of at least 1")
+    if options.max_failures is not None and (
+        type(options.max_failures) is not int or options.max_failures < 0
+    ):
+        raise ConfigurationError(
+            f"max_failures is {options.max_failures!r}", hint="give a whole number, or 0 to stop at none"
+        )
     for name in ("wait", "max_cost"):
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
@@ -282,7 +294,7 @@ def _suffix(input: Any) -> str:
     return "parquet" if is_table else "jsonl"
 
 
-def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryDirectory[str] | None) -> Run:
+def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | None) -> Run:
     """Return the result of a run, or raise what ended it."""
     if ended.problem is not None:
         raise ended.problem
@@ -302,7 +314,9 @@ class _View:
         self._on_progress, self._show_bar = on_progress, show_bar
 
     def opened(self, bulk: BulkRun) -> None:
-        """Say nothing: the caller has the result."""
+        """Warn of damage to the state, and say nothing else: the caller has the result."""
+        for text in bulk.store.told:
+            warnings.warn(text, stacklevel=2)
 
     @contextlib.contextmanager
     def working(
@@ -344,8 +358,6 @@ class _Careful:
             self._show(progress)
         except Exception as error:
             self._show = None
-            import warnings
-
             warnings.warn(f"on_progress is not called again: {type(error).__name__}: {error}", stacklevel=2)
 
 

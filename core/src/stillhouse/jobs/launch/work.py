@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal, Protocol
 
+from stillhouse._execution.bugs import report_bug, wrapped
+from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.opening import open_reader, open_writer
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
@@ -46,7 +50,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ConfigurationError: an option has a wrong value.
     """
     is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = options.input or "", None
+    source, spool = "" if options.input is None else options.input, None
     if isinstance(source, PathLike):
         source = str(source)
     if not isinstance(source, str):
@@ -71,6 +75,9 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ceiling=Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
         if options.has_ceiling
         else None,
+        max_failures=options.max_failures,
+        traceback=options.traceback,
+        verbose=options.verbose,
         reads=[options.config] if options.config else [],
         spool=spool,
     )
@@ -103,7 +110,7 @@ class Ended:
         problem: why it was stopped.
         statistics: what this work did.
         summary: the state of the whole run; `None` where its state cannot be read any more.
-        reasons: why rows ended, where this work completed the run.
+        reasons: why rows ended, where this work completed the run or failed rows stopped it.
         jobs: the offline batches, in the state of the last poll.
         nothing_to_do: whether the run was complete before.
     """
@@ -132,7 +139,10 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
             return Ended("complete", statistics, summary=bulk.summary, nothing_to_do=True)
         ended = _work(llm, bulk, command, statistics, view)
         with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
-            ended.summary, ended.jobs = bulk.summary, bulk.jobs
+            is_full = isinstance(ended.problem, FailuresError)
+            ended.summary, ended.jobs = bulk.explained if is_full else bulk.summary, bulk.jobs
+            if is_full:
+                ended.reasons = ended.summary.reasons
         return ended
 
 
@@ -169,22 +179,34 @@ def stream(llm: LLM, command: Command, view: View) -> Ended:
     """
     hooks, reasons = llm.registry.hooks(), Reasons()
     statistics = RunStatistics(
-        prices=find_prices(offer_of(llm)), budget=Budget(command.ceiling) if command.ceiling else None
+        prices=find_prices(offer_of(llm)),
+        budget=Budget(command.ceiling) if command.ceiling else None,
+        watch=FailureWatch(command.max_failures),
     )
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
             check_run(llm, command.formatter)
             writer = open_writer(command.output, hooks)
             store = StreamStore(writer, llm.model_name, reasons.add)
-            with _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping:
-                run(
-                    llm, reader, command.formatter, store, num_generations=command.num_generations,
-                    arguments=command.arguments, limit=command.limit, statistics=statistics,
-                    stopping=stopping,
-                )  # fmt: skip
+            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            with (
+                _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
+                announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
+            ):
+                try:
+                    run(
+                        llm, reader, command.formatter, store, num_generations=command.num_generations,
+                        arguments=command.arguments, limit=command.limit, statistics=statistics,
+                        stopping=stopping,
+                    )  # fmt: skip
+                except FailuresError:
+                    writer.finish()
+                    raise
                 writer.finish()
                 if stopping():
                     return Ended("interrupted", statistics)
+    except FailuresError as problem:
+        return Ended("stopped", statistics, problem, reasons=reasons)
     except OSError as error:
         raise unusable_file(error) from None
     return Ended("complete", statistics, reasons=reasons)
@@ -217,12 +239,35 @@ def _watched(
 
 @contextlib.contextmanager
 def loaded(llm: LLM) -> Iterator[None]:
-    """Load an LLM, and unload it afterwards; one that its owner loaded stays so."""
+    """Load an LLM, and unload it afterwards; one that its owner loaded stays so.
+
+    Raises:
+        GenerationError: loading or unloading raised what no backend means to raise.
+    """
     if llm.is_loaded:
         yield
         return
-    with llm:
+    with _naming_bugs(llm):
+        llm.load()
+    try:
         yield
+    finally:
+        with _naming_bugs(llm):
+            llm.unload()
+
+
+@contextlib.contextmanager
+def _naming_bugs(llm: LLM) -> Iterator[None]:
+    try:
+        yield
+    except (StillhouseError, OSError):
+        raise
+    except Exception as error:
+        failure = wrapped(error, llm)
+        redactor = Redactor(secret_values(llm))
+        redactor.redact_error(failure)
+        report_bug(failure, redactor)
+        raise failure from failure.__cause__
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import sys
 from typing import Any
 
@@ -22,10 +23,9 @@ class NotebookBar:
     """A bar below the cell, with the line that says the same on a terminal."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        self._page = HTML
-        self._handle = display(HTML(_bar(None)), display_id=True)
+        module: Any = importlib.import_module("IPython.display")
+        self._page = module.HTML
+        self._handle = module.display(self._page(_bar(None)), display_id=True)
 
     def __call__(self, progress: Progress) -> None:
         self._handle.update(self._page(_bar(progress)))

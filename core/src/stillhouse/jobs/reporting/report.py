@@ -6,7 +6,6 @@ import json
 import sqlite3
 import time
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.targets import beside
 from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
-from stillhouse.jobs.reporting.progress import clock, duration
+from stillhouse.jobs.reporting.sections import answers_of, failures_of, outcome_of, sessions_of
 from stillhouse.jobs.reporting.timeline import Timeline
-from stillhouse.jobs.runs.summary import Session, Summary, summarize
+from stillhouse.jobs.reporting.units import clock, count, duration
+from stillhouse.jobs.runs.summary import Summary, explained, summarize
 from stillhouse.jobs.spending.prices import cost_text
-from stillhouse.jobs.store.database import reading, store_path
+from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.lock import is_worked_on
+from stillhouse.jobs.store.salvage import intact
 from stillhouse.protocols import HookCalls
 
 __all__ = ["report_run", "write_report"]
@@ -29,17 +30,7 @@ __all__ = ["report_run", "write_report"]
 _GENERATOR = b'<meta name="generator" content="stillhouse">'
 _HEAD_BYTES = 4096
 
-EXAMPLES = 3
 MAX_TEXT_CHARACTERS = 600
-
-
-@dataclass
-class _Failures:
-    """Failed rows of one kind, with some of them: row numbers and messages."""
-
-    kind: str
-    count: int
-    examples: list[tuple[int, str]] = field(default_factory=list)
 
 
 def report_run(target: str, hooks: HookCalls, page: str | Path | None = None) -> Path:
@@ -59,9 +50,10 @@ def report_run(target: str, hooks: HookCalls, page: str | Path | None = None) ->
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
     path = store_path(place)
-    with reading(path) as connection:
+    working = is_worked_on(path)
+    with intact(path, checked=not working) as (connection, _):
         try:
-            write_report(connection, target, is_worked_on(path), page)
+            write_report(connection, target, working, page)
         except OSError as error:
             raise ConfigurationError(
                 f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"
@@ -114,13 +106,13 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[str, Any]:
-    summary = summarize(connection)
+    summary = explained(summarize(connection), connection)
     timeline = Timeline(_spans(connection, summary, working), summary.rows)
     query = "SELECT finished, seconds, input_tokens, output_tokens FROM rows WHERE state != 0"
     timeline.add(connection.execute(query))
     latency, inputs, outputs = timeline.distributions()
     last = summary.sessions[-1] if summary.sessions else None
-    state = "working" if working else "complete" if summary.complete else _outcome(last)
+    state = "working" if working else "complete" if summary.complete else outcome_of(last)
     return {
         "name": Path(output).name,
         "state": state,
@@ -128,9 +120,10 @@ def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[s
         "figures": _figures(summary, timeline),
         "over_time": _over_time(timeline, latency.count > 0) if summary.rows else [],
         "distributions": _distributions(latency, inputs, outputs),
-        "failures": _failures(connection, summary),
+        "answers": answers_of(summary),
+        "failures": failures_of(summary),
         "command": _command(summary),
-        "sessions": [_session(session, working and session is last) for session in summary.sessions],
+        "sessions": sessions_of(connection, summary, working),
         "pauses": len(summary.sessions) > 1,
     }
 
@@ -155,19 +148,21 @@ def _figures(summary: Summary, timeline: Timeline) -> list[tuple[str, str, str]]
     """Return the main figures: a label, a value, and a remark."""
     seconds = timeline.edges[-1]
     failed = f"{summary.failures / summary.rows:.1%} of the rows" if summary.failures else ""
+    tokens = summary.output_tokens
     rates = (
-        (f"{summary.rows / seconds:,.1f} rows/s", f"{summary.output_tokens / seconds:,.0f} tokens/s")
-        if summary.rows
-        else ("", "")
+        f"{summary.rows / seconds:,.1f} rows/s" if summary.rows else "",
+        "" if tokens is None else f"{tokens / seconds:,.0f} tokens/s",
     )
     figures = [
         ("Rows finished", f"{summary.rows:,}", rates[0]),
         ("Failed", f"{summary.failures:,}", failed),
-        ("Input tokens", f"{summary.input_tokens:,}", ""),
+        ("Input tokens", count(summary.input_tokens), ""),
         *_cache_figures(summary),
-        ("Output tokens", f"{summary.output_tokens:,}", rates[1]),
+        ("Output tokens", count(summary.output_tokens), rates[1]),
         ("Time at work", duration(seconds), ""),
     ]
+    if summary.queued:
+        figures.insert(2, ("To be tried again", f"{summary.queued:,}", "by the same command"))
     if summary.cost is not None:
         figures.append(("Cost", cost_text(summary.cost), f"prices of {summary.prices}"))
     return figures
@@ -214,19 +209,6 @@ def _seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value >= 0.9995e-3 else f"{value * 1e6:.3g} µs"
 
 
-def _failures(connection: sqlite3.Connection, summary: Summary) -> list[_Failures]:
-    found = []
-    for kind, count in summary.failed.items():
-        examples = connection.execute(
-            "SELECT row, result FROM rows WHERE kind = ? AND state = 2 ORDER BY row LIMIT ?", (kind, EXAMPLES)
-        )
-        messages = [
-            (row + 1, str((json.loads(text)["error"] or {}).get("message"))) for row, text in examples
-        ]
-        found.append(_Failures(kind, count, [(row, _shortened(text)) for row, text in messages]))
-    return found
-
-
 def _shortened(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]} …"
 
@@ -246,21 +228,3 @@ def _command(summary: Summary) -> list[tuple[str, str]]:
         for name, value in facts.items()
         if value is not None and value != {} and value != []
     ]
-
-
-def _outcome(session: Session | None) -> str:
-    return "not started" if session is None else session.outcome or "killed"
-
-
-def _session(session: Session, working: bool) -> tuple[str, ...]:
-    ended = "" if session.ended is None else clock(session.ended)
-    took = "" if session.ended is None else duration(session.ended - session.started)
-    outcome = "working" if working else _outcome(session)
-    return (
-        clock(session.started),
-        ended,
-        took,
-        outcome,
-        f"{session.process} on {session.host}",
-        session.version,
-    )

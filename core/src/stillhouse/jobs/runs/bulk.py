@@ -9,24 +9,32 @@ from typing import Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_writer
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
-from stillhouse.jobs.runs.summary import Summary, summarize
+from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
+from stillhouse.jobs.store.database import DamagedError
+from stillhouse.jobs.store.fingerprint import input_difference
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
 
-__all__ = ["BulkRun", "open_bulk_run"]
+__all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
 # Seconds between checks for a stop request while waiting for batches.
 STOP_CHECK_SECONDS = 0.5
+
+
+class InputChangedError(ConfigurationError):
+    """The input changed while the run went on, so that its output cannot be written."""
 
 
 def open_bulk_run(llm: LLM, command: Command) -> BulkRun:
@@ -84,6 +92,13 @@ class BulkRun:
             return summarize(connection, self._run.command.limit)
 
     @property
+    def explained(self) -> Summary:
+        """`summary`, with why generations ended and rows failed; it reads every row."""
+        limit = self._run.command.limit
+        with self.store.reading() as connection:
+            return explained(summarize(connection, limit), connection, limit)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the work ended because batches are not done."""
         return self._run.outcome == "waiting"
@@ -110,14 +125,35 @@ class BulkRun:
 
         Raises:
             GenerationError: an error that every further row would meet.
-            ConfigurationError: the LLM would refuse every row, the input changed while the run worked, or
-                the budget is used up.
+            ConfigurationError: the LLM would refuse every row, or the budget is used up.
+            InputChangedError: the input changed while the run worked.
+            FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
+                queued: the next process generates them again.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
+        opened, command = self._run, self._run.command
+        info = run_info(
+            opened.llm,
+            command.source,
+            command.output,
+            opened.reader,
+            limit=command.limit,
+            resumed=self.resumed,
+        )
+        with announced(opened.llm, info, statistics, lambda: opened.outcome):
+            try:
+                return self._work(statistics, stopping)
+            except FailuresError as error:
+                self.store.requeue(error.kinds, of_session=True)
+                raise
+
+    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+        """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
+        statistics.watch = FailureWatch(opened.command.max_failures)
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -130,22 +166,37 @@ class BulkRun:
             if stopping():
                 opened.outcome = "interrupted"
                 return False
+            self._check_input()
+            self.store.give_up_reserve()  # the output may need the room
             wrong = self._write_output()
             if not wrong:
                 break
-            if retried or opened.reader.digest() != opened.digest:
-                raise ConfigurationError(
-                    f"the input changed while the run went on: {len(wrong):,} rows are not those that it "
-                    "generated for",
-                    hint="put it back as it was and make the same command again, or begin with --restart",
+            self._check_input()
+            if retried:
+                raise DamagedError(
+                    f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
+                    hint="make the same command again: it keeps every row that can be read",
                 )
-            # The input was another one for a while, and is now what it was: those rows are not finished.
+            # The input was another one for a while, and is now what it was, or the state was damaged
+            # meanwhile: those rows are not finished.
             self.store.forget(wrong)
+            self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
-        self.store.set("endings", self.reasons.endings)
+        keep_endings(self.store, self.reasons.endings)
         self.store.set("complete", {"limit": opened.command.limit})
         opened.outcome = "complete"
         return True
+
+    def _check_input(self) -> None:
+        """Refuse to write the output of an input that changed since the run was opened."""
+        opened = self._run
+        if opened.reader.digest() != opened.digest:
+            (change,) = input_difference(opened.reader, self.store.digests())
+            raise InputChangedError(
+                f"the input changed while the run went on: {change.removeprefix('input: ')}",
+                hint="put it back as it was, and the same command goes on; or begin anew with it as it "
+                "is now, with --restart or another output",
+            )
 
     def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
         command = self._run.command
@@ -194,9 +245,13 @@ class BulkRun:
             if command.finish_online:
                 if offline.cancel_and_collect(statistics):
                     self.store.requeue(TRANSIENT_KINDS)
+                    statistics.watch = FailureWatch(command.max_failures)  # online it may go better
                     return True
-            elif offline.advance(statistics):
-                return True
+            else:
+                is_finished = offline.advance(statistics)
+                statistics.check_failures()
+                if is_finished:
+                    return True
             if command.wait is None:
                 return False
             ends = time.monotonic() + command.wait

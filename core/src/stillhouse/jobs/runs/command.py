@@ -34,6 +34,10 @@ class Command:
         wait: seconds between two polls until the batches are done; `None` polls once.
         finish_online: cancel the batches that are not done, and generate their other rows online.
         ceiling: what the run may spend; it may differ when the run is resumed.
+        max_failures: how many rows may fail, in one process, before the run stops: 0 for any number, and
+            `None` to stop only if the run is hopeless.
+        traceback: whether the traceback of a backend's own bug is shown.
+        verbose: whether what is sent and answered is shown.
         spool: saves an input that is no file, such as standard input; `None` for the others.
         reads: the files other than the source that were read for the run, such as settings.
     """
@@ -52,6 +56,9 @@ class Command:
     wait: float | None = None
     finish_online: bool = False
     ceiling: Ceiling | None = None
+    max_failures: int | None = None
+    traceback: bool = False
+    verbose: bool = False
     reads: Sequence[Path] = ()
     spool: Spool | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.spending.bounds import Bounds, size_of
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
-from stillhouse.jobs.store.database import FAILED, QUEUED, reading, store_path
+from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.store.salvage import intact
+from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
@@ -155,13 +156,13 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
     path = store_path(output_path(command.output, llm.registry.hooks()))
     if command.restart or not path.exists():
         return finished, 0
-    with reading(path) as connection:
-        stored = connection.execute("SELECT value FROM info WHERE key = 'command'").fetchone()
-        if stored is None:
+    with intact(path) as (connection, _):
+        before = facts_of(connection).get("command")
+        if before is None:
             return finished, 0
         now = command_of(llm, command.arguments, command.num_generations, command.formatting, reader.digest())
         digests = connection.execute("SELECT row, digest FROM rows ORDER BY row")
-        check_unchanged(json.loads(stored[0]), now, input_difference(reader, digests))
+        check_unchanged(before, now, input_difference(reader, digests))
         (last,) = connection.execute("SELECT max(row) FROM rows").fetchone()
         finished.frombytes(bytes(finished.itemsize * (0 if last is None else last + 1)))
         total = 0

@@ -3,94 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.ordered import Ordered, Wanted
-from stillhouse.jobs.spending.budget import Budget
-from stillhouse.jobs.spending.prices import Prices
-from stillhouse.jobs.store.columns import tokens_of
+from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
+from stillhouse.protocols import RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["RunStatistics", "run", "with_seed_offset"]
-
-
-@dataclass
-class RunStatistics:
-    """What this process has done so far.
-
-    Attributes:
-        done: rows with an output.
-        failed: rows without, by the kind of their error.
-        input_tokens: as far as the backend reported them.
-        output_tokens: likewise.
-        cached_tokens: of the input, what was read from the provider's cache.
-        written_tokens: of the input, what was written to it.
-        skipped: rows read that were finished before.
-        pulled: rows read, those included.
-        waiting: of them, those that wait for their turn, where the engine has an order of its own.
-        started: when it began, on the monotonic clock.
-        prices: those of the model, if they are known.
-        cost: in USD, by these prices, or as the provider says.
-        budget: the run's, if it has one.
-    """
-
-    done: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    written_tokens: int = 0
-    skipped: int = 0
-    pulled: int = 0
-    waiting: int = 0
-    started: float = field(default_factory=time.monotonic)
-    prices: Prices | None = None
-    cost: float = 0.0
-    budget: Budget | None = None
-
-    @property
-    def rows(self) -> int:
-        return self.done + self.failures
-
-    @property
-    def failures(self) -> int:
-        return sum(self.failed.values())
-
-    @property
-    def in_flight(self) -> int:
-        """Rows that were read and have no result yet; some of them wait to be started."""
-        return self.pulled - self.skipped - self.waiting - self.rows
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def add(self, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
-        """Count a row; `seconds` is how long the call took, 0 where there was none, `None` for a batch."""
-        if isinstance(result, GenerationError):
-            self.failed[result.kind] += 1
-            tokens = tokens_of(*result.outputs)
-        else:
-            self.done += 1
-            tokens = tokens_of(result)
-        self.input_tokens += tokens.input or 0
-        self.output_tokens += tokens.output or 0
-        self.cached_tokens += tokens.cached or 0
-        self.written_tokens += tokens.written or 0
-        if self.prices is not None:
-            self.cost += self.prices.cost(tokens, seconds)
-        elif tokens.cost is not None and seconds != 0:
-            self.cost += tokens.cost
 
 
 def run(
@@ -132,6 +59,7 @@ def run(
         OSError: the rows cannot be read.
         StoreError: the store cannot be written.
         BudgetError: the budget is used up; nothing is in flight then.
+        FailuresError: the run is hopeless, or too many rows failed; likewise.
     """
     counts = statistics if statistics is not None else RunStatistics()
     for part in store.parts():
@@ -146,6 +74,7 @@ def run(
             raise problem
         if stopping():
             break
+        counts.check_failures(is_kept=not store.ordered)
     return counts
 
 
@@ -155,12 +84,13 @@ def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 
-class _Feed:
-    """The inputs of one part, as far as the budget has room for them.
+class _Feed(RowInputs):
+    """The inputs of one part, as far as the budget has room for them and failures do not stop them.
 
     What is in flight cannot be waited for while inputs are pulled. So if a row does not fit into the
     budget, the iteration ends with that row in `held`, and the next iteration begins with it; by then
-    the results of the rows in flight have freed what they did not use.
+    the results of the rows in flight have freed what they did not use. Where rows failed in a way that may
+    stop the run, it is the same: by then the rows in flight have shown whether all do.
 
     Args:
         rows: the rows; every iteration continues where the last one ended.
@@ -172,8 +102,9 @@ class _Feed:
         orderer: the LLM in whose order the rows are taken; `None` for that of the input.
 
     Attributes:
+        counts: what was done so far.
         budget: what the rows may spend, if there is a ceiling.
-        held: the row that did not fit into the budget, with its input; `None` if the rows ended.
+        held: the row that was not started, with its input; `None` if the rows ended.
         pending: the rows without a result yet, by the position of their input in this iteration.
         is_stuck: whether the last iteration ended with a held row although nothing was in flight: it
             will never fit.
@@ -192,14 +123,15 @@ class _Feed:
         self._rows = rows
         self._formatter = formatter
         self._part = part
-        self._counts = counts
+        self.counts = counts
         self.budget = counts.budget
+        self._watch = counts.watch
         self.num_generations = num_generations
         self._is_ending = is_ending
         self._ordered = None if orderer is None else Ordered(orderer, self._wanted(), is_ending)
         self._source = self._wanted() if self._ordered is None else iter(self._ordered)
         self._yielded = 0
-        self.held: tuple[Row, FormattedInput] | None = None
+        self.held: Wanted | None = None
         self.pending: dict[int, Row] = {}
 
     def __iter__(self) -> Iterator[FormattedInput | GenerationError]:
@@ -215,26 +147,31 @@ class _Feed:
         """Why the rows have ended early; `None` if they have not."""
         return None if self._ordered is None else self._ordered.problem
 
-    def row_at(self, position: int) -> int | None:
-        """Return the index of the row whose input has this position, while it has no result."""
+    def row_at(self, position: int) -> Row | None:
+        """Return the row whose input has this position, while it has no result."""
+        return self.pending.get(position)
+
+    def index_at(self, position: int) -> int | None:
+        """Return the index of that row."""
         row = self.pending.get(position)
         return None if row is None else row.index
 
     def finish(self, position: int, result: GenerateOutput | GenerationError, seconds: float) -> Row:
         """Count a result, charge it to the budget, and return its row."""
         row = self.pending.pop(position)
-        self._counts.add(result, seconds)
+        self.counts.add(result, seconds)
         if self.budget:
             self.budget.charge(row.index, result, seconds)
         return row
 
     def _inputs(self) -> Iterator[FormattedInput | GenerationError]:
         first, self.held = [self.held] if self.held else [], None
+        watch = self._watch
         for row, input in chain(first, self._source):
-            if not isinstance(input, GenerationError) and not self._reserve(row, input):
-                self.held = row, input
+            if (watch is not None and watch.holds) or not self._reserve(row, input):
+                self.held = Wanted(row, input)
                 return
-            self._counts.waiting -= 1
+            self.counts.waiting -= 1
             self.pending[self._yielded] = row
             self._yielded += 1
             yield input
@@ -243,15 +180,18 @@ class _Feed:
         for row in self._rows:
             if self._is_ending():
                 return
-            self._counts.pulled += 1
+            self.counts.pulled += 1
             if self._part.wants(row.index):
-                self._counts.waiting += 1
+                self.counts.waiting += 1
                 yield Wanted(row, self._formatter(row))
             else:
-                self._counts.skipped += 1
+                self.counts.skipped += 1
 
-    def _reserve(self, row: Row, input: FormattedInput) -> bool:
-        return self.budget is None or self.budget.reserve(row.index, input, self.num_generations)
+    def _reserve(self, row: Row, input: FormattedInput | GenerationError) -> bool:
+        budget = self.budget
+        if budget is None or isinstance(input, GenerationError):
+            return True
+        return budget.reserve(row.index, input, self.num_generations)
 
 
 def _run_part(
@@ -260,7 +200,7 @@ def _run_part(
     """Generate for the rows of a feed, in as many iterations as the budget needs."""
     budget = feed.budget
     if store.members is not None:
-        store.members.follow(feed.row_at)
+        store.members.follow(feed.index_at)
     while True:
         groups = llm.iter_finished(
             feed, feed.num_generations, on_error="yield", ordered=store.ordered, **arguments
@@ -275,6 +215,8 @@ def _run_part(
                     budget.commit()
         if feed.held is None or stopping():
             return
-        if feed.is_stuck:
-            assert budget is not None
-            raise budget.refusal(*feed.held, feed.num_generations)
+        if feed.is_stuck and budget is not None:
+            row, input = feed.held
+            assert not isinstance(input, GenerationError)
+            raise budget.refusal(row, input, feed.num_generations)
+        feed.counts.check_failures(is_kept=not store.ordered)

@@ -17,16 +17,16 @@ from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.store.lock import acquire
 from stillhouse.jobs.store.places import (
     check_places,
-    check_side_files,
     check_source,
     check_streams,
     places_of,
     remove_state,
     spool_path,
+    take,
 )
+from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.jobs.store.written import WrittenOutput
 from stillhouse.llm import LLM
@@ -86,8 +86,7 @@ class OpenRun:
             check_streams(command.source, reads, self.output)
             _check_output(self.output, command, is_of_plugin=hooks.output_path(command.output) is not None)
             state = store_path(self.output)
-            check_side_files(self.output)
-            lock = acquire(state)
+            lock = take(self.output)
             resources.callback(lock.release)
             # If the output cannot be written, the run must fail now, not when everything was paid for.
             open_writer(command.output, hooks).abandon()
@@ -159,11 +158,13 @@ class OpenRun:
         now = command_of(
             self.llm, command.arguments, command.num_generations, command.formatting, self.digest
         )
-        before = self.store.get("command")
         # Where nothing was generated, as after a wrong address, another command contradicts nothing.
-        if before is None or self._is_blank:
+        if self._is_blank:
             self.store.set("command", now)
             return False
+        before = self.store.get("command")
+        if before is None:
+            raise unknown_command(self.store.path)
         check_unchanged(before, now, input_difference(self.reader, self.store.digests()))
         return True
 
@@ -214,10 +215,17 @@ def _check_output(output: Path, command: Command, *, is_of_plugin: bool) -> None
     if output.is_dir() and not is_of_plugin:
         raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
     is_named = followed(Path(command.output)) == Path(command.output)
-    if output.exists() and not (command.restart and is_named) and not SqliteStore.exists(output):
+    if not output.exists() or (command.restart and is_named) or SqliteStore.exists(output):
+        return
+    state = store_path(output)
+    if state.exists():
         raise ConfigurationError(
-            f"{output} is there already, and no state of a run beside it",
-            hint="give another output, or replace it with --restart"
-            if is_named
-            else "give another output, or the name of that file",
+            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
         )
+    raise ConfigurationError(
+        f"{output} is there already, and no state of a run beside it",
+        hint="give another output, or replace it with --restart"
+        if is_named
+        else "give another output, or the name of that file",
+    )

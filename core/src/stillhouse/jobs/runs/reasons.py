@@ -1,4 +1,4 @@
-"""`Reasons`: why generations ended and why rows failed, counted while the output is written.
+"""`Reasons`: why generations ended and why rows failed, counted row by row.
 
 What a backend says is not trusted: however many words and messages it has, and however long they are, they
 take little room and a line each.
@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 from stillhouse.errors import ERROR_KINDS
 from stillhouse.outputs import NOT_FINITE, count_of
 
-__all__ = ["UNKNOWN", "Failure", "Reasons", "common_endings"]
+__all__ = [
+    "UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "in_a_line", "masked",
+    "retried_kinds",
+]  # fmt: skip
 
 # So many failures, and so many reasons to end, are told apart; the others are counted together.
 MAX_FAILURES = 1000
@@ -24,13 +27,26 @@ MAX_ENDINGS = 100
 MAX_CHARACTERS = 200
 ENDING_CHARACTERS = 24
 
+# How many rows are named for each reason to fail.
+MAX_EXAMPLES = 5
+
 UNKNOWN = "unknown"
 """The reason to end where a backend gives none."""
 
 OTHER = "other"
 
+# The reasons that explain why there is no text, or whose number a user must see.
+_NO_TEXT = frozenset({"tool_calls", "content_filter", "refusal"})
+_SHOWN = _NO_TEXT | {"length"}
+
 # Numbers, and ids that have a digit in them; looked for from the beginning of each word, once.
 _NUMBERED = re.compile(r"\b[^\W\d]*\d\w*")
+
+# What stands in quotes; an apostrophe inside a word is none. Messages are cut before they are searched.
+_QUOTED = re.compile(
+    r"(?<![\w\\])(?P<quote>[\"'`])(?:\\.|(?!(?P=quote)).)*(?P=quote)(?!\w)|“[^”]*”|‘[^’]*’|«[^»]*»|„[^“”]*[“”]",
+    re.DOTALL,
+)
 
 _SPACES = re.compile(r"\s+")
 
@@ -43,32 +59,160 @@ class Failure(NamedTuple):
         message: that of the first of them, in one line, shortened.
         rows: how many they are.
         example: the number of the first of them, from 1.
+        examples: the numbers of the first few.
     """
 
     kind: str
     message: str
     rows: int
     example: int
+    examples: tuple[int, ...] = ()
+
+
+class Failures:
+    """Counts why rows failed, by their kind and message.
+
+    Messages that differ in numbers, or in what stands in quotes, are the same.
+
+    Attributes:
+        rows: how many rows failed.
+        kinds: how many, by the kind of their error.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.kinds: dict[str, int] = {}
+        self._found: dict[tuple[str, str], list[int]] = {}  # the number of rows, and the first of them
+        self._messages: dict[tuple[str, str], str] = {}
+
+    def add(self, row: int, kind: str, message: str) -> None:
+        """Count a row.
+
+        Args:
+            row: its index.
+            kind: of its error.
+            message: likewise.
+        """
+        self.rows += 1
+        kind = kind if kind in ERROR_KINDS else UNKNOWN
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        message = shortened(message, 2 * MAX_CHARACTERS)
+        reason = kind, masked(message)
+        found = self._found.get(reason)
+        if found is not None:
+            found[0] += 1
+            if len(found) <= MAX_EXAMPLES:
+                found.append(row)
+        elif len(self._found) < MAX_FAILURES:
+            self._found[reason] = [1, row]
+            self._messages[reason] = message
+
+    def most_common(self, count: int) -> list[Failure]:
+        """Return why rows failed, the most frequent first.
+
+        Args:
+            count: how many at most; where there are more kinds, the commonest of each kind.
+        """
+        ordered = sorted(self._found.items(), key=lambda item: (-item[1][0], item[1][1]))
+        first = {reason[0]: reason for reason, _ in reversed(ordered)}  # of each kind
+        others = (reason for reason, _ in ordered if first[reason[0]] != reason)
+        shown = {*first.values(), *_some(others, count - len(first))}
+        return [
+            Failure(
+                reason[0],
+                in_a_line(self._messages[reason]),
+                rows,
+                found[0] + 1,
+                tuple(row + 1 for row in found),
+            )
+            for reason, (rows, *found) in ordered
+            if reason in shown
+        ]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return every failure that is told apart, the most frequent first, as JSON types."""
+        return [
+            {
+                "kind": failure.kind,
+                "message": failure.message,
+                "rows": failure.rows,
+                "examples": list(failure.examples),
+            }
+            for failure in self.most_common(MAX_FAILURES)
+        ]
+
+
+class Endings:
+    """Counts why the generations of rows without an error ended, and which have no text.
+
+    Attributes:
+        counts: how many ended for each reason; those for which none was given are `unknown`, and what is
+            beyond `MAX_ENDINGS` is `other`.
+        empty: how many have no text although they neither call a tool nor were refused or filtered.
+    """
+
+    __slots__ = ("counts", "empty")
+
+    def __init__(self, counts: Mapping[str, int] | None = None, empty: int = 0) -> None:
+        self.counts: dict[str, int] = dict(counts or {})
+        self.empty = empty
+
+    def add(self, output: Mapping[str, Any]) -> None:
+        """Count the generations of a row: of an output, or of the columns that were made of it."""
+        generations, reasons = output["generations"], output.get("finish_reasons")
+        if type(reasons) is not list or len(reasons) != len(generations):
+            reasons = [None] * len(generations)
+        counts = self.counts
+        for place, reason in enumerate(reasons):
+            if type(reason) is not str or reason not in counts:
+                reason = self._name(reason)
+            counts[reason] = counts.get(reason, 0) + 1
+            text = generations[place]
+            is_empty = not text or (type(text) is str and text.isspace())
+            if is_empty and reason not in _NO_TEXT and not _calls(output, place):
+                self.empty += 1
+
+    def _name(self, reason: Any) -> str:
+        name = _ending(reason)
+        return OTHER if name not in self.counts and len(self.counts) >= MAX_ENDINGS else name
+
+    @property
+    def total(self) -> int:
+        """How many generations there are."""
+        return sum(self.counts.values())
+
+    @property
+    def are_told(self) -> bool:
+        """Whether the backend gives reasons at all."""
+        return bool(self.counts.keys() - {UNKNOWN})
+
+    def as_json(self) -> dict[str, int | None]:
+        """Return how many answers there are, and how many of them were cut off, empty, refused or filtered.
+
+        What the backend does not say is `None`.
+        """
+        told = self.are_told or not self.counts
+        cut, refused, filtered = (
+            self.counts.get(reason, 0) if told else None for reason in ("length", "refusal", "content_filter")
+        )
+        return {
+            "total": self.total, "cut": cut, "empty": self.empty, "refused": refused, "filtered": filtered,
+        }  # fmt: skip
 
 
 class Reasons:
     """Counts the reasons of rows, which come in the order of the input.
 
-    Failures are told apart by their kind and message; messages that differ in numbers are the same.
-
     Attributes:
-        endings: how many generations of rows without an error ended for each reason; those for which
-            none was given are `unknown`, and what is beyond `MAX_ENDINGS` is `other`.
+        endings: why the generations of rows without an error ended.
+        failures: why rows failed.
         not_finite: how many rows have numbers that are none (NaN).
-        failures: how many rows failed.
     """
 
     def __init__(self) -> None:
-        self.endings: dict[str, int] = {}
+        self.endings = Endings()
+        self.failures = Failures()
         self.not_finite = 0
-        self.failures = 0
-        self._found: dict[tuple[str, str], list[int]] = {}
-        self._messages: dict[tuple[str, str], str] = {}
 
     def add(self, row: int, columns: Mapping[str, Any]) -> None:
         """Count a row.
@@ -79,62 +223,59 @@ class Reasons:
         """
         error = columns["error"]
         if error is not None:
-            self._add_failure(row, error["kind"], str(error["message"]))
+            self.failures.add(row, error["kind"], str(error["message"]))
             return
-        statistics = columns["statistics"]
+        statistics = columns.get("statistics")
         if statistics and NOT_FINITE in statistics:
             self.not_finite += any(map(count_of, statistics[NOT_FINITE]))
-        generations, reasons, endings = columns["generations"], columns["finish_reasons"], self.endings
-        if not isinstance(reasons, list) or len(reasons) != len(generations):
-            reasons = [None] * len(generations)
-        for reason in reasons:
-            if type(reason) is str and reason in endings:
-                endings[reason] += 1
-            else:
-                name = _ending(reason)
-                if name not in endings and len(endings) >= MAX_ENDINGS:
-                    name = OTHER
-                endings[name] = endings.get(name, 0) + 1
+        self.endings.add(columns)
 
-    def _add_failure(self, row: int, kind: str, message: str) -> None:
-        self.failures += 1
-        kind = kind if kind in ERROR_KINDS else UNKNOWN
-        reason = kind, _masked(message[: 2 * MAX_CHARACTERS])
-        found = self._found.get(reason)
-        if found is not None:
-            found[0] += 1
-        elif len(self._found) < MAX_FAILURES:
-            self._found[reason] = [1, row]
-            self._messages[reason] = message[: 2 * MAX_CHARACTERS]
 
-    def most_common_failures(self, count: int) -> list[Failure]:
-        """Return why rows failed, the most frequent first.
-
-        Args:
-            count: how many failures at most; where there are more kinds, the commonest of each kind.
-        """
-        ordered = sorted(self._found.items(), key=lambda item: (-item[1][0], item[1][1]))
-        first = {reason[0]: reason for reason, _ in reversed(ordered)}  # of each kind
-        others = (reason for reason, _ in ordered if first[reason[0]] != reason)
-        shown = {*first.values(), *_some(others, count - len(first))}
-        return [
-            Failure(reason[0], _short(self._messages[reason]), rows, row + 1)
-            for reason, (rows, row) in ordered
-            if reason in shown
-        ]
+def retried_kinds(kinds: Iterable[str]) -> list[str]:
+    """Return the kinds that are worth trying again: a row that could not be read has to be changed first."""
+    return sorted(kind for kind in kinds if kind != "invalid_input")
 
 
 def common_endings(endings: Mapping[str, int], count: int) -> list[tuple[str, int]]:
-    """Return so many reasons to end at most, the most frequent first; `other` are all that are left."""
+    """Return so many reasons to end at most, the most frequent first; `other` are all that are left.
+
+    Those that say that an answer was cut off, refused or filtered are never among these.
+    """
     ordered = sorted(endings.items(), key=lambda item: (item[0] == OTHER, -item[1], item[0]))
     if len(ordered) > count:
-        rest = sum(number for _, number in ordered[count - 1 :])
-        ordered = [*ordered[: count - 1], (OTHER, rest)]
+        kept = [item for item in ordered if item[0] in _SHOWN]
+        kept += _some((item for item in ordered if item[0] not in _SHOWN), count - 1 - len(kept))
+        rest = sum(endings.values()) - sum(number for _, number in kept)
+        return [*(item for item in ordered if item in kept), (OTHER, rest)]
     return ordered
+
+
+def masked(message: str) -> str:
+    """Return what messages have in common that differ only in numbers or in what stands in quotes."""
+    return _masked(message if len(message) <= 2 * MAX_CHARACTERS else shortened(message, 2 * MAX_CHARACTERS))
+
+
+@functools.lru_cache(256)
+def _masked(message: str) -> str:
+    return _NUMBERED.sub("#", _QUOTED.sub("'…'", message))[:MAX_CHARACTERS]
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most so many characters, with its end: that may say where something happened."""
+    if len(text) <= length:
+        return text
+    end = length // 4
+    return f"{text[: length - end - 3]} … {text[-end:]}"
 
 
 def _some(items: Iterable[Any], count: int) -> list[Any]:
     return [item for item, _ in zip(items, range(count), strict=False)]
+
+
+def _calls(output: Mapping[str, Any], place: int) -> bool:
+    """Whether a generation calls a tool, whatever its reason to end is."""
+    calls = output.get("tool_calls")
+    return isinstance(calls, list) and place < len(calls) and bool(calls[place])
 
 
 def _ending(reason: Any) -> str:
@@ -144,14 +285,9 @@ def _ending(reason: Any) -> str:
     return text if len(text) <= ENDING_CHARACTERS else f"{text[: ENDING_CHARACTERS - 1]}…"
 
 
-@functools.lru_cache(256)
-def _masked(message: str) -> str:
-    return _NUMBERED.sub("#", message)[:MAX_CHARACTERS]
-
-
-def _short(message: str) -> str:
-    text = _printable(message)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} …"
+def in_a_line(text: str) -> str:
+    """Return a text of somebody else in one line of bounded length that a terminal only shows."""
+    return shortened(_printable(shortened(text, 2 * MAX_CHARACTERS)), MAX_CHARACTERS)
 
 
 def _printable(text: str) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stillhouse.jobs.runs.reasons import Endings, Reasons, retried_kinds
 from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
+from stillhouse.jobs.store.seals import facts_of, is_sealed
+from stillhouse.jobs.store.store import SqliteStore
 
-__all__ = ["Session", "Summary", "summarize"]
+__all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
+
+# The place of the column `result` in the table of the rows.
+_RESULT = 5
+
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
 
 @dataclass(frozen=True)
@@ -43,30 +51,31 @@ class Summary:
         complete: whether every row is finished and the output written.
         done: rows with an output.
         failed: rows without, by the kind of their error.
-        endings: of a complete run, how many generations ended for each reason.
         queued: rows that failed and are queued for a retry.
-        input_tokens: as far as the backend reported them, including paid ones of failed rows.
+        input_tokens: as far as the backend reported them, including paid ones of failed rows; `None` where it
+            reported none.
         output_tokens: likewise.
-        cached_tokens: of the input, what was read from the provider's cache.
-        written_tokens: of the input, what was written to it.
+        cached_tokens: of the input, what was read from the provider's cache; likewise.
+        written_tokens: of the input, what was written to it; likewise.
         last_finished: when the last row was finished, in seconds since 1970, or `None`.
         command: the command of the run, as JSON types.
-        cost: of every row, failed ones included, in USD; `None` where the prices are not known.
+        cost: of every row, failed ones included, in USD; `None` where the prices or the tokens are not known.
         cached_cost: of it, for what was read from the provider's cache.
         written_cost: of it, for what was written to it.
         prices: the source of the prices.
         sessions: the processes that worked on it, the first one first.
+        reasons: why its generations ended and its rows failed, those that are queued included; without
+            `explained`, `None`.
     """
 
     complete: bool
     done: int
     failed: dict[str, int]
-    endings: dict[str, int]
     queued: int
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    written_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    written_tokens: int | None
     last_finished: float | None
     command: dict[str, Any] | None
     cost: float | None
@@ -74,6 +83,7 @@ class Summary:
     written_cost: float | None
     prices: str | None
     sessions: list[Session] = field(default_factory=list)
+    reasons: Reasons | None = None
 
     @property
     def failures(self) -> int:
@@ -85,8 +95,21 @@ class Summary:
         return self.done + self.failures
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as JSON types."""
-        return {"rows": self.rows, "failures": self.failures, **asdict(self)}
+        """Return the summary as JSON types; what nobody reported is `None`."""
+        facts = asdict(replace(self, reasons=None))
+        del facts["reasons"]
+        if self.reasons is not None:
+            endings = self.reasons.endings
+            facts["endings"], facts["answers"] = endings.counts, endings.as_json()
+            facts["messages"] = [
+                {**failure, "retry": _retry(failure["kind"])} for failure in self.reasons.failures.as_json()
+            ]
+        return {"rows": self.rows, "failures": self.failures, **facts}
+
+
+def _retry(kind: str) -> str | None:
+    """Return the option that generates the failed rows of a kind again; `None` where it would be in vain."""
+    return f"--retry {kind}" if retried_kinds([kind]) else None
 
 
 def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:
@@ -96,37 +119,70 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
         connection: the database.
         limit: count only the rows below it; the cost is that of all rows.
     """
-    info = dict(connection.execute("SELECT key, value FROM info"))
+    facts = facts_of(connection)
+    # `sum` would overflow; and the sum of nothing is not 0.
+    sums = ", ".join(f"total({name}), count({name})" for name in _TOKENS)
     states = connection.execute(
-        "SELECT state, kind, count(*), total(input_tokens), total(output_tokens), "
-        "total(cached_tokens), total(written_tokens), max(finished) "
+        f"SELECT state, kind, count(*), max(finished), {sums} "  # noqa: S608
         "FROM rows WHERE row < ? GROUP BY state, kind",
         (sys.maxsize if limit is None else limit,),
     ).fetchall()
-    offer = json.loads(info.get("offer", "null"))
-    cost = spent(connection, find_prices(offer) if offer else None)
-    complete = json.loads(info.get("complete", "null")) is not None
+    tokens: list[int | None] = [
+        int(sum(row[place] for row in states)) if any(row[place + 1] for row in states) else None
+        for place in range(4, 4 + 2 * len(_TOKENS), 2)
+    ]
+    offer = facts.get("offer")
+    # Without any tokens, prices say nothing.
+    prices = find_prices(offer) if offer and any(count is not None for count in tokens) else None
+    cost = spent(connection, prices)
+    complete = facts.get("complete") is not None
     failed = {kind: count for state, kind, count, *_ in states if state == FAILED}
     return Summary(
         complete=complete,
         done=sum(count for state, _, count, *_ in states if state == DONE),
         failed=dict(sorted(failed.items(), key=lambda item: -item[1])),
-        endings=json.loads(info.get("endings", "{}")) if complete else {},
         queued=sum(count for state, _, count, *_ in states if state == QUEUED),
-        input_tokens=int(sum(row[3] for row in states)),
-        output_tokens=int(sum(row[4] for row in states)),
-        cached_tokens=int(sum(row[5] for row in states)),
-        written_tokens=int(sum(row[6] for row in states)),
-        last_finished=max((row[7] for row in states), default=None),
-        command=json.loads(info.get("command", "null")),
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cached_tokens=tokens[2],
+        written_tokens=tokens[3],
+        last_finished=max((row[3] for row in states), default=None),
+        command=facts.get("command"),
         cost=cost and cost.total,
         cached_cost=cost and cost.cached,
         written_cost=cost and cost.written,
         prices=cost and cost.source,
         sessions=[
-            Session(*row)
-            for row in connection.execute(
-                "SELECT started, ended, outcome, process, host, version FROM sessions ORDER BY session"
-            )
+            Session(*record[1:7])
+            for record in connection.execute("SELECT * FROM sessions ORDER BY session")
+            if is_sealed("sessions", record)
         ],
     )
+
+
+def explained(summary: Summary, connection: sqlite3.Connection, limit: int | None = None) -> Summary:
+    """Return a summary with why generations ended and rows failed.
+
+    Why they ended is kept when a run is complete; else, every row is read.
+
+    Args:
+        summary: of the run.
+        connection: its database.
+        limit: count only the rows below it.
+    """
+    kept = facts_of(connection).get("reasons") if summary.complete else None
+    reasons = Reasons()
+    query = "SELECT * FROM rows WHERE row < ? AND kind IS NOT NULL ORDER BY row"
+    if kept is None:
+        query = "SELECT * FROM rows WHERE row < ? ORDER BY row"
+    for record in connection.execute(query, (sys.maxsize if limit is None else limit,)):
+        if is_sealed("rows", record):  # a row that is damaged says nothing
+            reasons.add(record[0], json.loads(record[_RESULT]))
+    if kept is not None:
+        reasons.endings = Endings(kept["endings"], kept["empty"])
+    return replace(summary, reasons=reasons)
+
+
+def keep_endings(store: SqliteStore, endings: Endings) -> None:
+    """Store why the generations of a complete run ended."""
+    store.set("reasons", {"endings": endings.counts, "empty": endings.empty})

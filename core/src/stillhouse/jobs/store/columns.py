@@ -134,5 +134,5 @@ def tokens_of(*outputs: GenerateOutput | None) -> Tokens:
 def _added_cost(total: float | None, costs: Any) -> float | None:
     for cost in costs if isinstance(costs, list) else ():
         if isinstance(cost, (int, float)) and not isinstance(cost, bool) and 0 <= cost <= _MAX_COST:
-            total = (total or 0.0) + cost
+            total = float((total or 0.0) + cost)
     return total

@@ -1,28 +1,30 @@
-"""The database of a run: its schema, how it is opened, and what its errors mean.
+"""The database of a run: how it is created and opened, and what its errors mean.
 
 One SQLite file holds a run: its command (`info`), every row that has a result (`rows`), and the
 processes that worked on it (`sessions`). One process at a time writes it, which a lock file next to it
-ensures; any number may read meanwhile.
+ensures; any number may read meanwhile. Every record has a seal; see `stillhouse.jobs.store.seals`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Literal
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import beside
+from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [
-    "DONE", "FAILED", "QUEUED", "Outcome", "StoreError", "connect", "holds_run", "not_ours", "read",
-    "reading", "store_path", "translated",
+    "DONE", "FAILED", "QUEUED", "SQLITE_ERRORS", "DamagedError", "LostError", "Outcome", "StoreError",
+    "check_not_open", "connect", "has_application_id", "not_ours", "read", "reading", "store_path",
+    "translated",
 ]  # fmt: skip
-
-SCHEMA_VERSION = 2
-APPLICATION_ID = 0x5374696C  # "Stil"
 
 # The states of a row.
 QUEUED, DONE, FAILED = 0, 1, 2
@@ -30,54 +32,30 @@ QUEUED, DONE, FAILED = 0, 1, 2
 Outcome = Literal["complete", "interrupted", "stopped", "waiting"]
 """How the work of a process on a run ended; `stopped`: by an error, `waiting`: for offline batches."""
 
-_SCHEMA = """
-CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+# How long a state that another process has open is waited for: `stillhouse status` opens it for an instant.
+PATIENCE_SECONDS = 1.0
+POLL_SECONDS = 0.05
 
-CREATE TABLE rows (
-    row INTEGER PRIMARY KEY,       -- its place in the input, from 0
-    digest INTEGER NOT NULL,       -- of the row as it was when it was sent
-    state INTEGER NOT NULL,        -- QUEUED (to be generated again), DONE or FAILED
-    kind TEXT,                     -- of the error; NULL if there is none
-    made INTEGER NOT NULL,         -- how many generations there are
-    result TEXT NOT NULL,          -- the columns that the output gets, as JSON
-    finished REAL NOT NULL,        -- when, in seconds since 1970
-    seconds REAL,                  -- how long the call took; 0 without one, NULL for a batch
-    input_tokens INTEGER,          -- as far as the backend said
-    output_tokens INTEGER,         -- reasoning included
-    cached_tokens INTEGER,         -- of the input, what was read from the provider's cache
-    written_tokens INTEGER,        -- of the input, what was written to it
-    written_1h_tokens INTEGER,     -- of these, what is kept for an hour
-    cost REAL,                     -- in USD, where the provider itself says it
-    billed_input_tokens INTEGER,   -- what it bills, where it says that this is another count
-    billed_output_tokens INTEGER
-);
-CREATE INDEX failures ON rows (kind) WHERE kind IS NOT NULL;
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; the latter where its message quotes a damaged name."""
 
-CREATE TABLE sessions (
-    session INTEGER PRIMARY KEY,
-    started REAL NOT NULL,
-    ended REAL,                    -- NULL while it works, and if it was killed
-    outcome TEXT,                  -- complete, interrupted, stopped, or waiting for batches
-    process INTEGER NOT NULL,
-    host TEXT NOT NULL,
-    version TEXT NOT NULL          -- of stillhouse
-);
-"""
-
-
-# What a version of the schema added to `rows`, by that version: always at the end.
-_ADDED = {
-    2: (
-        "written_1h_tokens INTEGER",
-        "cost REAL",
-        "billed_input_tokens INTEGER",
-        "billed_output_tokens INTEGER",
-    )
-}
+# What the system refused, whatever is in the file.
+_OF_THE_SYSTEM = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
+     sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH}
+)  # fmt: skip
 
 
 class StoreError(ConfigurationError):
     """The run's database cannot be used, or cannot be written any more."""
+
+
+class LostError(StoreError):
+    """The run's database is not where it was when the work began."""
+
+
+class DamagedError(StoreError):
+    """The run's database is not what Stillhouse wrote; what can be read of it can be kept."""
 
 
 def not_ours(path: Path) -> StoreError:
@@ -96,43 +74,55 @@ def store_path(output: Path) -> Path:
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database for the one process that writes it; create it if it does not exist.
 
-    One of an older version gets the columns that it lacks.
-
     Raises:
-        StoreError: it is damaged, of a newer version, not a run's, or cannot be written.
+        DamagedError: it is damaged, or not a run's.
+        StoreError: it is empty, of another version, or cannot be written.
     """
-    with translated(path):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
-        try:
-            # Checked before anything is changed: it may be a database of something else.
-            version = _version(connection, path)
+    if not os.path.lexists(path):
+        _create(path)
+    connection = _open(path, "rw")
+    try:
+        with translated(path):
             # A commit is safe from the end of the process at once, and from that of the machine
-            # when `RunStore` has it written through.
+            # when `Upkeep` has it written through.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if version == 0:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                    f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
-                # So that the file itself, without its log, shows that it is a run's.
-                connection.execute("PRAGMA wal_checkpoint")
-            elif version < SCHEMA_VERSION:
-                added = "".join(f"ALTER TABLE rows ADD COLUMN {column};" for column in _lacking(version))
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
-        except BaseException:
-            connection.close()
-            raise
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _create(path: Path) -> None:
+    """Create an empty run's database, in one step: there is never one without its tables."""
+    try:
+        folder = PartialFolder(path)
+        try:
+            part = folder.path / path.name
+            with (
+                translated(path),
+                contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection,
+            ):
+                build(connection)
+            # A log that is left without its database would be read into this one.
+            for suffix in ("-wal", "-shm", "-journal"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            part.replace(path)
+        finally:
+            folder.remove()
+    except OSError as error:
+        raise StoreError(
+            f"the run's state {path} cannot be written: {error.strerror or error}",
+            hint="check the folder and its permissions",
+        ) from None
 
 
 def read(path: Path) -> sqlite3.Connection:
     """Open the database for reading, also while another process writes it; see `reading`.
 
     Raises:
-        StoreError: it does not exist, or cannot be used.
+        DamagedError: it is damaged, or not a run's.
+        StoreError: it does not exist, is empty or of another version, or cannot be read.
     """
     if not path.is_file():
         raise StoreError(
@@ -140,21 +130,64 @@ def read(path: Path) -> sqlite3.Connection:
             hint="give the OUTPUT of a stillhouse generate",
         )
     # No process writes where there is no log; reading it as immutable leaves no files next to it.
-    is_idle = not Path(f"{path}-wal").exists()
-    uri = f"{sqlite_uri(path.absolute())}?mode=ro{'&immutable=1' if is_idle else ''}"
+    is_idle = not Path(f"{os.path.realpath(path)}-wal").exists()
+    return _open(path, "ro", "&immutable=1" if is_idle else "")
+
+
+def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
+    """Open an existing database, and check whose it is before anything is changed."""
+    try:
+        is_empty = path.stat().st_size == 0
+    except OSError as error:
+        raise StoreError(
+            f"the run's state {path} cannot be opened: {error.strerror}", hint="check where the link leads"
+        ) from None
+    if is_empty:
+        raise StoreError(
+            f"the run's state {path} is empty: it was cut off, or Stillhouse did not make it",
+            hint="put a copy in its place, or begin anew with --restart",
+        )
+    uri = f"{sqlite_uri(path.absolute())}?mode={mode}{options}"
     with translated(path):
-        connection = sqlite3.connect(uri, uri=True, timeout=10.0)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
         try:
-            version = _version(connection, path)
-            if version == 0:
-                raise StoreError(f"{path} holds no run yet", hint="start one, or wait until it has started")
-            if version < SCHEMA_VERSION:  # nobody but the process that works on it changes it
-                empty = ", ".join(f"NULL AS {column.split()[0]}" for column in _lacking(version))
-                connection.execute(f"CREATE TEMP VIEW rows AS SELECT *, {empty} FROM main.rows")  # noqa: S608
+            _check_version(connection, path)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def check_not_open(path: Path) -> None:
+    """Refuse a database that another process has open, for instance one whose lock file was removed.
+
+    Raises:
+        StoreError: it is open elsewhere.
+    """
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while _is_open(path):
+        if time.monotonic() > ends:
+            raise StoreError(
+                f"another process has the state of this run open: {path}",
+                hint="wait for it, or look at it with stillhouse status",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether another connection has a database open: each holds a lock on the file while it is open."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    uri = f"{sqlite_uri(path.absolute())}?mode=rw"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0)
+        ) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except SQLITE_ERRORS as error:  # others are reported where it is used
+        return _code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return False
 
 
 @contextlib.contextmanager
@@ -177,45 +210,40 @@ def sqlite_uri(path: PurePath) -> str:
     return uri if uri.startswith("file:///") else uri.replace("file://", "file:////", 1)
 
 
-def holds_run(path: Path) -> bool:
-    """Whether a file is a run's database, damaged or not; an empty file is the beginning of one."""
+def has_application_id(path: Path) -> bool:
+    """Whether a file begins as a run's database does; an empty file holds nothing to lose."""
     try:
         with path.open("rb") as stream:
             head = stream.read(72)
     except OSError:
         return False
-    if not head or head[68:] == APPLICATION_ID.to_bytes(4, "big"):
-        return True
-    # The application's id may still be in the log.
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{sqlite_uri(path.absolute())}?mode=ro", uri=True)
-        ) as connection:
-            return _version(connection, path) > 0
-    except (sqlite3.Error, StoreError):
-        return False
+    return not head or head[68:] == APPLICATION_ID.to_bytes(4, "big")
 
 
-def _lacking(version: int) -> list[str]:
-    """Return the columns that `rows` lacks in a database of an older version."""
-    return [column for added in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[added]]
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the schema; 0 for a new file."""
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is not a run's, or that another version of Stillhouse wrote."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application != APPLICATION_ID and (
-        application or version or connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    ):
-        raise StoreError(f"{path} is a database of something else", hint="give another output, or move it")
+    has_tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    if not has_tables and application in (0, APPLICATION_ID):
+        raise DamagedError(
+            f"the run's state {path} has no tables: it was copied without {path.name}-wal, or cut off",
+            hint="put that file beside it again, or a copy in its place, or move it away and begin anew",
+        )
+    if application != APPLICATION_ID:
+        raise DamagedError(f"{path} is a database of something else", hint="give another output, or move it")
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by a newer version of stillhouse (schema {version}; this one knows "
             f"{SCHEMA_VERSION})",
             hint="pip install --upgrade stillhouse",
         )
-    return version
+    if version < SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by an earlier version of stillhouse (schema {version}; this one knows "
+            f"{SCHEMA_VERSION} alone)",
+            hint="finish the run with that version, give another output, or begin anew with --restart",
+        )
 
 
 @contextlib.contextmanager
@@ -223,21 +251,24 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into `StoreError`: what happened to the run and what to do."""
     try:
         yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    except SQLITE_ERRORS as error:
+        code = _code_of(error)
         hint = "make the same command again when that is mended; it goes on from there"
         if code == sqlite3.SQLITE_FULL:
             raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise StoreError(
-                f"the run's state {path} is damaged: {error}",
-                hint="put a copy in its place, or begin anew with --restart"
-                if holds_run(path)
-                else "put a copy in its place, or move it away and begin anew",
-            ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise StoreError(
                 f"the run's state {path} cannot be written: {error}",
                 hint="check the folder and its permissions",
             ) from error
-        raise StoreError(f"the run's state {path} cannot be used: {error}", hint=hint) from error
+        if code in _OF_THE_SYSTEM:
+            raise StoreError(f"the run's state {path} cannot be used: {error}", hint=hint) from error
+        # Among others a table that is not there, and a text that is none.
+        raise DamagedError(
+            f"the run's state {path} is damaged and cannot be used: {error}",
+            hint="make the same command again: it keeps every row that can be read",
+        ) from error
+
+
+def _code_of(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stillhouse._settings.digest import shaping_fields
-from stillhouse._settings.serialization import without_secrets
+from stillhouse._settings.serialization import described, without_secrets
 from stillhouse.errors import ConfigurationError
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
@@ -26,7 +26,7 @@ def command_of(
     """
     shaping = {"llm", *shaping_fields(llm)}
     return {
-        "llm": {name: value for name, value in llm.dump().items() if name in shaping},
+        "llm": {name: value for name, value in described(llm).items() if name in shaping},
         "model_name": llm.model_name,
         "parameters": without_secrets({**llm.get_generation_kwargs(), **arguments}),
         "num_generations": num_generations,

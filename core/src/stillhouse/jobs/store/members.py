@@ -20,12 +20,15 @@ from stillhouse._settings.digest import digest
 from stillhouse.errors import StillhouseError
 from stillhouse.hookspecs import hookimpl
 from stillhouse.jobs.store.database import translated
+from stillhouse.jobs.store.seals import sealed
 from stillhouse.llm import LLM
 
 __all__ = ["MemberCache"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS members (row INTEGER NOT NULL, key TEXT NOT NULL, output TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    row INTEGER NOT NULL, key TEXT NOT NULL, output TEXT NOT NULL, seal INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS members_of_row ON members (row);
 """
 
@@ -97,7 +100,8 @@ class MemberCache:
         key = self._key(llm, input, num_generations, arguments)
         with self._lock, translated(self._path):
             self._outputs.setdefault(row, defaultdict(list))
-            self._connection.execute("INSERT INTO members VALUES (?, ?, ?)", (row, key, json.dumps(output)))
+            record = sealed("members", row, key, json.dumps(output))
+            self._connection.execute("INSERT INTO members VALUES (?, ?, ?, ?)", record)
 
     def _row(self) -> int | None:
         """Return the row that a member works on; when the composite itself is called, no input is current."""

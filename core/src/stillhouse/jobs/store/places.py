@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import beside, check_target, kind_of
-from stillhouse.jobs.store.database import StoreError, holds_run, not_ours, store_path
-from stillhouse.jobs.store.lock import lock_path
+from stillhouse.jobs.store.database import StoreError, check_not_open, not_ours, store_path
+from stillhouse.jobs.store.lock import RunLock, acquire, lock_path
+from stillhouse.jobs.store.salvage import holds_run
 from stillhouse.protocols import HookCalls, RowReader
 
 __all__ = [
@@ -23,10 +25,12 @@ __all__ = [
     "check_side_files",
     "check_source",
     "check_streams",
+    "is_same_name",
     "places_of",
     "remove_state",
     "reserve_path",
     "spool_path",
+    "take",
     "written_places",
 ]
 
@@ -57,6 +61,7 @@ def written_places(output: Path) -> list[Path]:
         PartialFolder.path_of(output),
         state,
         *(Path(f"{state}{suffix}") for suffix in ("-wal", "-shm", "-journal")),
+        PartialFolder.path_of(state),
         lock_path(state),
         reserve_path(state),
         PartialFolder.path_of(spool_path(output)),
@@ -168,6 +173,41 @@ def check_side_files(output: Path) -> None:
     for suffix, beginnings in (("-wal", _LOG), ("-shm", _INDEX), ("-journal", _JOURNAL)):
         _check(Path(f"{state}{suffix}"), partial(_begins, beginnings))
     _check(reserve_path(state), _is_zero)
+
+
+def take(output: Path, held: RunLock | None = None) -> RunLock:
+    """Acquire the run of an output for this process alone, and return its lock.
+
+    Args:
+        output: the path of the output.
+        held: the lock, if this process has it already; it is acquired once more.
+
+    Raises:
+        StoreError: another process works on it, or something else has the name of one of its files.
+    """
+    state = store_path(output)
+    lock = acquire(state, held)
+    if held is not None:
+        return lock
+    try:
+        check_side_files(output)
+        if PartialFolder.is_present(state):  # that of a killed process
+            PartialFolder(state).remove()
+        # The lock is a file, which somebody may have removed.
+        check_not_open(state)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def is_same_name(one: str, other: str) -> bool:
+    """Whether file systems that tell neither capitals nor composed letters apart take two names for one."""
+    return _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def remove_state(state: Path) -> None:

@@ -33,28 +33,28 @@ from stillhouse.jobs.store.database import (
     DONE,
     FAILED,
     QUEUED,
+    DamagedError,
     Outcome,
     StoreError,
-    connect,
     store_path,
     translated,
 )
-from stillhouse.jobs.store.lock import RunLock, acquire
+from stillhouse.jobs.store.lock import RunLock
 from stillhouse.jobs.store.members import MemberCache
-from stillhouse.jobs.store.places import check_side_files, reserve_path
+from stillhouse.jobs.store.places import is_same_name, reserve_path, take
 from stillhouse.jobs.store.protocol import Part
+from stillhouse.jobs.store.salvage import open_sound
+from stillhouse.jobs.store.seals import is_sealed, row_seal, sealed
+from stillhouse.jobs.store.upkeep import Upkeep
 from stillhouse.outputs import count_of, merge_responses
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["SqliteStore"]
 
-# How long a commit may stay in the system's cache, where only the end of the machine loses it.
-SYNC_SECONDS = 1.0
-
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
 
-_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
@@ -68,9 +68,11 @@ class SqliteStore:
     Attributes:
         path: the file.
         connection: the database; see `reading`.
+        told: what has to be said about damage to the state, in the order in which it was seen.
 
     Raises:
-        StoreError: another process works on the run, or its state cannot be used.
+        StoreError: another process works on the run, or its state cannot be used, or is that of another
+            output.
     """
 
     ordered = False
@@ -81,19 +83,40 @@ class SqliteStore:
         self.problem: StoreError | None = None
         self.members: MemberCache | None = None
         self._buffer: list[tuple[Any, ...]] = []
-        self._session = 0
+        self._session: tuple[Any, ...] = ()
         self._queued: set[int] = set()
-        self._synced = time.monotonic()
-        check_side_files(output)
+        self._upkeep: Upkeep | None = None
+        self._reserve = reserve_path(self.path)
+        self._has_reserve = False
         # The lock counts its holders: a caller's hold on it outlasts that of the store.
-        self._lock = acquire(self.path, held)
+        self._lock = take(output, held)
         try:
-            self.connection = connect(self.path)
+            self.connection, told = open_sound(self.path)
+            self.told = [told] if told else []
         except BaseException:
             self._lock.release()
             raise
-        self._reserve = reserve_path(self.path)
-        self._has_reserve = False
+        try:
+            self._check_owner(output)
+        except BaseException:
+            self.close("stopped")
+            raise
+
+    def _check_owner(self, output: Path) -> None:
+        """Refuse the state of another output, and one that another process opened at the same time."""
+        if not self._lock.is_in_place:
+            raise StoreError(
+                f"the lock of this run was removed while it was opened: {self._lock.path}",
+                hint="make the same command again",
+            )
+        owner = self.get("output")
+        if owner is None:
+            self.set("output", output.name)
+        elif not is_same_name(owner, output.name):
+            raise StoreError(
+                f"{self.path} is the state of another output, {owner}: it was copied or renamed",
+                hint=f"name it {owner}.run.db again, beside that output; or begin anew with --restart",
+            )
 
     @staticmethod
     def exists(output: Path) -> bool:
@@ -106,11 +129,14 @@ class SqliteStore:
         import importlib_metadata
 
         with self._transaction():
-            cursor = self.connection.execute(
-                "INSERT INTO sessions (started, process, host, version) VALUES (?, ?, ?, ?)",
-                (time.time(), os.getpid(), socket.gethostname(), importlib_metadata.version("stillhouse")),
-            )
-            self._session = cursor.lastrowid or 0
+            ((number,),) = self.connection.execute("SELECT ifnull(max(session), 0) + 1 FROM sessions")
+            version = importlib_metadata.version("stillhouse")
+            command = to_json(self.get("command"))
+            self._session = (
+                number, time.time(), None, None, os.getpid(), socket.gethostname(), version, command
+            )  # fmt: skip
+            self._store_session()
+        self._upkeep = Upkeep(self.path, self._lock, self._stop)
         try:
             # A killed process may have left one. Without room for a new one the disk is nearly full, and
             # the room that is left is for the rows.
@@ -119,29 +145,43 @@ class SqliteStore:
                 self._has_reserve = True
                 stream.write(bytes(RESERVE_BYTES))
         except OSError:
-            self._give_up_reserve()
+            self.give_up_reserve()
+
+    def _store_session(self) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            sealed("sessions", *self._session),
+        )
+
+    def _stop(self, problem: StoreError) -> None:
+        self.problem = problem
 
     def close(self, outcome: Outcome) -> None:
         """Commit what is left, record how the work of this process ended, and release the run."""
+        is_empty = False
         try:
             with contextlib.suppress(StoreError):  # the disk may be full
                 self.commit()  # results that an interrupt kept from being committed
-            with contextlib.suppress(StoreError), self._transaction():
-                self.connection.execute(
-                    "UPDATE sessions SET ended = ?, outcome = ? WHERE session = ?",
-                    (time.time(), outcome, self._session),
-                )
-            is_empty = self._session == 0 and self.get("command") is None
+            if self._session:
+                number, started, _, _, *rest = self._session
+                self._session = (number, started, time.time(), outcome, *rest)
+                with contextlib.suppress(StoreError), self._transaction():
+                    self._store_session()
+            else:
+                with contextlib.suppress(StoreError):
+                    is_empty = self.is_blank and self.get("command") is None
+        finally:
+            if self._upkeep is not None:
+                self._upkeep.close()
             self.connection.close()
             if is_empty:  # it never began
                 with contextlib.suppress(OSError):  # Windows removes no file that another process has open
                     self.path.unlink(missing_ok=True)
-        finally:
-            self._give_up_reserve()
+            self.give_up_reserve()
             self._lock.release()
 
-    def _give_up_reserve(self) -> bool:
-        """Free the room that was kept, and return whether there was any."""
+    def give_up_reserve(self) -> bool:
+        """Free the room on the disk that was kept for results, and return whether there was any."""
         had, self._has_reserve = self._has_reserve, False
         if had:
             with contextlib.suppress(OSError):  # as above
@@ -159,15 +199,18 @@ class SqliteStore:
     def get(self, key: str) -> Any:
         """Return a fact about the run, or `None`."""
         with translated(self.path):
-            found = self.connection.execute("SELECT value FROM info WHERE key = ?", (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
+            found = self.connection.execute("SELECT * FROM info WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        if not is_sealed("info", found):
+            raise _damaged(self.path)
+        return json.loads(found[1])
 
     def set(self, key: str, value: Any) -> None:
         """Record a fact about the run; JSON types."""
         with self._transaction():
             self.connection.execute(
-                "INSERT INTO info VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (key, to_json(value)),
+                "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", key, to_json(value))
             )
 
     @property
@@ -224,9 +267,10 @@ class SqliteStore:
             state = DONE
             output = result if earlier is None else merge_responses([earlier, result], 2)[0]
         columns = columns_of(output, error, self._model_name)
-        return (
-            row.index, row.digest, state, error and error.kind, len(output["generations"]) if output else 0,
-            to_json(columns), time.time(), seconds, *tokens_of(output),
+        kind = None if error is None else str.__str__(error.kind)  # exactly a text, whatever a plugin gives
+        return _sealed_row(
+            row.index, row.digest, state, kind, len(output["generations"]) if output else 0,
+            to_json(columns), time.time(), _number(seconds), *tokens_of(output),
         )  # fmt: skip
 
     def _failed(
@@ -235,15 +279,19 @@ class SqliteStore:
         """Return the row of the database for a result that the database cannot hold."""
         failure = unstorable(error)
         text = to_json(columns_of(None, failure, self._model_name))
-        return *place, FAILED, failure.kind, 0, text, time.time(), seconds, *map(_storable, tokens)
+        return _sealed_row(
+            *place, FAILED, failure.kind, 0, text, time.time(), _number(seconds), *map(_storable, tokens)
+        )
 
     def _partial(self, row: int) -> GenerateOutput | None:
         """Return what an earlier attempt generated for a row that is queued again."""
         if row not in self._queued:
             return None
         with translated(self.path):
-            (text,) = self.connection.execute("SELECT result FROM rows WHERE row = ?", (row,)).fetchone()
-        return output_of(json.loads(text))
+            record = self.connection.execute("SELECT * FROM rows WHERE row = ?", (row,)).fetchone()
+        if record is None or not is_sealed("rows", record):
+            raise _damaged(self.path)
+        return output_of(json.loads(record[5]))
 
     def commit(self) -> None:
         if not self._buffer:
@@ -252,16 +300,12 @@ class SqliteStore:
             self._insert()
         except StoreError as error:
             # These results are paid for: they get the room that was kept for them.
-            if not self._give_up_reserve():
+            if not self.give_up_reserve():
                 raise
             self.problem = error
             self._insert()
 
     def _insert(self) -> None:
-        now = time.monotonic()
-        through = now - self._synced > SYNC_SECONDS
-        if through:
-            self.connection.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             try:
                 self.connection.executemany(_INSERT, self._buffer)
@@ -269,12 +313,11 @@ class SqliteStore:
                 if not _is_of_a_row(error):
                     raise
                 self._insert_each()
+        if self._upkeep is not None:
+            self._upkeep.committed()
         if self.members is not None:
             self.members.forget([row for row, _, state, *_ in self._buffer if state == DONE])
         self._buffer.clear()
-        if through:
-            self._synced = now
-            self.connection.execute("PRAGMA synchronous = NORMAL")
 
     def _insert_each(self) -> None:
         """Store the rows one by one, so that one that cannot be stored costs no other."""
@@ -284,33 +327,48 @@ class SqliteStore:
             except Exception as error:
                 if not _is_of_a_row(error):
                     raise
-                self._buffer[place] = self._failed(record[:2], error, record[7], record[8:])
+                self._buffer[place] = self._failed(record[:2], error, record[7], record[8:-1])
                 self.connection.execute(_INSERT, self._buffer[place])
 
     def finished_rows(self) -> Iterator[FinishedRow]:
-        """Yield every finished row, in the order of the input."""
-        query = "SELECT row, digest, result FROM rows WHERE state != 0 ORDER BY row"
+        """Yield every finished row that is as it was stored, in the order of the input."""
         with translated(self.path):
-            for index, digest, text in self.connection.execute(query):
-                yield FinishedRow(index, digest, json.loads(text))
+            for record in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
+                if row_seal(record[:-1]) == record[-1]:
+                    yield FinishedRow(record[0], record[1], json.loads(record[5]))
 
     def digests(self) -> Iterator[tuple[int, int]]:
         """Yield the index and the digest of every stored row, in the order of the input."""
         with translated(self.path):
             yield from self.connection.execute("SELECT row, digest FROM rows ORDER BY row")
 
-    def requeue(self, kinds: Iterable[str]) -> int:
+    def requeue(self, kinds: Iterable[str], *, of_session: bool = False) -> int:
         """Queue the rows that failed with one of these kinds for a retry, and return their number.
 
         Their generations are kept: only the missing ones will be requested.
+
+        Args:
+            kinds: the kinds of their errors.
+            of_session: only those that failed since `start`.
         """
-        wanted = list(kinds)
+        count = 0
         with self._transaction():
-            cursor = self.connection.executemany(
-                "UPDATE rows SET state = ? WHERE state = ? AND kind = ?",
-                [(QUEUED, FAILED, kind) for kind in wanted],
-            )
-        return cursor.rowcount
+            since = 0.0
+            if of_session:
+                query = "SELECT started FROM sessions WHERE session = ?"
+                (since,) = self.connection.execute(query, (self._session,)).fetchone()
+            for kind in kinds:
+                found = self.connection.execute(
+                    "SELECT * FROM rows WHERE state = ? AND kind = ? AND finished >= ?", (FAILED, kind, since)
+                )
+                queued = [
+                    (QUEUED, row_seal((*record[:2], QUEUED, *record[3:-1])), record[0])
+                    for record in found
+                    if is_sealed("rows", record)
+                ]
+                self.connection.executemany("UPDATE rows SET state = ?, seal = ? WHERE row = ?", queued)
+                count += len(queued)
+        return count
 
     def has_queued(self, limit: int | None) -> bool:
         """Whether rows below the limit are queued for a retry."""
@@ -335,6 +393,23 @@ class SqliteStore:
                 with contextlib.suppress(sqlite3.Error):
                     self.connection.execute("ROLLBACK")
                 raise
+
+
+def _number(seconds: float | None) -> float | None:
+    """Return a number as a column of such returns it: a whole one is one with a fraction as well."""
+    return None if seconds is None else float(seconds)
+
+
+def _sealed_row(*columns: Any) -> tuple[Any, ...]:
+    """Return a record of the table `rows` with its seal."""
+    return *columns, row_seal(columns)
+
+
+def _damaged(path: Path) -> DamagedError:
+    return DamagedError(
+        f"the run's state {path} is damaged",
+        hint="make the same command again: it keeps every row that can be read",
+    )
 
 
 def _is_of_a_row(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from stillhouse.protocols import RowWriter
 
 __all__ = ["WrittenOutput", "mark_of"]
 
-_KEY = "output"
+_KEY = "written"
 
 
 class WrittenOutput:

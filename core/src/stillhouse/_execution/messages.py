@@ -1,0 +1,53 @@
+"""What is sent to a model and what it answers, for people: `show` gives it to a logger, without secrets.
+
+For a backend on `stillhouse.http` these are the requests and the answers, for every other one the inputs with
+their generation parameters, and the outputs. Whoever calls `show` asks `are_shown` first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["are_shown", "as_text", "show"]
+
+logger = logging.getLogger("stillhouse.messages")
+"""Gets each message in a line, at the level DEBUG."""
+
+MAX_CHARACTERS = 2000
+"""How much of a message is shown."""
+
+
+def are_shown() -> bool:
+    """Whether anybody looks at the messages."""
+    return logger.isEnabledFor(logging.DEBUG)
+
+
+def show(head: str, text: str | bytes, redact: Callable[[str], str]) -> None:
+    """Show a message.
+
+    Args:
+        head: what it is; it has no secrets.
+        text: the message, in any encoding.
+        redact: masks the secrets in a text.
+    """
+    size = len(text)
+    # Some more than is shown: a secret that the cut runs through is masked as well.
+    part = text[: 2 * MAX_CHARACTERS]
+    if isinstance(part, bytes):
+        part = part.decode("utf-8", "replace")
+    part = " ".join(redact(part).split())
+    part = "".join(letter if letter.isprintable() else "\ufffd" for letter in part)
+    if size > MAX_CHARACTERS:
+        part = f"{part[:MAX_CHARACTERS]} … ({size:,} {'bytes' if isinstance(text, bytes) else 'characters'})"
+    logger.debug("%s %s", head, part)
+
+
+def as_text(value: Any) -> str:
+    """Return a value, such as an input or an output, as JSON, as far as it can be."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)

@@ -1,0 +1,139 @@
+"""`FailureWatch`: a run that is hopeless, or in which too many rows fail, stops.
+
+It is asked about failed rows alone: a row that is done costs nothing here. No further row is started once it
+`holds`; what is in flight is waited for, and `judge` then says whether the run ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillhouse.errors import GenerationError, StillhouseError, UnsupportedError
+from stillhouse.jobs.runs.reasons import Failure, Failures, in_a_line, masked, retried_kinds
+
+__all__ = ["HOPELESS_ROWS", "FailureWatch", "FailuresError"]
+
+HOPELESS_ROWS = 20
+"""How many rows must have failed alike, and none been generated, for the run to be hopeless."""
+
+# What the content of a row causes: the next one may well be done.
+_OF_ROWS = frozenset({"invalid_input", "context_length", "content_filter", "schema", "truncated"})
+
+# No content causes these, whatever their messages are; they may pass with time.
+_PASSING = frozenset({"rate_limit", "timeout", "connection", "server"})
+
+
+class FailuresError(StillhouseError):
+    """The run stopped because rows failed. All of them are in its state.
+
+    Attributes:
+        kinds: of a hopeless run, the kinds of the errors of the rows that the same command generates again;
+            empty if the run stopped at `max_failures`.
+        failures: how many rows failed in this process.
+    """
+
+    def __init__(
+        self, message: str, *, kinds: tuple[str, ...] = (), failures: int = 0, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kinds = kinds
+        self.failures = failures
+
+
+class FailureWatch:
+    """Looks at the failures of one process of a run.
+
+    Args:
+        limit: how many rows may fail before the run stops; 0 for any number, and `None` to stop only if the
+            run is hopeless: if at least `HOPELESS_ROWS` rows failed, all alike and for a reason that no row
+            causes, and none was generated.
+
+    Attributes:
+        holds: whether no further row is to be started before `judge` was asked.
+        failures: why rows failed.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._is_off = limit == 0
+        self.holds = False
+        self.failures = Failures()
+        # The failures that no row causes.
+        self._alike = 0
+        self._reason: Any = None
+        self._differ = False
+        self._kinds: set[str] = set()
+        self._hint = ""
+
+    def see(self, error: GenerationError) -> None:
+        """Look at the error of a row."""
+        self.failures.add(self.failures.rows, error.kind, error.message)
+        if self._is_off:
+            return
+        if not _is_of_row(error):
+            reason: Any = (
+                "passing" if error.kind in _PASSING else (error.kind, error.place or masked(error.message))
+            )
+            self._differ = self._differ or (self._alike > 0 and reason != self._reason)
+            self._reason = reason
+            self._alike += 1
+            self._kinds.add(error.kind)
+            self._hint = error.hint
+        if self._limit is None:
+            self.holds = self._seems_hopeless
+        elif self.failures.rows >= self._limit:
+            self.holds = True
+
+    @property
+    def _seems_hopeless(self) -> bool:
+        return self._alike >= HOPELESS_ROWS and not self._differ
+
+    def judge(self, generated: int, *, is_kept: bool = True) -> FailuresError | None:
+        """Return why the run stops, or `None` if it goes on: no further row is held then.
+
+        Args:
+            generated: how many rows were generated, by the backend and not by a hook such as a cache.
+            is_kept: whether the run has a state, so that the same command resumes it.
+        """
+        if not self.holds:
+            return None
+        is_hopeless = self._seems_hopeless and generated == 0
+        if self._limit is None and not is_hopeless:
+            self.holds, self._is_off = False, True
+            return None
+        commonest = self.failures.most_common(1)[0]
+        return self._hopeless(commonest, is_kept) if is_hopeless else self._too_many(commonest, is_kept)
+
+    def _hopeless(self, commonest: Failure, is_kept: bool) -> FailuresError:
+        ways = [in_a_line(self._hint)] if self._hint else []
+        if is_kept:
+            ways.append("run the same command again when that is mended: it generates the failed rows again")
+        ways.append("--max-failures 0 goes on whatever fails")
+        return FailuresError(
+            f"the run is hopeless: all {self._alike:,} rows that were tried failed, in a way that no row "
+            f"causes: {commonest.kind}: {commonest.message}",
+            kinds=tuple(sorted(self._kinds)),
+            failures=self.failures.rows,
+            hint="; ".join(ways),
+        )
+
+    def _too_many(self, commonest: Failure, is_kept: bool) -> FailuresError:
+        rows, kinds = self.failures.rows, retried_kinds(self.failures.kinds)
+        ways = ["mend what failed, or give a higher --max-failures"]
+        if is_kept:
+            ways.append("the same command resumes with the other rows")
+        if is_kept and kinds:
+            ways.append(f"--retry {','.join(kinds)} generates the failed ones again")
+        often = "" if commonest.rows == rows else f"{commonest.rows:,} of them: "
+        what = "1 row" if rows == 1 else f"{rows:,} rows"
+        return FailuresError(
+            f"{what} failed, and --max-failures is {self._limit:,}: {often}"
+            f"{commonest.kind}: {commonest.message}",
+            failures=rows,
+            hint="; ".join(ways),
+        )
+
+
+def _is_of_row(error: GenerationError) -> bool:
+    """Whether an error comes of what is in its row; one that the backend lacks a capability for is such."""
+    return error.kind in _OF_ROWS or isinstance(error.__cause__, UnsupportedError)

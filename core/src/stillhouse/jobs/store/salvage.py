@@ -1,0 +1,300 @@
+"""What is done about damage: it is looked for before a state is used, and every record with its seal is kept.
+
+A damaged state is kept under another name, and what can be read of it becomes the new one, whose rows are
+finished; the others are generated again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.store.database import (
+    QUEUED,
+    SQLITE_ERRORS,
+    DamagedError,
+    StoreError,
+    connect,
+    has_application_id,
+    read,
+    sqlite_uri,
+    translated,
+)
+from stillhouse.jobs.store.pages import contains, records
+from stillhouse.jobs.store.schema import build
+from stillhouse.jobs.store.seals import SEALED, is_sealed, sealed
+
+__all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
+
+# The columns of each table, by which a record is told to be one of it, and those of them that are numbers
+# with a fraction: SQLite stores a whole number as such, whatever the type of its column.
+_COLUMNS = {"rows": 17, "info": 3, "sessions": 9, "members": 4}
+_REALS = {"rows": (6, 7, 13), "sessions": (1, 2)}
+
+# Those whose first column is the number of the record, which is not stored a second time.
+_NUMBERED = ("rows", "sessions")
+
+_LEDGER = b"CREATE TABLE batch_chunks"
+
+
+class Damage(NamedTuple):
+    """Damage to a state.
+
+    Attributes:
+        rows: how many rows are damaged; `None` where nobody knows, since the database itself is.
+    """
+
+    rows: int | None
+
+    @property
+    def told(self) -> str:
+        """Which rows are lost, as the end of a sentence."""
+        if self.rows is None:
+            return "every row that can be read is kept, and the others are generated again"
+        if self.rows == 0:
+            return "no row is lost"
+        return f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} generated again"
+
+
+def damage_of(connection: sqlite3.Connection) -> Damage | None:
+    """Look for damage in a database: to its structure, and to every sealed record.
+
+    Raises:
+        sqlite3.Error: a table is missing, or cannot be read.
+    """
+    connection.text_factory = lambda content: content.decode(errors="replace")
+    try:
+        ((verdict,),) = connection.execute("PRAGMA integrity_check(1)")
+        tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        if verdict != "ok" or not tables.items() >= _expected_tables().items():
+            return Damage(None)
+        damaged = {
+            table: sum(not is_sealed(table, record) for record in _all(connection, table))
+            for table in tables.keys() & SEALED
+        }
+        return Damage(damaged["rows"]) if any(damaged.values()) else None
+    finally:
+        connection.text_factory = str
+
+
+def _all(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
+    return connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+
+
+@functools.cache
+def _expected_tables() -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        build(connection)
+        return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+
+
+def open_sound(path: Path) -> tuple[sqlite3.Connection, str]:
+    """Open the database for the one process that writes it; a damaged one becomes what can be read of it.
+
+    Returns:
+        The database, and what has to be said about damage; empty if there was none.
+
+    Raises:
+        DamagedError: nothing of it can be read, or it is not a run's.
+        StoreError: it cannot be used for another reason.
+    """
+    problem, damage = DamagedError(f"the run's state {path} is damaged and cannot be used"), None
+    try:
+        connection = connect(path)
+        try:
+            with translated(path):
+                damage = damage_of(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if damage is None:
+            return connection, ""
+        connection.close()
+    except DamagedError as error:
+        problem = error
+    aside = _rebuild(path, problem)
+    told = (damage or Damage(None)).told
+    return connect(path), f"the run's state was damaged: {told}; the damaged one is kept as {aside}"
+
+
+@contextlib.contextmanager
+def intact(path: Path, *, checked: bool = True) -> Iterator[tuple[sqlite3.Connection, Damage | None]]:
+    """Open the database for reading while the block runs; of a damaged one, what can be read of it.
+
+    SQLite's errors become `StoreError` in the block.
+
+    Args:
+        path: the database.
+        checked: whether to look for damage, for which every row is read.
+
+    Raises:
+        StoreError: it does not exist or cannot be used, and nothing of it can be read.
+    """
+    connection, damage = _readable(path, checked)
+    with contextlib.closing(connection), translated(path):
+        yield connection, damage
+
+
+def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | None]:
+    problem, damage = DamagedError(f"the run's state {path} is damaged and cannot be used"), None
+    try:
+        connection = read(path)
+        try:
+            with translated(path):
+                damage = damage_of(connection) if checked else None
+        except BaseException:
+            connection.close()
+            raise
+        if damage is None:
+            return connection, None
+        connection.close()
+    except DamagedError as error:
+        problem = error
+    connection = sqlite3.connect("", isolation_level=None)
+    try:
+        build(connection)
+        if not _copy(path, connection):
+            raise _lost(path, problem)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, damage or Damage(None)
+
+
+def unknown_command(path: Path) -> DamagedError:
+    """Return the error for a state that does not say what its rows are the results of."""
+    return DamagedError(
+        f"the run's state {path} is damaged: what the run was asked for cannot be read",
+        hint="put a copy in its place, or begin anew with --restart",
+    )
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a file is a run's database, damaged or not; an empty file holds nothing to lose."""
+    return has_application_id(path) or any(_sealed_records(path))
+
+
+def _lost(path: Path, problem: StoreError) -> StoreError:
+    """Return the error for a state of which nothing can be read."""
+    hint = "put a copy in its place, or begin anew with --restart"
+    if not has_application_id(path):
+        hint = "put a copy in its place, or move it away and begin anew"
+        if "is damaged" not in problem.message:  # it says what the file is instead
+            return problem
+    return DamagedError(f"{problem.message}; nothing of it can be read", hint=hint)
+
+
+def _rebuild(path: Path, problem: StoreError) -> Path:
+    """Put what can be read of a damaged state in its place, and return where the damaged one is kept."""
+    if not any(table == "rows" for table, _ in _sealed_records(path)):
+        raise _lost(path, problem)
+    folder = PartialFolder(path)
+    try:
+        part = folder.path / path.name
+        with translated(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            build(connection)
+            _copy(path, connection)
+            if connection.execute("SELECT 1 FROM info WHERE key = 'command'").fetchone() is None:
+                raise unknown_command(path)
+            _copy_ledger(path, connection)
+        aside = _put_aside(path)
+        part.replace(path)
+    finally:
+        folder.remove()
+    return aside
+
+
+def _copy(path: Path, connection: sqlite3.Connection) -> bool:
+    """Copy the sealed records of a damaged state, and return whether there are any."""
+    connection.execute("BEGIN")
+    some = False
+    for table, record in _sealed_records(path):
+        some = True
+        # A page that is not used any more may have an earlier result of a row.
+        if (
+            table == "rows"
+            and connection.execute(
+                "SELECT 1 FROM rows WHERE row = ? AND (finished > ? OR (finished = ? AND state = ?))",
+                (record[0], record[6], record[6], QUEUED),
+            ).fetchone()
+        ):
+            continue
+        marks = ", ".join("?" * len(record))
+        connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", record)  # noqa: S608
+    # Rows may be lost, and the output is written again in any case.
+    connection.execute("DELETE FROM info WHERE key = 'complete'")
+    if connection.execute("SELECT 1 FROM info WHERE key = 'command'").fetchone() is None:
+        found = connection.execute(
+            "SELECT command FROM sessions WHERE command != 'null' ORDER BY session DESC LIMIT 1"
+        ).fetchone()
+        if found is not None:
+            connection.execute("INSERT INTO info VALUES (?, ?, ?)", sealed("info", "command", found[0]))
+    connection.execute("COMMIT")
+    return some
+
+
+def _sealed_records(path: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the table and the columns of every record of a damaged state that has its seal."""
+    for number, values in records(path):
+        for table, columns in _COLUMNS.items():
+            if len(values) != columns:
+                continue
+            if table in _NUMBERED:
+                values[0] = number
+            for place in _REALS.get(table, ()):
+                if isinstance(values[place], int):
+                    values[place] = float(values[place])
+            if is_sealed(table, values):
+                yield table, tuple(values)
+
+
+def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
+    """Copy the tables of offline batches, which have no seals: what is lost of them is paid for in vain."""
+    if not contains(path, _LEDGER):
+        return
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{sqlite_uri(path.absolute())}?mode=ro", uri=True)
+        ) as damaged:
+            found = damaged.execute(
+                "SELECT name, type, sql FROM sqlite_master WHERE tbl_name LIKE 'batch%' AND sql IS NOT NULL "
+                "ORDER BY type DESC"
+            ).fetchall()
+            if not any(name == "batch_chunks" for name, *_ in found):
+                raise sqlite3.DatabaseError("its tables cannot be found")
+            for name, kind, sql in found:
+                connection.execute(sql)
+                for record in _all(damaged, name) if kind == "table" else ():
+                    marks = ", ".join("?" * len(record))
+                    connection.execute(f"INSERT INTO {name} VALUES ({marks})", record)  # noqa: S608
+    except SQLITE_ERRORS as error:
+        raise StoreError(
+            f"the run's state {path} is damaged, and with it the record of its offline batches: {error}",
+            hint="put a copy in its place; or, if no batch goes on, begin anew with --restart",
+        ) from None
+
+
+def _put_aside(path: Path) -> Path:
+    """Keep a damaged state, and what SQLite has beside it, under a free name as well."""
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    try:
+        os.link(path, aside)
+    except OSError:  # a file system without links
+        with path.open("rb") as source, aside.open("xb") as copied:
+            shutil.copyfileobj(source, copied, 1 << 20)
+    # They would be read into the new one.
+    for suffix in ("-wal", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    return aside
