@@ -18,9 +18,13 @@ import pytest
 import stillhouse
 from stillhouse import StillhouseError
 from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse.jobs.reporting.progress import status_lines
+from stillhouse.jobs.reporting.report import write_report
 from stillhouse.jobs.runs.bulk import open_bulk_run
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.estimate import estimate
 from stillhouse.jobs.runs.online import RunStatistics
+from stillhouse.jobs.runs.summary import summarize
 from stillhouse.jobs.store.database import DamagedError, StoreError, store_path
 from stillhouse.jobs.store.pages import records
 from stillhouse.jobs.store.salvage import intact
@@ -173,21 +177,20 @@ def test_no_damage_gives_another_output(
 
 
 @pytest.mark.parametrize("name", ["finished", "halved"])
-def test_status_of_no_damaged_state_is_a_traceback(
-    request: pytest.FixtureRequest, tmp_path: Path, name: str
-) -> None:
-    from stillhouse.jobs.reporting.progress import status_lines
-    from stillhouse.jobs.runs.summary import summarize
-
+def test_a_damaged_state_can_be_looked_at(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     template: Template = request.getfixturevalue(name)
     chance = random.Random(name)
-    path = tmp_path / "out.jsonl.run.db"
+    page = tmp_path / "page.html"
     for number in range(60):
         what, state = damaged(template.state, chance)
-        path.write_bytes(state)
+        folder = template.copy(tmp_path / "copy", state)
+        command = Command(str(folder / "rows.jsonl"), str(folder / "out.jsonl"), RowFormatter())
+        path, before = store_path(folder / "out.jsonl"), sorted(folder.iterdir())
         with contextlib.suppress(StoreError), intact(path) as (connection, _):
             assert status_lines(summarize(connection), False), (number, what)
-        assert [left.name for left in tmp_path.iterdir()] == [path.name]
+            write_report(connection, "out.jsonl", False, page)
+            assert estimate(stillhouse.create("echo"), command).rows <= ROWS
+        assert sorted(folder.iterdir()) == before, (number, what)
         assert path.read_bytes() == state
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from stillhouse.jobs.store.salvage import intact
+
 from .conftest import Server, read_jsonl
 
 CONCURRENCY = 16
@@ -33,7 +35,7 @@ def committed(output: Path) -> set[str]:
         return {f"row {index}" for (index,) in connection.execute("SELECT row FROM rows")}
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [6, pytest.param(100, marks=pytest.mark.soak)])
 def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
     start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, times: int
 ) -> None:
@@ -51,6 +53,9 @@ def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
         assert process.wait() in (-signal.SIGKILL, 0)
         again = finished & set(server.asked[asked:])
         assert not again, f"kill {kills}: finished rows were asked for again"
+        if output.with_name(f"{output.name}.run.db").exists():
+            with intact(output.with_name(f"{output.name}.run.db")) as (_, damage):
+                assert damage is None
         now = committed(output)
         in_flight = len(server.asked) - asked - len(now - finished)
         assert now >= finished
@@ -67,21 +72,28 @@ def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
     assert len(server.asked) - before == 3000 - len(finished)
     assert start(source, "-o", undisturbed).wait() == 0
     assert output.read_bytes() == undisturbed.read_bytes()
-    assert not list(tmp_path.glob("*.partial"))
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(("rows", "std"))}
+    assert left == {f"{path.name}{suffix}" for path in (output, undisturbed) for suffix in ("", ".run.db")}
 
 
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "number",
     [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)],
 )
 def test_stopped_run_repeats_no_request_when_resumed(
-    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, number: int
+    start: Any, server: Server, rows: Callable[[int], Path], tmp_path: Path, number: int, rounds: int
 ) -> None:
-    source, output = rows(500), tmp_path / "out.jsonl"
-    for asked in (100, 250, 400):
-        server.hold() if asked == 250 else None
+    count = 200 * rounds
+    source, output = rows(count), tmp_path / "out.jsonl"
+    chance = random.Random(rounds)
+    for asked in sorted(chance.sample(range(50, count // 2), rounds)):
+        is_held = chance.random() < 0.5
+        server.hold() if is_held else None
         process = start(source, "-o", output)
-        assert server.wait_for(asked if asked != 250 else len(server.asked) + CONCURRENCY)
+        assert server.wait_for(
+            len(server.asked) + CONCURRENCY if is_held else max(asked, len(server.asked) + 1)
+        )
         process.kill(number)
         server.let_go()
         assert process.wait() == 130
@@ -89,8 +101,10 @@ def test_stopped_run_repeats_no_request_when_resumed(
         assert "the same command goes on" in process.err
         assert not output.exists()
     assert start(source, "-o", output).wait() == 0
-    assert Counter(server.asked) == Counter(f"row {index}" for index in range(500))
-    assert [row["generations"] for row in read_jsonl(output)] == [[f"row {index}!0"] for index in range(500)]
+    assert Counter(server.asked) == Counter(f"row {index}" for index in range(count))
+    assert [row["generations"] for row in read_jsonl(output)] == [
+        [f"row {index}!0"] for index in range(count)
+    ]
 
 
 def test_a_second_interrupt_does_not_wait(

@@ -28,6 +28,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.store.database import LostError, StoreError, store_path
 from stillhouse.jobs.store.lock import RunLock, acquire, is_worked_on, lock_path
+from stillhouse.jobs.store.salvage import open_sound
 from stillhouse.jobs.store.store import SqliteStore
 
 from .conftest import PATIENCE, Server, read_jsonl
@@ -344,6 +345,25 @@ def test_a_lock_whose_file_was_removed_locks_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(StoreError, match="another process"):
         acquire(path)
     second.release()
+    assert names(tmp_path) == set()
+
+
+def test_a_lock_that_is_removed_while_a_run_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have opened it as well: one of the two has to stop before it asks for anything."""
+
+    def opened(path: Path) -> Any:
+        found = open_sound(path)
+        lock_path(path).unlink()
+        return found
+
+    output = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("stillhouse.jobs.store.store.open_sound", opened)
+        with pytest.raises(StoreError, match="lock of this run was removed"):
+            SqliteStore(output, "m")
+    SqliteStore(output, "m").close("stopped")
     assert names(tmp_path) == set()
 
 

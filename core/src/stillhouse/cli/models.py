@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_table
+from stillhouse.cli.output import guarded, print_json, print_note, print_table
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
@@ -58,13 +57,13 @@ def models(name: str, filter: str | None, assignments: tuple[str, ...], json: bo
         print_json({"name": name, "models": found, "prices": source})
         return
     if not found:
-        print(_nothing(offered, filter), file=sys.stderr)
+        print_note(_nothing(offered, filter))
         return
     columns = [column for column in _COLUMNS if any(column in model for model in found)]
     rows = [[_cell(column, model.get(column)) for column in columns] for model in found]
     print_table([_COLUMNS[column] for column in columns], rows)
     if source:
-        print(f"prices of {source}, where the provider tells none", file=sys.stderr)
+        print_note(f"prices of {source}, where the provider tells none")
 
 
 def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillhouse.cli.output import guarded, print_warning
+from stillhouse.cli.output import guarded, print_line, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.scaffold import Kind
@@ -52,9 +52,9 @@ def new(name: str, kind: Kind | None, into: Path) -> None:
         print_warning(
             f"{claimant} has a backend {backend.name} too; who installs both must set STILLHOUSE_PREFER"
         )
-    print(f"{folder} has the backend {backend.name}, which passes the conformance kit. Next:\n")
-    print(f"  cd {folder}")
-    print('  python -m pip install --editable ".[test]"')
-    print("  python -m pytest")
-    print(f"  stillhouse show {backend.name}\n")
-    print("README.md says what is left to do.")
+    print_line(f"{folder} has the backend {backend.name}, which passes the conformance kit. Next:\n")
+    print_line(f"  cd {folder}")
+    print_line('  python -m pip install --editable ".[test]"')
+    print_line("  python -m pytest")
+    print_line(f"  stillhouse show {backend.name}\n")
+    print_line("README.md says what is left to do.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stillhouse.cli.output import guarded
+from stillhouse.cli.output import guarded, print_line
 
 __all__ = ["report"]
 
@@ -28,4 +28,4 @@ def report(output: str, page: str | None) -> None:
     from stillhouse.jobs.reporting.report import report_run
     from stillhouse.registry import default_registry
 
-    print(report_run(output, default_registry().hooks(), page))
+    print_line(report_run(output, default_registry().hooks(), page))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_table
+from stillhouse.cli.output import guarded, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from stillhouse.registry import Registry
@@ -44,15 +44,15 @@ def _show_llm(registry: Registry, name: str, json: bool) -> None:
     if json:
         print_json({"name": name, "package": info.package, **described})
         return
-    print(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
+    print_line(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
     if described["description"]:
-        print(f"\n{described['description']}")
+        print_line(f"\n{described['description']}")
     capabilities = described["capabilities"]
     listed = "depend on the settings" if capabilities is None else ", ".join(capabilities) or "none"
-    print(f"\ncapabilities: {listed}")
-    print("\nfields (--set field=value)")
+    print_line(f"\ncapabilities: {listed}")
+    print_line("\nfields (--set field=value)")
     print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["fields"]))
-    print("\ngeneration parameters (--param name=value)")
+    print_line("\ngeneration parameters (--param name=value)")
     print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["parameters"]))
 
 
@@ -68,14 +68,14 @@ def _show_hook(registry: Registry, name: str, json: bool) -> None:
     if json:
         print_json({"name": name, "package": package, **described})
         return
-    print(f"{name} (hook), {package}")
+    print_line(f"{name} (hook), {package}")
     if described["description"]:
-        print(f"\n{described['description']}")
-    print(f"\nhooks: {', '.join(described['hooks'])}")
+        print_line(f"\n{described['description']}")
+    print_line(f"\nhooks: {', '.join(described['hooks'])}")
     if not described["settings"]:
-        print("\nno settings")
+        print_line("\nno settings")
         return
-    print(f"\nsettings ([hooks.{name}] in {config_file()})")
+    print_line(f"\nsettings ([hooks.{name}] in {config_file()})")
     print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["settings"]))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pluggy
 
 from stillhouse import hookspecs
+from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.shown import shown
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.outputs import check_output
@@ -99,7 +100,9 @@ class Hooks:
                 self._manager.register(plugin, name=name)
         except ConfigurationError:
             raise
-        except Exception as error:  # pluggy's own validation, or an attribute that raises
+        except BaseException as error:  # pluggy's own validation, or an attribute that raises
+            if is_from_signal(error):
+                raise
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             problem = Problem("E206", f"its hooks cannot be taken in: {describe(error)}", "correct it", error)
@@ -152,7 +155,7 @@ class Hooks:
                 if answer is not None:
                     check_output(answer, num_generations, f"the hook plugin {plugin}")
                     return cast("GenerateOutput", shown(answer))  # the plugin may keep its own
-            except Exception as error:
+            except BaseException as error:
                 self._report("before_generate", plugin, error)
         return None
 
@@ -186,7 +189,7 @@ class Hooks:
         for plugin, call, positions in observers:
             try:
                 call(*[shown(given[position]) for position in positions])
-            except Exception as error:
+            except BaseException as error:
                 self._report(hook, plugin, error)
 
     def open_reader(self, source: str) -> RowReader | None:
@@ -211,7 +214,7 @@ class Hooks:
                 answer = call(*map(given.__getitem__, positions))
             except StillhouseError:  # the plugin's own, for the user
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._report(name, plugin, error)
             else:
                 if answer is None:
@@ -222,8 +225,13 @@ class Hooks:
                 self._report(name, plugin, TypeError(f"it returned {type(answer).__name__}, {lacking}"))
         return None
 
-    def _report(self, hook: str, plugin: str, error: Exception) -> None:
-        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log."""
+    def _report(self, hook: str, plugin: str, error: BaseException) -> None:
+        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log.
+
+        One that would end the program fails too: only a signal's exception is raised.
+        """
+        if is_from_signal(error):
+            raise error
         if (hook, plugin) not in self._reported:
             self._reported.add((hook, plugin))
             _logger.warning(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_error
+from stillhouse.cli.output import guarded, print_error, print_note
 from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
 
     options = Options(**{**values, "param": {}, "fields": {}})
     check_options(options)
-    from stillhouse.cli.settings import parse_arguments, parse_fields
+    from stillhouse.cli.settings import foreign_addresses, parse_arguments, parse_fields
     from stillhouse.jobs.launch.llms import check_fields, named, new_llm
     from stillhouse.registry import default_registry
 
@@ -153,6 +153,9 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         check_fields(cls, name, ["max_concurrency"])
         fields["max_concurrency"] = options.max_concurrency
     llm = new_llm(default_registry(), settings, fields)
+    if options.config is not None:
+        for address, key in foreign_addresses(default_registry(), settings, fields):
+            print_note(f"{options.config} names the address {address}: the key in {key} is sent there")
     return options, llm, parse_arguments(cls, values["param"])
 
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.bugs import report_bug, wrapped
+from stillhouse._execution.stopping import Stop
 from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.opening import open_reader, open_writer
+from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -93,8 +95,8 @@ class View(Protocol):
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> AbstractContextManager[Callable[[], bool]]:
-        """Show the statistics while the run works; gives whether it shall stop.
+    ) -> AbstractContextManager[Stop]:
+        """Show the statistics while the run works; gives the request to stop it.
 
         Args:
             statistics: what the run updates.
@@ -172,8 +174,14 @@ def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, 
         return Ended("stopped", statistics, unusable_file(error))
 
 
-def stream(llm: LLM, command: Command, view: View) -> Ended:
-    """Write the rows to the command's output as they come, in their order, and keep nothing.
+def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
+    """Write the rows to standard output as they come, in their order, and keep nothing.
+
+    Args:
+        llm: the LLM.
+        command: whose output is `-`.
+        view: looks at the work.
+        out: the standard output.
 
     Raises:
         StillhouseError: as `work`, and whatever ends it.
@@ -189,7 +197,7 @@ def stream(llm: LLM, command: Command, view: View) -> Ended:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
-            writer = open_writer(command.output, hooks)
+            writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
             info = run_info(llm, command.source, command.output, reader, limit=command.limit)
             with (
@@ -228,7 +236,7 @@ def _online(llm: LLM) -> Iterator[None]:
 @contextlib.contextmanager
 def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
-) -> Iterator[Callable[[], bool]]:
+) -> Iterator[Stop]:
     def share() -> float | None:
         if command.limit is None:
             return share_read()

@@ -130,6 +130,8 @@ def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[s
 
 def _spans(connection: sqlite3.Connection, summary: Summary, working: bool) -> list[tuple[float, float]]:
     """Return when each session began and ended; a killed session ended with its last row."""
+    if summary.rows and not summary.sessions:  # damage to the state has taken them
+        return connection.execute("SELECT min(finished), max(finished) FROM rows").fetchall()
     starts = [session.started for session in summary.sessions]
     ends = [session.ended for session in summary.sessions]
     if working and ends:

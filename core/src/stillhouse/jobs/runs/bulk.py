@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -242,17 +243,25 @@ class BulkRun:
             offline = OfflineRun(
                 llm, ledger, self.store, self._run.open_reader, command.formatter,
                 num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
+                stopping=stopping,
             )  # fmt: skip
-            if command.finish_online:
-                if offline.cancel_and_collect(statistics):
-                    self.store.requeue(TRANSIENT_KINDS)
-                    statistics.watch = FailureWatch(command.max_failures)  # online it may go better
-                    return True
-            else:
-                is_finished = offline.advance(statistics)
+            try:
+                is_done = (
+                    offline.cancel_and_collect(statistics)
+                    if command.finish_online
+                    else offline.advance(statistics)
+                )
+            except asyncio.CancelledError:  # before the next job was submitted
+                if not stopping():
+                    raise
+                return False
+            if not command.finish_online:
                 statistics.check_failures()
-                if is_finished:
-                    return True
+            elif is_done:
+                self.store.requeue(TRANSIENT_KINDS)
+                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
+            if is_done:
+                return True
             if command.wait is None:
                 return False
             ends = time.monotonic() + command.wait

@@ -17,7 +17,7 @@ from stillhouse.jobs.spending.bounds import Bounds, size_of
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.store.salvage import intact
+from stillhouse.jobs.store.salvage import intact, unknown_command
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
@@ -158,12 +158,14 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
         return finished, 0
     with intact(path) as (connection, _):
         before = facts_of(connection).get("command")
+        (last,) = connection.execute("SELECT max(row) FROM rows").fetchone()
         if before is None:
+            if last is not None:
+                raise unknown_command(path)
             return finished, 0
         now = command_of(llm, command.arguments, command.num_generations, command.formatting, reader.digest())
         digests = connection.execute("SELECT row, digest FROM rows ORDER BY row")
         check_unchanged(before, now, input_difference(reader, digests))
-        (last,) = connection.execute("SELECT max(row) FROM rows").fetchone()
         finished.frombytes(bytes(finished.itemsize * (0 if last is None else last + 1)))
         total = 0
         for row, state, kind, made, tokens in connection.execute(

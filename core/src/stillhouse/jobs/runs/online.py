@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from stillhouse._execution.stopping import Stop, stopping_with
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.ordered import Ordered, Wanted
@@ -62,13 +63,15 @@ def run(
         FailuresError: the run is hopeless, or too many rows failed; likewise.
     """
     counts = statistics if statistics is not None else RunStatistics()
+    stop = stopping if isinstance(stopping, Stop) else Stop()
     for part in store.parts():
         counts.pulled, counts.waiting = counts.rows + counts.skipped, 0
         feed = _Feed(
             islice(rows, limit), formatter, part, counts, num_generations - part.made,
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
-        _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
+        with stopping_with(stop):
+            _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
         problem = store.problem or feed.problem
         if problem is not None:
             raise problem
