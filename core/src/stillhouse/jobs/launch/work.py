@@ -30,7 +30,9 @@ from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
+from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
+from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
@@ -193,6 +195,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     )
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+            check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
