@@ -33,8 +33,7 @@ from stillhouse.jobs.store.seals import SEALED, facts_of, is_sealed, sealed
 
 __all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
 
-# The columns of each table, by which a record is told to be one of it, and those of them that are numbers
-# with a fraction: SQLite stores a whole number as such, whatever the type of its column.
+# The columns of each table, which tell its records, and those that are floats: SQLite stores 1.0 as 1.
 _COLUMNS = {"rows": 17, "info": 3, "sessions": 9, "members": 4}
 _REALS = {"rows": (6, 7, 13), "sessions": (1, 2)}
 
