@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +335,4 @@ def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Traceback" not in err
-    assert os.strerror(32) in err or "Broken pipe" in err
+    assert (process.returncode, err) == (0, "")

@@ -11,6 +11,7 @@ import pytest
 import stillhouse
 from stillhouse import GenerationError
 from stillhouse.outputs import prepare_output
+from stillhouse.protocols import Row, RowInputs
 from stillhouse.registry import Registry
 
 from ..support import ScriptedLLM, SyncLLM, chat, chats, text_of
@@ -35,7 +36,8 @@ class Recorder:
     def after_generate(self, input: Any, output: Any, error: Any, from_hook: bool) -> None:
         assert (output is None) is not (error is None)
         became = output["generations"][0] if output else error.message
-        self.events.append(("after", text_of(input), became, from_hook))
+        text = None if input is None else text_of(input)
+        self.events.append(("after", text, became, from_hook))
 
     def of(self, kind: str) -> list[Any]:
         return sorted(event[1:] for event in self.events if event[0] == kind)
@@ -146,7 +148,9 @@ def test_before_hook_does_not_see_refused_inputs_or_errors(kind: Any, registry: 
         results = iterate(llm, [chat("a"), unreadable, refused], on_error="yield")
     assert results[1] is unreadable
     assert recorder.of("before") == [("a", 1, {}, llm.model_name)]
-    assert [event for event in recorder.events if event[0] == "after" and event[1] == "a"]
+    after = [event[1:] for event in recorder.events if event[0] == "after"]
+    assert ("a", "a", False) in after
+    assert (None, "line 2", False) in after
 
 
 @ALL
@@ -169,6 +173,57 @@ def test_a_hook_that_raises_is_reported_and_passed_over(
         outputs = generate(llm, chats(*"abc"))
     assert [output["generations"] for output in outputs] == [["a"], ["b"], ["c"]]
     assert 1 <= caplog.text.count("the disk is full") <= 2
+
+
+@ALL
+def test_outside_a_run_there_is_no_row(kind: Any, generate: Any, registry: Registry) -> None:
+    rows: list[Any] = []
+
+    class Watcher:
+        @stillhouse.hookimpl
+        def before_generate(self, row: Any) -> None:
+            rows.append(row)
+
+        @stillhouse.hookimpl
+        def after_generate(self, row: Any) -> None:
+            rows.append(row)
+
+    registry.register_hooks("watcher", Watcher())
+    llm = kind()
+    llm.use_registry(registry)
+    with llm:
+        generate(llm, chats("a"))
+    assert rows == [None, None]
+
+
+@pytest.mark.parametrize(("kind", "generate"), [WAYS[1].values, WAYS[3].values, WAYS[5].values])
+def test_inputs_that_were_made_of_rows_are_shown_with_them(
+    kind: Any, generate: Any, registry: Registry
+) -> None:
+    class Inputs(RowInputs):
+        def __iter__(self) -> Any:
+            return (chat(f"text {position}") for position in range(20))
+
+        def row_at(self, position: int) -> Row:
+            return Row(100 + position, 1, {"text": f"text {position}"})
+
+    seen: list[Any] = []
+
+    class Watcher:
+        @stillhouse.hookimpl
+        def before_generate(self, input: Any, row: Any) -> None:
+            seen.append((text_of(input), row.index, row.columns["text"]))
+
+        @stillhouse.hookimpl
+        def after_generate(self, output: Any, row: Any) -> None:
+            seen.append((output["generations"][0], row.index, row.columns["text"]))
+
+    registry.register_hooks("watcher", Watcher())
+    llm = kind()
+    llm.use_registry(registry)
+    with llm:
+        generate(llm, Inputs())
+    assert sorted(seen) == sorted([(f"text {n}", 100 + n, f"text {n}") for n in range(20)] * 2)
 
 
 def test_call_without_registered_hooks_calls_none(registry: Registry) -> None:

@@ -98,8 +98,9 @@ class Raising:
     def after_generate(self, llm: Any) -> None: ...
 
 
-BEFORE = "llm, input, num_generations, arguments"
-AFTER = f"{BEFORE}, output, error, from_hook"
+CALL = "llm, input, num_generations, arguments"
+BEFORE = f"{CALL}, row"
+AFTER = f"{CALL}, output, error, from_hook, row"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,8 @@ AFTER = f"{BEFORE}, output, error, from_hook"
         (
             SomethingElse(),
             "there is no hook zzz",
-            "rename it to after_generate or before_generate or open_reader or open_writer or output_path",
+            "rename it to after_generate or before_generate or configure or open_reader or open_writer or output_path "
+            "or run_finished or run_started or settings_model",
         ),
         (
             Coroutine(),

@@ -45,7 +45,9 @@ CASES = [
 ]
 
 
-def distribution(folder: Path, name: str, requires: str, entry_points: dict[str, str]) -> None:
+def distribution(
+    folder: Path, name: str, requires: str, entry_points: dict[str, str], group: str = "stillhouse.llms"
+) -> None:
     """An installed distribution, as metadata alone."""
     metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     metadata.mkdir()
@@ -55,7 +57,7 @@ def distribution(folder: Path, name: str, requires: str, entry_points: dict[str,
         encoding="utf-8",
     )
     lines = [f"{key} = {value}" for key, value in entry_points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[stillhouse.llms]", *lines, ""]), encoding="utf-8")
+    (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -132,5 +134,5 @@ def test_a_backend_that_keeps_every_rule_is_told_so(
 
 
 def test_every_rule_is_broken_by_some_backend() -> None:
-    ids: set[Any] = {rule.id for rule in all_rules()}
+    ids: set[Any] = {rule.id for rule in all_rules() if rule.id[0] in "CH"}
     assert ids == set(declared().values())

@@ -268,6 +268,7 @@ class AsyncLLM(LLM):
         `inputs` may be an asynchronous iterable too. Hooks are called on the caller's loop.
         """
         call = self._begin_stream(num_generations, kwargs, on_error, instead="agenerate_outputs")
+        call.follow(inputs)
         return self._aiter_outputs(call, inputs, on_error, ordered)
 
     async def _aiter_outputs(

@@ -15,21 +15,26 @@ import pluggy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pydantic import BaseModel
 
     from stillhouse.errors import GenerationError
     from stillhouse.llm import LLM
-    from stillhouse.protocols import RowReader, RowWriter
+    from stillhouse.protocols import Row, RowReader, RowWriter, RunInfo, RunSummary
     from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
     "PROJECT",
     "after_generate",
     "before_generate",
+    "configure",
     "hookimpl",
     "hookspec",
     "open_reader",
     "open_writer",
     "output_path",
+    "run_finished",
+    "run_started",
+    "settings_model",
 ]
 
 PROJECT = "stillhouse"
@@ -44,6 +49,7 @@ def before_generate(
     input: FormattedInput,
     num_generations: int,
     arguments: Mapping[str, Any],
+    row: Row | None,
 ) -> GenerateOutput | None:
     """Answer an input instead of the LLM, or return `None` to let it generate.
 
@@ -52,10 +58,10 @@ def before_generate(
 
     Args:
         llm: the loaded LLM.
-        input: the input; not to be mutated.
+        input: the input, a copy for this plugin.
         num_generations: how many generations were asked for.
-        arguments: the generation parameters in force, one dict for all inputs of a call; not to be
-            mutated.
+        arguments: the generation parameters in force, one read-only dict for all inputs of a call.
+        row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
     """
 
 
@@ -68,17 +74,45 @@ def after_generate(
     output: GenerateOutput | None,
     error: GenerationError | None,
     from_hook: bool,
+    row: Row | None,
 ) -> None:
     """Observe the result of an input: its output or its error.
 
+    A row that cannot be read, or of which no input can be made, has a result too: an error of the kind
+    `invalid_input`, with `None` as its input.
+
     Args:
         llm: the loaded LLM.
-        input: the input; not to be mutated.
+        input: the input, a copy for this plugin; `None` if there is none.
         num_generations: how many generations were asked for.
-        arguments: the generation parameters in force.
-        output: the output, not to be mutated; `None` if there is an error.
-        error: the error; `None` if there is an output.
+        arguments: the generation parameters in force, as `before_generate` is shown them.
+        output: the output, a copy for this plugin; `None` if there is an error.
+        error: the error, likewise; `None` if there is an output.
         from_hook: whether a plugin's `before_generate` gave the output, so that nothing was paid.
+        row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
+    """
+
+
+@hookspec
+def run_started(run: RunInfo) -> None:
+    """Learn that a process begins to work on a bulk run: all checks have passed, no row was read yet.
+
+    A run that is complete already, and a direct use of an LLM, begin nothing.
+
+    Args:
+        run: the run.
+    """
+
+
+@hookspec
+def run_finished(summary: RunSummary) -> None:
+    """Learn how that work ended: what was done, and whether the run is complete.
+
+    It is called once after each `run_started`, also after an error or an interrupt; not if the process is
+    killed.
+
+    Args:
+        summary: what this process did.
     """
 
 
@@ -116,4 +150,25 @@ def output_path(target: str) -> Path | None:
 
     Args:
         target: what the user gave as OUTPUT.
+    """
+
+
+@hookspec
+def settings_model() -> type[BaseModel]:  # type: ignore[empty-body]
+    """Return the pydantic model of this plugin's settings, for `configure` and for `stillhouse show`.
+
+    Every field has a description, and a default if the plugin can do without the setting. Import pydantic
+    in this function: hooks must import light.
+    """
+
+
+@hookspec
+def configure(settings: BaseModel) -> None:
+    """Take this plugin's settings: those of the table `[hooks.NAME]` of the user's config file, checked.
+
+    It is called before any other hook of the plugin, also where there is no table; again when hooks are
+    loaded again. A `ConfigurationError` says which setting cannot be used; nothing is generated then.
+
+    Args:
+        settings: an instance of what `settings_model` returns.
     """

@@ -355,6 +355,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         safe before anything else is waited for.
         """
         call = self._begin_stream(num_generations, kwargs, on_error, instead="generate_outputs")
+        call.follow(inputs)
         return self._iter_finished(call, inputs, on_error, ordered)
 
     def _iter_finished(

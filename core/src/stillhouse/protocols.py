@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from stillhouse.errors import GenerationError
-    from stillhouse.typing import GenerateOutput
+    from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["Backends", "HookCalls", "Row", "RowReader", "RowWriter"]
+__all__ = [
+    "Backends",
+    "HookCalls",
+    "Row",
+    "RowInputs",
+    "RowReader",
+    "RowWriter",
+    "RunInfo",
+    "RunSummary",
+]
 
 
 class HookCalls(Protocol):
@@ -32,7 +42,12 @@ class HookCalls(Protocol):
         """Whether no plugin implements either of them."""
 
     def before_generate(
-        self, llm: Any, input: Any, num_generations: int, arguments: Mapping[str, Any]
+        self,
+        llm: Any,
+        input: Any,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        row: Row | None = None,
     ) -> GenerateOutput | None:
         """The first answer of a plugin, or `None`."""
 
@@ -44,8 +59,15 @@ class HookCalls(Protocol):
         arguments: Mapping[str, Any],
         result: GenerateOutput | GenerationError,
         from_hook: bool,
+        row: Row | None = None,
     ) -> None:
         """Show every plugin the result of an input."""
+
+    def run_started(self, run: RunInfo) -> None:
+        """Tell every plugin that a run begins."""
+
+    def run_finished(self, summary: RunSummary) -> None:
+        """Tell every plugin how the work on a run ended."""
 
     def open_reader(self, source: str) -> RowReader | None:
         """The reader of the first plugin that opens the source, or `None`."""
@@ -101,15 +123,80 @@ class Row:
     digest: int = 0
 
 
+class RowInputs(ABC):
+    """Inputs that were made of rows: an LLM that generates for them shows hooks the row of each."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[FormattedInput | GenerationError]: ...
+
+    @abstractmethod
+    def row_at(self, position: int) -> Row | None:
+        """Return the row of the input at a position of the latest iteration, while it has no result."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A bulk run, as hooks are shown it when it begins.
+
+    Attributes:
+        source: the input, as the user gave it.
+        output: the output, as the user gave it; `-` for standard output.
+        llm: the registered name of the LLM, or its class where it has none.
+        model: the name of the model.
+        rows: how many rows belong to the run; `None` where that is not known before they are read.
+        resumed: whether the run was begun earlier: the rows that are finished are not generated again.
+    """
+
+    source: str
+    output: str
+    llm: str
+    model: str
+    rows: int | None
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How the work of one process on a run ended: what this process did, without what was done before.
+
+    Attributes:
+        run: the run, as `run_started` was shown it.
+        outcome: `complete`: every row is finished and the output written; `interrupted`: by a signal or the
+            caller; `stopped`: by an error; `waiting`: for offline batches.
+        done: rows with an output.
+        failed: rows without, by the kind of their error.
+        skipped: rows that had been finished before.
+        input_tokens: as far as the backend reported them; `None` if it reported none.
+        output_tokens: likewise.
+        cost: in USD; `None` where neither the prices are known nor the provider reports it.
+        seconds: how long the work took.
+    """
+
+    run: RunInfo
+    outcome: Literal["complete", "interrupted", "stopped", "waiting"]
+    done: int
+    failed: dict[str, int]
+    skipped: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
+    seconds: float
+
+    @property
+    def failures(self) -> int:
+        """How many rows failed."""
+        return sum(self.failed.values())
+
+
 class RowReader(Protocol):
     """The rows of one source.
 
     Iterating yields every row, in order and from the first on each time; a row that cannot be
     read is yielded with its error.
 
-    A reader may have an attribute `places`, a sequence of paths: the files and folders that it reads.
-    A run refuses an output that would replace one of them. Without it, they are found by the name of
-    the source.
+    A reader may have two more attributes. `places`, a sequence of paths, has the files and folders that it
+    reads: a run refuses an output that would replace one of them; without it, they are found by the name
+    of the source. `num_rows` is how many rows there are, or `None` where they would have to be read for that.
     """
 
     @property

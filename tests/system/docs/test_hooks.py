@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "hooks.md"
 def test_every_hook_is_there_with_its_signature() -> None:
     text = PAGE.read_text(encoding="utf-8")
     told = {
-        name: arguments.split(", ") for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.M)
+        name: [item for item in arguments.split(", ") if item]
+        for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.M)
     }
     hooks = {
         name: list(inspect.signature(spec).parameters)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from stillhouse._execution import messages
 from stillhouse._execution.bugs import backend_name, report_bug, wrapped
+from stillhouse._execution.shown import ReadOnlyDict, shown
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import (
     ERROR_KINDS,
@@ -18,7 +19,7 @@ from stillhouse.errors import (
     described,
 )
 from stillhouse.outputs import check_output
-from stillhouse.protocols import HookCalls
+from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
@@ -113,6 +114,9 @@ class Call:
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
+        # One for all inputs, so that a hook knows by its identity which call an input is of.
+        self._shown_arguments = ReadOnlyDict(shown(arguments)) if self.has_hooks else ReadOnlyDict()
+        self._row_at: Callable[[int], Row | None] | None = None
         self._check_input = check_input
         self._find_redactor = redactor
         self._redactor: Redactor | None = None
@@ -122,6 +126,11 @@ class Call:
         self._shows = messages.are_shown() and not getattr(llm, "_shows_messages", False)
         # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
+
+    def follow(self, inputs: object) -> None:
+        """Show the hooks the row of each input, if the inputs were made of rows."""
+        if self.has_hooks and isinstance(inputs, RowInputs):
+            self._row_at = inputs.row_at
 
     def begin(self, index: int, input: Any) -> Any:
         """Return the result of an input that needs no request, or `None`.
@@ -137,7 +146,8 @@ class Call:
             return error
         answer = None
         if self._before is not None:
-            answer = self._before(self.llm, input, self.num_generations, self.arguments)
+            row = None if self._row_at is None else self._row_at(index)
+            answer = self._before(self.llm, input, self.num_generations, self._shown_arguments, row)
             if answer is not None and self._after is not None:
                 self._answered.add(index)
         if self._shows and answer is None:
@@ -156,11 +166,8 @@ class Call:
         if self._shows and not isinstance(input, GenerationError):
             said = f"{result.kind}: {result.message}" if isinstance(result, GenerationError) else result
             self._show(f"< {self._name}, input {index + 1}:", said)
-        if self._after is not None and not isinstance(input, GenerationError):
-            seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
-            from_hook = index in self._answered
-            self._answered.discard(index)
-            self._after(self.llm, input, self.num_generations, self.arguments, seen, from_hook)
+        if self._after is not None:
+            self._observe(index, input, result)
         checked: GenerateOutput | Exception = result
         return checked
 
@@ -183,6 +190,22 @@ class Call:
 
     def _show(self, head: str, value: Any) -> None:
         messages.show(head, messages.as_text(value), self._secrets().redact)
+
+    def _observe(self, index: int, input: Any, result: Any) -> None:
+        """Show the hooks the result of an input. One that could not be made is shown as none."""
+        assert self._after is not None
+        seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
+        from_hook = index in self._answered
+        self._answered.discard(index)
+        self._after(
+            self.llm,
+            None if isinstance(input, GenerationError) else input,
+            self.num_generations,
+            self._shown_arguments,
+            seen,
+            from_hook,
+            None if self._row_at is None else self._row_at(index),
+        )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
         """Hold a backend to the rule that each input has an output.

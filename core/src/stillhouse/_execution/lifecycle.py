@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import inspect
+import os
+import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, PrivateAttr
 
-from stillhouse.errors import ConfigurationError
+from stillhouse._execution.exits import is_from_signal
+from stillhouse.errors import ConfigurationError, described
 
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
@@ -39,6 +43,7 @@ class Lifecycle:
         self.loaded = False
         self.changing: Literal["", "load", "unload"] = ""
         self.registry: Backends | None = None
+        self.forgotten: weakref.finalize[..., Any] | None = None  # what is done if it is never unloaded
 
     def fresh(self) -> Lifecycle:
         """Return the lifecycle of a copy, which is not loaded."""
@@ -88,17 +93,33 @@ def is_wrapped(function: Callable[..., Any]) -> bool:
     return getattr(function, _MARK, False)
 
 
-# By id, for pydantic models define equality by value and so have no hash.
-_loaded: dict[int, weakref.ref[Holder]] = {}
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120  -- this module is imported by all
+
+_warned: dict[Any, Any] = {}
+"""What Python notes of the warnings given, so that each place is told once."""
 
 
-@atexit.register
-def _unload_all() -> None:
-    for reference in list(_loaded.values()):
-        llm = reference()
-        if llm is not None:
-            with contextlib.suppress(Exception):
-                llm.unload()
+def _place() -> tuple[str, int]:
+    """Return where the code outside of this package is that loads an LLM now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return ("sys", 1) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _left_loaded(reference: weakref.ref[Holder], name: str, place: tuple[str, int], pid: int) -> None:
+    """When an LLM that is loaded is collected, or the interpreter ends: say so, and unload what is there.
+
+    Python calls it before whatever the LLM acquired is ended by itself.
+    """
+    if os.getpid() != pid:  # a fork, which has neither its threads nor its connections
+        return
+    llm = reference()
+    if llm is not None:
+        with contextlib.suppress(Exception):
+            llm.unload()
+    text = f"{name} was loaded here and not unloaded: call unload(), or use it as: with llm: …"
+    warnings.warn_explicit(text, ResourceWarning, *place, registry=_warned)
 
 
 def mark(function: F) -> F:
@@ -127,8 +148,17 @@ _PLAIN = (
 
 
 def _change(function: Callable[[H], None], holder: H, member: str) -> None:
-    """Call a backend's `load` or `unload`, which must have done its work when it returns."""
-    refuse_awaitable(function(holder), holder, member, _PLAIN.format(member))  # type: ignore[func-returns-value]
+    """Call a backend's `load` or `unload`, which must have done its work when it returns.
+
+    What it raises to end the program, such as `SystemExit`, is an error like any other.
+    """
+    try:
+        result: object = function(holder)  # type: ignore[func-returns-value]
+    except BaseException as error:
+        if isinstance(error, Exception) or is_from_signal(error):
+            raise
+        raise RuntimeError(f"{type(holder).__name__}.{member} raised {described(error)}") from error
+    refuse_awaitable(result, holder, member, _PLAIN.format(member))
 
 
 def loading(function: Callable[[H], None]) -> Callable[[H], None]:
@@ -159,8 +189,9 @@ def loading(function: Callable[[H], None]) -> Callable[[H], None]:
             finally:
                 lifecycle.changing = ""
             lifecycle.loaded = True
-            key = id(self)
-            _loaded[key] = weakref.ref(self, lambda _: _loaded.pop(key, None))
+            lifecycle.forgotten = weakref.finalize(
+                self, _left_loaded, weakref.ref(self), type(self).__name__, _place(), os.getpid()
+            )
 
     return mark(load)
 
@@ -187,6 +218,8 @@ def unloading(function: Callable[[H], None]) -> Callable[[H], None]:
                 finally:
                     lifecycle.changing = ""
                     lifecycle.loaded = False
-                    _loaded.pop(id(self), None)
+                    if lifecycle.forgotten is not None:
+                        lifecycle.forgotten.detach()
+                        lifecycle.forgotten = None
 
     return mark(unload)

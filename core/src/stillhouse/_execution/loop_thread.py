@@ -35,8 +35,12 @@ class LoopThread:
         self._pid = os.getpid()
         self._watchers: set[Callable[[], Any]] = set()
         self._ending = threading.Event()
+        self._closers: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         self._thread = threading.Thread(
-            target=_serve, args=(self.loop, self._watchers, self._ending), name=name, daemon=True
+            target=_serve,
+            args=(self.loop, self._watchers, self._closers, self._ending),
+            name=name,
+            daemon=True,
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, _stop, self.loop, self._thread, self._pid)
@@ -116,6 +120,10 @@ class LoopThread:
         finally:
             self._watchers.discard(notify)
 
+    def close_at_end(self, close: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run a coroutine when the loop ends, however that comes; it must not hold what owns this thread."""
+        self._closers.append(close)
+
     def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that cleans up; once the loop has ended, do nothing.
 
@@ -185,7 +193,10 @@ def _ended() -> ConfigurationError:
 
 
 def _serve(
-    loop: asyncio.AbstractEventLoop, watchers: set[Callable[[], Any]], ending: threading.Event
+    loop: asyncio.AbstractEventLoop,
+    watchers: set[Callable[[], Any]],
+    closers: list[Callable[[], Coroutine[Any, Any, Any]]],
+    ending: threading.Event,
 ) -> None:
     try:
         loop.run_forever()
@@ -193,6 +204,9 @@ def _serve(
         ending.set()
         try:
             _cancel_all(loop)
+            for close in closers:
+                with contextlib.suppress(Exception):
+                    loop.run_until_complete(close())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             _cancel_all(loop)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from stillhouse._execution.call import Call, Result, finished_outputs
+from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.lifecycle import refuse_awaitable
+from stillhouse._execution.stopping import current_stop
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError, described
 from stillhouse.typing import GenerateOutput
 
@@ -48,7 +51,11 @@ def ask_group(
 
     Returns:
         The results, which are not ended yet, and the error of `generate` or `None`.
+
+    Raises:
+        CancelledError: the run stops.
     """
+    current_stop.get().check()
     results = {index: call.begin(index, input) for index, input in group}
     pending = [(index, input) for index, input in group if results[index] is None]
     started = perf_counter()
@@ -57,7 +64,9 @@ def ask_group(
     times = dict.fromkeys((index for index, _ in pending), seconds)
     for (index, _), output in zip(pending, outputs, strict=True):
         results[index] = output
-    return [(index, input, results[index], times.get(index, 0.0)) for index, input in group], failure
+    # What has none was not asked for, because the run stops.
+    ended = [(index, input, results[index], times.get(index, 0.0)) for index, input in group]
+    return [result for result in ended if result[2] is not None], failure
 
 
 def _ask(
@@ -72,9 +81,10 @@ def _ask(
             _refuse_coroutine(outputs, call.llm)
         call.check_length(outputs, len(inputs))
         return list(outputs), None
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
     except BaseException as raised:
+        stop = current_stop.get()
+        if is_from_signal(raised) or (stop.requested and isinstance(raised, asyncio.CancelledError)):
+            raise
         # `SystemExit`, or the panic of a library written in Rust, is of these inputs alone, too.
         error = raised
         if not isinstance(error, Exception):
@@ -83,7 +93,7 @@ def _ask(
         if _stops_run(error) or not isolate or len(inputs) == 1:
             return [error if output is None else output for output in finished], error
         for position, input in enumerate(inputs):
-            if finished[position] is None:
+            if finished[position] is None and not stop.requested:
                 (result,), _ = _ask(call, generate, [input], isolate)
                 finished[position] = result
                 if _stops_run(result):

@@ -23,6 +23,7 @@ from typing import Any
 
 from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import WAIT_SECONDS, wait_briefly
+from stillhouse._execution.stopping import current_stop
 from stillhouse._execution.window import Window, WindowSettings
 from stillhouse.errors import ConfigurationError
 
@@ -72,7 +73,7 @@ def open_pump(settings: WindowSettings, begin: Begin | None = None) -> Iterator[
         )
     signal = Signal()
     window = Window(settings, signal.set)
-    with thread.watched(signal.set):
+    with thread.watched(signal.set), current_stop.get().watched(window.drop_soon):
         try:
             yield Pump(window, begin, signal)
         finally:
@@ -91,7 +92,7 @@ async def aopen_pump(settings: WindowSettings, begin: Begin | None = None) -> As
 
     window = Window(settings, signal)
     pump = AsyncPump(window, begin, event)
-    with thread.watched(signal):
+    with thread.watched(signal), current_stop.get().watched(window.drop_soon):
         try:
             yield pump
         finally:
@@ -108,6 +109,7 @@ class _Puller:
         self.window = window
         self._begin = begin
         self._pulled = 0
+        self._is_cut = False  # whether the source was left before its end, because the run stops
 
     def _put(self, input: Any) -> None:
         result = None if self._begin is None else self._begin(self._pulled, input)
@@ -119,6 +121,9 @@ class _Puller:
 
     def _pull(self, source: Iterator[Any]) -> bool:
         """Pull for one turn or until there is no room; return whether the source is exhausted."""
+        if self.window.is_stopping:
+            self._is_cut = True
+            return True
         room, pulled, put = self.window.room, 0, self._put
         ends = perf_counter() + TURN_SECONDS
         for input in islice(source, room):
@@ -127,6 +132,15 @@ class _Puller:
             if perf_counter() > ends:
                 return False
         return pulled < room
+
+    def _end(self) -> None:
+        """End the results.
+
+        Raises:
+            CancelledError: the run stops, and there are inputs without one.
+        """
+        if self._is_cut or self.window.dropped:
+            raise asyncio.CancelledError
 
 
 class Pump(_Puller):
@@ -137,7 +151,7 @@ class Pump(_Puller):
         self._signal = signal
 
     def batches(self, inputs: Iterable[Any]) -> Iterator[list[Result]]:
-        """Yield the results, several at a time, until every input has one."""
+        """Yield the results, several at a time, until every input has one, or the run has stopped."""
         window, signal, source, exhausted = self.window, self._signal, iter(inputs), False
         while not (exhausted and window.is_empty):
             if not exhausted:
@@ -149,6 +163,7 @@ class Pump(_Puller):
                 yield results
             elif not window.is_empty and (exhausted or not window.room):
                 signal.wait(WAIT_SECONDS)
+        self._end()
 
 
 class AsyncPump(_Puller):
@@ -161,7 +176,7 @@ class AsyncPump(_Puller):
         self._pulling: asyncio.Task[None] | None = None
 
     async def batches(self, inputs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[list[Result], None]:
-        """The results, several at a time, until every input has one."""
+        """The results, several at a time, until every input has one, or the run has stopped."""
         window, event, exhausted = self.window, self._event, False
         source: Iterator[Any] = iter(())
         if isinstance(inputs, AsyncIterable):
@@ -176,6 +191,8 @@ class AsyncPump(_Puller):
             elif self._pulling.done():
                 self._pulling.result()
                 exhausted = True
+            elif window.is_stopping:
+                self._is_cut = exhausted = True
             window.flush()
             results = window.take()
             if window.room:
@@ -186,10 +203,14 @@ class AsyncPump(_Puller):
                 await asyncio.sleep(0)
             elif not (exhausted and window.is_empty):
                 await wait_briefly(event)
+        self._end()
 
     async def _pull_all(self, inputs: AsyncIterable[Any]) -> None:
         """Pull in a task of its own, so that results come out while the source waits."""
         async for input in inputs:
+            if self.window.is_stopping:
+                self._is_cut = True
+                return
             self._put(input)
             self._event.set()
             while not self.window.room:

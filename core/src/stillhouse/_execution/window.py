@@ -3,6 +3,8 @@
 The caller, a thread or a coroutine (see `pump`), pulls inputs, hands them over in groups and takes
 results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
 signal per result: what is handed over while the other side is busy goes over together.
+
+Over 300 lines: it is one class, whose two sides share what crosses over between them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 from stillhouse._execution.call import Result, result_of
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.slots import Slots, current_input, inside
+from stillhouse._execution.stopping import StoppedError, current_stop
 from stillhouse.errors import GenerationError, UnsupportedError
 from stillhouse.outputs import merge_results
 
@@ -36,6 +39,9 @@ FAST_READY = 8
 
 _Item = tuple[int, int, Any]
 """An index, which of the calls for it, and the input."""
+
+_DROPPED: Any = object()
+"""The result of an input that was not sent because the run stops: there is none."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,9 @@ class Window:
     Args:
         settings: how it makes its calls.
         signal: called on the loop's thread when there is a result that the caller has not seen.
+
+    Attributes:
+        dropped: how many inputs have no result because the run stops.
     """
 
     def __init__(self, settings: WindowSettings, signal: Callable[[], Any]) -> None:
@@ -78,6 +87,8 @@ class Window:
         self._signal = signal
         slots = settings.slots
         self._context = contextvars.copy_context()
+        self._stop = current_stop.get()
+        self.dropped = 0
         self._owner = slots
         # A call that asks its own LLM again holds a slot already, and might wait for that one.
         self._slots = Slots() if slots in inside.get() else slots
@@ -121,6 +132,16 @@ class Window:
         """Whether every input submitted was taken out again."""
         return self._submitted == self._taken
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no further input is to be pulled: the run stops."""
+        return self._stop.requested
+
+    def drop_soon(self) -> None:
+        """From any thread, when the run stops: drop what was submitted and not sent."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._thread.loop.call_soon_threadsafe(self._drop)
+
     def submit(self, input: Any) -> None:
         """Add the next input; `flush` hands it over."""
         for part in range(self._parts):
@@ -160,6 +181,10 @@ class Window:
             results = list(waiting.values())
             waiting.clear()
         self._taken += len(results)
+        if self._stop.requested:
+            kept = [result for result in results if result[2] is not _DROPPED]
+            self.dropped += len(results) - len(kept)
+            results = kept
         if not results and not self.is_empty and not self._thread.is_usable:
             raise GenerationError(
                 "the LLM was unloaded while it was generating",
@@ -171,7 +196,7 @@ class Window:
     def remaining(self) -> list[Result]:
         """Return the finished results that were not taken, in any order; for after `close`."""
         self._collect()
-        return list(self._waiting.values())
+        return [result for result in self._waiting.values() if result[2] is not _DROPPED]
 
     def _collect(self) -> None:
         done, waiting = self._done, self._waiting
@@ -185,7 +210,7 @@ class Window:
                     continue
                 del self._partial[index]
                 results, times = zip(*(responses[part] for part in sorted(responses)), strict=True)
-                result, seconds = merge_results(results), max(times)
+                result, seconds = _merged(results), max(times)
             self._finished += 1
             self._is_fast = seconds < SIGNAL_SECONDS
             waiting[index] = (index, input, result, seconds)
@@ -196,7 +221,19 @@ class Window:
         if self._halted:
             return
         self._ready.extend(group)
+        if self._stop.requested:
+            self._drop()
+            return
         self._wake_worker()
+
+    def _drop(self) -> None:
+        """Drop the inputs that are ready: the run stops."""
+        ready, done = self._ready, self._done
+        while ready:
+            index, part, input = ready.popleft()
+            done.append((index, part, input, _DROPPED, 0.0))
+        self._signalled = True
+        self._signal()
 
     def _wake_worker(self) -> None:
         """Wake an idle worker, or start one more if there may be one."""
@@ -211,7 +248,7 @@ class Window:
 
     async def _work(self) -> None:
         loop, ready, done, calls = self._thread.loop, self._ready, self._done, self._calls
-        slots, holds_slot, is_fresh = self._slots, False, True
+        slots, holds_slot, is_fresh, stop = self._slots, False, True, self._stop
         is_outermost = not inside.get()
         inside.set((*inside.get(), self._owner))
         task = asyncio.current_task()
@@ -232,6 +269,9 @@ class Window:
                     await slots.acquire(self._size)
                     holds_slot = True
                     continue  # meanwhile another worker may have taken the input
+                if stop.requested:
+                    self._drop()
+                    continue
                 index, part, input = ready.popleft()
                 if is_fresh:
                     # Each worker wakes two more, so the pool fills quickly; if calls return at once, few are
@@ -248,13 +288,7 @@ class Window:
                 except BaseException as error:
                     if self._is_over:  # this worker's own end
                         raise
-                    while task.cancelling():  # by the backend, which knows the task that it runs in
-                        task.uncancel()
-                    result = result_of(error, calls[part])
-                    if self._stops(result):
-                        # Inputs are started in their order, so those that are ready come after this one.
-                        self._halted = True
-                        ready.clear()
+                    result = self._result_of(error, calls[part], task)
                 done.append((index, part, input, result, perf_counter() - started))
                 if not self._signalled:
                     self._signalled = True
@@ -267,6 +301,19 @@ class Window:
         finally:
             if holds_slot:
                 slots.release()
+
+    def _result_of(self, error: BaseException, call: object, task: asyncio.Task[Any]) -> Any:
+        """Return the result of a call that raised; start nothing more if that stops the caller."""
+        while task.cancelling():  # by the backend, which knows the task that it runs in, or by a stop
+            task.uncancel()
+        if self._stop.requested and isinstance(error, asyncio.CancelledError):
+            return _DROPPED
+        result = result_of(error, call)
+        if self._stops(result):
+            # Inputs are started in their order, so those that are ready come after this one.
+            self._halted = True
+            self._ready.clear()
+        return result
 
     @property
     def _is_over(self) -> bool:
@@ -291,3 +338,11 @@ class Window:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _merged(results: Sequence[Any]) -> Any:
+    """Merge the results of the calls for one input, some of which may not have been made."""
+    made = [result for result in results if result is not _DROPPED]
+    if len(made) == len(results):
+        return merge_results(results)
+    return merge_results([*made, StoppedError([])]) if made else _DROPPED

@@ -7,13 +7,13 @@ import types
 import typing
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse._settings.runtime import RuntimeParametersMixin
 
-__all__ = ["describe", "type_name"]
+__all__ = ["describe", "describe_fields", "type_name"]
 
 _CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
@@ -57,6 +57,20 @@ def describe(cls: type[Any]) -> dict[str, Any]:
             for name, parameter in parameters.parameters.items()
         ],
     }
+
+
+def describe_fields(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Describe the fields of a model in JSON types: name, type, required, default and description of each."""
+    return [
+        {
+            "name": field.alias or name,
+            "type": type_name(field.annotation),
+            "required": field.is_required(),
+            "default": _default_of(field),
+            "description": field.description or "",
+        }
+        for name, field in model.model_fields.items()
+    ]
 
 
 def _own_first(cls: type[Any]) -> list[tuple[str, FieldInfo]]:

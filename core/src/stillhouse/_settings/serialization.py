@@ -1,13 +1,18 @@
 """`Serializable`: an LLM's settings, written to a file without secrets and read back safely.
 
 A file names a *registered* backend under the key `llm`, never an import path: reading a file
-imports nothing that is not an installed backend's own module, and runs nothing.
+imports nothing that is not an installed backend's own module, and runs nothing. It may name the address
+that requests go to, `base_url`: an LLM made from it sends the API key of the environment there. The command
+says so when a file does that; whoever reads a stranger's file in a program looks at `base_url` first.
+
+Over 300 lines: writing and reading mirror each other.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +23,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from stillhouse._defaults import default_backends
 from stillhouse._settings.digest import schema_of
+from stillhouse._settings.saving import replace_settings
 from stillhouse._settings.secrets import (
     are_headers,
     fields_of,
@@ -35,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Serializable", "read_settings", "without_secrets"]
 
 _NAME_KEY = "llm"
+
+MAX_ITEMS = 100_000
+"""How many items a file of settings may have."""
 
 
 class Serializable(BaseModel):
@@ -74,15 +83,22 @@ class Serializable(BaseModel):
         return None
 
     def save(self, path: str | Path, format: Literal["json", "yaml"] | None = None) -> None:
-        """Write `dump()` to a file, as JSON or YAML; without `format` the file's suffix decides."""
-        path = Path(path)
-        if (format or _format_of(path)) == "yaml":
+        """Write `dump()` to a file, as JSON or YAML; without `format` the file's suffix decides.
+
+        Earlier settings in the file are replaced in one step; a link is followed.
+
+        Raises:
+            ConfigurationError: the file exists and holds anything but settings, or cannot be written; or as
+                `dump`.
+        """
+        format = format or _format_of(Path(path))
+        if format == "yaml":
             import yaml
 
             text = yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
         else:
             text = json.dumps(self.dump(), indent=2, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
+        replace_settings(path, text, lambda: isinstance(read_settings(path, format).get(_NAME_KEY), str))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:
@@ -165,6 +181,7 @@ def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = Non
         raise ConfigurationError(f"{path} is not a text file in UTF-8", hint="check the path") from None
     try:
         data = _parse_yaml(text) if format == "yaml" else json.loads(text)
+        _check_numbers(data)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{path} is not valid {format.upper()}: {error}", hint="correct the file"
@@ -174,16 +191,63 @@ def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = Non
     return data
 
 
+def _check_numbers(data: Any, depth: int = 0) -> None:
+    """Refuse a number that is none: no server takes it. A field itself may be infinite, such as a timeout.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if isinstance(data, float) and (math.isnan(data) or (depth > 1 and math.isinf(data))):
+        raise ValueError(f"{data} is no number that can be sent")
+    if isinstance(data, (dict, list)):
+        for item in data.values() if isinstance(data, dict) else data:
+            _check_numbers(item, depth + 1)
+
+
 def _parse_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        # The nodes of an alias are those of its anchor: nothing is expanded before its size is known.
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            _check_size(node)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         # Not the whole text of the error: it quotes the file, in which there may be a secret.
         mark = getattr(error, "problem_mark", None)
         where = f": line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise ValueError(f"{getattr(error, 'problem', None) or type(error).__name__}{where}") from None
+
+
+def _check_size(root: Any) -> None:
+    """Refuse a document of YAML that is huge once its aliases are written out, or holds itself.
+
+    Raises:
+        ValueError: it is so.
+    """
+    sizes: dict[int, int | None] = {}  # of each node; `None` while its children are counted
+
+    def size(node: Any) -> int:
+        known = sizes.get(id(node), 0)
+        if known is None:
+            raise ValueError(f"line {node.start_mark.line + 1} holds itself")
+        if not known:
+            sizes[id(node)] = None
+            children = node.value if isinstance(node.value, list) else []
+            known = 1
+            for child in children:
+                known += sum(map(size, child)) if isinstance(child, tuple) else size(child)
+            sizes[id(node)] = known
+        if known > MAX_ITEMS:
+            raise ValueError(f"it has more than {MAX_ITEMS:,} items once its aliases are written out")
+        return known
+
+    if root is not None:
+        size(root)
 
 
 def without_secrets(value: Any) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stillhouse.cli.output import guarded
+from stillhouse.cli.output import guarded, print_json, print_line
 
 __all__ = ["batches"]
 
@@ -40,16 +39,16 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
         with BatchLedger(path) as ledger:
             jobs = jobs_of(ledger)
     if as_json:
-        print(json.dumps([_facts(job) for job in jobs], indent=2))
+        print_json([_facts(job) for job in jobs])
     elif not jobs and in_order:
-        print(
+        print_line(
             "there are no offline batches in this run: its LLM generates on this machine, so there is "
             "nothing to wait for or to cancel"
         )
     elif not jobs:
-        print("there are no offline batches in this run")
+        print_line("there are no offline batches in this run")
     else:
-        print("\n".join(job_lines(jobs)))
+        print_line("\n".join(job_lines(jobs)))
 
 
 def _update(output: Path, cancel: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_reports, print_table, print_warning
+from stillhouse.cli.output import guarded, print_json, print_line, print_reports, print_table, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.registry import PluginInfo
@@ -31,7 +31,7 @@ def list_plugins(available: bool, json: bool, requirements: bool) -> None:
     registry = default_registry()
     infos = registry.plugins()
     if requirements:
-        print("\n".join(_pins(infos, registry.core_version)))
+        print_line("\n".join(_pins(infos, registry.core_version)))
         return
     if json:
         print_json(
@@ -47,7 +47,7 @@ def list_plugins(available: bool, json: bool, requirements: bool) -> None:
     print_table(("NAME", "STATUS", "PACKAGE", "SUMMARY"), _rows(infos, "llm", available))
     hooks = _rows(infos, "hook", available)
     if hooks:
-        print()
+        print_line()
         print_table(("HOOK", "STATUS", "PACKAGE", "SUMMARY"), hooks)
     print_reports(report(info.candidate, problem) for info, problem in distinct_problems(infos))
     for warning in registry.warnings():

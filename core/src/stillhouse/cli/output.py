@@ -1,72 +1,140 @@
-"""Output that all commands print in the same way: tables, facts, errors, warnings."""
+"""Output that all commands print in the same way: lines, tables, facts, JSON, errors, warnings.
+
+Everything that a command prints goes through here, to the streams of `stillhouse.cli.streams`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import ParamSpec, TextIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 import click
 
-from stillhouse.errors import StillhouseError
+from stillhouse.cli.standard import output, to_errors
+from stillhouse.cli.streams import shown
+from stillhouse.errors import ConfigurationError, StillhouseError
 
-__all__ = ["guarded", "print_error", "print_facts", "print_json", "print_reports", "print_table"]
+__all__ = [
+    "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
+    "print_reports", "print_table", "print_warning", "usage_errors",
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+USAGE = 2
 
 _COLORS = {"error": "bold red", "warning": "bold yellow"}
 
 
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn an error of Stillhouse into its message and exit status 1."""
+    """Run the work of a command: an error of Stillhouse is its message and exit status 1.
+
+    What others print goes to standard error. What they raise to end the program is an error: a command
+    ends with status 0 only when it has done its work.
+    """
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> T:
+        from stillhouse._execution.exits import is_from_signal
+
         try:
-            return function(*args, **kwargs)
+            with to_errors():
+                return function(*args, **kwargs)
         except StillhouseError as error:
             print_error(error)
+            raise click.exceptions.Exit(1) from None
+        except BaseException as error:
+            if isinstance(error, Exception) or is_from_signal(error):
+                raise
+            print_error(_ended(error))
             raise click.exceptions.Exit(1) from None
 
     return command
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """End the command with the exit status for wrong options, before anything is loaded."""
+    try:
+        yield
+    except ConfigurationError as error:
+        print_error(error)
+        raise click.exceptions.Exit(USAGE) from None
+
+
+def _ended(error: BaseException) -> StillhouseError:
+    """Return the error of a command that somebody else's code would have ended."""
+    from stillhouse.registry.problems import describe
+
+    return StillhouseError(
+        f"code of a plugin, or of a library of it, ended the command: {describe(error)}",
+        hint="stillhouse list shows the plugins; STILLHOUSE_DISABLE_PLUGINS switches one off",
+    )
+
+
+def print_line(text: object = "") -> None:
+    """Print a line, or several, on standard output."""
+    output().write(f"{text}\n")
+
+
+def print_note(text: object) -> None:
+    """Print a line, or several, on standard error."""
+    sys.stderr.write(f"{text}\n")
+
+
+def flush() -> None:
+    """Let what was printed on standard output be seen now."""
+    output().flush()
+
+
+def is_read() -> bool:
+    """Whether somebody may still read standard output: whoever did may have ended, as `head` does."""
+    return not getattr(output(), "is_gone", False)
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: with rich on a terminal, aligned with spaces in a pipe."""
     rows = [list(row) for row in rows]
-    if sys.stdout.isatty():
-        from rich.console import Console
+    stream = output()
+    if stream.isatty():
         from rich.table import Table
+        from rich.text import Text
 
+        rows = [[shown(cell) for cell in row] for row in rows]
         table = Table(box=None, header_style="bold", pad_edge=False)
         # Names are copied, so they are never cut off.
         table.add_column(header[0], no_wrap=True, min_width=max(len(row[0]) for row in [header, *rows]))
         for title in header[1:]:
             table.add_column(title, overflow="fold")
         for row in rows:
-            table.add_row(*(_unmarked(cell) for cell in row))
-        Console().print(table)
+            table.add_row(*map(Text, row))
+        stream.flush()
+        _console(stream).print(table)
         return
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for line in [header, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        print_line("  ".join(cells).rstrip())
 
 
-def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO) -> None:
-    """Print labels and values in two columns."""
+def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO | None = None) -> None:
+    """Print labels and values in two columns, on standard output or another stream."""
+    target = output() if stream is None else stream
     width = max(len(label) for label, _ in lines)
     for label, value in lines:
-        print(f"{label.ljust(width)}  {value}", file=stream)
+        target.write(f"{label.ljust(width)}  {value}\n")
 
 
-def print_json(value: object) -> None:
+def print_json(value: object, indent: int | None = 2) -> None:
     """Print JSON on standard output."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    encoding = (getattr(output(), "encoding", None) or "").lower().replace("-", "")
+    print_line(json.dumps(value, indent=indent, ensure_ascii=not encoding.startswith("utf")))
 
 
 def print_reports(reports: Iterable[str]) -> None:
@@ -91,16 +159,19 @@ def print_warning(text: str) -> None:
 
 
 def _print_colored(head: str, rest: str, style: str) -> None:
-    if style and sys.stderr.isatty():
-        from rich.console import Console
+    stream = sys.stderr
+    if style and stream.isatty() and getattr(stream, "unfiltered", stream) is not stream:
+        from rich.text import Text
 
-        console = Console(stderr=True)
-        console.print(f"[{style}]{head}[/]{_unmarked(rest)}", highlight=False, soft_wrap=True)
+        text = Text.assemble((head, style), shown(rest))
+        stream.flush()
+        _console(stream).print(text, highlight=False, soft_wrap=True)
     else:
-        print(head + rest, file=sys.stderr)
+        stream.write(f"{head}{rest}\n")
 
 
-def _unmarked(text: str) -> str:
-    from rich.markup import escape
+def _console(stream: Any) -> Any:
+    """Return what formats for a terminal. Only what has been made harmless is given to it."""
+    from rich.console import Console
 
-    return escape(text)
+    return Console(file=getattr(stream, "unfiltered", stream))

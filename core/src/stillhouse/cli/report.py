@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from stillhouse.cli.output import guarded
+from stillhouse.cli.output import guarded, print_line
 
 __all__ = ["report"]
+
+
+def _page(context: click.Context, parameter: click.Parameter, page: str | None) -> str | None:
+    if page is not None and not page.lower().endswith((".html", ".htm")):
+        raise click.BadParameter(f"{page} is no name of a page; give FILE.html", context, parameter)
+    return page
 
 
 @click.command("report")
@@ -17,12 +21,13 @@ __all__ = ["report"]
     "-o",
     "--page",
     "page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(dir_okay=False),
     metavar="FILE.html",
+    callback=_page,
     help="The page to write; OUTPUT.report.html if not said.",
 )
 @guarded
-def report(output: str, page: Path | None) -> None:
+def report(output: str, page: str | None) -> None:
     """Write a page about the run of OUTPUT: how fast it went, what it took, and what failed.
 
     It is one HTML file that needs nothing else. It can be written while the run goes on.
@@ -30,4 +35,4 @@ def report(output: str, page: Path | None) -> None:
     from stillhouse.jobs.reporting.report import report_run
     from stillhouse.registry import default_registry
 
-    print(report_run(output, default_registry().hooks(), page))
+    print_line(report_run(output, default_registry().hooks(), page))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError, near_matches
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
+    from stillhouse.registry import Registry
 
-__all__ = ["parse_arguments", "parse_fields"]
+__all__ = ["check_address", "foreign_addresses", "parse_arguments", "parse_fields"]
 
 
 def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[str, Any]:
@@ -27,6 +29,58 @@ def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[
         field: _typed(text, cls.model_fields[field].annotation, f"--set {field}")
         for field, text in given.items()
     }
+
+
+def check_address(llm: LLM, fields: Mapping[str, Any]) -> None:
+    """Refuse a `base_url` that the command line sets if it is not an address.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    asked: Any = llm
+    if "base_url" in fields and hasattr(type(llm), "api_url"):
+        asked.api_url  # noqa: B018  -- it is made of base_url
+
+
+def foreign_addresses(
+    registry: Registry, settings: Mapping[str, Any], fields: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return the addresses that a file of settings names for a key that is not its own.
+
+    Args:
+        registry: knows the classes.
+        settings: those of the file, of an LLM and the LLMs within it.
+        fields: what the command line sets, which overrides the file.
+
+    Returns:
+        Each with the environment variable whose key goes there.
+    """
+    from stillhouse._settings.secrets import without_login
+
+    found: dict[tuple[str, str], None] = {}
+    places: list[Any] = [{**settings, **fields}]
+    for place in places:  # which grows
+        if isinstance(place, Mapping):
+            address = place.get("base_url")
+            if (
+                isinstance(place.get("llm"), str)
+                and isinstance(address, str)
+                and address != fields.get("base_url")
+            ):
+                cls: Any = registry.get_llm(place["llm"])
+                key, variable = (
+                    getattr(cls, "api_key_variable", None),
+                    getattr(cls, "base_url_variable", None),
+                )
+                usual = (os.environ.get(variable) if variable else None) or getattr(
+                    cls, "default_base_url", None
+                )
+                if key and os.environ.get(key) and not place.get("api_key") and address != usual:
+                    found[without_login(address), key] = None
+            places += place.values()
+        elif isinstance(place, (list, tuple)):
+            places += place
+    return [*found]
 
 
 def parse_arguments(cls: type[LLM], assignments: Sequence[str]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""`stillhouse show`: the fields, parameters and capabilities of a backend."""
+"""`stillhouse show`: what a backend has and can do, or what a plugin of hooks implements and its settings."""
 
 from __future__ import annotations
 
 import json as json_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_table
+from stillhouse.cli.output import guarded, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from stillhouse.registry import Registry
 
 __all__ = ["show"]
 
@@ -17,10 +20,18 @@ __all__ = ["show"]
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
 def show(name: str, json: bool) -> None:
-    """Show an LLM's fields, generation parameters and capabilities. It imports this one plugin."""
+    """Show an LLM's fields, parameters and capabilities, or a hook's settings. It imports this one plugin."""
     from stillhouse.registry import default_registry
 
     registry = default_registry()
+    kinds = {info.kind for info in registry.plugins() if info.name == name}
+    if kinds == {"hook"}:
+        _show_hook(registry, name, json)
+    else:
+        _show_llm(registry, name, json)
+
+
+def _show_llm(registry: Registry, name: str, json: bool) -> None:
     cls = registry.get_llm(name)
     from stillhouse._settings.describe import describe
 
@@ -33,16 +44,39 @@ def show(name: str, json: bool) -> None:
     if json:
         print_json({"name": name, "package": info.package, **described})
         return
-    print(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
+    print_line(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
     if described["description"]:
-        print(f"\n{described['description']}")
+        print_line(f"\n{described['description']}")
     capabilities = described["capabilities"]
     listed = "depend on the settings" if capabilities is None else ", ".join(capabilities) or "none"
-    print(f"\ncapabilities: {listed}")
-    print("\nfields (--set field=value)")
+    print_line(f"\ncapabilities: {listed}")
+    print_line("\nfields (--set field=value)")
     print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["fields"]))
-    print("\ngeneration parameters (--param name=value)")
+    print_line("\ngeneration parameters (--param name=value)")
     print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["parameters"]))
+
+
+def _show_hook(registry: Registry, name: str, json: bool) -> None:
+    from stillhouse.registry.policy import config_file
+
+    described = registry.describe_hook(name)
+    package = next(
+        info.package
+        for info in registry.plugins()
+        if (info.kind, info.name, info.status) == ("hook", name, "loaded")
+    )
+    if json:
+        print_json({"name": name, "package": package, **described})
+        return
+    print_line(f"{name} (hook), {package}")
+    if described["description"]:
+        print_line(f"\n{described['description']}")
+    print_line(f"\nhooks: {', '.join(described['hooks'])}")
+    if not described["settings"]:
+        print_line("\nno settings")
+        return
+    print_line(f"\nsettings ([hooks.{name}] in {config_file()})")
+    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["settings"]))
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 
 import click
 
-from stillhouse.cli.output import guarded, print_facts
+from stillhouse.cli.output import flush, guarded, is_read, print_facts, print_json, print_line
 
 __all__ = ["status"]
 
@@ -24,9 +22,9 @@ def status(output: str, as_json: bool, watch: bool) -> None:
     """Say how the run of OUTPUT goes, whether or not a process works on it now."""
     while True:
         working = _print_status(output, as_json, one_line=watch)
-        if not watch or not working:
+        flush()
+        if not watch or not working or not is_read():
             return
-        sys.stdout.flush()
         time.sleep(WATCH_SECONDS)
 
 
@@ -46,21 +44,22 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     working = is_worked_on(path)
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
-        summary = explained(summarize(connection), connection)
+        # To look at every answer every few seconds would slow the run down.
+        summary = explained(summarize(connection), connection, answers=not (working and one_line))
         owner = facts_of(connection).get("output") or place.name
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}
         facts["damaged"] = None if damage is None else damage._asdict()
-        print(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False))
+        print_json(facts, indent=None if one_line else 2)
         return working
     lines = status_lines(summary, working)
     if damage is not None:
         lines[0] = ("state", f"damaged; with the same command, {damage.told}")
     if not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
-    print_facts(lines, sys.stdout)
+    print_facts(lines)
     for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
-        print(line)
+        print_line(line)
     if one_line:
-        print()
+        print_line()
     return working

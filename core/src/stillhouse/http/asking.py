@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from stillhouse._execution.bugs import place_of
+from stillhouse._execution.stopping import StoppedError, current_stop
 from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.http.request import RequestForm
 from stillhouse.http.transport.bodies import clean
@@ -56,6 +58,11 @@ async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | Non
                 await answers.retry_invalid(text, error)
     except GenerationError as error:
         error.outputs = answers.partial()
+        raise
+    except asyncio.CancelledError:
+        paid = answers.partial()
+        if paid and current_stop.get().requested:
+            raise StoppedError(paid) from None
         raise
     return answers.result()
 

@@ -76,6 +76,7 @@ class HTTPLLM(PacingMixin, ServerLLM):
     def load(self) -> None:
         super().load()
         self._transport = self.run_on_loop(self._open(self._prepare()))
+        self._loop_thread().close_at_end(self._transport.close_session)
 
     def unload(self) -> None:
         transport, self._transport = self._transport, None

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from stillhouse.local.outputs import seed_of as seed_of
     from stillhouse.local.outputs import too_long as too_long
     from stillhouse.local.outputs import unloaded as unloaded
+    from stillhouse.local.queue import Job as Job
+    from stillhouse.local.queue import JobQueue as JobQueue
     from stillhouse.local.sampling import Sampling as Sampling
     from stillhouse.local.sampling import bias_of as bias_of
     from stillhouse.local.sampling import uniforms as uniforms
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from stillhouse.local.weights import find_model as find_model
     from stillhouse.local.weights import model_name_of as model_name_of
     from stillhouse.local.worker import EngineWorker as EngineWorker
-    from stillhouse.local.worker import Job as Job
-    from stillhouse.local.worker import JobQueue as JobQueue
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -57,6 +57,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "templates": ["Prompts"],
         "token_llm": ["TokenEngine", "TokenLLM"],
         "weights": ["DEFAULT_MODEL", "default_gguf", "find_model", "model_name_of"],
-        "worker": ["EngineWorker", "Job", "JobQueue"],
+        "queue": ["Job", "JobQueue"],
+        "worker": ["EngineWorker"],
     },
 )

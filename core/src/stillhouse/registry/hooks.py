@@ -9,36 +9,33 @@ plugins, and coroutines are rejected. What is used of pluggy is `parse_hookimpl_
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pluggy
 
 from stillhouse import hookspecs
-from stillhouse.errors import GenerationError, StillhouseError
+from stillhouse._execution.exits import is_from_signal
+from stillhouse._execution.shown import shown
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.outputs import check_output
-from stillhouse.registry.problems import Problem, describe, source_of
+from stillhouse.registry.hook_rules import SPECS, misfit, wanted
+from stillhouse.registry.hook_settings import configured, describe_hook
+from stillhouse.registry.problems import Problem, describe
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stillhouse.protocols import RowReader, RowWriter
+    from stillhouse.protocols import Row, RowReader, RowWriter, RunInfo, RunSummary
     from stillhouse.typing import GenerateOutput
 
 __all__ = ["Hooks"]
 
-_SPECS: dict[str, list[str]] = {
-    name: list(inspect.signature(spec).parameters)
-    for name, spec in vars(hookspecs).items()
-    if hasattr(spec, f"{hookspecs.PROJECT}_spec")
-}
-"""The arguments of each hook, in their order."""
-
 _logger = logging.getLogger("stillhouse.hooks")
+
+_NO_SETTINGS: Mapping[str, Any] = {}
 
 
 class _Implementation(NamedTuple):
@@ -76,8 +73,20 @@ class Hooks:
         """Whether no plugin implements either of them."""
         return not (self.before or self.after)
 
-    def register(self, name: str, plugin: object) -> Problem | None:
-        """Add a plugin's hooks: all of them or, if one does not fit, none."""
+    def register(
+        self, name: str, plugin: object, table: Mapping[str, Any] = _NO_SETTINGS, source: str = ""
+    ) -> Problem | None:
+        """Add a plugin's hooks: all of them or, if one does not fit, none.
+
+        Args:
+            name: the name of the plugin.
+            plugin: the module or object.
+            table: its settings, as the config file has them.
+            source: where they come from, for messages.
+
+        Raises:
+            ConfigurationError: a setting has a wrong name or value; nothing is added.
+        """
         if self._manager.has_plugin(name) or self._manager.is_registered(plugin):
             return Problem(
                 "E206",
@@ -85,15 +94,29 @@ class Hooks:
                 "declare it once",
             )
         try:
-            problem = self._check(plugin)
+            problem = misfit(plugin, self._manager)
             if problem is None:
+                configured(plugin, self._manager, name, table, source)
                 self._manager.register(plugin, name=name)
-        except Exception as error:  # pluggy's own validation, or an attribute that raises
+        except ConfigurationError:
+            raise
+        except BaseException as error:  # pluggy's own validation, or an attribute that raises
+            if is_from_signal(error):
+                raise
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            problem = Problem("E206", f"its hooks cannot be read: {describe(error)}", "correct it", error)
+            problem = Problem("E206", f"its hooks cannot be taken in: {describe(error)}", "correct it", error)
         self._refresh()
         return problem
+
+    def describe(self, plugin: object) -> dict[str, Any] | Problem:
+        """Describe a plugin that is not registered, as `describe_hook`, or return what is wrong with it."""
+        try:
+            return misfit(plugin, self._manager) or describe_hook(plugin, self._manager)
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
+            return Problem("E206", f"it cannot be described: {describe(error)}", "correct it", error)
 
     def unregister(self, name: str) -> None:
         """Remove a plugin's hooks."""
@@ -111,55 +134,30 @@ class Hooks:
                 )
                 for implementation in reversed(getattr(self._manager.hook, name).get_hookimpls())
             ]
-            for name, arguments in _SPECS.items()
+            for name, arguments in SPECS.items()
         }
         self._before = self._implementations["before_generate"]
         self._after = self._implementations["after_generate"]
         self.before = bool(self._before)
         self.after = bool(self._after)
 
-    def _check(self, plugin: object) -> Problem | None:
-        """Find what pluggy reports too late or not at all: unknown hooks, surplus arguments, no hook."""
-        if inspect.isclass(plugin):
-            return Problem(
-                "E206",
-                f"it is the class {plugin.__qualname__}, whose hooks would be called without self"
-                f"{source_of(plugin)}",
-                "let the entry point name an instance or a module",
-            )
-        found = False
-        for name in dir(plugin):
-            options = self._manager.parse_hookimpl_opts(plugin, name)
-            if options is None:
-                continue
-            found = True
-            hook = options.get("specname") or name
-            if hook not in _SPECS and options.get("optionalhook"):
-                continue
-            misfit = _misfit(hook, getattr(plugin, name), options)
-            if misfit is not None:
-                cause, hint = misfit
-                return Problem("E206", cause + source_of(getattr(plugin, name)), hint)
-        if not found:
-            return Problem(
-                "E206",
-                f"no function in it is marked with stillhouse.hookimpl{source_of(plugin)}",
-                "mark its hooks with @stillhouse.hookimpl",
-            )
-        return None
-
     def before_generate(
-        self, llm: object, input: object, num_generations: int, arguments: Mapping[str, Any]
+        self,
+        llm: object,
+        input: object,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        row: Row | None = None,
     ) -> GenerateOutput | None:
         """Return the first answer of a plugin, or `None`. A plugin that raises is reported and skipped."""
-        given = (llm, input, num_generations, arguments)
+        given = (llm, input, num_generations, arguments, row)
         for plugin, call, positions in self._before:
             try:
-                answer: GenerateOutput | None = call(*map(given.__getitem__, positions))
+                answer: GenerateOutput | None = call(*[shown(given[position]) for position in positions])
                 if answer is not None:
                     check_output(answer, num_generations, f"the hook plugin {plugin}")
-                    return answer
-            except Exception as error:
+                    return cast("GenerateOutput", shown(answer))  # the plugin may keep its own
+            except BaseException as error:
                 self._report("before_generate", plugin, error)
         return None
 
@@ -171,18 +169,30 @@ class Hooks:
         arguments: Mapping[str, Any],
         result: GenerateOutput | GenerationError,
         from_hook: bool,
+        row: Row | None = None,
     ) -> None:
         """Show every plugin the result of an input. A plugin that raises is reported and skipped."""
         given: tuple[object, ...]
         if isinstance(result, GenerationError):
-            given = (llm, input, num_generations, arguments, None, result, from_hook)
+            given = (llm, input, num_generations, arguments, None, result, from_hook, row)
         else:
-            given = (llm, input, num_generations, arguments, result, None, from_hook)
-        for plugin, call, positions in self._after:
+            given = (llm, input, num_generations, arguments, result, None, from_hook, row)
+        self._show_all("after_generate", self._after, given)
+
+    def run_started(self, run: RunInfo) -> None:
+        """Tell every plugin that a run begins."""
+        self._show_all("run_started", self._implementations["run_started"], (run,))
+
+    def run_finished(self, summary: RunSummary) -> None:
+        """Tell every plugin how the work on a run ended."""
+        self._show_all("run_finished", self._implementations["run_finished"], (summary,))
+
+    def _show_all(self, hook: str, observers: list[_Implementation], given: tuple[object, ...]) -> None:
+        for plugin, call, positions in observers:
             try:
-                call(*map(given.__getitem__, positions))
-            except Exception as error:
-                self._report("after_generate", plugin, error)
+                call(*[shown(given[position]) for position in positions])
+            except BaseException as error:
+                self._report(hook, plugin, error)
 
     def open_reader(self, source: str) -> RowReader | None:
         """Return the reader of the first plugin that opens the source, or `None`."""
@@ -206,15 +216,24 @@ class Hooks:
                 answer = call(*map(given.__getitem__, positions))
             except StillhouseError:  # the plugin's own, for the user
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._report(name, plugin, error)
             else:
-                if answer is not None:
+                if answer is None:
+                    continue
+                lacking = wanted(name, answer)
+                if not lacking:
                     return answer
+                self._report(name, plugin, TypeError(f"it returned {type(answer).__name__}, {lacking}"))
         return None
 
-    def _report(self, hook: str, plugin: str, error: Exception) -> None:
-        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log."""
+    def _report(self, hook: str, plugin: str, error: BaseException) -> None:
+        """Log once that a plugin's hook fails: a broken cache must not fail a long run, nor flood its log.
+
+        One that would end the program fails too: only a signal's exception is raised.
+        """
+        if is_from_signal(error):
+            raise error
         if (hook, plugin) not in self._reported:
             self._reported.add((hook, plugin))
             _logger.warning(
@@ -224,27 +243,3 @@ class Hooks:
                 plugin,
                 describe(error),
             )
-
-
-def _misfit(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return what is wrong with one hook and how to correct it, or `None`."""
-    if hook not in _SPECS:
-        near = difflib.get_close_matches(hook, _SPECS, n=1)
-        return f"there is no hook {hook}", f"rename it to {' or '.join(near or sorted(_SPECS))}"
-    if options.get("wrapper") or options.get("hookwrapper"):
-        return f"{hook} wraps the hooks of other plugins", "write it as a plain function"
-    if inspect.iscoroutinefunction(method):
-        return f"{hook} is a coroutine, but hooks are plain functions", "write it as def, not async def"
-    known = _SPECS[hook]
-    for item in inspect.signature(method).parameters.values():
-        if item.name not in known and item.default is item.empty:
-            return (
-                f"{hook} takes {item.name}, but the hook has only {', '.join(known)}",
-                f"take {item.name} out of its arguments",
-            )
-        if item.kind is item.KEYWORD_ONLY and item.default is item.empty:
-            return (
-                f"{hook} takes {item.name} by keyword, but hooks are called by place",
-                "take the * out of its arguments",
-            )
-    return None

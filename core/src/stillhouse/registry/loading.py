@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple, overload
 
+from stillhouse._execution.exits import is_from_signal
 from stillhouse.registry.candidates import Candidate
 from stillhouse.registry.problems import Problem, describe, missing_module_hint, source_of
 
@@ -60,7 +61,9 @@ def _load(candidate: Candidate, place_for_imports: str) -> Loaded:
     started = time.perf_counter()
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_from_signal(error):
+            raise
         return Loaded(None, _import_problem(candidate, error), None)
     seconds = time.perf_counter() - started
     warning = None
@@ -74,7 +77,9 @@ def _load(candidate: Candidate, place_for_imports: str) -> Loaded:
             value = getattr(value, part)
         except AttributeError:
             return Loaded(None, _missing_attribute(candidate, module, attribute), warning)
-        except (Exception, SystemExit) as error:  # a lazy module attribute
+        except BaseException as error:  # a lazy module attribute
+            if is_from_signal(error):
+                raise
             return Loaded(None, _import_problem(candidate, error), warning)
     return Loaded(value, None, warning)
 

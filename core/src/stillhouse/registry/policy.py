@@ -1,4 +1,4 @@
-"""Which plugins may be used: the switches, read from the environment and the user's config file.
+"""Which plugins may be used, and the settings of hooks: from the environment and the user's config file.
 
 They limit what is loaded by accident. They are no sandbox: an installed package can run code anyway.
 """
@@ -22,7 +22,10 @@ DENY_VARIABLE = "STILLHOUSE_DISABLE_PLUGINS"
 PREFER_VARIABLE = "STILLHOUSE_PREFER"
 
 _KEYS = {"plugins": ALLOW_VARIABLE, "disable_plugins": DENY_VARIABLE, "prefer": PREFER_VARIABLE}
-"""The keys of the config file, and the variable that wins over each."""
+"""The keys of the config file that have a variable, which wins over the key."""
+
+_HOOKS = "hooks"
+"""The key of the config file under which each hook plugin has a table."""
 
 _MIN_AGE_SECONDS = 2.0
 """The age from which on a file's times say whether it has changed; FAT counts in steps of 2 seconds."""
@@ -36,13 +39,15 @@ class Policy:
         allow: the distributions that may be used, or `None` for all.
         deny: the distributions that may not; it wins over `allow`.
         prefer: for a name that several distributions claim, the one to take.
-        sources: where each of the three was set, for messages.
+        hooks: the settings of hook plugins, by the name of the plugin.
+        sources: where each of the four was set, for messages.
         unknown_keys: a sentence for each key of the config file that has no meaning.
     """
 
     allow: frozenset[str] | None = None
     deny: frozenset[str] = frozenset()
     prefer: Mapping[str, str] = field(default_factory=dict)
+    hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unknown_keys: tuple[str, ...] = ()
 
@@ -65,15 +70,19 @@ class Policy:
             elif key in stored:
                 given[key] = stored[key]
                 sources[key] = f"{key} in {path}"
+        if _HOOKS in stored:
+            sources[_HOOKS] = str(path)
+        known = [*_KEYS, _HOOKS]
         unknown_keys = tuple(
-            f"{path} has the unknown key {key!r}; {near_matches(key, _KEYS)}"
-            for key in sorted(stored.keys() - _KEYS.keys())
+            f"{path} has the unknown key {key!r}; {near_matches(key, known)}"
+            for key in sorted(stored.keys() - set(known))
         )
         allow = given.get("plugins")
         return cls(
             allow=None if allow is None else _names(allow, "plugins", sources),
             deny=_names(given.get("disable_plugins", ()), "disable_plugins", sources),
             prefer=_preferences(given.get("prefer", {}), sources.get("prefer", "")),
+            hooks=_tables(stored.get(_HOOKS, {}), path),
             sources=sources,
             unknown_keys=unknown_keys,
         )
@@ -87,11 +96,16 @@ class Policy:
             return self.sources.get("plugins", ALLOW_VARIABLE)
         return ""
 
+    def table_of(self, hook: str) -> tuple[Mapping[str, Any], str]:
+        """Return the settings of a hook plugin, and the file that they are in."""
+        return self.hooks.get(hook, {}), self.sources.get(_HOOKS, "")
+
     def warnings(self, candidates: Iterable[Candidate]) -> list[str]:
-        """Write a sentence for each name in a switch that is not installed, and each unknown key."""
+        """Write a sentence for each name that is not installed, and each unknown key."""
         candidates = list(candidates)
         installed = {normalize(candidate.distribution) for candidate in candidates}
         claimed = {candidate.name for candidate in candidates}
+        hooks = {candidate.name for candidate in candidates if candidate.kind == "hook"}
         prefer = self.sources.get("prefer", PREFER_VARIABLE)
         named = [
             ("plugins", ALLOW_VARIABLE, self.allow or frozenset()),
@@ -109,6 +123,11 @@ class Policy:
             *(
                 f"{prefer} chooses who brings {name!r}, but no package does; {near_matches(name, claimed)}"
                 for name in sorted(self.prefer.keys() - claimed)
+            ),
+            *(
+                f"{self.sources.get(_HOOKS, 'the policy')} has settings for the hook {name!r}, but no "
+                f"package with it is installed; {near_matches(name, hooks)}"
+                for name in sorted(self.hooks.keys() - hooks)
             ),
         ]
 
@@ -188,6 +207,15 @@ def _names(value: Any, key: str, sources: Mapping[str, str]) -> frozenset[str]:
             f"{sources[key]} is not a list of names", hint=f'write it as {key} = ["stillhouse-openai"]'
         )
     return frozenset(normalize(item) for item in value)
+
+
+def _tables(value: Any, path: Path) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
+        raise ConfigurationError(
+            f"{_HOOKS} in {path} is not a table for each hook",
+            hint=f"write [{_HOOKS}.NAME], and its settings below",
+        )
+    return value
 
 
 def _preferences(value: Any, source: str) -> dict[str, str]:

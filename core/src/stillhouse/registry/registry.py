@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,9 @@ from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError
 from stillhouse.registry.assessment import Assessment, listing_order
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate
 from stillhouse.registry.discovery import Discovery
-from stillhouse.registry.info import PluginInfo, distinct_problems, errors
-from stillhouse.registry.loading import with_user_hint
+from stillhouse.registry.info import PluginInfo, errors
 from stillhouse.registry.policy import Policy
-from stillhouse.registry.problems import plugin_error, report
+from stillhouse.registry.problems import plugin_error
 from stillhouse.registry.rules import static_problems
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from stillhouse.registry.hooks import Hooks
 
 __all__ = ["Registry", "default_registry"]
-
-_logger = logging.getLogger("stillhouse.registry")
 
 
 class Registry:
@@ -212,36 +208,36 @@ class Registry:
             return self._hooks
 
     def _load_hooks(self, infos: Iterable[PluginInfo], *, log: bool) -> Hooks:
-        from stillhouse.registry.hooks import Hooks
+        from stillhouse.registry.hook_loading import load_hooks
 
-        hooks = Hooks()
-        infos = [info for info in infos if info.kind == "hook" and info.status not in ("disabled", "settled")]
-        if log:
-            for info, problem in distinct_problems(infos):
-                if problem.severity == "error":
-                    _logger.warning("%s", report(info.candidate, problem))
-        for info in infos:
-            error = None
-            if not errors(info.troubles):
-                loaded = self._discovery.load(info.candidate)
-                error = loaded.error
-                if error is None:
-                    error = with_user_hint(hooks.register(info.name, loaded.value), info.candidate)
-                    self._discovery.loaded[info.candidate] = loaded._replace(error=error)
-            if error is not None and log:
-                # Nobody asks for a hook by name, so its absence is reported here.
-                _logger.warning("%s", report(info.candidate, error))
-        for name, plugin in self._registered_hooks.items():
-            hooks.register(name, plugin)
-        return hooks
+        return load_hooks(infos, self._discovery, self._registered_hooks, log=log)
+
+    def describe_hook(self, name: str) -> dict[str, Any]:
+        """Describe the hook plugin `name`, imported at the first call, as JSON types.
+
+        Returns:
+            A dict with `description`, `hooks` (the names of those that it implements), and `settings`: a list
+            of dicts with `name`, `type`, `required`, `default` and `description`.
+
+        Raises:
+            UnknownLLMError: no hook of that name is installed.
+            ConfigurationError: it is switched off.
+            PluginError: it is installed and unusable; the report says why and what to try.
+        """
+        from stillhouse.registry.hook_loading import find_hook, loaded_description
+
+        info = find_hook(name, self.plugins(), self._discovery.assess(), self._registered)
+        with self._lock:
+            return loaded_description(info, self._discovery)
 
     def register_hooks(self, name: str, plugin: object) -> None:
         """Add the hooks of an object or a module, for tests and notebooks.
 
         Raises:
             PluginError: a hook does not fit its specification.
+            ConfigurationError: the config file has settings for this name that the plugin refuses.
         """
-        problem = self.hooks().register(name, plugin)
+        problem = self.hooks().register(name, plugin, *self._discovery.assess().policy.table_of(name))
         if problem is not None:
             candidate = Candidate(name, type(plugin).__qualname__, HOOKS_GROUP)
             raise plugin_error(candidate, problem)

@@ -1,10 +1,9 @@
-"""`Conformance`: the base of all rules: makes, loads, asks and restores the LLM under test."""
+"""`Conformance`: the base of the rules on backends: makes, loads, asks and restores the LLM under test."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,29 +15,16 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.llm import LLM
 from stillhouse.registry import Registry
 from stillhouse.registry.policy import Policy
-from stillhouse.testing.globals import changes, snapshot
-from stillhouse.testing.rule import Broken, rule_of
+from stillhouse.testing.kit import Kit
+from stillhouse.testing.rule import Broken
 from stillhouse.testing.watch import watching
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["Conformance", "quietly_unload"]
 
-_KIT = "stillhouse.testing."
 
-_FOR_AUTHORS = {
-    "answers_are_scripted", "arguments", "credential", "example", "input_of", "make", "make_at",
-    "make_empty", "make_failing", "pytestmark", "refusal", "requests_per_input", "respond", "setup_class",
-    "teardown_class", "texts",
-}  # fmt: skip
-"""What a subclass may define; every other name belongs to the kit."""
-
-_OTHERS = {"abc", "builtins", "pydantic", "stillhouse", "typing"}
-
-_STATE = {"_broken", "_looked_at", "_mistakes", "_registry", "_server", "_shared", "changed"}
-
-
-class Conformance:
-    """The base of the kit's classes. An author gives `make`, and may set the class variables."""
+class Conformance(Kit):
+    """The base of the rules on backends. An author gives `make`, and may set the class variables."""
 
     arguments: ClassVar[Mapping[str, Any] | None] = None
     """Generation parameters for every call; `None` asks for short answers and, where there is one,
@@ -57,15 +43,6 @@ class Conformance:
 
     requests_per_input: ClassVar[int] = 1
     """How many requests one generation of an input takes; more than one where a job is polled."""
-
-    changed: ClassVar[set[str]] = set()
-    """The global state of the process that changed while the LLM was loaded or used, in any test."""
-
-    _broken: ClassVar[set[str]] = set()
-    """The ids of the rules that were found broken; those that need one of them are skipped."""
-
-    _mistakes: ClassVar[dict[str, str]] = {}
-    """For each exception that broke a rule, the id of that rule; another rule that meets it is skipped."""
 
     _shared: ClassVar[LLM | None] = None
     _looked_at: ClassVar[LLM | None] = None
@@ -86,33 +63,7 @@ class Conformance:
         """
         return None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Reject a class that leaves a rule out: an override must be marked xfail, with a reason."""
-        super().__init_subclass__(**kwargs)
-        kit = [base for base in cls.__mro__ if base.__module__.startswith(_KIT)]
-        for name in sorted({name for base in kit for name in vars(base)} - _FOR_AUTHORS):
-            original = next(vars(base)[name] for base in kit if name in vars(base))
-            found = inspect.getattr_static(cls, name)
-            rule = rule_of(original)
-            if found is original or name.startswith("__") or name in _STATE:
-                continue
-            if rule is None:
-                raise TypeError(f"{cls.__name__}.{name}: the kit has a member of this name; rename yours")
-            marks = [mark for mark in getattr(found, "pytestmark", ()) if mark.name == "xfail"]
-            if not any(mark.kwargs.get("reason") for mark in marks):
-                raise TypeError(
-                    f"{cls.__name__}.{name} overrides the test of {rule.id} ({rule.promise}). A rule is left "
-                    f"out only openly: decorate the override with @pytest.mark.xfail(reason=…), and call "
-                    f"super().{name}() in it"
-                )
-            found.conformance_rule = rule
-
     # For the rules
-
-    @classmethod
-    def setup_class(cls) -> None:
-        """Prepare the class; pytest calls it before its first test."""
-        cls.changed, cls._broken, cls._mistakes = set(), set(), {}
 
     @classmethod
     def teardown_class(cls) -> None:
@@ -186,12 +137,9 @@ class Conformance:
         """The class under test."""
         return type(self._unloaded())
 
-    @property
-    def _packages(self) -> set[str]:
-        """The names of the author's packages and modules: those of the backend, and of the test."""
+    def _made_of(self) -> tuple[type, ...]:
         made = type(self)._looked_at
-        classes = [*type(self).__mro__, *(type(made).__mro__ if made is not None else ())]
-        return {cls.__module__.partition(".")[0] for cls in classes} - _OTHERS
+        return type(made).__mro__ if made is not None else ()
 
     @property
     def is_async(self) -> bool:
@@ -256,14 +204,6 @@ class Conformance:
     def _ask_for_blank(self, llm: LLM) -> list[GenerateOutput] | None:
         """Ask where every answer has an empty text; `None` where the kit cannot bring that about."""
         return None
-
-    @contextlib.contextmanager
-    def _observed(self) -> Iterator[None]:
-        before = snapshot()
-        try:
-            yield
-        finally:
-            self.changed.update(changes(before))
 
 
 def quietly_unload(llm: LLM) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from stillhouse.testing.catalogue import all_rules
+from stillhouse.testing.rule import FAMILIES
 
 __all__ = ["Reporter"]
 
 _MAX_DETAIL_LINES = 20
 _SKIPPED = ("is not declared", "for an AsyncLLM only")
 _SILENT = ("kept", "not declared")
-_DEPENDENT = re.compile(r"^[CH]\d\d is broken$")
+_DEPENDENT = re.compile(rf"^[{''.join(FAMILIES)}]\d\d is broken$")
 
 
 @dataclass

@@ -18,17 +18,24 @@ from stillhouse.testing.frames import described, lines_of, mistake_of
 from stillhouse.typing import Capability
 
 __all__ = [
-    "FIRST", "Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", "said", "unseen", "warn",
+    "FAMILIES", "Broken", "ConformanceWarning", "Rule", "expect", "rule", "rule_of", "said", "unseen", "warn",
 ]  # fmt: skip
 
 Test = Callable[[Any], None]
 
 FIRST_VERSION = "0.1"
 
-FIRST = "C00"
-"""The rule without which no other can be judged."""
+FAMILIES = {
+    "C": "C00",
+    "H": "C00",
+    "G": "G00",
+    "I": "I00",
+    "O": "O00",
+}
+"""What the ids of rules begin with, in the order of the pages, and the rule without which no other of them
+can be judged."""
 
-_NAME = re.compile(r"test_([ch]\d\d)_\w+")
+_NAME = re.compile(r"test_([a-z]\d\d)_\w+")
 
 
 class ConformanceWarning(UserWarning):
@@ -44,7 +51,8 @@ class Rule:
     """One rule of the contract.
 
     Attributes:
-        id: it never changes: `C01`, or `H01` for a rule on backends that ask a server.
+        id: it never changes: `C01`, or `H01` for a rule on backends that ask a server; `G01` on plugins of
+            hooks, `I01` on readers, `O01` on writers.
         promise: what is promised, in a sentence.
         why: what goes wrong for users if it is not kept.
         fix: what to do when it is broken.
@@ -93,13 +101,14 @@ def rule(
         capability: skip it if the backend does not declare this capability.
         concurrent: skip it if the backend is not an `AsyncLLM`.
         after: skip it if the rule of this id, or one of these, was found broken: one mistake breaks one
-            rule. All rules come after `FIRST`.
+            rule. All rules come after the first of their family.
         since: the version of Stillhouse that has it first.
     """
     if function is None:
         return functools.partial(rule, capability=capability, concurrent=concurrent, after=after, since=since)
     made = _parse(function, capability, since)
-    earlier = (FIRST, after) if isinstance(after, str) else (FIRST, *after)
+    first = FAMILIES[made.id[0]]
+    earlier = (first, after) if isinstance(after, str) else (first, *after)
 
     @functools.wraps(function)
     def test(self: Any) -> None:

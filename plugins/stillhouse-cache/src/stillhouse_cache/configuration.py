@@ -1,4 +1,4 @@
-"""Where the cache is and how large it may grow: read from the environment, at every call on an LLM."""
+"""Where the cache is and how large it may grow, by the environment as it is now, else by the settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from stillhouse.errors import ConfigurationError
 
-__all__ = ["DEFAULT_SIZE", "DIRECTORY_VARIABLE", "SIZE_VARIABLE", "cache_directory", "cache_size"]
+__all__ = [
+    "DEFAULT_SIZE", "DIRECTORY_VARIABLE", "SIZE_VARIABLE", "cache_directory", "cache_size", "parse_size",
+]  # fmt: skip
 
 DIRECTORY_VARIABLE = "STILLHOUSE_CACHE_DIR"
 SIZE_VARIABLE = "STILLHOUSE_CACHE_SIZE"
@@ -27,37 +29,48 @@ _UNITS = {
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
-def cache_directory() -> Path:
-    """The folder that holds the cache; the user's cache folder unless the variable names another."""
+def cache_directory(setting: Path | None = None) -> Path:
+    """The folder that holds the cache: the variable's, else the setting's, else the user's cache folder."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given:
         return Path(given).expanduser().absolute()
+    if setting is not None:
+        return setting
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("stillhouse", appauthor=False))
 
 
-def cache_size() -> int:
-    """How many bytes the cache may take on the disk.
+def cache_size(setting: int = DEFAULT_SIZE) -> int:
+    """How many bytes the cache may take on the disk: what the variable says, else the setting.
 
     Raises:
         ConfigurationError: the variable holds no size, or one that is too small to hold anything.
     """
     given = os.environ.get(SIZE_VARIABLE)
     if not given:
-        return DEFAULT_SIZE
-    match = _SIZE.fullmatch(given)
+        return setting
+    try:
+        return parse_size(given)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{SIZE_VARIABLE} is {given!r}: {error}",
+            hint=f"write it as a number and a unit, such as {SIZE_VARIABLE}=2GB or {SIZE_VARIABLE}=500MB; "
+            "STILLHOUSE_DISABLE_PLUGINS=stillhouse-cache switches the cache off",
+        ) from None
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, such as `2GB` or `500 MiB`.
+
+    Raises:
+        ValueError: the text is not a size, or one that is too small to hold anything.
+    """
+    match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:
-        raise ConfigurationError(
-            f"{SIZE_VARIABLE} is {given!r}, which is no size",
-            hint=f"write it as a number and a unit, such as {SIZE_VARIABLE}=2GB or {SIZE_VARIABLE}=500MB",
-        )
+        raise ValueError("it is not a size such as 2GB or 500MB")
     size = int(float(match[1]) * unit)
     if size < _SMALLEST_SIZE:
-        raise ConfigurationError(
-            f"{SIZE_VARIABLE} is {given!r}, and the smallest cache takes 1MB",
-            hint=f"set {SIZE_VARIABLE}=1MB or more; "
-            "STILLHOUSE_DISABLE_PLUGINS=stillhouse-cache switches the cache off",
-        )
+        raise ValueError("the smallest cache takes 1MB")
     return size

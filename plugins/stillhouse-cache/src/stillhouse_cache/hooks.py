@@ -1,4 +1,4 @@
-"""The two hooks: look an input up before it is generated, store its output afterwards.
+"""The hooks: look an input up before it is generated, store its output afterwards, and write all at the end.
 
 The registry imports this module when the first run starts, whatever that run uses: what is heavy
 is imported in functions.
@@ -16,9 +16,12 @@ from stillhouse import hookimpl
 from stillhouse_cache.values import decode, encode
 
 if TYPE_CHECKING:
-    from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError
+    from pathlib import Path
+
+    from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError, Row
     from stillhouse_cache.cache import Cache
     from stillhouse_cache.keys import CallKey
+    from stillhouse_cache.settings import CacheSettings
 
 __all__ = ["CacheHooks"]
 
@@ -45,6 +48,8 @@ class _Call:
         self._num_generations = num_generations
         self.cache = cache
         self.key = key
+        # By the index of the row: those that were looked up and not found, until their outputs come.
+        self.missed: dict[int, bytes] = {}
 
     def is_of(self, llm: LLM, num_generations: int) -> bool:
         return self._llm() is llm and self._num_generations == num_generations
@@ -61,17 +66,45 @@ class CacheHooks:
         self._calls: dict[int, _Call] = {}
         self._caches: dict[tuple[str, int], Cache] = {}
         self._said: set[str] = set()
+        self._path: Path | None = None
+        self._size: int | None = None
+        # At the exit of the interpreter too: what waits is stored, and the log is written back.
+        weakref.finalize(self, _close, self._caches)
+
+    @hookimpl
+    def settings_model(self) -> type[CacheSettings]:
+        """The path and the size of the cache."""
+        from stillhouse_cache.settings import CacheSettings
+
+        return CacheSettings
+
+    @hookimpl
+    def configure(self, settings: CacheSettings) -> None:
+        """Take the path and the size; the next call on an LLM uses them."""
+        self._path, self._size = settings.path, settings.size
 
     @hookimpl
     def before_generate(
-        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+        self,
+        llm: LLM,
+        input: FormattedInput,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        row: Row | None,
     ) -> GenerateOutput | None:
         """The output kept for this input, or `None`."""
-        cache, key = self._place_of(llm, input, num_generations, arguments)
-        if cache is None or key is None:
+        call = self._call_of(llm, num_generations, arguments)
+        if call.cache is None or call.key is None or not call.cache.is_readable:
             return None
-        value = cache.get(key)
-        return None if value is None else decode(value, num_generations)
+        key = call.key.of(llm, input)
+        if key is None:
+            return None
+        value = call.cache.get(key)
+        if value is None:
+            if row is not None:
+                call.missed[row.index] = key
+            return None
+        return decode(value, num_generations)
 
     @hookimpl
     def after_generate(
@@ -83,12 +116,18 @@ class CacheHooks:
         output: GenerateOutput | None,
         error: GenerationError | None,
         from_hook: bool,
+        row: Row | None,
     ) -> None:
         """Store the output, unless it is missing or came from a hook."""
+        call = self._call_of(llm, num_generations, arguments)
+        missed = None if row is None else call.missed.pop(row.index, None)
         if output is None or error is not None or from_hook:
             return
-        cache, key = self._place_of(llm, input, num_generations, arguments)
-        if cache is None or key is None or not cache.is_writable:
+        cache = call.cache
+        if cache is None or call.key is None or not cache.is_writable:
+            return
+        key = call.key.unless_changed(llm, missed) if missed is not None else call.key.of(llm, input)
+        if key is None:
             return
         value = encode(output)
         if value is None:
@@ -98,27 +137,30 @@ class CacheHooks:
         else:
             cache.put(key, value)
 
+    @hookimpl
+    def run_finished(self) -> None:
+        """Store what waits: the next run may be another process's."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Store what waits."""
+        for cache in [*self._caches.values()]:
+            cache.flush()
+
     def close(self) -> None:
-        """Close the databases. They are opened again when they are needed."""
+        """Store what waits, and close the databases. They are opened again when they are needed."""
         with self._lock:
-            for cache in self._caches.values():
-                cache.close()
-            self._caches.clear()
+            _close(self._caches)
             self._calls.clear()
 
     # Inside
 
-    def _place_of(
-        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
-    ) -> tuple[Cache | None, bytes | None]:
-        """Where the output of an input is kept: the cache, and the key in it."""
+    def _call_of(self, llm: LLM, num_generations: int, arguments: Mapping[str, Any]) -> _Call:
         # The core makes a new dict of arguments for every call, so its identity is the call's.
         call = self._calls.get(id(arguments))
         if call is None or not call.is_of(llm, num_generations):
             call = self._begin(llm, arguments, num_generations)
-        if call.cache is None or call.key is None or not call.cache.is_readable:
-            return None, None
-        return call.cache, call.key.of(llm, input)
+        return call
 
     def _begin(self, llm: LLM, arguments: Mapping[str, Any], num_generations: int) -> _Call:
         from stillhouse_cache.keys import CallKey
@@ -137,11 +179,11 @@ class CacheHooks:
         return call
 
     def _cache(self) -> Cache:
-        """The cache that the environment asks for now."""
+        """The cache that the environment and the settings ask for now."""
         from stillhouse_cache.cache import Cache
-        from stillhouse_cache.configuration import cache_directory, cache_size
+        from stillhouse_cache.configuration import DEFAULT_SIZE, cache_directory, cache_size
 
-        directory, size = cache_directory(), cache_size()
+        directory, size = cache_directory(self._path), cache_size(self._size or DEFAULT_SIZE)
         with self._lock:
             cache = self._caches.get((str(directory), size))
             if cache is None:
@@ -152,3 +194,9 @@ class CacheHooks:
         if sentence not in self._said:
             self._said.add(sentence)
             _logger.warning("%s", sentence)
+
+
+def _close(caches: dict[tuple[str, int], Cache]) -> None:
+    for cache in caches.values():
+        cache.close()
+    caches.clear()

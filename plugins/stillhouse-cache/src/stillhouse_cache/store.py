@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from stillhouse_cache.known import KnownKeys
 
 __all__ = ["Store"]
 
 _PAGE_BYTES = 4096
 _BUSY_SECONDS = 10.0
+
+# Asking the database for a key that it does not have costs as much as reading this many keys from it.
+_READ_KEYS = 20
+
+# How old what is known of the keys of other processes may be.
+_KNOWN_SECONDS = 1.0
+
+# Bytes of the limit for each bit of what is known of the keys: sixteen for an entry of a kilobyte.
+_BYTES_A_BIT = 64
+
 _DAY_SECONDS = 86_400
+
+# What one transaction may take: so many entries for a page of the log, each of which may change a page of its
+# own, and a share of the log for the values.
+_ENTRIES_A_PAGE = 1 / 2
+_VALUES_SHARE = 1 / 4
 
 # The oldest entries are deleted this many at a time to make room: few enough that other processes do
 # not wait, enough that it is seldom necessary.
 _EVICTED_AT_ONCE = 64
 
-# More pages than an insertion takes in addition to those of the value.
+# More pages than inserting an entry takes in addition to those of the value, and than inserting any does.
+_ENTRY_PAGES = 2
 _TREE_PAGES = 64
 
 # A connection may not be used in a forked child, nor closed there.
@@ -38,6 +55,10 @@ class Store:
         limit: how many bytes the database and its log may take.
         clock: the time in seconds.
 
+    Attributes:
+        group_entries: how many values `put` stores at once at most.
+        group_bytes: how many bytes of values.
+
     Every method raises `sqlite3.Error` or `OSError` as SQLite or the file system does.
     """
 
@@ -45,16 +66,32 @@ class Store:
         self._path = path
         self._limit = limit
         self._clock = clock
+        # What one transaction writes must fit into the log, which is part of the limit.
+        pages = _log_pages(limit)
+        self.group_entries = max(1, int(pages * _ENTRIES_A_PAGE))
+        self.group_bytes = int(pages * _PAGE_BYTES * _VALUES_SHARE)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._touches = True
+        self._misses = 0
+        self._known: KnownKeys | None = None
+        self._known_until = 0  # the id of the last entry that it has
+        self._read_at = 0.0
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, or `None`."""
-        with self._guard() as connection:
+        self._check_process()
+        known = self._known
+        if known is not None and key not in known and time.monotonic() < self._read_at + _KNOWN_SECONDS:
+            return None
+        with self._lock:
+            connection = self._connection or self._opened()
+            if self._known is not None and not self._may_have(connection, key):
+                return None
             row = connection.execute("SELECT id, used, value FROM entry WHERE key = ?", (key,)).fetchone()
             if row is None:
+                self._on_miss(connection)
                 return None
             today = self._today()
             if row[1] != today and self._touches:
@@ -65,21 +102,48 @@ class Store:
         value: bytes = row[2]
         return value
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store a value, instead of an older one under the key. One that is too large is left out."""
-        if len(value) > self._limit // 8:
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Store values, all or none, in the place of older ones. One that is too large is left out."""
+        kept = {key: value for key, value in values.items() if len(value) <= self._limit // 8}
+        if not kept:
             return
-        with self._guard() as connection:
+        self._check_process()
+        with self._lock:
+            connection = self._connection or self._opened()
             while True:
                 try:
-                    connection.execute(
-                        "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
-                        (key, self._today(), value),
-                    )
-                    return
+                    _insert(connection, kept, self._today())
+                    break
                 except sqlite3.OperationalError as error:
-                    if not _is_at_limit(connection, error, value) or not _evict(connection, _EVICTED_AT_ONCE):
+                    evicted = max(_EVICTED_AT_ONCE, len(kept))
+                    if not _is_at_limit(connection, error, kept) or not _evict(connection, evicted):
                         raise
+            if self._known is not None:
+                for key in kept:
+                    self._known.add(key)
+
+    def _on_miss(self, connection: sqlite3.Connection) -> None:
+        """Begin to know the keys, once the misses have cost as much as reading all keys does."""
+        self._misses += 1
+        if self._known is None:
+            first, last = connection.execute("SELECT min(id), max(id) FROM entry").fetchone()
+            if self._misses * _READ_KEYS >= (last or 0) - (first or 0):
+                self._known, self._known_until = KnownKeys(self._limit // _BYTES_A_BIT), 0
+                self._read_keys(connection)
+
+    def _may_have(self, connection: sqlite3.Connection, key: bytes) -> bool:
+        if time.monotonic() >= self._read_at + _KNOWN_SECONDS:
+            self._read_keys(connection)
+        return self._known is None or key in self._known
+
+    def _read_keys(self, connection: sqlite3.Connection) -> None:
+        """Read the keys of the entries that were added since the last time, by any process."""
+        assert self._known is not None
+        self._read_at = time.monotonic()
+        query = "SELECT id, key FROM entry WHERE id > ? ORDER BY id"
+        for id, key in connection.execute(query, (self._known_until,)):
+            self._known.add(key)
+            self._known_until = id
 
     def close(self) -> None:
         """Close the database; the next `get` or `put` opens it again."""
@@ -88,21 +152,20 @@ class Store:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
+                self._known, self._misses = None, 0
 
     def _today(self) -> int:
         return int(self._clock() // _DAY_SECONDS)
 
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread at a time."""
-        if os.getpid() != self._pid:
-            self._leave_to_the_parent()
-        with self._lock:
-            if self._connection is None:
-                self._connection = _open(self._path, self._limit)
-            yield self._connection
+    def _opened(self) -> sqlite3.Connection:
+        """Open the database; called with the lock held."""
+        self._connection = _open(self._path, self._limit)
+        return self._connection
 
-    def _leave_to_the_parent(self) -> None:
+    def _check_process(self) -> None:
+        """Leave the connection to the parent, after a fork."""
+        if os.getpid() == self._pid:
+            return
         # The lock may have been held by a thread that the child does not have.
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -123,8 +186,7 @@ def _open(path: Path, limit: int) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, limit: int) -> None:
-    pages = limit // _PAGE_BYTES
-    log_pages = min(1000, pages // 8)
+    pages, log_pages = limit // _PAGE_BYTES, _log_pages(limit)
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _use_log(connection)
@@ -141,6 +203,11 @@ def _prepare(connection: sqlite3.Connection, limit: int) -> None:
     own_pages = pages - 2 * log_pages - 16
     _shrink(connection, own_pages)
     connection.execute(f"PRAGMA max_page_count = {own_pages}")
+
+
+def _log_pages(limit: int) -> int:
+    """How many pages the log may have before it is written back."""
+    return min(1000, limit // _PAGE_BYTES // 8)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
@@ -171,6 +238,21 @@ def _shrink(connection: sqlite3.Connection, pages: int) -> None:
         connection.executescript("PRAGMA incremental_vacuum")
 
 
+def _insert(connection: sqlite3.Connection, values: Mapping[bytes, bytes], today: int) -> None:
+    # Of the write lock from the beginning: one that is taken later may be refused without waiting.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(
+            "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
+            [(key, today, value) for key, value in values.items()],
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends some of those that fail by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _evict(connection: sqlite3.Connection, count: int) -> bool:
     """Delete the entries not used for longest; whether there were any."""
     return (
@@ -181,13 +263,14 @@ def _evict(connection: sqlite3.Connection, count: int) -> bool:
     )
 
 
-def _is_at_limit(connection: sqlite3.Connection, error: sqlite3.Error, value: bytes) -> bool:
-    """Whether the limit refused a value, and not the disk, which SQLite reports alike."""
+def _is_at_limit(connection: sqlite3.Connection, error: sqlite3.Error, values: Mapping[bytes, bytes]) -> bool:
+    """Whether the limit refused values, and not the disk, which SQLite reports alike."""
     if _code(error) != sqlite3.SQLITE_FULL:
         return False
     free = _number(connection, "freelist_count")
     room = _number(connection, "max_page_count") - _number(connection, "page_count")
-    return free + room < len(value) // _PAGE_BYTES + _TREE_PAGES
+    wanted = sum(len(value) // _PAGE_BYTES + _ENTRY_PAGES for value in values.values())
+    return free + room < wanted + _TREE_PAGES
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

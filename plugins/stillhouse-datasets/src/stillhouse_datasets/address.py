@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -59,11 +60,16 @@ class Address:
 
     @property
     def folder(self) -> Path:
-        """The place as the folder to write to.
+        """The place as the folder to write to. A link is followed: it stays one.
 
         Raises:
             ConfigurationError: there are options, of which a target has none.
         """
         if self.options:
             raise ConfigurationError(f"{self.text}: a target has no options", hint="give datasets:FOLDER")
-        return Path(self.place).expanduser()
+        return Path(os.path.realpath(self.path)) if self.path.is_symlink() else self.path
+
+    @property
+    def path(self) -> Path:
+        """The place as a path on this machine."""
+        return Path(os.path.expanduser(self.place))  # noqa: PTH111 -- pathlib raises for an unknown user

@@ -45,6 +45,11 @@ class DatasetReader:
         self.schema: pa.Schema | None = None if dataset.features is None else dataset.features.arrow_schema
 
     @property
+    def num_rows(self) -> int | None:
+        """How many rows there are; `None` where the dataset does not say."""
+        return self._total
+
+    @property
     def share_read(self) -> float | None:
         """How much was read, from 0 to 1; `None` where the dataset does not say how many rows it has."""
         if self._total is None:
@@ -80,9 +85,12 @@ def open_dataset(address: Address) -> DatasetReader:
         ConfigurationError: there is no such dataset or split, it cannot be reached or read, or it
             has several splits and none is chosen.
     """
-    folder = Path(address.place).expanduser()
+    folder = address.path
     if (folder / "dataset_dict.json").is_file():
-        splits: list[str] = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        try:
+            splits = list(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+        except Exception as error:  # whatever is in it
+            raise _unusable(address, error) from None
         return _open_saved(address, folder, folder / _chosen(address, splits))
     if (folder / "state.json").is_file():
         if "split" in address.options:

@@ -19,6 +19,7 @@ from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.local import unloaded
 from stillhouse_llamacpp.failures import failure
 from stillhouse_llamacpp.gguf import read_header
+from stillhouse_llamacpp.threads import brief_waits, usable_cores
 
 __all__ = ["Route", "Server", "Settings"]
 
@@ -39,7 +40,7 @@ class Settings:
         slots: how many requests are served at once.
         n_ctx: tokens of context of each slot.
         n_batch: tokens of prompts that are read in one step.
-        n_threads: threads to compute with, `None` for the engine's choice.
+        n_threads: threads to compute with, `None` for as many as there are cores for this process.
         n_gpu_layers: layers on the GPU, -1 for all.
         chat_template: a Jinja2 template instead of the model's own.
         flash_attention: whether attention is computed in fused kernels, `None` for the engine's choice.
@@ -176,7 +177,8 @@ class Server:
 
 
 def _start(settings: Settings, key: str) -> Any:
-    import xllamacpp
+    with brief_waits():
+        import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(settings.path)
@@ -189,9 +191,10 @@ def _start(settings: Settings, key: str) -> Any:
     params.kv_unified = False  # else an answer depends on what the other slots do
     params.cache_ram_mib = 0  # else finished prompts pile up in memory, to 8 GiB
     params.prefill_assistant = False  # else an assistant's last message is continued, not answered
-    if settings.n_threads is not None:
-        params.cpuparams.n_threads = settings.n_threads
-        params.cpuparams_batch.n_threads = settings.n_threads
+    n_threads = settings.n_threads or usable_cores()
+    if n_threads is not None:
+        params.cpuparams.n_threads = n_threads
+        params.cpuparams_batch.n_threads = n_threads
     if settings.chat_template is not None:
         params.chat_template = settings.chat_template
     if settings.flash_attention is not None:

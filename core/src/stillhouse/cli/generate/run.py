@@ -6,11 +6,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from stillhouse.cli.output import print_error, print_facts, print_warning
+from stillhouse.cli.output import is_read, print_error, print_facts, print_line, print_note, print_warning
+from stillhouse.cli.signals import INTERRUPTED, interrupts
+from stillhouse.cli.standard import output
+from stillhouse.cli.streams import Stream
 
 if TYPE_CHECKING:
+    from stillhouse._execution.stopping import Stop
     from stillhouse.jobs.launch.work import Ended
     from stillhouse.jobs.runs.bulk import BulkRun
     from stillhouse.jobs.runs.command import Command
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["generate_file", "generate_once", "print_estimate", "print_rows"]
 
-COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH, INTERRUPTED = 1, 3, 4, 130
+COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH = 1, 3, 4
 
 
 def generate_once(llm: LLM, command: Command, prompt: str) -> int:
@@ -35,7 +39,7 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     from stillhouse.jobs.launch.work import loaded
     from stillhouse.jobs.reporting.notes import noting
 
-    with noting(_print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):
+    with noting(print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):
         output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
     reasons = output.get("finish_reasons") or []
     missing = 0
@@ -43,9 +47,9 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
         if generation is None:
             missing += 1
             reason = reasons[position] if position < len(reasons) else None
-            print(f"no text (finish reason: {reason or 'unknown'})", file=sys.stderr)
+            print_note(f"no text (finish reason: {reason or 'unknown'})")
         else:
-            print(generation)
+            print_line(generation)
     return FAILED_ROWS if missing else 0
 
 
@@ -58,7 +62,7 @@ def print_estimate(llm: LLM, command: Command) -> int:
         found = estimate(llm, command)
     except OSError as error:
         raise unusable_file(error) from None
-    print_facts(found.lines(), sys.stdout)
+    print_facts(found.lines())
     return 0
 
 
@@ -67,9 +71,11 @@ def print_rows(llm: LLM, command: Command) -> int:
     from stillhouse.jobs.launch.work import stream
 
     try:
-        ended = stream(llm, command, _View(command))
+        ended = stream(llm, command, _View(command), cast("BinaryIO", output().buffer))
     except KeyboardInterrupt:
         return INTERRUPTED
+    if not is_read():  # nobody wants to know more
+        return FAILED_ROWS if ended.statistics.failures else 0
     if ended.reasons is None:
         return INTERRUPTED
     _print_table(ended.statistics, ended.reasons, None)
@@ -110,7 +116,7 @@ def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | N
 
     print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
     for line in failure_lines(reasons.failures, is_kept=whole is not None):
-        print(line, file=sys.stderr)
+        print_note(line)
 
 
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
@@ -121,7 +127,7 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
-        print(f"{view.command.output} is complete: {summary.rows:,} rows", file=sys.stderr)
+        print_note(f"{view.command.output} is complete: {summary.rows:,} rows")
     elif ended.outcome == "waiting":
         _print_jobs(ended.jobs or [], summary.rows)
     elif ended.outcome != "complete":
@@ -132,7 +138,7 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         if summary.queued:
             more += f", and generates {rows_text(summary.queued)} again that failed"
         if not isinstance(ended.problem, LostError):
-            print(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}", file=sys.stderr)
+            print_note(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}")
 
 
 class _View:
@@ -156,9 +162,9 @@ class _View:
             return
         summary = bulk.summary
         if self.command.retry or summary.queued:
-            print(f"{summary.queued:,} failed rows are generated again", file=sys.stderr)
+            print_note(f"{summary.queued:,} failed rows are generated again")
         if bulk.resumed and not bulk.is_complete:
-            print(f"going on: {summary.rows:,} rows are finished", file=sys.stderr)
+            print_note(f"going on: {summary.rows:,} rows are finished")
 
     def tell(self) -> None:
         """Print what was noticed about damage to the state, once."""
@@ -168,33 +174,36 @@ class _View:
     @contextlib.contextmanager
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[Callable[[], bool]]:
+    ) -> Iterator[Stop]:
         from stillhouse.jobs.launch.signals import stoppable
         from stillhouse.jobs.reporting.notes import noting
         from stillhouse.jobs.reporting.progress import show_progress
 
+        # Rows and a line that changes, on one terminal, would be a mess.
+        is_printed = self.command.output == "-" and output().isatty()
+        shown = show_progress(statistics, sys.stderr, share=share, window=window)
         with (
-            show_progress(statistics, sys.stderr, share=share, window=window) as note,
+            contextlib.nullcontext(print_note) if is_printed else shown as note,
             noting(note, traceback=self.command.traceback, verbose=self.command.verbose),
-            stoppable(on_stop=_say_stopping) as stopping,
+            stoppable(on_stop=_note_stopping) as stop,
         ):
-            yield stopping
+            if interrupts().count:  # somebody swallowed the exception of an earlier one
+                stop.request()
+            out = output()
+            if isinstance(out, Stream) and self.command.output == "-":
+                out.on_gone = stop.request  # what nobody reads is not paid for
+            yield stop
 
 
-def _say_stopping() -> None:
-    with contextlib.suppress(OSError):  # after SIGHUP, the terminal may be gone
-        print("stopping: what is in flight is waited for; interrupt again to stop at once", file=sys.stderr)
-
-
-def _print_note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _note_stopping() -> None:
+    interrupts().count += 1
+    with contextlib.suppress(Exception):  # the stream may be in the middle of a line
+        print_note("stopping: what is in flight is waited for; interrupt again to stop at once")
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
     from stillhouse.jobs.reporting.progress import job_lines
 
     for line in job_lines(jobs):
-        print(line, file=sys.stderr)
-    print(
-        f"{finished:,} rows are finished; make the same command again to collect the others", file=sys.stderr
-    )
+        print_note(line)
+    print_note(f"{finished:,} rows are finished; make the same command again to collect the others")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from stillhouse._execution.stopping import current_stop
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import StillhouseError
 from stillhouse.http.transport.failures import answered
@@ -56,12 +57,16 @@ class LimitedCalls:
         Raises:
             GenerationError: it failed after all retries.
         """
-        limits = self.limits
+        limits, stop = self.limits, current_stop.get()
         attempt, deadline = 0, 0.0
         while True:
-            permit = limits.try_acquire(tokens) or await limits.acquire(tokens)
+            permit = limits.try_acquire(tokens)
+            if permit is None:
+                with stop.interrupting():
+                    permit = await limits.acquire(tokens)
             attempt += 1
             try:
+                stop.check()
                 result = await self._attempt(call, failure_of, failure_in)
                 if not isinstance(result, Failure):
                     limits.on_success()
@@ -75,7 +80,8 @@ class LimitedCalls:
             delay = seconds_to_wait(result, backoff_seconds(attempt), now, deadline)
             if delay is None:
                 raise given_up(result, attempt, self._retry_timeout)
-            await asyncio.sleep(delay)
+            with stop.interrupting():
+                await asyncio.sleep(delay)
 
     async def _attempt(
         self,

@@ -14,6 +14,7 @@ from typing import IO, Any
 import aiohttp
 from yarl import URL
 
+from stillhouse._execution.stopping import current_stop
 from stillhouse._settings.redaction import Redactor
 from stillhouse._settings.secrets import is_secret
 from stillhouse.errors import ConfigurationError, GenerationError
@@ -86,7 +87,7 @@ class Transport:
         login = "" if proxy is None else proxy.authorization
         self._secrets = [*secrets, login]
         self.redactor = Redactor(self._secrets)
-        self._session = aiohttp.ClientSession(
+        session = self._session = aiohttp.ClientSession(
             # The limits bound the connections; a bound of the pool's own would only queue.
             connector=aiohttp.TCPConnector(limit=0, ssl=True if ssl_context is None else ssl_context),
             # aiohttp sends the headers of a session to a proxy too.
@@ -109,6 +110,9 @@ class Transport:
             encrypted=base_url.scheme == "https",
             redact=self.redactor.redact,
         )
+
+        # It holds nothing of the LLM, which may be collected while the session is open.
+        self.close_session = session.close
 
     async def close(self) -> None:
         """Close the connections."""
@@ -148,17 +152,22 @@ class Transport:
             UnclearError: it was made `once`, and may have been carried out.
             GenerationError: it failed after all retries.
         """
-        limits, client = self.limits, self._client
+        limits, client, stop = self.limits, self._client, current_stop.get()
         attempt, deadline = 0, 0.0
         if self._authorization is not None and authorizing.get() is self._authorization:
             raise waits_for_itself()
         while True:
-            permit = limits.try_acquire(tokens) or await limits.acquire(tokens)
+            permit = limits.try_acquire(tokens)
+            if permit is None:
+                with stop.interrupting():
+                    permit = await limits.acquire(tokens)
             attempt += 1
             added = headers
             try:
                 if self._authorization is not None or self._own_headers is not None:
                     added = await self._attempt_headers(method, url, headers, data)
+                if stop.requested:
+                    stop.check()
                 if save_to is None:
                     result = await client.attempt(method, url, data, added, wire, max_bytes, is_checked)
                 else:
@@ -177,7 +186,8 @@ class Transport:
                 if result.unknown_model and self._explained is not None:
                     result = await self._explained(result)
                 raise given_up(result, attempt, self._retry_timeout, once=once)
-            await asyncio.sleep(delay)
+            with stop.interrupting():
+                await asyncio.sleep(delay)
 
     async def _attempt_headers(
         self, method: str, url: URL, headers: Mapping[str, str] | None, data: bytes | Upload | None

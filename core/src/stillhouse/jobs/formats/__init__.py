@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from stillhouse.jobs.formats.opening import output_path as output_path
     from stillhouse.jobs.formats.partial import PartialFile as PartialFile
     from stillhouse.jobs.formats.partial import PartialFolder as PartialFolder
-    from stillhouse.jobs.formats.partial import cannot_be_written as cannot_be_written
     from stillhouse.jobs.formats.rows import RowFormatter as RowFormatter
     from stillhouse.jobs.formats.rows import digest_of as digest_of
     from stillhouse.jobs.formats.rows import invalid_row as invalid_row
+    from stillhouse.jobs.formats.targets import cannot_be_written as cannot_be_written
     from stillhouse.protocols import Row as Row
     from stillhouse.protocols import RowReader as RowReader
     from stillhouse.protocols import RowWriter as RowWriter
@@ -28,8 +28,9 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "arrow": ["RowSpool", "readable", "rows_of"],
         "opening": ["open_reader", "open_writer", "output_path"],
-        "partial": ["PartialFile", "PartialFolder", "cannot_be_written"],
+        "partial": ["PartialFile", "PartialFolder"],
         "stillhouse.protocols": ["Row", "RowReader", "RowWriter"],
         "rows": ["RowFormatter", "digest_of", "invalid_row"],
+        "targets": ["cannot_be_written"],
     },
 )

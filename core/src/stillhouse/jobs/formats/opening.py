@@ -5,17 +5,21 @@ A plugin adds one through the hooks `open_reader` and `open_writer`; it is asked
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.targets import followed
 from stillhouse.protocols import HookCalls, RowReader, RowWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["open_reader", "open_writer", "output_path"]
+
+_SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
 
 def open_reader(source: str, hooks: HookCalls | None = None) -> RowReader:
@@ -60,9 +64,15 @@ def open_writer(target: str, hooks: HookCalls | None = None, schema: pa.Schema |
 
 
 def output_path(target: str, hooks: HookCalls | None = None) -> Path:
-    """Where an output is once it is whole; the state of its run is kept beside it."""
+    """Where an output is once it is whole; the state of its run is kept beside it. A link is followed.
+
+    Raises:
+        ConfigurationError: it is the name of a folder, and no plugin writes one.
+    """
     path = hooks.output_path(target) if hooks is not None else None
-    return Path(target if path is None else path)
+    if path is None and target.endswith(_SEPARATORS):
+        raise ConfigurationError(f"{target} is the name of a folder", hint="give the name of a file in it")
+    return followed(Path(target if path is None else path))
 
 
 def _remedy(place: str, formats: str) -> str:

@@ -12,6 +12,7 @@ from stillhouse.jobs.formats.arrow import RowSpool, rows_of
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.readers import open_source
 from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.formats.targets import cannot_be_written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,9 +51,14 @@ class ParquetReader:
         self._read = 0
 
     @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return int(self._file.metadata.num_rows)
+
+    @property
     def share_read(self) -> float | None:
         """How much of the file was read, from 0 to 1."""
-        total = self._file.metadata.num_rows
+        total = self.num_rows
         return self._read / total if total else 1.0
 
     def __iter__(self) -> Iterator[Row]:
@@ -101,9 +107,12 @@ class ParquetWriter:
 
     def __init__(self, target: str, schema: pa.Schema | None = None) -> None:
         self._parquet = pyarrow_parquet()
-        path = Path(target)
-        self._file = PartialFile(path)
-        self._spool = RowSpool(path.parent, schema)
+        self._file = PartialFile(Path(target))
+        try:
+            self._spool = RowSpool(self._file.folder, schema)
+        except OSError as error:
+            self._file.abandon()
+            raise cannot_be_written(Path(target), error) from None
 
     def write(self, record: dict[str, Any]) -> None:
         self._spool.add(record)

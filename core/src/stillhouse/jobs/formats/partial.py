@@ -9,24 +9,11 @@ from pathlib import Path
 from typing import IO
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.targets import MARKER, beside, cannot_be_written, check_target, followed
 
-__all__ = ["PartialFile", "PartialFolder", "beside", "cannot_be_written"]
+__all__ = ["PartialFile", "PartialFolder"]
 
-MARKER = "MADE-BY-STILLHOUSE"
 _SIGNATURE = "Stillhouse made this folder"
-
-
-def beside(target: Path, suffix: str) -> Path:
-    """Return the path next to an output that has its name and a suffix.
-
-    Raises:
-        ConfigurationError: the output has no name of its own, as `.`, `..` and `/` have none.
-    """
-    if target.name in ("", ".."):
-        raise ConfigurationError(
-            f"{target} cannot be an output: it has no name of its own", hint="give a name in that folder"
-        )
-    return target.with_name(f"{target.name}{suffix}")
 
 
 class PartialFolder:
@@ -59,7 +46,8 @@ class PartialFolder:
             self.path.mkdir()
             is_created = True
             text = f"{_SIGNATURE} to write {target.name}, and removes it afterwards with all that is in it.\n"
-            (self.path / MARKER).write_text(text, encoding="utf-8")
+            # The name may have bytes that are no UTF-8.
+            (self.path / MARKER).write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             if is_created:
                 with contextlib.suppress(OSError):
@@ -103,16 +91,19 @@ class PartialFile:
     """A file that is written in a `PartialFolder`, and moved to its path when it is whole.
 
     Args:
-        path: its final path.
+        path: its final path. A link is followed: the file that it leads to is written.
 
     Attributes:
         stream: the stream to write to.
+        folder: the folder that the file is written in, which is removed in the end.
 
     Raises:
-        ConfigurationError: it cannot be written.
+        ConfigurationError: it cannot be written, or is no file.
     """
 
     def __init__(self, path: Path) -> None:
+        path = followed(path)
+        check_target(path)
         self._path = path
         if path.is_dir():
             raise cannot_be_written(path, IsADirectoryError(0, "it is a folder"))
@@ -123,6 +114,7 @@ class PartialFile:
         except OSError as error:
             self._folder.remove()
             raise cannot_be_written(path, error) from None
+        self.folder = self._folder.path
 
     def finish(self) -> None:
         """Move the file to its path, in one step; an earlier one is replaced."""
@@ -145,10 +137,3 @@ class PartialFile:
             self.stream.close()
         if PartialFolder.is_present(self._path):
             self._folder.remove()
-
-
-def cannot_be_written(path: Path, error: OSError) -> ConfigurationError:
-    """Return the error for an output that cannot be written."""
-    return ConfigurationError(
-        f"{path} cannot be written: {error.strerror or error}", hint="check the folder and its permissions"
-    )

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stillhouse.jobs.formats.partial import PartialFile
 
@@ -19,13 +19,17 @@ __all__ = ["JsonlWriter"]
 class JsonlWriter:
     """Writes rows as lines of JSON, to a file or, for `-`, to standard output at once.
 
+    Args:
+        target: the path of the file, or `-`.
+        out: the standard output, where it is not that of Python.
+
     Raises:
         ConfigurationError: the file cannot be written.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, out: BinaryIO | None = None) -> None:
         self._file = None if target == "-" else PartialFile(Path(target))
-        self._stream = sys.stdout.buffer if self._file is None else self._file.stream
+        self._stream = (out or sys.stdout.buffer) if self._file is None else self._file.stream
 
     def write(self, record: dict[str, Any]) -> None:
         self._stream.write(to_json(record).encode() + b"\n")

@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from stillhouse._defaults import default_backends
+from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 PROGRESS_SECONDS = 0.5
 
 # Set once a run on another thread shall stop: a signal reaches the main thread alone.
-_stop: ContextVar[threading.Event | None] = ContextVar("stillhouse_stop", default=None)
+_stop: ContextVar[Stop | None] = ContextVar("stillhouse_stop", default=None)
 
 
 def run(
@@ -188,7 +188,7 @@ async def arun(*args: Any, **kwargs: Any) -> Run:
 
     Cancelling it ends the run when what is in flight has ended; what is finished is kept.
     """
-    stop = threading.Event()
+    stop = Stop()
     context = copy_context()
     context.run(_stop.set, stop)
     with ThreadPoolExecutor(1, "stillhouse-run") as thread:
@@ -197,7 +197,7 @@ async def arun(*args: Any, **kwargs: Any) -> Run:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            stop.set()
+            stop.request()
             await asyncio.wait([future])
             with contextlib.suppress(BaseException):  # that it was interrupted, or what else ended it
                 future.result()
@@ -321,10 +321,9 @@ class _View:
     @contextlib.contextmanager
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[Callable[[], bool]]:
-        asked = _stop.get()
-        with self._shown(statistics, share, window), _interruptible() as interrupted:
-            yield interrupted if asked is None else lambda: interrupted() or asked.is_set()
+    ) -> Iterator[Stop]:
+        with self._shown(statistics, share, window), _interruptible() as stop:
+            yield stop
 
     @contextlib.contextmanager
     def _shown(
@@ -362,8 +361,8 @@ class _Careful:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def _interruptible() -> Iterator[Stop]:
     """Take an interrupt as a request to stop, where it would raise `KeyboardInterrupt` in this thread."""
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with stoppable(("SIGINT",) if is_default else ()) as stopping:
-        yield stopping
+    with stoppable(("SIGINT",) if is_default else (), stop=_stop.get()) as stop:
+        yield stop

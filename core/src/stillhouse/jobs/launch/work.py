@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.bugs import report_bug, wrapped
+from stillhouse._execution.stopping import Stop
 from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.opening import open_reader, open_writer
+from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -27,7 +30,9 @@ from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
+from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
+from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
@@ -59,14 +64,14 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         spool = StdinSpool()
     return Command(
         source=source,
-        output=str(options.output or "-"),
+        output="-" if options.output is None else str(options.output),
         formatter=RowFormatter(options.template, options.system, options.raw),
         formatting={"template": options.template, "system": options.system, "raw": options.raw},
         num_generations=options.num_generations,
         arguments=arguments,
         limit=options.limit,
         restart=options.restart,
-        retry=parse_kinds(options.retry) if options.retry else [],
+        retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
@@ -90,8 +95,8 @@ class View(Protocol):
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> AbstractContextManager[Callable[[], bool]]:
-        """Show the statistics while the run works; gives whether it shall stop.
+    ) -> AbstractContextManager[Stop]:
+        """Show the statistics while the run works; gives the request to stop it.
 
         Args:
             statistics: what the run updates.
@@ -169,8 +174,14 @@ def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, 
         return Ended("stopped", statistics, unusable_file(error))
 
 
-def stream(llm: LLM, command: Command, view: View) -> Ended:
-    """Write the rows to the command's output as they come, in their order, and keep nothing.
+def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
+    """Write the rows to standard output as they come, in their order, and keep nothing.
+
+    Args:
+        llm: the LLM.
+        command: whose output is `-`.
+        view: looks at the work.
+        out: the standard output.
 
     Raises:
         StillhouseError: as `work`, and whatever ends it.
@@ -184,10 +195,15 @@ def stream(llm: LLM, command: Command, view: View) -> Ended:
     )
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+            check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
-            writer = open_writer(command.output, hooks)
+            writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
-            with _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping:
+            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            with (
+                _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
+                announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
+            ):
                 try:
                     run(
                         llm, reader, command.formatter, store, num_generations=command.num_generations,
@@ -220,7 +236,7 @@ def _online(llm: LLM) -> Iterator[None]:
 @contextlib.contextmanager
 def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
-) -> Iterator[Callable[[], bool]]:
+) -> Iterator[Stop]:
     def share() -> float | None:
         if command.limit is None:
             return share_read()

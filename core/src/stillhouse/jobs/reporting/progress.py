@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from stillhouse.jobs.reporting.lines import LiveLine, PlainLines
 from stillhouse.jobs.reporting.tables import failure_lines, job_lines, status_lines, summary_lines
 from stillhouse.jobs.reporting.units import clock, duration
 from stillhouse.jobs.spending.prices import cost_text
@@ -21,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
-_LIVE_SECONDS = 0.2
+LIVE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ def show_progress(
         Prints a text, from any thread, without breaking the line.
     """
     live = stream.isatty()
-    show = _Live(stream) if live else _Plain(stream)
+    show = LiveLine(stream, LIVE_SECONDS) if live else PlainLines(stream)
     try:
         with watch(
             statistics, lambda progress: show(str(progress)), share=share, window=window,
-            every=_LIVE_SECONDS if live else PLAIN_SECONDS,
+            every=LIVE_SECONDS if live else PLAIN_SECONDS,
         ):  # fmt: skip
             yield show.note
     finally:
@@ -153,39 +154,3 @@ def _finished_share(statistics: RunStatistics, share: float) -> float:
     """Return the share of the file whose rows are finished; the reader is ahead by the window."""
     finished = statistics.rows + statistics.skipped
     return min(1.0, share * finished / statistics.pulled) if statistics.pulled else 0.0
-
-
-class _Plain:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __call__(self, line: str) -> None:
-        self.note(line)
-
-    def note(self, text: str) -> None:
-        # In one piece: another thread may print, too.
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        pass
-
-
-class _Live:
-    def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
-
-        self._console = Console(file=stream)
-        self._status: Any = self._console.status("starting", refresh_per_second=1 / _LIVE_SECONDS)
-        self._status.start()
-
-    def __call__(self, line: str) -> None:
-        self._status.update(line)
-
-    def note(self, text: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text(text), soft_wrap=True)  # above the line
-
-    def close(self) -> None:
-        self._status.stop()

@@ -12,6 +12,7 @@ from typing import Any
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.formats.partial import PartialFile
+from stillhouse.jobs.formats.targets import beside
 from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
 from stillhouse.jobs.reporting.sections import answers_of, failures_of, outcome_of, sessions_of
 from stillhouse.jobs.reporting.timeline import Timeline
@@ -32,7 +33,7 @@ _HEAD_BYTES = 4096
 MAX_TEXT_CHARACTERS = 600
 
 
-def report_run(target: str, hooks: HookCalls, page: Path | None = None) -> Path:
+def report_run(target: str, hooks: HookCalls, page: str | Path | None = None) -> Path:
     """Write the report of the run of an output, and return the path of the page.
 
     Args:
@@ -45,7 +46,7 @@ def report_run(target: str, hooks: HookCalls, page: Path | None = None) -> Path:
         StoreError: there is no run of that output, or its state cannot be read.
     """
     place = output_path(target, hooks)
-    page = place.with_name(f"{place.name}.report.html") if page is None else page
+    page = beside(place, ".report.html") if page is None else output_path(str(page))
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
     path = store_path(place)

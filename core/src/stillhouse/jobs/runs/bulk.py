@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -9,13 +10,14 @@ from typing import Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_writer
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
-from stillhouse.jobs.runs.reasons import Reasons
+from stillhouse.jobs.runs.reasons import Endings, Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.store.database import DamagedError
@@ -77,14 +79,7 @@ class BulkRun:
     @property
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
-        limit = self._run.command.limit
-        complete = self.store.get("complete")
-        return (
-            complete is not None
-            and complete["limit"] == limit
-            and not self.store.has_queued(limit)
-            and self._run.output.exists()
-        )
+        return self._run.is_complete
 
     @property
     def share_read(self) -> float | None:
@@ -137,18 +132,30 @@ class BulkRun:
                 queued: the next process generates them again.
             StoreError, OSError: the state, the input or the output cannot be used any more.
         """
-        try:
-            return self._work(statistics, stopping)
-        except FailuresError as error:
-            self.store.requeue(error.kinds, of_session=True)
-            raise
+        opened, command = self._run, self._run.command
+        info = run_info(
+            opened.llm,
+            command.source,
+            command.output,
+            opened.reader,
+            limit=command.limit,
+            resumed=self.resumed,
+        )
+        with announced(opened.llm, info, statistics, lambda: opened.outcome):
+            try:
+                return self._work(statistics, stopping)
+            except FailuresError as error:
+                self.store.requeue(error.kinds, of_session=True)
+                raise
 
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+        """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
         statistics.watch = FailureWatch(opened.command.max_failures)
+        statistics.endings = Endings() if self.resumed else None
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -220,7 +227,8 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
-        writer = open_writer(opened.command.output, hooks, opened.reader.schema)
+        opened.written.check_folder()
+        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)
 
@@ -236,17 +244,25 @@ class BulkRun:
             offline = OfflineRun(
                 llm, ledger, self.store, self._run.open_reader, command.formatter,
                 num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
+                stopping=stopping,
             )  # fmt: skip
-            if command.finish_online:
-                if offline.cancel_and_collect(statistics):
-                    self.store.requeue(TRANSIENT_KINDS)
-                    statistics.watch = FailureWatch(command.max_failures)  # online it may go better
-                    return True
-            else:
-                is_finished = offline.advance(statistics)
+            try:
+                is_done = (
+                    offline.cancel_and_collect(statistics)
+                    if command.finish_online
+                    else offline.advance(statistics)
+                )
+            except asyncio.CancelledError:  # before the next job was submitted
+                if not stopping():
+                    raise
+                return False
+            if not command.finish_online:
                 statistics.check_failures()
-                if is_finished:
-                    return True
+            elif is_done:
+                self.store.requeue(TRANSIENT_KINDS)
+                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
+            if is_done:
+                return True
             if command.wait is None:
                 return False
             ends = time.monotonic() + command.wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -89,6 +90,7 @@ class OfflineRun:
         num_generations: how many generations of each row.
         arguments: generation parameters.
         limit: how many rows belong to the run; `None` means all.
+        stopping: once it returns true, nothing more is submitted.
 
     Raises:
         UnsupportedError: the backend has no offline batches.
@@ -105,8 +107,10 @@ class OfflineRun:
         num_generations: int = 1,
         arguments: dict[str, Any] | None = None,
         limit: int | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
+        self._stopping = stopping
         self._open_rows = open_rows
         self._formatter = formatter
         self._limit = limit
@@ -132,6 +136,7 @@ class OfflineRun:
         Raises:
             GenerationError: the provider refused a file or a job, or cannot be reached.
             StoreError: the store cannot be written.
+            CancelledError: the run shall stop.
         """
         finished = True
         for part, batch in self._parts:
@@ -167,6 +172,7 @@ class OfflineRun:
         def items(rows: RowReader) -> Iterator[tuple[int, FormattedInput]]:
             nonlocal current
             for row in islice(rows, self._limit):
+                self._check_going_on()
                 if row.index in held or not part.wants(row.index):
                     continue
                 counts.pulled += 1
@@ -180,6 +186,7 @@ class OfflineRun:
         rows = self._open_rows()
         try:
             batch.submit(items(rows), refused)
+            self._check_going_on()
         finally:
             rows.close()
             self._store.commit()
@@ -205,11 +212,21 @@ class OfflineRun:
                 released = released or bool(results.released)
         return released
 
+    def _check_going_on(self) -> None:
+        """Leave off before the next job is submitted, once the run shall stop: the ledger stands that.
+
+        Raises:
+            CancelledError: it shall.
+        """
+        if self._stopping():
+            raise asyncio.CancelledError
+
     def _put(self, row: Row, result: GenerateOutput | GenerationError, counts: RunStatistics) -> None:
         counts.add(result, None)
         self._store.put(row, result, None)
 
     def _inputs(self, cursor: _RowCursor, ids: Sequence[int]) -> dict[int, FormattedInput]:
+        self._check_going_on()
         inputs = {}
         for index in sorted(ids):
             input = self._formatter(cursor.row(index))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from stillhouse._execution.stopping import Stop, stopping_with
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.ordered import Ordered, Wanted
@@ -14,6 +15,7 @@ from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
+from stillhouse.protocols import RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["RunStatistics", "run", "with_seed_offset"]
@@ -67,7 +69,8 @@ def run(
             islice(rows, limit), formatter, part, counts, num_generations - part.made,
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
-        _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
+        with _obeying(stopping, counts):
+            _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
         problem = store.problem or feed.problem
         if problem is not None:
             raise problem
@@ -77,13 +80,26 @@ def run(
     return counts
 
 
+@contextlib.contextmanager
+def _obeying(stopping: Callable[[], bool], counts: RunStatistics) -> Iterator[None]:
+    """Send nothing more in the block once the run shall stop, or too many rows have failed."""
+    stop = Stop()
+    if counts.watch is not None:
+        counts.watch.on_limit = stop.request
+    asked = stopping.watched(stop.request) if isinstance(stopping, Stop) else contextlib.nullcontext()
+    with asked, stopping_with(stop):
+        if isinstance(stopping, Stop) and stopping.requested:  # before it was watched
+            stop.request()
+        yield
+
+
 def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str, Any]:
     """Return the arguments for the missing generations: the same seed would repeat the first ones."""
     seed = {**llm.get_generation_kwargs(), **arguments}.get("seed")
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 
-class _Feed:
+class _Feed(RowInputs):
     """The inputs of one part, as far as the budget has room for them and failures do not stop them.
 
     What is in flight cannot be waited for while inputs are pulled. So if a row does not fit into the
@@ -146,8 +162,12 @@ class _Feed:
         """Why the rows have ended early; `None` if they have not."""
         return None if self._ordered is None else self._ordered.problem
 
-    def row_at(self, position: int) -> int | None:
-        """Return the index of the row whose input has this position, while it has no result."""
+    def row_at(self, position: int) -> Row | None:
+        """Return the row whose input has this position, while it has no result."""
+        return self.pending.get(position)
+
+    def index_at(self, position: int) -> int | None:
+        """Return the index of that row."""
         row = self.pending.get(position)
         return None if row is None else row.index
 
@@ -195,7 +215,7 @@ def _run_part(
     """Generate for the rows of a feed, in as many iterations as the budget needs."""
     budget = feed.budget
     if store.members is not None:
-        store.members.follow(feed.row_at)
+        store.members.follow(feed.index_at)
     while True:
         groups = llm.iter_finished(
             feed, feed.num_generations, on_error="yield", ordered=store.ordered, **arguments

@@ -9,6 +9,7 @@ from typing import Self
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
@@ -16,9 +17,19 @@ from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
 from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
-from stillhouse.jobs.store.places import check_places, places_of, remove_state, spool_path, take
+from stillhouse.jobs.store.places import (
+    check_places,
+    check_source,
+    files_named_in,
+    places_of,
+    remove_state,
+    spool_path,
+    take,
+)
 from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
+from stillhouse.jobs.store.streams import check_streams
+from stillhouse.jobs.store.written import WrittenOutput
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import RowReader
@@ -47,6 +58,7 @@ class OpenRun:
         budget: what the run may spend; `None` without a ceiling.
         resumed: whether an earlier process worked on this run.
         queued: how many failed rows are retried.
+        written: the output, as far as this run wrote it.
         outcome: how the work ended, for `close` to record.
 
     Raises:
@@ -62,13 +74,18 @@ class OpenRun:
         self._spooled: Path | None = None
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
-        check_places(command.reads, self.output)
+        reads = list(command.reads)
+        check_places(reads, self.output, files_named_in(llm))
+        if command.spool is None:
+            check_source(command.source)
         with ExitStack() as resources:
             # What is no file is read later, when nothing else can refuse the run.
             reader = None if command.spool else self._open_reader(resources)
             if reader is not None:  # before anything is created: the input may not exist
-                check_places(places_of(reader, command.source, hooks), self.output)
-            _check_output(self.output, command)
+                reads += places_of(reader, command.source, hooks)
+                check_places(reads, self.output)
+            check_streams(command.source, reads, self.output)
+            _check_output(self.output, command, is_of_plugin=hooks.output_path(command.output) is not None)
             state = store_path(self.output)
             lock = take(self.output)
             resources.callback(lock.release)
@@ -89,6 +106,11 @@ class OpenRun:
             self.ledger = self._open_ledger(resources)
             self.store.set("offer", offer_of(llm))
             self.budget = self._open_budget(resources)
+            self.written = WrittenOutput(self.store, self.output)
+            if command.restart:
+                self.written.adopt()
+            elif command.retry or not self.is_complete:
+                self.written.check()
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
             self._resources = resources.pop_all()
@@ -98,6 +120,18 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is finished and the output written."""
+        limit = self.command.limit
+        complete = self.store.get("complete")
+        return (
+            complete is not None
+            and complete["limit"] == limit
+            and not self.store.has_queued(limit)
+            and self.output.exists()
+        )
 
     def close(self) -> None:
         """Record the outcome and release everything; what is finished stays in the store."""
@@ -178,9 +212,12 @@ class OpenRun:
         return budget
 
 
-def _check_output(output: Path, command: Command) -> None:
-    """Refuse to replace a file that is not an output of this run."""
-    if not output.exists() or command.restart or SqliteStore.exists(output):
+def _check_output(output: Path, command: Command, *, is_of_plugin: bool) -> None:
+    """Refuse to replace a file that is not an output of a run; where a link leads to it, in a restart too."""
+    if output.is_dir() and not is_of_plugin:
+        raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
+    is_named = followed(Path(command.output)) == Path(command.output)
+    if not output.exists() or (command.restart and is_named) or SqliteStore.exists(output):
         return
     state = store_path(output)
     if state.exists():
@@ -190,5 +227,7 @@ def _check_output(output: Path, command: Command) -> None:
         )
     raise ConfigurationError(
         f"{output} is there already, and no state of a run beside it",
-        hint="give another output, or replace it with --restart",
+        hint="give another output, or replace it with --restart"
+        if is_named
+        else "give another output, or the name of that file",
     )

@@ -32,7 +32,7 @@ class Wanted(NamedTuple):
     """A row that has no result yet.
 
     Attributes:
-        row: the row; without its columns once it was put in order.
+        row: the row; once it was put in order, with its columns only where a hook may look at them.
         input: what is made of it, or the error that says why nothing is.
     """
 
@@ -59,6 +59,7 @@ class Ordered:
         self._llm = llm
         self._rows = rows
         self._is_ending = is_ending
+        self._keeps_columns = not llm.registry.hooks().empty
         self.problem: StoreError | None = None
 
     def __iter__(self) -> Iterator[Wanted]:
@@ -81,8 +82,9 @@ class Ordered:
                 yield Wanted(row, input)
                 continue
             key = sort_key(self._llm.batch_key, input)
+            columns = row.columns if self._keeps_columns else {}
             try:
-                content = pickle.dumps((row.index, row.line, row.digest, input), protocol=5)
+                content = pickle.dumps((row.index, row.line, columns, row.digest, input), protocol=5)
             except Exception:  # one that is nested too deep, say: it need not wait
                 yield Wanted(row, input)
                 continue
@@ -99,8 +101,8 @@ class Ordered:
             query = "SELECT input FROM inputs WHERE place = ?"
             (content,) = database.execute(query, (place,)).fetchone()
             # Nobody else can reach the database.
-            index, line, digest, input = pickle.loads(content)  # noqa: S301
-            yield Wanted(Row(index, line, digest=digest), input)
+            index, line, columns, digest, input = pickle.loads(content)  # noqa: S301
+            yield Wanted(Row(index, line, columns, digest=digest), input)
 
 
 def _insert(database: sqlite3.Connection, records: list[tuple[int | bytes | None, bytes]]) -> None:

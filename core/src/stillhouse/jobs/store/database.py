@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.partial import PartialFolder, beside
+from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.formats.targets import beside
 from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
-from stillhouse.jobs.formats.partial import PartialFolder, beside
+from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.formats.targets import beside, check_target, kind_of
 from stillhouse.jobs.store.database import StoreError, check_not_open, not_ours, store_path
 from stillhouse.jobs.store.lock import RunLock, acquire, lock_path
 from stillhouse.jobs.store.salvage import holds_run
@@ -21,6 +22,8 @@ from stillhouse.protocols import HookCalls, RowReader
 __all__ = [
     "check_places",
     "check_side_files",
+    "check_source",
+    "files_named_in",
     "is_same_name",
     "places_of",
     "remove_state",
@@ -74,7 +77,23 @@ def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) ->
     return found
 
 
-def check_places(reads: Sequence[Path], output: Path) -> None:
+def files_named_in(settings: Any) -> list[Path]:
+    """List the files and folders that settings name, such as the weights or the chat template of an LLM."""
+    if isinstance(settings, (str, Path)):
+        try:
+            return [Path(settings)] if Path(settings).exists() else []
+        except (OSError, ValueError):  # a text that is no path
+            return []
+    if isinstance(settings, Mapping):
+        values: Iterable[Any] = settings.values()
+    elif isinstance(settings, (list, tuple)):
+        values = settings
+    else:
+        values = [getattr(settings, name) for name in getattr(type(settings), "model_fields", ())]
+    return [place for value in values for place in files_named_in(value)]
+
+
+def check_places(reads: Sequence[Path], output: Path, uses: Sequence[Path] = ()) -> None:
     """Refuse a run that would replace or remove what it reads, or write into a folder that it reads.
 
     Links, and other names of the same file, are resolved.
@@ -82,12 +101,14 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
     Args:
         reads: the files and folders that are read.
         output: where the output will be.
+        uses: what the LLM may read: an output may lie in such a folder, and replaces none of them.
 
     Raises:
-        ConfigurationError: two of the places are one, or one is within the other.
+        ConfigurationError: two of the places are one, or one is within the other; or no output can be written
+            there.
     """
     written = written_places(output)
-    for read in reads:
+    for read in (*reads, *uses):
         for place in written:
             if _is_same(read, place):
                 if place == output:
@@ -100,10 +121,27 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
                 raise ConfigurationError(
                     f"{read} is read, and is in {place}, which the run replaces", hint="give another output"
                 )
-        if read.is_dir() and _is_within(output, read):
+        if read in reads and read.is_dir() and _is_within(output, read):
             raise ConfigurationError(
                 f"{output} is in {read}, which the run reads", hint="give an output in another folder"
             )
+    check_target(output)
+
+
+def check_source(source: str) -> None:
+    """Refuse an input that can be read only once, without opening it: that waits for whoever writes it.
+
+    Raises:
+        ConfigurationError: it is a pipe, a socket or a device.
+    """
+    kind = None
+    with contextlib.suppress(OSError, ValueError):  # it is reported when it is opened
+        kind = kind_of(Path(source))
+    if source != "-" and kind in ("pipe", "socket", "device"):
+        raise ConfigurationError(
+            f"{source} can be read only once, and a run reads its input several times",
+            hint=f"give it as standard input: stillhouse generate - < {source}",
+        )
 
 
 def check_side_files(output: Path) -> None:
@@ -212,4 +250,4 @@ def _is_within(path: Path, folder: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path.expanduser()))
+    return Path(os.path.realpath(path))

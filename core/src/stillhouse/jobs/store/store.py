@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stillhouse._execution.stopping import has_stopped
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
@@ -260,7 +261,7 @@ class SqliteStore:
         earlier = self._partial(row.index)
         error = result if isinstance(result, GenerationError) else None
         if isinstance(result, GenerationError):
-            state = FAILED
+            state = QUEUED if has_stopped(result) else FAILED
             made = [item for item in (earlier, *usable(result.outputs)) if item is not None]
             output = merge_responses(made, len(made))[0] if made else None
         else:
@@ -350,8 +351,8 @@ class SqliteStore:
             of_session: only those that failed since `start`.
         """
         count = 0
+        since = self._session[1] if of_session and self._session else 0.0
         with self._transaction():
-            since = self._session[1] if of_session else 0.0
             for kind in kinds:
                 found = self.connection.execute(
                     "SELECT * FROM rows WHERE state = ? AND kind = ? AND finished >= ?", (FAILED, kind, since)

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import json
 import operator
-import os
 import re
-import subprocess
 import sys
-from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.llm import LLM
 from stillhouse.registry.candidates import Candidate
 from stillhouse.registry.validation import validate_llm
 from stillhouse.testing.base import Conformance
-from stillhouse.testing.rule import Broken, expect, rule, warn
+from stillhouse.testing.imports import check_quick, check_range, heavy_imports, module_of
+from stillhouse.testing.rule import Broken, expect, rule
 
 __all__ = ["PackagingRules"]
-
-_SLOW_SECONDS = 0.5
-
-# What takes long to import, or belongs to an engine or a client.
-_HEAVY = (
-    "aiohttp", "anthropic", "boto3", "cohere", "google.genai", "groq", "httpx", "huggingface_hub",
-    "instructor", "jax", "litellm", "llama_cpp", "mistralai", "mlx", "mlx_lm", "numpy", "onnxruntime",
-    "openai", "outlines", "pandas", "pyarrow", "requests", "scipy", "tensorflow", "tokenizers", "torch",
-    "transformers", "vllm", "xllamacpp",
-)  # fmt: skip
-
-# Imports a module in a process of its own and reports what that imported and cost. CPU time: other
-# programs on the machine do not count.
-_PROBE = """
-import json, sys, time
-import stillhouse.async_llm, stillhouse.registry.registry
-before, began = set(sys.modules), time.process_time()
-__import__(sys.argv[1])
-seconds = time.process_time() - began
-print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - before)}))
-"""
 
 
 class PackagingRules(Conformance):
@@ -95,22 +69,7 @@ class PackagingRules(Conformance):
 
         Fix: write `dependencies = ["stillhouse>=0.1,<0.2"]`.
         """
-        candidate = self._found()
-        if candidate.distribution == "stillhouse":
-            pytest.skip("it is part of the core")
-        parsed = [Requirement(line) for line in candidate.requires]
-        own = [
-            item
-            for item in parsed
-            if item.name == "stillhouse" and not (item.marker and "extra" in str(item.marker))
-        ]
-        expect(own, f"{candidate.package} does not require stillhouse")
-        operators = {specifier.operator for item in own for specifier in item.specifier}
-        lower, upper = operators & {">=", ">", "==", "~="}, operators & {"<", "<=", "==", "~="}
-        expect(lower and upper, f"it requires {own[0]}, which has no {'upper' if lower else 'lower'} bound")
-        core = self.registry.core_version
-        fits = all(item.specifier.contains(core, prereleases=True) for item in own)
-        expect(fits, f"it requires {own[0]}, and stillhouse {core} is installed")
+        check_range(self._found(), self.registry.core_version)
 
     @rule
     def test_c94_it_describes_itself(self) -> None:
@@ -138,9 +97,7 @@ class PackagingRules(Conformance):
 
         Fix: import heavy libraries in `load()`, or in the function that needs them.
         """
-        seconds = _import_in_a_process(self._module())["seconds"]
-        if seconds > _SLOW_SECONDS:
-            warn(f"importing {self._module()} took {seconds * 1000:.0f} ms of CPU time")
+        check_quick(module_of(self._found()))
 
     @rule
     def test_c96_nothing_heavy_is_imported_before_loading(self) -> None:
@@ -151,12 +108,9 @@ class PackagingRules(Conformance):
         Fix: import them in `load()` or in the function that needs them, and for types alone under
         `if TYPE_CHECKING:`.
         """
-        imported = set(_import_in_a_process(self._module())["modules"])
-        heavy = [name for name in _HEAVY if name in imported]
-        expect(not heavy, f"importing {self._module()} imports {', '.join(heavy)}")
-
-    def _module(self) -> str:
-        return self._found().value.partition(":")[0].strip()
+        module = module_of(self._found())
+        heavy = heavy_imports(module)
+        expect(not heavy, f"importing {module} imports {', '.join(heavy)}")
 
     def _found(self) -> Candidate:
         """Return the candidate of the class; without one, one rule is broken and the others are skipped."""
@@ -183,18 +137,3 @@ class PackagingRules(Conformance):
         raise Broken(
             f"none of the entry points in stillhouse.llms leads to {cls.__module__}:{cls.__qualname__}"
         )
-
-
-@functools.cache
-def _import_in_a_process(module: str) -> Any:
-    path = os.pathsep.join(item or "." for item in sys.path)
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", _PROBE, module],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise Broken(f"in a process of its own it cannot be imported: {result.stderr.strip()[-300:]}")
-    return json.loads(result.stdout.splitlines()[-1])

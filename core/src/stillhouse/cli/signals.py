@@ -1,0 +1,103 @@
+"""The signals that ask a command to end, from its first moment to its last.
+
+Nothing is imported here that takes time, so that they are handled early.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+__all__ = ["INTERRUPTED", "Interrupts", "handle_for_good", "handling", "interrupts"]
+
+INTERRUPTED = 130
+
+# SIGBREAK exists on Windows only, SIGHUP everywhere else.
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+
+MAX_INTERRUPTS = 3
+
+
+class Interrupts:
+    """The requests to end that a command has received.
+
+    One raises `KeyboardInterrupt`; while a run works, the first lets it end with what is in flight instead
+    (see `stillhouse.jobs.launch.signals`). The third ends the process where it stands, in whatever it does to
+    end properly: what is stored survives that.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._is_ending = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle one of the signals."""
+        self.count += 1
+        if self._is_ending or self.count >= MAX_INTERRUPTS:
+            os._exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Let any further signal end the process at once: there is nothing left to be done."""
+        self._is_ending = True
+
+
+_current = Interrupts()
+
+
+def interrupts() -> Interrupts:
+    """Return the requests that the command now running has received."""
+    return _current
+
+
+@contextlib.contextmanager
+def handling() -> Iterator[Interrupts]:
+    """Handle the signals while the block runs.
+
+    In the process of the command they are handled already, and on a thread other than the main one, which
+    cannot handle signals, nothing is changed.
+    """
+    global _current
+    if _is_own_process or threading.current_thread() is not threading.main_thread():
+        yield _current
+        return
+    earlier, _current = _current, Interrupts()
+    previous = _install(_current)
+    try:
+        yield _current
+    finally:
+        for number, handler in previous.items():
+            # It is `None` if it was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _current = earlier
+
+
+def _install(handler: Interrupts) -> dict[signal.Signals, Any]:
+    """Handle every signal that asks a process to end, and return the earlier handlers."""
+    previous = {}
+    for name in ENDING_SIGNALS:
+        number = getattr(signal, name, None)
+        # `nohup` ignores SIGHUP, so that the command outlives its terminal.
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue
+        previous[number] = signal.signal(number, handler.handle)
+    return previous
+
+
+_is_own_process = False
+
+
+def handle_for_good() -> Interrupts:
+    """Handle the signals until the process has ended, so that none of them gives it another status."""
+    global _is_own_process
+    _is_own_process = True
+    _install(_current)
+    return _current

@@ -1,0 +1,78 @@
+"""`announced`: hooks learn that a run begins, and how the work on it ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from stillhouse.errors import StillhouseError
+from stillhouse.jobs.runs.online import RunStatistics
+from stillhouse.jobs.store.database import Outcome
+from stillhouse.llm import LLM
+from stillhouse.protocols import RowReader, RunInfo, RunSummary
+
+__all__ = ["announced", "run_info"]
+
+
+def run_info(
+    llm: LLM, source: str, output: str, reader: RowReader, *, limit: int | None = None, resumed: bool = False
+) -> RunInfo:
+    """Describe a run for hooks.
+
+    Args:
+        llm: the LLM.
+        source: the input, as the user gave it.
+        output: the output, likewise.
+        reader: reads the input.
+        limit: how many rows belong to the run at most.
+        resumed: whether an earlier process worked on it.
+    """
+    try:
+        name = llm.registry.name_of(type(llm))
+    except StillhouseError:  # it is registered nowhere
+        name = type(llm).__qualname__
+    rows = getattr(reader, "num_rows", None)
+    if not isinstance(rows, int) or isinstance(rows, bool):  # a plugin's reader may have anything there
+        rows = None
+    if rows is not None and limit is not None:
+        rows = min(rows, limit)
+    return RunInfo(source, output, name, llm.model_name, rows, resumed)
+
+
+@contextlib.contextmanager
+def announced(
+    llm: LLM, run: RunInfo, statistics: RunStatistics, outcome: Callable[[], Outcome]
+) -> Iterator[None]:
+    """Tell the hooks of an LLM that a run begins, and at the end of the block how it ended.
+
+    Args:
+        llm: the LLM.
+        run: the run.
+        statistics: what this process does, counted from zero.
+        outcome: how the work ended, where no exception ended it.
+    """
+    hooks = llm.registry.hooks()
+    ended: Outcome = "stopped"
+    hooks.run_started(run)
+    try:
+        yield
+        ended = outcome()
+    except KeyboardInterrupt:
+        ended = "interrupted"
+        raise
+    finally:
+        hooks.run_finished(_summary(run, statistics, ended))
+
+
+def _summary(run: RunInfo, statistics: RunStatistics, outcome: Outcome) -> RunSummary:
+    return RunSummary(
+        run=run,
+        outcome=outcome,
+        done=statistics.done,
+        failed=dict(statistics.failed),
+        skipped=statistics.skipped,
+        input_tokens=statistics.input_tokens,
+        output_tokens=statistics.output_tokens,
+        cost=statistics.cost,
+        seconds=statistics.seconds,
+    )

@@ -1,0 +1,138 @@
+"""`WrittenOutput`: what a run remembers of the output that it wrote, so that it replaces nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.store.store import SqliteStore
+from stillhouse.protocols import RowWriter
+
+__all__ = ["WrittenOutput", "mark_of"]
+
+_KEY = "written"
+
+
+class WrittenOutput:
+    """The output of a run, as far as the run wrote it.
+
+    Args:
+        store: the rows of the run.
+        path: where the output is.
+    """
+
+    def __init__(self, store: SqliteStore, path: Path) -> None:
+        self._store = store
+        self._path = path
+        self._folder = Path.cwd()
+
+    def check_folder(self) -> None:
+        """Refuse to write the output where it was not meant to be.
+
+        Raises:
+            ConfigurationError: its path is relative, and the working directory is not what it was.
+        """
+        if not self._path.is_absolute() and Path.cwd() != self._folder:
+            raise ConfigurationError(
+                f"the working directory changed while the run went on, and {self._path} is a path in it",
+                hint=f"make the same command again in {self._folder}",
+            )
+
+    def check(self) -> None:
+        """Refuse to replace what is at the output's path, unless it is what the run wrote there.
+
+        Raises:
+            ConfigurationError: it is something else, or was changed since.
+        """
+        if not os.path.lexists(self._path):
+            return
+        known = self._store.get(_KEY)
+        if known is None and self._was_complete():  # by a version that remembered nothing
+            return
+        # A process may have ended between moving the output to its place and remembering it.
+        if known and (known["moving"] or _is_marked(self._path, known["mark"])):
+            return
+        raise ConfigurationError(
+            f"{self._path} was changed after this run wrote it"
+            if known and known["mark"]
+            else f"{self._path} exists, and this run did not write it",
+            hint="move it away, and make the same command again: finished rows are not generated again",
+        )
+
+    def adopt(self) -> None:
+        """Take what is at the output's path, which the user wants to be replaced, for the run's."""
+        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+
+    def recorded(self, writer: RowWriter) -> RowWriter:
+        """Return a writer that moves the output to its place only if `check` allows it, and remembers it."""
+        return _Recorded(self, writer)
+
+    def move(self, writer: RowWriter) -> None:
+        """Let a writer move the output to its place."""
+        self.check()  # hours may have passed since the run was opened
+        known = self._store.get(_KEY)
+        self._store.set(_KEY, {"mark": known and known["mark"], "moving": True})
+        writer.finish()
+        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+
+    def _was_complete(self) -> bool:
+        with self._store.reading() as connection:
+            found = connection.execute("SELECT 1 FROM sessions WHERE outcome = 'complete'").fetchone()
+        return found is not None
+
+
+class _Recorded:
+    def __init__(self, output: WrittenOutput, writer: RowWriter) -> None:
+        self._output = output
+        self._writer = writer
+        self.write = writer.write
+        self.abandon = writer.abandon
+
+    def finish(self) -> None:
+        self._output.move(self._writer)
+
+
+def mark_of(path: Path) -> dict[str, Any] | None:
+    """Return what tells whether a file or a folder is what it was; `None` if there is none."""
+    try:
+        return {"files": _stamps(path), "digest": _digest(path)}
+    except OSError:
+        return None
+
+
+def _is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
+    # A file system may round the times, and a copy has its own: then the content decides.
+    try:
+        return mark is not None and (_stamps(path) == mark["files"] or _digest(path) == mark["digest"])
+    except OSError:
+        return False
+
+
+def _stamps(path: Path) -> list[list[Any]]:
+    """Return the name, the size and the time of change of each file, as JSON gives them back."""
+    statuses = ((name, file.lstat()) for name, file in _files(path))
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in statuses]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for name, file in _files(path):
+        if not file.is_file():  # opening a pipe would wait
+            raise OSError(f"{file} is not a file")
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each file of an output with its name in the output's folder, in the order of the names."""
+    if not path.is_dir():
+        yield "", path
+        return
+    found = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
+    yield from sorted(found.items())
