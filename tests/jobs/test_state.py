@@ -382,7 +382,7 @@ class MovingLLM(AsyncLLM):
             AT_TENTH[0](BULK[0])
         if self._count >= 10:
             ends = time.monotonic() + PATIENCE
-            while BULK[0].store.problem is None and time.monotonic() < ends:  # another thread notices it
+            while BULK[0].store.problem is None and time.monotonic() < ends:  # noqa: ASYNC110 - of a thread
                 await asyncio.sleep(0.01)
         return prepare_output([str(input[-1]["content"])])  # type: ignore[index]
 
