@@ -23,6 +23,7 @@ from stillhouse.jobs.store.database import (
     StoreError,
     connect,
     has_application_id,
+    is_idle,
     read,
     sqlite_uri,
     translated,
@@ -143,6 +144,7 @@ def intact(path: Path, *, checked: bool = True) -> Iterator[tuple[sqlite3.Connec
 
 def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | None]:
     problem, damage = DamagedError(f"the run's state {path} is damaged and cannot be used"), None
+    was_idle = is_idle(path)
     try:
         connection = read(path)
         try:
@@ -156,6 +158,8 @@ def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | N
         connection.close()
     except DamagedError as error:
         problem = error
+    if was_idle and not is_idle(path):  # a process began to work on it while it was read
+        return _readable(path, checked=False)
     connection = sqlite3.connect("", isolation_level=None)
     try:
         build(connection)
