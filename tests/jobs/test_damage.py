@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import stillhouse
-from stillhouse import StillhouseError
-from stillhouse.jobs.formats.rows import RowFormatter
+from stillhouse import GenerationError, StillhouseError
+from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.reporting.progress import status_lines
 from stillhouse.jobs.reporting.report import write_report
 from stillhouse.jobs.runs.bulk import open_bulk_run
@@ -26,6 +26,7 @@ from stillhouse.jobs.runs.estimate import estimate
 from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.runs.summary import summarize
 from stillhouse.jobs.store import salvage
+from stillhouse.jobs.store.damage import Damage
 from stillhouse.jobs.store.database import DamagedError, StoreError, store_path
 from stillhouse.jobs.store.pages import records
 from stillhouse.jobs.store.salvage import intact
@@ -208,7 +209,7 @@ def test_a_state_that_is_written_while_it_is_read_is_not_damaged(
         monkeypatch.setattr(salvage, "damage_of", plain)
         stores.append(SqliteStore(path.with_name("out.jsonl"), "echo"))
         stores[0].set("offer", None)
-        return salvage.Damage(None)
+        return Damage(None)
 
     monkeypatch.setattr(salvage, "damage_of", begin)
     with intact(path) as (connection, damage):
@@ -389,6 +390,19 @@ def test_a_damaged_record_of_a_batch_is_told(finished: Template, tmp_path: Path)
         connection.commit()
     with pytest.raises(DamagedError, match="its offline batches cannot be read"):
         finished.work(folder)
+
+
+def test_records_in_the_log_are_read_as_well(tmp_path: Path) -> None:
+    """As a killed process leaves it; the later version of a page counts."""
+    store = SqliteStore(tmp_path / "out.jsonl", "echo")
+    for kind in ("server", "timeout"):
+        for index in range(200):
+            store.put(Row(index, 1), GenerationError(f"row {index}", kind=kind), 1.0)
+        store.commit()
+    assert Path(f"{store.path}-wal").stat().st_size > PAGE_BYTES
+    found = {record[0]: record[3] for table, record in salvage._sealed_records(store.path) if table == "rows"}
+    assert found == dict.fromkeys(range(200), "timeout")
+    store.close("stopped")
 
 
 def test_a_second_damaged_state_replaces_no_first_one(finished: Template, tmp_path: Path) -> None:
