@@ -425,7 +425,7 @@ def test_verbose_shows_what_goes_to_an_engine_and_what_comes_back(moody: Any) ->
     assert len(lines) == 4
     assert lines[0].startswith("> MoodyLLM, input 1: [[{")
     assert '"fine"' in lines[0]
-    assert '< MoodyLLM, input 2: "schema: no"' in lines
+    assert "< MoodyLLM, input 2: schema: no" in lines
 
 
 # What nobody counted, and what was done before

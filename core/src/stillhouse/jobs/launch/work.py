@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, BinaryIO, Literal, Protocol
 
-from stillhouse._execution.bugs import report_bug, wrapped
+from stillhouse._execution.bugs import naming_bugs
 from stillhouse._execution.stopping import Stop
-from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
@@ -255,27 +254,13 @@ def loaded(llm: LLM) -> Iterator[None]:
     if llm.is_loaded:
         yield
         return
-    with _naming_bugs(llm):
+    with naming_bugs(llm):
         llm.load()
     try:
         yield
     finally:
-        with _naming_bugs(llm):
+        with naming_bugs(llm):
             llm.unload()
-
-
-@contextlib.contextmanager
-def _naming_bugs(llm: LLM) -> Iterator[None]:
-    try:
-        yield
-    except (StillhouseError, OSError):
-        raise
-    except Exception as error:
-        failure = wrapped(error, llm)
-        redactor = Redactor(secret_values(llm))
-        redactor.redact_error(failure)
-        report_bug(failure, redactor)
-        raise failure from failure.__cause__
 
 
 @contextlib.contextmanager
