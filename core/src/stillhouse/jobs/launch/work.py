@@ -29,7 +29,9 @@ from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
+from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
+from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
@@ -68,7 +70,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         arguments=arguments,
         limit=options.limit,
         restart=options.restart,
-        retry=parse_kinds(options.retry) if options.retry else [],
+        retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
@@ -192,6 +194,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     )
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+            check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)

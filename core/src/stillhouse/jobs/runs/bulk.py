@@ -227,6 +227,7 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
+        opened.written.check_folder()
         writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)

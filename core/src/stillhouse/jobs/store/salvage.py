@@ -29,7 +29,7 @@ from stillhouse.jobs.store.database import (
 )
 from stillhouse.jobs.store.pages import contains, records
 from stillhouse.jobs.store.schema import build
-from stillhouse.jobs.store.seals import SEALED, is_sealed, sealed
+from stillhouse.jobs.store.seals import SEALED, facts_of, is_sealed, sealed
 
 __all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
 
@@ -257,7 +257,8 @@ def _sealed_records(path: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
     """Copy the tables of offline batches, which have no seals: what is lost of them is paid for in vain."""
-    if not contains(path, _LEDGER):
+    # The tables are told by either: damage may have hit the other.
+    if not ("batches" in facts_of(connection) or contains(path, _LEDGER)):
         return
     try:
         with contextlib.closing(
