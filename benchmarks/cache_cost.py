@@ -2,8 +2,8 @@
 
     python benchmarks/cache_cost.py [--rows 20000] [--rounds 5] [--earlier 0]
 
-The runs are commands of their own, with the cache switched off and with an empty one, in turn; `--earlier` puts so
-many outputs of another run into it first. Budget: at most 1.15 of the CPU without it. It needs
+The runs are commands of their own, with the cache switched off and with an empty one, in turn; `--earlier`
+puts so many outputs of another run into it first. Budget: at most 1.15 of the CPU without it. It needs
 `stillhouse-openai` and `stillhouse-cache`.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
             print(f"  {name:8} the cache  {cpu * 1e6:8.0f} {wall * 1e6:8.0f}")
         pairs = [own / base for own, base in zip(readings["with"], readings["without"], strict=True)]
         walled = [own / base for own, base in zip(walls["with"][1:], walls["without"][1:], strict=True)]
-        print(f"with against without: {median(pairs):.3f} of the CPU (budget 1.15), {median(walled):.3f} of the time")
+        print(f"with against without: {median(pairs):.3f} (budget 1.15); of the time, {median(walled):.3f}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 
 import stillhouse
 from stillhouse import LLM, AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse._execution.stopping import current_stop
 from stillhouse.http import HTTPLLM
 from stillhouse.jobs.runs.hopeless import HOPELESS_ROWS
 from stillhouse.testing.server import Reply, ScriptedServer
@@ -192,7 +193,8 @@ class MoodyLLM(AsyncLLM):
         self.asked.append(text)
         kind, _, message = text.partition(" ")
         if kind == "slow":
-            await self.gate.wait()
+            with current_stop.get().watched(self.let_go):
+                await self.gate.wait()
         elif kind != "fine":
             raise GenerationError(message, kind=kind)
         return prepare_output([text] * num_generations)
@@ -319,6 +321,14 @@ def test_a_limit_on_failures_stops_and_the_same_command_goes_on_with_the_other_r
     assert [row["error"] is None for row in read(tmp_path / "out.jsonl")] == [
         text == "fine" for text in texts
     ]
+
+
+def test_what_was_not_sent_when_the_limit_was_reached_is_not_sent(moody: Any) -> None:
+    texts = [f"schema {number}" if number == 0 else "slow" for number in range(500)]
+    result = moody(texts, "--max-failures", 1, "--max-concurrency", 8)
+    assert result.status == 1
+    assert "done                      8\n" in result.err
+    assert len(MoodyLLM.asked) == 9  # the one that failed, and eight in flight
 
 
 def test_one_failure_is_enough_if_it_is_said_so(moody: Any) -> None:

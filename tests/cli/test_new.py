@@ -12,7 +12,7 @@ import importlib_metadata
 import pytest
 
 import stillhouse
-from stillhouse.scaffold import Backend
+from stillhouse.scaffold import Package
 
 Run = Callable[..., Any]
 
@@ -25,6 +25,27 @@ def test_new_creates_one_folder_and_prints_the_next_steps(run: Run, tmp_path: Pa
     assert "pytest" in result.out
 
 
+@pytest.mark.parametrize(
+    ("kind", "entry_point"),
+    [
+        ("hook", 'rivers = "stillhouse_rivers:plugin"'),
+        ("reader", 'rivers = "stillhouse_rivers"'),
+        ("writer", 'rivers = "stillhouse_rivers"'),
+    ],
+)
+def test_new_creates_hooks_readers_and_writers(run: Run, tmp_path: Path, kind: str, entry_point: str) -> None:
+    result = run("new", "rivers", f"--{kind}", "--into", tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert f"has the {kind} rivers" in result.out
+    text = (tmp_path / "stillhouse-rivers/pyproject.toml").read_text(encoding="utf-8")
+    assert f'[project.entry-points."stillhouse.hooks"]\n{entry_point}\n' in text
+
+
+def test_a_hook_may_have_the_name_of_a_backend(run: Run, tmp_path: Path) -> None:
+    result = run("new", "echo", "--hook", "--into", tmp_path)
+    assert (result.status, result.err) == (0, "")
+
+
 def test_new_accepts_a_name_with_the_stillhouse_prefix(run: Run, tmp_path: Path) -> None:
     assert run("new", "stillhouse-rivers", "--into", tmp_path).status == 0
     text = (tmp_path / "stillhouse-rivers/pyproject.toml").read_text(encoding="utf-8")
@@ -35,14 +56,14 @@ def test_new_accepts_a_name_with_the_stillhouse_prefix(run: Run, tmp_path: Path)
 @pytest.mark.parametrize("name", ["My-Backend", "my_backend", "-x", "x-", "a--b", "a b", "../up", ""])
 def test_a_name_that_no_backend_can_have_is_refused(run: Run, tmp_path: Path, name: str) -> None:
     result = run("new", "--into", tmp_path, "--", name)
-    assert result.status == 1
+    assert result.status == 2
     assert f"error: {name!r} cannot be the name of a backend" in result.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_built_in_name_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("new", "echo", "--into", tmp_path)
-    assert result.status == 1
+    assert result.status == 2
     assert "built into stillhouse" in result.err
     assert list(tmp_path.iterdir()) == []
 
@@ -119,12 +140,12 @@ def test_new_warns_about_a_name_of_this_project_that_is_not_installed(run: Run, 
     [("0.1.0", ">=0.1,<0.2"), ("0.7.3rc1", ">=0.7,<0.8"), ("1.0.0", ">=1.0,<2"), ("2.3.1.dev4", ">=2.3,<3")],
 )
 def test_new_backend_depends_on_the_compatible_core_range(core: str, expected: str) -> None:
-    assert Backend("rivers", "async", core).range == expected
+    assert Package("rivers", "async", core).range == expected
 
 
 @pytest.mark.parametrize("name", ["4th", "class", "json", "a1"])
 def test_backend_name_gives_valid_module_class_and_variable_names(name: str) -> None:
-    backend = Backend(name, "http", "0.1.0")
-    assert backend.module.isidentifier()
-    assert backend.class_name.isidentifier()
-    assert backend.variable.isidentifier()
+    package = Package(name, "http", "0.1.0")
+    assert package.module.isidentifier()
+    assert package.class_name.isidentifier()
+    assert package.variable.isidentifier()

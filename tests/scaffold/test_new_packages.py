@@ -13,7 +13,9 @@ from ..environments import Environment, build_wheels
 
 pytestmark = pytest.mark.environment
 
-KINDS = {"waiting": (), "asking": ("--http",), "own-engine": ("--local",)}
+BACKENDS = {"waiting": (), "asking": ("--http",), "own-engine": ("--local",)}
+HOOKS = {"watching": ("--hook",), "reading": ("--reader",), "writing": ("--writer",)}
+KINDS = {**BACKENDS, **HOOKS}
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ def test_new_package_with_a_long_name_passes_the_style_checks(made: Made, tmp_pa
 
 def test_new_package_is_found_shown_and_checked_by_stillhouse(made: Made, name: str) -> None:
     listed = json.loads(made.environment.run("stillhouse", "list", "--json").out)
-    (found,) = [info for info in listed["llms"] if info["name"] == name]
+    (found,) = [info for info in listed["hooks" if name in HOOKS else "llms"] if info["name"] == name]
     assert (found["status"], found["distribution"]) == ("found", f"stillhouse-{name}")
     shown = made.environment.run("stillhouse", "show", name)
     assert (shown.status, shown.err) == (0, "")
-    assert "max_new_tokens" in shown.out
+    assert ("hooks: " if name in HOOKS else "max_new_tokens") in shown.out
     checked = made.environment.run("stillhouse", "check", name)
     assert (checked.status, checked.err) == (0, "")
 
@@ -91,3 +93,14 @@ def test_new_package_wheel_has_types_and_licence_and_no_tests(made: Made, name: 
 def test_new_package_without_a_server_generates_at_once(made: Made) -> None:
     result = made.environment.run("stillhouse", "generate", "--llm", "waiting", "--prompt", "the Ucayali")
     assert result.out == "the Ucayali\n", result.err
+
+
+def test_new_reader_and_writer_work_with_the_command(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "questions.txt").write_text("the Ucayali\n", encoding="utf-8")
+    target = "writing:answers.json"
+    result = made.environment.run(
+        "stillhouse", "generate", "reading:questions.txt", "--llm", "echo", "-o", target, cwd=tmp_path
+    )
+    assert result.status == 0, result.err
+    (row,) = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    assert row["generations"] == ["the Ucayali"]

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 import stillhouse
-from stillhouse.scaffold import Backend, write
+from stillhouse.scaffold import Kind, Package, write
 
 from .test_broken import FINE, distribution
 
@@ -45,7 +45,7 @@ CHAT = "chat, _ = split_input(input)\n"
 CONTENT = 'choice["message"]["content"] or None'
 
 # By the name of the backend: what it stands on, what its author changed, and the rule that this breaks.
-CASES: dict[str, tuple[Literal["async", "http", "local"], list[Edit], str]] = {
+CASES: dict[str, tuple[Kind, list[Edit], str]] = {
     "waiting": ("async", [], ""),
     "engine": ("local", [], ""),
     "raw": ("local", [('{"chat", "raw_prompt", ', '{"raw_prompt", ')], ""),
@@ -82,21 +82,31 @@ CASES: dict[str, tuple[Literal["async", "http", "local"], list[Edit], str]] = {
     "printing": ("http", [(CHAT, CHAT + "        print(chat)\n")], "C29"),
     "marking": ("http", [(CHAT, CHAT + '        chat[-1]["seen"] = True  # type: ignore\n')], "C10"),
     "trusting": ("http", [("    def output_of", TRUSTING + "    def output_of")], "H12"),
+    "watching": ("hook", [], ""),
+    "rowless": ("hook", [("if output is None or row is None:", "if output is None and row.error is None:")], "G01"),
+    "talking": ("hook", [('_logger.info("%s: %d done', 'print("%s: %d done')], "G05"),
+    "reading": ("reader", [], ""),
+    "rewound": ("reader", [("        self._stream.seek(0)\n        self._read", "        self._read")], "I02"),
+    "trusty": ("reader", [("    except UnicodeDecodeError:", "    except UnicodeEncodeError:")], "I06"),
+    "writing": ("writer", [], ""),
+    "careless": ("writer", [("        self._file.abandon()", "        self._file.stream.close()")], "O04"),
     "unlimited": ("async", [("complete(question, max_new_tokens)", "complete(question, None)")], "C12"),
 }  # fmt: skip
 
 
 def make(folder: Path, name: str) -> Path:
     kind, edits, _ = CASES[name]
-    made = write(Backend(name, kind, stillhouse.__version__), folder)
-    (source,) = (made / "src").glob("*/llm.py")
+    made = write(Package(name, kind, stillhouse.__version__), folder)
+    names = {"hook": "hooks", "reader": "reader", "writer": "writer"}
+    (source,) = (made / "src").glob(f"*/{names.get(kind, 'llm')}.py")
     text = source.read_text(encoding="utf-8")
     for old, new in edits:
         assert old in text
         text = text.replace(old, new)
     source.write_text(text, encoding="utf-8")
-    entry = {name: f"stillhouse_{name.replace('-', '_')}:{Backend(name, kind, '1').class_name}"}
-    distribution(made / "src", f"stillhouse-{name}", "stillhouse>=0.1,<9", entry)
+    package = Package(name, kind, "1")
+    entry = {name: package.entry_point}
+    distribution(made / "src", package.distribution, "stillhouse>=0.1,<9", entry, package.group)
     return made
 
 
@@ -114,10 +124,10 @@ def run(folder: Path, *names: str, options: tuple[str, ...] = ()) -> tuple[str, 
         text=True,
         check=False,
     )  # fmt: skip
-    found = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for item in json.loads((folder / "found.json").read_text(encoding="utf-8")):
         name = Path(item["class"].partition("/tests/")[0]).name.removeprefix("stillhouse-")
-        found[name] = {rule["id"]: rule for rule in item["rules"]}
+        found.setdefault(name, {}).update({rule["id"]: rule for rule in item["rules"]})
     return result.stdout, found
 
 

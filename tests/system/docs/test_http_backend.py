@@ -10,7 +10,7 @@ import stillhouse
 from stillhouse import LLM
 from stillhouse.http import HTTPLLM
 from stillhouse.http.batches import BatchHTTPLLM
-from stillhouse.scaffold import Backend, write
+from stillhouse.scaffold import Package, write
 
 from .steps import DOCS, blocks
 
@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_the_example_is_what_the_page_makes(tmp_path: Path, rewriting: bool) -> None:
-    made = write(Backend("my-cohere", "http", stillhouse.__version__), tmp_path)
+    made = write(Package("my-cohere", "http", stillhouse.__version__), tmp_path)
     follow(tmp_path)
     if rewriting:
         shutil.rmtree(EXAMPLE, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import cached_property
 from typing import Any, NoReturn
 
 from stillhouse.errors import GenerationError
@@ -27,6 +28,37 @@ class ReadOnlyDict(dict[str, Any]):
         return dict, (dict(self),)
 
 
+class _ShownRow(Row):
+    """A row whose columns are copied when a hook looks at them: many hooks want its index alone."""
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        columns: dict[str, Any] = shown(self.__dict__["_columns"])
+        return columns
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Row) and _fields(self) == _fields(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
+        return Row, _fields(self)
+
+
+def _fields(row: Row) -> tuple[Any, ...]:
+    return row.index, row.line, row.columns, row.error, row.digest
+
+
+def _shown_row(row: Row) -> Row:
+    copied = Row.__new__(_ShownRow)
+    state = copied.__dict__
+    state.update(row.__dict__)
+    state["_columns"] = state.pop("columns")
+    if row.error is not None:
+        state["error"] = shown(row.error)
+    return copied
+
+
 def shown(value: Any) -> Any:
     """Return a copy of a value for one hook: lists and dicts are copied, also those inside; texts are not."""
     kind = type(value)
@@ -38,7 +70,7 @@ def shown(value: Any) -> Any:
     if kind is list:
         return [shown(item) if type(item) in _CONTAINERS else item for item in value]
     if kind is Row:
-        return Row(value.index, value.line, shown(value.columns), shown(value.error), value.digest)
+        return _shown_row(value)
     if kind is tuple:
         return tuple(map(shown, value))
     if isinstance(value, GenerationError):

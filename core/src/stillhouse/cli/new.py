@@ -1,4 +1,4 @@
-"""`stillhouse new`: start a backend."""
+"""`stillhouse new`: start a backend, a hook, a reader or a writer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillhouse.cli.output import guarded, print_line, print_warning
+from stillhouse.cli.output import guarded, print_line, print_warning, usage_errors
 
 if TYPE_CHECKING:
     from stillhouse.scaffold import Kind
@@ -21,6 +21,9 @@ __all__ = ["new"]
     "--http", "kind", flag_value="http", help="It asks a server: connections and retries are there."
 )
 @click.option("--local", "kind", flag_value="local", help="It drives an engine in this process, with lists.")
+@click.option("--hook", "kind", flag_value="hook", help="Not a backend: it takes part in every run.")
+@click.option("--reader", "kind", flag_value="reader", help="Not a backend: it opens INPUTs of a new kind.")
+@click.option("--writer", "kind", flag_value="writer", help="Not a backend: it opens OUTPUTs of a new kind.")
 @click.option(
     "--into",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -30,31 +33,36 @@ __all__ = ["new"]
 )
 @guarded
 def new(name: str, kind: Kind | None, into: Path) -> None:
-    """Write a new package with the backend NAME in it, which passes the conformance kit.
+    """Write a new package with the plugin NAME in it, which passes the conformance kit.
 
-    Without --http or --local, it answers each input with a coroutine.
+    It is a backend that answers each input with a coroutine, unless one of these says otherwise: --http,
+    --local, --hook, --reader, --writer.
     """
     from stillhouse.registry import default_registry
     from stillhouse.registry.candidates import normalize
     from stillhouse.registry.known import PACKAGES
-    from stillhouse.scaffold import Backend, write
+    from stillhouse.scaffold import Package, write
 
     registry = default_registry()
-    backend = Backend(name, kind or "async", registry.core_version)
-    folder = write(backend, into)
+    with usage_errors():
+        package = Package(name, kind or "async", registry.core_version)
+    folder = write(package, into)
     candidates = [info.candidate for info in registry.plugins()]
     packages = {normalize(item.distribution) for item in candidates} | {*PACKAGES.values()}
-    claimants = {item.distribution for item in candidates if (item.kind, item.name) == ("llm", backend.name)}
-    claimants |= {PACKAGES[backend.name]} if backend.name in PACKAGES else set()
-    if backend.distribution in packages:
-        print_warning(f"there is a package {backend.distribution} already; only one of them can be installed")
-    for claimant in sorted(claimants - {backend.distribution}):
+    own = (package.plugin_kind, package.name)
+    claimants = {item.distribution for item in candidates if (item.kind, item.name) == own}
+    if package.plugin_kind == "llm" and package.name in PACKAGES:
+        claimants.add(PACKAGES[package.name])
+    if package.distribution in packages:
+        print_warning(f"there is a package {package.distribution} already; only one of them can be installed")
+    for claimant in sorted(claimants - {package.distribution}):
+        kind_there = "backend" if package.plugin_kind == "llm" else "hook"
         print_warning(
-            f"{claimant} has a backend {backend.name} too; who installs both must set STILLHOUSE_PREFER"
+            f"{claimant} has a {kind_there} {package.name} too; who installs both must set STILLHOUSE_PREFER"
         )
-    print_line(f"{folder} has the backend {backend.name}, which passes the conformance kit. Next:\n")
+    print_line(f"{folder} has the {package.noun} {package.name}, which passes the conformance kit. Next:\n")
     print_line(f"  cd {folder}")
     print_line('  python -m pip install --editable ".[test]"')
     print_line("  python -m pytest")
-    print_line(f"  stillhouse show {backend.name}\n")
+    print_line(f"  stillhouse show {package.name}\n")
     print_line("README.md says what is left to do.")

@@ -18,7 +18,7 @@ from stillhouse_cache.values import decode, encode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError
+    from stillhouse import LLM, FormattedInput, GenerateOutput, GenerationError, Row
     from stillhouse_cache.cache import Cache
     from stillhouse_cache.keys import CallKey
     from stillhouse_cache.settings import CacheSettings
@@ -48,6 +48,8 @@ class _Call:
         self._num_generations = num_generations
         self.cache = cache
         self.key = key
+        # By the index of the row: those that were looked up and not found, until their outputs come.
+        self.missed: dict[int, bytes] = {}
 
     def is_of(self, llm: LLM, num_generations: int) -> bool:
         return self._llm() is llm and self._num_generations == num_generations
@@ -83,14 +85,26 @@ class CacheHooks:
 
     @hookimpl
     def before_generate(
-        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+        self,
+        llm: LLM,
+        input: FormattedInput,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        row: Row | None,
     ) -> GenerateOutput | None:
         """The output kept for this input, or `None`."""
-        cache, key = self._place_of(llm, input, num_generations, arguments)
-        if cache is None or key is None:
+        call = self._call_of(llm, num_generations, arguments)
+        if call.cache is None or call.key is None or not call.cache.is_readable:
             return None
-        value = cache.get(key)
-        return None if value is None else decode(value, num_generations)
+        key = call.key.of(llm, input)
+        if key is None:
+            return None
+        value = call.cache.get(key)
+        if value is None:
+            if row is not None:
+                call.missed[row.index] = key
+            return None
+        return decode(value, num_generations)
 
     @hookimpl
     def after_generate(
@@ -102,12 +116,18 @@ class CacheHooks:
         output: GenerateOutput | None,
         error: GenerationError | None,
         from_hook: bool,
+        row: Row | None,
     ) -> None:
         """Store the output, unless it is missing or came from a hook."""
+        call = self._call_of(llm, num_generations, arguments)
+        missed = None if row is None else call.missed.pop(row.index, None)
         if output is None or error is not None or from_hook:
             return
-        cache, key = self._place_of(llm, input, num_generations, arguments)
-        if cache is None or key is None or not cache.is_writable:
+        cache = call.cache
+        if cache is None or call.key is None or not cache.is_writable:
+            return
+        key = call.key.unless_changed(llm, missed) if missed is not None else call.key.of(llm, input)
+        if key is None:
             return
         value = encode(output)
         if value is None:
@@ -135,17 +155,12 @@ class CacheHooks:
 
     # Inside
 
-    def _place_of(
-        self, llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
-    ) -> tuple[Cache | None, bytes | None]:
-        """Where the output of an input is kept: the cache, and the key in it."""
+    def _call_of(self, llm: LLM, num_generations: int, arguments: Mapping[str, Any]) -> _Call:
         # The core makes a new dict of arguments for every call, so its identity is the call's.
         call = self._calls.get(id(arguments))
         if call is None or not call.is_of(llm, num_generations):
             call = self._begin(llm, arguments, num_generations)
-        if call.cache is None or call.key is None or not call.cache.is_readable:
-            return None, None
-        return call.cache, call.key.of(llm, input)
+        return call
 
     def _begin(self, llm: LLM, arguments: Mapping[str, Any], num_generations: int) -> _Call:
         from stillhouse_cache.keys import CallKey

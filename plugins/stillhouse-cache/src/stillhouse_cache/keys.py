@@ -71,6 +71,10 @@ class CallKey:
         whole.update(text.encode("ascii"))
         return whole.digest()
 
+    def unless_changed(self, llm: LLM, key: bytes) -> bytes | None:
+        """Return a key that `of` gave earlier, or `None` if a setting was assigned since."""
+        return None if self._has_changed(llm) else key
+
     def _read(self, llm: LLM) -> tuple[Any, ...]:
         return tuple(map(llm.__dict__.get, self._fields))
 

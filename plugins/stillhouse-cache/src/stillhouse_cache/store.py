@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from stillhouse_cache.known import KnownKeys
 
 __all__ = ["Store"]
 
 _PAGE_BYTES = 4096
 _BUSY_SECONDS = 10.0
+
+# Asking the database for a key that it does not have costs as much as reading this many keys from it.
+_READ_KEYS = 20
+
+# How old what is known of the keys of other processes may be.
+_KNOWN_SECONDS = 1.0
+
+# Bytes of the limit for each bit of what is known of the keys: sixteen for an entry of a kilobyte.
+_BYTES_A_BIT = 64
+
 _DAY_SECONDS = 86_400
 
-# The share of the log, and the number of entries, that one transaction may take.
-_GROUP_SHARE = 4
-_GROUP_ENTRIES = 250
+# What one transaction may take: so many entries for a page of the log, each of which may change a page of its
+# own, and a share of the log for the values.
+_ENTRIES_A_PAGE = 1 / 2
+_VALUES_SHARE = 1 / 4
 
 # The oldest entries are deleted this many at a time to make room: few enough that other processes do
 # not wait, enough that it is seldom necessary.
@@ -56,18 +68,30 @@ class Store:
         self._clock = clock
         # What one transaction writes must fit into the log, which is part of the limit.
         pages = _log_pages(limit)
-        self.group_entries = max(1, min(_GROUP_ENTRIES, pages // _GROUP_SHARE))
-        self.group_bytes = pages * _PAGE_BYTES // _GROUP_SHARE
+        self.group_entries = max(1, int(pages * _ENTRIES_A_PAGE))
+        self.group_bytes = int(pages * _PAGE_BYTES * _VALUES_SHARE)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._touches = True
+        self._misses = 0
+        self._known: KnownKeys | None = None
+        self._known_until = 0  # the id of the last entry that it has
+        self._read_at = 0.0
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, or `None`."""
-        with self._guard() as connection:
+        self._check_process()
+        known = self._known
+        if known is not None and key not in known and time.monotonic() < self._read_at + _KNOWN_SECONDS:
+            return None
+        with self._lock:
+            connection = self._connection or self._opened()
+            if self._known is not None and not self._may_have(connection, key):
+                return None
             row = connection.execute("SELECT id, used, value FROM entry WHERE key = ?", (key,)).fetchone()
             if row is None:
+                self._on_miss(connection)
                 return None
             today = self._today()
             if row[1] != today and self._touches:
@@ -83,15 +107,43 @@ class Store:
         kept = {key: value for key, value in values.items() if len(value) <= self._limit // 8}
         if not kept:
             return
-        with self._guard() as connection:
+        self._check_process()
+        with self._lock:
+            connection = self._connection or self._opened()
             while True:
                 try:
                     _insert(connection, kept, self._today())
-                    return
+                    break
                 except sqlite3.OperationalError as error:
                     evicted = max(_EVICTED_AT_ONCE, len(kept))
                     if not _is_at_limit(connection, error, kept) or not _evict(connection, evicted):
                         raise
+            if self._known is not None:
+                for key in kept:
+                    self._known.add(key)
+
+    def _on_miss(self, connection: sqlite3.Connection) -> None:
+        """Begin to know the keys, once the misses have cost as much as reading all keys does."""
+        self._misses += 1
+        if self._known is None:
+            first, last = connection.execute("SELECT min(id), max(id) FROM entry").fetchone()
+            if self._misses * _READ_KEYS >= (last or 0) - (first or 0):
+                self._known, self._known_until = KnownKeys(self._limit // _BYTES_A_BIT), 0
+                self._read_keys(connection)
+
+    def _may_have(self, connection: sqlite3.Connection, key: bytes) -> bool:
+        if time.monotonic() >= self._read_at + _KNOWN_SECONDS:
+            self._read_keys(connection)
+        return self._known is None or key in self._known
+
+    def _read_keys(self, connection: sqlite3.Connection) -> None:
+        """Read the keys of the entries that were added since the last time, by any process."""
+        assert self._known is not None
+        self._read_at = time.monotonic()
+        query = "SELECT id, key FROM entry WHERE id > ? ORDER BY id"
+        for id, key in connection.execute(query, (self._known_until,)):
+            self._known.add(key)
+            self._known_until = id
 
     def close(self) -> None:
         """Close the database; the next `get` or `put` opens it again."""
@@ -100,21 +152,20 @@ class Store:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
+                self._known, self._misses = None, 0
 
     def _today(self) -> int:
         return int(self._clock() // _DAY_SECONDS)
 
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread at a time."""
-        if os.getpid() != self._pid:
-            self._leave_to_the_parent()
-        with self._lock:
-            if self._connection is None:
-                self._connection = _open(self._path, self._limit)
-            yield self._connection
+    def _opened(self) -> sqlite3.Connection:
+        """Open the database; called with the lock held."""
+        self._connection = _open(self._path, self._limit)
+        return self._connection
 
-    def _leave_to_the_parent(self) -> None:
+    def _check_process(self) -> None:
+        """Leave the connection to the parent, after a fork."""
+        if os.getpid() == self._pid:
+            return
         # The lock may have been held by a thread that the child does not have.
         self._lock = threading.Lock()
         self._pid = os.getpid()

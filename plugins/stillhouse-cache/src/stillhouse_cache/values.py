@@ -37,10 +37,14 @@ def decode(value: bytes, num_generations: int) -> GenerateOutput | None:
 
 def _is_plain(value: Any) -> bool:
     kind = type(value)
-    if kind in _SCALARS:
-        return True
-    if kind is list:
-        return all(type(item) in _SCALARS or _is_plain(item) for item in value)
     if kind is dict:
-        return all(type(key) is str for key in value) and all(_is_plain(item) for item in value.values())
-    return False
+        for key in value:
+            if type(key) is not str:
+                return False
+        value = value.values()
+    elif kind is not list:
+        return kind in _SCALARS
+    for item in value:  # noqa: SIM110  -- a generator costs as much as the check
+        if type(item) not in _SCALARS and not _is_plain(item):
+            return False
+    return True

@@ -63,7 +63,8 @@ class DatasetWriter:
         self._spool.close()
         with _quiet():
             dataset = datasets.Dataset.from_file(str(rows))
-            dataset.save_to_disk(str(saved))
+            # Left to itself, the library saves a dataset without rows in no file, and cannot load that.
+            dataset.save_to_disk(str(saved), num_shards=None if len(dataset) else 1)
         # Windows neither moves nor removes a file that is mapped into memory.
         del dataset
         gc.collect()

@@ -182,6 +182,7 @@ class OpenRun:
         with self.store.reading() as connection:
             if not (self.command.uses_batches or has_batches(connection)):
                 return None
+        self.store.set("batches", True)
         ledger = resources.enter_context(BatchLedger(self.store.path))
         running = [job for job in jobs_of(ledger) if job.state != "collected"]
         if running and not self.command.uses_batches:
