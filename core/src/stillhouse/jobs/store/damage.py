@@ -18,15 +18,17 @@ class Damage(NamedTuple):
 
     Attributes:
         rows: how many rows are damaged; `None` where nobody knows, since the database itself is.
+        kept: how many can be read; 0 until they were.
     """
 
     rows: int | None
+    kept: int = 0
 
     @property
     def told(self) -> str:
         """Which rows are lost, as the end of a sentence."""
         if self.rows is None:
-            return "every row that can be read is kept, and the others are generated again"
+            return f"{self.kept:,} rows can be read and are kept, and the others are generated again"
         if self.rows == 0:
             return "no row is lost"
         return f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} generated again"

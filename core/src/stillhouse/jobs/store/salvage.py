@@ -69,8 +69,9 @@ def open_sound(path: Path) -> tuple[sqlite3.Connection, str]:
     except DamagedError as error:
         problem = error
     aside = _rebuild(path, problem)
-    told = (damage or Damage(None)).told
-    return connect(path), f"the run's state was damaged: {told}; the damaged one is kept as {aside}"
+    connection = connect(path)
+    told = _damage_of_rest(damage, connection).told
+    return connection, f"the run's state was damaged: {told}; the damaged one is kept as {aside}"
 
 
 @contextlib.contextmanager
@@ -117,7 +118,12 @@ def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | N
     except BaseException:
         connection.close()
         raise
-    return connection, damage or Damage(None)
+    return connection, _damage_of_rest(damage, connection)
+
+
+def _damage_of_rest(damage: Damage | None, rest: sqlite3.Connection) -> Damage:
+    ((kept,),) = rest.execute("SELECT count(*) FROM rows")
+    return Damage(None if damage is None else damage.rows, kept)
 
 
 def unknown_command(path: Path) -> DamagedError:
