@@ -25,6 +25,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import estimate
 from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.runs.summary import summarize
+from stillhouse.jobs.store import salvage
 from stillhouse.jobs.store.database import DamagedError, StoreError, store_path
 from stillhouse.jobs.store.pages import records
 from stillhouse.jobs.store.salvage import intact
@@ -193,6 +194,27 @@ def test_a_damaged_state_can_be_looked_at(request: pytest.FixtureRequest, tmp_pa
             assert estimate(stillhouse.create("echo"), command).rows <= ROWS
         assert sorted(folder.iterdir()) == before, (number, what)
         assert path.read_bytes() == state
+
+
+def test_a_state_that_is_written_while_it_is_read_is_not_damaged(
+    finished: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no process works on it, it is read as a file that does not change."""
+    path = finished.copy(tmp_path / "copy") / "out.jsonl.run.db"
+    plain = salvage.damage_of
+    stores = []
+
+    def begin(connection: sqlite3.Connection) -> Any:
+        monkeypatch.setattr(salvage, "damage_of", plain)
+        stores.append(SqliteStore(path.with_name("out.jsonl"), "echo"))
+        stores[0].set("offer", None)
+        return salvage.Damage(None)
+
+    monkeypatch.setattr(salvage, "damage_of", begin)
+    with intact(path) as (connection, damage):
+        assert damage is None
+        assert summarize(connection).rows == ROWS
+    stores[0].close("stopped")
 
 
 def replaced(state: bytes, old: str, new: str) -> bytes:

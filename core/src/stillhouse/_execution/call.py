@@ -23,17 +23,9 @@ from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
-    "Call",
-    "Finished",
-    "OnError",
-    "Outputs",
-    "Result",
-    "check_num_generations",
-    "effective_arguments",
-    "finish_group",
-    "finished_outputs",
-    "result_of",
-]
+    "Call", "Finished", "OnError", "Outputs", "Result", "check_num_generations", "effective_arguments",
+    "finish_group", "finished_outputs", "result_of",
+]  # fmt: skip
 
 Result = tuple[int, Any, Any, float]
 """An index, the input, its output or the exception that was raised, and the seconds that it took."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, BinaryIO, Literal, Protocol
 
-from stillhouse._execution.bugs import naming_bugs
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -35,10 +34,7 @@ from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
-__all__ = ["Ended", "View", "collecting_less", "loaded", "prepare", "stream", "unusable_file", "work"]
-
-COLLECT_EVERY = 50_000
-"""How many objects more than before make Python look for cycles."""
+__all__ = ["Ended", "View", "prepare", "stream", "unusable_file", "work"]
 
 
 def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
@@ -245,40 +241,6 @@ def _watched(
     statistics.started = time.monotonic()
     with collecting_less(), view.working(statistics, share, window) as stopping:
         yield stopping
-
-
-@contextlib.contextmanager
-def loaded(llm: LLM) -> Iterator[None]:
-    """Load an LLM, and unload it afterwards; one that its owner loaded stays so.
-
-    Raises:
-        GenerationError: loading or unloading raised what no backend means to raise.
-    """
-    if llm.is_loaded:
-        yield
-        return
-    with naming_bugs(llm):
-        llm.load()
-    try:
-        yield
-    finally:
-        with naming_bugs(llm):
-            llm.unload()
-
-
-@contextlib.contextmanager
-def collecting_less() -> Iterator[None]:
-    """Look for cycles of objects less often: a row makes hundreds of objects, which die without one.
-
-    Looking at every 700th of them, as Python does of itself, is a twentieth of what a row costs.
-    """
-    before = gc.get_threshold()
-    if before[0]:  # somebody may have turned it off
-        gc.set_threshold(max(before[0], COLLECT_EVERY), *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def unusable_file(error: OSError) -> ConfigurationError:
