@@ -32,7 +32,7 @@ class _ShownRow(Row):
     """A row whose columns are copied when a hook looks at them: many hooks want its index alone."""
 
     @cached_property
-    def columns(self) -> dict[str, Any]:  # type: ignore[override]
+    def columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = shown(self.__dict__["_columns"])
         return columns
 
