@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def work(fields: dict[str, Any]) -> None:
     """What a side's process does."""
     from stillhouse_llamacpp import LlamaCppLLM
 
+    logging.disable()  # that the machine is busy is what is measured
     llm = LlamaCppLLM(**fields)
     chats = [[{"role": "user", "content": f"Tell me a story about {n} cats."}] for n in range(llm.parallel)]
     with llm:
@@ -108,11 +110,15 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=1, help="how many busy loops")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="the least length of a reading")
+    parser.add_argument(
+        "--spins", type=int, nargs="*", default=[], help="values of GOMP_SPINCOUNT to compare with as well"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(json.loads(options.worker))
         return
+    SIDES.update({f"spin {count}": ({"GOMP_SPINCOUNT": str(count)}, {}) for count in options.spins})
     print(f"{machine()}; {options.slots} slots, {options.rounds} rounds, medians")
     sides = {}
     readings: dict[tuple[str, int], list[float]] = {}

@@ -29,6 +29,8 @@ class RemoteLLM(HTTPLLM):
     """Asks a server, whose answers are `{"texts": […]}`."""
 
     api_key_required: ClassVar[bool] = False
+    api_key_variable: ClassVar[str | None] = "ODD_API_KEY"
+    default_base_url: ClassVar[str | None] = "http://usual.example"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "raw_prompt"})
     model: str = "remote"
 

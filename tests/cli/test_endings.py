@@ -39,9 +39,9 @@ def test_a_backend_that_ends_the_program_is_an_error(tmp_path: Path, where: str,
     assert result.returncode == (3 if where == "generate" else 1), result.stderr
     assert by in result.stderr
     if where == "generate":
-        assert [row["error"]["message"] for row in read_rows(tmp_path / "out.jsonl")] == [
-            f"RuntimeError: {by}: {0 if by == 'SystemExit' else ''}"
-        ] * 2
+        what = f"the backend ending failed: RuntimeError: {by}: {0 if by == 'SystemExit' else ''}"
+        messages = [row["error"]["message"] for row in read_rows(tmp_path / "out.jsonl")]
+        assert [message.startswith(what) for message in messages] == [True, True]
 
 
 class Ending:
@@ -230,3 +230,24 @@ def test_what_a_plugin_prints_at_import_is_not_in_json(tmp_path: Path) -> None:
         result = command(*arguments, env=env)
         assert "PRINTED by C at import" in result.stderr
         json.loads(result.stdout)
+
+
+def test_a_settings_file_that_sends_the_key_elsewhere_is_told(tmp_path: Path) -> None:
+    import os
+
+    settings = tmp_path / "settings.json"
+    env = {**os.environ, "ODD_API_KEY": "key-of-mine-1234"}
+    told = f"{settings} names the address http://127.0.0.1:9/v1: the key in ODD_API_KEY is sent there"
+    for address, extra, key, is_told in (
+        ("http://127.0.0.1:9/v1", {}, True, True),
+        ("http://127.0.0.1:9/v1", {}, False, False),
+        ("http://127.0.0.1:9/v1", {"api_key": "its own"}, True, False),
+        ("http://usual.example", {}, True, False),
+    ):
+        settings.write_text(json.dumps({"llm": "remote", "base_url": address, "retry_timeout": 0, **extra}))
+        result = command(
+            "generate", "--prompt", "a", "--config", settings, "--param", "nope=1",
+            env=env if key else {**os.environ},
+        )  # fmt: skip
+        assert (told in result.stderr) == is_told, result.stderr
+        assert "key-of-mine" not in result.stderr

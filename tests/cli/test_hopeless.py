@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 import stillhouse
 from stillhouse import LLM, AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse._execution.stopping import current_stop
 from stillhouse.http import HTTPLLM
 from stillhouse.jobs.runs.hopeless import HOPELESS_ROWS
 from stillhouse.testing.server import Reply, ScriptedServer
@@ -192,7 +196,8 @@ class MoodyLLM(AsyncLLM):
         self.asked.append(text)
         kind, _, message = text.partition(" ")
         if kind == "slow":
-            await self.gate.wait()
+            with current_stop.get().watched(self.let_go):
+                await self.gate.wait()
         elif kind != "fine":
             raise GenerationError(message, kind=kind)
         return prepare_output([text] * num_generations)
@@ -321,6 +326,14 @@ def test_a_limit_on_failures_stops_and_the_same_command_goes_on_with_the_other_r
     ]
 
 
+def test_what_was_not_sent_when_the_limit_was_reached_is_not_sent(moody: Any) -> None:
+    texts = [f"schema {number}" if number == 0 else "slow" for number in range(500)]
+    result = moody(texts, "--max-failures", 1, "--max-concurrency", 8)
+    assert result.status == 1
+    assert "done                      8\n" in result.err
+    assert len(MoodyLLM.asked) == 9  # the one that failed, and eight in flight
+
+
 def test_one_failure_is_enough_if_it_is_said_so(moody: Any) -> None:
     result = moody(["fine", "schema a"] + ["fine"] * 500, "--max-failures", 1, "--max-concurrency", 1)
     assert result.status == 1
@@ -415,7 +428,28 @@ def test_verbose_shows_what_goes_to_an_engine_and_what_comes_back(moody: Any) ->
     assert len(lines) == 4
     assert lines[0].startswith("> MoodyLLM, input 1: [[{")
     assert '"fine"' in lines[0]
-    assert '< MoodyLLM, input 2: "schema: no"' in lines
+    assert "< MoodyLLM, input 2: schema: no" in lines
+
+
+def test_messages_on_a_terminal_stand_above_the_line_that_changes(rows_file: Any, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    arguments = [
+        "generate", rows_file(prompts(4)), "--llm", "echo", "--set", "latency=0.3", "--verbose",
+        "-o", tmp_path / "out.jsonl",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", "from stillhouse.cli import main; main()", *map(str, arguments)]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, command)
+    printed = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while block := os.read(terminal, 1 << 16):
+            printed += block
+    assert os.waitpid(child, 0)[1] == 0
+    assert b"rows/s" in printed
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode()).splitlines()
+    assert sum(line.startswith("> EchoLLM, input ") for line in lines) == 4
+    assert sum(line.startswith("< EchoLLM, input ") for line in lines) == 4
 
 
 # What nobody counted, and what was done before

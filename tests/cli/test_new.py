@@ -56,14 +56,14 @@ def test_new_accepts_a_name_with_the_stillhouse_prefix(run: Run, tmp_path: Path)
 @pytest.mark.parametrize("name", ["My-Backend", "my_backend", "-x", "x-", "a--b", "a b", "../up", ""])
 def test_a_name_that_no_backend_can_have_is_refused(run: Run, tmp_path: Path, name: str) -> None:
     result = run("new", "--into", tmp_path, "--", name)
-    assert result.status == 1
+    assert result.status == 2
     assert f"error: {name!r} cannot be the name of a backend" in result.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_built_in_name_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("new", "echo", "--into", tmp_path)
-    assert result.status == 1
+    assert result.status == 2
     assert "built into stillhouse" in result.err
     assert list(tmp_path.iterdir()) == []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 import stillhouse
 from stillhouse import ConfigurationError
@@ -263,6 +264,89 @@ def test_input_that_a_shell_gave_as_standard_input_is_not_replaced(run: Run, wor
     result = generate_from_stdin(run, "in.jsonl")
     assert (result.status, snapshot(world)) == (1, before)
     assert "standard input" in result.err
+
+
+@contextmanager
+def redirected(descriptor: int, name: str) -> Iterator[None]:
+    """As `N>> NAME` does it."""
+    saved, opened = os.dup(descriptor), os.open(name, os.O_WRONLY | os.O_APPEND)
+    os.dup2(opened, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)
+        os.close(opened)
+
+
+@pytest.mark.parametrize("target", ["-", "out.jsonl"])
+@pytest.mark.parametrize(("descriptor", "name"), [(1, "standard output"), (2, "standard error")])
+@pytest.mark.parametrize("source", ["in.jsonl", "-"])
+def test_stream_that_is_appended_to_the_input_is_refused(
+    run: Run, world: Path, descriptor: int, name: str, target: str, source: str
+) -> None:
+    """Otherwise the run would read what it writes, without an end."""
+    before = snapshot(world)
+    with standard_input("in.jsonl"), redirected(descriptor, "in.jsonl"):
+        result = run("generate", source, "--llm", "echo", "-o", target)
+    assert (result.status, snapshot(world)) == (1, before)
+    assert f" is {name} as well" in result.err
+
+
+def test_file_that_the_llm_reads_is_not_replaced(
+    run: Run, world: Path, own_registry: stillhouse.Registry
+) -> None:
+    class Local(stillhouse.LLM):
+        files: dict[str, Any] = Field(default_factory=dict)
+
+        @property
+        def model_name(self) -> str:
+            return "local"
+
+        def generate(self, inputs: Any, num_generations: int = 1) -> Any:
+            raise AssertionError
+
+    own_registry.register("local", Local)
+    before = snapshot(world)
+    options = ["--llm", "local", "--set", 'files={"template": ["thesis.jsonl"]}', "--restart"]
+    result = run("generate", "in.jsonl", "-o", "thesis.jsonl", *options)
+    assert (result.status, snapshot(world)) == (1, before)
+
+
+def test_pipe_is_refused_as_an_input_before_it_is_opened(run: Run, world: Path) -> None:
+    """Opening it would wait for somebody who writes to it."""
+    os.mkfifo("pipe.jsonl")
+    before = snapshot(world)
+    result = run("generate", "pipe.jsonl", "--llm", "echo", "-o", "out.jsonl")
+    assert (result.status, snapshot(world)) == (1, before)
+    assert "give it as standard input" in result.err
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_working_directory_that_a_backend_changes(
+    run: Run, world: Path, own_registry: stillhouse.Registry, is_absolute: bool
+) -> None:
+    class Moves(stillhouse.LLM):
+        @property
+        def model_name(self) -> str:
+            return "moves"
+
+        def generate(self, inputs: Any, num_generations: int = 1) -> Any:
+            os.chdir("mine")
+            return [stillhouse.prepare_output(["x"]) for _ in inputs]
+
+    own_registry.register("moves", Moves)
+    target = world / "out.jsonl" if is_absolute else "out.jsonl"
+    before = snapshot(world / "mine")
+    result = run("generate", world / "in.jsonl", "--llm", "moves", "-o", target)
+    os.chdir(world)
+    assert snapshot(world / "mine") == before
+    if is_absolute:
+        assert result.status == 0, result.err
+        return
+    assert (result.status, "the working directory changed" in result.err) == (1, True), result.err
+    assert run("generate", world / "in.jsonl", "--llm", "moves", "-o", target).status == 0
+    assert (world / "out.jsonl").exists()
 
 
 def test_name_with_bytes_that_are_no_text_is_written(run: Run, world: Path) -> None:

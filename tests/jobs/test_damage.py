@@ -25,12 +25,14 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import estimate
 from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.jobs.runs.summary import summarize
+from stillhouse.jobs.store import salvage
 from stillhouse.jobs.store.database import DamagedError, StoreError, store_path
 from stillhouse.jobs.store.pages import records
 from stillhouse.jobs.store.salvage import intact
 from stillhouse.jobs.store.schema import PAGE_BYTES
 from stillhouse.jobs.store.seals import sealed
 from stillhouse.jobs.store.store import SqliteStore
+from stillhouse.offline.ledger import BatchLedger
 
 ROWS = 80
 
@@ -194,6 +196,27 @@ def test_a_damaged_state_can_be_looked_at(request: pytest.FixtureRequest, tmp_pa
         assert path.read_bytes() == state
 
 
+def test_a_state_that_is_written_while_it_is_read_is_not_damaged(
+    finished: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no process works on it, it is read as a file that does not change."""
+    path = finished.copy(tmp_path / "copy") / "out.jsonl.run.db"
+    plain = salvage.damage_of
+    stores = []
+
+    def begin(connection: sqlite3.Connection) -> Any:
+        monkeypatch.setattr(salvage, "damage_of", plain)
+        stores.append(SqliteStore(path.with_name("out.jsonl"), "echo"))
+        stores[0].set("offer", None)
+        return salvage.Damage(None)
+
+    monkeypatch.setattr(salvage, "damage_of", begin)
+    with intact(path) as (connection, damage):
+        assert damage is None
+        assert summarize(connection).rows == ROWS
+    stores[0].close("stopped")
+
+
 def replaced(state: bytes, old: str, new: str) -> bytes:
     assert state.count(old.encode()) == 1
     assert len(old) == len(new)
@@ -317,6 +340,55 @@ def test_the_records_of_an_undamaged_file_are_those_that_sqlite_reads(finished: 
         if len(values) == len(stored[0])
     ]
     assert sorted(found) == stored
+
+
+def with_a_batch(folder: Path) -> Path:
+    """Give a run a record of offline batches, and return its state."""
+    store = SqliteStore(folder / "out.jsonl", "echo")
+    store.set("batches", True)
+    store.close("stopped")
+    with BatchLedger(store.path) as ledger:
+        ledger.open_run("made-0")
+    return store.path
+
+
+def test_damage_to_a_row_costs_no_offline_batch(finished: Template, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "copy")
+    path = with_a_batch(folder)
+    path.write_bytes(replaced(path.read_bytes(), '"row 7 ', '"row 8 '))
+    assert finished.work(folder)
+    assert finished.asked == 1
+    with BatchLedger(path) as ledger:
+        assert ledger.run_keys() == ["made-0"]
+
+
+@pytest.mark.parametrize("page", [1, "last"])
+def test_offline_batches_are_not_forgotten(finished: Template, tmp_path: Path, page: Any) -> None:
+    """They are paid for: where the record of them cannot be read, somebody has to look for them."""
+    folder = finished.copy(tmp_path / "copy")
+    path = with_a_batch(folder)
+    state = bytearray(path.read_bytes())
+    if page == 1:
+        state[:PAGE_BYTES] = bytes(PAGE_BYTES)
+    else:  # the ledger's
+        state[-PAGE_BYTES:] = b"\xff" * PAGE_BYTES
+    path.write_bytes(state)
+    with pytest.raises(StoreError, match="the record of its offline batches"):
+        finished.work(folder)
+    assert path.read_bytes() == state
+    assert not path.with_name(f"{path.name}.damaged").exists()
+
+
+def test_a_damaged_record_of_a_batch_is_told(finished: Template, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "copy")
+    path = with_a_batch(folder)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(batch_chunks)")]
+        values = ["made-0" if name == "key" else 0 if name == "number" else "?" for name in columns]
+        connection.execute(f"INSERT INTO batch_chunks VALUES ({', '.join('?' * len(values))})", values)
+        connection.commit()
+    with pytest.raises(DamagedError, match="its offline batches cannot be read"):
+        finished.work(folder)
 
 
 def test_a_second_damaged_state_replaces_no_first_one(finished: Template, tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_report_command_writes_a_page(made: Run, tmp_path: Path) -> None:
     # A slip of the pen must not cost the output.
     made.output.write_text("kept")
     slip = stillhouse("report", made.output, "-o", made.output)
-    assert slip.returncode == 1
+    assert slip.returncode == 2
     assert "no name of a page" in slip.stderr
     assert made.output.read_text() == "kept"
     missing = stillhouse("report", tmp_path / "other.jsonl")

@@ -381,7 +381,8 @@ class MovingLLM(AsyncLLM):
         if self._count == 10:
             AT_TENTH[0](BULK[0])
         if self._count >= 10:
-            while BULK[0].store.problem is None:  # noqa: ASYNC110 - another thread notices it
+            ends = time.monotonic() + PATIENCE
+            while BULK[0].store.problem is None and time.monotonic() < ends:  # noqa: ASYNC110 - of a thread
                 await asyncio.sleep(0.01)
         return prepare_output([str(input[-1]["content"])])  # type: ignore[index]
 

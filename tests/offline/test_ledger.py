@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -113,3 +114,14 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="STILLHOUSE_STATE_DIR"):
         BatchLedger(tmp_path / "file" / "batches.db")
+
+
+def test_database_of_something_else_gets_no_tables(tmp_path: Path) -> None:
+    path = tmp_path / "batches.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="database of something else"):
+        BatchLedger(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

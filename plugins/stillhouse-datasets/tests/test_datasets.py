@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -330,3 +332,76 @@ def test_what_came_into_the_folder_during_the_run_is_not_removed(tmp_path: Path)
     writer.abandon()
     assert (target / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.fixture
+def generated(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset that a run wrote, of which a row is not there yet."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    result = run("generate", "in.jsonl", "--llm", "echo", "-o", "datasets:out", "--limit", 1)
+    assert result.status == 0, result.err
+    return tmp_path / "out"
+
+
+def notes(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+
+
+def another_dataset(folder: Path) -> None:
+    shutil.rmtree(folder)
+    saved(folder)
+
+
+@pytest.mark.parametrize("edit", [notes, another_dataset])
+def test_dataset_that_was_changed_since_the_run_wrote_it_is_not_replaced(
+    run: Any, generated: Path, edit: Any
+) -> None:
+    edit(generated)
+    before = contents(generated)
+    result = run("generate", "in.jsonl", "--llm", "echo", "-o", "datasets:out")
+    assert (result.status, contents(generated)) == (1, before)
+    generated.rename(generated.with_name("mine"))
+    assert run("generate", "in.jsonl", "--llm", "echo", "-o", "datasets:out").status == 0
+    assert len(datasets.load_from_disk(str(generated))) == 2
+
+
+def test_dataset_that_the_run_wrote_is_replaced(run: Any, generated: Path) -> None:
+    assert run("generate", "in.jsonl", "--llm", "echo", "-o", "datasets:out").status == 0
+    assert len(datasets.load_from_disk(str(generated))) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
+def test_link_to_a_dataset_on_another_disk_stays_one(run: Any, generated: Path) -> None:
+    disk = generated.with_name("disk")
+    disk.mkdir()
+    link = generated.with_name("link")
+    link.symlink_to(disk / "answers")
+    for limit in (("--limit", 1), ()):
+        result = run("generate", "in.jsonl", "--llm", "echo", "-o", "datasets:link", *limit)
+        assert result.status == 0, result.err
+    assert link.readlink() == disk / "answers"
+    assert len(datasets.load_from_disk(str(disk / "answers"))) == 2
+    assert run("status", "datasets:link").status == 0
+
+
+@pytest.mark.parametrize("target", ["missing/out", "file/out", "~nobody-here/out", "pipe", "."])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_refused_target_leaves_everything_as_it_was(run: Any, generated: Path, target: str) -> None:
+    folder = generated.parent
+    (folder / "file").write_text("mine")
+    os.mkfifo(folder / "pipe")
+    before = contents(folder), sorted(folder.rglob("*"))
+    result = run("generate", "in.jsonl", "--llm", "echo", "-o", f"datasets:{target}", "--restart")
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    assert (contents(folder), sorted(folder.rglob("*"))) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": 1}'])
+def test_saved_splits_that_cannot_be_read_are_one_error(run: Any, tmp_path: Path, text: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "dataset_dict.json").write_text(text)
+    result = run("generate", f"datasets:{tmp_path / 'in'}", "--llm", "echo", "-o", tmp_path / "out.jsonl")
+    assert (result.status, "cannot be read" in result.err) == (1, True), result.err
+    assert "Traceback" not in result.err

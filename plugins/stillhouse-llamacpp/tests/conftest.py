@@ -53,7 +53,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-# One thread: the engine's threads wait for each other by spinning, which is slow on a busy machine.
+# One thread: the machine may be busy, with other tests.
 SMALL: dict[str, Any] = {"parallel": 2, "n_ctx": 512, "n_threads": 1}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse_llamacpp import threads
+from stillhouse_llamacpp import crowding, threads
+from stillhouse_llamacpp.crowding import Crowding, waited_seconds
 from stillhouse_llamacpp.threads import SPIN_COUNT, brief_waits, usable_cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wheels for Linux use GNU's OpenMP")
@@ -99,3 +100,44 @@ def test_a_process_on_one_core_computes_with_one_thread(weights: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "n_threads = 1\n" in done.stderr
+
+
+class Machine:
+    """A clock, and how long the threads waited for a core until then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.waited = 100.0, 7.0
+        monkeypatch.setattr(crowding.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(crowding, "waited_seconds", lambda: self.waited)
+
+    def pass_(self, seconds: float, waiting: float) -> None:
+        self.now += seconds
+        self.waited += waiting
+
+
+def test_a_crowded_machine_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, told = Machine(monkeypatch), []
+    watch = Crowding(told.append)
+    for seconds, waiting in [(1.0, 1.0), (60.0, 2.0)]:  # too short to say; too little of the time
+        machine.pass_(seconds, waiting)
+        watch.look()
+    assert told == []
+    for _ in range(3):
+        machine.pass_(10.0, 6.0)
+        watch.look()
+    assert told == [
+        "llamacpp is slow because other programs use the processor: in 10 s its threads waited 6 s for a core"
+    ]
+
+
+def test_a_system_that_does_not_say_how_long_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowding, "waited_seconds", lambda: None)
+    watch = Crowding(pytest.fail)
+    monkeypatch.setattr(crowding, "INTERVAL", 0.0)
+    watch.look()
+
+
+def test_the_system_says_how_long_threads_wait() -> None:
+    before = waited_seconds()
+    assert before is not None
+    assert before >= 0

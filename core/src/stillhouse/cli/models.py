@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_note, print_table
+from stillhouse.cli.output import guarded, print_json, print_note, print_table, usage_errors
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
@@ -49,7 +49,8 @@ def models(name: str, filter: str | None, assignments: tuple[str, ...], json: bo
     """
     from stillhouse.registry import default_registry
 
-    llm = _make(default_registry(), name, assignments)
+    with usage_errors():
+        llm = _make(default_registry(), name, assignments)
     offered = _listed(llm)
     found = [model for model in offered if (filter or "").lower() in model["name"].lower()]
     source = _add_prices(found, name.partition(":")[0], getattr(llm, "api_url", None))
@@ -69,7 +70,7 @@ def models(name: str, filter: str | None, assignments: tuple[str, ...], json: bo
 def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
     """Create the LLM that is asked for the list. Its model may be any."""
     from stillhouse._settings.models import cannot_list
-    from stillhouse.cli.settings import parse_fields
+    from stillhouse.cli.settings import check_address, parse_fields
     from stillhouse.jobs.launch.llms import named, new_llm
     from stillhouse.llm import LLM
 
@@ -84,7 +85,10 @@ def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
         for field, text in _FIELDS.items()
         if field in cls.model_fields and field not in given
     ]
-    return new_llm(registry, settings, parse_fields(cls, backend, [*assignments, *added]))
+    fields = parse_fields(cls, backend, [*assignments, *added])
+    llm = new_llm(registry, settings, fields)
+    check_address(llm, fields)
+    return llm
 
 
 def _listed(llm: LLM) -> list[ModelInfo]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillhouse.cli.output import guarded, print_line, print_warning
+from stillhouse.cli.output import guarded, print_line, print_warning, usage_errors
 
 if TYPE_CHECKING:
     from stillhouse.scaffold import Kind
@@ -44,7 +44,8 @@ def new(name: str, kind: Kind | None, into: Path) -> None:
     from stillhouse.scaffold import Package, write
 
     registry = default_registry()
-    package = Package(name, kind or "async", registry.core_version)
+    with usage_errors():
+        package = Package(name, kind or "async", registry.core_version)
     folder = write(package, into)
     candidates = [info.candidate for info in registry.plugins()]
     packages = {normalize(item.distribution) for item in candidates} | {*PACKAGES.values()}

@@ -5,24 +5,27 @@ Everything that a command prints goes through here, to the streams of `stillhous
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 import click
 
 from stillhouse.cli.standard import output, to_errors
 from stillhouse.cli.streams import shown
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import ConfigurationError, StillhouseError
 
 __all__ = [
     "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
-    "print_reports", "print_table", "print_warning",
+    "print_reports", "print_table", "print_warning", "usage_errors",
 ]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+USAGE = 2
 
 _COLORS = {"error": "bold red", "warning": "bold yellow"}
 
@@ -51,6 +54,16 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
             raise click.exceptions.Exit(1) from None
 
     return command
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """End the command with the exit status for wrong options, before anything is loaded."""
+    try:
+        yield
+    except ConfigurationError as error:
+        print_error(error)
+        raise click.exceptions.Exit(USAGE) from None
 
 
 def _ended(error: BaseException) -> StillhouseError:

@@ -9,6 +9,12 @@ from stillhouse.cli.output import guarded, print_line
 __all__ = ["report"]
 
 
+def _page(context: click.Context, parameter: click.Parameter, page: str | None) -> str | None:
+    if page is not None and not page.lower().endswith((".html", ".htm")):
+        raise click.BadParameter(f"{page} is no name of a page; give FILE.html", context, parameter)
+    return page
+
+
 @click.command("report")
 @click.argument("output")
 @click.option(
@@ -17,6 +23,7 @@ __all__ = ["report"]
     "page",
     type=click.Path(dir_okay=False),
     metavar="FILE.html",
+    callback=_page,
     help="The page to write; OUTPUT.report.html if not said.",
 )
 @guarded

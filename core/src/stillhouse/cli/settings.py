@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
     from stillhouse.registry import Registry
 
-__all__ = ["foreign_addresses", "parse_arguments", "parse_fields"]
+__all__ = ["check_address", "foreign_addresses", "parse_arguments", "parse_fields"]
 
 
 def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[str, Any]:
@@ -29,6 +29,17 @@ def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[
         field: _typed(text, cls.model_fields[field].annotation, f"--set {field}")
         for field, text in given.items()
     }
+
+
+def check_address(llm: LLM, fields: Mapping[str, Any]) -> None:
+    """Refuse a `base_url` that the command line sets if it is not an address.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    asked: Any = llm
+    if "base_url" in fields and hasattr(type(llm), "api_url"):
+        asked.api_url  # noqa: B018  -- it is made of base_url
 
 
 def foreign_addresses(

@@ -44,7 +44,8 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     working = is_worked_on(path)
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
-        summary = explained(summarize(connection), connection)
+        # To look at every answer every few seconds would slow the run down.
+        summary = explained(summarize(connection), connection, answers=not (working and one_line))
         owner = facts_of(connection).get("output") or place.name
     if as_json:
         facts = {"output": output, "working": working, **summary.as_json()}

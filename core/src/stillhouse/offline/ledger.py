@@ -56,7 +56,17 @@ def default_path() -> Path:
     return folder / "batches.db"
 
 
+# What SQLite keeps in the database of a bulk run, to say whose it is: "Stil".
+_BULK_RUN = 0x5374696C
+
 _COLUMNS = tuple(Chunk.__dataclass_fields__)
+
+
+def _may_be_extended(connection: sqlite3.Connection) -> bool:
+    """Whether a database is empty, has batches in it, or is that of a bulk run."""
+    ((application,),) = connection.execute("PRAGMA application_id")
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return application == _BULK_RUN or not names or any(name.startswith("batch_") for name in names)
 
 
 class BatchLedger:
@@ -79,6 +89,13 @@ class BatchLedger:
             self._connection = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
+            if not _may_be_extended(self._connection):
+                self._connection.close()
+                raise ConfigurationError(
+                    f"{self.path} is a database of something else, in which no batches are recorded",
+                    hint="move it away, or name another folder with the environment variable "
+                    "STILLHOUSE_STATE_DIR",
+                )
             self._connection.execute("PRAGMA journal_mode=WAL")
             # An intent that is lost in a power cut would be a job that nobody knows of.
             self._connection.execute("PRAGMA synchronous=FULL")

@@ -100,6 +100,6 @@ def _wrong(hook: str, method: Any, options: Mapping[str, Any]) -> tuple[str, str
 def wanted(hook: str, answer: object) -> str:
     """Return what an answer of a hook that opens or names something lacks; an empty string if nothing."""
     if hook == "output_path":
-        return "" if isinstance(answer, (str, os.PathLike)) else "not a path"
+        return "" if isinstance(answer, os.PathLike) else "and not a pathlib.Path or None"
     lacking = [name for name in _MEMBERS.get(hook, ()) if not callable(getattr(answer, name, None))]
     return f"which has no {', '.join(lacking)}" if lacking else ""

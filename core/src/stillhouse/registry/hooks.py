@@ -113,7 +113,9 @@ class Hooks:
         """Describe a plugin that is not registered, as `describe_hook`, or return what is wrong with it."""
         try:
             return misfit(plugin, self._manager) or describe_hook(plugin, self._manager)
-        except Exception as error:
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             return Problem("E206", f"it cannot be described: {describe(error)}", "correct it", error)
 
     def unregister(self, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stillhouse.errors import GenerationError
 from stillhouse.local import EngineWorker, Guide, JobQueue
 from stillhouse.typing import ChatItem, HiddenState
+from stillhouse_llamacpp.crowding import Crowding
 from stillhouse_llamacpp.guides import SENTINEL, probe_of
 from stillhouse_llamacpp.server import Route, Server, Settings
 
@@ -31,12 +32,17 @@ _REMEMBERED = 4096
 class Engine:
     """A loaded model with its slots.
 
+    Args:
+        settings: how it is loaded.
+        warn: takes a message for the user.
+
     Raises:
         ConfigurationError: the file is no model that the engine can load.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, warn: Callable[[str], object]) -> None:
         self._settings = settings
+        self._crowding = Crowding(warn)
         self._server = Server(settings)
         # A call blocks its thread until it is answered: the engine itself batches what is in its slots.
         self._worker: EngineWorker[None, Call, Any] = EngineWorker(
@@ -58,7 +64,9 @@ class Engine:
 
     def generate(self, route: Route, body: dict[str, Any], cancelled: Cancelled) -> list[Any]:
         """What the engine answers to a request; see `Server.generate`."""
-        return self._server.generate(route, body, cancelled)
+        answers = self._server.generate(route, body, cancelled)
+        self._crowding.look()
+        return answers
 
     def require(self, guide: Guide) -> None:
         """Try a guide, once; a request with one that does not compile would be answered freely.

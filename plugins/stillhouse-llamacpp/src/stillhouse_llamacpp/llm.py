@@ -68,7 +68,9 @@ class LlamaCppLLM(LocalLLM):
         description="How many tokens of prompts are read in one step; a cancellation waits for a step.",
     )
     n_threads: RuntimeParameter[int] | None = Field(
-        default=None, ge=1, description="Threads to compute with; the engine's choice if not set."
+        default=None,
+        ge=1,
+        description="Threads to compute with; as many as the process has cores if not set.",
     )
     n_gpu_layers: RuntimeParameter[int] = Field(
         default=-1, ge=-1, description="Layers on the GPU where the engine was built for one; -1 for all."
@@ -116,7 +118,8 @@ class LlamaCppLLM(LocalLLM):
                 chat_template=Prompts(Renderer(), self.chat_template).template,
                 flash_attention=self.flash_attention,
                 verbose=bool(self.verbose),
-            )
+            ),
+            self._logger.warning,
         )
         self.use_tokenizer(Renderer(self._engine))
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_error, print_note
-from stillhouse.errors import ConfigurationError
+from stillhouse.cli.output import guarded, print_note, usage_errors
 
 if TYPE_CHECKING:
     from stillhouse.jobs.launch.options import Options
     from stillhouse.llm import LLM
 
 __all__ = ["generate"]
-
-USAGE = 2
 
 _WAIT_SECONDS = 60.0
 
@@ -112,7 +107,7 @@ def generate(**values: Any) -> None:
     failed rows, 4 an offline batch is not finished yet (make the same command again to collect
     it), 130 interrupted.
     """
-    with _usage():
+    with usage_errors():
         options, llm, arguments = _read(values)
         from stillhouse.jobs.launch.options import check_llm
         from stillhouse.jobs.launch.work import prepare
@@ -142,7 +137,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
 
     options = Options(**{**values, "param": {}, "fields": {}})
     check_options(options)
-    from stillhouse.cli.settings import foreign_addresses, parse_arguments, parse_fields
+    from stillhouse.cli.settings import check_address, foreign_addresses, parse_arguments, parse_fields
     from stillhouse.jobs.launch.llms import check_fields, named, new_llm
     from stillhouse.registry import default_registry
 
@@ -153,17 +148,8 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         check_fields(cls, name, ["max_concurrency"])
         fields["max_concurrency"] = options.max_concurrency
     llm = new_llm(default_registry(), settings, fields)
+    check_address(llm, fields)
     if options.config is not None:
         for address, key in foreign_addresses(default_registry(), settings, fields):
             print_note(f"{options.config} names the address {address}: the key in {key} is sent there")
     return options, llm, parse_arguments(cls, values["param"])
-
-
-@contextlib.contextmanager
-def _usage() -> Iterator[None]:
-    """End the command with the exit status for wrong options, before anything is loaded."""
-    try:
-        yield
-    except ConfigurationError as error:
-        print_error(error)
-        raise click.exceptions.Exit(USAGE) from None

@@ -36,7 +36,7 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     item = command.formatter(Row(0, 1, {"prompt": prompt}))
     if isinstance(item, Exception):
         raise item
-    from stillhouse.jobs.launch.work import loaded
+    from stillhouse.jobs.launch.loading import loaded
     from stillhouse.jobs.reporting.notes import noting
 
     with noting(print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):

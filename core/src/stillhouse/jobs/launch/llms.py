@@ -38,6 +38,8 @@ def named(registry: Backends, spec: str | None, config: Path | None) -> tuple[ty
     cls: type[LLM] = registry.get_llm(name)
     settings["llm"] = name
     if spec and colon:
+        if not model:
+            raise ConfigurationError(f"{spec!r} names no model after the colon", hint=f"write {name}:MODEL")
         check_fields(cls, name, ["model"])
         settings["model"] = model
     return cls, settings

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import signal
-import sys
-import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -19,30 +16,21 @@ from typing import Any, ParamSpec
 from stillhouse._defaults import default_backends
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
+from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
 from stillhouse.jobs.launch.result import Run, TemporaryFolder
-from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
-from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
-from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
-from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.reporting.progress import Progress
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import Estimate
 from stillhouse.jobs.runs.estimate import estimate as estimate_command
 from stillhouse.jobs.runs.hopeless import FailuresError
-from stillhouse.jobs.runs.online import RunStatistics
 from stillhouse.llm import LLM
 
 __all__ = ["arun", "estimate", "run"]
 
 P = ParamSpec("P")
-
-# Seconds between two calls of `on_progress`, and two changes of the bar.
-PROGRESS_SECONDS = 0.5
-
-# Set once a run on another thread shall stop: a signal reaches the main thread alone.
-_stop: ContextVar[Stop | None] = ContextVar("stillhouse_stop", default=None)
 
 
 def run(
@@ -134,7 +122,7 @@ def run(
             max_tokens_total=max_tokens_total, max_cost=max_cost, max_failures=max_failures,
         )  # fmt: skip
         generator, command = _read(options)
-        ended = work(generator, command, _View(on_progress, show_bar))
+        ended = work(generator, command, PythonView(on_progress, show_bar))
         found = _result(generator, command, ended, folder)
         resources.pop_all()
         return found
@@ -190,7 +178,7 @@ async def arun(*args: Any, **kwargs: Any) -> Run:
     """
     stop = Stop()
     context = copy_context()
-    context.run(_stop.set, stop)
+    context.run(asked_to_stop.set, stop)
     with ThreadPoolExecutor(1, "stillhouse-run") as thread:
         call = partial(context.run, run, *args, **kwargs)
         future = asyncio.get_running_loop().run_in_executor(thread, call)
@@ -305,64 +293,3 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     if ended.summary is None:
         raise StillhouseError("the state of the run cannot be read")
     return Run(ended.outcome, command.output, ended.summary, llm.registry.hooks(), folder)
-
-
-class _View:
-    """Shows a run in a bar, or by a function of the caller's."""
-
-    def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
-        self._on_progress, self._show_bar = on_progress, show_bar
-
-    def opened(self, bulk: BulkRun) -> None:
-        """Warn of damage to the state, and say nothing else: the caller has the result."""
-        for text in bulk.store.told:
-            warnings.warn(text, stacklevel=2)
-
-    @contextlib.contextmanager
-    def working(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[Stop]:
-        with self._shown(statistics, share, window), _interruptible() as stop:
-            yield stop
-
-    @contextlib.contextmanager
-    def _shown(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[None]:
-        show: Callable[[Progress], object] | None = self._on_progress
-        if show is None and self._show_bar and is_notebook():
-            show = NotebookBar()
-        if show is not None:
-            shown = _Careful(show)
-            with watch(statistics, shown, share=share, window=window, every=PROGRESS_SECONDS):
-                yield
-            shown(progress_of(statistics, share(), window))
-        elif self._show_bar and sys.stderr is not None and sys.stderr.isatty():
-            with show_progress(statistics, sys.stderr, share=share, window=window):
-                yield
-        else:
-            yield
-
-
-class _Careful:
-    """A function of the caller's that shows the progress: an error of it ends no run, and is told once."""
-
-    def __init__(self, show: Callable[[Progress], object]) -> None:
-        self._show: Callable[[Progress], object] | None = show
-
-    def __call__(self, progress: Progress) -> None:
-        if self._show is None:
-            return
-        try:
-            self._show(progress)
-        except Exception as error:
-            self._show = None
-            warnings.warn(f"on_progress is not called again: {type(error).__name__}: {error}", stacklevel=2)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Stop]:
-    """Take an interrupt as a request to stop, where it would raise `KeyboardInterrupt` in this thread."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with stoppable(("SIGINT",) if is_default else (), stop=_stop.get()) as stop:
-        yield stop

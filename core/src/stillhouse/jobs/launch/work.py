@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,14 +10,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, BinaryIO, Literal, Protocol
 
-from stillhouse._execution.bugs import report_bug, wrapped
 from stillhouse._execution.stopping import Stop
-from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -30,14 +28,13 @@ from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
+from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
+from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
-__all__ = ["Ended", "View", "collecting_less", "loaded", "prepare", "stream", "unusable_file", "work"]
-
-COLLECT_EVERY = 50_000
-"""How many objects more than before make Python look for cycles."""
+__all__ = ["Ended", "View", "prepare", "stream", "unusable_file", "work"]
 
 
 def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
@@ -69,7 +66,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         arguments=arguments,
         limit=options.limit,
         restart=options.restart,
-        retry=parse_kinds(options.retry) if options.retry else [],
+        retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
@@ -193,6 +190,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     )
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+            check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
@@ -243,54 +241,6 @@ def _watched(
     statistics.started = time.monotonic()
     with collecting_less(), view.working(statistics, share, window) as stopping:
         yield stopping
-
-
-@contextlib.contextmanager
-def loaded(llm: LLM) -> Iterator[None]:
-    """Load an LLM, and unload it afterwards; one that its owner loaded stays so.
-
-    Raises:
-        GenerationError: loading or unloading raised what no backend means to raise.
-    """
-    if llm.is_loaded:
-        yield
-        return
-    with _naming_bugs(llm):
-        llm.load()
-    try:
-        yield
-    finally:
-        with _naming_bugs(llm):
-            llm.unload()
-
-
-@contextlib.contextmanager
-def _naming_bugs(llm: LLM) -> Iterator[None]:
-    try:
-        yield
-    except (StillhouseError, OSError):
-        raise
-    except Exception as error:
-        failure = wrapped(error, llm)
-        redactor = Redactor(secret_values(llm))
-        redactor.redact_error(failure)
-        report_bug(failure, redactor)
-        raise failure from failure.__cause__
-
-
-@contextlib.contextmanager
-def collecting_less() -> Iterator[None]:
-    """Look for cycles of objects less often: a row makes hundreds of objects, which die without one.
-
-    Looking at every 700th of them, as Python does of itself, is a twentieth of what a row costs.
-    """
-    before = gc.get_threshold()
-    if before[0]:  # somebody may have turned it off
-        gc.set_threshold(max(before[0], COLLECT_EVERY), *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def unusable_file(error: OSError) -> ConfigurationError:

@@ -17,7 +17,7 @@ from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
-from stillhouse.jobs.runs.reasons import Reasons
+from stillhouse.jobs.runs.reasons import Endings, Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.store.database import DamagedError
@@ -155,6 +155,7 @@ class BulkRun:
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
         statistics.watch = FailureWatch(opened.command.max_failures)
+        statistics.endings = Endings() if self.resumed else None
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
@@ -226,6 +227,7 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         opened = self._run
         hooks = opened.llm.registry.hooks()
+        opened.written.check_folder()
         writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
         self.reasons = Reasons()
         return assemble(opened.reader, self.store.finished_rows(), writer, opened.command.limit, self.reasons)

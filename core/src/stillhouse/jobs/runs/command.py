@@ -76,6 +76,8 @@ def parse_kinds(text: str | Sequence[str]) -> list[str]:
     """
     items = text.split(",") if isinstance(text, str) else text
     kinds = [item.strip() for item in items if item.strip()]
+    if not kinds and isinstance(text, str):
+        raise ConfigurationError("--retry names no kind of error", hint="give all, or some of them")
     if kinds == ["all"]:
         return list(ERROR_KINDS)
     for kind in kinds:

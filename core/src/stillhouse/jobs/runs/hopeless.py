@@ -6,8 +6,10 @@ It is asked about failed rows alone: a row that is done costs nothing here. No f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from stillhouse._execution.stopping import has_stopped
 from stillhouse.errors import GenerationError, StillhouseError, UnsupportedError
 from stillhouse.jobs.runs.reasons import Failure, Failures, in_a_line, masked, retried_kinds
 
@@ -50,6 +52,7 @@ class FailureWatch:
 
     Attributes:
         holds: whether no further row is to be started before `judge` was asked.
+        on_limit: called once so many rows failed: what was not sent yet need not be.
         failures: why rows failed.
     """
 
@@ -57,6 +60,7 @@ class FailureWatch:
         self._limit = limit
         self._is_off = limit == 0
         self.holds = False
+        self.on_limit: Callable[[], object] = lambda: None
         self.failures = Failures()
         # The failures that no row causes.
         self._alike = 0
@@ -67,6 +71,8 @@ class FailureWatch:
 
     def see(self, error: GenerationError) -> None:
         """Look at the error of a row."""
+        if has_stopped(error):  # it is no failure: the run sends nothing more
+            return
         self.failures.add(self.failures.rows, error.kind, error.message)
         if self._is_off:
             return
@@ -83,6 +89,7 @@ class FailureWatch:
             self.holds = self._seems_hopeless
         elif self.failures.rows >= self._limit:
             self.holds = True
+            self.on_limit()
 
     @property
     def _seems_hopeless(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.online import RunStatistics, with_seed_offset
-from stillhouse.jobs.store.database import translated
+from stillhouse.jobs.store.database import DamagedError, StoreError, translated
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
@@ -58,8 +58,16 @@ def jobs_of(ledger: BatchLedger) -> list[Chunk]:
     Raises:
         StoreError: the database cannot be read.
     """
-    with translated(ledger.path):
-        return [chunk for key in ledger.run_keys() for chunk in ledger.chunks(key)]
+    try:
+        with translated(ledger.path):
+            return [chunk for key in ledger.run_keys() for chunk in ledger.chunks(key)]
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise DamagedError(
+            f"the run's state {ledger.path} is damaged: its offline batches cannot be read",
+            hint="put a copy in its place; or, if no batch goes on, begin anew with --restart",
+        ) from error
 
 
 def _parts(store: RunStore, ledger: BatchLedger) -> list[Part]:

@@ -63,14 +63,13 @@ def run(
         FailuresError: the run is hopeless, or too many rows failed; likewise.
     """
     counts = statistics if statistics is not None else RunStatistics()
-    stop = stopping if isinstance(stopping, Stop) else Stop()
     for part in store.parts():
         counts.pulled, counts.waiting = counts.rows + counts.skipped, 0
         feed = _Feed(
             islice(rows, limit), formatter, part, counts, num_generations - part.made,
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
-        with stopping_with(stop):
+        with _obeying(stopping, counts):
             _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
         problem = store.problem or feed.problem
         if problem is not None:
@@ -79,6 +78,19 @@ def run(
             break
         counts.check_failures(is_kept=not store.ordered)
     return counts
+
+
+@contextlib.contextmanager
+def _obeying(stopping: Callable[[], bool], counts: RunStatistics) -> Iterator[None]:
+    """Send nothing more in the block once the run shall stop, or too many rows have failed."""
+    stop = Stop()
+    if counts.watch is not None:
+        counts.watch.on_limit = stop.request
+    asked = stopping.watched(stop.request) if isinstance(stopping, Stop) else contextlib.nullcontext()
+    with asked, stopping_with(stop):
+        if isinstance(stopping, Stop) and stopping.requested:  # before it was watched
+            stop.request()
+        yield
 
 
 def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input
 from stillhouse.jobs.store.places import (
     check_places,
     check_source,
-    check_streams,
+    files_named_in,
     places_of,
     remove_state,
     spool_path,
@@ -28,6 +28,7 @@ from stillhouse.jobs.store.places import (
 )
 from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
+from stillhouse.jobs.store.streams import check_streams
 from stillhouse.jobs.store.written import WrittenOutput
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
@@ -74,7 +75,7 @@ class OpenRun:
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
         reads = list(command.reads)
-        check_places(reads, self.output)
+        check_places(reads, self.output, files_named_in(llm))
         if command.spool is None:
             check_source(command.source)
         with ExitStack() as resources:
@@ -181,6 +182,7 @@ class OpenRun:
         with self.store.reading() as connection:
             if not (self.command.uses_batches or has_batches(connection)):
                 return None
+        self.store.set("batches", True)
         ledger = resources.enter_context(BatchLedger(self.store.path))
         running = [job for job in jobs_of(ledger) if job.state != "collected"]
         if running and not self.command.uses_batches:

@@ -11,7 +11,7 @@ from stillhouse.jobs.runs.hopeless import FailureWatch
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
-from stillhouse.jobs.store.columns import Tokens, tokens_of
+from stillhouse.jobs.store.columns import tokens_of
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["RunStatistics"]
@@ -25,7 +25,8 @@ class RunStatistics:
         done: rows with an output.
         generated: of them, those that were generated, and not answered by a hook.
         failed: rows without, by the kind of their error.
-        endings: why their generations ended.
+        endings: why their generations ended; `None` where nobody asks: without an earlier process, they
+            are those of the whole run.
         input_tokens: as far as the backend reported them; `None` as long as it reported none.
         output_tokens: likewise.
         cached_tokens: of the input, what was read from the provider's cache; likewise.
@@ -43,7 +44,7 @@ class RunStatistics:
     done: int = 0
     generated: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    endings: Endings = field(default_factory=Endings)
+    endings: Endings | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -84,7 +85,8 @@ class RunStatistics:
         else:
             self.done += 1
             self.generated += seconds != 0
-            self.endings.add(result)
+            if self.endings is not None:
+                self.endings.add(result)
             tokens = tokens_of(result)
         if tokens.input is not None:
             self.input_tokens = tokens.input + (self.input_tokens or 0)
@@ -94,9 +96,12 @@ class RunStatistics:
             self.cached_tokens = tokens.cached + (self.cached_tokens or 0)
         if tokens.written is not None:
             self.written_tokens = tokens.written + (self.written_tokens or 0)
-        cost = _cost(tokens, seconds, self.prices)
-        if cost is not None:
-            self.cost = cost + (self.cost or 0.0)
+        if self.prices is not None:
+            # Of tokens that nobody counted, prices say nothing.
+            if seconds == 0 or any(count is not None for count in tokens):
+                self.cost = self.prices.cost(tokens, seconds) + (self.cost or 0.0)
+        elif tokens.cost is not None and seconds != 0:
+            self.cost = tokens.cost + (self.cost or 0.0)
 
     def check_failures(self, *, is_kept: bool = True) -> None:
         """Stop the run if it is hopeless, or if too many of its rows failed.
@@ -110,11 +115,3 @@ class RunStatistics:
         problem = None if self.watch is None else self.watch.judge(self.generated, is_kept=is_kept)
         if problem is not None:
             raise problem
-
-
-def _cost(tokens: Tokens, seconds: float | None, prices: Prices | None) -> float | None:
-    """Return the cost of a row; `None` where nothing says it."""
-    if prices is None:
-        return None if seconds == 0 else tokens.cost
-    is_known = seconds == 0 or any(count is not None for count in tokens)
-    return prices.cost(tokens, seconds) if is_known else None

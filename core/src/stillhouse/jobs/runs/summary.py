@@ -100,7 +100,8 @@ class Summary:
         del facts["reasons"]
         if self.reasons is not None:
             endings = self.reasons.endings
-            facts["endings"], facts["answers"] = endings.counts, endings.as_json()
+            facts["endings"] = endings.counts
+            facts["answers"] = endings.as_json() if endings.counts or not self.done else None
             facts["messages"] = [
                 {**failure, "retry": _retry(failure["kind"])} for failure in self.reasons.failures.as_json()
             ]
@@ -160,7 +161,9 @@ def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summa
     )
 
 
-def explained(summary: Summary, connection: sqlite3.Connection, limit: int | None = None) -> Summary:
+def explained(
+    summary: Summary, connection: sqlite3.Connection, limit: int | None = None, *, answers: bool = True
+) -> Summary:
     """Return a summary with why generations ended and rows failed.
 
     Why they ended is kept when a run is complete; else, every row is read.
@@ -169,11 +172,12 @@ def explained(summary: Summary, connection: sqlite3.Connection, limit: int | Non
         summary: of the run.
         connection: its database.
         limit: count only the rows below it.
+        answers: whether to look at the answers; else only failed rows are read.
     """
     kept = facts_of(connection).get("reasons") if summary.complete else None
     reasons = Reasons()
     query = "SELECT * FROM rows WHERE row < ? AND kind IS NOT NULL ORDER BY row"
-    if kept is None:
+    if kept is None and answers:
         query = "SELECT * FROM rows WHERE row < ? ORDER BY row"
     for record in connection.execute(query, (sys.maxsize if limit is None else limit,)):
         if is_sealed("rows", record):  # a row that is damaged says nothing

@@ -22,7 +22,7 @@ from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [
     "DONE", "FAILED", "QUEUED", "SQLITE_ERRORS", "DamagedError", "LostError", "Outcome", "StoreError",
-    "check_not_open", "connect", "has_application_id", "not_ours", "read", "reading", "store_path",
+    "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "read", "reading", "store_path",
     "translated",
 ]  # fmt: skip
 
@@ -129,9 +129,13 @@ def read(path: Path) -> sqlite3.Connection:
             f"there is no run of this output: {path} does not exist",
             hint="give the OUTPUT of a stillhouse generate",
         )
-    # No process writes where there is no log; reading it as immutable leaves no files next to it.
-    is_idle = not Path(f"{os.path.realpath(path)}-wal").exists()
-    return _open(path, "ro", "&immutable=1" if is_idle else "")
+    # Reading it as immutable leaves no files next to it.
+    return _open(path, "ro", "&immutable=1" if is_idle(path) else "")
+
+
+def is_idle(path: Path) -> bool:
+    """Whether no process writes a database: there is no log."""
+    return not Path(f"{os.path.realpath(path)}-wal").exists()
 
 
 def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
@@ -169,7 +173,7 @@ def check_not_open(path: Path) -> None:
         if time.monotonic() > ends:
             raise StoreError(
                 f"another process has the state of this run open: {path}",
-                hint="wait for it, or look at it with stillhouse status",
+                hint="wait for it, or close the program; stillhouse status shows how the run goes",
             )
         time.sleep(POLL_SECONDS)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
@@ -24,7 +23,7 @@ __all__ = [
     "check_places",
     "check_side_files",
     "check_source",
-    "check_streams",
+    "files_named_in",
     "is_same_name",
     "places_of",
     "remove_state",
@@ -39,8 +38,6 @@ __all__ = [
 _LOG = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX = (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4))
 _JOURNAL = (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8))
-
-_STREAMS = ("standard input", "standard output", "standard error")
 
 
 def spool_path(output: Path) -> Path:
@@ -80,7 +77,23 @@ def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) ->
     return found
 
 
-def check_places(reads: Sequence[Path], output: Path) -> None:
+def files_named_in(settings: Any) -> list[Path]:
+    """List the files and folders that settings name, such as the weights or the chat template of an LLM."""
+    if isinstance(settings, (str, Path)):
+        try:
+            return [Path(settings)] if Path(settings).exists() else []
+        except (OSError, ValueError):  # a text that is no path
+            return []
+    if isinstance(settings, Mapping):
+        values: Iterable[Any] = settings.values()
+    elif isinstance(settings, (list, tuple)):
+        values = settings
+    else:
+        values = [getattr(settings, name) for name in getattr(type(settings), "model_fields", ())]
+    return [place for value in values for place in files_named_in(value)]
+
+
+def check_places(reads: Sequence[Path], output: Path, uses: Sequence[Path] = ()) -> None:
     """Refuse a run that would replace or remove what it reads, or write into a folder that it reads.
 
     Links, and other names of the same file, are resolved.
@@ -88,13 +101,14 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
     Args:
         reads: the files and folders that are read.
         output: where the output will be.
+        uses: what the LLM may read: an output may lie in such a folder, and replaces none of them.
 
     Raises:
         ConfigurationError: two of the places are one, or one is within the other; or no output can be written
             there.
     """
     written = written_places(output)
-    for read in reads:
+    for read in (*reads, *uses):
         for place in written:
             if _is_same(read, place):
                 if place == output:
@@ -107,7 +121,7 @@ def check_places(reads: Sequence[Path], output: Path) -> None:
                 raise ConfigurationError(
                     f"{read} is read, and is in {place}, which the run replaces", hint="give another output"
                 )
-        if read.is_dir() and _is_within(output, read):
+        if read in reads and read.is_dir() and _is_within(output, read):
             raise ConfigurationError(
                 f"{output} is in {read}, which the run reads", hint="give an output in another folder"
             )
@@ -128,39 +142,6 @@ def check_source(source: str) -> None:
             f"{source} can be read only once, and a run reads its input several times",
             hint=f"give it as standard input: stillhouse generate - < {source}",
         )
-
-
-def check_streams(source: str, reads: Sequence[Path], output: Path | None) -> None:
-    """Refuse standard streams that a shell redirected to a file that the run reads or replaces.
-
-    Args:
-        source: the input; `-` is standard input.
-        reads: the files that are read.
-        output: where the output will be; `None` for standard output.
-
-    Raises:
-        ConfigurationError: one of them was.
-    """
-    streams = {name: _regular_file(number) for number, name in enumerate(_STREAMS)}
-    read = {str(place): _status(place) for place in reads}
-    written = {str(place): _status(place) for place in written_places(output)} if output else {}
-    if source == "-":
-        read["standard input"] = streams["standard input"]
-        _check_apart({"standard input": streams["standard input"]}, written)
-    outputs = {name: streams[name] for name in _STREAMS[1:]}
-    _check_apart(outputs, {**read, **written})
-
-
-def _check_apart(
-    streams: Mapping[str, os.stat_result | None], places: Mapping[str, os.stat_result | None]
-) -> None:
-    for name, stream in streams.items():
-        for place, status in places.items():
-            if stream is not None and status is not None and os.path.samestat(stream, status):
-                raise ConfigurationError(
-                    f"{place} is {name} as well",
-                    hint="redirect it to another file, or give another output",
-                )
 
 
 def check_side_files(output: Path) -> None:
@@ -240,21 +221,6 @@ def _check(path: Path, is_expected: Callable[[BinaryIO], bool]) -> None:
                 raise not_ours(path)
     except OSError:  # it is reported where it is used
         return
-
-
-def _regular_file(descriptor: int) -> os.stat_result | None:
-    """Return the status of an open file; `None` if it is closed, or no file."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _status(path: Path) -> os.stat_result | None:
-    with contextlib.suppress(OSError):
-        return path.stat()
-    return None
 
 
 def _begins(beginnings: tuple[bytes, ...], stream: BinaryIO) -> bool:

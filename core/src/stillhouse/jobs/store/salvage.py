@@ -23,18 +23,18 @@ from stillhouse.jobs.store.database import (
     StoreError,
     connect,
     has_application_id,
+    is_idle,
     read,
     sqlite_uri,
     translated,
 )
 from stillhouse.jobs.store.pages import contains, records
 from stillhouse.jobs.store.schema import build
-from stillhouse.jobs.store.seals import SEALED, is_sealed, sealed
+from stillhouse.jobs.store.seals import SEALED, facts_of, is_sealed, sealed
 
 __all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
 
-# The columns of each table, by which a record is told to be one of it, and those of them that are numbers
-# with a fraction: SQLite stores a whole number as such, whatever the type of its column.
+# The columns of each table, which tell its records, and those that are floats: SQLite stores 1.0 as 1.
 _COLUMNS = {"rows": 17, "info": 3, "sessions": 9, "members": 4}
 _REALS = {"rows": (6, 7, 13), "sessions": (1, 2)}
 
@@ -144,6 +144,7 @@ def intact(path: Path, *, checked: bool = True) -> Iterator[tuple[sqlite3.Connec
 
 def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | None]:
     problem, damage = DamagedError(f"the run's state {path} is damaged and cannot be used"), None
+    was_idle = is_idle(path)
     try:
         connection = read(path)
         try:
@@ -157,6 +158,8 @@ def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | N
         connection.close()
     except DamagedError as error:
         problem = error
+    if was_idle and not is_idle(path):  # a process began to work on it while it was read
+        return _readable(path, checked=False)
     connection = sqlite3.connect("", isolation_level=None)
     try:
         build(connection)
@@ -257,7 +260,8 @@ def _sealed_records(path: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
     """Copy the tables of offline batches, which have no seals: what is lost of them is paid for in vain."""
-    if not contains(path, _LEDGER):
+    # The tables are told by either: damage may have hit the other.
+    if not ("batches" in facts_of(connection) or contains(path, _LEDGER)):
         return
     try:
         with contextlib.closing(

@@ -314,8 +314,6 @@ class SqliteStore:
                 if not _is_of_a_row(error):
                     raise
                 self._insert_each()
-        if self._upkeep is not None:
-            self._upkeep.committed()
         if self.members is not None:
             self.members.forget([row for row, _, state, *_ in self._buffer if state == DONE])
         self._buffer.clear()

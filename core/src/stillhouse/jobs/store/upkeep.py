@@ -32,14 +32,9 @@ class Upkeep:
         self._lock = lock
         self._on_lost = on_lost
         self._status = path.stat()
-        self._committed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stillhouse-upkeep", daemon=True)
         self._thread.start()
-
-    def committed(self) -> None:
-        """Note that there is something to write through."""
-        self._committed = True
 
     def close(self) -> None:
         """End the thread."""
@@ -61,14 +56,12 @@ class Upkeep:
                 self._on_lost(_lost(self._path))
                 return
             self._lock.put_back()
-            if self._committed:
-                self._committed = False
-                # What cannot be written here is still in the log; the next commit meets the same.
-                with (
-                    contextlib.suppress(*SQLITE_ERRORS),
-                    contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection,
-                ):
-                    connection.execute("PRAGMA wal_checkpoint")
+            # What cannot be written here is still in the log; the next commit meets the same.
+            with (
+                contextlib.suppress(*SQLITE_ERRORS),
+                contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint")
 
 
 def _lost(path: Path) -> LostError:

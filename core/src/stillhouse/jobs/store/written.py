@@ -28,6 +28,19 @@ class WrittenOutput:
     def __init__(self, store: SqliteStore, path: Path) -> None:
         self._store = store
         self._path = path
+        self._folder = Path.cwd()
+
+    def check_folder(self) -> None:
+        """Refuse to write the output where it was not meant to be.
+
+        Raises:
+            ConfigurationError: its path is relative, and the working directory is not what it was.
+        """
+        if not self._path.is_absolute() and Path.cwd() != self._folder:
+            raise ConfigurationError(
+                f"the working directory changed while the run went on, and {self._path} is a path in it",
+                hint=f"make the same command again in {self._folder}",
+            )
 
     def check(self) -> None:
         """Refuse to replace what is at the output's path, unless it is what the run wrote there.

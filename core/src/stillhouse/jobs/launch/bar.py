@@ -1,0 +1,86 @@
+"""`PythonView`: how a run from Python is looked at: by a bar, or by a function of the caller's."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+from stillhouse._execution.stopping import Stop
+from stillhouse.jobs.launch.signals import stoppable
+from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
+from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
+from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.runs.online import RunStatistics
+
+__all__ = ["PythonView", "asked_to_stop"]
+
+# Seconds between two calls of `on_progress`, and two changes of the bar.
+PROGRESS_SECONDS = 0.5
+
+asked_to_stop: ContextVar[Stop | None] = ContextVar("stillhouse_stop", default=None)
+"""Set once a run on another thread shall stop: a signal reaches the main thread alone."""
+
+
+class PythonView:
+    """Shows a run in a bar, or by a function of the caller's."""
+
+    def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
+        self._on_progress, self._show_bar = on_progress, show_bar
+
+    def opened(self, bulk: BulkRun) -> None:
+        """Warn of damage to the state, and say nothing else: the caller has the result."""
+        for text in bulk.store.told:
+            warnings.warn(text, stacklevel=2)
+
+    @contextlib.contextmanager
+    def working(
+        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
+    ) -> Iterator[Stop]:
+        with self._shown(statistics, share, window), _interruptible() as stop:
+            yield stop
+
+    @contextlib.contextmanager
+    def _shown(
+        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
+    ) -> Iterator[None]:
+        show: Callable[[Progress], object] | None = self._on_progress
+        if show is None and self._show_bar and is_notebook():
+            show = NotebookBar()
+        if show is not None:
+            shown = _Careful(show)
+            with watch(statistics, shown, share=share, window=window, every=PROGRESS_SECONDS):
+                yield
+            shown(progress_of(statistics, share(), window))
+        elif self._show_bar and sys.stderr is not None and sys.stderr.isatty():
+            with show_progress(statistics, sys.stderr, share=share, window=window):
+                yield
+        else:
+            yield
+
+
+class _Careful:
+    """A function of the caller's that shows the progress: an error of it ends no run, and is told once."""
+
+    def __init__(self, show: Callable[[Progress], object]) -> None:
+        self._show: Callable[[Progress], object] | None = show
+
+    def __call__(self, progress: Progress) -> None:
+        if self._show is None:
+            return
+        try:
+            self._show(progress)
+        except Exception as error:
+            self._show = None
+            warnings.warn(f"on_progress is not called again: {type(error).__name__}: {error}", stacklevel=2)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Stop]:
+    """Take an interrupt as a request to stop, where it would raise `KeyboardInterrupt` in this thread."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with stoppable(("SIGINT",) if is_default else (), stop=asked_to_stop.get()) as stop:
+        yield stop
