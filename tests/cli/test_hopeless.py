@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -425,7 +428,28 @@ def test_verbose_shows_what_goes_to_an_engine_and_what_comes_back(moody: Any) ->
     assert len(lines) == 4
     assert lines[0].startswith("> MoodyLLM, input 1: [[{")
     assert '"fine"' in lines[0]
-    assert '< MoodyLLM, input 2: "schema: no"' in lines
+    assert "< MoodyLLM, input 2: schema: no" in lines
+
+
+def test_messages_on_a_terminal_stand_above_the_line_that_changes(rows_file: Any, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    arguments = [
+        "generate", rows_file(prompts(4)), "--llm", "echo", "--set", "latency=0.3", "--verbose",
+        "-o", tmp_path / "out.jsonl",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", "from stillhouse.cli import main; main()", *map(str, arguments)]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, command)
+    printed = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while block := os.read(terminal, 1 << 16):
+            printed += block
+    assert os.waitpid(child, 0)[1] == 0
+    assert b"rows/s" in printed
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode()).splitlines()
+    assert sum(line.startswith("> EchoLLM, input ") for line in lines) == 4
+    assert sum(line.startswith("< EchoLLM, input ") for line in lines) == 4
 
 
 # What nobody counted, and what was done before

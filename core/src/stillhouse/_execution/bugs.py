@@ -6,12 +6,13 @@ import contextlib
 import logging
 import re
 import traceback
+from collections.abc import Iterator
 from types import FrameType
 
-from stillhouse._settings.redaction import Redactor
+from stillhouse._settings.redaction import Redactor, secret_values
 from stillhouse.errors import GenerationError, StillhouseError, described
 
-__all__ = ["BUG_HINT", "backend_name", "place_of", "report_bug", "wrapped"]
+__all__ = ["BUG_HINT", "backend_name", "naming_bugs", "place_of", "report_bug", "wrapped"]
 
 logger = logging.getLogger("stillhouse.bugs")
 """Gets the traceback of a backend's own bug, at the level DEBUG."""
@@ -60,6 +61,25 @@ def report_bug(error: Exception, redactor: Redactor) -> None:
     if isinstance(error, GenerationError) and error.place and logger.isEnabledFor(logging.DEBUG):
         lines = traceback.format_exception(error.__cause__ or error)
         logger.debug("%s", redactor.redact("".join(lines)).rstrip(), extra={"place": error.place})
+
+
+@contextlib.contextmanager
+def naming_bugs(llm: object) -> Iterator[None]:
+    """Turn what a backend raises in the block without meaning to into an error that names it.
+
+    Raises:
+        GenerationError: it did.
+    """
+    try:
+        yield
+    except (StillhouseError, OSError):
+        raise
+    except Exception as error:
+        bug = wrapped(error, llm)
+        redactor = Redactor(secret_values(llm))
+        redactor.redact_error(bug)
+        report_bug(bug, redactor)
+        raise bug from bug.__cause__
 
 
 def backend_name(llm: object) -> str:

@@ -114,8 +114,7 @@ class Call:
         self._redactor: Redactor | None = None
         self._name = type(llm).__name__
         self._full_name = ""  # looked up for the first bug
-        # The transport shows what it sends itself.
-        self._shows = messages.are_shown() and not getattr(llm, "_shows_messages", False)
+        self._shows = messages.are_shown(llm)
         # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
         self._answered: set[int] = set()
 
@@ -143,7 +142,7 @@ class Call:
             if answer is not None and self._after is not None:
                 self._answered.add(index)
         if self._shows and answer is None:
-            self._show(f"> {self._name}, input {index + 1}:", [input, self.arguments])
+            self._show(">", index, [input, self.arguments])
         return answer
 
     def end(self, index: int, input: Any, result: Any) -> GenerateOutput | Exception:
@@ -156,8 +155,7 @@ class Call:
         if isinstance(result, Exception):
             result = self._judge(result)
         if self._shows and not isinstance(input, GenerationError):
-            said = f"{result.kind}: {result.message}" if isinstance(result, GenerationError) else result
-            self._show(f"< {self._name}, input {index + 1}:", said)
+            self._show("<", index, result)
         if self._after is not None:
             self._observe(index, input, result)
         checked: GenerateOutput | Exception = result
@@ -180,7 +178,8 @@ class Call:
             self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
         return self._redactor
 
-    def _show(self, head: str, value: Any) -> None:
+    def _show(self, sign: str, index: int, value: Any) -> None:
+        head = f"{sign} {self._name}, input {index + 1}:"
         messages.show(head, messages.as_text(value), self._secrets().redact)
 
     def _observe(self, index: int, input: Any, result: Any) -> None:

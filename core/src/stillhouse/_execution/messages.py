@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from stillhouse.errors import StillhouseError
+
 __all__ = ["are_shown", "as_text", "show"]
 
 logger = logging.getLogger("stillhouse.messages")
@@ -20,9 +22,9 @@ MAX_CHARACTERS = 2000
 """How much of a message is shown."""
 
 
-def are_shown() -> bool:
-    """Whether anybody looks at the messages."""
-    return logger.isEnabledFor(logging.DEBUG)
+def are_shown(llm: object = None) -> bool:
+    """Whether anybody looks at the messages, and an LLM does not show them itself, as the transport does."""
+    return logger.isEnabledFor(logging.DEBUG) and not getattr(llm, "_shows_messages", False)
 
 
 def show(head: str, text: str | bytes, redact: Callable[[str], str]) -> None:
@@ -46,7 +48,9 @@ def show(head: str, text: str | bytes, redact: Callable[[str], str]) -> None:
 
 
 def as_text(value: Any) -> str:
-    """Return a value, such as an input or an output, as JSON, as far as it can be."""
+    """Return a value, such as an input, an output or an error, as JSON, as far as it can be."""
+    if isinstance(value, StillhouseError):
+        return f"{getattr(value, 'kind', type(value).__name__)}: {value.message}"
     try:
         return json.dumps(value, ensure_ascii=False, default=repr)
     except (TypeError, ValueError, RecursionError):

@@ -6,9 +6,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-from stillhouse._execution.bugs import report_bug, wrapped
-from stillhouse._settings.redaction import Redactor, secret_values
-from stillhouse.errors import StillhouseError
+from stillhouse._execution.bugs import naming_bugs
 from stillhouse.llm import LLM
 
 __all__ = ["collecting_less", "loaded"]
@@ -27,27 +25,13 @@ def loaded(llm: LLM) -> Iterator[None]:
     if llm.is_loaded:
         yield
         return
-    with _naming_bugs(llm):
+    with naming_bugs(llm):
         llm.load()
     try:
         yield
     finally:
-        with _naming_bugs(llm):
+        with naming_bugs(llm):
             llm.unload()
-
-
-@contextlib.contextmanager
-def _naming_bugs(llm: LLM) -> Iterator[None]:
-    try:
-        yield
-    except (StillhouseError, OSError):
-        raise
-    except Exception as error:
-        failure = wrapped(error, llm)
-        redactor = Redactor(secret_values(llm))
-        redactor.redact_error(failure)
-        report_bug(failure, redactor)
-        raise failure from failure.__cause__
 
 
 @contextlib.contextmanager
