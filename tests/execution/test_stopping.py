@@ -83,6 +83,25 @@ def test_some_of_the_calls_for_an_input_keep_what_they_made() -> None:
         assert len(llm.calls.started) == 2
 
 
+class StoppingLLM(ScriptedLLM):
+    """Requests the stop in a call, and waits for nothing."""
+
+    _stop: Stop = PrivateAttr(default_factory=Stop)
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:  # type: ignore[override]
+        """Stop, then answer."""
+        self._stop.request()
+        with self._calls.call(text_of(input)):
+            return prepare_output(["x"] * num_generations)
+
+
+def test_the_next_input_is_not_begun_in_the_turn_that_the_stop_is_requested_in() -> None:
+    with StoppingLLM(max_concurrency=1) as llm:
+        found = results_of(llm, [chat(str(number)) for number in range(12)], llm._stop)
+        assert [index for index, _ in found] == [0]
+        assert llm.calls.started == ["0"]
+
+
 class StoppingSyncLLM(SyncLLM):
     """Requests the stop in a call."""
 
@@ -157,6 +176,7 @@ def test_a_job_that_no_engine_has_taken_is_dropped() -> None:
             requests.append(job.request)
             taken.set()
             assert go_on.wait(PATIENCE)
+            stop.request()
             job.finish(job.request)
 
     class EngineLLM(ScriptedLLM):
@@ -169,7 +189,6 @@ def test_a_job_that_no_engine_has_taken_is_dropped() -> None:
         with EngineLLM(max_concurrency=4) as llm:
             future = in_thread(lambda: results_of(llm, endless(), stop))
             assert taken.wait(PATIENCE)
-            stop.request()
             go_on.set()
             assert [index for index, _ in future.result(PATIENCE)] == [0]
             assert requests == ["wait 0"]
