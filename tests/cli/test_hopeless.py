@@ -254,11 +254,14 @@ def moody(run: Any, rows_file: Any, tmp_path: Path) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "texts",
     [
-        [f"{kind} too bad" for kind in ("schema", "context_length", "content_filter", "truncated")] * 100,
+        ["schema too bad"] * 400,
+        ["context_length too bad"] * 400,
+        ["content_filter too bad"] * 400,
+        ["truncated too bad"] * 400,
         [f"invalid_request {chr(97 + number % 26) * (number + 1)}" for number in range(400)],
         ["invalid_request no", "unknown no"] * 200,
     ],
-    ids=["content", "different", "two kinds"],
+    ids=["schema", "length", "filter", "truncated", "different", "two kinds"],
 )
 def test_rows_that_fail_by_themselves_stop_no_run(moody: Any, texts: list[str]) -> None:
     assert moody(texts).status == 3
