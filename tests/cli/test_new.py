@@ -149,3 +149,27 @@ def test_backend_name_gives_valid_module_class_and_variable_names(name: str) -> 
     assert package.module.isidentifier()
     assert package.class_name.isidentifier()
     assert package.variable.isidentifier()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links and pipes")
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link", "link to itself", "pipe"])
+@pytest.mark.parametrize("option", [(), ("--http",), ("--local",), ("--hook",)])
+def test_new_replaces_nothing(run: Run, tmp_path: Path, kind: str, option: tuple[str, ...]) -> None:
+    mine, target = tmp_path / "mine", tmp_path / "stillhouse-rivers"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to({"link": mine, "dangling link": "nowhere", "link to itself": target}[kind])
+    before = sorted(tmp_path.rglob("*")), target.lstat()
+    result = run("new", "rivers", "--into", tmp_path, *option)
+    assert (result.status, "is there already" in result.err) == (1, True), result.err
+    after = sorted(tmp_path.rglob("*")), target.lstat()
+    assert (after[0], after[1].st_ino, after[1].st_mtime_ns) == (
+        before[0], before[1].st_ino, before[1].st_mtime_ns,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from pydantic import Field
 import stillhouse
 from stillhouse import ConfigurationError
 from stillhouse.jobs.formats.targets import MARKER
+from stillhouse.jobs.reporting.report import report_run
 
 Run = Callable[..., Any]
 
@@ -249,6 +250,24 @@ def test_what_is_read_is_never_written(
     result = run("generate", "in.jsonl", "--config", "settings.json", "-o", target, *restart)
     assert (result.status, snapshot(world)) == (1, before), result.err
     assert " is the input as well" in result.err or "is read" in result.err
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: stillhouse.run("a\0.jsonl", llm="echo", output="out.jsonl", show_bar=False),
+        lambda: stillhouse.run("in.jsonl", llm="echo", output="a\0.jsonl", show_bar=False),
+        lambda: report_run("done.jsonl", stillhouse.Registry(entry_points=()).hooks(), "a\0.html"),
+        lambda: stillhouse.create("echo").save("a\0.json"),
+    ],
+    ids=["input", "output", "page", "settings"],
+)
+def test_path_with_a_nul_is_one_error(world: Path, call: Callable[[], object]) -> None:
+    """A command line cannot hold one, and a function can be given one."""
+    before = snapshot(world)
+    with pytest.raises(ConfigurationError, match="is not a path"):
+        call()
+    assert snapshot(world) == before
 
 
 def test_users_file_is_not_replaced_without_being_told_to(run: Run, world: Path) -> None:

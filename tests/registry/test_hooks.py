@@ -381,7 +381,7 @@ def test_second_hook_entry_point_of_the_same_module_is_an_error(site: Any) -> No
 def test_an_interrupt_while_hooks_are_imported_loses_none(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     good = hook_module("before_generate()", 'return {"generations": ["h"], "statistics": {}}')
     site.install("a-good", hooks={"a-good": "good_module"}, modules={"good_module": good})
-    interrupting = "import signal, sys\nif not hasattr(sys, 'stillhouse_test'):\n    signal.raise_signal(2)\n"
+    interrupting = "import signal, sys\nif not hasattr(sys, 'stillhouse_test'):\n    signal.raise_signal(signal.SIGINT)\n"
     site.install("b-bad", hooks={"b-bad": "bad_module"}, modules={"bad_module": interrupting})
     registry = Registry()
     with pytest.raises(KeyboardInterrupt):

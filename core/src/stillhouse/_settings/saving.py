@@ -24,6 +24,8 @@ def replace_settings(path: str | Path, text: str, holds_settings: Callable[[], b
     Raises:
         ConfigurationError: the file holds something else, or cannot be written.
     """
+    if "\0" in str(path):
+        raise ConfigurationError(f"{str(path)!r} is not a path", hint="leave out the NUL character")
     place = Path(os.path.realpath(path))
     try:
         if str(path).endswith(os.sep):

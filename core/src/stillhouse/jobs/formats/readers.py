@@ -26,6 +26,8 @@ def open_source(path: str) -> BinaryIO:
     """
     try:
         return sys.stdin.buffer if path == "-" else Path(path).open("rb")
+    except ValueError:
+        raise ConfigurationError(f"{path!r} is not a path", hint="leave out the NUL character") from None
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"

@@ -51,7 +51,9 @@ def check_target(path: Path) -> None:
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path} cannot be written: there is no folder {path.parent}",
-            hint="create it, or check the path; the disk may not be mounted",
+            hint="write the path out: only a shell knows what ~ is"
+            if str(path).startswith("~")
+            else "create it, or check the path; the disk may not be mounted",
         ) from None
     except OSError as error:
         raise cannot_be_written(path, error) from None

@@ -151,6 +151,9 @@ def check_side_files(output: Path) -> None:
         StoreError: there is such a file; the message names it.
     """
     state = store_path(output)
+    with contextlib.suppress(OSError):  # it is reported where it is used
+        if kind_of(state) in ("folder", "pipe", "socket", "device"):  # opening a pipe would wait
+            raise not_ours(state)
     for suffix, beginnings in (("-wal", _LOG), ("-shm", _INDEX), ("-journal", _JOURNAL)):
         _check(Path(f"{state}{suffix}"), partial(_begins, beginnings))
     _check(reserve_path(state), _is_zero)
