@@ -167,6 +167,75 @@ def test_raising_reader_plugin_is_reported_once_and_skipped(
     ]
 
 
+def raising() -> Iterator[Row]:
+    yield Row(0, 1, {"prompt": "a"})
+    raise ZeroDivisionError("no more today")
+
+
+GOOD = Row(0, 1, {"prompt": "a"})
+ODD: dict[str, tuple[Any, str]] = {
+    "no row": ([{"prompt": "a"}], "yielded a dict, and not a stillhouse.Row"),
+    "a gap": ([GOOD, Row(2, 3, {"prompt": "b"})], "yielded a row with the index 2 where 1 comes next"),
+    "an index twice": (
+        [GOOD, Row(0, 2, {"prompt": "b"})],
+        "yielded a row with the index 0 where 1 comes next",
+    ),
+    "a text": ([Row("0", 1)], "yielded a row with the index '0' where 0 comes next"),  # type: ignore[arg-type]
+    "no columns": ([Row(0, 1, None)], "columns of the type NoneType"),  # type: ignore[arg-type]
+    "an odd error": ([Row(0, 1, {}, "bad")], "error of the type str"),  # type: ignore[arg-type]
+    "a large digest": ([Row(0, 1, {"prompt": "a"}, None, 2**64)], "digest that is not a whole number"),
+    "an exception": (None, "failed: ZeroDivisionError: no more today "),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_a_reader_yields_is_checked_and_the_plugin_is_named(
+    run: Any, memory: Memory, tmp_path: Path, name: str
+) -> None:
+    """An index that comes twice would give one row the answer of another."""
+    rows, told = ODD[name]
+
+    class Odd(Reader):
+        def __iter__(self) -> Iterator[Row]:
+            return raising() if rows is None else iter(rows)
+
+    memory.reader = Odd([])
+    result = run("generate", "memory:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
+    assert result.status == 1
+    assert "error: the reader of the plugin memory" in result.err
+    assert told in result.err
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_exception_of_a_writer_names_the_plugin(
+    run: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Memory, "finish", lambda self: {}["key"])
+    result = run("generate", "memory:in", "--llm", "echo", "-o", "memory:out")
+    assert result.status == 1
+    assert "error: the writer of the plugin memory failed: KeyError: 'key'" in result.err
+
+
+@pytest.mark.parametrize("answer", [7, "a text", object()])
+def test_an_answer_that_is_no_reader_is_passed_over(
+    run: Any, memory: Memory, own_registry: Any, caplog: pytest.LogCaptureFixture, answer: object
+) -> None:
+    class Nonsense:
+        @hookimpl
+        def open_reader(self) -> object:
+            return answer
+
+        @hookimpl
+        def open_writer(self) -> object:
+            return answer
+
+    own_registry.register_hooks("nonsense", Nonsense())
+    assert run("generate", "memory:in", "--llm", "echo", "-o", "memory:out").status == 0
+    assert "the hook open_reader of the plugin nonsense failed" in caplog.text
+    assert f"it returned {type(answer).__name__}, which has no" in caplog.text
+
+
 def test_source_that_no_plugin_opens_is_an_error(
     run: Any, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.shown import shown
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.outputs import check_output
+from stillhouse.registry.hook_formats import PluginReader, PluginWriter
 from stillhouse.registry.hook_rules import SPECS, misfit, wanted
 from stillhouse.registry.hook_settings import configured, describe_hook
 from stillhouse.registry.problems import Problem, describe
@@ -196,21 +197,21 @@ class Hooks:
 
     def open_reader(self, source: str) -> RowReader | None:
         """Return the reader of the first plugin that opens the source, or `None`."""
-        reader: RowReader | None = self._first("open_reader", source)
-        return reader
+        found = self._first("open_reader", source)
+        return None if found is None else PluginReader(*found)
 
     def open_writer(self, target: str, schema: pa.Schema | None = None) -> RowWriter | None:
         """Return the writer of the first plugin that opens the target, or `None`."""
-        writer: RowWriter | None = self._first("open_writer", target, schema)
-        return writer
+        found = self._first("open_writer", target, schema)
+        return None if found is None else PluginWriter(*found)
 
     def output_path(self, target: str) -> Path | None:
         """Return the path of a target, from the first plugin that it belongs to, or `None`."""
-        path: Path | None = self._first("output_path", target)
-        return path
+        found = self._first("output_path", target)
+        return None if found is None else Path(found[1])
 
-    def _first(self, name: str, *given: object) -> Any:
-        """Return the first answer of a plugin to a hook, or `None`."""
+    def _first(self, name: str, *given: object) -> tuple[str, Any] | None:
+        """Return the first answer of a plugin to a hook with the name of the plugin, or `None`."""
         for plugin, call, positions in self._implementations[name]:
             try:
                 answer = call(*map(given.__getitem__, positions))
@@ -223,7 +224,7 @@ class Hooks:
                     continue
                 lacking = wanted(name, answer)
                 if not lacking:
-                    return answer
+                    return plugin, answer
                 self._report(name, plugin, TypeError(f"it returned {type(answer).__name__}, {lacking}"))
         return None
 
