@@ -70,9 +70,8 @@ class HooklessCall(Call):
 
 def without_hooks(llm: Any, inputs: list[Any]) -> Iterator[tuple[int, Any]]:
     """What `iter_outputs` does, with the call above."""
-    groups = llm._iter_finished(
-        HooklessCall(llm, 1, {}, llm.registry.hooks(), llm.check_input), inputs, "raise", True
-    )
+    call = HooklessCall(llm, 1, {}, llm.registry.hooks(), llm.check_input, llm._redactor)
+    groups = llm._iter_finished(call, inputs, "raise", True)
     return ((index, result) for group in groups for index, result, _ in group)
 
 

@@ -216,9 +216,13 @@ def test_an_llm_that_is_forgotten_while_loaded_takes_its_thread_with_it() -> Non
     assert len(own_threads()) == 1
     kept = [llm]
     del llm
-    with pytest.warns(ResourceWarning, match="ScriptedLLM was loaded here and not unloaded"):
+
+    def forget() -> None:
         kept.clear()
-    gc.collect()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="ScriptedLLM was loaded here and not unloaded"):
+        forget()
     assert own_threads() == []
 
 

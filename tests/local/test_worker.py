@@ -103,8 +103,8 @@ async def test_inputs_that_come_one_after_the_other_are_one_batch() -> None:
 
 
 def test_an_idle_engine_waits_for_several_batches_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillhouse.local.worker._COMPANY", 60.0)  # however busy this machine is
-    monkeypatch.setattr("stillhouse.local.worker._PATIENCE", 60.0)
+    monkeypatch.setattr("stillhouse.local.queue._COMPANY", 60.0)  # however busy this machine is
+    monkeypatch.setattr("stillhouse.local.queue._PATIENCE", 60.0)
     engine = Engine(batch=2)
     sizes = [number * 7 % 32 for number in range(32)]
 

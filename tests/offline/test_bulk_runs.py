@@ -329,3 +329,22 @@ def test_a_process_that_dies_between_create_and_record_makes_no_second_job(
     assert runs.generate("--batch") == 0, runs.err
     assert len(server.jobs) == 1
     assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(10)]
+
+
+def test_hooks_learn_that_a_run_waits_for_its_batches_and_that_it_is_complete(
+    runs: Runs, server: BatchServer
+) -> None:
+    outcomes: list[tuple[bool, str, int, int | None]] = []
+
+    class Watcher:
+        @stillhouse.hookimpl
+        def run_finished(self, summary: stillhouse.RunSummary) -> None:
+            outcomes.append((summary.run.resumed, summary.outcome, summary.done, summary.output_tokens))
+
+    stillhouse.default_registry().register_hooks("watcher", Watcher())
+    assert runs.generate("--batch") == 4
+    server.finish()
+    assert runs.generate("--batch") == 0
+    (first, second) = outcomes
+    assert first == (False, "waiting", 0, None)
+    assert second[:3] == (True, "complete", 10)

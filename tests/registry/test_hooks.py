@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import signal
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -311,7 +312,7 @@ def test_an_interrupt_in_a_hook_goes_through(registry: Registry) -> None:
     class Interrupted:
         @hookimpl
         def before_generate(self) -> Any:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     registry.register_hooks("interrupted", Interrupted())
     with pytest.raises(KeyboardInterrupt):
@@ -380,7 +381,7 @@ def test_second_hook_entry_point_of_the_same_module_is_an_error(site: Any) -> No
 def test_an_interrupt_while_hooks_are_imported_loses_none(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     good = hook_module("before_generate()", 'return {"generations": ["h"], "statistics": {}}')
     site.install("a-good", hooks={"a-good": "good_module"}, modules={"good_module": good})
-    interrupting = "import sys\nif not hasattr(sys, 'stillhouse_test'):\n    raise KeyboardInterrupt\n"
+    interrupting = "import signal, sys\nif not hasattr(sys, 'stillhouse_test'):\n    signal.raise_signal(signal.SIGINT)\n"
     site.install("b-bad", hooks={"b-bad": "bad_module"}, modules={"bad_module": interrupting})
     registry = Registry()
     with pytest.raises(KeyboardInterrupt):

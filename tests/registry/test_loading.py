@@ -62,7 +62,7 @@ def test_pydantic_error_is_located_in_the_plugin(site: Any) -> None:
 
 
 def test_keyboard_interrupt_while_importing_is_raised_and_not_cached(site: Any) -> None:
-    source = "import sys\nif not hasattr(sys, 'stillhouse_test'):\n    raise KeyboardInterrupt\n"
+    source = "import sys\nif not hasattr(sys, 'stillhouse_test'):\n    import signal\n    signal.raise_signal(signal.SIGINT)\n"
     source += "import stillhouse\nFakeLLM = stillhouse.EchoLLM\n"
     site.install_llm("plug", "plug", "plug_module", source)
     registry = Registry()
@@ -77,7 +77,7 @@ def test_keyboard_interrupt_while_importing_is_raised_and_not_cached(site: Any) 
 
 
 def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
-    site.install_llm("plug", "plug", "plug_module", "raise KeyboardInterrupt")
+    site.install_llm("plug", "plug", "plug_module", "import signal\nsignal.raise_signal(signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):
         Registry().check()
 

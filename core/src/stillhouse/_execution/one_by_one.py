@@ -19,6 +19,9 @@ __all__ = ["ask_group", "generate_list"]
 Generate = Callable[..., list[GenerateOutput]]
 """The `generate` of a backend: inputs, num_generations, generation parameters."""
 
+_DROPPED: Any = object()
+"""Stands for the result of an input that was not asked for because the run stops."""
+
 _PLAIN = "write it as def, or derive the class from stillhouse.AsyncLLM and write async def agenerate"
 
 
@@ -64,9 +67,8 @@ def ask_group(
     times = dict.fromkeys((index for index, _ in pending), seconds)
     for (index, _), output in zip(pending, outputs, strict=True):
         results[index] = output
-    # What has none was not asked for, because the run stops.
     ended = [(index, input, results[index], times.get(index, 0.0)) for index, input in group]
-    return [result for result in ended if result[2] is not None], failure
+    return [result for result in ended if result[2] is not _DROPPED], failure
 
 
 def _ask(
@@ -93,7 +95,9 @@ def _ask(
         if _stops_run(error) or not isolate or len(inputs) == 1:
             return [error if output is None else output for output in finished], error
         for position, input in enumerate(inputs):
-            if finished[position] is None and not stop.requested:
+            if finished[position] is None and stop.requested:
+                finished[position] = _DROPPED
+            elif finished[position] is None:
                 (result,), _ = _ask(call, generate, [input], isolate)
                 finished[position] = result
                 if _stops_run(result):

@@ -5,11 +5,10 @@ Nothing is imported here that takes time, so that they are handled early.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -32,25 +31,23 @@ class Interrupts:
 
     Attributes:
         count: how many there were.
+        is_working: whether there is something to end properly; else any of them ends the process at once.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._is_ending = False
+        self.is_working = True
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle one of the signals."""
         self.count += 1
-        if self._is_ending or self.count >= MAX_INTERRUPTS:
+        if not self.is_working or self.count >= MAX_INTERRUPTS:
             os._exit(INTERRUPTED)
         raise KeyboardInterrupt
 
-    def end(self) -> None:
-        """Let any further signal end the process at once: there is nothing left to be done."""
-        self._is_ending = True
-
 
 _current = Interrupts()
+_is_own_process = False
 
 
 def interrupts() -> Interrupts:
@@ -58,7 +55,19 @@ def interrupts() -> Interrupts:
     return _current
 
 
-@contextlib.contextmanager
+def handle_for_good() -> Interrupts:
+    """Handle the signals until the process has ended, so that none of them gives it another status.
+
+    Nothing is at work yet.
+    """
+    global _is_own_process
+    _is_own_process = True
+    _current.is_working = False
+    _install(_current)
+    return _current
+
+
+@contextmanager
 def handling() -> Iterator[Interrupts]:
     """Handle the signals while the block runs.
 
@@ -66,6 +75,8 @@ def handling() -> Iterator[Interrupts]:
     cannot handle signals, nothing is changed.
     """
     global _current
+    import threading
+
     if _is_own_process or threading.current_thread() is not threading.main_thread():
         yield _current
         return
@@ -90,14 +101,3 @@ def _install(handler: Interrupts) -> dict[signal.Signals, Any]:
             continue
         previous[number] = signal.signal(number, handler.handle)
     return previous
-
-
-_is_own_process = False
-
-
-def handle_for_good() -> Interrupts:
-    """Handle the signals until the process has ended, so that none of them gives it another status."""
-    global _is_own_process
-    _is_own_process = True
-    _install(_current)
-    return _current

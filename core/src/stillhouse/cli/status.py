@@ -58,7 +58,9 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     if not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
     print_facts(lines)
-    for line in failure_lines(summary.reasons.failures) if summary.reasons is not None else ():
+    for line in (
+        failure_lines(summary.reasons.failures, summary.failed) if summary.reasons is not None else ()
+    ):
         print_line(line)
     if one_line:
         print_line()

@@ -13,6 +13,7 @@ import pluggy
 import pytest
 
 from stillhouse import hookspecs
+from stillhouse._execution.exits import is_from_signal
 from stillhouse.errors import GenerationError
 from stillhouse.registry.candidates import Candidate
 from stillhouse.registry.hook_rules import implemented
@@ -107,13 +108,15 @@ class HookKit(Kit):
         return registry
 
     @contextlib.contextmanager
-    def recorded(self) -> Iterator[tuple[Registry, list[tuple[str, Exception]]]]:
+    def recorded(self) -> Iterator[tuple[Registry, list[tuple[str, BaseException]]]]:
         """Make a registry, and a list that gets what hooks raise, which a run only logs."""
         registry = self.registry()
-        raised: list[tuple[str, Exception]] = []
+        raised: list[tuple[str, BaseException]] = []
         lock = threading.Lock()
 
-        def record(hook: str, _: str, error: Exception) -> None:
+        def record(hook: str, _: str, error: BaseException) -> None:
+            if is_from_signal(error):
+                raise error
             if isinstance(error, GenerationError) and error.message.startswith("the hook plugin "):
                 return  # an answer that does not fit, of which a rule of its own speaks
             with lock:
@@ -150,7 +153,7 @@ class HookKit(Kit):
         raise Broken(f"none of the entry points in stillhouse.hooks leads to {self._name()}")
 
 
-def raised_in(found: list[tuple[str, Exception]], where: str) -> None:
+def raised_in(found: list[tuple[str, BaseException]], where: str) -> None:
     """Break the rule if a hook raised something.
 
     Args:

@@ -115,7 +115,7 @@ def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | N
     from stillhouse.jobs.reporting.progress import failure_lines, summary_lines
 
     print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
-    for line in failure_lines(reasons.failures, is_kept=whole is not None):
+    for line in failure_lines(reasons.failures, () if whole is None else whole.failed):
         print_note(line)
 
 

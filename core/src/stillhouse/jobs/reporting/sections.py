@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from stillhouse.jobs.reporting.units import clock, count, duration
-from stillhouse.jobs.runs.reasons import Failure, Failures, retried_kinds
+from stillhouse.jobs.runs.reasons import Failure, Failures
 from stillhouse.jobs.runs.summary import Session, Summary
 from stillhouse.jobs.store.database import DONE
 
@@ -29,10 +29,7 @@ def failures_of(summary: Summary) -> list[_Kind]:
     """Return why rows failed, by kind, each with its commonest messages."""
     failures = summary.reasons.failures if summary.reasons is not None else Failures()
     kinds = sorted(failures.kinds.items(), key=lambda item: (-item[1], item[0]))
-    found = {
-        kind: _Kind(kind, rows, f"--retry {kind}" if retried_kinds([kind]) else "", [])
-        for kind, rows in kinds
-    }
+    found = {kind: _Kind(kind, rows, summary.retry(kind) or "", []) for kind, rows in kinds}
     for failure in failures.most_common(MAX_MESSAGES):
         found[failure.kind].messages.append((_rows(failure), failure.message))
     return list(found.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stillhouse.jobs.reporting.units import clock, count, duration, rows_text
@@ -151,12 +151,13 @@ def _cost(cost: float | None) -> str:
     return "unknown" if cost is None else cost_text(cost)
 
 
-def failure_lines(failures: Failures, *, is_kept: bool = True) -> list[str]:
+def failure_lines(failures: Failures, kept: Collection[str] = ()) -> list[str]:
     """Format why rows failed, most often first: how many rows, the first of them, and how to try them again.
 
     Args:
         failures: why they failed.
-        is_kept: whether the run has a state, so that they can be tried again.
+        kept: the kinds of the failed rows that stay as they are unless they are asked for; those that are
+            queued are generated again in any case.
     """
     lines, left = [], failures.rows
     for kind, message, rows, example, _ in failures.most_common(SHOWN_FAILURES):
@@ -166,8 +167,8 @@ def failure_lines(failures: Failures, *, is_kept: bool = True) -> list[str]:
         left -= rows
     if left:
         lines.append(f"  {left:,} more {'row' if left == 1 else 'rows'}: see the column error")
-    kinds = retried_kinds(failures.kinds)
-    if kinds and is_kept:
+    kinds = retried_kinds(kept)
+    if kinds:
         lines.append(f"generate them again: the same command with --retry {','.join(kinds)}")
     return ["why rows failed, most often:", *lines] if lines else []
 

@@ -94,6 +94,13 @@ class Summary:
         """Rows that are finished."""
         return self.done + self.failures
 
+    def retry(self, kind: str) -> str | None:
+        """Return the option that generates the failed rows of a kind again.
+
+        It is `None` where it would be in vain, and where the same command does so in any case.
+        """
+        return f"--retry {kind}" if kind in self.failed and retried_kinds([kind]) else None
+
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types; what nobody reported is `None`."""
         facts = asdict(replace(self, reasons=None))
@@ -103,14 +110,10 @@ class Summary:
             facts["endings"] = endings.counts
             facts["answers"] = endings.as_json() if endings.counts or not self.done else None
             facts["messages"] = [
-                {**failure, "retry": _retry(failure["kind"])} for failure in self.reasons.failures.as_json()
+                {**failure, "retry": self.retry(failure["kind"])}
+                for failure in self.reasons.failures.as_json()
             ]
         return {"rows": self.rows, "failures": self.failures, **facts}
-
-
-def _retry(kind: str) -> str | None:
-    """Return the option that generates the failed rows of a kind again; `None` where it would be in vain."""
-    return f"--retry {kind}" if retried_kinds([kind]) else None
 
 
 def summarize(connection: sqlite3.Connection, limit: int | None = None) -> Summary:

@@ -1,4 +1,4 @@
-"""What is done about damage: it is looked for before a state is used, and every record with its seal is kept.
+"""What is done about damage to a state: every record that has its seal is kept.
 
 A damaged state is kept under another name, and what can be read of it becomes the new one, whose rows are
 finished; the others are generated again.
@@ -7,15 +7,15 @@ finished; the others are generated again.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stillhouse.jobs.formats.partial import PartialFolder
+from stillhouse.jobs.store.damage import Damage, all_records, damage_of
 from stillhouse.jobs.store.database import (
     QUEUED,
     SQLITE_ERRORS,
@@ -30,9 +30,9 @@ from stillhouse.jobs.store.database import (
 )
 from stillhouse.jobs.store.pages import contains, records
 from stillhouse.jobs.store.schema import build
-from stillhouse.jobs.store.seals import SEALED, facts_of, is_sealed, sealed
+from stillhouse.jobs.store.seals import facts_of, is_sealed, sealed
 
-__all__ = ["Damage", "holds_run", "intact", "open_sound", "unknown_command"]
+__all__ = ["holds_run", "intact", "open_sound", "unknown_command"]
 
 # The columns of each table, which tell its records, and those that are floats: SQLite stores 1.0 as 1.
 _COLUMNS = {"rows": 17, "info": 3, "sessions": 9, "members": 4}
@@ -42,57 +42,6 @@ _REALS = {"rows": (6, 7, 13), "sessions": (1, 2)}
 _NUMBERED = ("rows", "sessions")
 
 _LEDGER = b"CREATE TABLE batch_chunks"
-
-
-class Damage(NamedTuple):
-    """Damage to a state.
-
-    Attributes:
-        rows: how many rows are damaged; `None` where nobody knows, since the database itself is.
-    """
-
-    rows: int | None
-
-    @property
-    def told(self) -> str:
-        """Which rows are lost, as the end of a sentence."""
-        if self.rows is None:
-            return "every row that can be read is kept, and the others are generated again"
-        if self.rows == 0:
-            return "no row is lost"
-        return f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} generated again"
-
-
-def damage_of(connection: sqlite3.Connection) -> Damage | None:
-    """Look for damage in a database: to its structure, and to every sealed record.
-
-    Raises:
-        sqlite3.Error: a table is missing, or cannot be read.
-    """
-    connection.text_factory = lambda content: content.decode(errors="replace")
-    try:
-        ((verdict,),) = connection.execute("PRAGMA integrity_check(1)")
-        tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-        if verdict != "ok" or not tables.items() >= _expected_tables().items():
-            return Damage(None)
-        damaged = {
-            table: sum(not is_sealed(table, record) for record in _all(connection, table))
-            for table in tables.keys() & SEALED
-        }
-        return Damage(damaged["rows"]) if any(damaged.values()) else None
-    finally:
-        connection.text_factory = str
-
-
-def _all(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
-    return connection.execute(f"SELECT * FROM {table}")  # noqa: S608
-
-
-@functools.cache
-def _expected_tables() -> dict[str, str]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        build(connection)
-        return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
 
 
 def open_sound(path: Path) -> tuple[sqlite3.Connection, str]:
@@ -120,8 +69,9 @@ def open_sound(path: Path) -> tuple[sqlite3.Connection, str]:
     except DamagedError as error:
         problem = error
     aside = _rebuild(path, problem)
-    told = (damage or Damage(None)).told
-    return connect(path), f"the run's state was damaged: {told}; the damaged one is kept as {aside}"
+    connection = connect(path)
+    told = _damage_of_rest(damage, connection).told
+    return connection, f"the run's state was damaged: {told}; the damaged one is kept as {aside}"
 
 
 @contextlib.contextmanager
@@ -168,7 +118,12 @@ def _readable(path: Path, checked: bool) -> tuple[sqlite3.Connection, Damage | N
     except BaseException:
         connection.close()
         raise
-    return connection, damage or Damage(None)
+    return connection, _damage_of_rest(damage, connection)
+
+
+def _damage_of_rest(damage: Damage | None, rest: sqlite3.Connection) -> Damage:
+    ((kept,),) = rest.execute("SELECT count(*) FROM rows")
+    return Damage(None if damage is None else damage.rows, kept)
 
 
 def unknown_command(path: Path) -> DamagedError:
@@ -275,7 +230,7 @@ def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
                 raise sqlite3.DatabaseError("its tables cannot be found")
             for name, kind, sql in found:
                 connection.execute(sql)
-                for record in _all(damaged, name) if kind == "table" else ():
+                for record in all_records(damaged, name) if kind == "table" else ():
                     marks = ", ".join("?" * len(record))
                     connection.execute(f"INSERT INTO {name} VALUES ({marks})", record)  # noqa: S608
     except SQLITE_ERRORS as error:

@@ -1,0 +1,67 @@
+"""`damage_of`: whether a state is damaged, which is looked for before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+from typing import NamedTuple
+
+from stillhouse.jobs.store.schema import build
+from stillhouse.jobs.store.seals import SEALED, is_sealed
+
+__all__ = ["Damage", "all_records", "damage_of"]
+
+
+class Damage(NamedTuple):
+    """Damage to a state.
+
+    Attributes:
+        rows: how many rows are damaged; `None` where nobody knows, since the database itself is.
+        kept: how many can be read; 0 until they were.
+    """
+
+    rows: int | None
+    kept: int = 0
+
+    @property
+    def told(self) -> str:
+        """Which rows are lost, as the end of a sentence."""
+        if self.rows is None:
+            return f"{self.kept:,} rows can be read and are kept, and the others are generated again"
+        if self.rows == 0:
+            return "no row is lost"
+        return f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} generated again"
+
+
+def damage_of(connection: sqlite3.Connection) -> Damage | None:
+    """Look for damage in a database: to its structure, and to every sealed record.
+
+    Raises:
+        sqlite3.Error: a table is missing, or cannot be read.
+    """
+    connection.text_factory = lambda content: content.decode(errors="replace")
+    try:
+        ((verdict,),) = connection.execute("PRAGMA integrity_check(1)")
+        tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        if verdict != "ok" or not tables.items() >= _expected_tables().items():
+            return Damage(None)
+        damaged = {
+            table: sum(not is_sealed(table, record) for record in all_records(connection, table))
+            for table in tables.keys() & SEALED
+        }
+        return Damage(damaged["rows"]) if any(damaged.values()) else None
+    finally:
+        connection.text_factory = str
+
+
+def all_records(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
+    """Read every record of a table."""
+    return connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+
+
+@functools.cache
+def _expected_tables() -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        build(connection)
+        return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
