@@ -56,7 +56,9 @@ def _root(error: BaseException) -> BaseException:
     cause = error.__cause__
     if not isinstance(error, GenerationError) or cause is None:
         return error
-    is_wrapped = isinstance(cause, StillhouseError) or error.message.startswith("the backend ")
+    # Whoever wrapped it: a call names the backend, and what merges several calls does not.
+    begins = (type(cause).__name__, "the backend ")
+    is_wrapped = isinstance(cause, StillhouseError) or error.message.startswith(begins)
     return cause if is_wrapped else error
 
 
