@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -12,8 +13,10 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
+import stillhouse
 from stillhouse import ConfigurationError
 from stillhouse_datasets import open_reader, open_writer, output_path
 
@@ -194,6 +197,7 @@ def test_importing_the_hooks_imports_no_library() -> None:
 MEMORY = """
 import sys
 import pyarrow as pa
+import pyarrow.parquet
 from stillhouse_datasets import open_reader, open_writer
 
 reader = open_reader(sys.argv[1])
@@ -405,3 +409,13 @@ def test_saved_splits_that_cannot_be_read_are_one_error(run: Any, tmp_path: Path
     result = run("generate", f"datasets:{tmp_path / 'in'}", "--llm", "echo", "-o", tmp_path / "out.jsonl")
     assert (result.status, "cannot be read" in result.err) == (1, True), result.err
     assert "Traceback" not in result.err
+
+
+def test_a_dataset_is_an_input_in_python_and_keeps_its_types(tmp_path: Path) -> None:
+    columns = {"prompt": ["a", "b", "c"], "when": [datetime.datetime(2026, 1, day) for day in (1, 2, 3)]}
+    dataset = datasets.Dataset.from_dict(columns).select([2, 0])
+    first = stillhouse.run(dataset, llm="echo", output=tmp_path / "out.parquet")
+    assert [row["generations"] for row in first] == [["c"], ["a"]]
+    assert pa.types.is_timestamp(pa.parquet.read_schema(tmp_path / "out.parquet").field("when").type)
+    again = stillhouse.run(dataset.to_iterable_dataset(), llm="echo", output=tmp_path / "out.parquet")
+    assert list(again) == list(first)
