@@ -279,6 +279,15 @@ def test_failed_rows_are_data_and_are_retried_by_kind(tmp_path: Path) -> None:
     assert run.report().read_text().startswith("<!")
 
 
+def test_the_rows_are_there_in_another_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = stillhouse.run(ROWS, llm="echo", output="out.jsonl")
+    monkeypatch.chdir(tmp_path / "other")
+    assert len(list(run)) == 20
+    assert run.failures == []
+
+
 def test_without_an_output_the_rows_go_with_the_result() -> None:
     run = stillhouse.run(ROWS, llm="echo")
     folder = run.output.parent

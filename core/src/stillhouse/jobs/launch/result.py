@@ -88,6 +88,9 @@ class Run:
         self.outcome = outcome
         self.output = output_path(target, hooks)
         self._target, self._summary, self._hooks, self._folder = target, summary, hooks, folder
+        # Whoever has the result may go to another folder.
+        self._place = self.output.absolute()
+        self._source = str(self._place) if hooks.output_path(target) is None else target
 
     @property
     def counts(self) -> Counts:
@@ -116,7 +119,7 @@ class Run:
         Raises:
             StoreError: the state of the run cannot be read any more.
         """
-        with reading(store_path(self.output)) as connection:
+        with reading(store_path(self._place)) as connection:
             reasons = explained(self._summary, connection).reasons
         return [] if reasons is None else reasons.failures.most_common(MAX_FAILURES)
 
@@ -126,7 +129,7 @@ class Run:
                 "the run is not complete: an offline batch is not done",
                 hint="make the same call again to collect it",
             )
-        with contextlib.closing(open_reader(self._target, self._hooks)) as reader:
+        with contextlib.closing(open_reader(self._source, self._hooks)) as reader:
             for row in reader:
                 if row.error is not None:  # somebody else has written to it
                     raise ConfigurationError(f"{self.output} has changed: {row.error}")
