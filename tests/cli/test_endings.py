@@ -115,7 +115,7 @@ def test_a_reader_that_ends_the_program_is_an_error(
     own_registry.register_hooks("reading", Reading())
     result = run("generate", "odd:in", "--llm", "echo", "-o", target)
     assert result.status == 1
-    assert "ended the command: SystemExit: 0" in result.err
+    assert "the reader of the plugin reading failed: SystemExit: 0" in result.err
     assert not (tmp_path / "out.jsonl").exists()
 
 
