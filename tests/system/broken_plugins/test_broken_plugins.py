@@ -190,7 +190,7 @@ BROKEN = [
     Broken(
         "broken-e206-argument",
         "E206",
-        r"before_generate takes prompt, but the hook has only llm, input, num_generations, arguments "
+        r"before_generate takes prompt, but the hook has only llm, input, num_generations, arguments, row "
         r"\(broken_e206_argument\.py:7\)",
         "take prompt out of its arguments" + else_upgrade("broken-e206-argument"),
     ),
