@@ -322,7 +322,7 @@ def in_shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
         ("check none", 1),
         ("generate --help", 0),
         ("generate in.jsonl --llm echo -o -", 0),
-        ("generate in.jsonl --llm saying --set how=error -o -", 3),
+        ("generate in.jsonl --llm saying --set how=error --max-failures 0 -o -", 3),
     ],
 )
 @pytest.mark.parametrize("reader", ["head -1", "true"])
