@@ -13,7 +13,7 @@ __all__ = ["brief_waits", "usable_cores"]
 
 # How often a thread looks whether the others have arrived before it sleeps: microseconds. See README.md for
 # what was measured.
-SPIN_COUNT = 100
+SPIN_COUNT = 300
 
 _VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
