@@ -122,14 +122,14 @@ def test_a_quota_of_requests_is_kept_to(llmock: Any, provider: str) -> None:
 
 
 def test_unknown_request_quota_is_discovered(llmock: Any) -> None:
-    # Two a second after the first 120: 136 meet the limit if they take less than eight seconds.
-    llmock.limits(rpm=120)
+    # One a second after the first 60: 76 meet the limit if they take less than 16 seconds.
+    llmock.limits(rpm=60)
     with make(llmock, max_concurrency=32) as llm:
-        outputs = llm.generate_outputs(chats(136))
+        outputs = llm.generate_outputs(chats(76))
     assert all(output["generations"][0] for output in outputs)
     verdict = llmock.verdict()
     assert verdict.faults > 0, "the quota was never reached"
-    assert verdict.attempts < 5 * 136
+    assert verdict.attempts < 5 * 76
     llmock.assert_resilient(strict=True)
 
 
