@@ -58,19 +58,10 @@ def server() -> Iterator[Gate]:
 
 
 @pytest.fixture
-def begin(start: Any, server: Gate, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a run of 40 rows against the server, eight at a time."""
-
-    def begin(*options: object, llm: str = "remote", output: object = None, rows: int = 40) -> Any:
-        source = write_rows(tmp_path / "in.jsonl", [{"prompt": f"row {number}"} for number in range(rows)])
-        return start_backends(
-            "generate", source, "--llm", llm, "--set", f"base_url={server.origin}", "--max-concurrency", 8,
-            "-o", output or tmp_path / "out.jsonl", *options,
-        )  # fmt: skip
-
+def backends() -> Iterator[Start]:
     processes = []
 
-    def start_backends(*arguments: object) -> subprocess.Popen[str]:
+    def start(*arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, str(BACKENDS), *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -78,10 +69,24 @@ def begin(start: Any, server: Gate, tmp_path: Path) -> Callable[..., subprocess.
         processes.append(process)
         return process
 
-    yield begin
+    yield start
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def begin(backends: Start, server: Gate, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start a run of 40 rows against the server, eight at a time."""
+
+    def begin(*options: object, llm: str = "remote", output: object = None, rows: int = 40) -> Any:
+        source = write_rows(tmp_path / "in.jsonl", [{"prompt": f"row {number}"} for number in range(rows)])
+        return backends(
+            "generate", source, "--llm", llm, "--set", f"base_url={server.origin}", "--max-concurrency", 8,
+            "-o", output or tmp_path / "out.jsonl", *options,
+        )  # fmt: skip
+
+    return begin
 
 
 def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
@@ -212,24 +217,6 @@ def test_a_signal_outside_a_run_is_an_interrupt(backends: Start, number: signal.
     wait_for_line(process, "loading" if where == "load" else "calling")
     process.send_signal(number)
     assert ended(process)[0] == 130
-
-
-@pytest.fixture
-def backends() -> Iterator[Start]:
-    processes = []
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(BACKENDS), *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 EARLY = """

@@ -18,8 +18,8 @@ import pytest
 import stillhouse
 from stillhouse import GenerationError, StillhouseError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
-from stillhouse.jobs.reporting.progress import status_lines
 from stillhouse.jobs.reporting.report import write_report
+from stillhouse.jobs.reporting.tables import status_lines
 from stillhouse.jobs.runs.bulk import open_bulk_run
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import estimate

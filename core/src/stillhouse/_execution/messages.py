@@ -13,7 +13,7 @@ from typing import Any
 
 from stillhouse.errors import StillhouseError
 
-__all__ = ["are_shown", "as_text", "show"]
+__all__ = ["are_shown", "as_text", "printable", "show"]
 
 logger = logging.getLogger("stillhouse.messages")
 """Gets each message in a line, at the level DEBUG."""
@@ -40,11 +40,15 @@ def show(head: str, text: str | bytes, redact: Callable[[str], str]) -> None:
     part = text[: 2 * MAX_CHARACTERS]
     if isinstance(part, bytes):
         part = part.decode("utf-8", "replace")
-    part = " ".join(redact(part).split())
-    part = "".join(letter if letter.isprintable() else "\ufffd" for letter in part)
+    part = printable(" ".join(redact(part).split()))
     if size > MAX_CHARACTERS:
         part = f"{part[:MAX_CHARACTERS]} … ({size:,} {'bytes' if isinstance(text, bytes) else 'characters'})"
     logger.debug("%s %s", head, part)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Return a text that a terminal only shows: what it would do is replaced, but for what is in `kept`."""
+    return "".join(letter if letter.isprintable() or letter in kept else "\ufffd" for letter in text)
 
 
 def as_text(value: Any) -> str:

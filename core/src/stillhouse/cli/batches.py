@@ -21,7 +21,7 @@ __all__ = ["batches"]
 def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
     """List the offline batches of the run of OUTPUT, as they were last heard of."""
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import job_lines
+    from stillhouse.jobs.reporting.tables import job_lines
     from stillhouse.jobs.runs.offline import has_batches, jobs_of
     from stillhouse.jobs.store.database import reading, store_path
     from stillhouse.offline.ledger import BatchLedger

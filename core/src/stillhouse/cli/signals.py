@@ -6,18 +6,15 @@ Nothing is imported here that takes time, so that they are handled early.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+
+from stillhouse._execution.signals import handle_signals, restore_signals
 
 __all__ = ["INTERRUPTED", "Interrupts", "handle_for_good", "handling", "interrupts"]
 
 INTERRUPTED = 130
-
-# SIGBREAK exists on Windows only, SIGHUP everywhere else.
-ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 
 MAX_INTERRUPTS = 3
 
@@ -63,7 +60,7 @@ def handle_for_good() -> Interrupts:
     global _is_own_process
     _is_own_process = True
     _current.is_working = False
-    _install(_current)
+    handle_signals(_current.handle)
     return _current
 
 
@@ -81,23 +78,9 @@ def handling() -> Iterator[Interrupts]:
         yield _current
         return
     earlier, _current = _current, Interrupts()
-    previous = _install(_current)
+    previous = handle_signals(_current.handle)
     try:
         yield _current
     finally:
-        for number, handler in previous.items():
-            # It is `None` if it was not installed from Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        restore_signals(previous)
         _current = earlier
-
-
-def _install(handler: Interrupts) -> dict[signal.Signals, Any]:
-    """Handle every signal that asks a process to end, and return the earlier handlers."""
-    previous = {}
-    for name in ENDING_SIGNALS:
-        number = getattr(signal, name, None)
-        # `nohup` ignores SIGHUP, so that the command outlives its terminal.
-        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
-            continue
-        previous[number] = signal.signal(number, handler.handle)
-    return previous

@@ -30,7 +30,7 @@ def status(output: str, as_json: bool, watch: bool) -> None:
 
 def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.progress import failure_lines, status_lines
+    from stillhouse.jobs.reporting.tables import failure_lines, status_lines
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.lock import is_worked_on

@@ -112,7 +112,7 @@ def _status(ended: Ended) -> int:
 
 def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | None) -> None:
     """Print the closing table, and why rows failed; `whole` is the run, where it is kept."""
-    from stillhouse.jobs.reporting.progress import failure_lines, summary_lines
+    from stillhouse.jobs.reporting.tables import failure_lines, summary_lines
 
     print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
     for line in failure_lines(reasons.failures, () if whole is None else whole.failed):
@@ -202,7 +202,7 @@ def _note_stopping() -> None:
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
-    from stillhouse.jobs.reporting.progress import job_lines
+    from stillhouse.jobs.reporting.tables import job_lines
 
     for line in job_lines(jobs):
         print_note(line)

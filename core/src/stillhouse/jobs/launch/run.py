@@ -16,6 +16,7 @@ from typing import Any, ParamSpec
 from stillhouse._defaults import default_backends
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
+from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
@@ -278,8 +279,7 @@ def _suffix(input: Any) -> str:
     """Return the format of an output that nobody names: one that keeps the types of a table."""
     if isinstance(input, (str, PathLike)):
         return "parquet" if str(input).lower().endswith(".parquet") else "jsonl"
-    is_table = hasattr(input, "__arrow_c_stream__") or hasattr(input, "with_format")
-    return "parquet" if is_table else "jsonl"
+    return "parquet" if spool_of(input).has_types else "jsonl"
 
 
 def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | None) -> Run:

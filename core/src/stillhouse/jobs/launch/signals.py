@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from stillhouse._execution.signals import ENDING_SIGNALS, handle_signals, restore_signals
 from stillhouse._execution.stopping import Stop
 
-__all__ = ["ENDING_SIGNALS", "stoppable"]
-
-# SIGBREAK exists on Windows only, SIGHUP everywhere else.
-ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+__all__ = ["stoppable"]
 
 
 @contextlib.contextmanager
@@ -55,24 +53,8 @@ def stoppable(
 
     previous: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        previous = _install(names, handle)
+        previous = handle_signals(handle, names)
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            # It is `None` if it was not installed from Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _install(
-    names: tuple[str, ...], handle: Callable[[int, FrameType | None], None]
-) -> dict[signal.Signals, Any]:
-    """Handle the signals, and return their earlier handlers."""
-    previous = {}
-    for name in names:
-        number = getattr(signal, name, None)
-        # `nohup` ignores SIGHUP, so that the command outlives its terminal.
-        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
-            continue
-        previous[number] = signal.signal(number, handle)
-    return previous
+        restore_signals(previous)

@@ -6,6 +6,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from stillhouse._execution.messages import printable
+
 __all__ = ["noting"]
 
 MAX_CHARACTERS = 8000
@@ -66,4 +68,4 @@ def _printable(text: str) -> str:
     """Return a text that a terminal only shows, with its lines; the middle of a long one is left out."""
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]}\n…\n{text[-MAX_CHARACTERS // 2 :]}"
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    return printable(text, kept="\n")

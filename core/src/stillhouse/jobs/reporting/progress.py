@@ -9,17 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from stillhouse.jobs.reporting.lines import LiveLine, PlainLines
-from stillhouse.jobs.reporting.tables import failure_lines, job_lines, status_lines, summary_lines
-from stillhouse.jobs.reporting.units import clock, duration
+from stillhouse.jobs.reporting.units import duration
 from stillhouse.jobs.spending.prices import cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.statistics import RunStatistics
 
-__all__ = [
-    "Progress", "clock", "duration", "failure_lines", "job_lines", "progress_of", "show_progress",
-    "status_lines", "summary_lines", "watch",
-]  # fmt: skip
+__all__ = ["Progress", "progress_of", "show_progress", "watch"]
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.2

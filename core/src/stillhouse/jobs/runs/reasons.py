@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from stillhouse._execution.messages import printable
 from stillhouse.errors import ERROR_KINDS
 from stillhouse.outputs import NOT_FINITE, count_of
 
@@ -292,5 +293,4 @@ def in_a_line(text: str) -> str:
 
 def _printable(text: str) -> str:
     """Return a text in one line that a terminal only shows."""
-    text = _SPACES.sub(" ", text).strip()
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return printable(_SPACES.sub(" ", text).strip())
