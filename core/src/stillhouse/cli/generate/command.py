@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.generate.options import run_options
 from stillhouse.cli.output import guarded, print_note, usage_errors
 
 if TYPE_CHECKING:
@@ -15,81 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["generate"]
 
-_WAIT_SECONDS = 60.0
-
 
 @click.command("generate")
 @click.argument("input", required=False)
-@click.option("--llm", metavar="NAME[:MODEL]", help="The LLM, and the model it shall use.")
-@click.option("-o", "--output", help="The .jsonl or .parquet file to write, or - for standard output.")
-@click.option("--prompt", metavar="TEXT", help="Generate once for this text, instead of INPUT, and print.")
-@click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns, for the prompt.")
-@click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own.")
-@click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template.")
-@click.option(
-    "-n",
-    "--num-generations",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How many generations of each row.",
-)
-@click.option("--param", metavar="NAME=VALUE", multiple=True, help="A generation parameter; may be repeated.")
-@click.option(
-    "--set", "fields", metavar="FIELD=VALUE", multiple=True, help="A field of the LLM; may be repeated."
-)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Settings of an LLM that were saved, JSON or YAML.",
-)
-@click.option("--max-concurrency", type=click.IntRange(min=1), help="How many rows may be in flight.")
-@click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only.")
-@click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it.")
-@click.option(
-    "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
-)
-@click.option(
-    "--batch",
-    is_flag=True,
-    help="Generate through the provider's offline batches; with an engine on this machine, at once, in the "
-    "order that it is fastest in.",
-)
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0, min_open=True),
-    is_flag=False,
-    flag_value=_WAIT_SECONDS,
-    metavar="[SECONDS]",
-    help=f"Ask every so many seconds until the batches are done; {_WAIT_SECONDS:.0f} if not said.",
-)
-@click.option(
-    "--finish-online",
-    is_flag=True,
-    help="Cancel the batches that go on, keep what they did, and generate the rest online.",
-)
-@click.option(
-    "--max-tokens-total",
-    type=click.IntRange(min=1),
-    help="Stop before the run takes more tokens, input and output together.",
-)
-@click.option(
-    "--max-cost",
-    metavar="USD",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Stop before the run costs more.",
-)
-@click.option(
-    "--max-failures",
-    metavar="N",
-    type=click.IntRange(min=0),
-    help="Stop once N rows failed; 0 never stops. If not said, stop when the first rows all fail in a way "
-    "that no row causes.",
-)
-@click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug.")
-@click.option("--verbose", is_flag=True, help="Print what is sent and answered, without secrets.")
-@click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing.")
+@run_options
 @guarded
 def generate(**values: Any) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.

@@ -52,20 +52,32 @@ class Options:
     """
 
     input: Any = None
+
+    # The LLM, and what it is asked for.
     llm: Any = None
-    output: str | None = None
+    config: Path | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    param: Mapping[str, Any] = field(default_factory=dict)
+    num_generations: int = 1
+
+    # How the input is read.
+
+    # What a row's prompt is.
     prompt: str | None = None
     template: str | None = None
     system: str | None = None
     raw: bool = False
-    num_generations: int = 1
-    param: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    config: Path | None = None
-    max_concurrency: int | None = None
+
+    # Which rows belong to the run.
     limit: int | None = None
+
+    # What is written.
+    output: str | None = None
+
+    # How the run is worked on.
     restart: bool = False
     retry: str | Sequence[str] | None = None
+    max_concurrency: int | None = None
     batch: bool = False
     wait: float | None = None
     finish_online: bool = False

@@ -109,19 +109,14 @@ def run(
         StoreError: another process works on the run, or its state cannot be used.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
     """
+    given = locals()
     folder = None
     with contextlib.ExitStack() as resources, _in_python():
         if output is None:
             folder = TemporaryFolder()
             resources.callback(folder.remove)
             output = folder.path / f"output.{_suffix(input)}"
-        options = Options(
-            input=input, llm=llm, output=str(output), template=template, system=system, raw=raw,
-            num_generations=num_generations, param={**_together(param, parameters)}, fields=fields or {},
-            config=None if config is None else Path(config), max_concurrency=max_concurrency, limit=limit,
-            restart=restart, retry=retry, batch=batch, wait=_seconds(wait), finish_online=finish_online,
-            max_tokens_total=max_tokens_total, max_cost=max_cost, max_failures=max_failures,
-        )  # fmt: skip
+        options = _options(given, output)
         generator, command = _read(options)
         ended = work(generator, command, PythonView(on_progress, show_bar))
         found = _result(generator, command, ended, folder)
@@ -152,13 +147,9 @@ def estimate(
     Raises:
         ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
     """
+    given = locals()
     with _in_python():
-        options = Options(
-            input=input, llm=llm, output=None if output is None else str(output), template=template,
-            system=system, raw=raw, num_generations=num_generations, param={**_together(param, parameters)},
-            fields=fields or {}, config=None if config is None else Path(config), limit=limit,
-            restart=restart, retry=retry, batch=batch, estimate=True,
-        )  # fmt: skip
+        options = _options(given, output, estimate=True)
         generator, command = _read(options)
         try:
             return estimate_command(generator, command)
@@ -260,6 +251,22 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a number above 0")
+
+
+def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
+    """Return the options among the keywords that a function was given."""
+    options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
+    return Options(
+        **{
+            **options,
+            "output": None if output is None else str(output),
+            "param": _together(given["param"], given["parameters"]),
+            "fields": given["fields"] or {},
+            "config": None if given["config"] is None else Path(given["config"]),
+            "wait": _seconds(given.get("wait")),
+            **more,
+        }
+    )
 
 
 def _together(param: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

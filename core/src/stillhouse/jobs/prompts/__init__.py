@@ -1,0 +1,1 @@
+"""What a row's columns become: a chat or a text, its parameters, its images."""
