@@ -12,6 +12,7 @@ from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
@@ -52,6 +53,7 @@ class OpenRun:
         command: the command.
         output: the path of the output.
         reader: reads the input.
+        look: what its first rows say of the prompt.
         digest: that of the input when the run was opened.
         store: the rows; it has the lock.
         ledger: the offline batches; `None` for a run without any.
@@ -62,6 +64,7 @@ class OpenRun:
         outcome: how the work ended, for `close` to record.
 
     Raises:
+        PromptError: the command names a column that the first rows do not have, or they have no prompt.
         ConfigurationError: the input cannot be read, the output cannot be written or exists already, or
             the run was started with another command.
         StoreError: another process works on the run, or its state cannot be used.
@@ -97,6 +100,7 @@ class OpenRun:
                 self._spooled = self._save_input(resources)
                 reader = self._open_reader(resources)
             self.reader: RowReader = reader
+            self.look = look(llm, reader, command.formatter, limit=command.limit)
             self.digest = reader.digest()
             if command.restart:
                 remove_state(state)

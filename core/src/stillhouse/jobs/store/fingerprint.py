@@ -64,12 +64,19 @@ def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
             if before.get(key) != now.get(key) and not (key == "input" and not name):
                 yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     else:
-        yield f"{name}: it was {_short(before)}, and is {_short(now)} now"
+        yield "{}: it was {}, and is {} now".format(name, *_short(before, now))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def _short(*values: Any) -> list[str]:
+    """Return values as JSON, of long ones the part where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    start = 0
+    if max(map(len, texts)) > _SHOWN:
+        pairs = enumerate(zip(*texts, strict=False))
+        same = next((place for place, letters in pairs if len({*letters}) > 1), 0)
+        start = max(0, same - _SHOWN // 2)
+    shown = [f"{'…' if start else ''}{text[start : start + _SHOWN]}" for text in texts]
+    return [part + "…" * (start + _SHOWN < len(text)) for part, text in zip(shown, texts, strict=True)]
 
 
 def input_difference(reader: RowReader, digests: Iterator[tuple[int, int]]) -> Iterator[str]:
