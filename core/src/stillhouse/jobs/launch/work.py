@@ -58,7 +58,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         source = type(source).__name__
     elif source == "-" and options.output != "-" and options.preview is None:
         spool = StdinSpool()
-    formatter, formatting = formatting_of(options, llm)
+    formatter, formatting = formatting_of(options, llm, arguments)
     return Command(
         source=source,
         output="-" if options.output is None else str(options.output),

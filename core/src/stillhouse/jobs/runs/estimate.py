@@ -13,6 +13,7 @@ from pathlib import Path
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -111,6 +112,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     known_bytes = 0
     with _input(llm, command) as reader:
         found.look = look(llm, reader, command.formatter, limit=command.limit)
+        if command.formatter.is_batch:
+            check_custom_ids(islice(reader, command.limit))
         finished, tokens = _finished(llm, command, reader)
         for row in islice(reader, command.limit):
             made = finished[row.index] if row.index < len(finished) else 0

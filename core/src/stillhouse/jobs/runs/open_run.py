@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.spending.budget import Budget
@@ -101,6 +103,8 @@ class OpenRun:
                 reader = self._open_reader(resources)
             self.reader: RowReader = reader
             self.look = look(llm, reader, command.formatter, limit=command.limit)
+            if command.formatter.is_batch:
+                check_custom_ids(islice(reader, command.limit))
             self.digest = reader.digest()
             if command.restart:
                 remove_state(state)
