@@ -51,7 +51,28 @@ _PROMPTS: list[Callable[[Any], Any]] = [
 """What a row's prompt is."""
 
 _CHOOSING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--where",
+        metavar="EXPR",
+        help="Generate for the rows for which this Jinja2 expression over their columns is true.",
+    ),
+    click.option(
+        "--sample",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Of these, generate for N rows at random; the same ones each time.",
+    ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Of these, generate for the I-th of N parts; stillhouse join joins the outputs.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only."),
+    click.option(
+        "--dedupe",
+        is_flag=True,
+        help="Generate once for rows that ask for the same, and give each of them the result.",
+    ),
 ]
 """Which rows belong to the run."""
 
@@ -62,6 +83,11 @@ _WRITING: list[Callable[[Any], Any]] = [
 
 _RUNNING: list[Callable[[Any], Any]] = [
     click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it."),
+    click.option(
+        "--extend",
+        is_flag=True,
+        help="Go on although rows were added to INPUT: what is finished is kept.",
+    ),
     click.option(
         "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
     ),

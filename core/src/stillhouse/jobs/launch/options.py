@@ -36,8 +36,13 @@ class Options:
         fields: fields of the LLM.
         config: the saved settings of an LLM.
         max_concurrency: how many rows may be in flight.
+        where: an expression over a row's columns, which says whether the row belongs to the run.
+        sample: how many of these rows belong to it, at random.
+        shard: a part of the rows, `I/N`.
         limit: how many rows belong to the run.
+        dedupe: whether rows that ask for the same are generated for once.
         restart: whether an earlier run of this output is forgotten.
+        extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
         batch: whether the run goes through offline batches.
         wait: seconds between two polls until they are done; `True` means `WAIT_SECONDS`.
@@ -69,13 +74,18 @@ class Options:
     raw: bool = False
 
     # Which rows belong to the run.
+    where: str | None = None
+    sample: int | None = None
+    shard: str | None = None
     limit: int | None = None
+    dedupe: bool = False
 
     # What is written.
     output: str | None = None
 
     # How the run is worked on.
     restart: bool = False
+    extend: bool = False
     retry: str | Sequence[str] | None = None
     max_concurrency: int | None = None
     batch: bool = False
@@ -87,6 +97,11 @@ class Options:
     traceback: bool = False
     verbose: bool = False
     estimate: bool = False
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is said which rows belong to the run."""
+        return bool(self.where is not None or self.sample or self.shard or self.limit or self.dedupe)
 
     @property
     def has_ceiling(self) -> bool:
@@ -114,10 +129,10 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     (
         lambda o: (
             o.prompt is not None
-            and bool(o.output or o.template is not None or o.limit or o.has_ceiling or o.estimate)
+            and bool(o.output or o.template is not None or o.chooses or o.has_ceiling or o.estimate)
         ),
         "--prompt prints what it generates",
-        "leave out -o, --template, --limit, --estimate, --max-tokens-total and --max-cost",
+        "leave out -o, --template, --estimate, --max-tokens-total, --max-cost, and what chooses rows",
     ),
     (
         lambda o: o.estimate and _is_text(o.input, "-"),
@@ -125,7 +140,10 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "give --estimate a file",
     ),
     (
-        lambda o: o.output == "-" and bool(o.restart or o.retry or o.batch or o.finish_online),
+        lambda o: (
+            o.output == "-"
+            and bool(o.restart or o.extend or o.dedupe or o.retry or o.batch or o.finish_online)
+        ),
         "what was printed is not kept",
         "give -o OUTPUT.jsonl for a run that can be gone on with",
     ),
@@ -133,6 +151,21 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         lambda o: o.prompt is None and o.output is None and not o.estimate,
         "no output is named",
         "give -o OUTPUT.jsonl, or -o - to print",
+    ),
+    (
+        lambda o: o.output == "-" and o.sample is not None and _is_text(o.input, "-"),
+        "a sample reads the input twice, and standard input is gone afterwards",
+        "give a file, or -o OUTPUT.jsonl",
+    ),
+    (
+        lambda o: o.extend and o.sample is not None,
+        "a sample of an input to which rows were added is another sample",
+        "leave out --extend, or --sample",
+    ),
+    (
+        lambda o: o.extend and o.restart,
+        "--restart begins anew, with the input as it is",
+        "leave out --extend",
     ),
     (
         lambda o: o.llm is None and o.config is None,

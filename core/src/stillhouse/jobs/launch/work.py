@@ -26,6 +26,8 @@ from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
+from stillhouse.jobs.selection.conditions import Condition
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
@@ -64,7 +66,8 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         formatting={"template": options.template, "system": options.system, "raw": options.raw},
         num_generations=options.num_generations,
         arguments=arguments,
-        limit=options.limit,
+        choice=_choice(options),
+        extend=options.extend,
         restart=options.restart,
         retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
@@ -79,6 +82,21 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         verbose=options.verbose,
         reads=[options.config] if options.config else [],
         spool=spool,
+    )
+
+
+def _choice(options: Options) -> Choice:
+    """Return which rows of the input belong to the run.
+
+    Raises:
+        ConfigurationError: an option has a wrong value.
+    """
+    return Choice(
+        where=None if options.where is None else Condition(options.where),
+        sample=options.sample,
+        shard=None if options.shard is None else parse_shard(options.shard),
+        limit=options.limit,
+        dedupe=options.dedupe,
     )
 
 
@@ -191,19 +209,22 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     try:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
+            if command.source != "-":  # which cannot be read twice
+                command.choice.check(reader)
+            rows = command.choice.rows(reader)
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
-            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
                 try:
                     run(
-                        llm, reader, command.formatter, store, num_generations=command.num_generations,
-                        arguments=command.arguments, limit=command.limit, statistics=statistics,
-                        stopping=stopping,
+                        llm, rows.until(stopping) if isinstance(rows, ChosenRows) else rows,
+                        command.formatter, store, num_generations=command.num_generations,
+                        arguments=command.arguments, statistics=statistics, stopping=stopping,
                     )  # fmt: skip
                 except FailuresError:
                     writer.finish()
@@ -233,9 +254,10 @@ def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
 ) -> Iterator[Stop]:
     def share() -> float | None:
-        if command.limit is None:
+        most = command.choice.at_most()
+        if most is None:
             return share_read()
-        return max(share_read() or 0.0, statistics.pulled / command.limit)
+        return max(share_read() or 0.0, statistics.pulled / max(1, most - statistics.repeats))
 
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     statistics.started = time.monotonic()
