@@ -24,6 +24,9 @@ COMMANDS: dict[str, list[list[str]]] = {
             ["--max-tokens-total", "1"], ["--where", "a"], ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
         )
     ],
+    "--prompt is no row, which --row-params takes parameters from": [
+        ["--prompt", "a", "--llm", "online", "--row-params"]
+    ],
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [
         ["{rows}", "--llm", "online", "-o", "-", *options]

@@ -29,6 +29,11 @@ _LLM: list[Callable[[Any], Any]] = [
         "--param", metavar="NAME=VALUE", multiple=True, help="A generation parameter; may be repeated."
     ),
     click.option(
+        "--row-params",
+        is_flag=True,
+        help="Take parameters, tools and structured_output of a row from its columns of these names.",
+    ),
+    click.option(
         "-n",
         "--num-generations",
         type=click.IntRange(min=1),

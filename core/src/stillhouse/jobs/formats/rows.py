@@ -8,7 +8,8 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
-from stillhouse.protocols import Row
+from stillhouse.jobs.prompts.parameters import RowParameters
+from stillhouse.protocols import InputWithArguments, Row
 from stillhouse.typing import FormattedInput, StandardInput
 
 __all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
@@ -34,16 +35,24 @@ class RowFormatter:
         template: a Jinja2 template over the row's columns.
         system: a system message to put before a chat that does not begin with one.
         raw: send the text as a raw prompt instead of as a user's message.
+        parameters: takes what a row asks for itself; `None` for nothing.
 
     Attributes:
         system: the system message.
         raw: whether the inputs are raw prompts.
+        has_arguments: whether an input may have arguments of its own.
 
     Raises:
         ConfigurationError: the template is not valid, or the arguments exclude each other.
     """
 
-    def __init__(self, template: str | None = None, system: str | None = None, raw: bool = False) -> None:
+    def __init__(
+        self,
+        template: str | None = None,
+        system: str | None = None,
+        raw: bool = False,
+        parameters: RowParameters | None = None,
+    ) -> None:
         if raw and system is not None:
             raise ConfigurationError(
                 "a raw prompt has no system message", hint="leave out --system, or --raw"
@@ -51,13 +60,16 @@ class RowFormatter:
         self._render = None if template is None else _compiled(template)
         self.system = system
         self.raw = raw
+        self._parameters = parameters
+        self.has_arguments = parameters is not None
 
-    def __call__(self, row: Row) -> FormattedInput | GenerationError:
+    def __call__(self, row: Row) -> FormattedInput | InputWithArguments | GenerationError:
         """Return the row's input, or the error that says why it has none."""
         if row.error is not None:
             return row.error
         try:
-            return self._input(row.columns)
+            input = self._input(row.columns)
+            return input if self._parameters is None else self._parameters.of_columns(row.columns, input)
         except ValueError as error:
             return invalid_row(row.line, str(error))
 

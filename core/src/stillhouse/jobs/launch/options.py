@@ -33,6 +33,7 @@ class Options:
         raw: whether a text is sent without a chat template.
         num_generations: how many generations of each row.
         param: generation parameters.
+        row_params: whether rows have generation parameters, tools and structured outputs of their own.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
         max_concurrency: how many rows may be in flight.
@@ -63,6 +64,7 @@ class Options:
     config: Path | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     param: Mapping[str, Any] = field(default_factory=dict)
+    row_params: bool = False
     num_generations: int = 1
 
     # How the input is read.
@@ -133,6 +135,11 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         ),
         "--prompt prints what it generates",
         "leave out -o, --template, --estimate, --max-tokens-total, --max-cost, and what chooses rows",
+    ),
+    (
+        lambda o: o.prompt is not None and o.row_params,
+        "--prompt is no row, which --row-params takes parameters from",
+        "leave out --row-params, and give --param NAME=VALUE",
     ),
     (
         lambda o: o.estimate and _is_text(o.input, "-"),

@@ -47,6 +47,7 @@ def run(
     raw: bool = False,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
+    row_params: bool = False,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
     max_concurrency: int | None = None,
@@ -90,6 +91,8 @@ def run(
         raw: send the text as a raw prompt, without a chat template.
         num_generations: how many generations of each row.
         param: generation parameters, for one whose name is that of an option here.
+        row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
+            these names; they win over those of the run.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         max_concurrency: how many rows may be in flight.
@@ -147,6 +150,7 @@ def estimate(
     raw: bool = False,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
+    row_params: bool = False,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
     where: str | None = None,

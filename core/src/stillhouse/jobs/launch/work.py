@@ -18,6 +18,7 @@ from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
@@ -62,8 +63,13 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
     return Command(
         source=source,
         output="-" if options.output is None else str(options.output),
-        formatter=RowFormatter(options.template, options.system, options.raw),
-        formatting={"template": options.template, "system": options.system, "raw": options.raw},
+        formatter=RowFormatter(
+            options.template,
+            options.system,
+            options.raw,
+            parameters=RowParameters(type(llm)) if options.row_params else None,
+        ),
+        formatting=_formatting(options),
         num_generations=options.num_generations,
         arguments=arguments,
         choice=_choice(options),
@@ -74,7 +80,9 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
         finish_online=options.finish_online,
-        ceiling=Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
+        ceiling=Ceiling(
+            llm, arguments, options.max_tokens_total, options.max_cost, per_row=options.row_params
+        )
         if options.has_ceiling
         else None,
         max_failures=options.max_failures,
@@ -98,6 +106,17 @@ def _choice(options: Options) -> Choice:
         limit=options.limit,
         dedupe=options.dedupe,
     )
+
+
+def _formatting(options: Options) -> dict[str, Any]:
+    """Return the options on which inputs depend, without those that earlier runs did not have."""
+    given = {"row_params": options.row_params}
+    return {
+        "template": options.template,
+        "system": options.system,
+        "raw": options.raw,
+        **{name: value for name, value in given.items() if value},
+    }
 
 
 class View(Protocol):

@@ -13,7 +13,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
-from stillhouse.jobs.spending.bounds import Bounds, size_of
+from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
@@ -120,7 +120,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
             if made < 0:
                 found.finished += 1
                 if made == COUNTED and not isinstance(input, GenerationError):
-                    known_bytes += size_of(input)
+                    known_bytes += size_of_input(input)
                 continue
             found.rows += 1
             if is_repeated:
@@ -130,7 +130,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
                 found.unusable += 1
                 continue
             missing = command.num_generations - made
-            found.bytes += size_of(input)
+            found.bytes += size_of_input(input)
             bound = bounds(input, missing)
             if bound is None or found.max_input is None or found.max_output is None:
                 found.max_input = found.max_output = found.cost = None

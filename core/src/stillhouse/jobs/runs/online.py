@@ -15,10 +15,13 @@ from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
-from stillhouse.protocols import RowInputs
+from stillhouse.protocols import InputWithArguments, RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["RunStatistics", "run", "with_seed_offset"]
+__all__ = ["RunStatistics", "run", "with_own_seed_offset", "with_seed_offset"]
+
+Item = FormattedInput | InputWithArguments | GenerationError
+"""What becomes of a row."""
 
 
 def run(
@@ -97,6 +100,15 @@ def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
 
 
+def with_own_seed_offset(item: Item, made: int) -> Item:
+    """Return an item with the same done to a seed of its own."""
+    if made and isinstance(item, InputWithArguments):
+        seed = item.arguments.get("seed")
+        if isinstance(seed, int):
+            return InputWithArguments(item.input, {**item.arguments, "seed": seed + made}, item.key)
+    return item
+
+
 class _Feed(RowInputs):
     """The inputs of one part, as far as the budget has room for them and failures do not stop them.
 
@@ -135,6 +147,7 @@ class _Feed(RowInputs):
     ) -> None:
         self._rows = rows
         self._formatter = formatter
+        self.has_arguments = formatter.has_arguments
         self._part = part
         self.counts = counts
         self.budget = counts.budget
@@ -147,7 +160,7 @@ class _Feed(RowInputs):
         self.held: Wanted | None = None
         self.pending: dict[int, Row] = {}
 
-    def __iter__(self) -> Iterator[FormattedInput | GenerationError]:
+    def __iter__(self) -> Iterator[Item]:
         self._yielded = 0
         return self._inputs()
 
@@ -177,7 +190,7 @@ class _Feed(RowInputs):
             self.budget.charge(row.index, result, seconds)
         return row
 
-    def _inputs(self) -> Iterator[FormattedInput | GenerationError]:
+    def _inputs(self) -> Iterator[Item]:
         first, self.held = [self.held] if self.held else [], None
         watch = self._watch
         for row, input in chain(first, self._source):
@@ -196,11 +209,11 @@ class _Feed(RowInputs):
             self.counts.pulled += 1
             if self._part.wants(row.index):
                 self.counts.waiting += 1
-                yield Wanted(row, self._formatter(row))
+                yield Wanted(row, with_own_seed_offset(self._formatter(row), self._part.made))
             else:
                 self.counts.skipped += 1
 
-    def _reserve(self, row: Row, input: FormattedInput | GenerationError) -> bool:
+    def _reserve(self, row: Row, input: Item) -> bool:
         budget = self.budget
         if budget is None or isinstance(input, GenerationError):
             return True

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from stillhouse._settings.digest import digest
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.jobs.formats.rows import Row
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["Repeat", "Repeats", "find_repeats"]
@@ -72,14 +73,15 @@ class Repeats:
 
 def find_repeats(
     rows: Iterable[Row],
-    formatter: Callable[[Row], FormattedInput | GenerationError],
+    formatter: Callable[[Row], FormattedInput | InputWithArguments | GenerationError],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Repeats:
     """Read the rows of a run, and return those that ask for what an earlier one asks for.
 
-    Inputs are the same if all of their values are, whatever the order of their keys is. A row of which no
-    input can be made is like no other. The digests wait in a temporary database without a name, which the
-    system removes with the process, so that memory does not grow with the number of rows.
+    Inputs are the same if all of their values are, and those of their own arguments, whatever the order of
+    the keys is. A row of which no input can be made is like no other. The digests wait in a temporary
+    database without a name, which the system removes with the process, so that memory does not grow with
+    the number of rows.
 
     Args:
         rows: the rows.
@@ -112,11 +114,12 @@ def find_repeats(
     return repeats
 
 
-def _key_of(input: FormattedInput | GenerationError) -> bytes | None:
+def _key_of(input: FormattedInput | InputWithArguments | GenerationError) -> bytes | None:
     """Return what is equal for equal inputs alone; `None` for what is like no other."""
     if isinstance(input, GenerationError):
         return None
+    parts = (input.input, input.arguments) if isinstance(input, InputWithArguments) else (input, {})
     try:
-        return bytes.fromhex(digest(input))
+        return bytes.fromhex(digest(*parts))
     except (ConfigurationError, RecursionError):  # a value that JSON cannot hold
         return None
