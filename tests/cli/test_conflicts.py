@@ -27,6 +27,13 @@ COMMANDS: dict[str, list[list[str]]] = {
     "--prompt is no row, which --row-params takes parameters from": [
         ["--prompt", "a", "--llm", "online", "--row-params"]
     ],
+    "--prompt is no row, which has images": [
+        ["--prompt", "a", "--llm", "online", *options]
+        for options in (["--images-from", "."], ["--image-column", "x"])
+    ],
+    "a raw prompt has no images": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--image-column", "x"]
+    ],
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [
         ["{rows}", "--llm", "online", "-o", "-", *options]

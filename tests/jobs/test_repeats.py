@@ -57,6 +57,13 @@ def test_equal_rows_are_asked_for_once_and_each_gets_the_result(
     assert len(server.asked) == 4 + 7
 
 
+def test_rows_with_parameters_of_their_own_are_equal_if_these_are(write: Any) -> None:
+    own = [{"prompt": "a b", "max_new_tokens": number} for number in (1, 2, 1)]
+    run = stillhouse.run(write([*own, "a b"]), llm="echo", row_params=True, dedupe=True)
+    assert [row["generations"] for row in run] == [["a"], ["a b"], ["a"], ["a b"]]
+    assert [row["statistics"].get("duplicate_of") for row in run] == [None, None, [1], None]
+
+
 def test_what_it_took_is_counted_once(start: Any, write: Any, tmp_path: Path) -> None:
     source, output = write(WORDS), tmp_path / "out.jsonl"
     process = start(source, "-o", output, "--dedupe")

@@ -52,6 +52,14 @@ _PROMPTS: list[Callable[[Any], Any]] = [
     click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns: the prompt."),
     click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own."),
     click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template."),
+    click.option("--image-column", metavar="NAME", help="The column with the images of a row."),
+    click.option(
+        "--images-from",
+        metavar="DIR",
+        multiple=True,
+        callback=lambda _context, _option, value: value or None,
+        help="A folder from which files of images are read, and from nowhere else; may be repeated.",
+    ),
 ]
 """What a row's prompt is."""
 

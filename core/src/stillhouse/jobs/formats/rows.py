@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.protocols import InputWithArguments, Row
 from stillhouse.typing import FormattedInput, StandardInput
@@ -36,6 +37,7 @@ class RowFormatter:
         system: a system message to put before a chat that does not begin with one.
         raw: send the text as a raw prompt instead of as a user's message.
         parameters: takes what a row asks for itself; `None` for nothing.
+        images: puts the images of a row into its input; `None` leaves it as it is.
 
     Attributes:
         system: the system message.
@@ -52,6 +54,7 @@ class RowFormatter:
         system: str | None = None,
         raw: bool = False,
         parameters: RowParameters | None = None,
+        images: RowImages | None = None,
     ) -> None:
         if raw and system is not None:
             raise ConfigurationError(
@@ -61,6 +64,7 @@ class RowFormatter:
         self.system = system
         self.raw = raw
         self._parameters = parameters
+        self._images = images
         self.has_arguments = parameters is not None
 
     def __call__(self, row: Row) -> FormattedInput | InputWithArguments | GenerationError:
@@ -69,6 +73,8 @@ class RowFormatter:
             return row.error
         try:
             input = self._input(row.columns)
+            if self._images is not None:
+                input = self._images(row.columns, input)
             return input if self._parameters is None else self._parameters.of_columns(row.columns, input)
         except ValueError as error:
             return invalid_row(row.line, str(error))

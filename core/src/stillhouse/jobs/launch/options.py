@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ class Options:
         template: a Jinja2 template over a row's columns, for the prompt.
         system: a system message, for rows that have none of their own.
         raw: whether a text is sent without a chat template.
+        image_column: the column with the images of a row.
+        images_from: the folders from which files of images are read.
         num_generations: how many generations of each row.
         param: generation parameters.
         row_params: whether rows have generation parameters, tools and structured outputs of their own.
@@ -74,6 +77,8 @@ class Options:
     template: str | None = None
     system: str | None = None
     raw: bool = False
+    image_column: str | None = None
+    images_from: Sequence[str | PathLike[str]] | None = None
 
     # Which rows belong to the run.
     where: str | None = None
@@ -140,6 +145,16 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         lambda o: o.prompt is not None and o.row_params,
         "--prompt is no row, which --row-params takes parameters from",
         "leave out --row-params, and give --param NAME=VALUE",
+    ),
+    (
+        lambda o: o.prompt is not None and bool(o.image_column or o.images_from),
+        "--prompt is no row, which has images",
+        "leave out --image-column and --images-from",
+    ),
+    (
+        lambda o: o.raw and o.image_column is not None,
+        "a raw prompt has no images",
+        "leave out --image-column, or --raw",
     ),
     (
         lambda o: o.estimate and _is_text(o.input, "-"),

@@ -45,6 +45,8 @@ def run(
     template: str | None = None,
     system: str | None = None,
     raw: bool = False,
+    image_column: str | None = None,
+    images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -89,6 +91,8 @@ def run(
         template: a Jinja2 template over a row's columns, for the prompt.
         system: a system message, for rows that have none of their own.
         raw: send the text as a raw prompt, without a chat template.
+        image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
+        images_from: the folder, or folders, from which files of images are read; from nowhere else.
         num_generations: how many generations of each row.
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
@@ -148,6 +152,8 @@ def estimate(
     template: str | None = None,
     system: str | None = None,
     raw: bool = False,
+    image_column: str | None = None,
+    images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -290,6 +296,7 @@ def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **mor
             "fields": given["fields"] or {},
             "config": None if given["config"] is None else Path(given["config"]),
             "wait": _seconds(given.get("wait")),
+            "images_from": _several(given["images_from"]),
             **more,
         }
     )
@@ -300,6 +307,12 @@ def _together(param: Mapping[str, Any] | None, parameters: Mapping[str, Any]) ->
     if twice:
         raise ConfigurationError(f"{twice[0]} is given twice, as a keyword and in param", hint="give it once")
     return {**(param or {}), **parameters}
+
+
+def _several(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]] | None,
+) -> Sequence[str | PathLike[str]] | None:
+    return [paths] if isinstance(paths, (str, PathLike)) else paths
 
 
 def _seconds(wait: float | bool | None) -> float | None:

@@ -18,6 +18,8 @@ from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
+from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -68,6 +70,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
             options.system,
             options.raw,
             parameters=RowParameters(type(llm)) if options.row_params else None,
+            images=_images(options, llm),
         ),
         formatting=_formatting(options),
         num_generations=options.num_generations,
@@ -108,9 +111,29 @@ def _choice(options: Options) -> Choice:
     )
 
 
+def _images(options: Options, llm: LLM) -> RowImages | None:
+    """Return what puts the images of rows into their inputs, if the options ask for that.
+
+    Raises:
+        ConfigurationError: the LLM reads no images, or a folder is none.
+    """
+    if options.images_from is None and options.image_column is None:
+        return None
+    if "images" not in llm.capabilities:
+        raise ConfigurationError(
+            f"{type(llm).__name__} reads no images",
+            hint="leave out --images-from and --image-column, or choose a backend that reads them",
+        )
+    folders = None
+    if options.images_from is not None:
+        source = options.input if isinstance(options.input, (str, PathLike)) else None
+        folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
+    return RowImages(folders, options.image_column)
+
+
 def _formatting(options: Options) -> dict[str, Any]:
     """Return the options on which inputs depend, without those that earlier runs did not have."""
-    given = {"row_params": options.row_params}
+    given = {"row_params": options.row_params, "image_column": options.image_column}
     return {
         "template": options.template,
         "system": options.system,
