@@ -50,10 +50,12 @@ class RowFormatter:
     Attributes:
         system: the system message.
         raw: whether the inputs are raw prompts.
+        has_arguments: whether an input may have arguments of its own.
+        parameters: the argument.
+        images: the argument.
         form: the form of the answers, or `None`.
         template: the template, or `None`.
         column: the column that was named, or `None`.
-        has_arguments: whether an input may have arguments of its own.
 
     Raises:
         ConfigurationError: the template is not valid, or the arguments exclude each other.
@@ -84,12 +86,12 @@ class RowFormatter:
         self.system = system
         self.raw = raw
         self.form = form
+        self.parameters = parameters
+        self.images = images
+        self.has_arguments = parameters is not None
         self.column = prompt_column if messages_column is None else messages_column
         self._is_chat = messages_column is not None
         self._drops_answer = drop_last_assistant
-        self._parameters = parameters
-        self._images = images
-        self.has_arguments = parameters is not None
 
     def __call__(self, row: Row) -> FormattedInput | InputWithArguments | GenerationError:
         """Return the row's input, or the error that says why it has none."""
@@ -97,9 +99,18 @@ class RowFormatter:
             return row.error
         try:
             input = self._input(row)
-            if self._images is not None:
-                input = self._images(row.columns, input)
-            return input if self._parameters is None else self._parameters.of_columns(row.columns, input)
+            if self.images is not None:
+                input = self.images(row.columns, input)
+            return input if self.parameters is None else self.parameters.of_row(row, input)
+        except ValueError as error:
+            return invalid_row(row.line, str(error))
+
+    def prompt(self, row: Row) -> FormattedInput | GenerationError:
+        """Return the row's input without its images and parameters, or why it has none."""
+        if row.error is not None:
+            return row.error
+        try:
+            return self._input(row)
         except ValueError as error:
             return invalid_row(row.line, str(error))
 
@@ -119,12 +130,6 @@ class RowFormatter:
         if self.template is not None:
             return self.template.missing(columns)
         return [] if self.column is None or self.column in columns else [self.column]
-
-    def beside(self, columns: Iterable[str]) -> list[str]:
-        """Return the columns of which parameters and images are taken, among these."""
-        names = [] if self._parameters is None else self._parameters.names_in(columns)
-        image = None if self._images is None else self._images.column
-        return [name for name in columns if name in names or name == image]
 
     def _input(self, row: Row) -> FormattedInput:
         columns = row.columns

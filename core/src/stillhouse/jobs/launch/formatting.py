@@ -54,9 +54,9 @@ def formatting_of(options: Options, llm: LLM) -> tuple[RowFormatter, dict[str, A
         "prompt_column": options.prompt_column,
         "messages_column": options.messages_column,
         "drop_last_assistant": options.drop_last_assistant or None,
+        "schema": None if form is None else form["schema"],
         "row_params": options.row_params or None,
         "image_column": options.image_column,
-        "schema": None if form is None else form["schema"],
     }
     return formatter, {
         "template": template,
@@ -64,6 +64,13 @@ def formatting_of(options: Options, llm: LLM) -> tuple[RowFormatter, dict[str, A
         "raw": options.raw,
         **{name: value for name, value in given.items() if value is not None},
     }
+
+
+def files_of(options: Options) -> list[Path]:
+    """Return the files other than the input that are read for a run."""
+    schema = options.schema if isinstance(options.schema, (str, Path)) else None
+    files = (options.config, options.template_file, options.system_file, schema)
+    return [Path(file) for file in files if file is not None]
 
 
 def _images(options: Options, llm: LLM) -> RowImages | None:
@@ -84,13 +91,6 @@ def _images(options: Options, llm: LLM) -> RowImages | None:
         source = options.input if isinstance(options.input, (str, PathLike)) else None
         folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
     return RowImages(folders, options.image_column)
-
-
-def files_of(options: Options) -> list[Path]:
-    """Return the files other than the input that are read for a run."""
-    schema = options.schema if isinstance(options.schema, (str, Path)) else None
-    files = (options.config, options.template_file, options.system_file, schema)
-    return [Path(file) for file in files if file is not None]
 
 
 def _check_text(text: str, option: str, *, is_name: bool = False) -> None:

@@ -32,7 +32,7 @@ class RowImages:
         column: the column with the images, if there is one.
 
     Attributes:
-        column: likewise.
+        column: the argument.
     """
 
     def __init__(self, folders: ImageFolders | None, column: str | None = None) -> None:

@@ -21,16 +21,19 @@ _DATA = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]{24})[A-Za-z0-
 
 
 def preview_record(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> dict[str, Any]:
-    """Return what is sent for a row: `input`, and its own `structured_output` and `parameters`; or `error`."""
+    """Return what is sent for a row: `input`, `structured_output` and `parameters` if it has some; or `error`."""
     record: dict[str, Any] = {"row": row.index + 1, "line": row.line}
     if isinstance(input, GenerationError):
         record["error"] = {"kind": input.kind, "message": input.message}
         return record
+    own = None
     if isinstance(input, InputWithArguments):
-        record["parameters"], input = input.arguments, input.input
+        input, own = input.input, input.arguments
     record["input"], form = split_input(input)
     if form is not None:
         record["structured_output"] = form
+    if own is not None:
+        record["parameters"] = dict(own)
     plain: dict[str, Any] = json.loads(to_json(record))
     return plain
 
@@ -51,8 +54,8 @@ def preview_lines(row: Row, input: FormattedInput | InputWithArguments | Generat
                 yield from _part(f"  {key}", value)
     if "structured_output" in record:
         yield from _part("structured output", record["structured_output"])
-    if "parameters" in record:
-        yield from _part("parameters", record["parameters"])
+    for name, value in record.get("parameters", {}).items():
+        yield from _part(name, value)
     yield ""
 
 

@@ -21,7 +21,7 @@ from stillhouse.jobs.prompts.unused import listed, parameter_columns, shown_name
 from stillhouse.jobs.prompts.words import PromptError
 from stillhouse.jobs.runs.command import Command
 from stillhouse.llm import LLM
-from stillhouse.protocols import InputWithArguments, Row
+from stillhouse.protocols import Row
 
 if TYPE_CHECKING:
     from stillhouse.jobs.prompts.templates import PromptTemplate
@@ -47,8 +47,9 @@ class Look:
         rest: the others, where the input can be read only once.
         prompts: the columns that made the prompts, each combination once.
         columns: the names of all columns.
+        parameters: the columns that parameters of rows are taken from; `None` if they are not.
+        images: the column with the images.
         is_template: whether a template made the prompts.
-        beside: the columns with parameters and images of the rows, which are used as well.
         answered: how many chats end with the assistant's answer.
         notes: what a person may want to know besides.
     """
@@ -57,8 +58,9 @@ class Look:
     rest: Iterator[Row] = field(default_factory=lambda: iter(()))
     prompts: list[tuple[str, ...]] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
+    parameters: list[str] | None = None
+    images: str | None = None
     is_template: bool = False
-    beside: list[str] = field(default_factory=list)
     answered: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -69,16 +71,20 @@ class Look:
 
     @property
     def unused(self) -> list[str]:
-        """The columns that are in no prompt."""
-        used = {name for names in self.prompts for name in names}
-        return [name for name in self.columns if name not in used and name not in self.beside]
+        """The columns that are in no prompt, and that nothing else is taken from."""
+        used = {name for names in self.prompts for name in names} | {*(self.parameters or ()), self.images}
+        return [name for name in self.columns if name not in used]
 
     def lines(self) -> list[str]:
         """Return what was found, a line each; none where no row could be read."""
         if not self.columns:
             return []
-        beside = f"; of each row too: {listed(self.beside)}" if self.beside else ""
-        lines = [f"prompt: {self._taken()}{beside}; unused: {listed(self.unused) or 'none'}"]
+        taken = [f"prompt: {self._taken()}"]
+        if self.parameters is not None:
+            taken.append(f"parameters: {listed(self.parameters) or 'none'}")
+        if self.images is not None:
+            taken.append(f"images: {shown_name(self.images)}")
+        lines = ["; ".join([*taken, f"unused: {listed(self.unused) or 'none'}"])]
         if self.answered:
             lines.append(
                 f"chats that end with the assistant's answer, which is sent: {self.answered:,} of the first "
@@ -125,11 +131,10 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
         names = formatter.used(row.columns)
         if names and names not in found.prompts:
             found.prompts.append(names)
-        input = formatter(row)
+        input = formatter.prompt(row)
         if not isinstance(input, GenerationError):
             made += 1
-            item = input.input if isinstance(input, InputWithArguments) else input
-            found.answered += not isinstance(item, str) and ends_with_answer(split_input(item)[0])
+            found.answered += not isinstance(input, str) and ends_with_answer(split_input(input)[0])
             if few:
                 break
         elif formatter.template is not None and formatter.template.exceeded:
@@ -137,7 +142,10 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
             if too_much == MAX_TOO_MUCH and not made:
                 break
     if found.columns:
-        found.beside = formatter.beside(found.columns)
+        if formatter.parameters is not None:
+            found.parameters = formatter.parameters.names_in(found.columns)
+        if formatter.images is not None:
+            found.images = formatter.images.column
         _check(found, formatter)
         if not made and formatter.template is not None:
             _check_template(found, formatter.template, too_much)
@@ -152,12 +160,15 @@ def _check(found: Look, formatter: RowFormatter) -> None:
         PromptError: there is one, or no column that a prompt can be made of.
     """
     missing = formatter.missing(found.columns)
+    of_template = found.is_template and bool(missing)
+    if found.images is not None and found.images not in found.columns:
+        missing.append(found.images)
     if missing:
         name, rows = shown_name(missing[0]), len(found.rows)
         hint = near_matches(missing[0], found.columns)
-        if found.is_template and not hint.startswith("did you"):
+        if of_template and not hint.startswith("did you"):
             hint += f"; write {{{{ {missing[0]} | default('') }}}} for one that may be missing"
-        what = f"the template names {name}, and " if found.is_template else ""
+        what = f"the template names {name}, and " if of_template else ""
         none = "the first row has no" if rows == 1 else f"none of the first {rows:,} rows has the"
         raise PromptError(f"{what}{none} column {name}", hint=hint)
     if (
