@@ -145,7 +145,9 @@ def test_the_failed_rows_of_an_output_are_chosen_by_their_error(
         {"prompt": "d"},
     ]
     source = write_rows(tmp_path / "first.jsonl", rows)
-    for number, (where, wanted) in enumerate({"error": "bc", "error and error.kind == 'timeout'": "b"}.items()):
+    for number, (where, wanted) in enumerate(
+        {"error": "bc", "error and error.kind == 'timeout'": "b"}.items()
+    ):
         printed = run("generate", source, "--llm", "echo", "-o", "-", "--where", where, "--limit", 3)
         assert [json.loads(line)["prompt"] for line in printed.out.splitlines()][:2] == list(wanted), number
 

@@ -20,8 +20,10 @@ COMMANDS: dict[str, list[list[str]]] = {
     "--prompt prints what it generates": [
         ["--prompt", "a", "--llm", "online", *options]
         for options in (
-            ["-o", "{out}"], ["--template", ""], ["--limit", "1"], ["--estimate"], ["--max-cost", "1"],
-            ["--max-tokens-total", "1"], ["--where", "a"], ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
+            ["-o", "{out}"], ["--template", ""], ["--template-file", "{rows}"], ["--prompt-column", "a"],
+            ["--messages-column", "a"], ["--drop-last-assistant"], ["--limit", "1"], ["--preview", "1"],
+            ["--estimate"], ["--max-cost", "1"], ["--max-tokens-total", "1"], ["--where", "a"],
+            ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
         )
     ],
     "--prompt is no row, which --row-params takes parameters from": [
@@ -33,6 +35,33 @@ COMMANDS: dict[str, list[list[str]]] = {
     ],
     "a raw prompt has no images": [
         ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--image-column", "x"]
+    ],
+    "a row has one prompt": [
+        ["{rows}", "--llm", "online", "-o", "{out}", *options]
+        for options in (
+            ["--template", "a", "--template-file", "{rows}"], ["--template", "a", "--prompt-column", "prompt"],
+            ["--prompt-column", "prompt", "--messages-column", "prompt"],
+        )
+    ],
+    "a chat has one system message": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--system", "a", "--system-file", "{rows}"]
+    ],
+    "a chat is no raw prompt": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--messages-column", "prompt"]
+    ],
+    "--drop-last-assistant is for chats": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--drop-last-assistant", *options]
+        for options in (["--raw"], ["--template", "{{ prompt }}"], ["--prompt-column", "prompt"])
+    ],
+    "a raw prompt has no form of its own": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--schema", "{rows}"]
+    ],
+    "{name} cannot hold its answers to a JSON schema": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--schema", "{rows}"]
+    ],
+    "--json is for --preview": [["{rows}", "--llm", "online", "-o", "{out}", "--json"]],
+    "--preview and --estimate say two things": [
+        ["{rows}", "--llm", "online", "--preview", "1", "--estimate"]
     ],
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [

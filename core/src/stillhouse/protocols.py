@@ -115,6 +115,8 @@ class Row:
         columns: its columns; empty if it could not be read.
         error: why it could not be read, or `None`.
         digest: a number of 64 bits that changes with the row's content.
+        typed: whether its columns have types, so that an object in one has the fields of all rows: one that
+            is null may be one that this row does not have.
     """
 
     index: int
@@ -122,6 +124,7 @@ class Row:
     columns: dict[str, Any] = field(default_factory=dict)
     error: GenerationError | None = None
     digest: int = 0
+    typed: bool = False
 
 
 class InputWithArguments:

@@ -34,6 +34,12 @@ _LLM: list[Callable[[Any], Any]] = [
         help="Take parameters, tools and structured_output of a row from its columns of these names.",
     ),
     click.option(
+        "--schema",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The form of the answers: a file with a JSON schema, JSON or YAML.",
+    ),
+    click.option(
         "-n",
         "--num-generations",
         type=click.IntRange(min=1),
@@ -49,8 +55,21 @@ _READING: list[Callable[[Any], Any]] = []
 
 _PROMPTS: list[Callable[[Any], Any]] = [
     click.option("--prompt", metavar="TEXT", help="Generate once for this text and print; without INPUT."),
+    click.option("--prompt-column", metavar="NAME", help="The column that has the prompt."),
+    click.option("--messages-column", metavar="NAME", help="The column that has the chat."),
     click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns: the prompt."),
+    click.option(
+        "--template-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a template."
+    ),
     click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own."),
+    click.option(
+        "--system-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a system message."
+    ),
+    click.option(
+        "--drop-last-assistant",
+        is_flag=True,
+        help="Leave out the assistant's answer at the end of a chat, as data for training has it.",
+    ),
     click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template."),
     click.option("--image-column", metavar="NAME", help="The column with the images of a row."),
     click.option(
@@ -60,6 +79,13 @@ _PROMPTS: list[Callable[[Any], Any]] = [
         callback=lambda _context, _option, value: value or None,
         help="A folder from which files of images are read, and from nowhere else; may be repeated.",
     ),
+    click.option(
+        "--preview",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Print the first N inputs as they would be sent, and do nothing.",
+    ),
+    click.option("--json", is_flag=True, help="Print the preview as JSON, an input on each line."),
 ]
 """What a row's prompt is."""
 

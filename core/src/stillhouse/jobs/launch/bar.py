@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import warnings
@@ -14,9 +15,12 @@ from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
 from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
 from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.runs.looking import Look
 from stillhouse.jobs.runs.online import RunStatistics
 
 __all__ = ["PythonView", "asked_to_stop"]
+
+_logger = logging.getLogger("stillhouse.jobs")
 
 # Seconds between two calls of `on_progress`, and two changes of the bar.
 PROGRESS_SECONDS = 0.5
@@ -30,6 +34,11 @@ class PythonView:
 
     def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
         self._on_progress, self._show_bar = on_progress, show_bar
+
+    def looked(self, look: Look) -> None:
+        """Tell the logger what was taken for the prompt."""
+        for line in look.lines():
+            _logger.info("%s", line)
 
     def opened(self, bulk: BulkRun) -> None:
         """Warn of damage to the state, and say nothing else: the caller has the result."""

@@ -42,14 +42,20 @@ def run(
     *,
     llm: str | LLM | None = None,
     output: str | PathLike[str] | None = None,
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
     template: str | None = None,
+    template_file: str | PathLike[str] | None = None,
     system: str | None = None,
+    system_file: str | PathLike[str] | None = None,
+    drop_last_assistant: bool = False,
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
+    schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
     max_concurrency: int | None = None,
@@ -78,7 +84,8 @@ def run(
     A row that fails is data. An interrupt ends the call with `KeyboardInterrupt` when what is in flight has
     ended; a second one ends it at once.
 
-    Nothing is printed. On a terminal and in a notebook there is a bar while it works.
+    Nothing is printed; what was taken for the prompt goes to the logger `stillhouse.jobs`.
+    On a terminal and in a notebook there is a bar while it works.
 
     Args:
         input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
@@ -88,8 +95,14 @@ def run(
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
         output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
             temporary, and the rows are kept for iterating as long as the result is.
+        prompt_column: the column that has the prompt. By default, the prompt is the first of the
+            columns `messages`, `conversations`, `prompt`, and `instruction` with `input`.
+        messages_column: the column that has the chat.
         template: a Jinja2 template over a row's columns, for the prompt.
+        template_file: a file with one.
         system: a system message, for rows that have none of their own.
+        system_file: a file with one.
+        drop_last_assistant: leave out the assistant's answer at the end of a chat.
         raw: send the text as a raw prompt, without a chat template.
         image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
         images_from: the folder, or folders, from which files of images are read; from nowhere else.
@@ -97,6 +110,7 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
             these names; they win over those of the run.
+        schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         max_concurrency: how many rows may be in flight.
@@ -149,14 +163,20 @@ def estimate(
     *,
     llm: str | LLM | None = None,
     output: str | PathLike[str] | None = None,
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
     template: str | None = None,
+    template_file: str | PathLike[str] | None = None,
     system: str | None = None,
+    system_file: str | PathLike[str] | None = None,
+    drop_last_assistant: bool = False,
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
+    schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
     where: str | None = None,
@@ -279,6 +299,14 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} is {value!r}", hint=f"give a text, such as {example}")
+    for name in ("prompt_column", "messages_column", "template", "system"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a text")
+    for name in ("template_file", "system_file"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, (str, PathLike)):
+            raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a path")
     for name in ("wait", "max_cost"):
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):

@@ -13,18 +13,16 @@ from typing import Any, BinaryIO, Literal, Protocol
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.opening import open_reader
-from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
-from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
-from stillhouse.jobs.prompts.images import RowImages
-from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
+from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
@@ -60,19 +58,14 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
     if not isinstance(source, str):
         spool = spool_of(source)
         source = type(source).__name__
-    elif source == "-" and options.output != "-":
+    elif source == "-" and options.output != "-" and options.preview is None:
         spool = StdinSpool()
+    formatter, formatting = formatting_of(options, llm)
     return Command(
         source=source,
         output="-" if options.output is None else str(options.output),
-        formatter=RowFormatter(
-            options.template,
-            options.system,
-            options.raw,
-            parameters=RowParameters(type(llm)) if options.row_params else None,
-            images=_images(options, llm),
-        ),
-        formatting=_formatting(options),
+        formatter=formatter,
+        formatting=formatting,
         num_generations=options.num_generations,
         arguments=arguments,
         choice=_choice(options),
@@ -91,7 +84,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         max_failures=options.max_failures,
         traceback=options.traceback,
         verbose=options.verbose,
-        reads=[options.config] if options.config else [],
+        reads=files_of(options),
         spool=spool,
     )
 
@@ -111,39 +104,11 @@ def _choice(options: Options) -> Choice:
     )
 
 
-def _images(options: Options, llm: LLM) -> RowImages | None:
-    """Return what puts the images of rows into their inputs, if the options ask for that.
-
-    Raises:
-        ConfigurationError: the LLM reads no images, or a folder is none.
-    """
-    if options.images_from is None and options.image_column is None:
-        return None
-    if "images" not in llm.capabilities:
-        raise ConfigurationError(
-            f"{type(llm).__name__} reads no images",
-            hint="leave out --images-from and --image-column, or choose a backend that reads them",
-        )
-    folders = None
-    if options.images_from is not None:
-        source = options.input if isinstance(options.input, (str, PathLike)) else None
-        folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
-    return RowImages(folders, options.image_column)
-
-
-def _formatting(options: Options) -> dict[str, Any]:
-    """Return the options on which inputs depend, without those that earlier runs did not have."""
-    given = {"row_params": options.row_params, "image_column": options.image_column}
-    return {
-        "template": options.template,
-        "system": options.system,
-        "raw": options.raw,
-        **{name: value for name, value in given.items() if value},
-    }
-
-
 class View(Protocol):
     """Whoever looks at a run while it works."""
+
+    def looked(self, look: Look) -> None:
+        """The first rows were looked at; nothing was generated yet."""
 
     def opened(self, bulk: BulkRun) -> None:
         """The run is open; nothing was generated yet."""
@@ -192,6 +157,8 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
+        if not bulk.is_complete:
+            view.looked(bulk.look)
         view.opened(bulk)
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
@@ -249,11 +216,19 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         watch=FailureWatch(command.max_failures),
     )
     try:
-        with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(_online(llm))
+            reader = resources.enter_context(contextlib.closing(open_reader(command.source, hooks)))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             if command.source != "-":  # which cannot be read twice
                 command.choice.check(reader)
-            rows = command.choice.rows(reader)
+            rows, ending = command.choice.rows(reader), list[Callable[[], bool]]()
+            if isinstance(rows, ChosenRows):
+                rows = rows.until(lambda: bool(ending) and ending[0]())
+            # Whoever writes to standard input may be slow.
+            found = look(llm, rows, command.formatter, few=command.source == "-")
+            view.looked(found)
+            resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
@@ -262,11 +237,12 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
+                ending.append(stopping)
                 try:
                     run(
-                        llm, rows.until(stopping) if isinstance(rows, ChosenRows) else rows,
-                        command.formatter, store, num_generations=command.num_generations,
-                        arguments=command.arguments, statistics=statistics, stopping=stopping,
+                        llm, found.all_rows, command.formatter, store,
+                        num_generations=command.num_generations, arguments=command.arguments,
+                        statistics=statistics, stopping=stopping,
                     )  # fmt: skip
                 except FailuresError:
                     writer.finish()

@@ -30,11 +30,14 @@ class RowImages:
     Args:
         folders: reads files; `None` where no folder is allowed.
         column: the column with the images, if there is one.
+
+    Attributes:
+        column: the argument.
     """
 
     def __init__(self, folders: ImageFolders | None, column: str | None = None) -> None:
         self._folders = folders
-        self._column = column
+        self.column = column
 
     def __call__(self, columns: Mapping[str, Any], input: FormattedInput) -> FormattedInput:
         """Return the input of a row with its images; what it was is left alone.
@@ -43,7 +46,7 @@ class RowImages:
             ValueError: an image is not read, and why.
         """
         content, form = split_input(input)
-        parts = [] if self._column is None else [*map(_part, self._of_column(columns, self._column))]
+        parts = [] if self.column is None else [*map(_part, self._of_column(columns, self.column))]
         if isinstance(content, str):
             if parts:
                 raise ValueError("a raw prompt has no images; leave out --raw, or --image-column")
@@ -52,7 +55,7 @@ class RowImages:
         if self._folders is not None:
             chat = [_with_content(message, self._inlined) for message in chat]
         if parts:
-            chat = _placed(chat, parts, self._column or "")
+            chat = _placed(chat, parts, self.column or "")
         size = sum(len(url) for url in _data_in(chat))
         if size > MAX_ROW_CHARACTERS:
             raise ValueError(

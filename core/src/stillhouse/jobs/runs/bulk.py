@@ -58,6 +58,7 @@ class BulkRun:
     Attributes:
         resumed: whether an earlier process worked on this run.
         queued: how many failed rows are retried.
+        look: what the first rows of the input say of the prompt.
         store: the rows.
     """
 
@@ -65,6 +66,7 @@ class BulkRun:
         self._run = open_run
         self.resumed = open_run.resumed
         self.queued = open_run.queued
+        self.look = open_run.look
         self.store: SqliteStore = open_run.store
 
     def __enter__(self) -> Self:

@@ -6,12 +6,13 @@ import contextlib
 import tempfile
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -49,6 +50,7 @@ class Estimate:
         cache_cost: what of it is for the writing of the provider's cache: more than plain input costs.
         prices: the prices, if they are known.
         advice: what gives the output a bound; empty if there is one, or nothing does.
+        look: what the first rows say of the prompt.
     """
 
     finished: int = 0
@@ -64,6 +66,7 @@ class Estimate:
     cache_cost: float = 0.0
     prices: Prices | None = None
     advice: str = ""
+    look: Look = field(default_factory=Look, repr=False)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the estimate as labels and values."""
@@ -100,7 +103,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     """Estimate what is left to do of a run, or all of one that has not started.
 
     Raises:
-        ConfigurationError: the input cannot be read, or the run was started with another command.
+        ConfigurationError: the input cannot be read, or lacks a column that the command names, or the run was
+            started with another command.
         OSError: the input cannot be read.
     """
     prices = find_prices(offer_of(llm))
@@ -111,6 +115,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     known_bytes = 0
     with _input(llm, command) as reader:
         command.choice.check(reader)
+        found.look = look(llm, command.choice.rows(reader), command.formatter)
         finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()

@@ -14,6 +14,7 @@ from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
@@ -58,6 +59,7 @@ class OpenRun:
         source: reads the input.
         reader: reads the rows of the input that belong to the run.
         repeats: those of its rows that ask for what an earlier one asks for; `None` before anybody looked.
+        look: what its first rows say of the prompt.
         digest: that of the input when the run was opened.
         store: the rows; it has the lock.
         ledger: the offline batches; `None` for a run without any.
@@ -68,6 +70,7 @@ class OpenRun:
         outcome: how the work ended, for `close` to record.
 
     Raises:
+        PromptError: the command names a column that the first rows do not have, or they have no prompt.
         ConfigurationError: the input cannot be read, the output cannot be written or exists already, or
             the run was started with another command.
         StoreError: another process works on the run, or its state cannot be used.
@@ -107,6 +110,7 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
+            self.look = look(llm, self.reader, command.formatter)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)

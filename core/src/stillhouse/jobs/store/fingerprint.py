@@ -76,12 +76,22 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, str
             if one.get(key) != other.get(key) and not (key == "input" and not name):
                 yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
     else:
-        yield name, _short(one), _short(other)
+        yield name, *_short(one, other)
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def _short(one: Any, other: Any) -> tuple[str, str]:
+    """Return two values as JSON, of long ones the part where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    start = 0
+    if max(map(len, texts)) > _SHOWN:
+        pairs = enumerate(zip(*texts, strict=False))
+        same = next((place for place, letters in pairs if len({*letters}) > 1), 0)
+        start = max(0, same - _SHOWN // 2)
+    shown = [f"{'…' if start else ''}{text[start : start + _SHOWN]}" for text in texts]
+    first, second = (
+        part + "…" * (start + _SHOWN < len(text)) for part, text in zip(shown, texts, strict=True)
+    )
+    return first, second
 
 
 class InputChanges:
