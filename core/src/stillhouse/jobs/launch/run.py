@@ -59,8 +59,13 @@ def run(
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
     max_concurrency: int | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    shard: str | None = None,
     limit: int | None = None,
+    dedupe: bool = False,
     restart: bool = False,
+    extend: bool = False,
     retry: str | Sequence[str] | None = None,
     batch: bool = False,
     wait: float | bool | None = None,
@@ -109,8 +114,13 @@ def run(
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         max_concurrency: how many rows may be in flight.
+        where: generate only for the rows for which this Jinja2 expression over their columns is true.
+        sample: of these, generate for so many at random only; the same ones each time.
+        shard: of these, generate for the I-th of N parts only, `'I/N'`; `stillhouse join` joins the outputs.
         limit: generate for the first so many rows only.
+        dedupe: generate once for rows that ask for the same, and give each of them the result.
         restart: forget an earlier run of this output, and replace it.
+        extend: go on although rows were added to the input: what is finished is kept.
         retry: generate the rows again that failed with these kinds, or `all`.
         batch: generate through the provider's offline batches; with an engine on this machine, at once.
         wait: ask every so many seconds until the batches are done; `True` means 60.
@@ -169,8 +179,13 @@ def estimate(
     schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    shard: str | None = None,
     limit: int | None = None,
+    dedupe: bool = False,
     restart: bool = False,
+    extend: bool = False,
     retry: str | Sequence[str] | None = None,
     batch: bool = False,
     **parameters: Any,
@@ -270,7 +285,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
-    for name in ("num_generations", "max_concurrency", "limit", "max_tokens_total"):
+    for name in ("num_generations", "max_concurrency", "sample", "limit", "max_tokens_total"):
         value = getattr(options, name)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a whole number of at least 1")
@@ -280,6 +295,10 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"max_failures is {options.max_failures!r}", hint="give a whole number, or 0 to stop at none"
         )
+    for name, example in (("where", "'score > 3'"), ("shard", "'1/4'")):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} is {value!r}", hint=f"give a text, such as {example}")
     for name in ("prompt_column", "messages_column", "template", "system"):
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):

@@ -21,13 +21,15 @@ _DATA = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]{24})[A-Za-z0-
 
 
 def preview_record(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> dict[str, Any]:
-    """Return what is sent for a row: `input`, its own `structured_output` and `parameters`; or `error`."""
+    """Return what is sent for a row: `input`, its `structured_output` and `parameters` if any; or `error`."""
     record: dict[str, Any] = {"row": row.index + 1, "line": row.line}
     if isinstance(input, GenerationError):
         record["error"] = {"kind": input.kind, "message": input.message}
         return record
-    own = input.arguments if isinstance(input, InputWithArguments) else None
-    record["input"], form = split_input(input.input if isinstance(input, InputWithArguments) else input)
+    own = None
+    if isinstance(input, InputWithArguments):
+        own, input = input.arguments, input.input
+    record["input"], form = split_input(input)
     if form is not None:
         record["structured_output"] = form
     if own is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError, near_matches
@@ -109,16 +109,13 @@ class Look:
         return " or ".join(" and ".join(map(shown_name, names)) for names in whole) or "none so far"
 
 
-def look(
-    llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, limit: int | None = None, few: bool = False
-) -> Look:
+def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = False) -> Look:
     """Look at the first rows.
 
     Args:
         llm: the LLM; its parameters are known.
-        rows: the input, iterated over once.
+        rows: those that belong to the run, iterated over once.
         formatter: makes the prompts of the run.
-        limit: how many rows belong to the run.
         few: read no further once a row has a prompt: whoever writes the rows may be slow.
 
     Raises:
@@ -126,8 +123,7 @@ def look(
     """
     found = Look(rest=iter(rows), is_template=formatter.template is not None)
     size = made = too_much = 0
-    most = MAX_ROWS if limit is None else min(MAX_ROWS, limit)
-    while len(found.rows) < most and size < MAX_CHARACTERS:
+    while len(found.rows) < MAX_ROWS and size < MAX_CHARACTERS:
         row = next(found.rest, None)
         if row is None:
             break
@@ -257,5 +253,7 @@ def preview(llm: LLM, command: Command) -> Iterator[tuple[Look, Iterator[Row]]]:
     """
     with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
         few = command.source == "-"
-        found = look(llm, reader, command.formatter, limit=command.limit, few=few)
-        yield found, islice(found.all_rows, command.limit)
+        if not few:  # standard input cannot be read twice
+            command.choice.check(reader)
+        found = look(llm, command.choice.rows(reader), command.formatter, few=few)
+        yield found, found.all_rows
