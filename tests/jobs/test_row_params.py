@@ -404,6 +404,17 @@ def test_any_columns_give_checked_parameters_or_one_clear_error(rows: list[dict[
             )  # fmt: skip
 
 
+def test_equal_values_of_other_types_are_others() -> None:
+    made = RowParameters(RecordingLLM)
+    chat: Any = [{"role": "user", "content": "x"}]
+    for value in (1, 1.0, "1"):
+        item = made.of_row(Row(0, 1, {"max_new_tokens": value}), chat)
+        assert isinstance(item, InputWithArguments)
+        assert item.arguments == {"max_new_tokens": 1}
+    with pytest.raises(ValueError, match="max_new_tokens is true"):
+        made.of_row(Row(0, 1, {"max_new_tokens": True}), chat)
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameters, "MAX_REMEMBERED", 10)
     made = RowParameters(RecordingLLM)
