@@ -45,6 +45,11 @@ def run(
     template: str | None = None,
     system: str | None = None,
     raw: bool = False,
+    output_prefix: str | None = None,
+    text: bool = False,
+    expand: bool = False,
+    format: str | None = None,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -79,11 +84,18 @@ def run(
             as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
             while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
-        output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
-            temporary, and the rows are kept for iterating as long as the result is.
+        output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
+            state is temporary, and the rows are kept for iterating as long as the result is.
         template: a Jinja2 template over a row's columns, for the prompt.
         system: a system message, for rows that have none of their own.
         raw: send the text as a raw prompt, without a chat template.
+        output_prefix: what the names of the columns begin with that the output adds, so that none is that of
+            a column of the input.
+        text: write the one text instead of a list, for one generation.
+        expand: write the fields of an answer that is a JSON object as columns too, for one generation.
+        format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the name of the output ends in.
+        state: where the state of the run is; `OUTPUT.run.db` if not said. With the state of a finished run,
+            another output is written, and nothing is generated again.
         num_generations: how many generations of each row.
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
@@ -121,7 +133,7 @@ def run(
         if output is None:
             folder = TemporaryFolder()
             resources.callback(folder.remove)
-            output = folder.path / f"output.{_suffix(input)}"
+            output = folder.path / f"output.{format or _suffix(input)}"
         options = _options(given, output)
         generator, command = _read(options)
         ended = work(generator, command, PythonView(on_progress, show_bar))
@@ -138,6 +150,7 @@ def estimate(
     template: str | None = None,
     system: str | None = None,
     raw: bool = False,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -306,4 +319,4 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     assert ended.outcome != "stopped"
     if ended.summary is None:
         raise StillhouseError("the state of the run cannot be read")
-    return Run(ended.outcome, command.output, ended.summary, llm.registry.hooks(), folder)
+    return Run(ended.outcome, command, ended.summary, llm.registry.hooks(), folder)

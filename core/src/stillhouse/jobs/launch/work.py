@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.jobs.formats.columns import checked_rows
 from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.formats.writing import Writing, schema_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.prompts.parameters import RowParameters
@@ -85,6 +88,14 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         max_failures=options.max_failures,
         traceback=options.traceback,
         verbose=options.verbose,
+        writing=Writing(
+            format=options.format,
+            prefix=options.output_prefix or "",
+            text=options.text,
+            expand=options.expand,
+            schema=schema_of(llm) if options.expand else None,
+        ),
+        state=None if options.state is None else Path(options.state),
         reads=[options.config] if options.config else [],
         spool=spool,
     )
@@ -173,7 +184,11 @@ def _open(llm: LLM, command: Command) -> BulkRun:
 
 def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
     try:
-        with loaded(llm), _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping:
+        with (
+            # An engine on this machine takes minutes to load.
+            contextlib.nullcontext() if bulk.is_generated else loaded(llm),
+            _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
+        ):
             if bulk.work(statistics, stopping):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
@@ -211,8 +226,9 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
-            writer = JsonlWriter(command.output, out)
-            store = StreamStore(writer, llm.model_name, reasons.add)
+            writer, columns = JsonlWriter(command.output, out), command.writing.columns()
+            rows = checked_rows(reader, columns, is_read_once=command.source == "-")
+            store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, reader, limit=command.limit)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
@@ -220,7 +236,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             ):
                 try:
                     run(
-                        llm, reader, command.formatter, store, num_generations=command.num_generations,
+                        llm, rows, command.formatter, store, num_generations=command.num_generations,
                         arguments=command.arguments, limit=command.limit, statistics=statistics,
                         stopping=stopping,
                     )  # fmt: skip
@@ -228,6 +244,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                     writer.finish()
                     raise
                 writer.finish()
+                columns.tell()
                 if stopping():
                     return Ended("interrupted", statistics)
     except FailuresError as problem:
