@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.columns import ResultColumns
 from stillhouse.jobs.formats.targets import followed
+from stillhouse.jobs.formats.writing import BATCH
 from stillhouse.protocols import HookCalls, RowReader, RowWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["open_reader", "open_writer", "output_path"]
+__all__ = ["format_of", "open_output", "open_reader", "open_writer", "output_path"]
+
+# The formats of outputs, by the suffixes of their files, and those with a separator between cells.
+_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+_SEPARATED = {"csv": ",", "tsv": "\t"}
 
 _SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
@@ -40,27 +46,77 @@ def open_reader(source: str, hooks: HookCalls | None = None) -> RowReader:
     return opening(source)
 
 
-def open_writer(target: str, hooks: HookCalls | None = None, schema: pa.Schema | None = None) -> RowWriter:
+def open_writer(
+    target: str,
+    hooks: HookCalls | None = None,
+    schema: pa.Schema | None = None,
+    columns: ResultColumns | None = None,
+    format: str | None = None,
+) -> RowWriter:
     """A writer for a target: a plugin's, or one of our own by the file's suffix.
 
     Args:
         target: a path, or what a plugin writes.
         hooks: the installed plugins.
         schema: the types of the input's columns, where they are known.
+        columns: the columns that the output adds; those of an output without options if not said.
+        format: one of `FORMATS`, whatever the suffix is.
 
     Raises:
         ConfigurationError: it cannot be written, or its format is not known.
     """
-    writer = hooks.open_writer(target, schema) if hooks is not None else None
-    if writer is not None:
-        return writer
-    opening = _writers().get(".jsonl" if target == "-" else Path(target).suffix.lower())
-    if opening is None:
+    if columns is None:
+        columns = ResultColumns()
+    if format is None:
+        writer = hooks.open_writer(target, schema, columns) if hooks is not None else None
+        if writer is not None:
+            return writer
+    elif hooks is not None and hooks.output_path(target) is not None:
+        raise ConfigurationError(
+            f"{target} is what a plugin writes, in a format of its own", hint="leave out --format"
+        )
+    name = format_of(target) if format is None else format
+    if name is None:
         raise ConfigurationError(
             f"{target} is in a format that is not known",
-            hint=_remedy(target, "give a .jsonl or .parquet file, or - for JSONL"),
+            hint=_remedy(
+                target, "give a .jsonl, .csv, .tsv or .parquet file, - for JSONL, or the format with --format"
+            ),
         )
-    return opening(target, schema)
+    if name == "parquet":
+        from stillhouse.jobs.formats.parquet import ParquetWriter
+
+        return ParquetWriter(target, schema, columns)
+    if name in _SEPARATED:
+        from stillhouse.jobs.formats.separated import SeparatedWriter
+
+        return SeparatedWriter(target, _SEPARATED[name], columns)
+    from stillhouse.jobs.formats.writers import JsonlWriter
+
+    return JsonlWriter(target)
+
+
+def format_of(target: str) -> str | None:
+    """Return the format that the name of an output says; `None` if it says none."""
+    return _FORMATS.get(".jsonl" if target == "-" else Path(target).suffix.lower())
+
+
+def open_output(target: str, hooks: HookCalls | None = None, format: str | None = None) -> RowReader:
+    """A reader for an output that a run wrote.
+
+    Args:
+        target: the output.
+        hooks: the installed plugins.
+        format: the format that it was written in; `None` for the one that its name says.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    if format is None:
+        return open_reader(target, hooks)
+    opening = _readers().get(".jsonl" if format == BATCH else f".{format}")
+    assert opening is not None
+    return opening(target)
 
 
 def output_path(target: str, hooks: HookCalls | None = None) -> Path:
@@ -88,10 +144,3 @@ def _readers() -> dict[str, Callable[[str], RowReader]]:
     from stillhouse.jobs.formats.readers import CsvReader, JsonlReader
 
     return {".jsonl": JsonlReader, ".csv": CsvReader, ".parquet": ParquetReader}
-
-
-def _writers() -> dict[str, Callable[[str, pa.Schema | None], RowWriter]]:
-    from stillhouse.jobs.formats.parquet import ParquetWriter
-    from stillhouse.jobs.formats.writers import JsonlWriter
-
-    return {".jsonl": lambda target, _: JsonlWriter(target), ".parquet": ParquetWriter}

@@ -13,6 +13,7 @@ from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.readers import open_source
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.targets import cannot_be_written
+from stillhouse.protocols import OutputColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,16 +101,19 @@ class ParquetWriter:
     Args:
         target: the path.
         schema: the types of the input's columns; `None` if it has none.
+        columns: the columns that the output adds.
 
     Raises:
         ConfigurationError: pyarrow is not installed, or it cannot be written.
     """
 
-    def __init__(self, target: str, schema: pa.Schema | None = None) -> None:
+    def __init__(
+        self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
+    ) -> None:
         self._parquet = pyarrow_parquet()
         self._file = PartialFile(Path(target))
         try:
-            self._spool = RowSpool(self._file.folder, schema)
+            self._spool = RowSpool(self._file.folder, schema, columns)
         except OSError as error:
             self._file.abandon()
             raise cannot_be_written(Path(target), error) from None

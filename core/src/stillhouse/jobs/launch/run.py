@@ -52,6 +52,11 @@ def run(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    output_prefix: str | None = None,
+    text: bool = False,
+    expand: bool = False,
+    format: str | None = None,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -93,8 +98,8 @@ def run(
             as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
             while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
-        output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
-            temporary, and the rows are kept for iterating as long as the result is.
+        output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
+            state is temporary, and the rows are kept for iterating as long as the result is.
         prompt_column: the column that has the prompt. By default, the prompt is the first of the
             columns `messages`, `conversations`, `prompt`, and `instruction` with `input`.
         messages_column: the column that has the chat.
@@ -106,6 +111,13 @@ def run(
         raw: send the text as a raw prompt, without a chat template.
         image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
         images_from: the folder, or folders, from which files of images are read; from nowhere else.
+        output_prefix: what the names of the columns begin with that the output adds, so that none is that of
+            a column of the input.
+        text: write the one text instead of a list, for one generation.
+        expand: write the fields of an answer that is a JSON object as columns too, for one generation.
+        format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the name of the output ends in.
+        state: where the state of the run is; `OUTPUT.run.db` if not said. With the state of a finished run,
+            another output is written, and nothing is generated again.
         num_generations: how many generations of each row.
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
@@ -149,7 +161,7 @@ def run(
         if output is None:
             folder = TemporaryFolder()
             resources.callback(folder.remove)
-            output = folder.path / f"output.{_suffix(input)}"
+            output = folder.path / f"output.{format or _suffix(input)}"
         options = _options(given, output)
         generator, command = _read(options)
         ended = work(generator, command, PythonView(on_progress, show_bar))
@@ -173,6 +185,7 @@ def estimate(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -366,4 +379,4 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     assert ended.outcome != "stopped"
     if ended.summary is None:
         raise StillhouseError("the state of the run cannot be read")
-    return Run(ended.outcome, command.output, ended.summary, llm.registry.hooks(), folder)
+    return Run(ended.outcome, command, ended.summary, llm.registry.hooks(), folder)

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.spools import StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.formats.writing import Writing, schema_of
 from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
@@ -85,6 +88,14 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         traceback=options.traceback,
         verbose=options.verbose,
         reads=files_of(options),
+        writing=Writing(
+            format=options.format,
+            prefix=options.output_prefix or "",
+            text=options.text,
+            expand=options.expand,
+            schema=schema_of(llm, formatter.form) if options.expand else None,
+        ),
+        state=None if options.state is None else Path(options.state),
         spool=spool,
     )
 
@@ -181,7 +192,11 @@ def _open(llm: LLM, command: Command) -> BulkRun:
 
 def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
     try:
-        with loaded(llm), _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping:
+        with (
+            # An engine on this machine takes minutes to load.
+            contextlib.nullcontext() if bulk.is_generated else loaded(llm),
+            _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
+        ):
             if bulk.work(statistics, stopping):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
@@ -230,8 +245,9 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
-            writer = JsonlWriter(command.output, out)
-            store = StreamStore(writer, llm.model_name, reasons.add)
+            writer, columns = JsonlWriter(command.output, out), command.writing.columns()
+            columns.check([*given_names(reader), *found.columns])
+            store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
@@ -248,6 +264,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                     writer.finish()
                     raise
                 writer.finish()
+                columns.tell()
                 if stopping():
                     return Ended("interrupted", statistics)
     except FailuresError as problem:

@@ -10,6 +10,7 @@ from typing import Any
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import Spool
+from stillhouse.jobs.formats.writing import Writing
 from stillhouse.jobs.selection.choosing import Choice
 from stillhouse.jobs.spending.budget import Ceiling
 
@@ -41,6 +42,8 @@ class Command:
         traceback: whether the traceback of a backend's own bug is shown.
         verbose: whether what is sent and answered is shown.
         spool: saves an input that is no file, such as standard input; `None` for the others.
+        writing: how the output is written; it may differ when the run is resumed.
+        state: where the run's state is; `None` for the place beside the output.
         reads: the files other than the source that were read for the run, such as settings.
     """
 
@@ -62,6 +65,8 @@ class Command:
     max_failures: int | None = None
     traceback: bool = False
     verbose: bool = False
+    writing: Writing = field(default_factory=Writing)
+    state: Path | None = None
     reads: Sequence[Path] = ()
     spool: Spool | None = None
 

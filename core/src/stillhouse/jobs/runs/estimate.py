@@ -16,8 +16,9 @@ from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
-from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
+from stillhouse.jobs.store.database import FAILED, QUEUED
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
+from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.salvage import intact, unknown_command
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
@@ -168,7 +169,7 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
     The second value is the number of the finished rows' input tokens, as far as the backend reported them.
     """
     finished: array[int] = array("h")
-    path = store_path(output_path(command.output, llm.registry.hooks()))
+    path = state_of(output_path(command.output, llm.registry.hooks()), command.state)
     if command.restart or not path.exists():
         return finished, 0
     with intact(path) as (connection, _):
