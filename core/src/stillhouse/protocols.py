@@ -122,6 +122,11 @@ class Row:
     error: GenerationError | None = None
     digest: int = 0
 
+    @property
+    def place(self) -> str:
+        """Where it is, for a message: `line 3`; of several files, `b.csv, line 3`."""
+        return f"line {self.line}"
+
 
 class RowInputs(ABC):
     """Inputs that were made of rows: an LLM that generates for them shows hooks the row of each."""

@@ -19,9 +19,10 @@ def digest_of(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
-def invalid_row(line: int, problem: str) -> GenerationError:
-    """Return the error of a row that cannot be used, with its line number."""
-    return GenerationError(f"line {line}: {problem}", kind="invalid_input", attempts=0)
+def invalid_row(place: int | str, problem: str) -> GenerationError:
+    """Return the error of a row that cannot be used, with its line number or where else it is."""
+    where = f"line {place}" if isinstance(place, int) else place
+    return GenerationError(f"{where}: {problem}", kind="invalid_input", attempts=0)
 
 
 class RowFormatter:
@@ -59,7 +60,7 @@ class RowFormatter:
         try:
             return self._input(row.columns)
         except ValueError as error:
-            return invalid_row(row.line, str(error))
+            return invalid_row(row.place, str(error))
 
     def _input(self, columns: dict[str, Any]) -> FormattedInput:
         if self._render is not None:

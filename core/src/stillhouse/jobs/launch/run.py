@@ -46,6 +46,8 @@ def run(
     param: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     max_concurrency: int | None = None,
     limit: int | None = None,
     restart: bool = False,
@@ -70,10 +72,10 @@ def run(
     Nothing is printed. On a terminal and in a notebook there is a bar while it works.
 
     Args:
-        input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
-            dict of its columns, a text or a list of messages; a table with the Arrow stream protocol, such
-            as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
-            while the run works.
+        input: a path, a folder, a glob, an address such as `s3://…`, or what a plugin opens, such as
+            `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
+            a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
+            frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
         output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
             temporary, and the rows are kept for iterating as long as the result is.
@@ -84,6 +86,9 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
+            `comma`, `semicolon`, `tab`, `pipe`.
+        encoding: the encoding of text, instead of what is found.
         max_concurrency: how many rows may be in flight.
         limit: generate for the first so many rows only.
         restart: forget an earlier run of this output, and replace it.
@@ -136,6 +141,8 @@ def estimate(
     param: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     limit: int | None = None,
     restart: bool = False,
     retry: str | Sequence[str] | None = None,
@@ -233,7 +240,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
+    if options.output == "-" or (isinstance(options.input, (str, PathLike)) and str(options.input) == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )

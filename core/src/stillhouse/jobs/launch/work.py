@@ -7,25 +7,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.opening import open_reader
+from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.rows import RowFormatter
-from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.estimate import input_of
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.sources.names import names_of
+from stillhouse.jobs.sources.opening import notes_of
+from stillhouse.jobs.sources.remote import RemoteSpool, is_remote
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
@@ -49,19 +52,29 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ConfigurationError: an option has a wrong value.
     """
     is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = "" if options.input is None else options.input, None
-    if isinstance(source, PathLike):
-        source = str(source)
-    if not isinstance(source, str):
-        spool = spool_of(source)
-        source = type(source).__name__
-    elif source == "-" and options.output != "-":
-        spool = StdinSpool()
+    reading = Reading.of(options.delimiter, options.encoding)
+    names = None if options.input is None else names_of(options.input)
+    spool: Spool | None = None
+    if names is None and options.input is not None:
+        spool = spool_of(options.input)
+    elif names == ("-",) and options.output != "-":
+        spool = StdinSpool(reading)
+    elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
+        spool = RemoteSpool(names, reading)
     return Command(
-        source=source,
+        source=("" if options.input is None else type(options.input).__name__)
+        if names is None
+        else str(names),
+        names=names,
+        reading=reading,
         output="-" if options.output is None else str(options.output),
         formatter=RowFormatter(options.template, options.system, options.raw),
-        formatting={"template": options.template, "system": options.system, "raw": options.raw},
+        formatting={
+            "template": options.template,
+            "system": options.system,
+            "raw": options.raw,
+            **reading.said(),
+        },
         num_generations=options.num_generations,
         arguments=arguments,
         limit=options.limit,
@@ -87,6 +100,9 @@ class View(Protocol):
 
     def opened(self, bulk: BulkRun) -> None:
         """The run is open; nothing was generated yet."""
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """The input is open; what is unusual about it is told now, and in the end if there is more."""
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
@@ -132,6 +148,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
+        view.reading(lambda: notes_of(bulk.reader, command.source))
         view.opened(bulk)
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
@@ -189,9 +206,10 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         watch=FailureWatch(command.max_failures),
     )
     try:
-        with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+        with _online(llm), input_of(llm, command) as reader, loaded(llm):
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             check_run(llm, command.formatter)
+            view.reading(lambda: notes_of(reader, command.source))
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
             info = run_info(llm, command.source, command.output, reader, limit=command.limit)

@@ -27,6 +27,7 @@ from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -58,6 +59,7 @@ class BulkRun:
         resumed: whether an earlier process worked on this run.
         queued: how many failed rows are retried.
         store: the rows.
+        reader: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
@@ -65,6 +67,7 @@ class BulkRun:
         self.resumed = open_run.resumed
         self.queued = open_run.queued
         self.store: SqliteStore = open_run.store
+        self.reader: RowReader = open_run.reader
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.spending.bounds import Bounds, size_of
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -22,7 +22,7 @@ from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "input_of"]
 
 # The average of English; used until the backend has reported the tokens of finished rows.
 BYTES_PER_TOKEN = 4.0
@@ -105,7 +105,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     if bounds.can_be_set and bounds.max_new_tokens is None:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
-    with _input(llm, command) as reader:
+    with input_of(llm, command) as reader:
         finished, tokens = _finished(llm, command, reader)
         for row in islice(reader, command.limit):
             made = finished[row.index] if row.index < len(finished) else 0
@@ -137,10 +137,11 @@ def estimate(llm: LLM, command: Command) -> Estimate:
 
 
 @contextlib.contextmanager
-def _input(llm: LLM, command: Command) -> Iterator[RowReader]:
+def input_of(llm: LLM, command: Command) -> Iterator[RowReader]:
+    """Open the input of a command for the block; what has to be saved first is saved as long."""
     with contextlib.ExitStack() as resources:
         if command.spool is None:
-            reader = open_reader(command.source, llm.registry.hooks())
+            reader = command.open_input(llm.registry.hooks())
         else:
             folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="stillhouse-"))
             reader = command.spool.open(command.spool.save(Path(folder)))
