@@ -129,6 +129,11 @@ class Row:
     digest: int = 0
     typed: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where it is, for a message: `line 3`; of several files, `b.csv, line 3`."""
+        return f"line {self.line}"
+
 
 class InputWithArguments:
     """An input with generation parameters of its own, which win over those of the call.

@@ -50,7 +50,15 @@ _LLM: list[Callable[[Any], Any]] = [
 ]
 """The LLM and what it is asked for."""
 
-_READING: list[Callable[[Any], Any]] = []
+_READING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="What separates the fields of CSV and TSV: a character, or comma, semicolon, tab, pipe. If not "
+        "said, it is found.",
+    ),
+    click.option("--encoding", metavar="NAME", help="The encoding of text. If not said, it is found."),
+]
 """How INPUT is read."""
 
 _PROMPTS: list[Callable[[Any], Any]] = [

@@ -26,7 +26,7 @@ class Options:
     """The options of a run, each under the name that the command and `stillhouse.run` have for it.
 
     Attributes:
-        input: a file, or what a plugin opens; from Python also rows.
+        input: files, folders, globs, addresses, or what a plugin opens; from Python also rows.
         llm: `NAME` or `NAME:MODEL`; from Python also an LLM.
         output: a file, or what a plugin writes.
         prompt: one text to generate for, instead of an input; for the command alone.
@@ -48,6 +48,8 @@ class Options:
         schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found.
+        encoding: the encoding of text, likewise.
         max_concurrency: how many rows may be in flight.
         where: an expression over a row's columns, which says whether the row belongs to the run.
         sample: how many of these rows belong to it, at random.
@@ -86,6 +88,8 @@ class Options:
     num_generations: int = 1
 
     # How the input is read.
+    delimiter: str | None = None
+    encoding: str | None = None
 
     # What a row's prompt is.
     prompt: str | None = None
@@ -389,4 +393,5 @@ def in_python(text: str) -> str:
 
 
 def _is_text(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
+    """Whether an input, which may be several names, is this one."""
+    return value == text if isinstance(value, str) else isinstance(value, tuple) and value == (text,)

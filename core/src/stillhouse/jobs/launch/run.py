@@ -63,6 +63,8 @@ def run(
     schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     max_concurrency: int | None = None,
     where: str | None = None,
     sample: int | None = None,
@@ -93,10 +95,10 @@ def run(
     On a terminal and in a notebook there is a bar while it works.
 
     Args:
-        input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
-            dict of its columns, a text or a list of messages; a table with the Arrow stream protocol, such
-            as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
-            while the run works.
+        input: a path, a folder, a glob, an address such as `s3://…`, or what a plugin opens, such as
+            `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
+            a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
+            frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
         output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
             state is temporary, and the rows are kept for iterating as long as the result is.
@@ -125,6 +127,9 @@ def run(
         schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
+            `comma`, `semicolon`, `tab`, `pipe`.
+        encoding: the encoding of text, instead of what is found.
         max_concurrency: how many rows may be in flight.
         where: generate only for the rows for which this Jinja2 expression over their columns is true.
         sample: of these, generate for so many at random only; the same ones each time.
@@ -192,6 +197,8 @@ def estimate(
     schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     where: str | None = None,
     sample: int | None = None,
     shard: str | None = None,
@@ -294,7 +301,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
+    if options.output == "-" or (isinstance(options.input, (str, PathLike)) and str(options.input) == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )

@@ -27,6 +27,7 @@ from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -59,6 +60,7 @@ class BulkRun:
         queued: how many failed rows are retried.
         look: what the first rows of the input say of the prompt.
         store: the rows.
+        reader: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
@@ -67,6 +69,7 @@ class BulkRun:
         self.queued = open_run.queued
         self.look = open_run.look
         self.store: SqliteStore = open_run.store
+        self.reader: RowReader = open_run.reader
 
     def __enter__(self) -> Self:
         return self

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
@@ -24,7 +21,7 @@ from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "input_of"]
 
 # The average of English; used until the backend has reported the tokens of finished rows.
 BYTES_PER_TOKEN = 4.0
@@ -114,7 +111,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     if bounds.can_be_set and bounds.max_new_tokens is None:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
-    with _input(llm, command) as reader:
+    with input_of(llm, command) as reader:
         command.choice.check(reader)
         found.look = look(llm, command.choice.rows(reader), command.formatter)
         finished, tokens = _finished(llm, command, reader)
@@ -150,17 +147,6 @@ def estimate(llm: LLM, command: Command) -> Estimate:
         found.bytes_per_token = known_bytes / tokens
         found.is_measured = True
     return found
-
-
-@contextlib.contextmanager
-def _input(llm: LLM, command: Command) -> Iterator[RowReader]:
-    with contextlib.ExitStack() as resources:
-        if command.spool is None:
-            reader = open_reader(command.source, llm.registry.hooks())
-        else:
-            folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="stillhouse-"))
-            reader = command.spool.open(command.spool.save(Path(folder)))
-        yield resources.enter_context(contextlib.closing(reader))
 
 
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:

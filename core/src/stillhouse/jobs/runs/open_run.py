@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import given_names
-from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
+from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
@@ -19,6 +19,8 @@ from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
+from stillhouse.jobs.sources.names import Names
+from stillhouse.jobs.sources.opening import check_output
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
@@ -90,7 +92,10 @@ class OpenRun:
         reads = list(command.reads)
         check_places(reads, self.output, files_named_in(llm), given)
         if command.spool is None:
-            check_source(command.source)
+            names = command.names or Names([command.source])
+            for name in names:
+                check_source(name)
+            check_output(names, self.output)
         with ExitStack() as resources:
             # What is no file is read later, when nothing else can refuse the run.
             source = None if command.spool else self._open_source(resources)
@@ -192,7 +197,7 @@ class OpenRun:
     def _open(self) -> RowReader:
         if self.command.spool is not None and self._spooled is not None:
             return self.command.spool.open(self._spooled)
-        return open_reader(self.command.source, self.llm.registry.hooks())
+        return self.command.open_input(self.llm.registry.hooks())
 
     def _open_source(self, resources: ExitStack) -> RowReader:
         return resources.enter_context(closing(self._open()))
