@@ -193,7 +193,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     ),
     (
         lambda o: o.prompt is not None and o.has_writing,
-        "--prompt prints what it generates",
+        "--prompt prints a text, and writes no columns",
         "leave out --output-prefix, --text, --expand, --format and --state",
     ),
     (
