@@ -23,6 +23,7 @@ from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
@@ -67,7 +68,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         spool = StdinSpool(reading)
     elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
         spool = RemoteSpool(names, reading)
-    formatter, formatting = formatting_of(options, llm)
+    formatter, formatting = formatting_of(options, llm, arguments)
     return Command(
         source=("" if options.input is None else type(options.input).__name__)
         if names is None
@@ -254,6 +255,8 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 rows = rows.until(lambda: bool(ending) and ending[0]())
             # Whoever writes to standard input may be slow.
             found = look(llm, rows, command.formatter, few=command.source == "-")
+            if command.formatter.is_batch and command.source != "-":
+                check_custom_ids(rows)
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)

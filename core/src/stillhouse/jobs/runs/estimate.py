@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
@@ -114,6 +115,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     with input_of(llm, command) as reader:
         command.choice.check(reader)
         found.look = look(llm, command.choice.rows(reader), command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(command.choice.rows(reader))
         finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
