@@ -100,6 +100,21 @@ def test_the_output_is_that_of_the_command(source: Path, tmp_path: Path) -> None
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
 
 
+class EndingLLM(CountingLLM):
+    """One whose creation ends the program."""
+
+    def model_post_init(self, context: Any) -> None:
+        raise SystemExit(0)
+
+
+def test_a_backend_cannot_end_the_program_when_it_is_created(source: Path, tmp_path: Path) -> None:
+    registry = stillhouse.default_registry()
+    registry.register("ending", EndingLLM)
+    with pytest.raises(RuntimeError, match="EndingLLM raised SystemExit: 0"):
+        stillhouse.run(source, llm="ending", output=tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_the_command_resumes_what_python_began_and_the_other_way_round(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     stillhouse.run(source, llm="counting", output=output, limit=5, temperature=0.5)

@@ -29,6 +29,11 @@ _LLM: list[Callable[[Any], Any]] = [
         "--param", metavar="NAME=VALUE", multiple=True, help="A generation parameter; may be repeated."
     ),
     click.option(
+        "--row-params",
+        is_flag=True,
+        help="Take parameters, tools and structured_output of a row from its columns of these names.",
+    ),
+    click.option(
         "--schema",
         type=click.Path(path_type=Path),
         metavar="FILE",
@@ -66,6 +71,14 @@ _PROMPTS: list[Callable[[Any], Any]] = [
         help="Leave out the assistant's answer at the end of a chat, as data for training has it.",
     ),
     click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template."),
+    click.option("--image-column", metavar="NAME", help="The column with the images of a row."),
+    click.option(
+        "--images-from",
+        metavar="DIR",
+        multiple=True,
+        callback=lambda _context, _option, value: value or None,
+        help="A folder from which files of images are read, and from nowhere else; may be repeated.",
+    ),
     click.option(
         "--preview",
         metavar="N",
@@ -77,7 +90,28 @@ _PROMPTS: list[Callable[[Any], Any]] = [
 """What a row's prompt is."""
 
 _CHOOSING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--where",
+        metavar="EXPR",
+        help="Generate for the rows for which this Jinja2 expression over their columns is true.",
+    ),
+    click.option(
+        "--sample",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Of these, generate for N rows at random; the same ones each time.",
+    ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Of these, generate for the I-th of N parts; stillhouse join joins the outputs.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only."),
+    click.option(
+        "--dedupe",
+        is_flag=True,
+        help="Generate once for rows that ask for the same, and give each of them the result.",
+    ),
 ]
 """Which rows belong to the run."""
 
@@ -88,6 +122,11 @@ _WRITING: list[Callable[[Any], Any]] = [
 
 _RUNNING: list[Callable[[Any], Any]] = [
     click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it."),
+    click.option(
+        "--extend",
+        is_flag=True,
+        help="Go on although rows were added to INPUT: what is finished is kept.",
+    ),
     click.option(
         "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
     ),

@@ -42,10 +42,12 @@ COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH = 1, 3, 4
 def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     """Generate for one text, print the generations, and return the exit status."""
     from stillhouse.jobs.formats.rows import Row
+    from stillhouse.protocols import InputWithArguments
 
     item = command.formatter(Row(0, 1, {"prompt": prompt}))
     if isinstance(item, Exception):
         raise item
+    assert not isinstance(item, InputWithArguments)  # there are none without rows
     from stillhouse.jobs.launch.loading import loaded
     from stillhouse.jobs.reporting.notes import noting
 

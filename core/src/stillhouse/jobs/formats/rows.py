@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.jobs.prompts.chats import chat_of, without_answer
+from stillhouse.jobs.prompts.images import RowImages
+from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.jobs.prompts.shapes import CHATS, shape_of, text_in, text_of
-from stillhouse.protocols import Row
+from stillhouse.protocols import InputWithArguments, Row
 from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
 
 if TYPE_CHECKING:
@@ -42,10 +44,15 @@ class RowFormatter:
         messages_column: the column that has the chat.
         drop_last_assistant: leave out the assistant's answer at the end of a chat.
         form: the form that every answer must have.
+        parameters: takes what a row asks for itself; `None` for nothing.
+        images: puts the images of a row into its input; `None` leaves it as it is.
 
     Attributes:
         system: the system message.
         raw: whether the inputs are raw prompts.
+        has_arguments: whether an input may have arguments of its own.
+        parameters: the argument.
+        images: the argument.
         form: the form of the answers, or `None`.
         template: the template, or `None`.
         column: the column that was named, or `None`.
@@ -64,6 +71,8 @@ class RowFormatter:
         messages_column: str | None = None,
         drop_last_assistant: bool = False,
         form: StructuredOutput | None = None,
+        parameters: RowParameters | None = None,
+        images: RowImages | None = None,
     ) -> None:
         if raw and system is not None:
             raise ConfigurationError(
@@ -77,12 +86,27 @@ class RowFormatter:
         self.system = system
         self.raw = raw
         self.form = form
+        self.parameters = parameters
+        self.images = images
+        self.has_arguments = parameters is not None
         self.column = prompt_column if messages_column is None else messages_column
         self._is_chat = messages_column is not None
         self._drops_answer = drop_last_assistant
 
-    def __call__(self, row: Row) -> FormattedInput | GenerationError:
+    def __call__(self, row: Row) -> FormattedInput | InputWithArguments | GenerationError:
         """Return the row's input, or the error that says why it has none."""
+        if row.error is not None:
+            return row.error
+        try:
+            input = self._input(row)
+            if self.images is not None:
+                input = self.images(row.columns, input)
+            return input if self.parameters is None else self.parameters.of_row(row, input)
+        except ValueError as error:
+            return invalid_row(row.line, str(error))
+
+    def prompt(self, row: Row) -> FormattedInput | GenerationError:
+        """Return the row's input without its images and parameters, or why it has none."""
         if row.error is not None:
             return row.error
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.prompts.files import form_of, names_a_file, read_text
+from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
+from stillhouse.jobs.prompts.images import RowImages
+from stillhouse.jobs.prompts.parameters import RowParameters
+from stillhouse.llm import LLM
 
 __all__ = ["files_of", "formatting_of"]
 
 
-def formatting_of(options: Options) -> tuple[RowFormatter, dict[str, Any]]:
-    """Return the formatter of some options, and its settings.
+def formatting_of(options: Options, llm: LLM) -> tuple[RowFormatter, dict[str, Any]]:
+    """Return the formatter of some options for an LLM, and its settings.
 
     The settings have the content of files, not their names: the same file with another content is another
     command. An option that is not given is left out, as runs that were started before there was one have it.
@@ -42,12 +47,16 @@ def formatting_of(options: Options) -> tuple[RowFormatter, dict[str, Any]]:
         messages_column=options.messages_column,
         drop_last_assistant=options.drop_last_assistant,
         form=form,
+        parameters=RowParameters(type(llm)) if options.row_params else None,
+        images=_images(options, llm),
     )
     given = {
         "prompt_column": options.prompt_column,
         "messages_column": options.messages_column,
         "drop_last_assistant": options.drop_last_assistant or None,
         "schema": None if form is None else form["schema"],
+        "row_params": options.row_params or None,
+        "image_column": options.image_column,
     }
     return formatter, {
         "template": template,
@@ -62,6 +71,26 @@ def files_of(options: Options) -> list[Path]:
     schema = options.schema if isinstance(options.schema, (str, Path)) else None
     files = (options.config, options.template_file, options.system_file, schema)
     return [Path(file) for file in files if file is not None]
+
+
+def _images(options: Options, llm: LLM) -> RowImages | None:
+    """Return what puts the images of rows into their inputs, if the options ask for that.
+
+    Raises:
+        ConfigurationError: the LLM reads no images, or a folder is none.
+    """
+    if options.images_from is None and options.image_column is None:
+        return None
+    if "images" not in llm.capabilities:
+        raise ConfigurationError(
+            f"{type(llm).__name__} reads no images",
+            hint="leave out --images-from and --image-column, or choose a backend that reads them",
+        )
+    folders = None
+    if options.images_from is not None:
+        source = options.input if isinstance(options.input, (str, PathLike)) else None
+        folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
+    return RowImages(folders, options.image_column)
 
 
 def _check_text(text: str, option: str, *, is_name: bool = False) -> None:

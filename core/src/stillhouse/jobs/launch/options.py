@@ -39,14 +39,22 @@ class Options:
         raw: whether a text is sent without a chat template.
         preview: how many inputs are printed, instead of a run; for the command alone.
         json: whether they are printed as JSON; likewise.
+        image_column: the column with the images of a row.
+        images_from: the folders from which files of images are read.
         num_generations: how many generations of each row.
         param: generation parameters.
+        row_params: whether rows have generation parameters, tools and structured outputs of their own.
         schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
         max_concurrency: how many rows may be in flight.
+        where: an expression over a row's columns, which says whether the row belongs to the run.
+        sample: how many of these rows belong to it, at random.
+        shard: a part of the rows, `I/N`.
         limit: how many rows belong to the run.
+        dedupe: whether rows that ask for the same are generated for once.
         restart: whether an earlier run of this output is forgotten.
+        extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
         batch: whether the run goes through offline batches.
         wait: seconds between two polls until they are done; `True` means `WAIT_SECONDS`.
@@ -67,6 +75,7 @@ class Options:
     config: Path | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     param: Mapping[str, Any] = field(default_factory=dict)
+    row_params: bool = False
     schema: Any = None
     num_generations: int = 1
 
@@ -82,17 +91,24 @@ class Options:
     system_file: str | PathLike[str] | None = None
     drop_last_assistant: bool = False
     raw: bool = False
+    image_column: str | None = None
+    images_from: Sequence[str | PathLike[str]] | None = None
     preview: int | None = None
     json: bool = False
 
     # Which rows belong to the run.
+    where: str | None = None
+    sample: int | None = None
+    shard: str | None = None
     limit: int | None = None
+    dedupe: bool = False
 
     # What is written.
     output: str | None = None
 
     # How the run is worked on.
     restart: bool = False
+    extend: bool = False
     retry: str | Sequence[str] | None = None
     max_concurrency: int | None = None
     batch: bool = False
@@ -104,6 +120,11 @@ class Options:
     traceback: bool = False
     verbose: bool = False
     estimate: bool = False
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is said which rows belong to the run."""
+        return bool(self.where is not None or self.sample or self.shard or self.limit or self.dedupe)
 
     @property
     def prompt_sources(self) -> list[str]:
@@ -141,14 +162,29 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
                 o.output
                 or o.prompt_sources
                 or o.drop_last_assistant
-                or o.limit
+                or o.chooses
                 or o.has_ceiling
                 or o.estimate
                 or o.preview
             )
         ),
         "--prompt prints what it generates",
-        "leave out -o, the options about columns, --limit, --preview, --estimate and the ceilings",
+        "leave out -o, --preview, --estimate, the ceilings, and the options about columns and rows",
+    ),
+    (
+        lambda o: o.prompt is not None and o.row_params,
+        "--prompt is no row, which --row-params takes parameters from",
+        "leave out --row-params, and give --param NAME=VALUE",
+    ),
+    (
+        lambda o: o.prompt is not None and bool(o.image_column or o.images_from),
+        "--prompt is no row, which has images",
+        "leave out --image-column and --images-from",
+    ),
+    (
+        lambda o: o.raw and o.image_column is not None,
+        "a raw prompt has no images",
+        "leave out --image-column, or --raw",
     ),
     (
         lambda o: len(o.prompt_sources) > 1,
@@ -193,7 +229,10 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "give --estimate a file",
     ),
     (
-        lambda o: o.output == "-" and bool(o.restart or o.retry or o.batch or o.finish_online),
+        lambda o: (
+            o.output == "-"
+            and bool(o.restart or o.extend or o.dedupe or o.retry or o.batch or o.finish_online)
+        ),
         "what was printed is not kept",
         "give -o OUTPUT.jsonl for a run that can be gone on with",
     ),
@@ -201,6 +240,21 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         lambda o: o.prompt is None and o.output is None and not o.estimate and o.preview is None,
         "no output is named",
         "give -o OUTPUT.jsonl, or -o - to print",
+    ),
+    (
+        lambda o: o.output == "-" and o.sample is not None and _is_text(o.input, "-"),
+        "a sample reads the input twice, and standard input is gone afterwards",
+        "give a file, or -o OUTPUT.jsonl",
+    ),
+    (
+        lambda o: o.extend and o.sample is not None,
+        "a sample of an input to which rows were added is another sample",
+        "leave out --extend, or --sample",
+    ),
+    (
+        lambda o: o.extend and o.restart,
+        "--restart begins anew, with the input as it is",
+        "leave out --extend",
     ),
     (
         lambda o: o.llm is None and o.config is None,

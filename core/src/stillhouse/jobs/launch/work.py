@@ -27,6 +27,8 @@ from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
+from stillhouse.jobs.selection.conditions import Condition
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
@@ -58,7 +60,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         source = type(source).__name__
     elif source == "-" and options.output != "-" and options.preview is None:
         spool = StdinSpool()
-    formatter, formatting = formatting_of(options)
+    formatter, formatting = formatting_of(options, llm)
     return Command(
         source=source,
         output="-" if options.output is None else str(options.output),
@@ -66,14 +68,17 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         formatting=formatting,
         num_generations=options.num_generations,
         arguments=arguments,
-        limit=options.limit,
+        choice=_choice(options),
+        extend=options.extend,
         restart=options.restart,
         retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
         in_order=in_order,
         wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
         finish_online=options.finish_online,
-        ceiling=Ceiling(llm, arguments, options.max_tokens_total, options.max_cost)
+        ceiling=Ceiling(
+            llm, arguments, options.max_tokens_total, options.max_cost, per_row=options.row_params
+        )
         if options.has_ceiling
         else None,
         max_failures=options.max_failures,
@@ -81,6 +86,21 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         verbose=options.verbose,
         reads=files_of(options),
         spool=spool,
+    )
+
+
+def _choice(options: Options) -> Choice:
+    """Return which rows of the input belong to the run.
+
+    Raises:
+        ConfigurationError: an option has a wrong value.
+    """
+    return Choice(
+        where=None if options.where is None else Condition(options.where),
+        sample=options.sample,
+        shard=None if options.shard is None else parse_shard(options.shard),
+        limit=options.limit,
+        dedupe=options.dedupe,
     )
 
 
@@ -200,25 +220,29 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             resources.enter_context(_online(llm))
             reader = resources.enter_context(contextlib.closing(open_reader(command.source, hooks)))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
+            if command.source != "-":  # which cannot be read twice
+                command.choice.check(reader)
+            rows, ending = command.choice.rows(reader), list[Callable[[], bool]]()
+            if isinstance(rows, ChosenRows):
+                rows = rows.until(lambda: bool(ending) and ending[0]())
             # Whoever writes to standard input may be slow.
-            few = command.source == "-"
-            found = look(llm, reader, command.formatter, limit=command.limit, few=few)
+            found = look(llm, rows, command.formatter, few=command.source == "-")
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
             writer = JsonlWriter(command.output, out)
             store = StreamStore(writer, llm.model_name, reasons.add)
-            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
+                ending.append(stopping)
                 try:
                     run(
                         llm, found.all_rows, command.formatter, store,
-                        num_generations=command.num_generations,
-                        arguments=command.arguments, limit=command.limit, statistics=statistics,
-                        stopping=stopping,
+                        num_generations=command.num_generations, arguments=command.arguments,
+                        statistics=statistics, stopping=stopping,
                     )  # fmt: skip
                 except FailuresError:
                     writer.finish()
@@ -248,9 +272,10 @@ def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
 ) -> Iterator[Stop]:
     def share() -> float | None:
-        if command.limit is None:
+        most = command.choice.at_most()
+        if most is None:
             return share_read()
-        return max(share_read() or 0.0, statistics.pulled / command.limit)
+        return max(share_read() or 0.0, statistics.pulled / max(1, most - statistics.repeats))
 
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     statistics.started = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from stillhouse.jobs.prompts.words import kind_of
 
-__all__ = ["chat_of", "ends_with_answer", "is_chat", "without_answer"]
+__all__ = ["chat_of", "ends_with_answer", "is_chat", "without_answer", "without_unions"]
 
 # Who speaks in ShareGPT's `from`, and what the role is called in a chat.
 SPEAKERS: Mapping[str, str] = {
@@ -46,7 +46,7 @@ def chat_of(value: Any, column: str, *, typed: bool = False) -> list[dict[str, A
     for number, message in enumerate(value, 1):
         if not isinstance(message, dict):
             raise ValueError(f"message {number} of the row is {kind_of(message)}, not an object with a role")
-        found = _without_unions(message) if typed else {**message}
+        found = without_unions(message) if typed else {**message}
         role = found.get("role")
         if role is None and found.get("from") is not None:
             found = _of_sharegpt(found, number, calls)
@@ -186,13 +186,13 @@ def _check_part(part: Any, where: str) -> None:
         raise ValueError(f"the text of {where} is {kind_of(part.get('text'))}, not a text")
 
 
-def _without_unions(value: Any) -> Any:
+def without_unions(value: Any) -> Any:
     """Leave out the fields that are null: a typed column gives every message the fields of all."""
     if isinstance(value, dict):
         # An assistant's message that only calls tools has the content null.
         return {
-            key: item if type(item) is str else _without_unions(item)
+            key: item if type(item) is str else without_unions(item)
             for key, item in value.items()
             if item is not None or key == "content"
         }
-    return [_without_unions(item) for item in value] if isinstance(value, list) else value
+    return [without_unions(item) for item in value] if isinstance(value, list) else value

@@ -11,6 +11,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["preview_lines", "preview_record"]
@@ -19,20 +20,25 @@ __all__ = ["preview_lines", "preview_record"]
 _DATA = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]{24})[A-Za-z0-9+/=]{40,}")
 
 
-def preview_record(row: Row, input: FormattedInput | GenerationError) -> dict[str, Any]:
-    """Return what is sent for a row: `input`, and `structured_output` if it has one; or `error`."""
+def preview_record(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> dict[str, Any]:
+    """Return what is sent for a row: `input`, its `structured_output` and `parameters` if any; or `error`."""
     record: dict[str, Any] = {"row": row.index + 1, "line": row.line}
     if isinstance(input, GenerationError):
         record["error"] = {"kind": input.kind, "message": input.message}
         return record
+    own = None
+    if isinstance(input, InputWithArguments):
+        own, input = input.arguments, input.input
     record["input"], form = split_input(input)
     if form is not None:
         record["structured_output"] = form
+    if own is not None:
+        record["parameters"] = dict(own)
     plain: dict[str, Any] = json.loads(to_json(record))
     return plain
 
 
-def preview_lines(row: Row, input: FormattedInput | GenerationError) -> Iterator[str]:
+def preview_lines(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> Iterator[str]:
     """Return the same as lines, and a blank one at the end. The bytes of images are cut short."""
     record = preview_record(row, input)
     yield f"row {record['row']:,}, line {record['line']:,}"
@@ -48,6 +54,8 @@ def preview_lines(row: Row, input: FormattedInput | GenerationError) -> Iterator
                 yield from _part(f"  {key}", value)
     if "structured_output" in record:
         yield from _part("structured output", record["structured_output"])
+    for name, value in record.get("parameters", {}).items():
+        yield from _part(name, value)
     yield ""
 
 

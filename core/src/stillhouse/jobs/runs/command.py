@@ -10,6 +10,7 @@ from typing import Any
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import Spool
+from stillhouse.jobs.selection.choosing import Choice
 from stillhouse.jobs.spending.budget import Ceiling
 
 __all__ = ["Command", "parse_kinds"]
@@ -26,7 +27,8 @@ class Command:
         formatting: the formatter's settings, as shown when a changed command is refused.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all. It may differ when the run is resumed.
+        choice: which rows of the input belong to the run.
+        extend: whether the input may have more rows than the run was started with.
         restart: delete an earlier run, and replace the output.
         retry: the kinds of errors whose rows are retried.
         offline: generate through the provider's offline batches.
@@ -48,7 +50,8 @@ class Command:
     formatting: dict[str, Any] = field(default_factory=dict)
     num_generations: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
-    limit: int | None = None
+    choice: Choice = field(default_factory=Choice)
+    extend: bool = False
     restart: bool = False
     retry: Sequence[str] = ()
     offline: bool = False
@@ -61,6 +64,11 @@ class Command:
     verbose: bool = False
     reads: Sequence[Path] = ()
     spool: Spool | None = None
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What the output depends on beside the LLM and its arguments, as shown when it is changed."""
+        return {**self.formatting, **self.choice.shaping}
 
     @property
     def uses_batches(self) -> bool:

@@ -7,17 +7,17 @@ import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import open_reader, output_path
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.looking import Look, look
-from stillhouse.jobs.spending.bounds import Bounds, size_of
+from stillhouse.jobs.selection.repeats import Repeats, find_repeats
+from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
-from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.salvage import intact, unknown_command
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
@@ -40,6 +40,7 @@ class Estimate:
         finished: rows that are finished.
         rows: rows that are left, with those that cannot be used.
         unusable: rows that cannot be used.
+        repeated: rows that ask for what an earlier one asks for, and are not paid again.
         bytes: of the inputs that are left.
         bytes_per_token: what the number of tokens is estimated with.
         is_measured: whether that is the average of the finished rows.
@@ -55,6 +56,7 @@ class Estimate:
     finished: int = 0
     rows: int = 0
     unusable: int = 0
+    repeated: int = 0
     bytes: int = 0
     bytes_per_token: float = BYTES_PER_TOKEN
     is_measured: bool = False
@@ -73,6 +75,8 @@ class Estimate:
         lines = [("rows", f"{self.rows:,}")]
         if self.finished:
             lines.insert(0, ("finished before", f"{self.finished:,}"))
+        if self.repeated:
+            lines.append(("equal to an earlier row", f"{self.repeated:,}, not paid again"))
         lines += [
             ("rows that cannot be used", f"{self.unusable:,}"),
             ("input tokens, about", f"{self.bytes / self.bytes_per_token:,.0f} ({how})"),
@@ -110,22 +114,28 @@ def estimate(llm: LLM, command: Command) -> Estimate:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
     with _input(llm, command) as reader:
-        found.look = look(llm, reader, command.formatter, limit=command.limit)
+        command.choice.check(reader)
+        found.look = look(llm, command.choice.rows(reader), command.formatter)
         finished, tokens = _finished(llm, command, reader)
-        for row in islice(reader, command.limit):
+        rows = command.choice.rows(reader)
+        repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
+        for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0
             input = command.formatter(row)
             if made < 0:
                 found.finished += 1
                 if made == COUNTED and not isinstance(input, GenerationError):
-                    known_bytes += size_of(input)
+                    known_bytes += size_of_input(input)
                 continue
             found.rows += 1
+            if is_repeated:
+                found.repeated += 1
+                continue
             if isinstance(input, GenerationError):
                 found.unusable += 1
                 continue
             missing = command.num_generations - made
-            found.bytes += size_of(input)
+            found.bytes += size_of_input(input)
             bound = bounds(input, missing)
             if bound is None or found.max_input is None or found.max_output is None:
                 found.max_input = found.max_output = found.cost = None
@@ -168,9 +178,9 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
             if last is not None:
                 raise unknown_command(path)
             return finished, 0
-        now = command_of(llm, command.arguments, command.num_generations, command.formatting, reader.digest())
+        now = command_of(llm, command.arguments, command.num_generations, command.shaping, reader.digest())
         digests = connection.execute("SELECT row, digest FROM rows ORDER BY row")
-        check_unchanged(before, now, input_difference(reader, digests))
+        check_unchanged(before, now, InputChanges(reader, digests), extend=command.extend)
         finished.frombytes(bytes(finished.itemsize * (0 if last is None else last + 1)))
         total = 0
         for row, state, kind, made, tokens in connection.execute(

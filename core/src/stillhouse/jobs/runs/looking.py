@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError, near_matches
@@ -47,6 +47,8 @@ class Look:
         rest: the others, where the input can be read only once.
         prompts: the columns that made the prompts, each combination once.
         columns: the names of all columns.
+        parameters: the columns that parameters of rows are taken from; `None` if they are not.
+        images: the column with the images.
         is_template: whether a template made the prompts.
         answered: how many chats end with the assistant's answer.
         notes: what a person may want to know besides.
@@ -56,6 +58,8 @@ class Look:
     rest: Iterator[Row] = field(default_factory=lambda: iter(()))
     prompts: list[tuple[str, ...]] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
+    parameters: list[str] | None = None
+    images: str | None = None
     is_template: bool = False
     answered: int = 0
     notes: list[str] = field(default_factory=list)
@@ -67,15 +71,20 @@ class Look:
 
     @property
     def unused(self) -> list[str]:
-        """The columns that are in no prompt."""
-        used = {name for names in self.prompts for name in names}
+        """The columns that are in no prompt, and that nothing else is taken from."""
+        used = {name for names in self.prompts for name in names} | {*(self.parameters or ()), self.images}
         return [name for name in self.columns if name not in used]
 
     def lines(self) -> list[str]:
         """Return what was found, a line each; none where no row could be read."""
         if not self.columns:
             return []
-        lines = [f"prompt: {self._taken()}; unused: {listed(self.unused) or 'none'}"]
+        taken = [f"prompt: {self._taken()}"]
+        if self.parameters is not None:
+            taken.append(f"parameters: {listed(self.parameters) or 'none'}")
+        if self.images is not None:
+            taken.append(f"images: {shown_name(self.images)}")
+        lines = ["; ".join([*taken, f"unused: {listed(self.unused) or 'none'}"])]
         if self.answered:
             lines.append(
                 f"chats that end with the assistant's answer, which is sent: {self.answered:,} of the first "
@@ -96,16 +105,13 @@ class Look:
         return " or ".join(" and ".join(map(shown_name, names)) for names in whole) or "none so far"
 
 
-def look(
-    llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, limit: int | None = None, few: bool = False
-) -> Look:
+def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = False) -> Look:
     """Look at the first rows.
 
     Args:
         llm: the LLM; its parameters are known.
-        rows: the input, iterated over once.
+        rows: those that belong to the run, iterated over once.
         formatter: makes the prompts of the run.
-        limit: how many rows belong to the run.
         few: read no further once a row has a prompt: whoever writes the rows may be slow.
 
     Raises:
@@ -113,8 +119,7 @@ def look(
     """
     found = Look(rest=iter(rows), is_template=formatter.template is not None)
     size = made = too_much = 0
-    most = MAX_ROWS if limit is None else min(MAX_ROWS, limit)
-    while len(found.rows) < most and size < MAX_CHARACTERS:
+    while len(found.rows) < MAX_ROWS and size < MAX_CHARACTERS:
         row = next(found.rest, None)
         if row is None:
             break
@@ -126,7 +131,7 @@ def look(
         names = formatter.used(row.columns)
         if names and names not in found.prompts:
             found.prompts.append(names)
-        input = formatter(row)
+        input = formatter.prompt(row)
         if not isinstance(input, GenerationError):
             made += 1
             found.answered += not isinstance(input, str) and ends_with_answer(split_input(input)[0])
@@ -137,6 +142,10 @@ def look(
             if too_much == MAX_TOO_MUCH and not made:
                 break
     if found.columns:
+        if formatter.parameters is not None:
+            found.parameters = formatter.parameters.names_in(found.columns)
+        if formatter.images is not None:
+            found.images = formatter.images.column
         _check(found, formatter)
         if not made and formatter.template is not None:
             _check_template(found, formatter.template, too_much)
@@ -151,12 +160,15 @@ def _check(found: Look, formatter: RowFormatter) -> None:
         PromptError: there is one, or no column that a prompt can be made of.
     """
     missing = formatter.missing(found.columns)
+    of_template = found.is_template and bool(missing)
+    if found.images is not None and found.images not in found.columns:
+        missing.append(found.images)
     if missing:
         name, rows = shown_name(missing[0]), len(found.rows)
         hint = near_matches(missing[0], found.columns)
-        if found.is_template and not hint.startswith("did you"):
+        if of_template and not hint.startswith("did you"):
             hint += f"; write {{{{ {missing[0]} | default('') }}}} for one that may be missing"
-        what = f"the template names {name}, and " if found.is_template else ""
+        what = f"the template names {name}, and " if of_template else ""
         none = "the first row has no" if rows == 1 else f"none of the first {rows:,} rows has the"
         raise PromptError(f"{what}{none} column {name}", hint=hint)
     if (
@@ -225,5 +237,7 @@ def preview(llm: LLM, command: Command) -> Iterator[tuple[Look, Iterator[Row]]]:
     """
     with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
         few = command.source == "-"
-        found = look(llm, reader, command.formatter, limit=command.limit, few=few)
-        yield found, islice(found.all_rows, command.limit)
+        if not few:  # standard input cannot be read twice
+            command.choice.check(reader)
+        found = look(llm, command.choice.rows(reader), command.formatter, few=few)
+        yield found, found.all_rows
