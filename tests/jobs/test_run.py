@@ -28,6 +28,8 @@ ROWS = [{"prompt": f"text {number}", "id": number} for number in range(20)]
 ONLY_THE_COMMAND = {
     "prompt": "a single text is llm.generate_outputs",
     "estimate": "stillhouse.estimate",
+    "preview": "the inputs are seen in a terminal",
+    "json": "likewise",
     "traceback": "the logger stillhouse.bugs",
     "verbose": "the logger stillhouse.messages",
 }
@@ -96,6 +98,21 @@ def test_the_output_is_that_of_the_command(source: Path, tmp_path: Path) -> None
         )
     assert not exited.value.code
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
+
+
+class EndingLLM(CountingLLM):
+    """One whose creation ends the program."""
+
+    def model_post_init(self, context: Any) -> None:
+        raise SystemExit(0)
+
+
+def test_a_backend_cannot_end_the_program_when_it_is_created(source: Path, tmp_path: Path) -> None:
+    registry = stillhouse.default_registry()
+    registry.register("ending", EndingLLM)
+    with pytest.raises(RuntimeError, match="EndingLLM raised SystemExit: 0"):
+        stillhouse.run(source, llm="ending", output=tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_the_command_resumes_what_python_began_and_the_other_way_round(source: Path, tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse._execution.call import Call, Finished, OnError, Outputs, check_num_generations, finish_group
+from stillhouse._execution.call import Call, Finished, OnError, check_num_generations, finish_group
+from stillhouse._execution.list_outputs import Outputs
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order
+from stillhouse._execution.own_arguments import calls_with_own_arguments, have_arguments
 from stillhouse._execution.pump import aopen_pump, open_pump
 from stillhouse._execution.slots import Slots
 from stillhouse._execution.window import WindowSettings
@@ -202,7 +204,9 @@ class AsyncLLM(LLM):
     def _iter_finished(
         self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
     ) -> Generator[list[Finished], None, None]:
-        settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
+        settings = self._window_settings(
+            call.num_generations, call.arguments, ordered, on_error == "raise", have_arguments(inputs)
+        )
         with open_pump(settings, call.begin) as pump:
             for batch in pump.batches(inputs):
                 finished, fatal = finish_group(call, batch, on_error)
@@ -267,14 +271,15 @@ class AsyncLLM(LLM):
 
         `inputs` may be an asynchronous iterable too. Hooks are called on the caller's loop.
         """
-        call = self._begin_stream(num_generations, kwargs, on_error, instead="agenerate_outputs")
-        call.follow(inputs)
+        call = self._begin_stream(inputs, num_generations, kwargs, on_error, instead="agenerate_outputs")
         return self._aiter_outputs(call, inputs, on_error, ordered)
 
     async def _aiter_outputs(
         self, call: Call, inputs: Any, on_error: OnError, ordered: bool
     ) -> AsyncGenerator[tuple[int, GenerateOutput | GenerationError], None]:
-        settings = self._window_settings(call.num_generations, call.arguments, ordered, on_error == "raise")
+        settings = self._window_settings(
+            call.num_generations, call.arguments, ordered, on_error == "raise", have_arguments(inputs)
+        )
         async with (
             aopen_pump(settings, call.begin) as pump,
             contextlib.aclosing(pump.batches(inputs)) as batches,
@@ -287,12 +292,21 @@ class AsyncLLM(LLM):
                     raise fatal
 
     def _window_settings(
-        self, num_generations: int, arguments: dict[str, Any], ordered: bool, raises: bool
+        self,
+        num_generations: int,
+        arguments: dict[str, Any],
+        ordered: bool,
+        raises: bool,
+        have_own: bool = False,
     ) -> WindowSettings:
-        """The settings of the window for a call with these arguments."""
+        """The settings of the window for a call with these arguments; its inputs may have their own."""
         thread = self._loop_thread()
-        calls: list[Callable[[Any], Awaitable[GenerateOutput]]]
-        if self.makes_several:
+        calls: Sequence[Callable[[Any], Awaitable[GenerateOutput]]]
+        if have_own:
+            calls = calls_with_own_arguments(
+                self.agenerate, num_generations, arguments, makes_several=self.makes_several
+            )
+        elif self.makes_several:
             calls = [functools.partial(self.agenerate, num_generations=num_generations, **arguments)]
         elif arguments.get("seed") is None:
             calls = [functools.partial(self.agenerate, **arguments)] * num_generations

@@ -60,7 +60,8 @@ def before_generate(
         llm: the loaded LLM.
         input: the input, a copy for this plugin.
         num_generations: how many generations were asked for.
-        arguments: the generation parameters in force, one read-only dict for all inputs of a call.
+        arguments: the generation parameters in force, one read-only dict for all inputs of a call that have
+            the same ones.
         row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
     """
 

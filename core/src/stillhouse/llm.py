@@ -19,6 +19,7 @@ from stillhouse._execution.call import Call, Finished, OnError, effective_argume
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._execution.order import Order
+from stillhouse._execution.own_arguments import CallWithOwnArguments, have_arguments
 from stillhouse._settings.generation import GenerationParametersMixin
 from stillhouse._settings.models import cannot_list
 from stillhouse._settings.redaction import Redactor, secret_values
@@ -27,6 +28,7 @@ from stillhouse._settings.serialization import Serializable
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.inputs import check_input
 from stillhouse.offline.contract import OfflineBatchMixin, binding
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState, ModelInfo
 
 if TYPE_CHECKING:
@@ -289,13 +291,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             self.check_input(input)
         return call, inputs
 
-    def _begin_call(self, num_generations: int, kwargs: dict[str, Any]) -> Call:
+    def _begin_call(self, num_generations: int, kwargs: dict[str, Any], kind: type[Call] = Call) -> Call:
         """Check the arguments of a call; an explicit one wins over the LLM's own."""
         arguments = effective_arguments(self, num_generations, kwargs)
-        return Call(self, num_generations, arguments, self.registry.hooks(), self.check_input, self._redactor)
+        return kind(self, num_generations, arguments, self.registry.hooks(), self.check_input, self._redactor)
 
     def _begin_stream(
-        self, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str
+        self, inputs: object, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str
     ) -> Call:
         """`_begin_call` for a stream of inputs; `instead` is the method that takes a list."""
         if on_error not in ("raise", "yield"):
@@ -305,7 +307,11 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
                 "an offline batch takes all its inputs at once",
                 hint=f"use {instead}, or set use_offline_batch_generation to False",
             )
-        return self._begin_call(num_generations, kwargs)
+        call = self._begin_call(
+            num_generations, kwargs, CallWithOwnArguments if have_arguments(inputs) else Call
+        )
+        call.follow(inputs)
+        return call
 
     def iter_outputs(
         self,
@@ -342,7 +348,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     def iter_finished(
         self,
-        inputs: Iterable[FormattedInput | GenerationError],
+        inputs: Iterable[FormattedInput | InputWithArguments | GenerationError],
         num_generations: int = 1,
         *,
         on_error: OnError = "raise",
@@ -352,10 +358,9 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         """As `iter_outputs`, but yield several results at a time: those that came in meanwhile.
 
         It is for a caller that writes results somewhere: one transaction for each list keeps all of them
-        safe before anything else is waited for.
+        safe before anything else is waited for. `RowInputs` may have inputs with arguments of their own.
         """
-        call = self._begin_stream(num_generations, kwargs, on_error, instead="generate_outputs")
-        call.follow(inputs)
+        call = self._begin_stream(inputs, num_generations, kwargs, on_error, instead="generate_outputs")
         return self._iter_finished(call, inputs, on_error, ordered)
 
     def _iter_finished(
@@ -363,12 +368,14 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     ) -> Generator[list[Finished], None, None]:
         source = enumerate(inputs)
         while group := list(islice(source, self.preferred_batch_size)):
-            results, _ = ask_group(call, self.generate, group, isolate=on_error == "yield")
+            results, failure = ask_group(call, self.generate, group, isolate=on_error == "yield")
             finished, fatal = finish_group(call, results, on_error)
             if finished:
                 yield finished
             if fatal is not None:
                 raise fatal
+            if not isinstance(failure, Exception | None):
+                raise failure
 
     def check_input(self, input: Any) -> None:
         """Refuse an input that the backend cannot take, before anything is sent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backends",
     "HookCalls",
+    "InputWithArguments",
     "Row",
     "RowInputs",
     "RowReader",
@@ -114,6 +115,8 @@ class Row:
         columns: its columns; empty if it could not be read.
         error: why it could not be read, or `None`.
         digest: a number of 64 bits that changes with the row's content.
+        typed: whether its columns have types, so that an object in one has the fields of all rows: one that
+            is null may be one that this row does not have.
     """
 
     index: int
@@ -121,6 +124,7 @@ class Row:
     columns: dict[str, Any] = field(default_factory=dict)
     error: GenerationError | None = None
     digest: int = 0
+    typed: bool = False
 
     @property
     def place(self) -> str:
@@ -128,11 +132,40 @@ class Row:
         return f"line {self.line}"
 
 
+class InputWithArguments:
+    """An input with generation parameters of its own, which win over those of the call.
+
+    An LLM checks the parameters together with those of the call, once for all inputs of the same `key`.
+
+    Args:
+        input: the input.
+        arguments: the generation parameters.
+        key: equal for equal arguments, and for no others.
+    """
+
+    __slots__ = ("_in_force", "arguments", "input", "key")
+
+    def __init__(self, input: FormattedInput, arguments: Mapping[str, Any], key: Hashable) -> None:
+        self.input = input
+        self.arguments = arguments
+        self.key = key
+        self._in_force: Any = None  # set by the call that takes it
+
+    def __reduce__(self) -> tuple[type[InputWithArguments], tuple[Any, ...]]:
+        return InputWithArguments, (self.input, self.arguments, self.key)
+
+
 class RowInputs(ABC):
-    """Inputs that were made of rows: an LLM that generates for them shows hooks the row of each."""
+    """Inputs that were made of rows: an LLM that generates for them shows hooks the row of each.
+
+    Attributes:
+        has_arguments: whether an input may be an `InputWithArguments`.
+    """
+
+    has_arguments: bool = False
 
     @abstractmethod
-    def __iter__(self) -> Iterator[FormattedInput | GenerationError]: ...
+    def __iter__(self) -> Iterator[FormattedInput | InputWithArguments | GenerationError]: ...
 
     @abstractmethod
     def row_at(self, position: int) -> Row | None:

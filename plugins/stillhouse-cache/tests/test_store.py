@@ -203,6 +203,24 @@ def test_a_file_that_is_no_database(
     assert (folder / DATABASE).read_bytes().startswith(b"this is not a database")
 
 
+@pytest.mark.parametrize("table", ["notes (text)", "entry (id, text)", "entry (id, key, used, value, more)"])
+def test_a_database_of_something_else_is_left_as_it_is(
+    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    folder.mkdir()
+    connection = sqlite3.connect(folder / DATABASE)
+    connection.execute(f"CREATE TABLE {table}")
+    connection.commit()
+    connection.close()
+    before = (folder / DATABASE).read_bytes()
+    for _ in range(2):
+        assert answers(registry, "hello") == ["hello"]
+    [warning] = warnings_of(caplog)
+    assert "database of something else" in warning
+    assert "delete" not in warning
+    assert (folder / DATABASE).read_bytes() == before
+
+
 def test_a_damaged_database(
     registry: Registry, hooks: CacheHooks, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -289,7 +307,7 @@ def test_full_disk_does_not_stop_generation(tmp_path: Path) -> None:
         "from pathlib import Path\nfrom stillhouse_cache.cache import Cache\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
-        "cache = Cache(Path(sys.argv[1]), 10**9)\n"
+        "cache = Cache(Path(sys.argv[1]), 10**7)\n"
         "for number in range(1000):\n"
         "    cache.put(number.to_bytes(32), b'v' * 1000)\n"
         "cache.flush()\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol
 
 from stillhouse._execution import messages
 from stillhouse._execution.bugs import backend_name, report_bug, wrapped
@@ -23,8 +23,8 @@ from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
-    "Call", "Finished", "OnError", "Outputs", "Result", "check_num_generations", "effective_arguments",
-    "finish_group", "finished_outputs", "result_of",
+    "Call", "Finished", "Group", "InForce", "OnError", "Result", "check_num_generations",
+    "effective_arguments", "finish_group", "result_of",
 ]  # fmt: skip
 
 Result = tuple[int, Any, Any, float]
@@ -46,6 +46,35 @@ class Finished(NamedTuple):
     input_index: int
     result: GenerateOutput | GenerationError
     seconds: float
+
+
+class InForce:
+    """The arguments in force for inputs that have the same ones.
+
+    Attributes:
+        arguments: the generation parameters.
+        shown: what hooks are shown of them, one dict for all these inputs.
+    """
+
+    __slots__ = ("arguments", "shown")
+
+    def __init__(self, arguments: dict[str, Any], *, has_hooks: bool) -> None:
+        self.arguments = arguments
+        self.shown = ReadOnlyDict(shown(arguments)) if has_hooks else ReadOnlyDict()
+
+
+class Group(NamedTuple):
+    """Inputs that one call can generate for.
+
+    Attributes:
+        members: the inputs as they came, with their indexes.
+        inputs: the inputs as the backend takes them.
+        arguments: the generation parameters of all of them.
+    """
+
+    members: list[tuple[int, Any]]
+    inputs: list[Any]
+    arguments: dict[str, Any]
 
 
 def check_num_generations(num_generations: Any) -> None:
@@ -107,7 +136,7 @@ class Call:
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
         # One for all inputs, so that a hook knows by its identity which call an input is of.
-        self._shown_arguments = ReadOnlyDict(shown(arguments)) if self.has_hooks else ReadOnlyDict()
+        self._in_force = InForce(arguments, has_hooks=self.has_hooks)
         self._row_at: Callable[[int], Row | None] | None = None
         self._check_input = check_input
         self._find_redactor = redactor
@@ -123,11 +152,16 @@ class Call:
         if self.has_hooks and isinstance(inputs, RowInputs):
             self._row_at = inputs.row_at
 
-    def begin(self, index: int, input: Any) -> Any:
+    def begin(self, index: int, input: Any, own: InForce | None = None) -> Any:
         """Return the result of an input that needs no request, or `None`.
 
         It is a hook's answer, or the error of an input that is refused. An input that is itself
         an error is its own result.
+
+        Args:
+            index: the index of the input.
+            input: the input.
+            own: the arguments in force for it, if they are not those of the call.
         """
         if isinstance(input, GenerationError):
             return input
@@ -138,51 +172,58 @@ class Call:
         answer = None
         if self._before is not None:
             row = None if self._row_at is None else self._row_at(index)
-            answer = self._before(self.llm, input, self.num_generations, self._shown_arguments, row)
+            arguments = (own or self._in_force).shown
+            answer = self._before(self.llm, input, self.num_generations, arguments, row)
             if answer is not None and self._after is not None:
                 self._answered.add(index)
         if self._shows and answer is None:
-            self._show(">", index, [input, self.arguments])
+            self._show(">", index, [input, (own or self._in_force).arguments], own)
         return answer
 
-    def end(self, index: int, input: Any, result: Any) -> GenerateOutput | Exception:
-        """Check the result of an input, show it to the hooks, and return it."""
+    def end(
+        self, index: int, input: Any, result: Any, own: InForce | None = None
+    ) -> GenerateOutput | Exception:
+        """Check the result of an input, show it to the hooks, and return it; arguments as `begin`."""
         if not isinstance(result, Exception):
             try:
                 result = check_output(result, self.num_generations, self._name)
             except GenerationError as error:
                 result = error
         if isinstance(result, Exception):
-            result = self._judge(result)
+            result = self._judge(result, own)
         if self._shows and not isinstance(input, GenerationError):
-            self._show("<", index, result)
+            self._show("<", index, result, own)
         if self._after is not None:
-            self._observe(index, input, result)
+            self._observe(index, input, result, own)
         checked: GenerateOutput | Exception = result
         return checked
 
-    def _judge(self, error: Exception) -> Exception:
+    def grouped(self, inputs: list[tuple[int, Any]]) -> Iterable[Group]:
+        """Put inputs, with their indexes, into groups that one call can generate for: here into one."""
+        return [Group(inputs, [input for _, input in inputs], self.arguments)]
+
+    def _judge(self, error: Exception, own: InForce | None) -> Exception:
         """Return what is known of an error, without secrets."""
         if not isinstance(error, StillhouseError):  # its own class may let nobody change what it says
             self._full_name = self._full_name or backend_name(self.llm)
             error = wrapped(error, self.llm, self._full_name)
         if isinstance(error, GenerationError) and error.kind not in ERROR_KINDS:
             error.kind = "unknown"
-        redactor = self._secrets()
+        redactor = self._secrets(own)
         redactor.redact_error(error)
         report_bug(error, redactor)
         return error
 
-    def _secrets(self) -> Redactor:
+    def _secrets(self, own: InForce | None) -> Redactor:
         if self._redactor is None:
             self._redactor = self._find_redactor().with_secrets(named_secrets(self.arguments))
-        return self._redactor
+        return self._redactor if own is None else self._redactor.with_secrets(named_secrets(own.arguments))
 
-    def _show(self, sign: str, index: int, value: Any) -> None:
+    def _show(self, sign: str, index: int, value: Any, own: InForce | None) -> None:
         head = f"{sign} {self._name}, input {index + 1}:"
-        messages.show(head, messages.as_text(value), self._secrets().redact)
+        messages.show(head, messages.as_text(value), self._secrets(own).redact)
 
-    def _observe(self, index: int, input: Any, result: Any) -> None:
+    def _observe(self, index: int, input: Any, result: Any, own: InForce | None) -> None:
         """Show the hooks the result of an input. One that could not be made is shown as none."""
         assert self._after is not None
         seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
@@ -192,7 +233,7 @@ class Call:
             self.llm,
             None if isinstance(input, GenerationError) else input,
             self.num_generations,
-            self._shown_arguments,
+            (own or self._in_force).shown,
             seen,
             from_hook,
             None if self._row_at is None else self._row_at(index),
@@ -236,40 +277,6 @@ def finish_group(
             ended = failure
         finished.append(Finished(index, ended, seconds))
     return finished, fatal
-
-
-def finished_outputs(error: Exception, count: int) -> list[GenerateOutput | None]:
-    """The outputs that an error of a call with `count` inputs carries: an entry per input."""
-    if isinstance(error, GenerationError) and len(error.outputs) == count and count > 1:
-        return list(error.outputs)
-    return [None] * count
-
-
-class Outputs:
-    """Collects the outputs of a list of inputs, until all have come in or one has failed."""
-
-    def __init__(self, count: int) -> None:
-        self._outputs: list[GenerateOutput | None] = [None] * count
-        self.error: Exception | None = None
-
-    def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
-        """Add results; `call`, if given, ends them first."""
-        for index, input, result, _ in batch:
-            if call is not None:
-                result = call.end(index, input, result)
-            if not isinstance(result, Exception):
-                self._outputs[index] = result
-            elif self.error is None:
-                self.error = result
-
-    def finish(self, remaining: Iterable[Result], call: Call | None = None) -> list[GenerateOutput]:
-        """Return the outputs; if one failed, raise its error with the others."""
-        self.take(remaining, call)
-        if self.error is None:
-            return cast("list[GenerateOutput]", self._outputs)
-        error = GenerationError.wrap(self.error)
-        error.outputs = self._outputs
-        raise error
 
 
 def result_of(error: BaseException, call: object) -> Exception:

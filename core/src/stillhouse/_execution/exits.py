@@ -6,9 +6,25 @@ import dis
 import signal
 from types import TracebackType
 
-__all__ = ["is_from_signal"]
+from stillhouse.errors import described
+
+__all__ = ["ended", "is_from_signal"]
 
 _RAISES = {dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]}
+
+
+def ended(error: BaseException, what: str) -> BaseException:
+    """Return what a call of others' code is to raise: an error, where it would have ended the program.
+
+    Args:
+        error: what the call raised.
+        what: names the call, as `EchoLLM.load`.
+    """
+    if isinstance(error, Exception) or is_from_signal(error):
+        return error
+    wrapped = RuntimeError(f"{what} raised {described(error)}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def is_from_signal(error: BaseException) -> bool:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, PrivateAttr
 
-from stillhouse._execution.exits import is_from_signal
-from stillhouse.errors import ConfigurationError, described
+from stillhouse._execution.exits import ended
+from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
@@ -155,9 +155,7 @@ def _change(function: Callable[[H], None], holder: H, member: str) -> None:
     try:
         result: object = function(holder)  # type: ignore[func-returns-value]
     except BaseException as error:
-        if isinstance(error, Exception) or is_from_signal(error):
-            raise
-        raise RuntimeError(f"{type(holder).__name__}.{member} raised {described(error)}") from error
+        raise ended(error, f"{type(holder).__name__}.{member}")  # noqa: B904  -- it is itself, or has a cause
     refuse_awaitable(result, holder, member, _PLAIN.format(member))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from stillhouse._execution.call import Call, Result, finished_outputs
+from stillhouse._execution.call import Call, Result
 from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.lifecycle import refuse_awaitable
+from stillhouse._execution.list_outputs import finished_outputs
 from stillhouse._execution.stopping import current_stop
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError, described
 from stillhouse.typing import GenerateOutput
@@ -36,6 +37,7 @@ def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list
     failure = failure or next((item for item in ended if isinstance(item, Exception)), None)
     if failure is None:
         return ended
+    assert isinstance(failure, Exception)  # there was one call
     wrapped = GenerationError.wrap(failure)
     wrapped.outputs = [None if isinstance(item, Exception) else item for item in ended]
     raise wrapped
@@ -43,7 +45,7 @@ def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list
 
 def ask_group(
     call: Call, generate: Generate, group: Sequence[tuple[int, Any]], *, isolate: bool
-) -> tuple[list[Result], Exception | None]:
+) -> tuple[list[Result], BaseException | None]:
     """Begin each input, and call `generate` for those that have no result yet.
 
     Args:
@@ -53,7 +55,8 @@ def ask_group(
         isolate: after a failure, call it again for each unfinished input by itself.
 
     Returns:
-        The results, which are not ended yet, and the error of `generate` or `None`.
+        The results, which are not ended yet, and the error of `generate` or `None`. One that is no
+            `Exception` interrupted the work between two calls, and is to be raised after the results.
 
     Raises:
         CancelledError: the run stops.
@@ -61,24 +64,39 @@ def ask_group(
     current_stop.get().check()
     results = {index: call.begin(index, input) for index, input in group}
     pending = [(index, input) for index, input in group if results[index] is None]
-    started = perf_counter()
-    outputs, failure = _ask(call, generate, [input for _, input in pending], isolate)
-    seconds = perf_counter() - started
-    times = dict.fromkeys((index for index, _ in pending), seconds)
-    for (index, _), output in zip(pending, outputs, strict=True):
-        results[index] = output
+    times: dict[int, float] = {}
+    failure: BaseException | None = None
+    for members, inputs, arguments in call.grouped(pending):
+        started = perf_counter()
+        try:
+            if times:  # what was asked for so far is paid for
+                current_stop.get().check()
+            outputs, failure = _ask(call, generate, inputs, arguments, isolate)
+        except BaseException as raised:
+            if not times:
+                raise
+            failure = raised
+            break
+        seconds = perf_counter() - started
+        for (index, _), output in zip(members, outputs, strict=True):
+            results[index], times[index] = output, seconds
+        if failure is not None and (not isolate or _stops_run(failure)):
+            break
+    for index, _ in pending:
+        if results[index] is None and failure is not None:  # it was not asked for, after such a failure
+            results[index] = failure if isinstance(failure, Exception) else _DROPPED
     ended = [(index, input, results[index], times.get(index, 0.0)) for index, input in group]
     return [result for result in ended if result[2] is not _DROPPED], failure
 
 
 def _ask(
-    call: Call, generate: Generate, inputs: list[Any], isolate: bool
+    call: Call, generate: Generate, inputs: list[Any], arguments: dict[str, Any], isolate: bool
 ) -> tuple[list[Any], Exception | None]:
     """An output or an error for each input, and the error of the call for all of them."""
     if not inputs:
         return [], None
     try:
-        outputs = generate(inputs, call.num_generations, **call.arguments)
+        outputs = generate(inputs, call.num_generations, **arguments)
         if type(outputs) is not list:
             _refuse_coroutine(outputs, call.llm)
         call.check_length(outputs, len(inputs))
@@ -98,7 +116,7 @@ def _ask(
             if finished[position] is None and stop.requested:
                 finished[position] = _DROPPED
             elif finished[position] is None:
-                (result,), _ = _ask(call, generate, [input], isolate)
+                (result,), _ = _ask(call, generate, [input], arguments, isolate)
                 finished[position] = result
                 if _stops_run(result):
                     return [result if output is None else output for output in finished], error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.protocols import InputWithArguments
 
 __all__ = ["Order", "sort_key"]
 
@@ -26,6 +27,8 @@ def sort_key(batch_key: BatchKey, input: Any) -> int | bytes | None:
     Raises:
         ConfigurationError: the backend gives something that is no key.
     """
+    if isinstance(input, InputWithArguments):
+        input = input.input
     try:
         key = batch_key(input)
     except Exception:  # as whatever else a backend finds wrong with one input

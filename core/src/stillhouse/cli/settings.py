@@ -117,30 +117,13 @@ def _split(assignments: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _typed(text: str, annotation: Any, subject: str) -> Any:
-    """Convert a text to a type: unchanged where a text is valid, else as JSON.
+    """Convert a text to a type."""
+    from stillhouse._settings.values import ValueType
 
-    A text that looks like a JSON list, object or string is read as one first, so that a parameter that
-    takes a text or a list of texts accepts either.
-    """
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
+    declared = ValueType(annotation)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(
-            annotation, config=ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
-        )
-    except PydanticUserError:  # the annotation is a model with its own settings
-        adapter = TypeAdapter(annotation)
-    attempts = [adapter.validate_python, adapter.validate_json]
-    if text[:1] in ("[", "{", '"') or text == "null":
-        attempts.reverse()
-    problem = ""
-    for attempt in attempts:
-        try:
-            return attempt(text)
-        except ValidationError as error:
-            problem = problem or error.errors(include_url=False, include_input=False)[0]["msg"]
-    from stillhouse._settings.describe import type_name
-
-    raise ConfigurationError(
-        f"{subject}: {problem}", hint=f"give a value of the type {type_name(annotation)}"
-    )
+        return declared.of_text(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{subject}: {error}", hint=f"give a value of the type {declared.name}"
+        ) from None

@@ -21,6 +21,7 @@ from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, Provider,
 from stillhouse.offline.results import Results, Run
 from stillhouse.offline.row_sets import Rows
 from stillhouse.offline.sending import Sender
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["OfflineBatch"]
@@ -53,6 +54,9 @@ class OfflineBatch:
         num_generations: how many generations of each row.
         arguments: generation parameters; they, and the inputs, must be the same every time.
     """
+
+    takes_arguments = True
+    """Whether inputs may have arguments of their own."""
 
     def __init__(
         self,
@@ -93,13 +97,14 @@ class OfflineBatch:
 
     def submit(
         self,
-        items: Iterable[tuple[int, FormattedInput]],
+        items: Iterable[tuple[int, FormattedInput | InputWithArguments]],
         refused: Callable[[int, GenerationError], None],
     ) -> int:
         """Send rows, in as few jobs as the provider's limits allow. Rows that are held are skipped.
 
         Args:
-            items: ids and inputs, pulled lazily; at most one job's worth is kept, in a temporary file.
+            items: ids and inputs, which may have arguments of their own; pulled lazily, and at most one
+                job's worth is kept, in a temporary file.
             refused: called with each row that cannot be turned into a request, or that alone exceeds
                 a limit.
 
@@ -315,7 +320,7 @@ def _is_fresh(chunk: Chunk) -> bool:
     return chunk.state == "created" and time.time() < chunk.sent_at + sending.SETTLE_SECONDS
 
 
-def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInput]]:
+def _items(rows: Rows, inputs_of: InputsOf) -> Iterator[tuple[int, FormattedInput | InputWithArguments]]:
     ids = list(rows)
     for start in range(0, len(ids), INPUTS_AT_ONCE):
         group = ids[start : start + INPUTS_AT_ONCE]

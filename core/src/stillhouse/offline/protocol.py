@@ -9,6 +9,7 @@ from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.provider import InputsOf
 from stillhouse.offline.row_sets import Rows
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["OfflineBatchCalls", "OfflineResults"]
@@ -28,7 +29,10 @@ class OfflineResults(Protocol):
 
 
 class OfflineBatchCalls(Protocol):
-    """What a run needs of the offline batches that `LLM.open_offline_batch` returns."""
+    """What a run needs of the offline batches that `LLM.open_offline_batch` returns.
+
+    One whose `submit` takes inputs with arguments of their own has a true attribute `takes_arguments`.
+    """
 
     @property
     def is_finished(self) -> bool:
@@ -42,7 +46,7 @@ class OfflineBatchCalls(Protocol):
 
     def submit(
         self,
-        items: Iterable[tuple[int, FormattedInput]],
+        items: Iterable[tuple[int, FormattedInput | InputWithArguments]],
         refused: Callable[[int, GenerationError], None],
     ) -> int:
         """Create jobs for rows; call `refused` with each row that cannot be turned into a request.

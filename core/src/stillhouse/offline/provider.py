@@ -10,6 +10,7 @@ from urllib.parse import quote
 from stillhouse.offline.chunks import Chunk, ChunkState
 from stillhouse.offline.failures import Failure, UnclearError
 from stillhouse.outputs import count_of
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput]]
+InputsOf = Callable[[Sequence[int]], Mapping[int, FormattedInput | InputWithArguments]]
 """The inputs of rows, by their ids; one that cannot be had is left out."""
 
 INPUTS_AT_ONCE = 500

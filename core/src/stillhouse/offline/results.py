@@ -16,6 +16,7 @@ from stillhouse.offline.ledger import BatchLedger
 from stillhouse.offline.provider import INPUTS_AT_ONCE, InputsOf, Job, JobResult, Provider
 from stillhouse.offline.row_sets import Rows
 from stillhouse.outputs import check_output, merge_responses
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["Results", "Run"]
@@ -98,7 +99,10 @@ class Results:
             group = ids[start : start + INPUTS_AT_ONCE]
             inputs = self._inputs_of(group) if self.chunk.own_forms and self._inputs_of else {}
             for row in group:
-                result = self._result(row, inputs.get(row), row in collected)
+                input = inputs.get(row)
+                if isinstance(input, InputWithArguments):
+                    input = input.input
+                result = self._result(row, input, row in collected)
                 if result is not None:
                     self._finished.append(row)
                     yield row, result

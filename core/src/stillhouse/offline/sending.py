@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from stillhouse._execution.bugs import report_bug, wrapped
+from stillhouse._execution.own_arguments import ArgumentsInForce
 from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import GenerationError
 from stillhouse.offline.chunks import Chunk
@@ -18,6 +19,7 @@ from stillhouse.offline.files import RequestFile, custom_id
 from stillhouse.offline.provider import Job, Provider, UndecidedError, clean_words
 from stillhouse.offline.results import Run
 from stillhouse.offline.row_sets import Rows
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["Sender"]
@@ -48,18 +50,19 @@ class Sender:
         self.run = run
         self.ledger = run.ledger
         self.arguments = arguments
+        self._in_force = ArgumentsInForce(arguments, provider.check_arguments)
         self.redactor = redactor or Redactor()
 
     def send(
         self,
-        items: Iterable[tuple[int, FormattedInput]],
+        items: Iterable[tuple[int, FormattedInput | InputWithArguments]],
         refused: Callable[[int, GenerationError], None],
         plan: Chunk | None,
     ) -> int:
         """Send rows, in as few jobs as the limits allow.
 
         Args:
-            items: ids and inputs.
+            items: ids and inputs, which may have arguments of their own.
             refused: called with each row that cannot be sent.
             plan: the chunk that the rows are planned in, if there is one.
 
@@ -73,10 +76,11 @@ class Sender:
         collected = self.ledger.parts(self.run.key)
         files: dict[str, RequestFile] = {}
         try:
-            for row, input in items:
+            for row, item in items:
                 missing = [part for part in range(self.run.parts) if part not in collected.get(row, ())]
                 try:
-                    path, bodies = self._requests(input, missing)
+                    input, arguments = self._separated(item)
+                    path, bodies = self._requests(input, arguments, missing)
                     file = files.get(path) or files.setdefault(path, self._new_file(path, plan))
                     lines = self._lines(file, row, bodies)
                 except Exception as error:
@@ -99,10 +103,18 @@ class Sender:
             self.ledger.drop(plan)
         return made
 
-    def _requests(self, input: FormattedInput, parts: Sequence[int]) -> tuple[str, dict[int, Any]]:
+    def _separated(self, item: FormattedInput | InputWithArguments) -> tuple[FormattedInput, dict[str, Any]]:
+        """Return an input without its own arguments, and those that are in force for it."""
+        if isinstance(item, InputWithArguments):
+            return item.input, self._in_force.of(item).arguments
+        return item, self.arguments
+
+    def _requests(
+        self, input: FormattedInput, given: dict[str, Any], parts: Sequence[int]
+    ) -> tuple[str, dict[int, Any]]:
         """Return the path of a row, and the body of each part: as online, a seed is raised for each."""
         self.provider.check_batch_input(input)
-        count, given = self.run.generations_per_request, self.arguments
+        count = self.run.generations_per_request
         seed = given.get("seed") if self.run.parts > 1 else None
         if seed is None or not parts:
             path, body = self.provider.batch_request(input, count, given)

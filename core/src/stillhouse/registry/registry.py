@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._execution.exits import ended
 from stillhouse.errors import ConfigurationError, PluginError, UnknownLLMError
 from stillhouse.registry.assessment import Assessment, listing_order
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate
@@ -124,6 +125,8 @@ class Registry:
             llm = cls(**fields)
         except ValidationError as error:
             raise configuration_error(error, cls, name) from None
+        except BaseException as error:
+            raise ended(error, cls.__name__)  # noqa: B904  -- it is itself, or has a cause
         llm.use_registry(self)
         return llm
 

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from stillhouse_cache.store import Store
+from stillhouse_cache.store import ForeignError, Store
 
 __all__ = ["DATABASE", "Cache"]
 
@@ -139,6 +139,8 @@ class Cache:
         )
 
     def _hint(self, error: Exception) -> str:
+        if isinstance(error, ForeignError):
+            return _ELSEWHERE
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return f"delete {self._path}; nothing but cached outputs is lost"

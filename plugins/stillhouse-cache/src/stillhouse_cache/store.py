@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stillhouse_cache.known import KnownKeys
 
-__all__ = ["Store"]
+__all__ = ["ForeignError", "Store"]
 
 _PAGE_BYTES = 4096
 _BUSY_SECONDS = 10.0
@@ -26,6 +26,10 @@ _KNOWN_SECONDS = 1.0
 _BYTES_A_BIT = 64
 
 _DAY_SECONDS = 86_400
+
+# Sixteen megabytes: the keys of a group are spread over the whole index, and the larger a group is, the more
+# of them share a page that is written.
+_MOST_LOG_PAGES = 4000
 
 # What one transaction may take: so many entries for a page of the log, each of which may change a page of its
 # own, and a share of the log for the values.
@@ -42,6 +46,10 @@ _TREE_PAGES = 64
 
 # A connection may not be used in a forked child, nor closed there.
 _left_to_the_parent: list[sqlite3.Connection] = []
+
+
+class ForeignError(sqlite3.DatabaseError):
+    """The database is one of something else: nothing in it is changed."""
 
 
 class Store:
@@ -112,7 +120,7 @@ class Store:
             connection = self._connection or self._opened()
             while True:
                 try:
-                    _insert(connection, kept, self._today())
+                    before = _insert(connection, kept, self._today())
                     break
                 except sqlite3.OperationalError as error:
                     evicted = max(_EVICTED_AT_ONCE, len(kept))
@@ -121,6 +129,8 @@ class Store:
             if self._known is not None:
                 for key in kept:
                     self._known.add(key)
+                if before == self._known_until:  # no other process added entries meanwhile
+                    self._known_until = _last_id(connection)
 
     def _on_miss(self, connection: sqlite3.Connection) -> None:
         """Begin to know the keys, once the misses have cost as much as reading all keys does."""
@@ -186,6 +196,7 @@ def _open(path: Path, limit: int) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, limit: int) -> None:
+    _check_own(connection)
     pages, log_pages = limit // _PAGE_BYTES, _log_pages(limit)
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -205,9 +216,25 @@ def _prepare(connection: sqlite3.Connection, limit: int) -> None:
     connection.execute(f"PRAGMA max_page_count = {own_pages}")
 
 
+def _check_own(connection: sqlite3.Connection) -> None:
+    """Refuse a database that has other tables than a cache.
+
+    Raises:
+        ForeignError: it has.
+    """
+    found = {
+        name: {column[1] for column in connection.execute("SELECT * FROM pragma_table_info(?)", (name,))}
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+    }
+    if found and found != {"entry": {"id", "key", "used", "value"}}:
+        raise ForeignError("it is the database of something else")
+
+
 def _log_pages(limit: int) -> int:
     """How many pages the log may have before it is written back."""
-    return min(1000, limit // _PAGE_BYTES // 8)
+    return min(_MOST_LOG_PAGES, limit // _PAGE_BYTES // 8)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
@@ -238,10 +265,12 @@ def _shrink(connection: sqlite3.Connection, pages: int) -> None:
         connection.executescript("PRAGMA incremental_vacuum")
 
 
-def _insert(connection: sqlite3.Connection, values: Mapping[bytes, bytes], today: int) -> None:
+def _insert(connection: sqlite3.Connection, values: Mapping[bytes, bytes], today: int) -> int:
+    """Insert entries, and return the id of the last one before them."""
     # Of the write lock from the beginning: one that is taken later may be refused without waiting.
     connection.execute("BEGIN IMMEDIATE")
     try:
+        before = _last_id(connection)
         connection.executemany(
             "INSERT OR REPLACE INTO entry (key, used, value) VALUES (?, ?, ?)",
             [(key, today, value) for key, value in values.items()],
@@ -251,6 +280,12 @@ def _insert(connection: sqlite3.Connection, values: Mapping[bytes, bytes], today
         if connection.in_transaction:  # SQLite ends some of those that fail by itself
             connection.execute("ROLLBACK")
         raise
+    return before
+
+
+def _last_id(connection: sqlite3.Connection) -> int:
+    """Return the id of the last entry, or 0."""
+    return int(connection.execute("SELECT max(id) FROM entry").fetchone()[0] or 0)
 
 
 def _evict(connection: sqlite3.Connection, count: int) -> bool:

@@ -54,7 +54,7 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
         if offset in problems:
             yield Row(index, index + 1, {}, invalid_row(index + 1, problems[offset]), digest)
         else:
-            yield Row(index, index + 1, columns, digest=digest)
+            yield Row(index, index + 1, columns, digest=digest, typed=True)
 
 
 def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:

@@ -15,6 +15,7 @@ from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
 from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
 from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.runs.looking import Look
 from stillhouse.jobs.runs.online import RunStatistics
 
 __all__ = ["PythonView", "asked_to_stop"]
@@ -46,6 +47,11 @@ class PythonView:
             if text not in self._logged:
                 self._logged.add(text)
                 _logger.info("%s", text)
+
+    def looked(self, look: Look) -> None:
+        """Tell the logger what was taken for the prompt."""
+        for line in look.lines():
+            _logger.info("%s", line)
 
     def opened(self, bulk: BulkRun) -> None:
         """Warn of damage to the state, and say nothing else: the caller has the result."""

@@ -11,6 +11,7 @@ from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
 from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import Spool
+from stillhouse.jobs.selection.choosing import Choice
 from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.sources.opening import open_input
 from stillhouse.jobs.spending.budget import Ceiling
@@ -32,7 +33,8 @@ class Command:
         formatting: the formatter's settings, as shown when a changed command is refused.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all. It may differ when the run is resumed.
+        choice: which rows of the input belong to the run.
+        extend: whether the input may have more rows than the run was started with.
         restart: delete an earlier run, and replace the output.
         retry: the kinds of errors whose rows are retried.
         offline: generate through the provider's offline batches.
@@ -56,7 +58,8 @@ class Command:
     formatting: dict[str, Any] = field(default_factory=dict)
     num_generations: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
-    limit: int | None = None
+    choice: Choice = field(default_factory=Choice)
+    extend: bool = False
     restart: bool = False
     retry: Sequence[str] = ()
     offline: bool = False
@@ -77,6 +80,11 @@ class Command:
             ConfigurationError: it cannot be read.
         """
         return open_input(self.names or Names([self.source]), hooks, self.reading)
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What the output depends on beside the LLM and its arguments, as shown when it is changed."""
+        return {**self.formatting, **self.choice.shaping}
 
     @property
     def uses_batches(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from functools import partial
 from typing import Any, Self
 
-from stillhouse.errors import ErrorKind, GenerationError
+from stillhouse.errors import ErrorKind, GenerationError, UnsupportedError
 from stillhouse.jobs.formats.rows import Row, RowFormatter
-from stillhouse.jobs.runs.online import RunStatistics, with_seed_offset
+from stillhouse.jobs.runs.online import Item, RunStatistics, with_own_seed_offset, with_seed_offset
 from stillhouse.jobs.store.database import DamagedError, StoreError, translated
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
@@ -18,7 +18,7 @@ from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.offline.protocol import OfflineBatchCalls
 from stillhouse.offline.provider import InputsOf
-from stillhouse.protocols import RowReader
+from stillhouse.protocols import InputWithArguments, RowReader
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -85,15 +85,14 @@ class OfflineRun:
         llm: the LLM, loaded.
         ledger: in the run's own database.
         store: knows which rows are finished, and stores the results of the others.
-        open_rows: opens the input; each time from the first row on.
+        open_rows: opens the rows of the run; each time from the first one on.
         formatter: turns a row into an input.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all.
         stopping: once it returns true, nothing more is submitted.
 
     Raises:
-        UnsupportedError: the backend has no offline batches.
+        UnsupportedError: the backend has no offline batches, or none that takes parameters of rows.
     """
 
     def __init__(
@@ -106,14 +105,12 @@ class OfflineRun:
         *,
         num_generations: int = 1,
         arguments: dict[str, Any] | None = None,
-        limit: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._stopping = stopping
         self._open_rows = open_rows
         self._formatter = formatter
-        self._limit = limit
         self._parts: list[tuple[Part, OfflineBatchCalls]] = [
             (
                 part,
@@ -126,6 +123,13 @@ class OfflineRun:
             )
             for part in _parts(store, ledger)
         ]
+        if formatter.has_arguments:
+            for _, batch in self._parts:
+                if not getattr(batch, "takes_arguments", False):
+                    raise UnsupportedError(
+                        f"the offline batches of {type(llm).__name__} take the same parameters for all rows",
+                        hint="leave out --batch, or the parameters of the rows (--row-params)",
+                    )
 
     def advance(self, counts: RunStatistics) -> bool:
         """Submit the rows that are not submitted, store the results of the jobs that have ended.
@@ -144,7 +148,7 @@ class OfflineRun:
             self._submit(part, batch, counts)
             batch.poll()
             with _RowCursor(self._open_rows()) as cursor:
-                released = self._collect(part, batch, counts, lambda ids: self._inputs(cursor, ids))
+                released = self._collect(part, batch, counts, partial(self._inputs, part, cursor))
             finished = finished and batch.is_finished and not released
         return finished
 
@@ -169,15 +173,15 @@ class OfflineRun:
             assert current is not None
             self._put(current, error, counts)
 
-        def items(rows: RowReader) -> Iterator[tuple[int, FormattedInput]]:
+        def items(rows: RowReader) -> Iterator[tuple[int, FormattedInput | InputWithArguments]]:
             nonlocal current
-            for row in islice(rows, self._limit):
+            for row in rows:
                 self._check_going_on()
                 if row.index in held or not part.wants(row.index):
                     continue
                 counts.pulled += 1
                 current = row
-                input = self._formatter(row)
+                input = self._input(part, row)
                 if isinstance(input, GenerationError):
                     self._put(row, input, counts)
                 else:
@@ -225,11 +229,16 @@ class OfflineRun:
         counts.add(result, None)
         self._store.put(row, result, None)
 
-    def _inputs(self, cursor: _RowCursor, ids: Sequence[int]) -> dict[int, FormattedInput]:
+    def _input(self, part: Part, row: Row) -> Item:
+        return with_own_seed_offset(self._formatter(row), part.made)
+
+    def _inputs(
+        self, part: Part, cursor: _RowCursor, ids: Sequence[int]
+    ) -> dict[int, FormattedInput | InputWithArguments]:
         self._check_going_on()
         inputs = {}
         for index in sorted(ids):
-            input = self._formatter(cursor.row(index))
+            input = self._input(part, cursor.row(index))
             if not isinstance(input, GenerationError):
                 inputs[index] = input
         return inputs

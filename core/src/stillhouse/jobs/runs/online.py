@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from stillhouse._execution.stopping import Stop, stopping_with
@@ -15,10 +15,13 @@ from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
-from stillhouse.protocols import RowInputs
+from stillhouse.protocols import InputWithArguments, RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["RunStatistics", "run", "with_seed_offset"]
+__all__ = ["RunStatistics", "run", "with_own_seed_offset", "with_seed_offset"]
+
+Item = FormattedInput | InputWithArguments | GenerationError
+"""What becomes of a row."""
 
 
 def run(
@@ -29,7 +32,6 @@ def run(
     *,
     num_generations: int = 1,
     arguments: dict[str, Any] | None = None,
-    limit: int | None = None,
     in_order: bool = False,
     statistics: RunStatistics | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -42,12 +44,11 @@ def run(
 
     Args:
         llm: the LLM, loaded.
-        rows: the rows, pulled lazily; once for every part of the store.
+        rows: the rows of the run, pulled lazily; once for every part of the store.
         formatter: turns a row into an input.
         store: knows which rows are finished, and stores the results of the others.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all.
         in_order: read all rows first, and generate for them in the order of `LLM.batch_key`; for a
             store that is not `ordered`.
         statistics: updated while the run works, for a progress display. A row is started only if the
@@ -66,7 +67,7 @@ def run(
     for part in store.parts():
         counts.pulled, counts.waiting = counts.rows + counts.skipped, 0
         feed = _Feed(
-            islice(rows, limit), formatter, part, counts, num_generations - part.made,
+            iter(rows), formatter, part, counts, num_generations - part.made,
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
         with _obeying(stopping, counts):
@@ -97,6 +98,15 @@ def with_seed_offset(llm: LLM, arguments: dict[str, Any], made: int) -> dict[str
     """Return the arguments for the missing generations: the same seed would repeat the first ones."""
     seed = {**llm.get_generation_kwargs(), **arguments}.get("seed")
     return {**arguments, "seed": seed + made} if isinstance(seed, int) and made else arguments
+
+
+def with_own_seed_offset(item: Item, made: int) -> Item:
+    """Return an item with the same done to a seed of its own."""
+    if made and isinstance(item, InputWithArguments):
+        seed = item.arguments.get("seed")
+        if isinstance(seed, int):
+            return InputWithArguments(item.input, {**item.arguments, "seed": seed + made}, item.key)
+    return item
 
 
 class _Feed(RowInputs):
@@ -137,6 +147,7 @@ class _Feed(RowInputs):
     ) -> None:
         self._rows = rows
         self._formatter = formatter
+        self.has_arguments = formatter.has_arguments
         self._part = part
         self.counts = counts
         self.budget = counts.budget
@@ -149,7 +160,7 @@ class _Feed(RowInputs):
         self.held: Wanted | None = None
         self.pending: dict[int, Row] = {}
 
-    def __iter__(self) -> Iterator[FormattedInput | GenerationError]:
+    def __iter__(self) -> Iterator[Item]:
         self._yielded = 0
         return self._inputs()
 
@@ -179,7 +190,7 @@ class _Feed(RowInputs):
             self.budget.charge(row.index, result, seconds)
         return row
 
-    def _inputs(self) -> Iterator[FormattedInput | GenerationError]:
+    def _inputs(self) -> Iterator[Item]:
         first, self.held = [self.held] if self.held else [], None
         watch = self._watch
         for row, input in chain(first, self._source):
@@ -198,11 +209,11 @@ class _Feed(RowInputs):
             self.counts.pulled += 1
             if self._part.wants(row.index):
                 self.counts.waiting += 1
-                yield Wanted(row, self._formatter(row))
+                yield Wanted(row, with_own_seed_offset(self._formatter(row), self._part.made))
             else:
                 self.counts.skipped += 1
 
-    def _reserve(self, row: Row, input: FormattedInput | GenerationError) -> bool:
+    def _reserve(self, row: Row, input: Item) -> bool:
         budget = self.budget
         if budget is None or isinstance(input, GenerationError):
             return True

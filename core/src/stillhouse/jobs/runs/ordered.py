@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stillhouse._execution.order import sort_key
+from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.llm import LLM
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["Ordered", "Wanted"]
@@ -24,8 +26,12 @@ _SCHEMA = """
 PRAGMA journal_mode = OFF;         -- nothing in it is ever needed again
 PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;          -- for sorting, too
-CREATE TABLE inputs (place INTEGER PRIMARY KEY, key, input BLOB NOT NULL);
+CREATE TABLE inputs (place INTEGER PRIMARY KEY, own BLOB, key, input BLOB NOT NULL);
 """
+
+
+_Record = tuple[bytes | None, int | bytes | None, bytes]
+"""The parameters of its own, the key, and the row with its input."""
 
 
 class Wanted(NamedTuple):
@@ -37,11 +43,13 @@ class Wanted(NamedTuple):
     """
 
     row: Row
-    input: FormattedInput | GenerationError
+    input: FormattedInput | InputWithArguments | GenerationError
 
 
 class Ordered:
     """Rows in the order of `LLM.batch_key`; those with the same key stay in that of the input.
+
+    Where one call takes several rows, those with equal parameters of their own stand together.
 
     The inputs wait in a temporary database without a name, which the system removes with the process,
     so that memory does not grow with their number. Rows that have no input come first, as they are read.
@@ -60,6 +68,7 @@ class Ordered:
         self._rows = rows
         self._is_ending = is_ending
         self._keeps_columns = not llm.registry.hooks().empty
+        self._takes_several = not isinstance(llm, AsyncLLM)
         self.problem: StoreError | None = None
 
     def __iter__(self) -> Iterator[Wanted]:
@@ -76,7 +85,7 @@ class Ordered:
 
     def _spool(self, database: sqlite3.Connection) -> Iterator[Wanted]:
         """Put every row into the database that has an input which can wait there, and yield the others."""
-        records: list[tuple[int | bytes | None, bytes]] = []
+        records: list[_Record] = []
         for row, input in self._rows:
             if isinstance(input, GenerationError):
                 yield Wanted(row, input)
@@ -85,17 +94,20 @@ class Ordered:
             columns = row.columns if self._keeps_columns else {}
             try:
                 content = pickle.dumps((row.index, row.line, columns, row.digest, input), protocol=5)
+                own = None
+                if self._takes_several and isinstance(input, InputWithArguments):
+                    own = repr(input.key).encode("utf-8", "surrogatepass")
             except Exception:  # one that is nested too deep, say: it need not wait
                 yield Wanted(row, input)
                 continue
-            records.append((key, content))
+            records.append((own, key, content))
             if len(records) == _TOGETHER:
                 _insert(database, records)
         _insert(database, records)
 
     def _sorted(self, database: sqlite3.Connection) -> Iterator[Wanted]:
         # The keys are sorted without the inputs, which are much larger.
-        for (place,) in database.execute("SELECT place FROM inputs ORDER BY key, place"):
+        for (place,) in database.execute("SELECT place FROM inputs ORDER BY own, key, place"):
             if self._is_ending():
                 return
             query = "SELECT input FROM inputs WHERE place = ?"
@@ -105,9 +117,9 @@ class Ordered:
             yield Wanted(Row(index, line, columns, digest=digest), input)
 
 
-def _insert(database: sqlite3.Connection, records: list[tuple[int | bytes | None, bytes]]) -> None:
+def _insert(database: sqlite3.Connection, records: list[_Record]) -> None:
     database.execute("BEGIN")
-    database.executemany("INSERT INTO inputs (key, input) VALUES (?, ?)", records)
+    database.executemany("INSERT INTO inputs (own, key, input) VALUES (?, ?, ?)", records)
     database.execute("COMMIT")
     records.clear()
 

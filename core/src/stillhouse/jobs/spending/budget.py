@@ -16,6 +16,7 @@ from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.spending.bounds import Bound, Bounds
 from stillhouse.jobs.spending.prices import cost_text, find_prices, offer_of
 from stillhouse.jobs.store.columns import Tokens, tokens_of
+from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 if TYPE_CHECKING:
@@ -42,13 +43,20 @@ class Ceiling:
         arguments: the generation parameters of the run.
         max_tokens: of input and output together; `None` means any number.
         max_cost: in USD; `None` means any amount.
+        per_row: whether rows may say themselves how long a generation of theirs may be.
 
     Raises:
         ConfigurationError: nothing bounds the output, or the model's prices are not known.
     """
 
     def __init__(
-        self, llm: LLM, arguments: dict[str, Any], max_tokens: int | None, max_cost: float | None
+        self,
+        llm: LLM,
+        arguments: dict[str, Any],
+        max_tokens: int | None,
+        max_cost: float | None,
+        *,
+        per_row: bool = False,
     ) -> None:
         self.max_tokens = max_tokens
         self.max_cost = max_cost
@@ -60,7 +68,7 @@ class Ceiling:
                 hint="run it without a ceiling, a part of the rows at a time (--limit)",
             )
         self.prices = find_prices(offer_of(llm), required=True) if max_cost is not None else None
-        if self.bounds.max_new_tokens is None:
+        if self.bounds.max_new_tokens is None and not per_row:
             raise ConfigurationError(
                 "a ceiling can be held only if the length of a generation has a bound",
                 hint="give --param max_new_tokens=N",
@@ -128,7 +136,7 @@ class Budget:
         """Likewise in USD; 0 without a ceiling on the cost."""
         return self._cost + self._max_cost(self._unreported)
 
-    def reserve(self, row: int, input: FormattedInput, num_generations: int) -> bool:
+    def reserve(self, row: int, input: FormattedInput | InputWithArguments, num_generations: int) -> bool:
         """Reserve the upper bound of a row if it fits, and return whether it did."""
         bound = self._ceiling.bounds(input, num_generations)
         if bound is None:
@@ -202,10 +210,18 @@ class Budget:
             parts.append(cost_text(max(0.0, ceiling.max_cost - self.spent_cost)))
         return " and ".join(parts)
 
-    def refusal(self, row: Row, input: FormattedInput, num_generations: int) -> BudgetError:
+    def refusal(
+        self, row: Row, input: FormattedInput | InputWithArguments, num_generations: int
+    ) -> BudgetError:
         """Return the error of a row that cannot be started although nothing is in flight."""
         ceiling = self._ceiling
         bound = ceiling.bounds(input, num_generations)
+        if bound is None and ceiling.bounds.longest(input) is None:
+            return BudgetError(
+                f"the row on line {row.line} has no max_new_tokens: its generations may have any length",
+                hint="make the same command with --param max_new_tokens=N, which holds for such rows, and "
+                "--restart; or go on without a ceiling",
+            )
         if bound is None:
             return BudgetError(
                 f"the row on line {row.line} has more than text, and how many tokens that makes has no bound",
