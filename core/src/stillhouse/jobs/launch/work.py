@@ -180,7 +180,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
-        view.reading(lambda: notes_of(bulk.reader, command.source))
+        view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
         view.opened(bulk)
@@ -247,6 +247,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         with contextlib.ExitStack() as resources:
             resources.enter_context(_online(llm))
             reader = resources.enter_context(input_of(llm, command))
+            view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             if command.source != "-":  # which cannot be read twice
                 command.choice.check(reader)
@@ -260,7 +261,6 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
-            view.reading(lambda: notes_of(reader, command.source))
             writer, columns = JsonlWriter(command.output, out), command.writing.columns()
             columns.check([*given_names(reader), *found.columns])
             store = StreamStore(writer, llm.model_name, columns, reasons.add)

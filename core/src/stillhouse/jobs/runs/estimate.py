@@ -22,7 +22,7 @@ from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
-__all__ = ["Estimate", "estimate", "input_of"]
+__all__ = ["Estimate", "estimate"]
 
 # The average of English; used until the backend has reported the tokens of finished rows.
 BYTES_PER_TOKEN = 4.0
