@@ -115,9 +115,9 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     known_bytes = 0
     with _input(llm, command) as reader:
         command.choice.check(reader)
-        found.look = look(llm, command.choice.rows(reader), command.formatter)
-        finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
+        found.look = look(llm, rows, command.formatter)
+        finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0
