@@ -173,7 +173,11 @@ def test_nested_arrays_of_json(run: Run, tmp_path: Path) -> None:
             "choices": {"text": ["oak", "apple"], "label": ["A", "B"]},
             "meta": {"source": None, "tags": [["x", 1], []]},
         },
-        {"question": "Which is a tree?", "choices": {"text": ["oak", "ant"], "label": ["A", "B"]}, "meta": {}},
+        {
+            "question": "Which is a tree?",
+            "choices": {"text": ["oak", "ant"], "label": ["A", "B"]},
+            "meta": {},
+        },
     ]
     with gzip.open(tmp_path / "quiz.json.gz", "wt", encoding="utf-8") as stream:
         json.dump(rows, stream)
@@ -189,9 +193,7 @@ def test_a_second_pass_by_a_judge(run: Run, tmp_path: Path) -> None:
     generated(run, tmp_path, tmp_path / "in.jsonl", output="first.jsonl")
     target = tmp_path / "judged.jsonl"
     template = "Is {{ generations[0] }} right?"
-    refused = run(
-        "generate", tmp_path / "first.jsonl", "--template", template, "--llm", "echo", "-o", target
-    )
+    refused = run("generate", tmp_path / "first.jsonl", "--template", template, "--llm", "echo", "-o", target)
     assert refused.status == 2 or refused.status == 1
     assert "--output-prefix" in refused.err
     assert not target.exists()
@@ -212,9 +214,7 @@ def test_csv_with_quoted_json(run: Run, tmp_path: Path) -> None:
     (tmp_path / "chats.csv").write_text(sheet.getvalue(), newline="")
     found, _ = generated(run, tmp_path, tmp_path / "chats.csv")
     assert texts(found) == ['Say "hi",\nplease'] * 2
-    result = run(
-        "generate", tmp_path / "chats.csv", "--llm", "echo", "--text", "-o", tmp_path / "out.csv"
-    )
+    result = run("generate", tmp_path / "chats.csv", "--llm", "echo", "--text", "-o", tmp_path / "out.csv")
     assert result.status == 0, result.err
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))

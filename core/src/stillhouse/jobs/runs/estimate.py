@@ -114,11 +114,11 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     known_bytes = 0
     with input_of(llm, command) as reader:
         command.choice.check(reader)
-        found.look = look(llm, command.choice.rows(reader), command.formatter)
-        if command.formatter.is_batch:
-            check_custom_ids(command.choice.rows(reader))
-        finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
+        found.look = look(llm, rows, command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(rows)
+        finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0
