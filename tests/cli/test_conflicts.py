@@ -20,12 +20,48 @@ COMMANDS: dict[str, list[list[str]]] = {
     "--prompt prints what it generates": [
         ["--prompt", "a", "--llm", "online", *options]
         for options in (
-            ["-o", "{out}"], ["--template", ""], ["--limit", "1"], ["--estimate"], ["--max-cost", "1"],
-            ["--max-tokens-total", "1"],
+            ["-o", "{out}"], ["--template", ""], ["--template-file", "{rows}"], ["--prompt-column", "a"],
+            ["--messages-column", "a"], ["--drop-last-assistant"], ["--limit", "1"], ["--preview", "1"],
+            ["--estimate"], ["--max-cost", "1"], ["--max-tokens-total", "1"], ["--where", "a"],
+            ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
         )
     ],
     "--prompt is no row, which --row-params takes parameters from": [
         ["--prompt", "a", "--llm", "online", "--row-params"]
+    ],
+    "--prompt is no row, which has images": [
+        ["--prompt", "a", "--llm", "online", *options]
+        for options in (["--images-from", "."], ["--image-column", "x"])
+    ],
+    "a raw prompt has no images": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--image-column", "x"]
+    ],
+    "a row has one prompt": [
+        ["{rows}", "--llm", "online", "-o", "{out}", *options]
+        for options in (
+            ["--template", "a", "--template-file", "{rows}"], ["--template", "a", "--prompt-column", "prompt"],
+            ["--prompt-column", "prompt", "--messages-column", "prompt"],
+        )
+    ],
+    "a chat has one system message": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--system", "a", "--system-file", "{rows}"]
+    ],
+    "a chat is no raw prompt": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--messages-column", "prompt"]
+    ],
+    "--drop-last-assistant is for chats": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--drop-last-assistant", *options]
+        for options in (["--raw"], ["--template", "{{ prompt }}"], ["--prompt-column", "prompt"])
+    ],
+    "a raw prompt has no form of its own": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--schema", "{rows}"]
+    ],
+    "{name} cannot hold its answers to a JSON schema": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--schema", "{rows}"]
+    ],
+    "--json is for --preview": [["{rows}", "--llm", "online", "-o", "{out}", "--json"]],
+    "--preview and --estimate say two things": [
+        ["{rows}", "--llm", "online", "--preview", "1", "--estimate"]
     ],
     "--prompt prints a text, and writes no columns": [
         ["--prompt", "a", "--llm", "online", *options]
@@ -45,7 +81,18 @@ COMMANDS: dict[str, list[list[str]]] = {
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [
         ["{rows}", "--llm", "online", "-o", "-", *options]
-        for options in (["--restart"], ["--retry", "all"], ["--batch"], ["--finish-online"])
+        for options in (
+            ["--restart"], ["--retry", "all"], ["--batch"], ["--finish-online"], ["--dedupe"], ["--extend"],
+        )
+    ],
+    "a sample reads the input twice, and standard input is gone afterwards": [
+        ["-", "--llm", "online", "-o", "-", "--sample", "2"]
+    ],
+    "a sample of an input to which rows were added is another sample": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--sample", "2", "--extend"]
+    ],
+    "--restart begins anew, with the input as it is": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--restart", "--extend"]
     ],
     "no output is named": [["{rows}", "--llm", "online"]],
     "no LLM is named": [["{rows}", "-o", "{out}"]],

@@ -204,7 +204,7 @@ def test_a_missing_column_of_a_template_fails_its_row(
     )
     rows = read(tmp_path / "o.jsonl")
     assert rows[0]["generations"] == ["Ada"]
-    assert "'name' is undefined" in rows[1]["error"]["message"]
+    assert "the row has no name" in rows[1]["error"]["message"]
 
 
 def test_csv_rows(run: Any, read: Any, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
         (["{rows}", "--llm", "echo", "--raw", "--system", "x", "-o", "{out}"], 2, "no system message", "--raw"),
         (["{rows}", "--llm", "echo", "--template", "{% if", "-o", "{out}"], 2, "template is not valid", ""),
         (["{rows}.missing.jsonl", "--llm", "echo", "-o", "{out}"], 1, "No such file", "check the path"),
-        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "format that is not known", ".jsonl, .csv or"),
+        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "format that is not known", ".jsonl, .json, .csv"),
         (["{rows}", "--llm", "echo", "-o", "{out}.xlsx"], 1, "format that is not known", ".jsonl"),
         (["{rows}", "--llm", "echo", "-o", "{rows}"], 1, "is the input as well", "give another output"),
         (["{rows}", "--llm", "echo", "-o", "{rows}/x.jsonl"], 1, "cannot be written", "folder"),
@@ -335,4 +335,4 @@ def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err) == (0, "prompt: prompt; unused: none\n")

@@ -66,7 +66,7 @@ def test_a_run_of_which_every_row_fails_says_why(
     run: Any, rows_file: Any, tmp_path: Path, output: str
 ) -> None:
     """The same reason is told once, whatever numbers it has."""
-    source = rows_file(["{broken", *({"text": "a"} for _ in range(1200)), *["{broken"] * 30, {"prompt": 5}])
+    source = rows_file(["{broken", {"prompt": 5}, *({"text": "a"} for _ in range(1200)), *["{broken"] * 30])
     target = output if output == "-" else tmp_path / output
     result = run("generate", source, "--llm", "echo", "-o", target)
     assert result.status == 3
@@ -74,11 +74,11 @@ def test_a_run_of_which_every_row_fails_says_why(
     table, _, reasons = result.err.partition(HEAD)
     assert "output tokens per second" in table
     assert reasons.splitlines() == [
-        "  1,200 rows, the first of them row 2: invalid_input: line 2: the row has no messages, prompt or "
-        "instruction; its columns are: text",
+        "  1,200 rows, the first of them row 3: invalid_input: line 3: the row has no messages, conversations, "
+        "prompt or instruction; its columns are: text",
         "  31 rows, the first of them row 1: invalid_input: line 1: not valid JSON: Expecting property name "
         "enclosed in double quotes at character 2",
-        "  row 1,232: invalid_input: line 1232: the column prompt is a number, not a text",
+        "  row 2: invalid_input: line 2: the column prompt is a number, not a text",
     ]
 
 

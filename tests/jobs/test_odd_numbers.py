@@ -25,6 +25,7 @@ from stillhouse.cli.generate.run import generate_file, print_rows
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.writers import to_json
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.selection.choosing import Choice
 
 from .odd_answers import ANSWERS, OddLLM, registered  # noqa: F401
 
@@ -57,7 +58,7 @@ def rows_of(folder: Path, answers: list[Any]) -> dict[str, list[Any]]:
     found["store"] = [strict(text) for text in texts]
     for name, limits in (("halves.jsonl", [count // 2, None]), ("out.parquet", [None])):
         for limit in limits:
-            found[name] = _written(folder, name, count, limit=limit)
+            found[name] = _written(folder, name, count, choice=Choice(limit=limit))
     sys.stdout = stream = io.TextIOWrapper(io.BytesIO())
     try:
         print_rows(OddLLM(), command(folder, "-", count))

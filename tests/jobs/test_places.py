@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from stillhouse import ConfigurationError, GenerationError
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.jsonl import JsonlReader
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.store.database import sqlite_uri
-from stillhouse.jobs.store.fingerprint import check_unchanged, input_difference
+from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.seals import sealed
 from stillhouse.jobs.store.store import SqliteStore
@@ -261,16 +261,19 @@ def test_an_input_that_lost_its_last_rows_is_not_complete(
 def test_input_difference_covers_only_generated_rows(tmp_path: Path) -> None:
     reader = input_of(tmp_path / "rows.jsonl", 6)
     known = [(row.index, row.digest) for row in reader]
-    (told,) = input_difference(reader, iter([known[1], known[4]]))
-    assert told == "input: it changed, but not in the 2 rows that were generated"
-    (told,) = input_difference(reader, iter([(1, 0), known[4], (5, 0)]))
-    assert told == "input: 2 of 3 rows are others; the first is on line 2"
+    changes = InputChanges(reader, iter([known[1], known[4]]))
+    assert not changes.are_in_rows
+    assert changes.told == "input: it changed, but not in the 2 rows that were generated"
+    changes = InputChanges(reader, iter([(1, 0), known[4], (5, 0)]))
+    assert changes.are_in_rows
+    assert changes.told == "input: 2 of 3 rows are others; the first is on line 2"
     reader.close()
 
 
-def test_long_value_is_shortened_in_the_error() -> None:
+def test_long_value_is_shortened_in_the_error(tmp_path: Path) -> None:
+    changes = InputChanges(input_of(tmp_path / "rows.jsonl", 0), ())
     with pytest.raises(ConfigurationError) as refused:
-        check_unchanged({"template": "x" * 1000}, {"template": "short"}, ())
+        check_unchanged({"template": "x" * 1000}, {"template": "short"}, changes)
     assert "xxx…" in str(refused.value)
     assert len(str(refused.value)) < 400
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -74,6 +75,61 @@ def test_a_run_that_is_killed_many_times_equals_an_undisturbed_one(
     assert output.read_bytes() == undisturbed.read_bytes()
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(("rows", "std"))}
     assert left == {f"{path.name}{suffix}" for path in (output, undisturbed) for suffix in ("", ".run.db")}
+
+
+@pytest.mark.parametrize(
+    "options", [["--dedupe"], ["--extend"], ["--shard", "2/3"]], ids=lambda options: options[0]
+)
+@pytest.mark.parametrize("times", [6, pytest.param(40, marks=pytest.mark.soak)])
+def test_so_does_one_of_chosen_rows(
+    start: Any, server: Server, tmp_path: Path, times: int, options: list[str]
+) -> None:
+    """Rows that repeat others, rows that are added between two kills, and every third row."""
+    source, output, undisturbed = (tmp_path / name for name in ("rows.jsonl", "killed.jsonl", "calm.jsonl"))
+    chance = random.Random(times)
+    # As many distinct prompts as rows, but for those that are asked for once.
+    lines = [
+        f'{{"prompt": "row {number if options[0] != "--dedupe" else number // 3}"}}\n'
+        for number in range(900)
+    ]
+    grown = 300 if options[0] == "--extend" else len(lines)
+    source.write_text("".join(lines[:grown]))
+    kills = asked = 0
+    finished: set[str] = set()
+    while kills < times:
+        process = start(source, "-o", output, *options)
+        if chance.random() < 0.8:
+            server.wait_for(asked + chance.randrange(40), 0.5)
+        else:
+            server.wait_for(10**9, chance.uniform(0, 0.1))
+        process.kill()
+        assert process.wait() in (-signal.SIGKILL, 0)
+        assert not finished & set(server.asked[asked:]), f"kill {kills}: finished rows were asked for again"
+        asked, kills = len(server.asked), kills + 1
+        finished = _finished(output)
+        if options[0] == "--extend" and grown < len(lines):
+            grown += chance.randrange(100)
+            source.write_text("".join(lines[:grown]))
+    source.write_text("".join(lines))
+    process = start(source, "-o", output, *options)
+    assert process.wait() == 0, process.err
+    assert not finished & set(server.asked[asked:])
+    assert start(source, "-o", undisturbed, *options).wait() == 0
+    assert output.read_bytes() == undisturbed.read_bytes()
+
+
+def _finished(output: Path) -> set[str]:
+    """The prompts that the state of a run has an answer for."""
+    path = output.with_name(f"{output.name}.run.db")
+    if not path.exists():
+        return set()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
+            return set()
+        return {
+            json.loads(result)["generations"][0].partition("!")[0]
+            for (result,) in connection.execute("SELECT result FROM rows")
+        }
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.soak)])

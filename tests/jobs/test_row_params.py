@@ -387,7 +387,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameters, "MAX_REMEMBERED", 10)
     made = RowParameters(RecordingLLM)
     for seed in range(1000):
-        item = made.of_columns({"seed": seed}, [{"role": "user", "content": "x"}])
+        item = made.of_row(Row(0, 1, {"seed": seed}), [{"role": "user", "content": "x"}])
         assert isinstance(item, InputWithArguments)
         assert item.arguments == {"seed": seed}
     assert len(made._known) <= 10

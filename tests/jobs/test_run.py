@@ -28,6 +28,8 @@ ROWS = [{"prompt": f"text {number}", "id": number} for number in range(20)]
 ONLY_THE_COMMAND = {
     "prompt": "a single text is llm.generate_outputs",
     "estimate": "stillhouse.estimate",
+    "preview": "the inputs are seen in a terminal",
+    "json": "likewise",
     "traceback": "the logger stillhouse.bugs",
     "verbose": "the logger stillhouse.messages",
 }

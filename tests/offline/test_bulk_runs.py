@@ -13,7 +13,7 @@ import pytest
 import stillhouse
 from stillhouse import UnsupportedError
 from stillhouse.cli.app import app
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.jsonl import JsonlReader
 from stillhouse.jobs.runs.offline import _RowCursor
 
 from .support import BatchServer, SingleLLM, TinyLLM
@@ -348,3 +348,56 @@ def test_hooks_learn_that_a_run_waits_for_its_batches_and_that_it_is_complete(
     (first, second) = outcomes
     assert first == (False, "waiting", 0, None)
     assert second[:3] == (True, "complete", 10)
+
+
+# Chosen rows
+
+
+def sent(server: BatchServer) -> list[str]:
+    return [text for job in server.jobs.values() for text in server.texts(job)]
+
+
+@pytest.mark.parametrize("ends", ["batch", "online"])
+def test_rows_that_ask_for_the_same_are_in_a_batch_once(runs: Runs, server: BatchServer, ends: str) -> None:
+    runs.write([{"prompt": text} for text in "abacba"])
+    assert runs.generate("--batch", "--dedupe") == 4
+    assert sent(server) == ["a", "b", "c"]
+    if ends == "batch":
+        server.finish()
+        assert runs.generate("--batch", "--dedupe") == 0, runs.err
+    else:
+        assert runs.generate("--finish-online", "--dedupe") == 0, runs.err
+    assert "equal to an earlier row   3, not paid again" in runs.err
+    answers = {row["prompt"]: row["generations"] for row in runs.rows}
+    assert len({text for (text,) in answers.values()}) == (3 if ends == "batch" else 1)
+    assert [row["generations"] for row in runs.rows] == [answers[text] for text in "abacba"]
+    assert runs.generate("--batch", "--dedupe") == 0
+    assert len(server.jobs) == 1
+
+
+def test_a_batch_has_the_chosen_rows_alone(runs: Runs, server: BatchServer) -> None:
+    options = ["--batch", "--where", "id != 4", "--shard", "1/2", "--limit", "4"]
+    assert runs.generate(*options) == 4
+    assert sent(server) == ["row 0", "row 2", "row 5", "row 7"]
+    server.finish()
+    assert runs.generate(*options) == 0, runs.err
+    assert [row["id"] for row in runs.rows] == [0, 2, 5, 7]
+    assert runs.rows[2]["generations"] == ["ROW 5"]
+
+
+def test_rows_are_added_once_the_batches_are_collected(runs: Runs, server: BatchServer) -> None:
+    before = runs.input.read_bytes()
+    assert runs.generate("--batch") == 4
+    runs.input.write_bytes(before + b'{"id": 10, "prompt": "row 10"}\n')
+    assert runs.generate("--batch", "--extend") == 1
+    assert "put the input back as it was, and collect the batches first" in runs.err
+    grown = runs.input.read_bytes()
+    runs.input.write_bytes(before)
+    server.finish()
+    assert runs.generate("--batch") == 0, runs.err
+    runs.input.write_bytes(grown)
+    assert runs.generate("--batch", "--extend") == 4, runs.err
+    assert sent(server)[10:] == ["row 10"]
+    server.finish()
+    assert runs.generate("--batch") == 0, runs.err
+    assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(11)]

@@ -117,7 +117,8 @@ def _check_url(url: Any) -> None:
         raise ConfigurationError(
             f"the address of an image or a file, {url[:40]!r}, is none that the provider can read, and files "
             "of this machine are not sent by their name",
-            hint="write its bytes as data:image/png;base64,…, or give an address on the web",
+            hint="write its bytes as data:image/png;base64,…, or give an address on the web; in a run, "
+            "--images-from DIR allows to read a folder",
         )
 
 

@@ -118,6 +118,8 @@ class Row:
         columns: its columns; empty if it could not be read.
         error: why it could not be read, or `None`.
         digest: a number of 64 bits that changes with the row's content.
+        typed: whether its columns have types, so that an object in one has the fields of all rows: one that
+            is null may be one that this row does not have.
     """
 
     index: int
@@ -125,6 +127,12 @@ class Row:
     columns: dict[str, Any] = field(default_factory=dict)
     error: GenerationError | None = None
     digest: int = 0
+    typed: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a message: `line 3`; of several files, `b.csv, line 3`."""
+        return f"line {self.line}"
 
 
 class InputWithArguments:

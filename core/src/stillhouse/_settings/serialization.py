@@ -38,7 +38,7 @@ from stillhouse.errors import ConfigurationError, near_matches
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
 
-__all__ = ["Serializable", "read_settings", "without_secrets"]
+__all__ = ["Serializable", "parse_document", "read_settings", "without_secrets"]
 
 _NAME_KEY = "llm"
 
@@ -180,14 +180,25 @@ def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = Non
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path} is not a text file in UTF-8", hint="check the path") from None
     try:
+        data = parse_document(text, format)
+    except ValueError as error:
+        raise ConfigurationError(f"{path} {error}", hint="correct the file") from None
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} holds no settings", hint="write the file with llm.save(PATH)")
+    return data
+
+
+def parse_document(text: str, format: Literal["json", "yaml"]) -> Any:
+    """Read a document of JSON or YAML that a person wrote.
+
+    Raises:
+        ValueError: it is none; the message begins with `is not valid`, and says where.
+    """
+    try:
         data = _parse_yaml(text) if format == "yaml" else json.loads(text)
         _check_numbers(data)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{path} is not valid {format.upper()}: {error}", hint="correct the file"
-        ) from None
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"{path} holds no settings", hint="write the file with llm.save(PATH)")
+        raise ValueError(f"is not valid {format.upper()}: {error}") from None
     return data
 
 

@@ -12,6 +12,7 @@ import click
 from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate.command import generate
+from stillhouse.cli.join import join
 from stillhouse.cli.list import list_plugins
 from stillhouse.cli.models import models
 from stillhouse.cli.new import new
@@ -108,5 +109,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, models, check, generate, status, report, batches, new):
+for command in (list_plugins, show, models, check, generate, status, report, join, batches, new):
     app.add_command(command)

@@ -57,11 +57,11 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """End the command with the exit status for wrong options, before anything is loaded."""
+def usage_errors(kind: type[ConfigurationError] = ConfigurationError) -> Iterator[None]:
+    """End the command with the exit status for wrong options, where it raises an error of this kind."""
     try:
         yield
-    except ConfigurationError as error:
+    except kind as error:
         print_error(error)
         raise click.exceptions.Exit(USAGE) from None
 

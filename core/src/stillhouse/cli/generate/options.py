@@ -34,6 +34,12 @@ _LLM: list[Callable[[Any], Any]] = [
         help="Take parameters, tools and structured_output of a row from its columns of these names.",
     ),
     click.option(
+        "--schema",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The form of the answers: a file with a JSON schema, JSON or YAML.",
+    ),
+    click.option(
         "-n",
         "--num-generations",
         type=click.IntRange(min=1),
@@ -44,19 +50,76 @@ _LLM: list[Callable[[Any], Any]] = [
 ]
 """The LLM and what it is asked for."""
 
-_READING: list[Callable[[Any], Any]] = []
+_READING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="What separates the fields of CSV and TSV: a character, or comma, semicolon, tab, pipe. If not "
+        "said, it is found.",
+    ),
+    click.option("--encoding", metavar="NAME", help="The encoding of text. If not said, it is found."),
+]
 """How INPUT is read."""
 
 _PROMPTS: list[Callable[[Any], Any]] = [
     click.option("--prompt", metavar="TEXT", help="Generate once for this text and print; without INPUT."),
+    click.option("--prompt-column", metavar="NAME", help="The column that has the prompt."),
+    click.option("--messages-column", metavar="NAME", help="The column that has the chat."),
     click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns: the prompt."),
+    click.option(
+        "--template-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a template."
+    ),
     click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own."),
+    click.option(
+        "--system-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a system message."
+    ),
+    click.option(
+        "--drop-last-assistant",
+        is_flag=True,
+        help="Leave out the assistant's answer at the end of a chat, as data for training has it.",
+    ),
     click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template."),
+    click.option("--image-column", metavar="NAME", help="The column with the images of a row."),
+    click.option(
+        "--images-from",
+        metavar="DIR",
+        multiple=True,
+        callback=lambda _context, _option, value: value or None,
+        help="A folder from which files of images are read, and from nowhere else; may be repeated.",
+    ),
+    click.option(
+        "--preview",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Print the first N inputs as they would be sent, and do nothing.",
+    ),
+    click.option("--json", is_flag=True, help="Print the preview as JSON, an input on each line."),
 ]
 """What a row's prompt is."""
 
 _CHOOSING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--where",
+        metavar="EXPR",
+        help="Generate for the rows for which this Jinja2 expression over their columns is true.",
+    ),
+    click.option(
+        "--sample",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Of these, generate for N rows at random; the same ones each time.",
+    ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Of these, generate for the I-th of N parts; stillhouse join joins the outputs.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only."),
+    click.option(
+        "--dedupe",
+        is_flag=True,
+        help="Generate once for rows that ask for the same, and give each of them the result.",
+    ),
 ]
 """Which rows belong to the run."""
 
@@ -92,6 +155,11 @@ _WRITING: list[Callable[[Any], Any]] = [
 
 _RUNNING: list[Callable[[Any], Any]] = [
     click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it."),
+    click.option(
+        "--extend",
+        is_flag=True,
+        help="Go on although rows were added to INPUT: what is finished is kept.",
+    ),
     click.option(
         "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
     ),

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from stillhouse.cli.output import is_read, print_error, print_facts, print_line, print_note, print_warning
+from stillhouse.cli.output import (
+    is_read,
+    print_error,
+    print_facts,
+    print_json,
+    print_line,
+    print_note,
+    print_warning,
+)
 from stillhouse.cli.signals import INTERRUPTED, interrupts
 from stillhouse.cli.standard import output
 from stillhouse.cli.streams import Stream
@@ -18,13 +27,14 @@ if TYPE_CHECKING:
     from stillhouse.jobs.launch.work import Ended
     from stillhouse.jobs.runs.bulk import BulkRun
     from stillhouse.jobs.runs.command import Command
+    from stillhouse.jobs.runs.looking import Look
     from stillhouse.jobs.runs.online import RunStatistics
     from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.llm import LLM
     from stillhouse.offline.chunks import Chunk
 
-__all__ = ["generate_file", "generate_once", "print_estimate", "print_rows"]
+__all__ = ["generate_file", "generate_once", "print_estimate", "print_preview", "print_rows"]
 
 COULD_NOT_START, FAILED_ROWS, UNFINISHED_BATCH = 1, 3, 4
 
@@ -64,7 +74,31 @@ def print_estimate(llm: LLM, command: Command) -> int:
         found = estimate(llm, command)
     except OSError as error:
         raise unusable_file(error) from None
+    for line in found.look.lines():
+        print_note(line)
     print_facts(found.lines())
+    return 0
+
+
+def print_preview(llm: LLM, command: Command, count: int, as_json: bool) -> int:
+    """Print the first inputs as they would be sent, and return the exit status."""
+    from stillhouse.jobs.launch.work import unusable_file
+    from stillhouse.jobs.reporting.previews import preview_lines, preview_record
+    from stillhouse.jobs.runs.looking import preview
+
+    try:
+        with preview(llm, command) as (look, rows):
+            for line in look.lines():
+                print_note(line)
+            for row in islice(rows, count):
+                input = command.formatter(row)
+                if as_json:
+                    print_json(preview_record(row, input), indent=None)
+                    continue
+                for line in preview_lines(row, input):
+                    print_line(line)
+    except OSError as error:
+        raise unusable_file(error) from None
     return 0
 
 
@@ -72,10 +106,12 @@ def print_rows(llm: LLM, command: Command) -> int:
     """Write the rows to standard output as they come, keep nothing, and return the exit status."""
     from stillhouse.jobs.launch.work import stream
 
+    view = _View(command)
     try:
-        ended = stream(llm, command, _View(command), cast("BinaryIO", output().buffer))
+        ended = stream(llm, command, view, cast("BinaryIO", output().buffer))
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
     if not is_read():  # nobody wants to know more
         return FAILED_ROWS if ended.statistics.failures else 0
     if ended.reasons is None:
@@ -155,6 +191,16 @@ class _View:
         self.command = command
         self.state: Path | None = None
         self._told: list[str] = []
+        self._notes: Callable[[], list[str]] = list
+        self._noted: set[str] = set()
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        self._notes = notes
+        self.tell()
+
+    def looked(self, look: Look) -> None:
+        for line in look.lines():
+            print_note(line)
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path
@@ -169,9 +215,13 @@ class _View:
             print_note(f"going on: {summary.rows:,} rows are finished")
 
     def tell(self) -> None:
-        """Print what was noticed about damage to the state, once."""
+        """Print what was noticed about damage to the state and about the input, once."""
         while self._told:
             print_warning(self._told.pop(0))
+        for text in self._notes():
+            if text not in self._noted:
+                self._noted.add(text)
+                print_note(text)
 
     @contextlib.contextmanager
     def working(

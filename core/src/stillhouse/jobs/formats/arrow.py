@@ -42,8 +42,8 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
     """Yield the rows of a batch whose first row has the index `start`.
 
     Values are Python's: `datetime`, `Decimal`, `bytes`, lists and dicts; a map is a list of pairs.
-    Python has no nanoseconds: a timestamp of that unit becomes text. A row with a value that
-    Python cannot hold fails alone.
+    Python has no nanoseconds: a timestamp of that unit becomes text, and so does one after the year 9999. A
+    row with another value that Python cannot hold fails alone.
     """
     names: list[str] = batch.schema.names
     problems: dict[int, str] = {}
@@ -59,7 +59,7 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
         if offset in problems:
             yield Row(index, index + 1, {}, invalid_row(index + 1, problems[offset]), digest)
         else:
-            yield Row(index, index + 1, columns, digest=digest)
+            yield Row(index, index + 1, columns, digest=digest, typed=True)
 
 
 def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
@@ -74,8 +74,11 @@ def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
             try:
                 found.append(column.slice(offset, 1).cast(wanted)[0].as_py())
             except Exception as error:
-                found.append(None)
-                wrong[offset] = str(error)
+                try:
+                    found.append(column.slice(offset, 1).cast(_texts_for_times(wanted))[0].as_py())
+                except Exception:
+                    found.append(None)
+                    wrong[offset] = str(error)
         return found, wrong
 
 
@@ -90,6 +93,15 @@ def readable(type: pa.DataType) -> pa.DataType:
     if pa.types.is_temporal(type) and getattr(type, "unit", None) == "ns":
         return pa.duration("us") if pa.types.is_duration(type) else pa.string()
     return _mapped(type, readable)
+
+
+def _texts_for_times(type: pa.DataType) -> pa.DataType:
+    """Return the type with texts for dates and times, of which Python has none after the year 9999."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(type):
+        return pa.int64() if pa.types.is_duration(type) else pa.string()
+    return _mapped(type, _texts_for_times)
 
 
 def _mapped(type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:

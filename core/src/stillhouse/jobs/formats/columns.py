@@ -6,8 +6,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError
@@ -18,7 +18,7 @@ from stillhouse.typing import GenerateOutput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["MAX_COLUMNS", "RESULTS", "ResultColumns", "checked_rows", "given_names", "known_names"]
+__all__ = ["MAX_COLUMNS", "RESULTS", "ResultColumns", "given_names"]
 
 RESULTS = ("generations", "statistics", "finish_reasons", "model_name", "error")
 """The columns that every output has."""
@@ -31,9 +31,6 @@ MAX_COLUMNS = 2000
 
 # How many of the columns that were written under another name are said.
 _MAX_TOLD = 10
-
-# Rows whose columns are compared with those of the output before anything is sent.
-_FIRST_ROWS = 100
 
 # Many models put JSON in one, where nothing makes them answer with JSON alone.
 _FENCE = re.compile(r"\A\s*```(?:json)?[ \t]*\n(.*)\n?[ \t]*```\s*\Z", re.DOTALL)
@@ -206,27 +203,6 @@ def given_names(reader: RowReader) -> list[str]:
     if reader.schema is not None:
         return list(reader.schema.names)
     return [name for name in getattr(reader, "names", None) or () if isinstance(name, str)]
-
-
-def known_names(reader: RowReader) -> list[str]:
-    """Return the columns that an input has by its schema, its header and its first rows."""
-    names = dict.fromkeys(given_names(reader))
-    if reader.schema is None:
-        for row in islice(reader, _FIRST_ROWS):
-            names.update(dict.fromkeys(row.columns))
-    return list(names)
-
-
-def checked_rows(reader: RowReader, columns: ResultColumns, *, is_read_once: bool) -> Iterable[Row]:
-    """Compare the columns of the input with those of the output, and return its rows."""
-    if not is_read_once:
-        columns.check(known_names(reader))
-        return reader
-    # Somebody may type them: no more than the first row is waited for.
-    rows = iter(reader)
-    first = list(islice(rows, 1))
-    columns.check([name for row in first for name in row.columns])
-    return chain(first, rows)
 
 
 def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.prompts.batch_lines import LINE, is_batch_line
+from stillhouse.jobs.prompts.batch_requests import BatchRequests
+from stillhouse.jobs.prompts.chats import chat_of, without_answer
+from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
+from stillhouse.jobs.prompts.shapes import CHATS, shape_of, text_in, text_of
 from stillhouse.protocols import InputWithArguments, Row
-from stillhouse.typing import FormattedInput, StandardInput
+from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.prompts.templates import PromptTemplate
 
 __all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
 
@@ -20,27 +27,41 @@ def digest_of(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
-def invalid_row(line: int, problem: str) -> GenerationError:
-    """Return the error of a row that cannot be used, with its line number."""
-    return GenerationError(f"line {line}: {problem}", kind="invalid_input", attempts=0)
+def invalid_row(place: int | str, problem: str) -> GenerationError:
+    """Return the error of a row that cannot be used, with its line number or where else it is."""
+    where = f"line {place}" if isinstance(place, int) else place
+    return GenerationError(f"{where}: {problem}", kind="invalid_input", attempts=0)
 
 
 class RowFormatter:
     """Turns a row's columns into an input.
 
-    A template takes precedence; without one, the first of the columns `messages`, `prompt` and
-    `instruction` is used.
+    A template, a column of texts or a column of chats takes precedence. Without one it is the first of the
+    columns `messages`, `conversations`, `prompt` and `instruction` that has a value, the last with `input`.
 
     Args:
         template: a Jinja2 template over the row's columns.
         system: a system message to put before a chat that does not begin with one.
         raw: send the text as a raw prompt instead of as a user's message.
+        prompt_column: the column that has the prompt.
+        messages_column: the column that has the chat.
+        drop_last_assistant: leave out the assistant's answer at the end of a chat.
+        form: the form that every answer must have.
         parameters: takes what a row asks for itself; `None` for nothing.
+        images: puts the images of a row into its input; `None` leaves it as it is.
+        requests: reads the lines of an OpenAI batch file, for rows that turn out to be some.
 
     Attributes:
         system: the system message.
         raw: whether the inputs are raw prompts.
         has_arguments: whether an input may have arguments of its own.
+        is_batch: whether the rows are lines of an OpenAI batch file.
+        parameters: the argument.
+        images: the argument.
+        requests: the argument; `None` once the rows turned out to be no lines of a batch file.
+        form: the form of the answers, or `None`.
+        template: the template, or `None`.
+        column: the column that was named, or `None`.
 
     Raises:
         ConfigurationError: the template is not valid, or the arguments exclude each other.
@@ -51,106 +72,121 @@ class RowFormatter:
         template: str | None = None,
         system: str | None = None,
         raw: bool = False,
+        *,
+        prompt_column: str | None = None,
+        messages_column: str | None = None,
+        drop_last_assistant: bool = False,
+        form: StructuredOutput | None = None,
         parameters: RowParameters | None = None,
+        images: RowImages | None = None,
+        requests: BatchRequests | None = None,
     ) -> None:
         if raw and system is not None:
             raise ConfigurationError(
                 "a raw prompt has no system message", hint="leave out --system, or --raw"
             )
-        self._render = None if template is None else _compiled(template)
+        self.template: PromptTemplate | None = None
+        if template is not None:
+            from stillhouse.jobs.prompts.templates import PromptTemplate
+
+            self.template = PromptTemplate(template)
         self.system = system
         self.raw = raw
-        self._parameters = parameters
+        self.form = form
+        self.parameters = parameters
+        self.images = images
+        self.requests = requests
+        self.is_batch = False
         self.has_arguments = parameters is not None
+        self.column = prompt_column if messages_column is None else messages_column
+        self._is_chat = messages_column is not None
+        self._drops_answer = drop_last_assistant
 
     def __call__(self, row: Row) -> FormattedInput | InputWithArguments | GenerationError:
         """Return the row's input, or the error that says why it has none."""
         if row.error is not None:
             return row.error
         try:
-            input = self._input(row.columns)
-            return input if self._parameters is None else self._parameters.of_columns(row.columns, input)
+            input = self._input(row)
+            if self.images is not None:
+                input = self.images(row.columns, input)
+            if self.is_batch and self.requests is not None:
+                return self.requests.with_parameters(row.columns, input)
+            return input if self.parameters is None else self.parameters.of_row(row, input)
+        except ValueError as error:
+            return invalid_row(row.place, str(error))
+
+    def prompt(self, row: Row) -> FormattedInput | GenerationError:
+        """Return the row's input without its images and parameters, or why it has none."""
+        if row.error is not None:
+            return row.error
+        try:
+            return self._input(row)
         except ValueError as error:
             return invalid_row(row.line, str(error))
 
-    def _input(self, columns: dict[str, Any]) -> FormattedInput:
-        if self._render is not None:
-            return self._from_text(self._render(columns))
-        if columns.get("messages") is not None:
+    def recognise(self, row: Row) -> None:
+        """Find out by the first row that can be read whether the rows are lines of an OpenAI batch file."""
+        is_open = self.template is None and self.column is None and not row.typed
+        self.is_batch = self.requests is not None and is_open and is_batch_line(row.columns)
+        self.has_arguments = self.is_batch or self.parameters is not None
+
+    def used(self, columns: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the columns that the prompt of a row is made of; none if it has none."""
+        if self.template is not None:
+            return self.template.used(columns)
+        if self.column is not None:
+            return (self.column,) if self.column in columns else ()
+        if self.is_batch:
+            return LINE
+        try:
+            return shape_of(columns)
+        except ValueError:
+            return ()
+
+    def missing(self, columns: Iterable[str]) -> list[str]:
+        """Return the columns that were named, and that are not among these."""
+        if self.template is not None:
+            return self.template.missing(columns)
+        return [] if self.column is None or self.column in columns else [self.column]
+
+    def _input(self, row: Row) -> FormattedInput:
+        columns = row.columns
+        if self.template is not None:
+            return self._from_text(self.template(columns))
+        if self.is_batch and self.requests is not None:
+            content = self.requests.content_of(columns)
+            if isinstance(content, str):
+                return content
             if self.raw:
-                raise ValueError("the row has messages, which are no raw prompt; leave out --raw")
-            return self._from_messages(columns["messages"])
-        for name in ("prompt", "instruction"):
-            text = columns.get(name)
-            if text is not None:
-                if not isinstance(text, str):
-                    raise ValueError(f"the column {name} is {_kind(text)}, not a text")
-                return self._from_text(text)
-        raise ValueError(
-            "the row has no messages, prompt or instruction; "
-            f"its columns are: {', '.join(map(str, columns)) or 'none'}"
-        )
+                raise ValueError("the line is a request for a chat, which is no raw prompt; leave out --raw")
+            return self._from_chat(self._finished(chat_of(content, "body.messages")))
+        if self.column is None:
+            shape = shape_of(columns)
+            if shape[0] not in CHATS:
+                return self._from_text(text_of(columns, shape))
+            name = shape[0]
+        elif self._is_chat:
+            name = self.column
+            if columns.get(name) is None:
+                raise ValueError(f"its {name} is null" if name in columns else f"the row has no {name}")
+        else:
+            return self._from_text(text_in(columns, self.column))
+        if self.raw:
+            raise ValueError(f"the row has {name}, which are no raw prompt; leave out --raw")
+        chat = chat_of(columns[name], name, typed=row.typed)
+        return self._from_chat(self._finished(chat))
+
+    def _finished(self, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return without_answer(chat) if self._drops_answer else chat
 
     def _from_text(self, text: str) -> FormattedInput:
         if self.raw:
             return text
-        return self._from_messages([{"role": "user", "content": text}])
+        return self._from_chat([{"role": "user", "content": text}])
 
-    def _from_messages(self, messages: Any) -> FormattedInput:
-        if isinstance(messages, str):  # a column of a format that has no lists
-            try:
-                messages = json.loads(messages)
-            except ValueError:
-                raise ValueError("the column messages is a text that is not valid JSON") from None
-        if not isinstance(messages, list) or not messages:
-            raise ValueError(f"the column messages is {_kind(messages)}, not a list of messages")
-        for position, message in enumerate(messages):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise ValueError(f"message {position + 1} of the row is not an object with a role")
-        messages = [_without_nulls(message) for message in messages]
+    def _from_chat(self, messages: list[dict[str, Any]]) -> FormattedInput:
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        return cast(StandardInput, messages)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Drop null fields: a typed column gives every message the union of all fields."""
-    if isinstance(value, dict):
-        # An assistant's message that only calls tools has the content null.
-        return {
-            key: _without_nulls(item) for key, item in value.items() if item is not None or key == "content"
-        }
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _compiled(template: str) -> Callable[[dict[str, Any]], str]:
-    import jinja2
-    import jinja2.sandbox
-
-    # A template may come from another person, like the rows; it may read them and nothing more.
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # a prompt is not HTML
-    )
-    try:
-        compiled = environment.from_string(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise ConfigurationError(f"the template is not valid: {error}") from None
-
-    def render(columns: dict[str, Any]) -> str:
-        try:
-            return compiled.render(columns)
-        except Exception as error:  # whatever a template does with a row's values
-            raise ValueError(f"the template cannot be filled: {error}") from None
-
-    return render
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return "a number"
-    if value == [] or value == {}:
-        return "empty"
-    return names.get(type(value), f"a {type(value).__name__}")
+        chat = cast(StandardInput, messages)
+        return chat if self.form is None else (chat, self.form)

@@ -12,6 +12,7 @@ from stillhouse.jobs.formats.batch_results import BatchResults
 from stillhouse.jobs.formats.columns import ResultColumns
 from stillhouse.llm import LLM
 from stillhouse.structured import normalize_structured_output
+from stillhouse.typing import StructuredOutput
 
 __all__ = ["BATCH", "FORMATS", "Writing", "schema_of"]
 
@@ -56,10 +57,10 @@ class Writing:
         return {name: value for name, value in facts.items() if value}
 
 
-def schema_of(llm: LLM) -> Mapping[str, Any] | None:
-    """Return the JSON schema of the answers of an LLM; `None` if it has none."""
+def schema_of(llm: LLM, form: StructuredOutput | None = None) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the answers; the form of the run wins over that of its LLM."""
     with contextlib.suppress(ConfigurationError):  # an LLM may have something else of that name
-        form = normalize_structured_output(getattr(llm, "structured_output", None))
+        form = normalize_structured_output(form or getattr(llm, "structured_output", None))
         if form is not None and form["format"] == "json":
             return cast("Mapping[str, Any]", form["schema"])
     return None

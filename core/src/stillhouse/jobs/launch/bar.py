@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import warnings
@@ -14,9 +15,12 @@ from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
 from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
 from stillhouse.jobs.runs.bulk import BulkRun
+from stillhouse.jobs.runs.looking import Look
 from stillhouse.jobs.runs.online import RunStatistics
 
 __all__ = ["PythonView", "asked_to_stop"]
+
+_logger = logging.getLogger("stillhouse.jobs")
 
 # Seconds between two calls of `on_progress`, and two changes of the bar.
 PROGRESS_SECONDS = 0.5
@@ -30,6 +34,24 @@ class PythonView:
 
     def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
         self._on_progress, self._show_bar = on_progress, show_bar
+        self._notes: Callable[[], list[str]] = list
+        self._logged: set[str] = set()
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """Log what is unusual about the input."""
+        self._notes = notes
+        self._log()
+
+    def _log(self) -> None:
+        for text in self._notes():
+            if text not in self._logged:
+                self._logged.add(text)
+                _logger.info("%s", text)
+
+    def looked(self, look: Look) -> None:
+        """Tell the logger what was taken for the prompt."""
+        for line in look.lines():
+            _logger.info("%s", line)
 
     def opened(self, bulk: BulkRun) -> None:
         """Warn of damage to the state, and say nothing else: the caller has the result."""
@@ -42,6 +64,7 @@ class PythonView:
     ) -> Iterator[Stop]:
         with self._shown(statistics, share, window), _interruptible() as stop:
             yield stop
+        self._log()
 
     @contextlib.contextmanager
     def _shown(

@@ -1,4 +1,7 @@
-"""`Options`: what a run may be told, by the command or from Python, and which options exclude each other."""
+"""`Options`: what a run may be told, by the command or from Python, and which options exclude each other.
+
+Over 300 lines: it is two tables, of the options and of those that exclude each other, an entry each.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,43 @@ class Options:
     """The options of a run, each under the name that the command and `stillhouse.run` have for it.
 
     Attributes:
-        input: a file, or what a plugin opens; from Python also rows.
+        input: files, folders, globs, addresses, or what a plugin opens; from Python also rows.
         llm: `NAME` or `NAME:MODEL`; from Python also an LLM.
         output: a file, or what a plugin writes.
         prompt: one text to generate for, instead of an input; for the command alone.
+        prompt_column: the column that has the prompt.
+        messages_column: the column that has the chat.
         template: a Jinja2 template over a row's columns, for the prompt.
+        template_file: a file with one.
         system: a system message, for rows that have none of their own.
+        system_file: a file with one.
+        drop_last_assistant: whether the assistant's answer at the end of a chat is left out.
         raw: whether a text is sent without a chat template.
+        preview: how many inputs are printed, instead of a run; for the command alone.
+        json: whether they are printed as JSON; likewise.
+        image_column: the column with the images of a row.
+        images_from: the folders from which files of images are read.
         num_generations: how many generations of each row.
         param: generation parameters.
         row_params: whether rows have generation parameters, tools and structured outputs of their own.
+        schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found.
+        encoding: the encoding of text, likewise.
         max_concurrency: how many rows may be in flight.
+        where: an expression over a row's columns, which says whether the row belongs to the run.
+        sample: how many of these rows belong to it, at random.
+        shard: a part of the rows, `I/N`.
         limit: how many rows belong to the run.
+        dedupe: whether rows that ask for the same are generated for once.
         output_prefix: what the names of the columns begin with that the output adds.
         text: whether the one text is written instead of a list.
         expand: whether the fields of an answer that is a JSON object are columns.
         format: the format of the output, whatever its name ends in.
         state: where the state of the run is, if it is not beside the output.
         restart: whether an earlier run of this output is forgotten.
+        extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
         batch: whether the run goes through offline batches.
         wait: seconds between two polls until they are done; `True` means `WAIT_SECONDS`.
@@ -67,18 +87,34 @@ class Options:
     fields: Mapping[str, Any] = field(default_factory=dict)
     param: Mapping[str, Any] = field(default_factory=dict)
     row_params: bool = False
+    schema: Any = None
     num_generations: int = 1
 
     # How the input is read.
+    delimiter: str | None = None
+    encoding: str | None = None
 
     # What a row's prompt is.
     prompt: str | None = None
+    prompt_column: str | None = None
+    messages_column: str | None = None
     template: str | None = None
+    template_file: str | PathLike[str] | None = None
     system: str | None = None
+    system_file: str | PathLike[str] | None = None
+    drop_last_assistant: bool = False
     raw: bool = False
+    image_column: str | None = None
+    images_from: Sequence[str | PathLike[str]] | None = None
+    preview: int | None = None
+    json: bool = False
 
     # Which rows belong to the run.
+    where: str | None = None
+    sample: int | None = None
+    shard: str | None = None
     limit: int | None = None
+    dedupe: bool = False
 
     # What is written.
     output: str | None = None
@@ -90,6 +126,7 @@ class Options:
 
     # How the run is worked on.
     restart: bool = False
+    extend: bool = False
     retry: str | Sequence[str] | None = None
     max_concurrency: int | None = None
     batch: bool = False
@@ -101,6 +138,17 @@ class Options:
     traceback: bool = False
     verbose: bool = False
     estimate: bool = False
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is said which rows belong to the run."""
+        return bool(self.where is not None or self.sample or self.shard or self.limit or self.dedupe)
+
+    @property
+    def prompt_sources(self) -> list[str]:
+        """The options that say what a row's prompt is and are given, in the command's words."""
+        names = ("template", "template_file", "prompt_column", "messages_column")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
     @property
     def has_writing(self) -> bool:
@@ -133,10 +181,18 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     (
         lambda o: (
             o.prompt is not None
-            and bool(o.output or o.template is not None or o.limit or o.has_ceiling or o.estimate)
+            and bool(
+                o.output
+                or o.prompt_sources
+                or o.drop_last_assistant
+                or o.chooses
+                or o.has_ceiling
+                or o.estimate
+                or o.preview
+            )
         ),
         "--prompt prints what it generates",
-        "leave out -o, --template, --limit, --estimate, --max-tokens-total and --max-cost",
+        "leave out -o, --preview, --estimate, the ceilings, and the options about columns and rows",
     ),
     (
         lambda o: o.prompt is not None and o.has_writing,
@@ -169,19 +225,84 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "leave out --row-params, and give --param NAME=VALUE",
     ),
     (
+        lambda o: o.prompt is not None and bool(o.image_column or o.images_from),
+        "--prompt is no row, which has images",
+        "leave out --image-column and --images-from",
+    ),
+    (
+        lambda o: o.raw and o.image_column is not None,
+        "a raw prompt has no images",
+        "leave out --image-column, or --raw",
+    ),
+    (
+        lambda o: len(o.prompt_sources) > 1,
+        "a row has one prompt",
+        "give one of --template, --template-file, --prompt-column and --messages-column",
+    ),
+    (
+        lambda o: o.system is not None and o.system_file is not None,
+        "a chat has one system message",
+        "give --system or --system-file",
+    ),
+    (
+        lambda o: o.raw and o.messages_column is not None,
+        "a chat is no raw prompt",
+        "leave out --raw, or --messages-column",
+    ),
+    (
+        lambda o: (
+            o.drop_last_assistant and (o.raw or any(name != "--messages-column" for name in o.prompt_sources))
+        ),
+        "--drop-last-assistant is for chats",
+        "leave it out, or take the prompt from a column of chats",
+    ),
+    (
+        lambda o: o.raw and o.schema is not None,
+        "a raw prompt has no form of its own",
+        "leave out --raw, or set the form of all answers with --set structured_output=…",
+    ),
+    (
+        lambda o: o.json and o.preview is None,
+        "--json is for --preview",
+        "leave it out; -o OUTPUT.jsonl writes JSON",
+    ),
+    (
+        lambda o: o.preview is not None and o.estimate,
+        "--preview and --estimate say two things",
+        "give one of them",
+    ),
+    (
         lambda o: o.estimate and _is_text(o.input, "-"),
         "what is read from standard input is gone afterwards",
         "give --estimate a file",
     ),
     (
-        lambda o: o.output == "-" and bool(o.restart or o.retry or o.batch or o.finish_online),
+        lambda o: (
+            o.output == "-"
+            and bool(o.restart or o.extend or o.dedupe or o.retry or o.batch or o.finish_online)
+        ),
         "what was printed is not kept",
         "give -o OUTPUT.jsonl for a run that can be gone on with",
     ),
     (
-        lambda o: o.prompt is None and o.output is None and not o.estimate,
+        lambda o: o.prompt is None and o.output is None and not o.estimate and o.preview is None,
         "no output is named",
         "give -o OUTPUT.jsonl, or -o - to print",
+    ),
+    (
+        lambda o: o.output == "-" and o.sample is not None and _is_text(o.input, "-"),
+        "a sample reads the input twice, and standard input is gone afterwards",
+        "give a file, or -o OUTPUT.jsonl",
+    ),
+    (
+        lambda o: o.extend and o.sample is not None,
+        "a sample of an input to which rows were added is another sample",
+        "leave out --extend, or --sample",
+    ),
+    (
+        lambda o: o.extend and o.restart,
+        "--restart begins anew, with the input as it is",
+        "leave out --extend",
     ),
     (
         lambda o: o.llm is None and o.config is None,
@@ -211,6 +332,11 @@ _CONFLICTS_WITH_LLM: list[tuple[Callable[[Options, LLM], bool], str, str]] = [
         lambda o, llm: o.is_offline(llm) and "offline_batch" not in llm.capabilities,
         "{name} has no offline batches",
         "leave out --batch",
+    ),
+    (
+        lambda o, llm: o.schema is not None and "json_schema" not in llm.capabilities,
+        "{name} cannot hold its answers to a JSON schema",
+        "leave out --schema, or choose a backend with the capability json_schema",
     ),
     (
         lambda o, llm: o.has_ceiling and o.is_offline(llm) and not o.finish_online,
@@ -270,4 +396,5 @@ def in_python(text: str) -> str:
 
 
 def _is_text(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
+    """Whether an input, which may be several names, is this one."""
+    return value == text if isinstance(value, str) else isinstance(value, tuple) and value == (text,)

@@ -42,9 +42,16 @@ def run(
     *,
     llm: str | LLM | None = None,
     output: str | PathLike[str] | None = None,
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
     template: str | None = None,
+    template_file: str | PathLike[str] | None = None,
     system: str | None = None,
+    system_file: str | PathLike[str] | None = None,
+    drop_last_assistant: bool = False,
     raw: bool = False,
+    image_column: str | None = None,
+    images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     output_prefix: str | None = None,
     text: bool = False,
     expand: bool = False,
@@ -53,11 +60,19 @@ def run(
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
+    schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     max_concurrency: int | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    shard: str | None = None,
     limit: int | None = None,
+    dedupe: bool = False,
     restart: bool = False,
+    extend: bool = False,
     retry: str | Sequence[str] | None = None,
     batch: bool = False,
     wait: float | bool | None = None,
@@ -76,19 +91,28 @@ def run(
     A row that fails is data. An interrupt ends the call with `KeyboardInterrupt` when what is in flight has
     ended; a second one ends it at once.
 
-    Nothing is printed. On a terminal and in a notebook there is a bar while it works.
+    Nothing is printed; what was taken for the prompt goes to the logger `stillhouse.jobs`.
+    On a terminal and in a notebook there is a bar while it works.
 
     Args:
-        input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
-            dict of its columns, a text or a list of messages; a table with the Arrow stream protocol, such
-            as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
-            while the run works.
+        input: a path, a folder, a glob, an address such as `s3://…`, or what a plugin opens, such as
+            `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
+            a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
+            frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
         output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
             state is temporary, and the rows are kept for iterating as long as the result is.
+        prompt_column: the column that has the prompt. By default, the prompt is the first of the
+            columns `messages`, `conversations`, `prompt`, and `instruction` with `input`.
+        messages_column: the column that has the chat.
         template: a Jinja2 template over a row's columns, for the prompt.
+        template_file: a file with one.
         system: a system message, for rows that have none of their own.
+        system_file: a file with one.
+        drop_last_assistant: leave out the assistant's answer at the end of a chat.
         raw: send the text as a raw prompt, without a chat template.
+        image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
+        images_from: the folder, or folders, from which files of images are read; from nowhere else.
         output_prefix: what the names of the columns begin with that the output adds, so that none is that of
             a column of the input.
         text: write the one text instead of a list, for one generation.
@@ -100,11 +124,20 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
             these names; they win over those of the run.
+        schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
+            `comma`, `semicolon`, `tab`, `pipe`.
+        encoding: the encoding of text, instead of what is found.
         max_concurrency: how many rows may be in flight.
+        where: generate only for the rows for which this Jinja2 expression over their columns is true.
+        sample: of these, generate for so many at random only; the same ones each time.
+        shard: of these, generate for the I-th of N parts only, `'I/N'`; `stillhouse join` joins the outputs.
         limit: generate for the first so many rows only.
+        dedupe: generate once for rows that ask for the same, and give each of them the result.
         restart: forget an earlier run of this output, and replace it.
+        extend: go on although rows were added to the input: what is finished is kept.
         retry: generate the rows again that failed with these kinds, or `all`.
         batch: generate through the provider's offline batches; with an engine on this machine, at once.
         wait: ask every so many seconds until the batches are done; `True` means 60.
@@ -147,17 +180,32 @@ def estimate(
     *,
     llm: str | LLM | None = None,
     output: str | PathLike[str] | None = None,
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
     template: str | None = None,
+    template_file: str | PathLike[str] | None = None,
     system: str | None = None,
+    system_file: str | PathLike[str] | None = None,
+    drop_last_assistant: bool = False,
     raw: bool = False,
+    image_column: str | None = None,
+    images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
+    schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    shard: str | None = None,
     limit: int | None = None,
+    dedupe: bool = False,
     restart: bool = False,
+    extend: bool = False,
     retry: str | Sequence[str] | None = None,
     batch: bool = False,
     **parameters: Any,
@@ -253,11 +301,11 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
+    if options.output == "-" or (isinstance(options.input, (str, PathLike)) and str(options.input) == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
-    for name in ("num_generations", "max_concurrency", "limit", "max_tokens_total"):
+    for name in ("num_generations", "max_concurrency", "sample", "limit", "max_tokens_total"):
         value = getattr(options, name)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a whole number of at least 1")
@@ -267,6 +315,18 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"max_failures is {options.max_failures!r}", hint="give a whole number, or 0 to stop at none"
         )
+    for name, example in (("where", "'score > 3'"), ("shard", "'1/4'")):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} is {value!r}", hint=f"give a text, such as {example}")
+    for name in ("prompt_column", "messages_column", "template", "system"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a text")
+    for name in ("template_file", "system_file"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, (str, PathLike)):
+            raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a path")
     for name in ("wait", "max_cost"):
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
@@ -284,6 +344,7 @@ def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **mor
             "fields": given["fields"] or {},
             "config": None if given["config"] is None else Path(given["config"]),
             "wait": _seconds(given.get("wait")),
+            "images_from": _several(given["images_from"]),
             **more,
         }
     )
@@ -294,6 +355,12 @@ def _together(param: Mapping[str, Any] | None, parameters: Mapping[str, Any]) ->
     if twice:
         raise ConfigurationError(f"{twice[0]} is given twice, as a keyword and in param", hint="give it once")
     return {**(param or {}), **parameters}
+
+
+def _several(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]] | None,
+) -> Sequence[str | PathLike[str]] | None:
+    return [paths] if isinstance(paths, (str, PathLike)) else paths
 
 
 def _seconds(wait: float | bool | None) -> float | None:

@@ -7,29 +7,35 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.columns import checked_rows
-from stillhouse.jobs.formats.opening import open_reader
-from stillhouse.jobs.formats.rows import RowFormatter
-from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.columns import given_names
+from stillhouse.jobs.formats.reading import Reading
+from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.formats.writing import Writing, schema_of
+from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
-from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
+from stillhouse.jobs.runs.inputs import input_of
+from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
+from stillhouse.jobs.selection.conditions import Condition
+from stillhouse.jobs.sources.names import names_of
+from stillhouse.jobs.sources.opening import notes_of
+from stillhouse.jobs.sources.remote import RemoteSpool, is_remote
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
@@ -53,27 +59,29 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ConfigurationError: an option has a wrong value.
     """
     is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = "" if options.input is None else options.input, None
-    if isinstance(source, PathLike):
-        source = str(source)
-    if not isinstance(source, str):
-        spool = spool_of(source)
-        source = type(source).__name__
-    elif source == "-" and options.output != "-":
-        spool = StdinSpool()
+    reading = Reading.of(options.delimiter, options.encoding)
+    names = None if options.input is None else names_of(options.input)
+    spool: Spool | None = None
+    if names is None and options.input is not None:
+        spool = spool_of(options.input)
+    elif names == ("-",) and options.output != "-" and options.preview is None:
+        spool = StdinSpool(reading)
+    elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
+        spool = RemoteSpool(names, reading)
+    formatter, formatting = formatting_of(options, llm, arguments)
     return Command(
-        source=source,
+        source=("" if options.input is None else type(options.input).__name__)
+        if names is None
+        else str(names),
+        names=names,
+        reading=reading,
         output="-" if options.output is None else str(options.output),
-        formatter=RowFormatter(
-            options.template,
-            options.system,
-            options.raw,
-            parameters=RowParameters(type(llm)) if options.row_params else None,
-        ),
-        formatting=_formatting(options),
+        formatter=formatter,
+        formatting={**formatting, **reading.said()},
         num_generations=options.num_generations,
         arguments=arguments,
-        limit=options.limit,
+        choice=_choice(options),
+        extend=options.extend,
         restart=options.restart,
         retry=[] if options.retry is None else parse_kinds(options.retry),
         offline=is_offline and not options.finish_online,
@@ -88,35 +96,45 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         max_failures=options.max_failures,
         traceback=options.traceback,
         verbose=options.verbose,
+        reads=files_of(options),
         writing=Writing(
             format=options.format,
             prefix=options.output_prefix or "",
             text=options.text,
             expand=options.expand,
-            schema=schema_of(llm) if options.expand else None,
+            schema=schema_of(llm, formatter.form) if options.expand else None,
         ),
         state=None if options.state is None else Path(options.state),
-        reads=[options.config] if options.config else [],
         spool=spool,
     )
 
 
-def _formatting(options: Options) -> dict[str, Any]:
-    """Return the options on which inputs depend, without those that earlier runs did not have."""
-    given = {"row_params": options.row_params}
-    return {
-        "template": options.template,
-        "system": options.system,
-        "raw": options.raw,
-        **{name: value for name, value in given.items() if value},
-    }
+def _choice(options: Options) -> Choice:
+    """Return which rows of the input belong to the run.
+
+    Raises:
+        ConfigurationError: an option has a wrong value.
+    """
+    return Choice(
+        where=None if options.where is None else Condition(options.where),
+        sample=options.sample,
+        shard=None if options.shard is None else parse_shard(options.shard),
+        limit=options.limit,
+        dedupe=options.dedupe,
+    )
 
 
 class View(Protocol):
     """Whoever looks at a run while it works."""
 
+    def looked(self, look: Look) -> None:
+        """The first rows were looked at; nothing was generated yet."""
+
     def opened(self, bulk: BulkRun) -> None:
         """The run is open; nothing was generated yet."""
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """The input is open; what is unusual about it is told now, and in the end if there is more."""
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
@@ -162,6 +180,9 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
+        view.reading(lambda: notes_of(bulk.source, command.source))
+        if not bulk.is_complete:
+            view.looked(bulk.look)
         view.opened(bulk)
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
@@ -223,22 +244,37 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         watch=FailureWatch(command.max_failures),
     )
     try:
-        with _online(llm), contextlib.closing(open_reader(command.source, hooks)) as reader, loaded(llm):
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(_online(llm))
+            reader = resources.enter_context(input_of(llm, command))
+            view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
+            if command.source != "-":  # which cannot be read twice
+                command.choice.check(reader)
+            rows, ending = command.choice.rows(reader), list[Callable[[], bool]]()
+            if isinstance(rows, ChosenRows):
+                rows = rows.until(lambda: bool(ending) and ending[0]())
+            # Whoever writes to standard input may be slow.
+            found = look(llm, rows, command.formatter, few=command.source == "-")
+            if command.formatter.is_batch and command.source != "-":
+                check_custom_ids(rows)
+            view.looked(found)
+            resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
             writer, columns = JsonlWriter(command.output, out), command.writing.columns()
-            rows = checked_rows(reader, columns, is_read_once=command.source == "-")
+            columns.check([*given_names(reader), *found.columns])
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
-            info = run_info(llm, command.source, command.output, reader, limit=command.limit)
+            info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
+                ending.append(stopping)
                 try:
                     run(
-                        llm, rows, command.formatter, store, num_generations=command.num_generations,
-                        arguments=command.arguments, limit=command.limit, statistics=statistics,
-                        stopping=stopping,
+                        llm, found.all_rows, command.formatter, store,
+                        num_generations=command.num_generations, arguments=command.arguments,
+                        statistics=statistics, stopping=stopping,
                     )  # fmt: skip
                 except FailuresError:
                     writer.finish()
@@ -269,9 +305,10 @@ def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
 ) -> Iterator[Stop]:
     def share() -> float | None:
-        if command.limit is None:
+        most = command.choice.at_most()
+        if most is None:
             return share_read()
-        return max(share_read() or 0.0, statistics.pulled / command.limit)
+        return max(share_read() or 0.0, statistics.pulled / max(1, most - statistics.repeats))
 
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     statistics.started = time.monotonic()

@@ -11,8 +11,9 @@ from typing import Any
 from stillhouse._settings.values import ValueType
 from stillhouse.errors import ConfigurationError
 from stillhouse.inputs import split_input
+from stillhouse.jobs.prompts.chats import without_unions
 from stillhouse.llm import LLM
-from stillhouse.protocols import InputWithArguments
+from stillhouse.protocols import InputWithArguments, Row
 from stillhouse.structured.shape import normalize_structured_output
 from stillhouse.typing import FormattedInput
 
@@ -57,16 +58,16 @@ class RowParameters:
         """Return those of the columns from which parameters are taken."""
         return [name for name in columns if name in self._names]
 
-    def of_columns(
-        self, columns: Mapping[str, Any], input: FormattedInput
-    ) -> FormattedInput | InputWithArguments:
-        """Return the input of a row with what the columns of these names say.
+    def of_row(self, row: Row, input: FormattedInput) -> FormattedInput | InputWithArguments:
+        """Return the input of a row with what its columns of these names say.
 
         Raises:
             ValueError: a value is none of its type, or the LLM has no such parameter.
         """
         names = self._names
-        given = {name: value for name, value in columns.items() if name in names and is_given(value)}
+        given = {name: value for name, value in row.columns.items() if name in names and is_given(value)}
+        if row.typed:
+            given = {name: without_unions(value) for name, value in given.items()}
         return self.applied(input, given) if given else input
 
     def applied(

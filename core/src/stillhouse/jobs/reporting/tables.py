@@ -53,6 +53,7 @@ def summary_lines(
     lines = [
         _Line("rows", f"{statistics.rows:,}", f"{rows:,}"),
         _Line("done", f"{statistics.done:,}", f"{own.done:,}"),
+        *_repeated_lines(statistics),
         *(
             _Line(f"failed: {kind}", f"{statistics.failed.get(kind, 0):,}", f"{number:,}")
             for kind, number in _by_number(failed)
@@ -137,6 +138,11 @@ def _share(endings: Endings, reason: str, rows: int) -> str:
     unit = "" if total == rows else " generations"
     share = f" ({number / total:.1%})" if total and (number < total or reason == "length") else ""
     return f"{number:,}{unit}{share}"
+
+
+def _repeated_lines(statistics: RunStatistics) -> list[_Line]:
+    repeated = statistics.repeated
+    return [_Line("equal to an earlier row", f"{repeated:,}", "", "not paid again")] if repeated else []
 
 
 def _cached_lines(statistics: RunStatistics, whole: RunStatistics | Summary) -> list[_Line]:

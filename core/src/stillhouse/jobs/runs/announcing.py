@@ -14,17 +14,14 @@ from stillhouse.protocols import RowReader, RunInfo, RunSummary
 __all__ = ["announced", "run_info"]
 
 
-def run_info(
-    llm: LLM, source: str, output: str, reader: RowReader, *, limit: int | None = None, resumed: bool = False
-) -> RunInfo:
+def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: bool = False) -> RunInfo:
     """Describe a run for hooks.
 
     Args:
         llm: the LLM.
         source: the input, as the user gave it.
         output: the output, likewise.
-        reader: reads the input.
-        limit: how many rows belong to the run at most.
+        reader: reads the rows of the run.
         resumed: whether an earlier process worked on it.
     """
     try:
@@ -34,8 +31,6 @@ def run_info(
     rows = getattr(reader, "num_rows", None)
     if not isinstance(rows, int) or isinstance(rows, bool):  # a plugin's reader may have anything there
         rows = None
-    if rows is not None and limit is not None:
-        rows = min(rows, limit)
     return RunInfo(source, output, name, llm.model_name, rows, resumed)
 
 

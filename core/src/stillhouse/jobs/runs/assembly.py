@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import NoReturn
 
 from stillhouse.errors import ConfigurationError, StillhouseError
@@ -23,17 +23,18 @@ def assemble(
     reader: RowReader,
     finished: Iterator[FinishedRow],
     writer: RowWriter,
-    limit: int | None = None,
+    end: int | None = None,
     reasons: Reasons | None = None,
     columns: ResultColumns | None = None,
 ) -> list[int]:
     """Write the output, unless rows of the input are not those that were generated for.
 
     Args:
-        reader: the input.
+        reader: the rows of the run.
         finished: the finished rows, in the order of the input.
         writer: writes the rows.
-        limit: how many rows of the input belong to the run; `None` means all.
+        end: the index after that of the last row of the run, where later rows of the input do not belong to
+            it; `None` if all do.
         reasons: counts why the rows ended.
         columns: the columns that the output adds.
 
@@ -49,7 +50,7 @@ def assemble(
     result = next(finished, None)
     last = -1
     try:
-        for row in islice(reader, limit):
+        for row in reader:
             while result is not None and result.index < row.index:
                 result = next(finished, None)
             last = row.index
@@ -62,7 +63,7 @@ def assemble(
                     _refuse(error, f"the row of line {row.line}")
                 if reasons is not None:
                     reasons.add(row.index, result.columns)
-        if limit is None or last + 1 < limit:  # the input has ended: are finished rows left?
+        if end is None or last + 1 < end:  # the input has ended: are finished rows left?
             wrong += [rest.index for rest in chain([result] if result else [], finished) if rest.index > last]
         if wrong:
             writer.abandon()

@@ -12,20 +12,22 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
-from stillhouse.jobs.runs.offline import TRANSIENT_KINDS, OfflineRun, jobs_of
+from stillhouse.jobs.runs.offline import COMMIT_ROWS, TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.output import set_complete, write_output
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
+from stillhouse.jobs.selection.repeats import find_repeats
 from stillhouse.jobs.store.database import DamagedError
-from stillhouse.jobs.store.fingerprint import input_difference
+from stillhouse.jobs.store.fingerprint import InputChanges
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -56,14 +58,18 @@ class BulkRun:
     Attributes:
         resumed: whether an earlier process worked on this run.
         queued: how many failed rows are retried.
+        look: what the first rows of the input say of the prompt.
         store: the rows.
+        source: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
         self._run = open_run
         self.resumed = open_run.resumed
         self.queued = open_run.queued
+        self.look = open_run.look
         self.store: SqliteStore = open_run.store
+        self.source: RowReader = open_run.source
 
     def __enter__(self) -> Self:
         return self
@@ -94,14 +100,14 @@ class BulkRun:
     def summary(self) -> Summary:
         """The state of the rows that belong to the run, those of earlier processes included."""
         with self.store.reading() as connection:
-            return summarize(connection, self._run.command.limit)
+            return summarize(connection, self._run.end)
 
     @property
     def explained(self) -> Summary:
         """`summary`, with why generations ended and rows failed; it reads every row."""
-        limit = self._run.command.limit
+        end = self._run.end
         with self.store.reading() as connection:
-            return explained(summarize(connection, limit), connection, limit)
+            return explained(summarize(connection, end), connection, end)
 
     @property
     def is_waiting(self) -> bool:
@@ -142,7 +148,6 @@ class BulkRun:
             command.source,
             command.output,
             opened.reader,
-            limit=command.limit,
             resumed=self.resumed,
         )
         with announced(opened.llm, info, statistics, lambda: opened.outcome):
@@ -166,6 +171,7 @@ class BulkRun:
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
+        self._find_repeats(statistics, stopping)
         retried = False
         while True:
             if opened.ledger is not None and not self._finish_batches(opened.ledger, statistics, stopping):
@@ -176,6 +182,7 @@ class BulkRun:
                 opened.outcome = "interrupted"
                 return False
             self._check_input()
+            self._give_repeats(statistics)
             self.store.give_up_reserve()  # the output may need the room
             wrong = self._write_output()
             if not wrong:
@@ -214,20 +221,38 @@ class BulkRun:
         """Refuse to write the output of an input that changed since the run was opened."""
         opened = self._run
         if opened.reader.digest() != opened.digest:
-            (change,) = input_difference(opened.reader, self.store.digests())
+            changes = InputChanges(opened.source, self.store.digests())
+            ways = ["put it back as it was, and the same command goes on"]
+            if not changes.are_in_rows:
+                ways.append("if rows were added at its end, go on with them with --extend")
+            ways.append("or begin anew with it as it is now, with --restart or another output")
             raise InputChangedError(
-                f"the input changed while the run went on: {change.removeprefix('input: ')}",
-                hint="put it back as it was, and the same command goes on; or begin anew with it as it "
-                "is now, with --restart or another output",
+                f"the input changed while the run went on: {changes.told.removeprefix('input: ')}",
+                hint="; ".join(ways),
             )
+
+    def _find_repeats(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
+        """Look for the rows that ask for what an earlier one asks for, if these are generated for once."""
+        opened = self._run
+        if opened.command.choice.dedupe:
+            opened.repeats = find_repeats(opened.rows(stopping), opened.command.formatter, stopping)
+            statistics.repeats = len(opened.repeats)
+
+    def _give_repeats(self, statistics: RunStatistics) -> None:
+        """Give those rows the results of the rows that they repeat, which are finished."""
+        for number, repeat in enumerate(self._run.repeats or (), 1):
+            statistics.repeat(self.store.repeat(repeat))
+            if number % COMMIT_ROWS == 0:
+                self.store.commit()
+        self.store.commit()
 
     def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
         command = self._run.command
         with self._caching_members():
             run(
-                self._run.llm, self._run.reader, command.formatter, self.store,
+                self._run.llm, self._run.rows(stopping), command.formatter, self.store,
                 num_generations=command.num_generations, arguments=command.arguments,
-                limit=command.limit, in_order=command.in_order, statistics=statistics, stopping=stopping,
+                in_order=command.in_order, statistics=statistics, stopping=stopping,
             )  # fmt: skip
 
     @contextlib.contextmanager
@@ -259,9 +284,8 @@ class BulkRun:
         llm = self._run.llm
         while not stopping():
             offline = OfflineRun(
-                llm, ledger, self.store, self._run.open_reader, command.formatter,
-                num_generations=command.num_generations, arguments=command.arguments, limit=command.limit,
-                stopping=stopping,
+                llm, ledger, self.store, self._run.open_rows, command.formatter,
+                num_generations=command.num_generations, arguments=command.arguments, stopping=stopping,
             )  # fmt: skip
             try:
                 is_done = (

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
+from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import Spool
 from stillhouse.jobs.formats.writing import Writing
+from stillhouse.jobs.selection.choosing import Choice
+from stillhouse.jobs.sources.names import Names
+from stillhouse.jobs.sources.opening import open_input
 from stillhouse.jobs.spending.budget import Ceiling
+from stillhouse.protocols import HookCalls, RowReader
 
 __all__ = ["Command", "parse_kinds"]
 
@@ -21,13 +26,16 @@ class Command:
     """What a run is asked to do.
 
     Attributes:
-        source: the input: a file, or what a plugin opens; the name of any other input.
+        source: the input, for messages and hooks.
+        names: the names of files and of what plugins open that it is; `None` means `source` alone.
+        reading: how its files are read, as far as it is said.
         output: the output: a file, or what a plugin opens.
         formatter: turns a row into an input.
         formatting: the formatter's settings, as shown when a changed command is refused.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all. It may differ when the run is resumed.
+        choice: which rows of the input belong to the run.
+        extend: whether the input may have more rows than the run was started with.
         restart: delete an earlier run, and replace the output.
         retry: the kinds of errors whose rows are retried.
         offline: generate through the provider's offline batches.
@@ -48,10 +56,13 @@ class Command:
     source: str
     output: str
     formatter: RowFormatter
+    names: Names | None = None
+    reading: Reading = field(default_factory=Reading)
     formatting: dict[str, Any] = field(default_factory=dict)
     num_generations: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
-    limit: int | None = None
+    choice: Choice = field(default_factory=Choice)
+    extend: bool = False
     restart: bool = False
     retry: Sequence[str] = ()
     offline: bool = False
@@ -66,6 +77,19 @@ class Command:
     state: Path | None = None
     reads: Sequence[Path] = ()
     spool: Spool | None = None
+
+    def open_input(self, hooks: HookCalls) -> RowReader:
+        """Open the input, where it is not saved in a spool.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        return open_input(self.names or Names([self.source]), hooks, self.reading)
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What the output depends on beside the LLM and its arguments, as shown when it is changed."""
+        return {**self.formatting, **self.choice.shaping}
 
     @property
     def uses_batches(self) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
+from stillhouse.jobs.runs.inputs import input_of
+from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED
-from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.salvage import intact, unknown_command
 from stillhouse.jobs.store.seals import facts_of
@@ -40,6 +39,7 @@ class Estimate:
         finished: rows that are finished.
         rows: rows that are left, with those that cannot be used.
         unusable: rows that cannot be used.
+        repeated: rows that ask for what an earlier one asks for, and are not paid again.
         bytes: of the inputs that are left.
         bytes_per_token: what the number of tokens is estimated with.
         is_measured: whether that is the average of the finished rows.
@@ -49,11 +49,13 @@ class Estimate:
         cache_cost: what of it is for the writing of the provider's cache: more than plain input costs.
         prices: the prices, if they are known.
         advice: what gives the output a bound; empty if there is one, or nothing does.
+        look: what the first rows say of the prompt.
     """
 
     finished: int = 0
     rows: int = 0
     unusable: int = 0
+    repeated: int = 0
     bytes: int = 0
     bytes_per_token: float = BYTES_PER_TOKEN
     is_measured: bool = False
@@ -63,6 +65,7 @@ class Estimate:
     cache_cost: float = 0.0
     prices: Prices | None = None
     advice: str = ""
+    look: Look = field(default_factory=Look, repr=False)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the estimate as labels and values."""
@@ -71,6 +74,8 @@ class Estimate:
         lines = [("rows", f"{self.rows:,}")]
         if self.finished:
             lines.insert(0, ("finished before", f"{self.finished:,}"))
+        if self.repeated:
+            lines.append(("equal to an earlier row", f"{self.repeated:,}, not paid again"))
         lines += [
             ("rows that cannot be used", f"{self.unusable:,}"),
             ("input tokens, about", f"{self.bytes / self.bytes_per_token:,.0f} ({how})"),
@@ -97,7 +102,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     """Estimate what is left to do of a run, or all of one that has not started.
 
     Raises:
-        ConfigurationError: the input cannot be read, or the run was started with another command.
+        ConfigurationError: the input cannot be read, or lacks a column that the command names, or the run was
+            started with another command.
         OSError: the input cannot be read.
     """
     prices = find_prices(offer_of(llm))
@@ -106,9 +112,15 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     if bounds.can_be_set and bounds.max_new_tokens is None:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
-    with _input(llm, command) as reader:
+    with input_of(llm, command) as reader:
+        command.choice.check(reader)
+        found.look = look(llm, command.choice.rows(reader), command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(command.choice.rows(reader))
         finished, tokens = _finished(llm, command, reader)
-        for row in islice(reader, command.limit):
+        rows = command.choice.rows(reader)
+        repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
+        for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0
             input = command.formatter(row)
             if made < 0:
@@ -117,6 +129,9 @@ def estimate(llm: LLM, command: Command) -> Estimate:
                     known_bytes += size_of_input(input)
                 continue
             found.rows += 1
+            if is_repeated:
+                found.repeated += 1
+                continue
             if isinstance(input, GenerationError):
                 found.unusable += 1
                 continue
@@ -137,17 +152,6 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     return found
 
 
-@contextlib.contextmanager
-def _input(llm: LLM, command: Command) -> Iterator[RowReader]:
-    with contextlib.ExitStack() as resources:
-        if command.spool is None:
-            reader = open_reader(command.source, llm.registry.hooks())
-        else:
-            folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="stillhouse-"))
-            reader = command.spool.open(command.spool.save(Path(folder)))
-        yield resources.enter_context(contextlib.closing(reader))
-
-
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:
     """Return, for every row that the run has, how many generations it has, or that it is finished.
 
@@ -164,9 +168,9 @@ def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int]
             if last is not None:
                 raise unknown_command(path)
             return finished, 0
-        now = command_of(llm, command.arguments, command.num_generations, command.formatting, reader.digest())
+        now = command_of(llm, command.arguments, command.num_generations, command.shaping, reader.digest())
         digests = connection.execute("SELECT row, digest FROM rows ORDER BY row")
-        check_unchanged(before, now, input_difference(reader, digests))
+        check_unchanged(before, now, InputChanges(reader, digests), extend=command.extend)
         finished.frombytes(bytes(finished.itemsize * (0 if last is None else last + 1)))
         total = 0
         for row, state, kind, made, tokens in connection.execute(

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, Self
 
 from stillhouse.errors import ErrorKind, GenerationError, UnsupportedError
@@ -86,11 +85,10 @@ class OfflineRun:
         llm: the LLM, loaded.
         ledger: in the run's own database.
         store: knows which rows are finished, and stores the results of the others.
-        open_rows: opens the input; each time from the first row on.
+        open_rows: opens the rows of the run; each time from the first one on.
         formatter: turns a row into an input.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all.
         stopping: once it returns true, nothing more is submitted.
 
     Raises:
@@ -107,14 +105,12 @@ class OfflineRun:
         *,
         num_generations: int = 1,
         arguments: dict[str, Any] | None = None,
-        limit: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._stopping = stopping
         self._open_rows = open_rows
         self._formatter = formatter
-        self._limit = limit
         self._parts: list[tuple[Part, OfflineBatchCalls]] = [
             (
                 part,
@@ -179,7 +175,7 @@ class OfflineRun:
 
         def items(rows: RowReader) -> Iterator[tuple[int, FormattedInput | InputWithArguments]]:
             nonlocal current
-            for row in islice(rows, self._limit):
+            for row in rows:
                 self._check_going_on()
                 if row.index in held or not part.wants(row.index):
                     continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from stillhouse._execution.stopping import Stop, stopping_with
@@ -32,7 +32,6 @@ def run(
     *,
     num_generations: int = 1,
     arguments: dict[str, Any] | None = None,
-    limit: int | None = None,
     in_order: bool = False,
     statistics: RunStatistics | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -45,12 +44,11 @@ def run(
 
     Args:
         llm: the LLM, loaded.
-        rows: the rows, pulled lazily; once for every part of the store.
+        rows: the rows of the run, pulled lazily; once for every part of the store.
         formatter: turns a row into an input.
         store: knows which rows are finished, and stores the results of the others.
         num_generations: how many generations of each row.
         arguments: generation parameters.
-        limit: how many rows belong to the run; `None` means all.
         in_order: read all rows first, and generate for them in the order of `LLM.batch_key`; for a
             store that is not `ordered`.
         statistics: updated while the run works, for a progress display. A row is started only if the
@@ -69,7 +67,7 @@ def run(
     for part in store.parts():
         counts.pulled, counts.waiting = counts.rows + counts.skipped, 0
         feed = _Feed(
-            islice(rows, limit), formatter, part, counts, num_generations - part.made,
+            iter(rows), formatter, part, counts, num_generations - part.made,
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
         with _obeying(stopping, counts):

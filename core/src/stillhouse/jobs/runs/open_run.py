@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.columns import known_names
-from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
+from stillhouse.jobs.formats.columns import given_names
+from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
+from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
+from stillhouse.jobs.selection.choosing import ChosenRows
+from stillhouse.jobs.selection.repeats import Repeats
+from stillhouse.jobs.sources.names import Names
+from stillhouse.jobs.sources.opening import check_output
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
-from stillhouse.jobs.store.fingerprint import check_unchanged, command_of, input_difference
+from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.places import (
     check_places,
     check_source,
@@ -33,7 +41,7 @@ from stillhouse.jobs.store.streams import check_streams
 from stillhouse.jobs.store.written import WrittenOutput
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
-from stillhouse.protocols import RowReader
+from stillhouse.protocols import Row, RowReader
 
 __all__ = ["OpenRun"]
 
@@ -52,7 +60,10 @@ class OpenRun:
         llm: the LLM.
         command: the command.
         output: the path of the output.
-        reader: reads the input.
+        source: reads the input.
+        reader: reads the rows of the input that belong to the run.
+        repeats: those of its rows that ask for what an earlier one asks for; `None` before anybody looked.
+        look: what its first rows say of the prompt.
         digest: that of the input when the run was opened.
         store: the rows; it has the lock.
         ledger: the offline batches; `None` for a run without any.
@@ -63,6 +74,7 @@ class OpenRun:
         outcome: how the work ended, for `close` to record.
 
     Raises:
+        PromptError: the command names a column that the first rows do not have, or they have no prompt.
         ConfigurationError: the input cannot be read, the output cannot be written or exists already, or
             the run was started with another command.
         StoreError: another process works on the run, or its state cannot be used.
@@ -72,6 +84,7 @@ class OpenRun:
         self.llm = llm
         self.command = command
         self.outcome: Outcome = "stopped"
+        self.repeats: Repeats | None = None
         self._spooled: Path | None = None
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
@@ -80,13 +93,17 @@ class OpenRun:
         reads = list(command.reads)
         check_places(reads, self.output, files_named_in(llm), given)
         if command.spool is None:
-            check_source(command.source)
+            names = command.names or Names([command.source])
+            for name in names:
+                check_source(name)
+            check_output(names, self.output)
         with ExitStack() as resources:
             # What is no file is read later, when nothing else can refuse the run.
-            reader = None if command.spool else self._open_reader(resources)
-            if reader is not None:  # before anything is created: the input may not exist
-                reads += places_of(reader, command.source, hooks)
+            source = None if command.spool else self._open_source(resources)
+            if source is not None:  # before anything is created: the input may not exist
+                reads += places_of(source, command.source, hooks)
                 check_places(reads, self.output, state=given)
+                command.choice.check(source)
             check_streams(command.source, reads, self.output, given)
             is_of_plugin = hooks.output_path(command.output) is not None
             _check_output(self.output, state, command, is_of_plugin=is_of_plugin)
@@ -97,12 +114,17 @@ class OpenRun:
             open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
             if command.restart:
                 check_no_batch_runs(self.output, state)
-            if reader is None:
+            if source is None:
                 self._spooled = self._save_input(resources)
-                reader = self._open_reader(resources)
-            self.reader: RowReader = reader
-            columns.check(known_names(reader))
-            self.digest = reader.digest()
+                source = self._open_source(resources)
+                command.choice.check(source)
+            self.source = source
+            self.reader = command.choice.rows(source)
+            self.look = look(llm, self.reader, command.formatter)
+            columns.check([*given_names(self.reader), *self.look.columns])
+            if command.formatter.is_batch:
+                check_custom_ids(self.reader)
+            self.digest = source.digest()
             if command.restart:
                 remove_state(state)
             self.store = SqliteStore(self.output, llm.model_name, lock, given)
@@ -138,9 +160,12 @@ class OpenRun:
     @property
     def is_generated(self) -> bool:
         """Whether every row is finished, and an output was written of them."""
-        limit = self.command.limit
         complete = self.store.get("complete")
-        return complete is not None and complete["limit"] == limit and not self.store.has_queued(limit)
+        return (
+            complete is not None
+            and complete["limit"] == self.command.choice.limit
+            and not self.store.has_queued(self.end)
+        )
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -150,18 +175,35 @@ class OpenRun:
         outputs: dict[str, Any] = complete.get("outputs", {"": {}})
         return outputs
 
+    @cached_property
+    def end(self) -> int | None:
+        """The index after that of the run's last row; `None` if no row of the input is beyond its limit."""
+        return self.command.choice.end(self.reader)
+
     def close(self) -> None:
         """Record the outcome and release everything; what is finished stays in the store."""
         self._resources.close()
 
-    def open_reader(self) -> RowReader:
-        """Open the input, once more."""
+    def rows(self, stopping: Callable[[], bool]) -> Iterable[Row]:
+        """The rows to generate for, which end once `stopping` returns true."""
+        if not isinstance(self.reader, ChosenRows):
+            return self.reader
+        return self.reader.without(self.repeats).until(stopping)
+
+    def open_rows(self) -> RowReader:
+        """Open the rows to generate for, once more."""
+        source = self._open()
+        if not isinstance(self.reader, ChosenRows):
+            return source
+        return self.reader.without(self.repeats).over(source)
+
+    def _open(self) -> RowReader:
         if self.command.spool is not None and self._spooled is not None:
             return self.command.spool.open(self._spooled)
-        return open_reader(self.command.source, self.llm.registry.hooks())
+        return self.command.open_input(self.llm.registry.hooks())
 
-    def _open_reader(self, resources: ExitStack) -> RowReader:
-        return resources.enter_context(closing(self.open_reader()))
+    def _open_source(self, resources: ExitStack) -> RowReader:
+        return resources.enter_context(closing(self._open()))
 
     def _save_input(self, resources: ExitStack) -> Path:
         """Save an input that is no file, for a run reads its input several times; return its path."""
@@ -173,9 +215,7 @@ class OpenRun:
     def _check_command(self) -> bool:
         """Refuse another command than the one the run was started with; whether the run is resumed."""
         command = self.command
-        now = command_of(
-            self.llm, command.arguments, command.num_generations, command.formatting, self.digest
-        )
+        now = command_of(self.llm, command.arguments, command.num_generations, command.shaping, self.digest)
         # Where nothing was generated, as after a wrong address, another command contradicts nothing.
         if self._is_blank:
             self.store.set("command", now)
@@ -183,8 +223,25 @@ class OpenRun:
         before = self.store.get("command")
         if before is None:
             raise unknown_command(self.store.path)
-        check_unchanged(before, now, input_difference(self.reader, self.store.digests()))
+        changes = InputChanges(self.source, self.store.digests())
+        check_unchanged(before, now, changes, extend=command.extend)
+        if before.get("input") != now["input"]:  # which may have more rows
+            self._check_batches_ended()
+            self.store.set("complete", None)
+            self.store.set("command", now)
         return True
+
+    def _check_batches_ended(self) -> None:
+        """Refuse another input while offline batches go on: what was sent with them cannot be compared."""
+        with self.store.reading() as connection:
+            if not has_batches(connection):
+                return
+        with BatchLedger(self.store.path) as ledger:
+            if any(job.state != "collected" for job in jobs_of(ledger)):
+                raise ConfigurationError(
+                    "rows of this run are in offline batches, and cannot be compared with those of the input",
+                    hint="put the input back as it was, and collect the batches first",
+                )
 
     @property
     def _is_blank(self) -> bool:

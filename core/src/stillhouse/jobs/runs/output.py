@@ -32,7 +32,7 @@ def write_output(opened: OpenRun) -> tuple[list[int], Reasons]:
     )
     reasons = Reasons()
     try:
-        wrong = assemble(opened.reader, store.finished_rows(), writer, command.limit, reasons, columns)
+        wrong = assemble(opened.reader, store.finished_rows(), writer, opened.end, reasons, columns)
     except UnwritableError as error:
         error.hint = (
             f"nothing is lost: every finished row is in {store.path}, and the same command with "
@@ -51,5 +51,5 @@ def set_complete(opened: OpenRun, others: dict[str, Any]) -> None:
         others: its other outputs, as `OpenRun.outputs` has them.
     """
     outputs = {**others, opened.written.key: opened.command.writing.as_json()}
-    opened.store.set("complete", {"limit": opened.command.limit, "outputs": outputs})
+    opened.store.set("complete", {"limit": opened.command.choice.limit, "outputs": outputs})
     opened.outcome = "complete"

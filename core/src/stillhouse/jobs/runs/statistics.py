@@ -12,6 +12,7 @@ from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import tokens_of
+from stillhouse.jobs.store.protocol import Repeated
 from stillhouse.typing import GenerateOutput
 
 __all__ = ["RunStatistics"]
@@ -32,6 +33,8 @@ class RunStatistics:
         cached_tokens: of the input, what was read from the provider's cache; likewise.
         written_tokens: of the input, what was written to it; likewise.
         skipped: rows read that were finished before.
+        repeats: rows that ask for what an earlier one asks for, where these are generated for once.
+        repeated: of them, those that got its result.
         pulled: rows read, those included.
         waiting: of them, those that wait for their turn, where the engine has an order of its own.
         started: when it began, on the monotonic clock.
@@ -50,6 +53,8 @@ class RunStatistics:
     cached_tokens: int | None = None
     written_tokens: int | None = None
     skipped: int = 0
+    repeats: int = 0
+    repeated: int = 0
     pulled: int = 0
     waiting: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -102,6 +107,22 @@ class RunStatistics:
                 self.cost = self.prices.cost(tokens, seconds) + (self.cost or 0.0)
         elif tokens.cost is not None and seconds != 0:
             self.cost = tokens.cost + (self.cost or 0.0)
+
+    def repeat(self, repeated: Repeated | None) -> None:
+        """Count a row that got the result of the row that it repeats; `None` if that row has none."""
+        if repeated is None:
+            return
+        self.pulled += 1
+        if not repeated.is_new:
+            self.skipped += 1
+            return
+        self.repeated += 1
+        if repeated.kind is not None:
+            self.failed[repeated.kind] += 1
+            return
+        self.done += 1
+        if self.endings is not None:
+            self.endings.add(repeated.columns)
 
     def check_failures(self, *, is_kept: bool = True) -> None:
         """Stop the run if it is hopeless, or if too many of its rows failed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from stillhouse._settings.digest import shaping_fields
@@ -12,7 +13,7 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
-__all__ = ["check_unchanged", "command_of", "input_difference"]
+__all__ = ["InputChanges", "check_unchanged", "command_of", "differences"]
 
 _SHOWN = 60
 
@@ -35,57 +36,106 @@ def command_of(
     }
 
 
-def check_unchanged(before: dict[str, Any], now: dict[str, Any], input_changes: Iterable[str]) -> None:
+def check_unchanged(
+    before: dict[str, Any], now: dict[str, Any], input_changes: InputChanges, *, extend: bool = False
+) -> None:
     """Refuse to resume a run with another command.
 
     Args:
         before: the command that it was started with, as `command_of` returns it.
         now: the present command.
-        input_changes: how the input differs; only iterated over if it does.
+        input_changes: how the input differs; only looked at if it does.
+        extend: whether the input may have other rows after those that were generated.
 
     Raises:
         ConfigurationError: the commands differ; the message says how.
     """
-    changes = list(_changes(before, now))
+    changes = [f"{name}: it was {was}, and is {is_now} now" for name, was, is_now in differences(before, now)]
+    hint = "give the earlier command to go on, another output, or --restart to begin anew"
     if before.get("input") != now.get("input"):
-        changes += input_changes
+        if not (changes or extend or input_changes.are_in_rows):
+            hint = (
+                "if rows were added at its end, give --extend: what is finished is kept; else put it back as "
+                "it was to go on, or give another output, or --restart to begin anew"
+            )
+        if not extend or input_changes.are_in_rows:
+            changes.append(input_changes.told)
     if not changes:
         return
     raise ConfigurationError(
         "the run of this output was started with another command:\n" + "\n".join(f"  {c}" for c in changes),
-        hint="give the earlier command to go on, another output, or --restart to begin anew",
+        hint=hint,
     )
 
 
-def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
+def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield what differs between two commands, but for their inputs: its name, and both values, shortened."""
+    if isinstance(one, dict) and isinstance(other, dict):
         # A value of None is not sent: it is the same as a parameter that is not given.
-        for key in [*before, *(key for key in now if key not in before)]:
-            if before.get(key) != now.get(key) and not (key == "input" and not name):
-                yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        for key in [*one, *(key for key in other if key not in one)]:
+            if one.get(key) != other.get(key) and not (key == "input" and not name):
+                yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
     else:
-        yield f"{name}: it was {_short(before)}, and is {_short(now)} now"
+        yield name, *_short(one, other)
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def _short(one: Any, other: Any) -> tuple[str, str]:
+    """Return two values as JSON, of long ones the part where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    start = 0
+    if max(map(len, texts)) > _SHOWN:
+        pairs = enumerate(zip(*texts, strict=False))
+        same = next((place for place, letters in pairs if len({*letters}) > 1), 0)
+        start = max(0, same - _SHOWN // 2)
+    shown = [f"{'…' if start else ''}{text[start : start + _SHOWN]}" for text in texts]
+    first, second = (
+        part + "…" * (start + _SHOWN < len(text)) for part, text in zip(shown, texts, strict=True)
+    )
+    return first, second
 
 
-def input_difference(reader: RowReader, digests: Iterator[tuple[int, int]]) -> Iterator[str]:
-    """Describe how the rows of the input differ from those that the run has."""
-    changed, first, known = 0, 0, 0
-    rows = iter(reader)
-    for index, digest in digests:
-        row = next((item for item in rows if item.index == index), None)
-        if row is None:
-            yield "input: it has fewer rows than were generated"
-            return
-        known += 1
-        if row.digest != digest:
-            changed += 1
-            first = first or row.line
-    if changed:
-        yield f"input: {changed:,} of {known:,} rows are others; the first is on line {first}"
-    else:
-        yield f"input: it changed, but not in the {known:,} rows that were generated"
+class InputChanges:
+    """How the rows of the input differ from those that the run has; it is looked at when it is asked for.
+
+    Args:
+        reader: reads the whole input.
+        digests: the index and the digest of every row that the run has, in their order.
+    """
+
+    def __init__(self, reader: RowReader, digests: Iterable[tuple[int, int]]) -> None:
+        self._reader = reader
+        self._digests = digests
+
+    @property
+    def are_in_rows(self) -> bool:
+        """Whether a row that the run has is another one or missing; if not, rows may have been added."""
+        return self._found[0]
+
+    @property
+    def told(self) -> str:
+        """The changes, as text."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[bool, str]:
+        try:
+            return self._compared()
+        finally:  # the state may be closed before the garbage is collected
+            close = getattr(self._digests, "close", None)
+            if close is not None:
+                close()
+
+    def _compared(self) -> tuple[bool, str]:
+        changed, first, known = 0, 0, 0
+        rows = iter(self._reader)
+        for index, digest in self._digests:
+            row = next((item for item in rows if item.index == index), None)
+            if row is None:
+                return True, "input: it has fewer rows than were generated"
+            known += 1
+            if row.digest != digest:
+                changed += 1
+                first = first or row.line
+        if changed:
+            return True, f"input: {changed:,} of {known:,} rows are others; the first is on line {first}"
+        return False, f"input: it changed, but not in the {known:,} rows that were generated"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
@@ -11,7 +11,7 @@ from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.typing import GenerateOutput
 
-__all__ = ["Part", "RunStore"]
+__all__ = ["Part", "Repeated", "RunStore"]
 
 
 class Part(NamedTuple):
@@ -24,6 +24,20 @@ class Part(NamedTuple):
 
     made: int
     wants: Callable[[int], bool]
+
+
+class Repeated(NamedTuple):
+    """The result of a row that asks for what an earlier one asks for.
+
+    Attributes:
+        columns: the columns that the output gets.
+        kind: of the error; `None` if there is none.
+        is_new: whether the row did not have this result before.
+    """
+
+    columns: dict[str, Any]
+    kind: str | None
+    is_new: bool
 
 
 class RunStore(Protocol):

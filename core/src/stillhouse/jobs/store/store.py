@@ -21,6 +21,7 @@ from stillhouse._execution.stopping import has_stopped
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
+from stillhouse.jobs.selection.repeats import Repeat
 from stillhouse.jobs.store.columns import (
     FinishedRow,
     Tokens,
@@ -43,7 +44,7 @@ from stillhouse.jobs.store.database import (
 from stillhouse.jobs.store.lock import RunLock
 from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.places import is_same_name, reserve_path, take
-from stillhouse.jobs.store.protocol import Part
+from stillhouse.jobs.store.protocol import Part, Repeated
 from stillhouse.jobs.store.salvage import open_sound
 from stillhouse.jobs.store.seals import is_sealed, row_seal, sealed
 from stillhouse.jobs.store.upkeep import Upkeep
@@ -296,6 +297,33 @@ class SqliteStore:
         if record is None or not is_sealed("rows", record):
             raise _damaged(self.path)
         return output_of(json.loads(record[5]))
+
+    def repeat(self, repeat: Repeat) -> Repeated | None:
+        """Give a row the result of the row that it repeats; `None` if that one has none.
+
+        Its statistics say which row it repeats, and no tokens: it took none.
+        """
+        query = "SELECT * FROM rows WHERE row = ?"
+        with translated(self.path):
+            first = self.connection.execute(query, (repeat.first,)).fetchone()
+            own = self.connection.execute(query, (repeat.row,)).fetchone()
+        if first is None or first[2] == QUEUED or not is_sealed("rows", first):
+            return None
+        columns = json.loads(first[5])
+        if columns["statistics"] is not None:
+            columns["statistics"] = {"duplicate_of": [repeat.first + 1]}
+        record = _sealed_row(
+            repeat.row,
+            repeat.digest,
+            *first[2:5],
+            to_json(columns),
+            first[6],
+            0.0,
+            *[None] * len(Tokens._fields),
+        )
+        if record != own:
+            self._buffer.append(record)
+        return Repeated(columns, first[3], record != own)
 
     def commit(self) -> None:
         if not self._buffer:

@@ -13,7 +13,7 @@ from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
-__all__ = ["WrittenOutput", "mark_of"]
+__all__ = ["WrittenOutput", "is_marked", "mark_of"]
 
 _KEY = "written"
 
@@ -60,7 +60,7 @@ class WrittenOutput:
         if known is None and not self.key and self._was_complete():  # by a version that remembered nothing
             return
         # A process may have ended between moving the output to its place and remembering it.
-        if known and (known["moving"] or _is_marked(self._path, known["mark"])):
+        if known and (known["moving"] or is_marked(self._path, known["mark"])):
             return
         raise ConfigurationError(
             f"{self._path} was changed after this run wrote it"
@@ -110,7 +110,8 @@ def mark_of(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
+def is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
+    """Whether a file or a folder is what `mark_of` was asked about."""
     # A file system may round the times, and a copy has its own: then the content decides.
     try:
         return mark is not None and (_stamps(path) == mark["files"] or _digest(path) == mark["digest"])

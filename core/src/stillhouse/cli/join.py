@@ -1,0 +1,28 @@
+"""`stillhouse join`: the outputs of all shards of a run become one output."""
+
+from __future__ import annotations
+
+import click
+
+from stillhouse.cli.output import guarded, print_note
+
+__all__ = ["join"]
+
+
+@click.command("join")
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
+@click.option("-o", "--output", required=True, help="The file to write; it must not exist yet.")
+@guarded
+def join(shards: tuple[str, ...], output: str) -> None:
+    """Write the rows of all shards of a run to one output, in the order of the input.
+
+    Each SHARD is the OUTPUT of a complete stillhouse generate --shard I/N, with its state OUTPUT.run.db
+    beside it; their order does not matter. They are refused if one is missing, is not complete, was changed,
+    or is of another run.
+    """
+    from stillhouse.jobs.runs.joining import join as join_shards
+    from stillhouse.registry import default_registry
+
+    joined = join_shards(shards, output, default_registry().hooks())
+    failed = f", {joined.failed:,} of them failed" if joined.failed else ""
+    print_note(f"{joined.output}: {joined.rows:,} rows of {len(shards):,} shards{failed}")
