@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import struct
@@ -24,6 +23,9 @@ _QUOTE, _QUOTES = '"', '""'
 
 # What JSON writes without a quote, a separator or the end of a line in it.
 _PLAIN = (float, bool)
+
+# Python does not write a number of any length.
+_LARGE = 10**100
 
 # What is in front of the cells of a row in the temporary file: how many cells of the input there are, and
 # their bytes, and the same of those that the output adds.
@@ -111,9 +113,8 @@ class SeparatedWriter:
             if value and not self._special.search(value):
                 return value
             return f'"{value.replace(_QUOTE, _QUOTES)}"'
-        if type(value) is int:
-            with contextlib.suppress(ValueError):  # it has more digits than Python writes
-                return int.__repr__(value)
+        if type(value) is int and -_LARGE < value < _LARGE:
+            return int.__repr__(value)
         text = to_json(value)
         if text == "null":  # a number that is none
             return ""
