@@ -120,7 +120,9 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = look(llm, self.reader, command.formatter)
+            # A part of the rows may be one row, and have none of a prompt.
+            whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
+            self.look = look(llm, whole, command.formatter)
             columns.check([*given_names(self.reader), *self.look.columns])
             if command.formatter.is_batch:
                 check_custom_ids(self.reader)
