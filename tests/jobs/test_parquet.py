@@ -98,10 +98,8 @@ def test_nan_and_infinity_become_null_in_jsonl(tmp_path: Path) -> None:
     rates = [[0.5, float("nan")], [float("inf")]]
     pq.write_table(pa.table({"prompt": ["one", "two"], "rates": rates, "rate": [float("nan"), 1.0]}), source)
     assert stillhouse("generate", source, "--llm", "echo", "-o", tmp_path / "out.jsonl").returncode == 0
-    assert (
-        stillhouse("generate", tmp_path / "out.jsonl", "--llm", "echo", "-o", tmp_path / "o.jsonl").returncode
-        == 0
-    )
+    second = ["--output-prefix", "second_", "-o", tmp_path / "o.jsonl"]
+    assert stillhouse("generate", tmp_path / "out.jsonl", "--llm", "echo", *second).returncode == 0
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [(row["rates"], row["rate"]) for row in rows] == [([0.5, None], None), ([None], 1.0)]
     assert stillhouse("generate", source, "--llm", "echo", "-o", tmp_path / "o.parquet").returncode == 0

@@ -7,21 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.opening import open_reader
-from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.columns import given_names
+from stillhouse.jobs.formats.reading import Reading
+from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.formats.writing import Writing, schema_of
 from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
+from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
@@ -29,6 +33,9 @@ from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
 from stillhouse.jobs.selection.conditions import Condition
+from stillhouse.jobs.sources.names import names_of
+from stillhouse.jobs.sources.opening import notes_of
+from stillhouse.jobs.sources.remote import RemoteSpool, is_remote
 from stillhouse.jobs.spending.budget import Budget, Ceiling
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
@@ -52,20 +59,25 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         ConfigurationError: an option has a wrong value.
     """
     is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = "" if options.input is None else options.input, None
-    if isinstance(source, PathLike):
-        source = str(source)
-    if not isinstance(source, str):
-        spool = spool_of(source)
-        source = type(source).__name__
-    elif source == "-" and options.output != "-" and options.preview is None:
-        spool = StdinSpool()
-    formatter, formatting = formatting_of(options, llm)
+    reading = Reading.of(options.delimiter, options.encoding)
+    names = None if options.input is None else names_of(options.input)
+    spool: Spool | None = None
+    if names is None and options.input is not None:
+        spool = spool_of(options.input)
+    elif names == ("-",) and options.output != "-" and options.preview is None:
+        spool = StdinSpool(reading)
+    elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
+        spool = RemoteSpool(names, reading)
+    formatter, formatting = formatting_of(options, llm, arguments)
     return Command(
-        source=source,
+        source=("" if options.input is None else type(options.input).__name__)
+        if names is None
+        else str(names),
+        names=names,
+        reading=reading,
         output="-" if options.output is None else str(options.output),
         formatter=formatter,
-        formatting=formatting,
+        formatting={**formatting, **reading.said()},
         num_generations=options.num_generations,
         arguments=arguments,
         choice=_choice(options),
@@ -85,6 +97,14 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         traceback=options.traceback,
         verbose=options.verbose,
         reads=files_of(options),
+        writing=Writing(
+            format=options.format,
+            prefix=options.output_prefix or "",
+            text=options.text,
+            expand=options.expand,
+            schema=schema_of(llm, formatter.form) if options.expand else None,
+        ),
+        state=None if options.state is None else Path(options.state),
         spool=spool,
     )
 
@@ -112,6 +132,9 @@ class View(Protocol):
 
     def opened(self, bulk: BulkRun) -> None:
         """The run is open; nothing was generated yet."""
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """The input is open; what is unusual about it is told now, and in the end if there is more."""
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
@@ -157,6 +180,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
+        view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
         view.opened(bulk)
@@ -181,7 +205,11 @@ def _open(llm: LLM, command: Command) -> BulkRun:
 
 def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
     try:
-        with loaded(llm), _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping:
+        with (
+            # An engine on this machine takes minutes to load.
+            contextlib.nullcontext() if bulk.is_generated else loaded(llm),
+            _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
+        ):
             if bulk.work(statistics, stopping):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
@@ -218,7 +246,8 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     try:
         with contextlib.ExitStack() as resources:
             resources.enter_context(_online(llm))
-            reader = resources.enter_context(contextlib.closing(open_reader(command.source, hooks)))
+            reader = resources.enter_context(input_of(llm, command))
+            view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             if command.source != "-":  # which cannot be read twice
                 command.choice.check(reader)
@@ -227,11 +256,14 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 rows = rows.until(lambda: bool(ending) and ending[0]())
             # Whoever writes to standard input may be slow.
             found = look(llm, rows, command.formatter, few=command.source == "-")
+            if command.formatter.is_batch and command.source != "-":
+                check_custom_ids(rows)
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
-            writer = JsonlWriter(command.output, out)
-            store = StreamStore(writer, llm.model_name, reasons.add)
+            writer, columns = JsonlWriter(command.output, out), command.writing.columns()
+            columns.check([*given_names(reader), *found.columns])
+            store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
@@ -248,6 +280,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                     writer.finish()
                     raise
                 writer.finish()
+                columns.tell()
                 if stopping():
                     return Ended("interrupted", statistics)
     except FailuresError as problem:

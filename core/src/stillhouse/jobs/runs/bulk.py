@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_writer
 from stillhouse.jobs.runs.announcing import announced, run_info
-from stillhouse.jobs.runs.assembly import assemble
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.offline import COMMIT_ROWS, TRANSIENT_KINDS, OfflineRun, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
-from stillhouse.jobs.runs.reasons import Endings, Reasons
+from stillhouse.jobs.runs.output import set_complete, write_output
+from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.selection.repeats import find_repeats
@@ -28,6 +27,7 @@ from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -60,6 +60,7 @@ class BulkRun:
         queued: how many failed rows are retried.
         look: what the first rows of the input say of the prompt.
         store: the rows.
+        source: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
@@ -68,6 +69,7 @@ class BulkRun:
         self.queued = open_run.queued
         self.look = open_run.look
         self.store: SqliteStore = open_run.store
+        self.source: RowReader = open_run.source
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +85,11 @@ class BulkRun:
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
         return self._run.is_complete
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether every row is finished, so that nothing is left to do but to write an output."""
+        return self._run.is_generated
 
     @property
     def share_read(self) -> float | None:
@@ -153,6 +160,9 @@ class BulkRun:
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         """`work`, once hooks know of it."""
         opened = self._run
+        if self.is_generated:
+            self._write_again()
+            return True
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
@@ -189,9 +199,23 @@ class BulkRun:
             self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
         keep_endings(self.store, self.reasons.endings)
-        self.store.set("complete", {"limit": opened.command.choice.limit})
-        opened.outcome = "complete"
+        set_complete(opened, {})
         return True
+
+    def _write_again(self) -> None:
+        """Write an output of rows that are all finished: another one, or in another way."""
+        outputs = self._run.outputs
+        outputs.pop(self._run.written.key, None)
+        self._check_input()
+        wrong = self._write_output()
+        if wrong:
+            self.store.set("complete", None)
+            self._check_input()
+            raise DamagedError(
+                f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
+                hint="make the same command again: it keeps every row that can be read",
+            )
+        set_complete(self._run, outputs)
 
     def _check_input(self) -> None:
         """Refuse to write the output of an input that changed since the run was opened."""
@@ -247,12 +271,8 @@ class BulkRun:
 
     def _write_output(self) -> list[int]:
         """Write the output, unless rows of the input are not those that were generated for: these."""
-        opened = self._run
-        hooks = opened.llm.registry.hooks()
-        opened.written.check_folder()
-        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
-        self.reasons = Reasons()
-        return assemble(opened.reader, self.store.finished_rows(), writer, opened.end, self.reasons)
+        wrong, self.reasons = write_output(self._run)
+        return wrong
 
     def _finish_batches(
         self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]

@@ -112,7 +112,7 @@ class Choice:
         """Refuse a condition on columns that the first rows do not have, before anything is sent.
 
         Raises:
-            ConfigurationError: it names one.
+            PromptError: it names one.
         """
         if self.where is not None:
             self.where.check(reader)

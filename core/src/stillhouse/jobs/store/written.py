@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
@@ -23,12 +24,17 @@ class WrittenOutput:
     Args:
         store: the rows of the run.
         path: where the output is.
+
+    Attributes:
+        key: what tells the output from others of the same run; empty for the one beside its state.
     """
 
     def __init__(self, store: SqliteStore, path: Path) -> None:
         self._store = store
         self._path = path
         self._folder = Path.cwd()
+        self.key = "" if store.path == store_path(path) else os.path.realpath(path)
+        self._fact = f"{_KEY} {self.key}".rstrip()
 
     def check_folder(self) -> None:
         """Refuse to write the output where it was not meant to be.
@@ -50,8 +56,8 @@ class WrittenOutput:
         """
         if not os.path.lexists(self._path):
             return
-        known = self._store.get(_KEY)
-        if known is None and self._was_complete():  # by a version that remembered nothing
+        known = self._store.get(self._fact)
+        if known is None and not self.key and self._was_complete():  # by a version that remembered nothing
             return
         # A process may have ended between moving the output to its place and remembering it.
         if known and (known["moving"] or is_marked(self._path, known["mark"])):
@@ -65,7 +71,7 @@ class WrittenOutput:
 
     def adopt(self) -> None:
         """Take what is at the output's path, which the user wants to be replaced, for the run's."""
-        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+        self._store.set(self._fact, {"mark": mark_of(self._path), "moving": False})
 
     def recorded(self, writer: RowWriter) -> RowWriter:
         """Return a writer that moves the output to its place only if `check` allows it, and remembers it."""
@@ -74,10 +80,10 @@ class WrittenOutput:
     def move(self, writer: RowWriter) -> None:
         """Let a writer move the output to its place."""
         self.check()  # hours may have passed since the run was opened
-        known = self._store.get(_KEY)
-        self._store.set(_KEY, {"mark": known and known["mark"], "moving": True})
+        known = self._store.get(self._fact)
+        self._store.set(self._fact, {"mark": known and known["mark"], "moving": True})
         writer.finish()
-        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+        self._store.set(self._fact, {"mark": mark_of(self._path), "moving": False})
 
     def _was_complete(self) -> bool:
         with self._store.reading() as connection:
