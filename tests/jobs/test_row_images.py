@@ -220,9 +220,16 @@ def test_images_go_where_the_chat_has_places_for_them(folder: Path) -> None:
 
 
 def test_a_column_that_a_row_does_not_have_is_said(folder: Path) -> None:
-    _, done = run([{"prompt": "x", "image": "a.png"}], images_from=folder, image_column="picture")
-    assert "no column picture" in (errors(done)[0] or "")
-    assert "prompt, image" in (errors(done)[0] or "")
+    rows = [{"prompt": "x", "picture": "a.png"}, {"prompt": "x", "image": "a.png"}]
+    _, done = run(rows, images_from=folder, image_column="picture")
+    assert errors(done)[0] is None
+    assert "no column picture" in (errors(done)[1] or "")
+    assert "prompt, image" in (errors(done)[1] or "")
+    llm = SeeingLLM()
+    with pytest.raises(ConfigurationError, match=r"no.* column pictrue") as raised:
+        stillhouse.run(rows, llm=llm, images_from=folder, image_column="pictrue", show_bar=False)
+    assert "did you mean 'picture'" in raised.value.hint
+    assert llm._seen == []
 
 
 # What is not read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 from stillhouse.jobs.formats.content import Content
 from stillhouse.jobs.formats.rows import Row
@@ -33,6 +34,11 @@ class FileReader(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows, from the beginning."""
+
+    @property
+    def places(self) -> list[Path]:
+        """The file that is read; none for standard input."""
+        return [] if self.content.path == "-" else [Path(self.content.path)]
 
     @property
     def found(self) -> list[str]:

@@ -36,6 +36,7 @@ class ParquetReader:
 
     Attributes:
         schema: the types of the columns.
+        places: the file that is read.
         found: what is unusual about the file, each a clause for a message.
         met: what is unusual in its rows, likewise: nothing.
 
@@ -47,6 +48,7 @@ class ParquetReader:
         pq = pyarrow_parquet()
         self._content = Content(source) if isinstance(source, str) else source
         self._path = self._content.name
+        self.places = [Path(self._content.path)]
         self.found, self.met = self._content.found, self._content.met
         self._stream = _seekable(self._content)
         try:

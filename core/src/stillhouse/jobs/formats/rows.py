@@ -7,6 +7,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.prompts.batch_lines import LINE, is_batch_line
+from stillhouse.jobs.prompts.batch_requests import BatchRequests
 from stillhouse.jobs.prompts.chats import chat_of, without_answer
 from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
@@ -47,13 +49,16 @@ class RowFormatter:
         form: the form that every answer must have.
         parameters: takes what a row asks for itself; `None` for nothing.
         images: puts the images of a row into its input; `None` leaves it as it is.
+        requests: reads the lines of an OpenAI batch file, for rows that turn out to be some.
 
     Attributes:
         system: the system message.
         raw: whether the inputs are raw prompts.
         has_arguments: whether an input may have arguments of its own.
+        is_batch: whether the rows are lines of an OpenAI batch file.
         parameters: the argument.
         images: the argument.
+        requests: the argument; `None` once the rows turned out to be no lines of a batch file.
         form: the form of the answers, or `None`.
         template: the template, or `None`.
         column: the column that was named, or `None`.
@@ -74,6 +79,7 @@ class RowFormatter:
         form: StructuredOutput | None = None,
         parameters: RowParameters | None = None,
         images: RowImages | None = None,
+        requests: BatchRequests | None = None,
     ) -> None:
         if raw and system is not None:
             raise ConfigurationError(
@@ -89,6 +95,8 @@ class RowFormatter:
         self.form = form
         self.parameters = parameters
         self.images = images
+        self.requests = requests
+        self.is_batch = False
         self.has_arguments = parameters is not None
         self.column = prompt_column if messages_column is None else messages_column
         self._is_chat = messages_column is not None
@@ -102,6 +110,8 @@ class RowFormatter:
             input = self._input(row)
             if self.images is not None:
                 input = self.images(row.columns, input)
+            if self.is_batch and self.requests is not None:
+                return self.requests.with_parameters(row.columns, input)
             return input if self.parameters is None else self.parameters.of_row(row, input)
         except ValueError as error:
             return invalid_row(row.place, str(error))
@@ -115,12 +125,20 @@ class RowFormatter:
         except ValueError as error:
             return invalid_row(row.line, str(error))
 
+    def recognise(self, row: Row) -> None:
+        """Find out by the first row that can be read whether the rows are lines of an OpenAI batch file."""
+        is_open = self.template is None and self.column is None and not row.typed
+        self.is_batch = self.requests is not None and is_open and is_batch_line(row.columns)
+        self.has_arguments = self.is_batch or self.parameters is not None
+
     def used(self, columns: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the columns that the prompt of a row is made of; none if it has none."""
         if self.template is not None:
             return self.template.used(columns)
         if self.column is not None:
             return (self.column,) if self.column in columns else ()
+        if self.is_batch:
+            return LINE
         try:
             return shape_of(columns)
         except ValueError:
@@ -136,6 +154,13 @@ class RowFormatter:
         columns = row.columns
         if self.template is not None:
             return self._from_text(self.template(columns))
+        if self.is_batch and self.requests is not None:
+            content = self.requests.content_of(columns)
+            if isinstance(content, str):
+                return content
+            if self.raw:
+                raise ValueError("the line is a request for a chat, which is no raw prompt; leave out --raw")
+            return self._from_chat(self._finished(chat_of(content, "body.messages")))
         if self.column is None:
             shape = shape_of(columns)
             if shape[0] not in CHATS:
@@ -150,7 +175,10 @@ class RowFormatter:
         if self.raw:
             raise ValueError(f"the row has {name}, which are no raw prompt; leave out --raw")
         chat = chat_of(columns[name], name, typed=row.typed)
-        return self._from_chat(without_answer(chat) if self._drops_answer else chat)
+        return self._from_chat(self._finished(chat))
+
+    def _finished(self, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return without_answer(chat) if self._drops_answer else chat
 
     def _from_text(self, text: str) -> FormattedInput:
         if self.raw:

@@ -19,6 +19,13 @@ from stillhouse.protocols import OutputColumns
 __all__ = ["SeparatedWriter"]
 
 _MARK = "\ufeff"
+_QUOTE, _QUOTES = '"', '""'
+
+# What JSON writes without a quote, a separator or the end of a line in it.
+_PLAIN = (float, bool)
+
+# Python does not write a number of any length.
+_LARGE = 10**100
 
 # What is in front of the cells of a row in the temporary file: how many cells of the input there are, and
 # their bytes, and the same of those that the output adds.
@@ -102,17 +109,19 @@ class SeparatedWriter:
     def _cell(self, value: Any) -> str:
         if value is None:
             return ""
-        if not isinstance(value, str):
-            text = to_json(value)
-            if text[0] == '"':  # a date, say
-                text = json.loads(text)
-            elif text == "null":  # a number that is none
-                return ""
-        else:
-            text = value
-        if not text or self._special.search(text):
-            text = '"' + text.replace('"', '""') + '"'
-        return text
+        if type(value) is str:
+            if value and not self._special.search(value):
+                return value
+            return f'"{value.replace(_QUOTE, _QUOTES)}"'
+        if type(value) is int and -_LARGE < value < _LARGE:
+            return int.__repr__(value)
+        text = to_json(value)
+        if text == "null":  # a number that is none
+            return ""
+        if type(value) in _PLAIN:
+            return text
+        # A date, say, is a text in JSON.
+        return self._cell(json.loads(text) if text[0] == _QUOTE else text)
 
     def _line(self, cells: list[str]) -> bytes:
         line = self._separator.join(cells)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.prompts.batch_requests import BatchRequests
 from stillhouse.jobs.prompts.files import form_of, names_a_file, read_text
 from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
 from stillhouse.jobs.prompts.images import RowImages
@@ -18,7 +20,9 @@ from stillhouse.llm import LLM
 __all__ = ["files_of", "formatting_of"]
 
 
-def formatting_of(options: Options, llm: LLM) -> tuple[RowFormatter, dict[str, Any]]:
+def formatting_of(
+    options: Options, llm: LLM, arguments: Mapping[str, Any]
+) -> tuple[RowFormatter, dict[str, Any]]:
     """Return the formatter of some options for an LLM, and its settings.
 
     The settings have the content of files, not their names: the same file with another content is another
@@ -49,6 +53,7 @@ def formatting_of(options: Options, llm: LLM) -> tuple[RowFormatter, dict[str, A
         form=form,
         parameters=RowParameters(type(llm)) if options.row_params else None,
         images=_images(options, llm),
+        requests=BatchRequests(llm, arguments, options.num_generations),
     )
     given = {
         "prompt_column": options.prompt_column,

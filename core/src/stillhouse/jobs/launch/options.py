@@ -1,4 +1,7 @@
-"""`Options`: what a run may be told, by the command or from Python, and which options exclude each other."""
+"""`Options`: what a run may be told, by the command or from Python, and which options exclude each other.
+
+Over 300 lines: it is two tables, of the options and of those that exclude each other, an entry each.
+"""
 
 from __future__ import annotations
 

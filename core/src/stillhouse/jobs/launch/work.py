@@ -23,6 +23,7 @@ from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
@@ -67,7 +68,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         spool = StdinSpool(reading)
     elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
         spool = RemoteSpool(names, reading)
-    formatter, formatting = formatting_of(options, llm)
+    formatter, formatting = formatting_of(options, llm, arguments)
     return Command(
         source=("" if options.input is None else type(options.input).__name__)
         if names is None
@@ -179,7 +180,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
-        view.reading(lambda: notes_of(bulk.reader, command.source))
+        view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
         view.opened(bulk)
@@ -246,6 +247,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         with contextlib.ExitStack() as resources:
             resources.enter_context(_online(llm))
             reader = resources.enter_context(input_of(llm, command))
+            view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             if command.source != "-":  # which cannot be read twice
                 command.choice.check(reader)
@@ -254,10 +256,11 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 rows = rows.until(lambda: bool(ending) and ending[0]())
             # Whoever writes to standard input may be slow.
             found = look(llm, rows, command.formatter, few=command.source == "-")
+            if command.formatter.is_batch and command.source != "-":
+                check_custom_ids(rows)
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
-            view.reading(lambda: notes_of(reader, command.source))
             writer, columns = JsonlWriter(command.output, out), command.writing.columns()
             columns.check([*given_names(reader), *found.columns])
             store = StreamStore(writer, llm.model_name, columns, reasons.add)

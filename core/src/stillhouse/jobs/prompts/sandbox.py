@@ -7,6 +7,7 @@ than its operands is asked first how large the result would be.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -33,11 +34,14 @@ from stillhouse.jobs.prompts.words import kind_of
 
 __all__ = ["ROW", "Environment"]
 
-MAX_STEPS = 200_000
+MAX_STEPS = 100_000
 """How often a template may call something or begin the body of a loop, for one row."""
 
 MAX_SECONDS = 5.0
 """How long the processor may work on one row."""
+
+MAX_MADE = 10 * MAX_CHARACTERS
+"""How many characters and items a template may make for one row, those included that it makes others of."""
 
 MAX_BITS = 100_000
 """How long a whole number may be."""
@@ -52,7 +56,7 @@ MAX_PARTS = 10_000
 """Into how many parts `batch` and `slice` may put a list."""
 
 # Steps between two looks at the clock.
-_STEPS_A_LOOK = 16
+_STEPS_A_LOOK = 128
 
 # A width or a precision that makes a text of another size, also one that is given beside the format.
 _WIDE = re.compile(r"\d{6}|%[^a-zA-Z%]*\*|:[^{}]*\{")
@@ -86,11 +90,11 @@ class Environment(ImmutableSandboxedEnvironment):
             autoescape=False,  # a prompt is not HTML
             finalize=self._text,
         )
-        self._steps = 0
+        self._steps = self._made = 0
         self._ends = 0.0
         # The same row has the same prompt in every process.
         del self.globals["lipsum"], self.filters["random"]
-        self.filters.update(_FILTERS)
+        self.filters = {name: self._counted(filter) for name, filter in {**self.filters, **_FILTERS}.items()}
         self.tests["none"] = lambda value: value is None or isinstance(value, Null)
 
     def fill(self, template: Template, columns: dict[str, Any]) -> str:
@@ -99,7 +103,7 @@ class Environment(ImmutableSandboxedEnvironment):
         Raises:
             Exception: whatever a template does with a row's values; `BoundError` where it would be too much.
         """
-        self._steps = 0
+        self._steps = self._made = 0
         # Not by the clock on the wall: another program may have the processor, or the machine sleep.
         self._ends = time.thread_time() + MAX_SECONDS
         context = template.new_context(columns, shared=True)
@@ -128,15 +132,17 @@ class Environment(ImmutableSandboxedEnvironment):
             return ""
         name = getattr(obj, "__name__", None)
         if name in _METHODS and isinstance(getattr(obj, "__self__", None), (str, bytes, int)):
-            return _method(obj.__self__, name, args, kwargs, obj)
-        return super().call(context, obj, *args, **kwargs)
+            return self._take(_method(obj.__self__, name, args, kwargs, obj))
+        return self._take(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _check_operation(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return self._take(super().call_binop(context, operator, left, right))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         value = super().getitem(obj, argument)
+        if type(argument) is slice:
+            return self._take(value)
         return Null(name=str(argument)) if value is None else value
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -158,10 +164,32 @@ class Environment(ImmutableSandboxedEnvironment):
             f"a template may not read {attribute} of {kind_of(obj)}", name=attribute, obj=obj
         )
 
-    @staticmethod
-    def _text(value: Any) -> str:
+    def _text(self, value: Any) -> str:
         """Return the text of what stands in `{{ }}`."""
-        return value if type(value) is str else text_of(value)
+        text = value if type(value) is str else text_of(value)
+        self._made += len(text)
+        if self._made > MAX_MADE:
+            self._take("")
+        return text
+
+    def _take(self, value: Any) -> Any:
+        """Return a value that the template made, and count what is in it.
+
+        Raises:
+            BoundError: it has made too much.
+        """
+        if isinstance(value, (str, bytes, list, tuple)):
+            self._made += len(value)
+            if self._made > MAX_MADE:
+                raise BoundError(f"the template makes texts of more than {MAX_MADE:,} characters on its way")
+        return value
+
+    def _counted(self, filter: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(filter)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            return self._take(filter(*args, **kwargs))
+
+        return counted
 
 
 def _check_operation(operator: str, left: Any, right: Any) -> None:

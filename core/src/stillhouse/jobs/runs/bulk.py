@@ -60,7 +60,7 @@ class BulkRun:
         queued: how many failed rows are retried.
         look: what the first rows of the input say of the prompt.
         store: the rows.
-        reader: reads the input.
+        source: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
@@ -69,7 +69,7 @@ class BulkRun:
         self.queued = open_run.queued
         self.look = open_run.look
         self.store: SqliteStore = open_run.store
-        self.reader: RowReader = open_run.reader
+        self.source: RowReader = open_run.source
 
     def __enter__(self) -> Self:
         return self

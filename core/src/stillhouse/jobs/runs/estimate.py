@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.selection.choosing import ChosenRows
@@ -22,7 +23,7 @@ from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
 
-__all__ = ["Estimate", "estimate", "input_of"]
+__all__ = ["Estimate", "estimate"]
 
 # The average of English; used until the backend has reported the tokens of finished rows.
 BYTES_PER_TOKEN = 4.0
@@ -117,6 +118,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
         rows = command.choice.rows(reader)
         whole = rows.of_all_shards() if isinstance(rows, ChosenRows) else rows
         found.look = look(llm, whole, command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(rows)
         finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):

@@ -50,6 +50,7 @@ class Look:
         parameters: the columns that parameters of rows are taken from; `None` if they are not.
         images: the column with the images.
         is_template: whether a template made the prompts.
+        is_batch: whether the rows are lines of an OpenAI batch file.
         answered: how many chats end with the assistant's answer.
         notes: what a person may want to know besides.
     """
@@ -61,6 +62,7 @@ class Look:
     parameters: list[str] | None = None
     images: str | None = None
     is_template: bool = False
+    is_batch: bool = False
     answered: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -100,6 +102,8 @@ class Look:
                 if used
                 else "the template"
             )
+        if self.is_batch:
+            return "the requests of an OpenAI batch file, with the parameters of their bodies"
         # Instructions with an input and without one are one kind.
         whole = [names for names in self.prompts if not any({*names} < {*others} for others in self.prompts)]
         return " or ".join(" and ".join(map(shown_name, names)) for names in whole) or "none so far"
@@ -127,6 +131,8 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
         if row.error is not None:
             continue
         size += sum(len(value) for value in row.columns.values() if isinstance(value, (str, bytes)))
+        if not found.columns:
+            formatter.recognise(row)
         found.columns.update(dict.fromkeys(map(str, row.columns)))
         names = formatter.used(row.columns)
         if names and names not in found.prompts:
@@ -134,6 +140,8 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
         input = formatter.prompt(row)
         if not isinstance(input, GenerationError):
             made += 1
+            if formatter.is_batch:
+                formatter(row)  # so that what is not done as it says is known
             found.answered += not isinstance(input, str) and ends_with_answer(split_input(input)[0])
             if few:
                 break
@@ -146,6 +154,9 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
             found.parameters = formatter.parameters.names_in(found.columns)
         if formatter.images is not None:
             found.images = formatter.images.column
+        if formatter.is_batch and formatter.requests is not None:
+            found.is_batch, found.parameters = True, None
+            found.notes += formatter.requests.take_notes()
         _check(found, formatter)
         if not made and formatter.template is not None:
             _check_template(found, formatter.template, too_much)
@@ -174,6 +185,7 @@ def _check(found: Look, formatter: RowFormatter) -> None:
     if (
         not found.is_template
         and formatter.column is None
+        and not formatter.is_batch
         and not any(name in found.columns for name in SHAPES)
     ):
         raise PromptError(
@@ -222,9 +234,13 @@ def _note(found: Look, llm: LLM, formatter: RowFormatter) -> None:
         found.notes.append("the template names no column: every row has the same prompt")
     asked = parameter_columns(found.unused, type(llm).generation_parameters().parameters)
     if len(asked) == 1:
-        found.notes.append(f"the column {asked[0]} has the name of a parameter, and is not used")
+        found.notes.append(
+            f"the column {asked[0]} has the name of a parameter, and is not used without --row-params"
+        )
     elif asked:
-        found.notes.append(f"the columns {listed(asked)} have the names of parameters, and are not used")
+        found.notes.append(
+            f"the columns {listed(asked)} have the names of parameters, and are not used without --row-params"
+        )
 
 
 @contextlib.contextmanager

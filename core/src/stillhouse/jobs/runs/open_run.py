@@ -15,6 +15,7 @@ from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
@@ -123,6 +124,8 @@ class OpenRun:
             whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
             self.look = look(llm, whole, command.formatter)
             columns.check([*given_names(self.reader), *self.look.columns])
+            if command.formatter.is_batch:
+                check_custom_ids(self.reader)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)

@@ -45,7 +45,8 @@ def open_input(names: Names, hooks: HookCalls | None = None, reading: Reading | 
 
     named = files_named(names, is_taken)
     sources = [_source(path, hooks if path in taken else None, reading) for path in named.files]
-    if len(sources) == 1 and not named.said:
+    is_one = len(sources) == 1 and not named.said
+    if is_one and (not named.folders or named.folders == list(map(Path, named.files))):
         return sources[0].open()
     reader = SeveralReader(sources, named.said)
     reader.places = [*named.folders, *reader.places]

@@ -99,20 +99,29 @@ class SeveralReader:
             for row in self._rows(source):
                 error = None if row.error is None else _of_source(row.error, source.name)
                 yield SourceRow(
-                    index, row.line, row.columns, error, row.digest, source=source.name, within=row.place
+                    index,
+                    row.line,
+                    row.columns,
+                    error,
+                    row.digest,
+                    row.typed,
+                    source=source.name,
+                    within=row.place,
                 )
                 index += 1
             self._before += source.size
             self._size = 0
 
     def _rows(self, source: Source) -> Iterator[Row]:
-        self._open = source.open()
+        reader = self._open = source.open()
         try:
-            yield from self._open
-            for text in getattr(self._open, "met", ()):
+            yield from reader
+            for text in getattr(reader, "met", ()):
                 self._met.setdefault(text, source.name)
-        finally:
-            self.close()
+        finally:  # another iteration may have begun
+            reader.close()
+            if self._open is reader:
+                self._open = None
 
     def digest(self) -> str:
         """Return a digest of the contents of all sources, in their order."""
