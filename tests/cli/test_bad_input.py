@@ -23,7 +23,7 @@ GENERATE = [
     ["--config", "in.jsonl"], ["--config", "bad.json"], ["--config", "bad.yaml"], ["--config", "list.json"],
     ["--config", "other.json"], ["--config", "."], ["--retry", "odd"], ["--retry", ""], ["--template", "{{"],
     ["--template", "{% odd %}"], ["--llm", ""], ["--llm", ":m"], ["--llm", "echo:"], ["--finish-online", "--batch"],
-    ["--odd"], ["-x"], ["in.jsonl"], ["--prompt", "x"],
+    ["--odd"], ["-x"], ["-"], [""], ["--prompt", "x"], ["--delimiter", "::"], ["--encoding", "odd"],
 ]  # fmt: skip
 
 OTHERS = [

@@ -63,6 +63,21 @@ COMMANDS: dict[str, list[list[str]]] = {
     "--preview and --estimate say two things": [
         ["{rows}", "--llm", "online", "--preview", "1", "--estimate"]
     ],
+    "--prompt prints a text, and writes no columns": [
+        ["--prompt", "a", "--llm", "online", *options]
+        for options in (
+            ["--output-prefix", "p"], ["--text"], ["--expand"], ["--format", "csv"], ["--state", "{out}.db"],
+        )
+    ],
+    "there is more than one text in a row, and --text and --expand are of one": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "-n", "2", option] for option in ("--text", "--expand")
+    ],
+    "--format openai-batch has the columns of the provider": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--format", "openai-batch", *options]
+        for options in (["--text"], ["--expand"], ["--output-prefix", "p"])
+    ],
+    "standard output is JSONL": [["{rows}", "--llm", "online", "-o", "-", "--format", "csv"]],
+    "of what is printed no state is kept": [["{rows}", "--llm", "online", "-o", "-", "--state", "{out}.db"]],
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [
         ["{rows}", "--llm", "online", "-o", "-", *options]

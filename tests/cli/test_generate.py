@@ -272,7 +272,7 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
         (["{rows}", "--llm", "echo", "--raw", "--system", "x", "-o", "{out}"], 2, "no system message", "--raw"),
         (["{rows}", "--llm", "echo", "--template", "{% if", "-o", "{out}"], 2, "template is not valid", ""),
         (["{rows}.missing.jsonl", "--llm", "echo", "-o", "{out}"], 1, "No such file", "check the path"),
-        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "format that is not known", ".jsonl, .csv or"),
+        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "format that is not known", ".jsonl, .json, .csv"),
         (["{rows}", "--llm", "echo", "-o", "{out}.xlsx"], 1, "format that is not known", ".jsonl"),
         (["{rows}", "--llm", "echo", "-o", "{rows}"], 1, "is the input as well", "give another output"),
         (["{rows}", "--llm", "echo", "-o", "{rows}/x.jsonl"], 1, "cannot be written", "folder"),

@@ -243,7 +243,7 @@ def test_source_that_no_plugin_opens_is_an_error(
     result = run("generate", "other:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
     assert result.status == 1
     assert "other:in is in a format that is not known" in result.err
-    assert "give a .jsonl, .csv or .parquet file" in result.err
+    assert "give a .jsonl, .json, .csv" in result.err
     for source, target in (("datasets:in", "memory:out"), ("memory:in", "datasets:out")):
         result = run("generate", source, "--llm", "echo", "-o", target)
         assert (result.status, "pip install stillhouse-datasets" in result.err) == (1, True)

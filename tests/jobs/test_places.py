@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stillhouse import ConfigurationError, GenerationError
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.jsonl import JsonlReader
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.runs.assembly import assemble

@@ -11,7 +11,7 @@ import pytest
 
 import stillhouse
 from stillhouse import GenerateOutput, GenerationError
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.jsonl import JsonlReader
 from stillhouse.jobs.formats.rows import Row, RowFormatter, invalid_row
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.store.protocol import Part

@@ -13,7 +13,7 @@ import pytest
 import stillhouse
 from stillhouse import UnsupportedError
 from stillhouse.cli.app import app
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.jsonl import JsonlReader
 from stillhouse.jobs.runs.offline import _RowCursor
 
 from .support import BatchServer, SingleLLM, TinyLLM

@@ -119,7 +119,7 @@ AFTER = f"{CALL}, output, error, from_hook, row"
         ),
         (
             Misnamed(),
-            "open_writer takes output, but the hook has only target, schema",
+            "open_writer takes output, but the hook has only target, schema, columns",
             "take output out of its arguments",
         ),
         (Typo(), "there is no hook after_generat", "rename it to after_generate"),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stillhouse.outputs import compute_tokens as compute_tokens
     from stillhouse.outputs import merge_responses as merge_responses
     from stillhouse.outputs import prepare_output as prepare_output
+    from stillhouse.protocols import OutputColumns as OutputColumns
     from stillhouse.protocols import Row as Row
     from stillhouse.protocols import RowReader as RowReader
     from stillhouse.protocols import RowWriter as RowWriter
@@ -93,7 +94,7 @@ _lazy, _, _names = lazy_names(
         "local.cuda": ["CudaDevicePlacementMixin"],
         "local.magpie": ["MagpieChatTemplateMixin"],
         "outputs": ["compute_tokens", "merge_responses", "prepare_output"],
-        "protocols": ["Row", "RowReader", "RowWriter", "RunInfo", "RunSummary"],
+        "protocols": ["OutputColumns", "Row", "RowReader", "RowWriter", "RunInfo", "RunSummary"],
         "registry": ["PluginInfo", "Registry", "default_registry"],
         "_settings.runtime": ["RuntimeParameter", "RuntimeParametersMixin"],
         "_settings.digest": ["digest", "shaping_fields"],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stillhouse.errors import GenerationError
     from stillhouse.llm import LLM
-    from stillhouse.protocols import Row, RowReader, RowWriter, RunInfo, RunSummary
+    from stillhouse.protocols import OutputColumns, Row, RowReader, RowWriter, RunInfo, RunSummary
     from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -131,7 +131,7 @@ def open_reader(source: str) -> RowReader | None:
 
 
 @hookspec(firstresult=True)
-def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
+def open_writer(target: str, schema: pa.Schema | None, columns: OutputColumns | None) -> RowWriter | None:
     """Open a target for rows, or return `None` if it is not one of this plugin's.
 
     The first plugin that opens it wins. A `ConfigurationError` says that it cannot be written.
@@ -139,6 +139,8 @@ def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
     Args:
         target: what the user gave as OUTPUT.
         schema: the types of the input's columns, where its format has them.
+        columns: the columns that the output adds to those of the input, for a format that needs their names
+            or types before it has all rows.
     """
 
 

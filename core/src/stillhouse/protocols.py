@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -18,6 +18,7 @@ __all__ = [
     "Backends",
     "HookCalls",
     "InputWithArguments",
+    "OutputColumns",
     "Row",
     "RowInputs",
     "RowReader",
@@ -73,7 +74,9 @@ class HookCalls(Protocol):
     def open_reader(self, source: str) -> RowReader | None:
         """The reader of the first plugin that opens the source, or `None`."""
 
-    def open_writer(self, target: str, schema: pa.Schema | None = None) -> RowWriter | None:
+    def open_writer(
+        self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
+    ) -> RowWriter | None:
         """The writer of the first plugin that opens the target, or `None`."""
 
     def output_path(self, target: str) -> Path | None:
@@ -125,6 +128,11 @@ class Row:
     error: GenerationError | None = None
     digest: int = 0
     typed: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a message: `line 3`; of several files, `b.csv, line 3`."""
+        return f"line {self.line}"
 
 
 class InputWithArguments:
@@ -227,9 +235,11 @@ class RowReader(Protocol):
     Iterating yields every row, in order and from the first on each time; a row that cannot be
     read is yielded with its error.
 
-    A reader may have two more attributes. `places`, a sequence of paths, has the files and folders that it
-    reads: a run refuses an output that would replace one of them; without it, they are found by the name
-    of the source. `num_rows` is how many rows there are, or `None` where they would have to be read for that.
+    A reader may have three more attributes. `names` lists the columns that are known without reading a row,
+    as a header has them, where there is no schema. `places`, a sequence of paths, has the files and folders
+    that it reads: a run refuses an output that would replace one of them; without it, they are found by the
+    name of the source. `num_rows` is how many rows there are, or `None` where they would have to be read for
+    that.
     """
 
     @property
@@ -247,6 +257,23 @@ class RowReader(Protocol):
 
     def close(self) -> None:
         """Release the source."""
+
+
+class OutputColumns(Protocol):
+    """The columns that an output adds to those of its input.
+
+    Attributes:
+        given: the columns that every row of the input has, where a schema or a header says so.
+    """
+
+    given: Sequence[str]
+
+    @property
+    def names(self) -> Collection[str]:
+        """Their names, in order. Those that only an answer shows are known when its row was written."""
+
+    def types(self) -> dict[str, pa.DataType]:
+        """Return the Arrow types of those for which they are known before any row is written."""
 
 
 class RowWriter(Protocol):

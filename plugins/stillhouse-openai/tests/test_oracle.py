@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+import stillhouse
 from stillhouse_openai import AzureOpenAILLM, OpenAILLM
 
 openai = pytest.importorskip("openai")
@@ -244,3 +246,40 @@ def test_the_sdk_reads_an_answer_of_openrouter_as_we_do(server: Any) -> None:
         "reasoning_tokens": [theirs.usage.completion_tokens_details.reasoning_tokens],
         "cost": [theirs.usage.cost],
     }  # fmt: skip
+
+
+def test_lines_of_batch_results_have_the_sdk_types(make: Any, server: Any, tmp_path: Path) -> None:
+    """What `--format openai-batch` writes is what a program reads that reads OpenAI's own results."""
+    from openai.types.chat import ChatCompletion
+
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    top = [
+        {"token": "é", "logprob": -0.5, "bytes": [195, 169]},
+        {"token": "e", "logprob": -1.0, "bytes": [101]},
+    ]
+    first = server.chat("one", "two")
+    for choice in first["choices"]:
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
+    server.script = [first, server.chat(None, None, finish="tool_calls", tool_calls=calls)]
+    with make() as llm:
+        rows = [{"custom_id": "first", "prompt": "a"}, {"prompt": "b"}, {"no": "prompt"}]
+        run = stillhouse.run(
+            rows,
+            llm=llm,
+            output=tmp_path / "out.jsonl",
+            format="openai-batch",
+            num_generations=2,
+            show_bar=False,
+        )
+    lines = list(run)
+    assert [line["custom_id"] for line in lines] == ["first", "2", "3"]
+    assert lines[2]["response"] is None
+    for line in lines[:2]:
+        completion = ChatCompletion.model_validate(line["response"]["body"], strict=True)
+        assert not completion.model_extra
+        assert completion.model == llm.model_name
+        assert completion.usage is not None
+        assert completion.usage.total_tokens > 0
+        assert [choice.index for choice in completion.choices] == [0, 1]
+    bodies = [line["response"]["body"] for line in lines[:2]]
+    assert {body["choices"][0]["finish_reason"] for body in bodies} == {"stop", "tool_calls"}

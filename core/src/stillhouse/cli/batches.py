@@ -17,25 +17,29 @@ __all__ = ["batches"]
 @click.option("--refresh", is_flag=True, help="Ask the provider how they are now.")
 @click.option("--cancel", is_flag=True, help="Cancel those that go on; what they did can be collected.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
+)
 @guarded
-def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
+def batches(output: str, refresh: bool, cancel: bool, as_json: bool, state: Path | None) -> None:
     """List the offline batches of the run of OUTPUT, as they were last heard of."""
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.tables import job_lines
     from stillhouse.jobs.runs.offline import has_batches, jobs_of
-    from stillhouse.jobs.store.database import reading, store_path
+    from stillhouse.jobs.store.database import reading
+    from stillhouse.jobs.store.found import state_of
     from stillhouse.offline.ledger import BatchLedger
     from stillhouse.registry import default_registry
 
     place = output_path(output, default_registry().hooks())
-    path = store_path(place)
+    path = state_of(place, state)
     with reading(path) as connection:
         has_ledger = has_batches(connection)
         in_order = connection.execute("SELECT 1 FROM info WHERE key = 'in_order'").fetchone() is not None
     jobs = []
     if has_ledger:
         if refresh or cancel:
-            _update(place, cancel)
+            _update(place, path, cancel)
         with BatchLedger(path) as ledger:
             jobs = jobs_of(ledger)
     if as_json:
@@ -51,11 +55,11 @@ def batches(output: str, refresh: bool, cancel: bool, as_json: bool) -> None:
         print_line("\n".join(job_lines(jobs)))
 
 
-def _update(output: Path, cancel: bool) -> None:
+def _update(output: Path, state: Path, cancel: bool) -> None:
     """Poll or cancel the jobs, with the LLM that the run was started with."""
     from stillhouse.jobs.runs.batches import open_batches
 
-    with open_batches(output) as opened:
+    with open_batches(output, state) as opened:
         for batch in opened:
             if cancel:
                 batch.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from stillhouse.cli.output import guarded, print_line
@@ -26,13 +28,17 @@ def _page(context: click.Context, parameter: click.Parameter, page: str | None) 
     callback=_page,
     help="The page to write; OUTPUT.report.html if not said.",
 )
+@click.option(
+    "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
+)
 @guarded
-def report(output: str, page: str | None) -> None:
+def report(output: str, page: str | None, state: Path | None) -> None:
     """Write a page about the run of OUTPUT: how fast it went, what it took, and what failed.
 
-    It is one HTML file that needs nothing else. It can be written while the run goes on.
+    It is one HTML file that needs nothing else. It can be written while the run goes on. The state of a run
+    can be given as OUTPUT too.
     """
     from stillhouse.jobs.reporting.report import report_run
     from stillhouse.registry import default_registry
 
-    print_line(report_run(output, default_registry().hooks(), page))
+    print_line(report_run(output, default_registry().hooks(), page, state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
@@ -17,22 +18,29 @@ WATCH_SECONDS = 2.0
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.option("--watch", is_flag=True, help="Print them again and again, until nobody works on the run.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
+)
 @guarded
-def status(output: str, as_json: bool, watch: bool) -> None:
-    """Say how the run of OUTPUT goes, whether or not a process works on it now."""
+def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
+    """Say how the run of OUTPUT goes, whether or not a process works on it now.
+
+    The state of a run can be given as OUTPUT too.
+    """
     while True:
-        working = _print_status(output, as_json, one_line=watch)
+        working = _print_status(output, state, as_json, one_line=watch)
         flush()
         if not watch or not working or not is_read():
             return
         time.sleep(WATCH_SECONDS)
 
 
-def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
+def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.tables import failure_lines, status_lines
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
+    from stillhouse.jobs.store.found import state_of
     from stillhouse.jobs.store.lock import is_worked_on
     from stillhouse.jobs.store.places import is_same_name
     from stillhouse.jobs.store.salvage import intact
@@ -40,7 +48,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.registry import default_registry
 
     place = output_path(output, default_registry().hooks())
-    path = store_path(place)
+    path = state_of(place, state)
     working = is_worked_on(path)
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
@@ -55,7 +63,7 @@ def _print_status(output: str, as_json: bool, *, one_line: bool) -> bool:
     lines = status_lines(summary, working)
     if damage is not None:
         lines[0] = ("state", f"damaged; with the same command, {damage.told}")
-    if not is_same_name(owner, place.name):
+    if path == store_path(place) and not is_same_name(owner, place.name):
         lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
     print_facts(lines)
     for line in (

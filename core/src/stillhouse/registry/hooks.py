@@ -29,7 +29,7 @@ from stillhouse.registry.problems import Problem, describe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stillhouse.protocols import Row, RowReader, RowWriter, RunInfo, RunSummary
+    from stillhouse.protocols import OutputColumns, Row, RowReader, RowWriter, RunInfo, RunSummary
     from stillhouse.typing import GenerateOutput
 
 __all__ = ["Hooks"]
@@ -200,9 +200,11 @@ class Hooks:
         found = self._first("open_reader", source)
         return None if found is None else PluginReader(*found)
 
-    def open_writer(self, target: str, schema: pa.Schema | None = None) -> RowWriter | None:
+    def open_writer(
+        self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
+    ) -> RowWriter | None:
         """Return the writer of the first plugin that opens the target, or `None`."""
-        found = self._first("open_writer", target, schema)
+        found = self._first("open_writer", target, schema, columns)
         return None if found is None else PluginWriter(*found)
 
     def output_path(self, target: str) -> Path | None:

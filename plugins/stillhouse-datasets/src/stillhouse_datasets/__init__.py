@@ -14,6 +14,7 @@ from stillhouse_datasets.address import Address, is_address
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stillhouse import OutputColumns
     from stillhouse.jobs.formats import RowReader, RowWriter
 
 __all__ = ["open_reader", "open_writer", "output_path"]
@@ -30,13 +31,13 @@ def open_reader(source: str) -> RowReader | None:
 
 
 @hookimpl
-def open_writer(target: str, schema: pa.Schema | None) -> RowWriter | None:
+def open_writer(target: str, schema: pa.Schema | None, columns: OutputColumns | None) -> RowWriter | None:
     """A writer of a target `datasets:FOLDER`."""
     if not is_address(target):
         return None
     from stillhouse_datasets.writer import DatasetWriter
 
-    return DatasetWriter(Address.parse(target).folder, schema)
+    return DatasetWriter(Address.parse(target).folder, schema, columns)
 
 
 @hookimpl

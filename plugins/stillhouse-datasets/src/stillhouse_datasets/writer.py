@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from stillhouse import OutputColumns
+
 __all__ = ["DatasetWriter"]
 
 
@@ -29,19 +31,20 @@ class DatasetWriter:
     Args:
         folder: the target.
         schema: the types of the input's columns; `None` if it has none.
+        columns: the columns that the output adds.
 
     Raises:
         ConfigurationError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema | None) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema | None, columns: OutputColumns | None = None) -> None:
         self._folder = folder
         self._metadata = None if schema is None else schema.metadata
         _restore_earlier(folder)
         _check_replaceable(folder)
         self._partial = PartialFolder(folder)
         try:
-            self._spool = RowSpool(self._partial.path, schema and _known(schema))
+            self._spool = RowSpool(self._partial.path, schema and _known(schema), columns)
         except OSError as error:
             self._partial.remove()
             raise cannot_be_written(folder, error) from None

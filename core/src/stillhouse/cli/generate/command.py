@@ -17,14 +17,15 @@ __all__ = ["generate"]
 
 
 @click.command("generate")
-@click.argument("input", required=False)
+@click.argument("input", nargs=-1, metavar="[INPUT]...")
 @run_options
 @guarded
 def generate(**values: Any) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
-    INPUT is a .jsonl, .csv or .parquet file, or - for JSONL on standard input. A row's prompt is the first of
-    its columns messages (a chat), conversations (ShareGPT's), prompt and instruction (with input, as Alpaca
+    INPUT is one or several files, folders, globs or addresses (s3://…): JSONL, JSON arrays, CSV, TSV,
+    Parquet, also with .gz or .zst; or - for JSONL on standard input. A row's prompt is the first of its
+    columns messages (a chat), conversations (ShareGPT's), prompt and instruction (with input, as Alpaca
     has it), or what the options say of its columns; what was taken is said at the start. A row that fails
     has its error in the column error, and the others go on.
 
@@ -40,7 +41,7 @@ def generate(**values: Any) -> None:
     with usage_errors():
         options, llm, arguments = _read(values)
         from stillhouse.jobs.launch.options import check_llm
-        from stillhouse.jobs.launch.work import prepare
+        from stillhouse.jobs.launch.preparing import prepare
 
         check_llm(options, llm)
         command = prepare(options, llm, arguments)
@@ -74,8 +75,14 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
     from stillhouse.jobs.launch.options import Options, check_options
+    from stillhouse.jobs.sources.names import Names
 
-    options = Options(**{**values, "param": {}, "fields": {}})
+    given: dict[str, Any] = {
+        "input": Names(values["input"]) if values["input"] else None,
+        "param": {},
+        "fields": {},
+    }
+    options = Options(**{**values, **given})
     check_options(options)
     from stillhouse.cli.settings import check_address, foreign_addresses, parse_arguments, parse_fields
     from stillhouse.jobs.launch.llms import check_fields, named, new_llm

@@ -50,7 +50,15 @@ _LLM: list[Callable[[Any], Any]] = [
 ]
 """The LLM and what it is asked for."""
 
-_READING: list[Callable[[Any], Any]] = []
+_READING: list[Callable[[Any], Any]] = [
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="What separates the fields of CSV and TSV: a character, or comma, semicolon, tab, pipe. If not "
+        "said, it is found.",
+    ),
+    click.option("--encoding", metavar="NAME", help="The encoding of text. If not said, it is found."),
+]
 """How INPUT is read."""
 
 _PROMPTS: list[Callable[[Any], Any]] = [
@@ -116,7 +124,32 @@ _CHOOSING: list[Callable[[Any], Any]] = [
 """Which rows belong to the run."""
 
 _WRITING: list[Callable[[Any], Any]] = [
-    click.option("-o", "--output", help="The .jsonl or .parquet file to write, or - for standard output."),
+    click.option(
+        "-o", "--output", help="The .jsonl, .csv, .tsv or .parquet file to write, or - for standard output."
+    ),
+    click.option(
+        "--output-prefix",
+        metavar="PREFIX",
+        help="What the names of the columns begin with that the output adds to those of the input.",
+    ),
+    click.option("--text", is_flag=True, help="Write the one text instead of a list; not with -n."),
+    click.option(
+        "--expand",
+        is_flag=True,
+        help="Write the fields of an answer that is a JSON object as columns too; not with -n.",
+    ),
+    click.option(
+        "--format",
+        metavar="NAME",
+        help="jsonl, csv, tsv, parquet or openai-batch, whatever the name of OUTPUT ends in.",
+    ),
+    click.option(
+        "--state",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Where the run's state is; OUTPUT.run.db if not said. With that of a finished run, another "
+        "OUTPUT is written, and nothing is generated again.",
+    ),
 ]
 """What is written."""
 

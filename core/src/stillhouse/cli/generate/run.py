@@ -106,10 +106,12 @@ def print_rows(llm: LLM, command: Command) -> int:
     """Write the rows to standard output as they come, keep nothing, and return the exit status."""
     from stillhouse.jobs.launch.work import stream
 
+    view = _View(command)
     try:
-        ended = stream(llm, command, _View(command), cast("BinaryIO", output().buffer))
+        ended = stream(llm, command, view, cast("BinaryIO", output().buffer))
     except KeyboardInterrupt:
         return INTERRUPTED
+    view.tell()
     if not is_read():  # nobody wants to know more
         return FAILED_ROWS if ended.statistics.failures else 0
     if ended.reasons is None:
@@ -189,6 +191,12 @@ class _View:
         self.command = command
         self.state: Path | None = None
         self._told: list[str] = []
+        self._notes: Callable[[], list[str]] = list
+        self._noted: set[str] = set()
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        self._notes = notes
+        self.tell()
 
     def looked(self, look: Look) -> None:
         for line in look.lines():
@@ -207,9 +215,13 @@ class _View:
             print_note(f"going on: {summary.rows:,} rows are finished")
 
     def tell(self) -> None:
-        """Print what was noticed about damage to the state, once."""
+        """Print what was noticed about damage to the state and about the input, once."""
         while self._told:
             print_warning(self._told.pop(0))
+        for text in self._notes():
+            if text not in self._noted:
+                self._noted.add(text)
+                print_note(text)
 
     @contextlib.contextmanager
     def working(

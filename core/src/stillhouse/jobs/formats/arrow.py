@@ -12,13 +12,16 @@ from stillhouse.jobs.formats.arrow_types import (
     can_convert,
     convert,
     count_fields,
+    depth_of,
     has_empty_struct,
     infer,
     unify,
 )
+from stillhouse.jobs.formats.columns import ResultColumns
+from stillhouse.jobs.formats.narrow import Narrowed
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.typing import GenerateOutput
+from stillhouse.protocols import OutputColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +32,8 @@ CHUNK_ROWS = 1000
 CHUNK_BYTES = 4 << 20
 # A struct with more fields than this is a dictionary whose keys are data.
 MAX_FIELDS = 256
+# Deeper types can neither be spooled nor written.
+MAX_DEPTH = 40
 
 _logger = logging.getLogger("stillhouse.jobs")
 
@@ -37,8 +42,8 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
     """Yield the rows of a batch whose first row has the index `start`.
 
     Values are Python's: `datetime`, `Decimal`, `bytes`, lists and dicts; a map is a list of pairs.
-    Python has no nanoseconds: a timestamp of that unit becomes text. A row with a value that
-    Python cannot hold fails alone.
+    Python has no nanoseconds: a timestamp of that unit becomes text, and so does one after the year 9999. A
+    row with another value that Python cannot hold fails alone.
     """
     names: list[str] = batch.schema.names
     problems: dict[int, str] = {}
@@ -69,8 +74,11 @@ def _values(column: pa.Array) -> tuple[list[Any], dict[int, str]]:
             try:
                 found.append(column.slice(offset, 1).cast(wanted)[0].as_py())
             except Exception as error:
-                found.append(None)
-                wrong[offset] = str(error)
+                try:
+                    found.append(column.slice(offset, 1).cast(_texts_for_times(wanted))[0].as_py())
+                except Exception:
+                    found.append(None)
+                    wrong[offset] = str(error)
         return found, wrong
 
 
@@ -85,6 +93,15 @@ def readable(type: pa.DataType) -> pa.DataType:
     if pa.types.is_temporal(type) and getattr(type, "unit", None) == "ns":
         return pa.duration("us") if pa.types.is_duration(type) else pa.string()
     return _mapped(type, readable)
+
+
+def _texts_for_times(type: pa.DataType) -> pa.DataType:
+    """Return the type with texts for dates and times, of which Python has none after the year 9999."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(type):
+        return pa.int64() if pa.types.is_duration(type) else pa.string()
+    return _mapped(type, _texts_for_times)
 
 
 def _mapped(type: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
@@ -120,16 +137,23 @@ class RowSpool:
     Args:
         folder: where the temporary file is; it has no name, and the system removes it with the process.
         schema: the types of the input's columns, which they keep; `None` if it has none.
+        columns: the columns that the output adds; those of an output without options if not said.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema | None = None) -> None:
+    def __init__(
+        self, folder: Path, schema: pa.Schema | None = None, columns: OutputColumns | None = None
+    ) -> None:
+        import pyarrow as pa
+
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._results = _result_types()
-        replaced = {*self._results, *GenerateOutput.__annotations__}
+        self._columns = ResultColumns() if columns is None else columns
+        results = self._columns.types()
         self._declared: dict[str, pa.DataType] = {
-            field.name: field.type for field in schema or () if field.name not in replaced
+            field.name: field.type for field in schema or () if field.name not in results
         }
-        self._types = {**self._declared, **self._results}
+        given = dict.fromkeys(self._columns.given, pa.null())
+        self._types = {**given, **self._declared, **results}
+        self._narrowed = Narrowed([*given, *self._declared], self._columns)
         self._texts: set[str] = set()
         self._chunks: list[_Chunk] = []
         self._records: list[dict[str, Any]] = []
@@ -137,6 +161,7 @@ class RowSpool:
 
     def add(self, record: dict[str, Any]) -> None:
         """Add a row."""
+        record = self._narrowed(record)
         self._records.append(record)
         self._bytes += _size(record)
         if len(self._records) >= CHUNK_ROWS or self._bytes >= CHUNK_BYTES:
@@ -145,7 +170,7 @@ class RowSpool:
     def finish(self) -> pa.Schema:
         """Return the schema of all rows, after the last one was added.
 
-        The columns of the input come first, then those of the results.
+        The columns of the input come first, then those that the output adds.
         """
         import pyarrow as pa
 
@@ -155,11 +180,12 @@ class RowSpool:
                 self._to_text(name)
         for chunk in self._chunks:
             table = self._read(chunk)
-            for name in table.schema.names:
-                if name not in self._texts and not can_convert(table[name], self._types[name]):
+            for name, column in zip(table.schema.names, table.columns, strict=True):
+                if name not in self._texts and not can_convert(column, self._types[name]):
                     self._to_text(name)
-        names = [name for name in self._types if name not in self._results]
-        return pa.schema([(name, self._types[name]) for name in [*names, *self._results]])
+        added = [name for name in self._columns.names if name in self._types]
+        names = dict.fromkeys([*(name for name in self._types if name not in self._columns.names), *added])
+        return pa.schema([(name, self._types[name]) for name in names])
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """Yield all rows in order, in small tables.
@@ -173,14 +199,16 @@ class RowSpool:
             table = self._read(chunk)
             # A column that is text in its chunk is JSON already.
             spooled = {field.name for field in table.schema if field.metadata}
+            found = dict(zip(table.schema.names, table.columns, strict=True))
             columns = []
             for field in schema:
-                if field.name not in table.schema.names:
+                column = found.get(field.name)
+                if column is None:
                     columns.append(pa.nulls(table.num_rows, field.type))
                 elif field.name in self._texts and field.name not in spooled:
-                    columns.append(pa.array(_json_texts(table[field.name].to_pylist()), pa.string()))
+                    columns.append(pa.array(_json_texts(column.to_pylist()), pa.string()))
                 else:
-                    columns.append(convert(table[field.name], field.type))
+                    columns.append(convert(column, field.type))
             yield pa.Table.from_arrays(columns, schema=schema)
 
     def close(self) -> None:
@@ -215,7 +243,7 @@ class RowSpool:
             column = infer(values, self._declared.get(name))
             known = self._types.get(name, column and column.type)
             common = None if column is None else unify(known, column.type)
-            if column is not None and common is not None and count_fields(common) <= MAX_FIELDS:
+            if common is not None and count_fields(common) <= MAX_FIELDS and depth_of(common) <= MAX_DEPTH:
                 self._types[name] = common
                 return column
             self._to_text(name)
@@ -235,20 +263,6 @@ class RowSpool:
 
         self._file.seek(chunk.offset)
         return pa.ipc.open_stream(self._file.read(chunk.size)).read_all()
-
-
-def _result_types() -> dict[str, pa.DataType]:
-    """Return the types of the results' columns, for rows without any values as well."""
-    import pyarrow as pa
-
-    counts = pa.list_(pa.int64())
-    return {
-        "generations": pa.list_(pa.string()),
-        "statistics": pa.struct([("input_tokens", counts), ("output_tokens", counts)]),
-        "finish_reasons": pa.list_(pa.string()),
-        "model_name": pa.string(),
-        "error": pa.struct([("kind", pa.string()), ("message", pa.string())]),
-    }
 
 
 def _json_texts(values: Iterable[Any]) -> list[str | None]:

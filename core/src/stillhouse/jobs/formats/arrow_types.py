@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["can_convert", "convert", "count_fields", "has_empty_struct", "infer", "unify"]
+__all__ = ["can_convert", "convert", "count_fields", "depth_of", "has_empty_struct", "infer", "unify"]
 
 
 def infer(values: list[Any], declared: pa.DataType | None) -> pa.Array | None:
@@ -21,11 +21,15 @@ def infer(values: list[Any], declared: pa.DataType | None) -> pa.Array | None:
         with contextlib.suppress(Exception):  # the text of a timestamp in nanoseconds
             return pa.array(values).cast(declared)
     try:
-        return pa.array(values)
+        array = pa.array(values)
     except UnicodeEncodeError:
         return infer([_encodable(value) for value in values], None)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return None
+    # Among floats, true and false would become 1.0 and 0.0.
+    if _has_floats(array.type) and not all(map(_has_same_truths, array.to_pylist(), values)):
+        return None
+    return array
 
 
 def unify(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
@@ -71,6 +75,11 @@ def count_fields(type: pa.DataType) -> int:
     return 1 + sum(map(count_fields, _child_types(type)))
 
 
+def depth_of(type: pa.DataType) -> int:
+    """Return how deep types lie in each other; 1 for one that is not nested."""
+    return 1 + max(map(depth_of, _child_types(type)), default=0)
+
+
 def has_empty_struct(type: pa.DataType) -> bool:
     """Whether a type is or contains a struct without fields."""
     import pyarrow as pa
@@ -78,6 +87,21 @@ def has_empty_struct(type: pa.DataType) -> bool:
     return (pa.types.is_struct(type) and not type.num_fields) or any(
         map(has_empty_struct, _child_types(type))
     )
+
+
+def _has_floats(type: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_floating(type) or any(map(_has_floats, _child_types(type)))
+
+
+def _has_same_truths(found: Any, value: Any) -> bool:
+    """Whether what is true or false in a value is so in what it became."""
+    if isinstance(value, list) and isinstance(found, list):
+        return all(map(_has_same_truths, found, value))
+    if isinstance(value, dict) and isinstance(found, dict):
+        return all(_has_same_truths(found.get(key), item) for key, item in value.items())
+    return not isinstance(value, bool) or isinstance(found, bool)
 
 
 def _encodable(value: Any) -> Any:

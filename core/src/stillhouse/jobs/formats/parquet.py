@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow import RowSpool, rows_of
+from stillhouse.jobs.formats.content import Content
 from stillhouse.jobs.formats.partial import PartialFile
-from stillhouse.jobs.formats.readers import open_source
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.targets import cannot_be_written
+from stillhouse.protocols import OutputColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,26 +31,39 @@ ROW_GROUP_BYTES = 32 << 20
 class ParquetReader:
     """The rows of a Parquet file. The line of a row is its number, from 1.
 
+    Args:
+        source: its path, or its content.
+
+    Attributes:
+        schema: the types of the columns.
+        places: the file that is read.
+        found: what is unusual about the file, each a clause for a message.
+        met: what is unusual in its rows, likewise: nothing.
+
     Raises:
         ConfigurationError: pyarrow is not installed, or the file is not a readable Parquet file.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, source: str | Content) -> None:
         pq = pyarrow_parquet()
-        self._path = path
-        self._stream: BinaryIO = open_source(path)
+        self._content = Content(source) if isinstance(source, str) else source
+        self._path = self._content.name
+        self.places = [Path(self._content.path)]
+        self.found, self.met = self._content.found, self._content.met
+        self._stream = _seekable(self._content)
         try:
             # Otherwise whole column chunks would be read ahead, however large they are.
             self._file = pq.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
             self.schema: pa.Schema = self._file.schema_arrow
         except Exception as error:  # pyarrow raises many types for broken files
             self._stream.close()
-            raise _broken(path, error) from None
+            self._content.close()
+            raise _broken(self._path, error) from None
         names = self.schema.names
-        if twice := {name for name in names if names.count(name) > 1}:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             self.close()
             raise ConfigurationError(
-                f"{path} has several columns of the name {min(twice)}", hint="give them different names"
+                f"{self._path} has several columns of the name {min(twice)}", hint="give them different names"
             )
         self._read = 0
 
@@ -80,14 +97,17 @@ class ParquetReader:
         return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
     def digest(self) -> str:
-        """Return a digest of the bytes of the file."""
-        with Path(self._path).open("rb") as stream:
+        """Return a digest of the bytes of the file, decompressed."""
+        if self._content.compression:
+            return self._content.digest()
+        with Path(self._content.path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
         self._stream.close()
+        self._content.close()
 
 
 class ParquetWriter:
@@ -100,16 +120,19 @@ class ParquetWriter:
     Args:
         target: the path.
         schema: the types of the input's columns; `None` if it has none.
+        columns: the columns that the output adds.
 
     Raises:
         ConfigurationError: pyarrow is not installed, or it cannot be written.
     """
 
-    def __init__(self, target: str, schema: pa.Schema | None = None) -> None:
+    def __init__(
+        self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
+    ) -> None:
         self._parquet = pyarrow_parquet()
         self._file = PartialFile(Path(target))
         try:
-            self._spool = RowSpool(self._file.folder, schema)
+            self._spool = RowSpool(self._file.folder, schema, columns)
         except OSError as error:
             self._file.abandon()
             raise cannot_be_written(Path(target), error) from None
@@ -128,6 +151,19 @@ class ParquetWriter:
     def abandon(self) -> None:
         self._spool.close()
         self._file.abandon()
+
+
+def _seekable(content: Content) -> BinaryIO:
+    """Return the bytes of a file in which the reader may jump; what is compressed is unpacked into a file."""
+    if content.compression is None:
+        return content.data()
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        shutil.copyfileobj(content.data(), file, 1 << 20)
+    except BaseException:
+        file.close()
+        raise
+    return cast("BinaryIO", file)
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -27,9 +27,10 @@ def digest_of(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
-def invalid_row(line: int, problem: str) -> GenerationError:
-    """Return the error of a row that cannot be used, with its line number."""
-    return GenerationError(f"line {line}: {problem}", kind="invalid_input", attempts=0)
+def invalid_row(line: int | str, problem: str) -> GenerationError:
+    """Return the error of a row that cannot be used, with its line number or where else it is."""
+    where = f"line {line}" if isinstance(line, int) else line
+    return GenerationError(f"{where}: {problem}", kind="invalid_input", attempts=0)
 
 
 class RowFormatter:
@@ -113,7 +114,7 @@ class RowFormatter:
                 return self.requests.with_parameters(row.columns, input)
             return input if self.parameters is None else self.parameters.of_row(row, input)
         except ValueError as error:
-            return invalid_row(row.line, str(error))
+            return invalid_row(row.place, str(error))
 
     def prompt(self, row: Row) -> FormattedInput | GenerationError:
         """Return the row's input without its images and parameters, or why it has none."""

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.jsonl import JsonlReader
+from stillhouse.jobs.formats.opening import open_file
 from stillhouse.jobs.formats.parquet import ParquetReader, pyarrow_parquet
-from stillhouse.jobs.formats.readers import JsonlReader
+from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.writers import to_json
 from stillhouse.protocols import RowReader
 
@@ -49,9 +51,16 @@ class Spool(Protocol):
 
 
 class StdinSpool:
-    """Standard input, as JSONL."""
+    """Standard input: JSONL, a JSON array, or one of these compressed.
+
+    Args:
+        reading: how it is read, as far as it is said.
+    """
 
     has_types = False
+
+    def __init__(self, reading: Reading | None = None) -> None:
+        self._reading = reading
 
     def save(self, folder: Path) -> Path:
         path = folder / "rows.jsonl"
@@ -60,7 +69,7 @@ class StdinSpool:
         return path
 
     def open(self, path: Path) -> RowReader:
-        return JsonlReader(str(path))
+        return open_file(str(path), self._reading, "standard input")
 
 
 def spool_of(rows: Any) -> Spool:

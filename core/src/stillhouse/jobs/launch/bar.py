@@ -34,6 +34,19 @@ class PythonView:
 
     def __init__(self, on_progress: Callable[[Progress], object] | None, show_bar: bool) -> None:
         self._on_progress, self._show_bar = on_progress, show_bar
+        self._notes: Callable[[], list[str]] = list
+        self._logged: set[str] = set()
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """Log what is unusual about the input."""
+        self._notes = notes
+        self._log()
+
+    def _log(self) -> None:
+        for text in self._notes():
+            if text not in self._logged:
+                self._logged.add(text)
+                _logger.info("%s", text)
 
     def looked(self, look: Look) -> None:
         """Tell the logger what was taken for the prompt."""
@@ -51,6 +64,7 @@ class PythonView:
     ) -> Iterator[Stop]:
         with self._shown(statistics, share, window), _interruptible() as stop:
             yield stop
+        self._log()
 
     @contextlib.contextmanager
     def _shown(

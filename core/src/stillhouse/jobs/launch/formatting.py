@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from stillhouse.jobs.prompts.files import form_of, names_a_file, read_text
 from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
 from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
+from stillhouse.jobs.sources.names import names_of
 from stillhouse.llm import LLM
 
 __all__ = ["files_of", "formatting_of"]
@@ -93,7 +93,8 @@ def _images(options: Options, llm: LLM) -> RowImages | None:
         )
     folders = None
     if options.images_from is not None:
-        source = options.input if isinstance(options.input, (str, PathLike)) else None
+        names = None if options.input is None else names_of(options.input)
+        source = names[0] if names is not None and len(names) == 1 else None
         folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
     return RowImages(folders, options.image_column)
 

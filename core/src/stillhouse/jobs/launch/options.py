@@ -12,7 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.errors import ConfigurationError
+from stillhouse.errors import ConfigurationError, near_matches
+from stillhouse.jobs.formats.writing import BATCH, FORMATS
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
@@ -28,7 +29,7 @@ class Options:
     """The options of a run, each under the name that the command and `stillhouse.run` have for it.
 
     Attributes:
-        input: a file, or what a plugin opens; from Python also rows.
+        input: files, folders, globs, addresses, or what a plugin opens; from Python also rows.
         llm: `NAME` or `NAME:MODEL`; from Python also an LLM.
         output: a file, or what a plugin writes.
         prompt: one text to generate for, instead of an input; for the command alone.
@@ -50,12 +51,19 @@ class Options:
         schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found.
+        encoding: the encoding of text, likewise.
         max_concurrency: how many rows may be in flight.
         where: an expression over a row's columns, which says whether the row belongs to the run.
         sample: how many of these rows belong to it, at random.
         shard: a part of the rows, `I/N`.
         limit: how many rows belong to the run.
         dedupe: whether rows that ask for the same are generated for once.
+        output_prefix: what the names of the columns begin with that the output adds.
+        text: whether the one text is written instead of a list.
+        expand: whether the fields of an answer that is a JSON object are columns.
+        format: the format of the output, whatever its name ends in.
+        state: where the state of the run is, if it is not beside the output.
         restart: whether an earlier run of this output is forgotten.
         extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
@@ -83,6 +91,8 @@ class Options:
     num_generations: int = 1
 
     # How the input is read.
+    delimiter: str | None = None
+    encoding: str | None = None
 
     # What a row's prompt is.
     prompt: str | None = None
@@ -108,6 +118,11 @@ class Options:
 
     # What is written.
     output: str | None = None
+    output_prefix: str | None = None
+    text: bool = False
+    expand: bool = False
+    format: str | None = None
+    state: str | PathLike[str] | None = None
 
     # How the run is worked on.
     restart: bool = False
@@ -134,6 +149,11 @@ class Options:
         """The options that say what a row's prompt is and are given, in the command's words."""
         names = ("template", "template_file", "prompt_column", "messages_column")
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
+
+    @property
+    def has_writing(self) -> bool:
+        """Whether something is said about how the output is written."""
+        return bool(self.output_prefix or self.text or self.expand or self.format or self.state)
 
     @property
     def has_ceiling(self) -> bool:
@@ -173,6 +193,31 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         ),
         "--prompt prints what it generates",
         "leave out -o, --preview, --estimate, the ceilings, and the options about columns and rows",
+    ),
+    (
+        lambda o: o.prompt is not None and o.has_writing,
+        "--prompt prints a text, and writes no columns",
+        "leave out --output-prefix, --text, --expand, --format and --state",
+    ),
+    (
+        lambda o: o.num_generations > 1 and (o.text or o.expand),
+        "there is more than one text in a row, and --text and --expand are of one",
+        "leave out them, or -n",
+    ),
+    (
+        lambda o: o.format == BATCH and bool(o.output_prefix or o.text or o.expand),
+        f"--format {BATCH} has the columns of the provider",
+        "leave out --output-prefix, --text and --expand",
+    ),
+    (
+        lambda o: o.output == "-" and o.format not in (None, "jsonl"),
+        "standard output is JSONL",
+        "leave out --format, or give -o FILE",
+    ),
+    (
+        lambda o: o.output == "-" and o.state is not None,
+        "of what is printed no state is kept",
+        "leave out --state, or give -o FILE",
     ),
     (
         lambda o: o.prompt is not None and o.row_params,
@@ -310,6 +355,10 @@ def check_options(options: Options) -> None:
     for applies, message, hint in _CONFLICTS:
         if applies(options):
             raise ConfigurationError(message, hint=hint)
+    if options.format is not None and options.format not in FORMATS:
+        raise ConfigurationError(
+            f"there is no format {options.format!r} of outputs", hint=near_matches(options.format, FORMATS)
+        )
 
 
 def check_llm(options: Options, llm: LLM) -> None:
@@ -347,4 +396,5 @@ def in_python(text: str) -> str:
 
 
 def _is_text(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
+    """Whether an input, which may be several names, is this one."""
+    return value == text if isinstance(value, str) else isinstance(value, tuple) and value == (text,)

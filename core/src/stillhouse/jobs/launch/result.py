@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.formats.opening import open_output, output_path
 from stillhouse.jobs.reporting.report import report_run
+from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.reasons import Failure
 from stillhouse.jobs.runs.summary import Summary, explained
-from stillhouse.jobs.store.database import reading, store_path
+from stillhouse.jobs.store.database import reading
+from stillhouse.jobs.store.found import state_of
 from stillhouse.protocols import HookCalls
 
 __all__ = ["Counts", "Run", "TemporaryFolder", "TokenCounts"]
@@ -80,13 +82,16 @@ class Run:
     def __init__(
         self,
         outcome: Literal["complete", "waiting"],
-        target: str,
+        command: Command,
         summary: Summary,
         hooks: HookCalls,
         folder: TemporaryFolder | None = None,
     ) -> None:
         self.outcome = outcome
+        target = command.output
         self.output = output_path(target, hooks)
+        self._state = state_of(self.output, command.state).absolute()
+        self._format = command.writing.format
         self._target, self._summary, self._hooks, self._folder = target, summary, hooks, folder
         # Whoever has the result may go to another folder.
         self._place = self.output.absolute()
@@ -119,7 +124,7 @@ class Run:
         Raises:
             StoreError: the state of the run cannot be read any more.
         """
-        with reading(store_path(self._place)) as connection:
+        with reading(self._state) as connection:
             reasons = explained(self._summary, connection).reasons
         return [] if reasons is None else reasons.failures.most_common(MAX_FAILURES)
 
@@ -129,7 +134,7 @@ class Run:
                 "the run is not complete: an offline batch is not done",
                 hint="make the same call again to collect it",
             )
-        with contextlib.closing(open_reader(self._source, self._hooks)) as reader:
+        with contextlib.closing(open_output(self._source, self._hooks, self._format)) as reader:
             for row in reader:
                 if row.error is not None:  # somebody else has written to it
                     raise ConfigurationError(f"{self.output} has changed: {row.error}")
@@ -159,4 +164,4 @@ class Run:
                 "the output of this run is temporary, and so would be a page beside it",
                 hint="give the path of the page: run.report('report.html')",
             )
-        return report_run(self._target, self._hooks, None if page is None else Path(page))
+        return report_run(self._target, self._hooks, None if page is None else Path(page), self._state)

@@ -23,8 +23,9 @@ from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
+from stillhouse.jobs.launch.preparing import prepare
 from stillhouse.jobs.launch.result import Run, TemporaryFolder
-from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
+from stillhouse.jobs.launch.work import Ended, unusable_file, work
 from stillhouse.jobs.reporting.progress import Progress
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import Estimate
@@ -52,12 +53,19 @@ def run(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    output_prefix: str | None = None,
+    text: bool = False,
+    expand: bool = False,
+    format: str | None = None,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
     schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     max_concurrency: int | None = None,
     where: str | None = None,
     sample: int | None = None,
@@ -88,13 +96,13 @@ def run(
     On a terminal and in a notebook there is a bar while it works.
 
     Args:
-        input: a path, or what a plugin opens, such as `datasets:…`; a list or a generator of rows, each a
-            dict of its columns, a text or a list of messages; a table with the Arrow stream protocol, such
-            as a pandas or polars frame; a `datasets.Dataset`. What is no file is saved beside the output
-            while the run works.
+        input: a path, a folder, a glob, an address such as `s3://…`, or what a plugin opens, such as
+            `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
+            a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
+            frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
         llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
-        output: the .jsonl or .parquet file to write, or what a plugin writes. Without it the state is
-            temporary, and the rows are kept for iterating as long as the result is.
+        output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
+            state is temporary, and the rows are kept for iterating as long as the result is.
         prompt_column: the column that has the prompt. By default, the prompt is the first of the
             columns `messages`, `conversations`, `prompt`, and `instruction` with `input`.
         messages_column: the column that has the chat.
@@ -106,6 +114,13 @@ def run(
         raw: send the text as a raw prompt, without a chat template.
         image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
         images_from: the folder, or folders, from which files of images are read; from nowhere else.
+        output_prefix: what the names of the columns begin with that the output adds, so that none is that of
+            a column of the input.
+        text: write the one text instead of a list, for one generation.
+        expand: write the fields of an answer that is a JSON object as columns too, for one generation.
+        format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the name of the output ends in.
+        state: where the state of the run is; `OUTPUT.run.db` if not said. With the state of a finished run,
+            another output is written, and nothing is generated again.
         num_generations: how many generations of each row.
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
@@ -113,6 +128,9 @@ def run(
         schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
+        delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
+            `comma`, `semicolon`, `tab`, `pipe`.
+        encoding: the encoding of text, instead of what is found.
         max_concurrency: how many rows may be in flight.
         where: generate only for the rows for which this Jinja2 expression over their columns is true.
         sample: of these, generate for so many at random only; the same ones each time.
@@ -149,7 +167,7 @@ def run(
         if output is None:
             folder = TemporaryFolder()
             resources.callback(folder.remove)
-            output = folder.path / f"output.{_suffix(input)}"
+            output = folder.path / f"output.{format or _suffix(input)}"
         options = _options(given, output)
         generator, command = _read(options)
         ended = work(generator, command, PythonView(on_progress, show_bar))
@@ -173,12 +191,15 @@ def estimate(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
     schema: str | PathLike[str] | Mapping[str, Any] | type | None = None,
     fields: Mapping[str, Any] | None = None,
     config: str | PathLike[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     where: str | None = None,
     sample: int | None = None,
     shard: str | None = None,
@@ -281,7 +302,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             f"llm is of the type {type(options.llm).__name__}", hint="give 'NAME', 'NAME:MODEL' or an LLM"
         )
-    if options.output == "-" or (isinstance(options.input, str) and options.input == "-"):
+    if options.output == "-" or (isinstance(options.input, (str, PathLike)) and str(options.input) == "-"):
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
@@ -366,4 +387,4 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     assert ended.outcome != "stopped"
     if ended.summary is None:
         raise StillhouseError("the state of the run cannot be read")
-    return Run(ended.outcome, command.output, ended.summary, llm.registry.hooks(), folder)
+    return Run(ended.outcome, command, ended.summary, llm.registry.hooks(), folder)

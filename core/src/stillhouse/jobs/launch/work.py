@@ -1,4 +1,4 @@
-"""`prepare` and `work`: the command of some options, and the work on it until it ends."""
+"""`work` and `stream`: the work on a command until it ends."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from os import PathLike
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.opening import open_reader
-from stillhouse.jobs.formats.spools import StdinSpool, spool_of
+from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.writers import JsonlWriter
-from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
-from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
-from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
+from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
-from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
-from stillhouse.jobs.selection.conditions import Condition
-from stillhouse.jobs.spending.budget import Budget, Ceiling
+from stillhouse.jobs.selection.choosing import ChosenRows
+from stillhouse.jobs.sources.opening import notes_of
+from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
@@ -38,71 +35,7 @@ from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
-__all__ = ["Ended", "View", "prepare", "stream", "unusable_file", "work"]
-
-
-def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
-    """Return the command of some options, which were checked.
-
-    Args:
-        options: what the run is asked to do.
-        llm: the LLM that they name.
-        arguments: the generation parameters, in the types that the backend declares.
-
-    Raises:
-        ConfigurationError: an option has a wrong value.
-    """
-    is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    source, spool = "" if options.input is None else options.input, None
-    if isinstance(source, PathLike):
-        source = str(source)
-    if not isinstance(source, str):
-        spool = spool_of(source)
-        source = type(source).__name__
-    elif source == "-" and options.output != "-" and options.preview is None:
-        spool = StdinSpool()
-    formatter, formatting = formatting_of(options, llm, arguments)
-    return Command(
-        source=source,
-        output="-" if options.output is None else str(options.output),
-        formatter=formatter,
-        formatting=formatting,
-        num_generations=options.num_generations,
-        arguments=arguments,
-        choice=_choice(options),
-        extend=options.extend,
-        restart=options.restart,
-        retry=[] if options.retry is None else parse_kinds(options.retry),
-        offline=is_offline and not options.finish_online,
-        in_order=in_order,
-        wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
-        finish_online=options.finish_online,
-        ceiling=Ceiling(
-            llm, arguments, options.max_tokens_total, options.max_cost, per_row=options.row_params
-        )
-        if options.has_ceiling
-        else None,
-        max_failures=options.max_failures,
-        traceback=options.traceback,
-        verbose=options.verbose,
-        reads=files_of(options),
-        spool=spool,
-    )
-
-
-def _choice(options: Options) -> Choice:
-    """Return which rows of the input belong to the run.
-
-    Raises:
-        ConfigurationError: an option has a wrong value.
-    """
-    return Choice(
-        where=None if options.where is None else Condition(options.where),
-        sample=options.sample,
-        shard=None if options.shard is None else parse_shard(options.shard),
-        limit=options.limit,
-        dedupe=options.dedupe,
-    )
+__all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
 
 class View(Protocol):
@@ -113,6 +46,9 @@ class View(Protocol):
 
     def opened(self, bulk: BulkRun) -> None:
         """The run is open; nothing was generated yet."""
+
+    def reading(self, notes: Callable[[], list[str]]) -> None:
+        """The input is open; what is unusual about it is told now, and in the end if there is more."""
 
     def working(
         self, statistics: RunStatistics, share: Callable[[], float | None], window: int
@@ -158,6 +94,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with _online(llm), _open(llm, command) as bulk:
+        view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
         view.opened(bulk)
@@ -182,7 +119,11 @@ def _open(llm: LLM, command: Command) -> BulkRun:
 
 def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
     try:
-        with loaded(llm), _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping:
+        with (
+            # An engine on this machine takes minutes to load.
+            contextlib.nullcontext() if bulk.is_generated else loaded(llm),
+            _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
+        ):
             if bulk.work(statistics, stopping):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
@@ -219,7 +160,8 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
     try:
         with contextlib.ExitStack() as resources:
             resources.enter_context(_online(llm))
-            reader = resources.enter_context(contextlib.closing(open_reader(command.source, hooks)))
+            reader = resources.enter_context(input_of(llm, command))
+            view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
             if command.source != "-":  # which cannot be read twice
                 command.choice.check(reader)
@@ -233,8 +175,9 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
-            writer = JsonlWriter(command.output, out)
-            store = StreamStore(writer, llm.model_name, reasons.add)
+            writer, columns = JsonlWriter(command.output, out), command.writing.columns()
+            columns.check([*given_names(reader), *found.columns])
+            store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
                 _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
@@ -251,6 +194,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                     writer.finish()
                     raise
                 writer.finish()
+                columns.tell()
                 if stopping():
                     return Ended("interrupted", statistics)
     except FailuresError as problem:

@@ -25,8 +25,8 @@ MAX_CHARACTERS = 10_000_000
 """How long a text may be that a template makes, and how many items a list may have."""
 
 
-# How many characters a value counts that is no text; so a million of them is the most.
-_VALUE = 10
+# How many characters a value counts that is no text; so half a million of them is the most.
+_VALUE = 20
 
 
 class BoundError(ValueError):
@@ -126,11 +126,19 @@ class _Plain:
         self._size = 0
 
     def __call__(self, value: Any) -> Any:
-        self._size += len(value) if isinstance(value, str) else _VALUE
-        check_size(self._size)
+        kind = type(value)
+        self._size += len(value) if kind is str else _VALUE
+        if self._size > MAX_CHARACTERS:
+            check_size(self._size)
+        if value is None or kind in (str, int, bool):
+            return value
+        if kind is dict:
+            return {self._key(key): self(item) for key, item in value.items()}
+        if kind is list:
+            return [self(item) for item in value]
         if isinstance(value, Null):
             return None
-        if value is None or isinstance(value, (str, bool, int)):
+        if isinstance(value, (str, int)):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else None
@@ -143,5 +151,6 @@ class _Plain:
         return text_of(value)
 
     def _key(self, key: Any) -> str:
-        self._size += len(key) if isinstance(key, str) else _VALUE
-        return key if isinstance(key, str) else text_of(key)
+        text = key if isinstance(key, str) else text_of(key)
+        self._size += len(text)
+        return text

@@ -19,7 +19,7 @@ from stillhouse.jobs.reporting.timeline import Timeline
 from stillhouse.jobs.reporting.units import clock, count, duration
 from stillhouse.jobs.runs.summary import Summary, explained, summarize
 from stillhouse.jobs.spending.prices import cost_text
-from stillhouse.jobs.store.database import store_path
+from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.salvage import intact
 from stillhouse.protocols import HookCalls
@@ -33,13 +33,16 @@ _HEAD_BYTES = 4096
 MAX_TEXT_CHARACTERS = 600
 
 
-def report_run(target: str, hooks: HookCalls, page: str | Path | None = None) -> Path:
+def report_run(
+    target: str, hooks: HookCalls, page: str | Path | None = None, state: Path | None = None
+) -> Path:
     """Write the report of the run of an output, and return the path of the page.
 
     Args:
         target: the output, as the run was given it.
         hooks: the installed plugins.
         page: the page to write; `OUTPUT.report.html` if not said.
+        state: the state of the run, if it is not beside the output.
 
     Raises:
         ConfigurationError: the page cannot be written, is no report, or has no name of a page.
@@ -49,7 +52,7 @@ def report_run(target: str, hooks: HookCalls, page: str | Path | None = None) ->
     page = beside(place, ".report.html") if page is None else output_path(str(page))
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
-    path = store_path(place)
+    path = state_of(place, state)
     working = is_worked_on(path)
     with intact(path, checked=not working) as (connection, _):
         try:

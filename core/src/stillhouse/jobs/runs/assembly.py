@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import NoReturn
 
+from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.jobs.formats.columns import ResultColumns
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.store.columns import FinishedRow
 from stillhouse.protocols import RowReader, RowWriter
 
-__all__ = ["assemble"]
+__all__ = ["UnwritableError", "assemble"]
+
+
+class UnwritableError(ConfigurationError):
+    """The output cannot be written in its format, whatever is in the rows."""
 
 
 def assemble(
@@ -18,6 +25,7 @@ def assemble(
     writer: RowWriter,
     end: int | None = None,
     reasons: Reasons | None = None,
+    columns: ResultColumns | None = None,
 ) -> list[int]:
     """Write the output, unless rows of the input are not those that were generated for.
 
@@ -28,12 +36,17 @@ def assemble(
         end: the index after that of the last row of the run, where later rows of the input do not belong to
             it; `None` if all do.
         reasons: counts why the rows ended.
+        columns: the columns that the output adds.
 
     Returns:
         The indexes of the rows that have no result or that of another row, and of the results that
         have no row; where there are any, nothing was written.
+
+    Raises:
+        UnwritableError: the format does not take what is in the rows.
     """
     wrong: list[int] = []
+    output = ResultColumns() if columns is None else columns
     result = next(finished, None)
     last = -1
     try:
@@ -44,8 +57,10 @@ def assemble(
             if result is None or result.index != row.index or result.digest != row.digest:
                 wrong.append(row.index)
             elif not wrong:
-                # A column of the results replaces a column of the input that has the same name.
-                writer.write({**row.columns, **result.columns})
+                try:
+                    writer.write(output.record(row, result.columns, result.finished))
+                except Exception as error:
+                    _refuse(error, f"the row of line {row.line}")
                 if reasons is not None:
                     reasons.add(row.index, result.columns)
         if end is None or last + 1 < end:  # the input has ended: are finished rows left?
@@ -53,8 +68,21 @@ def assemble(
         if wrong:
             writer.abandon()
         else:
-            writer.finish()
+            try:
+                writer.finish()
+            except Exception as error:
+                _refuse(error, "its columns")
     except BaseException:
         writer.abandon()
         raise
     return wrong
+
+
+def _refuse(error: Exception, where: str) -> NoReturn:
+    """Raise what a writer raised: its own errors for the user and those of the system as they are."""
+    if isinstance(error, (StillhouseError, OSError)):
+        raise error
+    text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:500]
+    raise UnwritableError(
+        f"the output cannot be written in its format, because of {where}: {text}"
+    ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.runs.offline import generations_done, has_batches, jobs_of
-from stillhouse.jobs.store.database import StoreError, reading, store_path
+from stillhouse.jobs.store.database import StoreError, reading
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
@@ -18,14 +18,17 @@ from stillhouse.offline.protocol import OfflineBatchCalls
 __all__ = ["check_no_batch_runs", "open_batches"]
 
 
-def check_no_batch_runs(output: Path) -> None:
+def check_no_batch_runs(output: Path, path: Path) -> None:
     """Refuse to delete a run whose jobs the provider works on: they could not be collected or cancelled.
+
+    Args:
+        output: the output of the run.
+        path: its state.
 
     Raises:
         ConfigurationError: there are such jobs.
     """
     running: list[Chunk] = []
-    path = store_path(output)
     with contextlib.suppress(StoreError):  # nothing is known of a state that cannot be used
         with reading(path) as connection:
             has_ledger = has_batches(connection)
@@ -40,16 +43,20 @@ def check_no_batch_runs(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_batches(output: Path) -> Iterator[list[OfflineBatchCalls]]:
+def open_batches(output: Path, state: Path | None = None) -> Iterator[list[OfflineBatchCalls]]:
     """Open the offline batches of a run that no process works on, with the LLM that it was started with.
 
     Secrets come from the environment, for the run does not keep them.
+
+    Args:
+        output: the output of the run.
+        state: its state, if it is not beside the output.
 
     Raises:
         StoreError: another process works on the run, or its state cannot be used.
         ConfigurationError, UnknownLLMError, PluginError: the LLM cannot be created.
     """
-    store = SqliteStore(output, "")
+    store = SqliteStore(output, "", state=state)
     try:
         command = store.get("command")
         if command is None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_writer
 from stillhouse.jobs.runs.announcing import announced, run_info
-from stillhouse.jobs.runs.assembly import assemble
+from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
-from stillhouse.jobs.runs.offline import COMMIT_ROWS, TRANSIENT_KINDS, OfflineRun, jobs_of
+from stillhouse.jobs.runs.offline import COMMIT_ROWS, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
-from stillhouse.jobs.runs.reasons import Endings, Reasons
+from stillhouse.jobs.runs.output import set_complete, write_output
+from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
 from stillhouse.jobs.selection.repeats import find_repeats
@@ -27,12 +25,9 @@ from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.offline.ledger import BatchLedger
+from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
-
-# Seconds between checks for a stop request while waiting for batches.
-STOP_CHECK_SECONDS = 0.5
 
 
 class InputChangedError(ConfigurationError):
@@ -60,6 +55,7 @@ class BulkRun:
         queued: how many failed rows are retried.
         look: what the first rows of the input say of the prompt.
         store: the rows.
+        source: reads the input.
     """
 
     def __init__(self, open_run: OpenRun) -> None:
@@ -68,6 +64,7 @@ class BulkRun:
         self.queued = open_run.queued
         self.look = open_run.look
         self.store: SqliteStore = open_run.store
+        self.source: RowReader = open_run.source
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +80,11 @@ class BulkRun:
     def is_complete(self) -> bool:
         """Whether every row is finished and the output written."""
         return self._run.is_complete
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether every row is finished, so that nothing is left to do but to write an output."""
+        return self._run.is_generated
 
     @property
     def share_read(self) -> float | None:
@@ -153,6 +155,9 @@ class BulkRun:
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         """`work`, once hooks know of it."""
         opened = self._run
+        if self.is_generated:
+            self._write_again()
+            return True
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
@@ -164,7 +169,7 @@ class BulkRun:
         self._find_repeats(statistics, stopping)
         retried = False
         while True:
-            if opened.ledger is not None and not self._finish_batches(opened.ledger, statistics, stopping):
+            if not finish_batches(opened, statistics, stopping):
                 opened.outcome = "interrupted" if stopping() else "waiting"
                 return False
             self._generate(statistics, stopping)
@@ -189,9 +194,23 @@ class BulkRun:
             self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
             retried = True
         keep_endings(self.store, self.reasons.endings)
-        self.store.set("complete", {"limit": opened.command.choice.limit})
-        opened.outcome = "complete"
+        set_complete(opened, {})
         return True
+
+    def _write_again(self) -> None:
+        """Write an output of rows that are all finished: another one, or in another way."""
+        outputs = self._run.outputs
+        outputs.pop(self._run.written.key, None)
+        self._check_input()
+        wrong = self._write_output()
+        if wrong:
+            self.store.set("complete", None)
+            self._check_input()
+            raise DamagedError(
+                f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
+                hint="make the same command again: it keeps every row that can be read",
+            )
+        set_complete(self._run, outputs)
 
     def _check_input(self) -> None:
         """Refuse to write the output of an input that changed since the run was opened."""
@@ -247,46 +266,5 @@ class BulkRun:
 
     def _write_output(self) -> list[int]:
         """Write the output, unless rows of the input are not those that were generated for: these."""
-        opened = self._run
-        hooks = opened.llm.registry.hooks()
-        opened.written.check_folder()
-        writer = opened.written.recorded(open_writer(opened.command.output, hooks, opened.reader.schema))
-        self.reasons = Reasons()
-        return assemble(opened.reader, self.store.finished_rows(), writer, opened.end, self.reasons)
-
-    def _finish_batches(
-        self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]
-    ) -> bool:
-        """Submit, poll and collect the batches; whether the provider has nothing of this run any more."""
-        command = self._run.command
-        if not command.uses_batches:
-            return True
-        llm = self._run.llm
-        while not stopping():
-            offline = OfflineRun(
-                llm, ledger, self.store, self._run.open_rows, command.formatter,
-                num_generations=command.num_generations, arguments=command.arguments, stopping=stopping,
-            )  # fmt: skip
-            try:
-                is_done = (
-                    offline.cancel_and_collect(statistics)
-                    if command.finish_online
-                    else offline.advance(statistics)
-                )
-            except asyncio.CancelledError:  # before the next job was submitted
-                if not stopping():
-                    raise
-                return False
-            if not command.finish_online:
-                statistics.check_failures()
-            elif is_done:
-                self.store.requeue(TRANSIENT_KINDS)
-                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
-            if is_done:
-                return True
-            if command.wait is None:
-                return False
-            ends = time.monotonic() + command.wait
-            while not stopping() and time.monotonic() < ends:
-                time.sleep(min(STOP_CHECK_SECONDS, command.wait))
-        return False
+        wrong, self.reasons = write_output(self._run)
+        return wrong

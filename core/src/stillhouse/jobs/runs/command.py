@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ERROR_KINDS, ConfigurationError, near_matches
+from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.formats.spools import Spool
+from stillhouse.jobs.formats.writing import Writing
 from stillhouse.jobs.selection.choosing import Choice
+from stillhouse.jobs.sources.names import Names
+from stillhouse.jobs.sources.opening import open_input
 from stillhouse.jobs.spending.budget import Ceiling
+from stillhouse.protocols import HookCalls, RowReader
 
 __all__ = ["Command", "parse_kinds"]
 
@@ -21,7 +26,9 @@ class Command:
     """What a run is asked to do.
 
     Attributes:
-        source: the input: a file, or what a plugin opens; the name of any other input.
+        source: the input, for messages and hooks.
+        names: the names of files and of what plugins open that it is; `None` means `source` alone.
+        reading: how its files are read, as far as it is said.
         output: the output: a file, or what a plugin opens.
         formatter: turns a row into an input.
         formatting: the formatter's settings, as shown when a changed command is refused.
@@ -41,12 +48,16 @@ class Command:
         traceback: whether the traceback of a backend's own bug is shown.
         verbose: whether what is sent and answered is shown.
         spool: saves an input that is no file, such as standard input; `None` for the others.
+        writing: how the output is written; it may differ when the run is resumed.
+        state: where the run's state is; `None` for the place beside the output.
         reads: the files other than the source that were read for the run, such as settings.
     """
 
     source: str
     output: str
     formatter: RowFormatter
+    names: Names | None = None
+    reading: Reading = field(default_factory=Reading)
     formatting: dict[str, Any] = field(default_factory=dict)
     num_generations: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -62,8 +73,18 @@ class Command:
     max_failures: int | None = None
     traceback: bool = False
     verbose: bool = False
+    writing: Writing = field(default_factory=Writing)
+    state: Path | None = None
     reads: Sequence[Path] = ()
     spool: Spool | None = None
+
+    def open_input(self, hooks: HookCalls) -> RowReader:
+        """Open the input, where it is not saved in a spool.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        return open_input(self.names or Names([self.source]), hooks, self.reading)
 
     @property
     def shaping(self) -> dict[str, Any]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.opening import open_reader, output_path
+from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
+from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
-from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
+from stillhouse.jobs.store.database import FAILED, QUEUED
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
+from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.salvage import intact, unknown_command
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
@@ -114,13 +113,14 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     if bounds.can_be_set and bounds.max_new_tokens is None:
         found.advice = "; give --param max_new_tokens=N"
     known_bytes = 0
-    with _input(llm, command) as reader:
+    with input_of(llm, command) as reader:
         command.choice.check(reader)
-        found.look = look(llm, command.choice.rows(reader), command.formatter)
-        if command.formatter.is_batch:
-            check_custom_ids(command.choice.rows(reader))
-        finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
+        whole = rows.of_all_shards() if isinstance(rows, ChosenRows) else rows
+        found.look = look(llm, whole, command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(rows)
+        finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0
@@ -154,24 +154,13 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     return found
 
 
-@contextlib.contextmanager
-def _input(llm: LLM, command: Command) -> Iterator[RowReader]:
-    with contextlib.ExitStack() as resources:
-        if command.spool is None:
-            reader = open_reader(command.source, llm.registry.hooks())
-        else:
-            folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="stillhouse-"))
-            reader = command.spool.open(command.spool.save(Path(folder)))
-        yield resources.enter_context(contextlib.closing(reader))
-
-
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:
     """Return, for every row that the run has, how many generations it has, or that it is finished.
 
     The second value is the number of the finished rows' input tokens, as far as the backend reported them.
     """
     finished: array[int] = array("h")
-    path = store_path(output_path(command.output, llm.registry.hooks()))
+    path = state_of(output_path(command.output, llm.registry.hooks()), command.state)
     if command.restart or not path.exists():
         return finished, 0
     with intact(path) as (connection, _):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from stillhouse.errors import GenerationError, near_matches
 from stillhouse.inputs import split_input
-from stillhouse.jobs.formats.opening import open_reader
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.prompts.chats import ends_with_answer, is_chat
 from stillhouse.jobs.prompts.shapes import SHAPES
 from stillhouse.jobs.prompts.unused import listed, parameter_columns, shown_name
 from stillhouse.jobs.prompts.words import PromptError
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.llm import LLM
 from stillhouse.protocols import Row
 
@@ -251,7 +251,7 @@ def preview(llm: LLM, command: Command) -> Iterator[tuple[Look, Iterator[Row]]]:
         PromptError: as `look`.
         ConfigurationError, OSError: the input cannot be read.
     """
-    with contextlib.closing(open_reader(command.source, llm.registry.hooks())) as reader:
+    with input_of(llm, command) as reader:
         few = command.source == "-"
         if not few:  # standard input cannot be read twice
             command.choice.check(reader)

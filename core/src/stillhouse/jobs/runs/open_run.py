@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
+from stillhouse.jobs.formats.columns import given_names
+from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
-from stillhouse.jobs.formats.targets import cannot_be_written, followed
+from stillhouse.jobs.formats.targets import followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
@@ -19,6 +20,8 @@ from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
+from stillhouse.jobs.sources.names import Names
+from stillhouse.jobs.sources.opening import check_output
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import offer_of
 from stillhouse.jobs.store.database import Outcome, StoreError, store_path
@@ -35,7 +38,7 @@ from stillhouse.jobs.store.places import (
 from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.jobs.store.streams import check_streams
-from stillhouse.jobs.store.written import WrittenOutput
+from stillhouse.jobs.store.written import WrittenOutput, check_replaceable
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import Row, RowReader
@@ -85,39 +88,50 @@ class OpenRun:
         self._spooled: Path | None = None
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
+        given = None if command.state is None else followed(command.state)
+        state = store_path(self.output) if given is None else given
         reads = list(command.reads)
-        check_places(reads, self.output, files_named_in(llm))
+        check_places(reads, self.output, files_named_in(llm), given)
         if command.spool is None:
-            check_source(command.source)
+            names = command.names or Names([command.source])
+            for name in names:
+                check_source(name)
+            check_output(names, self.output)
         with ExitStack() as resources:
             # What is no file is read later, when nothing else can refuse the run.
             source = None if command.spool else self._open_source(resources)
             if source is not None:  # before anything is created: the input may not exist
                 reads += places_of(source, command.source, hooks)
-                check_places(reads, self.output)
+                check_places(reads, self.output, state=given)
                 command.choice.check(source)
-            check_streams(command.source, reads, self.output)
-            _check_output(self.output, command, is_of_plugin=hooks.output_path(command.output) is not None)
-            state = store_path(self.output)
-            lock = take(self.output)
+            check_streams(command.source, reads, self.output, given)
+            is_of_plugin = hooks.output_path(command.output) is not None
+            check_replaceable(
+                self.output, state, Path(command.output), restart=command.restart, is_of_plugin=is_of_plugin
+            )
+            lock = take(state)
             resources.callback(lock.release)
             # If the output cannot be written, the run must fail now, not when everything was paid for.
-            open_writer(command.output, hooks).abandon()
+            columns = command.writing.columns()
+            open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
             if command.restart:
-                check_no_batch_runs(self.output)
+                check_no_batch_runs(self.output, state)
             if source is None:
                 self._spooled = self._save_input(resources)
                 source = self._open_source(resources)
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = look(llm, self.reader, command.formatter)
+            # A part of the rows may be one row, and have none of a prompt.
+            whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
+            self.look = look(llm, whole, command.formatter)
+            columns.check([*given_names(self.reader), *self.look.columns])
             if command.formatter.is_batch:
                 check_custom_ids(self.reader)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
-            self.store = SqliteStore(self.output, llm.model_name, lock)
+            self.store = SqliteStore(self.output, llm.model_name, lock, given)
             resources.callback(lambda: self.store.close(self.outcome))
             self.resumed = self._check_command()
             self.ledger = self._open_ledger(resources)
@@ -140,14 +154,30 @@ class OpenRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row is finished and the output written."""
+        """Whether every row is finished and the output written, in the way that the command says."""
+        return (
+            self.is_generated
+            and self.outputs.get(self.written.key) == self.command.writing.as_json()
+            and self.output.exists()
+        )
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether every row is finished, and an output was written of them."""
         complete = self.store.get("complete")
         return (
             complete is not None
             and complete["limit"] == self.command.choice.limit
             and not self.store.has_queued(self.end)
-            and self.output.exists()
         )
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """How each output was written that has all rows, by what tells it from the others."""
+        complete = self.store.get("complete") or {}
+        # A version that knew one output alone wrote it without options.
+        outputs: dict[str, Any] = complete.get("outputs", {"": {}})
+        return outputs
 
     @cached_property
     def end(self) -> int | None:
@@ -174,7 +204,7 @@ class OpenRun:
     def _open(self) -> RowReader:
         if self.command.spool is not None and self._spooled is not None:
             return self.command.spool.open(self._spooled)
-        return open_reader(self.command.source, self.llm.registry.hooks())
+        return self.command.open_input(self.llm.registry.hooks())
 
     def _open_source(self, resources: ExitStack) -> RowReader:
         return resources.enter_context(closing(self._open()))
@@ -258,24 +288,3 @@ class OpenRun:
 
         resources.callback(abandon)
         return budget
-
-
-def _check_output(output: Path, command: Command, *, is_of_plugin: bool) -> None:
-    """Refuse to replace a file that is not an output of a run; where a link leads to it, in a restart too."""
-    if output.is_dir() and not is_of_plugin:
-        raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
-    is_named = followed(Path(command.output)) == Path(command.output)
-    if not output.exists() or (command.restart and is_named) or SqliteStore.exists(output):
-        return
-    state = store_path(output)
-    if state.exists():
-        raise ConfigurationError(
-            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
-            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
-        )
-    raise ConfigurationError(
-        f"{output} is there already, and no state of a run beside it",
-        hint="give another output, or replace it with --restart"
-        if is_named
-        else "give another output, or the name of that file",
-    )

@@ -22,11 +22,13 @@ class FinishedRow:
         index: its place in the input.
         digest: that of the row when it was sent.
         columns: the columns that the output gets.
+        finished: when, in seconds since 1970.
     """
 
     index: int
     digest: int
     columns: dict[str, Any]
+    finished: float = 0.0
 
 
 class Tokens(NamedTuple):

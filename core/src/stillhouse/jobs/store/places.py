@@ -50,9 +50,14 @@ def reserve_path(state: Path) -> Path:
     return state.with_name(f"{state.name}-reserve")
 
 
-def written_places(output: Path) -> list[Path]:
-    """List every path that the run of an output may write, replace or remove, with the output first."""
-    state = store_path(output)
+def written_places(output: Path, state: Path | None = None) -> list[Path]:
+    """List every path that the run of an output may write, replace or remove, with the output first.
+
+    Args:
+        output: the output.
+        state: the run's state, if it is not beside the output.
+    """
+    state = store_path(output) if state is None else state
     return [
         output,
         PartialFolder.path_of(output),
@@ -93,7 +98,9 @@ def files_named_in(settings: Any) -> list[Path]:
     return [place for value in values for place in files_named_in(value)]
 
 
-def check_places(reads: Sequence[Path], output: Path, uses: Sequence[Path] = ()) -> None:
+def check_places(
+    reads: Sequence[Path], output: Path, uses: Sequence[Path] = (), state: Path | None = None
+) -> None:
     """Refuse a run that would replace or remove what it reads, or write into a folder that it reads.
 
     Links, and other names of the same file, are resolved.
@@ -102,12 +109,15 @@ def check_places(reads: Sequence[Path], output: Path, uses: Sequence[Path] = ())
         reads: the files and folders that are read.
         output: where the output will be.
         uses: what the LLM may read: an output may lie in such a folder, and replaces none of them.
+        state: the run's state, if it is not beside the output.
 
     Raises:
         ConfigurationError: two of the places are one, or one is within the other; or no output can be written
             there.
     """
-    written = written_places(output)
+    written = written_places(output, state)
+    if state is not None:
+        _check_state(state, output, written)
     for read in (*reads, *uses):
         for place in written:
             if _is_same(read, place):
@@ -128,6 +138,19 @@ def check_places(reads: Sequence[Path], output: Path, uses: Sequence[Path] = ())
     check_target(output)
 
 
+def _check_state(state: Path, output: Path, written: Sequence[Path]) -> None:
+    """Refuse a place of the state that the run needs for something else, or where there can be none."""
+    check_target(state)
+    for number, place in enumerate(written):
+        if any(_is_same(place, other) for other in written[:number]):
+            raise ConfigurationError(
+                f"{state} cannot be the state of the run of {output}: both need {place}",
+                hint="give another --state",
+            )
+    if state.is_dir():
+        raise ConfigurationError(f"{state} is a folder", hint="give the name of a file in it as --state")
+
+
 def check_source(source: str) -> None:
     """Refuse an input that can be read only once, without opening it: that waits for whoever writes it.
 
@@ -144,13 +167,12 @@ def check_source(source: str) -> None:
         )
 
 
-def check_side_files(output: Path) -> None:
-    """Refuse a run if files that Stillhouse did not make have the names of those next to its output.
+def check_side_files(state: Path) -> None:
+    """Refuse a run if files that Stillhouse did not make have the names of those next to its state.
 
     Raises:
         StoreError: there is such a file; the message names it.
     """
-    state = store_path(output)
     with contextlib.suppress(OSError):  # it is reported where it is used
         if kind_of(state) in ("folder", "pipe", "socket", "device"):  # opening a pipe would wait
             raise not_ours(state)
@@ -159,22 +181,21 @@ def check_side_files(output: Path) -> None:
     _check(reserve_path(state), _is_zero)
 
 
-def take(output: Path, held: RunLock | None = None) -> RunLock:
-    """Acquire the run of an output for this process alone, and return its lock.
+def take(state: Path, held: RunLock | None = None) -> RunLock:
+    """Acquire a run for this process alone, and return its lock.
 
     Args:
-        output: the path of the output.
+        state: the run's state.
         held: the lock, if this process has it already; it is acquired once more.
 
     Raises:
         StoreError: another process works on it, or something else has the name of one of its files.
     """
-    state = store_path(output)
     lock = acquire(state, held)
     if held is not None:
         return lock
     try:
-        check_side_files(output)
+        check_side_files(state)
         if PartialFolder.is_present(state):  # that of a killed process
             PartialFolder(state).remove()
         # The lock is a file, which somebody may have removed.

@@ -66,6 +66,7 @@ class SqliteStore:
         output: the path of the output of the run.
         model_name: the model's name, for every row.
         held: the lock of the run, if the caller has it already; else it is acquired here.
+        state: the file, if it is not beside the output; then it may be that of several outputs.
 
     Attributes:
         path: the file.
@@ -79,8 +80,10 @@ class SqliteStore:
 
     ordered = False
 
-    def __init__(self, output: Path, model_name: str, held: RunLock | None = None) -> None:
-        self.path = store_path(output)
+    def __init__(
+        self, output: Path, model_name: str, held: RunLock | None = None, state: Path | None = None
+    ) -> None:
+        self.path = store_path(output) if state is None else state
         self._model_name = model_name
         self.problem: StoreError | None = None
         self.members: MemberCache | None = None
@@ -91,7 +94,7 @@ class SqliteStore:
         self._reserve = reserve_path(self.path)
         self._has_reserve = False
         # The lock counts its holders: a caller's hold on it outlasts that of the store.
-        self._lock = take(output, held)
+        self._lock = take(self.path, held)
         try:
             self.connection, told = open_sound(self.path)
             self.told = [told] if told else []
@@ -114,17 +117,17 @@ class SqliteStore:
         owner = self.get("output")
         if owner is None:
             self.set("output", output.name)
-        elif not is_same_name(owner, output.name):
+        elif self.path == store_path(output) and not is_same_name(owner, output.name):
             raise StoreError(
                 f"{self.path} is the state of another output, {owner}: it was copied or renamed",
-                hint=f"name it {owner}.run.db again, beside that output; or begin anew with --restart",
+                hint=f"name it {owner}.run.db again, beside that output, or name it with --state; or begin "
+                "anew with --restart",
             )
 
     @staticmethod
-    def exists(output: Path) -> bool:
-        """Whether an output has a run."""
-        path = store_path(output)
-        return path.exists() and path.stat().st_size > 0
+    def exists(state: Path) -> bool:
+        """Whether a state is that of a run."""
+        return state.exists() and state.stat().st_size > 0
 
     def start(self) -> None:
         """Record that this process works on the run from now on."""
@@ -362,7 +365,7 @@ class SqliteStore:
         with translated(self.path):
             for record in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
                 if row_seal(record[:-1]) == record[-1]:
-                    yield FinishedRow(record[0], record[1], json.loads(record[5]))
+                    yield FinishedRow(record[0], record[1], json.loads(record[5]), record[6])
 
     def digests(self) -> Iterator[tuple[int, int]]:
         """Yield the index and the digest of every stored row, in the order of the input."""

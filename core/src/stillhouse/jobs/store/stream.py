@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stillhouse.errors import GenerationError, StillhouseError
+from stillhouse.jobs.formats.columns import ResultColumns
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.columns import columns_of, unstorable, usable
 from stillhouse.jobs.store.database import StoreError
@@ -23,6 +24,7 @@ class StreamStore:
     Args:
         writer: where to.
         model_name: the model's name, for every row.
+        output: the columns that the output adds.
         on_row: called with the index of each row and the columns that the output gets for it.
     """
 
@@ -34,11 +36,13 @@ class StreamStore:
         self,
         writer: RowWriter,
         model_name: str,
+        output: ResultColumns | None = None,
         on_row: Callable[[int, dict[str, Any]], Any] = lambda *_: None,
     ) -> None:
         self._writer = writer
         self._on_row = on_row
         self._model_name = model_name
+        self._output = ResultColumns() if output is None else output
 
     def parts(self) -> list[Part]:
         return [Part(0, lambda _: True)]
@@ -48,12 +52,12 @@ class StreamStore:
         try:
             output = result if not isinstance(result, GenerationError) else next(usable(result.outputs), None)
             columns = columns_of(output, error, self._model_name)
-            self._writer.write({**row.columns, **columns})
+            self._writer.write(self._output.record(row, columns))
         except (OSError, StillhouseError):
             raise
         except Exception as problem:  # one row, whatever is in it, ends no run
             columns = columns_of(None, unstorable(problem), self._model_name)
-            self._writer.write({**row.columns, **columns})
+            self._writer.write(self._output.record(row, columns))
         self._on_row(row.index, columns)
 
     def commit(self) -> None:

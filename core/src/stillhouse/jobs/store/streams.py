@@ -16,20 +16,21 @@ __all__ = ["check_streams"]
 _STREAMS = ("standard input", "standard output", "standard error")
 
 
-def check_streams(source: str, reads: Sequence[Path], output: Path | None) -> None:
+def check_streams(source: str, reads: Sequence[Path], output: Path | None, state: Path | None = None) -> None:
     """Refuse standard streams that a shell redirected to a file that the run reads or replaces.
 
     Args:
         source: the input; `-` is standard input.
         reads: the files that are read.
         output: where the output will be; `None` for standard output.
+        state: the run's state, if it is not beside the output.
 
     Raises:
         ConfigurationError: one of them was.
     """
     streams = {name: _regular_file(number) for number, name in enumerate(_STREAMS)}
     read = {str(place): _status(place) for place in reads}
-    written = {str(place): _status(place) for place in written_places(output)} if output else {}
+    written = {str(place): _status(place) for place in written_places(output, state)} if output else {}
     if source == "-":
         read["standard input"] = streams["standard input"]
         _check_apart({"standard input": streams["standard input"]}, written)

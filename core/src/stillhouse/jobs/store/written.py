@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.targets import cannot_be_written, followed
+from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
-__all__ = ["WrittenOutput", "is_marked", "mark_of"]
+__all__ = ["WrittenOutput", "check_replaceable", "is_marked", "mark_of"]
 
 _KEY = "written"
 
@@ -23,12 +25,17 @@ class WrittenOutput:
     Args:
         store: the rows of the run.
         path: where the output is.
+
+    Attributes:
+        key: what tells the output from others of the same run; empty for the one beside its state.
     """
 
     def __init__(self, store: SqliteStore, path: Path) -> None:
         self._store = store
         self._path = path
         self._folder = Path.cwd()
+        self.key = "" if store.path == store_path(path) else os.path.realpath(path)
+        self._fact = f"{_KEY} {self.key}".rstrip()
 
     def check_folder(self) -> None:
         """Refuse to write the output where it was not meant to be.
@@ -50,8 +57,8 @@ class WrittenOutput:
         """
         if not os.path.lexists(self._path):
             return
-        known = self._store.get(_KEY)
-        if known is None and self._was_complete():  # by a version that remembered nothing
+        known = self._store.get(self._fact)
+        if known is None and not self.key and self._was_complete():  # by a version that remembered nothing
             return
         # A process may have ended between moving the output to its place and remembering it.
         if known and (known["moving"] or is_marked(self._path, known["mark"])):
@@ -65,7 +72,7 @@ class WrittenOutput:
 
     def adopt(self) -> None:
         """Take what is at the output's path, which the user wants to be replaced, for the run's."""
-        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+        self._store.set(self._fact, {"mark": mark_of(self._path), "moving": False})
 
     def recorded(self, writer: RowWriter) -> RowWriter:
         """Return a writer that moves the output to its place only if `check` allows it, and remembers it."""
@@ -74,10 +81,10 @@ class WrittenOutput:
     def move(self, writer: RowWriter) -> None:
         """Let a writer move the output to its place."""
         self.check()  # hours may have passed since the run was opened
-        known = self._store.get(_KEY)
-        self._store.set(_KEY, {"mark": known and known["mark"], "moving": True})
+        known = self._store.get(self._fact)
+        self._store.set(self._fact, {"mark": known and known["mark"], "moving": True})
         writer.finish()
-        self._store.set(_KEY, {"mark": mark_of(self._path), "moving": False})
+        self._store.set(self._fact, {"mark": mark_of(self._path), "moving": False})
 
     def _was_complete(self) -> bool:
         with self._store.reading() as connection:
@@ -137,3 +144,36 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         return
     found = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
     yield from sorted(found.items())
+
+
+def check_replaceable(
+    output: Path, state: Path, named: Path, *, restart: bool = False, is_of_plugin: bool = False
+) -> None:
+    """Refuse to replace a file that is not an output of a run; where a link leads to it, in a restart too.
+
+    Args:
+        output: where the output is.
+        state: where the state of its run is.
+        named: the output as it was named: a link, or `output` itself.
+        restart: whether what is there may be replaced.
+        is_of_plugin: whether a plugin writes it, so that it may be a folder.
+
+    Raises:
+        ConfigurationError: something else is there.
+    """
+    if output.is_dir() and not is_of_plugin:
+        raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
+    is_named = followed(named) == named
+    if not output.exists() or (restart and is_named) or SqliteStore.exists(state):
+        return
+    if state.exists():
+        raise ConfigurationError(
+            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
+        )
+    raise ConfigurationError(
+        f"{output} is there already, and no state of a run beside it",
+        hint="give another output, or replace it with --restart"
+        if is_named
+        else "give another output, or the name of that file",
+    )

@@ -67,7 +67,7 @@ class WriterRules(HookKit):
 
     def opened(self, target: str) -> RowWriter:
         """Open a target."""
-        writer: RowWriter | None = self.call("open_writer", target=target, schema=None)
+        writer: RowWriter | None = self.call("open_writer", target=target, schema=None, columns=None)
         if writer is None:
             raise Broken(f"open_writer returned None for its own target {target!r}")
         return writer
@@ -122,7 +122,7 @@ class WriterRules(HookKit):
         """
         for target in OTHERS:
             for hook, given in (
-                ("open_writer", {"target": target, "schema": None}),
+                ("open_writer", {"target": target, "schema": None, "columns": None}),
                 ("output_path", {"target": target}),
             ):
                 if hook in self.hooks:

@@ -1,0 +1,248 @@
+"""`CsvReader`: the rows of a text whose fields are separated by a character, as CSV and TSV are."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO, TextIO, cast
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.content import HEAD_BYTES, Content
+from stillhouse.jobs.formats.delimiters import delimiter_name, find_delimiter, said_delimiter
+from stillhouse.jobs.formats.encodings import encoding_of_all
+from stillhouse.jobs.formats.files import FileReader
+from stillhouse.jobs.formats.json_values import MAX_ROW_BYTES
+from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
+
+__all__ = ["CsvReader"]
+
+
+class CsvReader(FileReader):
+    """The rows of a CSV file whose first line has the names of the columns; Python's `csv` reads it.
+
+    An empty field is no value. Fields beyond the header are left out if they are empty. A row with fewer or
+    more fails alone, and so does one that is not valid UTF-8.
+
+    Args:
+        source: its path, or its content.
+        delimiter: what separates the fields; `None` finds it.
+        usual: the one that the name of the file promises.
+
+    Attributes:
+        names: the columns; empty if the file is.
+        delimiter: what separates the fields.
+
+    Raises:
+        ConfigurationError: it cannot be read, its encoding is not known, or a column has no name or that of
+            another one. While it is read: a quoted field has no end.
+    """
+
+    def __init__(self, source: str | Content, delimiter: str | None = None, usual: str = ",") -> None:
+        super().__init__(source)
+        self._is_checked = False
+        try:
+            self._find_encoding()
+            self._lines_before = 0
+            sample = self._text().read(HEAD_BYTES)
+            lines = list(io.StringIO(sample, newline=""))
+            said = said_delimiter(lines[0]) if lines else None
+            if said is not None:
+                self._lines_before = 1
+                del lines[0]
+            self.delimiter = delimiter or said or find_delimiter(lines, usual)
+            if self.delimiter != usual and delimiter is None:
+                self.found.append(f"its fields are separated by {delimiter_name(self.delimiter)}")
+            self.names = self._header()
+        except BaseException:
+            self.close()
+            raise
+
+    def digest(self) -> str:
+        """As that of other files; the first time, it is read to its end: a quote may have none."""
+        digest = super().digest()
+        if not self._is_checked:
+            for _ in self._fields():
+                pass
+            self._is_checked = True
+        return digest
+
+    def __iter__(self) -> Iterator[Row]:
+        fields = self._fields()
+        next(fields, None)  # the header
+        names = self.names
+        for index, (line, values) in enumerate(fields):
+            if isinstance(values, str):
+                problem = f"not valid CSV: {values}"
+                yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
+            else:
+                yield _row(index, line, names, values)
+
+    def _find_encoding(self) -> None:
+        content = self.content
+        if content.is_encoding_known:
+            return
+        found = encoding_of_all(content.data(), content.data)
+        if found is None:
+            raise ConfigurationError(
+                f"the encoding of {content.name} is not known: it is neither UTF-8 nor UTF-16, and does not "
+                "look like Western text (cp1252)",
+                hint="give it with --encoding, such as cp1251, gb18030 or shift_jis; or save it as UTF-8",
+            )
+        content.encoding, content.is_encoding_known = found, True
+        if found != "utf-8":
+            self.found.append(f"its encoding is {found}")
+
+    def _text(self) -> TextIO:
+        # Of the ends of lines, csv must see each as it is: one may be within a field.
+        stream: Any = _Unclosed(self.content.text())
+        return io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+
+    def _header(self) -> list[str]:
+        line, values = next(self._fields(), (0, []))
+        if isinstance(values, str):
+            raise self._wrong(line, f"the header is not valid CSV: {values}")
+        names = list(values)
+        while names and not names[-1].strip():
+            names.pop()
+        if values and not names:
+            raise self._wrong(line, "the header names no column")
+        plain = [name.strip() for name in names]
+        twice = (
+            next((name for name in plain if name and plain.count(name) > 1), None)
+            if (len({*plain}) < len(plain))
+            else None
+        )
+        if twice is not None:
+            raise self._wrong(line, f"several columns have the name {twice!r}")
+        nameless = [number for number, name in enumerate(plain, 1) if not name]
+        if len(nameless) > 1:
+            which = " and ".join(map(str, nameless[:2]))
+            raise self._wrong(line, f"several columns have no name, such as columns {which}")
+        if not _is_utf8("".join(names)):
+            raise self._wrong(line, f"the header is not valid {self.content.encoding}")
+        return names
+
+    def _fields(self) -> Iterator[tuple[int, list[str] | str]]:
+        """Yield the line that each row begins at with its fields or what is wrong, the header's first."""
+        lines = _Lines(self._text(), self._lines_before)
+        with _large_fields():
+            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+            before = self._lines_before
+            while True:
+                start = before + reader.line_num + 1
+                lines.size = 0
+                try:
+                    values = next(reader)
+                except StopIteration:
+                    return
+                except _TooLongError:
+                    raise self._wrong(
+                        start, f"a row is longer than {MAX_ROW_BYTES >> 20} MiB, or a quote is not closed"
+                    ) from None
+                except csv.Error as error:
+                    # Where it ends is not known, so neither is where the next row begins.
+                    if before + reader.line_num > start or "end of data" in str(error):
+                        raise self._wrong(start, "a quoted field that begins here is not closed") from None
+                    yield start, str(error)
+                    continue
+                if values:
+                    yield start, values
+
+    def _wrong(self, line: int, problem: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.content.name}, line {line}: {problem}",
+            hint="correct the line; a quote within a quoted field is written twice"
+            if "quote" in problem
+            else "correct the file, or say how to read it with --delimiter and --encoding",
+        )
+
+
+class _TooLongError(Exception):
+    pass
+
+
+class _Lines:
+    """The lines of a text, with their ends.
+
+    Attributes:
+        size: the characters that were read since this was cleared, which are bounded.
+    """
+
+    def __init__(self, text: TextIO, skipped: int) -> None:
+        self._text = text
+        self.size = 0
+        for _ in range(skipped):
+            text.readline(MAX_ROW_BYTES)
+
+    def __iter__(self) -> Iterator[str]:
+        readline = self._text.readline
+        while line := readline(MAX_ROW_BYTES):
+            self.size += len(line)
+            if self.size >= MAX_ROW_BYTES:
+                raise _TooLongError
+            yield line
+
+
+class _Unclosed(io.BufferedIOBase):
+    """A stream that stays open when a text over it is thrown away."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = cast("io.BufferedReader", stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._stream.read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self._stream.read1(size)
+
+
+_limits = threading.Lock()
+_limit_users = 0
+_limit_before = 0
+
+
+@contextlib.contextmanager
+def _large_fields() -> Iterator[None]:
+    """Let `csv` read fields of any size; its limit is one for the whole process."""
+    global _limit_users, _limit_before
+    with _limits:
+        if not _limit_users:
+            _limit_before = csv.field_size_limit(MAX_ROW_BYTES)
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limits:
+            _limit_users -= 1
+            if not _limit_users:
+                csv.field_size_limit(_limit_before)
+
+
+def _row(index: int, line: int, names: list[str], values: list[str]) -> Row:
+    # The separator is one that no such file uses.
+    content = "\x1f".join(values)
+    try:
+        digest = digest_of(content.encode())
+    except UnicodeEncodeError:
+        digest = digest_of(content.encode("utf-8", "surrogateescape"))
+        return Row(index, line, error=invalid_row(line, "not valid UTF-8"), digest=digest)
+    if len(values) != len(names):
+        if len(values) < len(names) or any(values[len(names) :]):
+            problem = f"{len(values)} columns where the header has {len(names)}"
+            return Row(index, line, error=invalid_row(line, problem), digest=digest)
+        del values[len(names) :]
+    return Row(index, line, {name: value or None for name, value in zip(names, values)}, digest=digest)  # noqa: B905
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

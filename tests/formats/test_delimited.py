@@ -1,0 +1,257 @@
+"""CSV and TSV as programs write them: delimiters, encodings, ends of lines, quotes, headers."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.errors import ConfigurationError
+
+from .conftest import rows_of
+
+Write = Callable[[str, bytes], Path]
+
+TABLE = [{"id": "1", "prompt": "Où est l’été ?"}, {"id": "2", "prompt": "Grüße; a, b"}]
+
+
+def written(delimiter: str, encoding: str, mark: bytes = b"", newline: str = "\r\n") -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["id", "prompt"], delimiter=delimiter, lineterminator=newline)
+    writer.writeheader()
+    writer.writerows(TABLE)
+    return mark + text.getvalue().encode(encoding)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("encoding", "mark", "told"),
+    [
+        ("utf-8", b"", ""),
+        ("utf-8", codecs.BOM_UTF8, ""),
+        ("utf-16-le", codecs.BOM_UTF16_LE, "utf-16-le"),
+        ("utf-16-be", codecs.BOM_UTF16_BE, "utf-16-be"),
+        ("utf-16-le", b"", "utf-16-le"),
+        ("utf-16-be", b"", "utf-16-be"),
+        ("cp1252", b"", "cp1252"),
+    ],
+)
+def test_delimiter_and_encoding_are_found_and_told(
+    write: Write, delimiter: str, encoding: str, mark: bytes, told: str
+) -> None:
+    path = write("in.csv", written(delimiter, encoding, mark))
+    found = rows_of(path)
+    assert found.columns == TABLE
+    (*_, note) = found.notes or [""]
+    assert told in note
+    assert bool(told) == ("its encoding" in note)
+    assert ("separated" in note) == (delimiter != ",")
+    assert len(found.notes) == bool(told or delimiter != ",")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_ends_of_lines(write: Write, newline: str, encoding: str) -> None:
+    content = newline.join(["id,prompt", '1,"one é\rtwo"', '2,"a\nb"', "3,c", ""]).encode(encoding)
+    assert [row["prompt"] for row in rows_of(write("in.csv", content)).columns] == ["one é\rtwo", "a\nb", "c"]
+
+
+def test_what_is_said_wins(write: Write) -> None:
+    path = write("in.csv", 'a;b,c\n1;"ж",3\n'.encode("cp1251"))
+    assert rows_of(path, delimiter="comma", encoding="cp1251").columns == [{"a;b": '1;"ж"', "c": "3"}]
+    path = write("in.tsv", b"a^b\n1^2\n")
+    assert rows_of(path, delimiter="^").columns == [{"a": "1", "b": "2"}]
+    assert rows_of(path, delimiter="^").notes == []
+
+
+def test_excel_says_its_delimiter(write: Write) -> None:
+    found = rows_of(write("in.csv", b"sep=|\r\na|b\r\n1|2,3\r\n"))
+    assert found.columns == [{"a": "1", "b": "2,3"}]
+    assert found.rows[0].line == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"prompt\nHello; world\na; b; c\nplain\n",
+        b'prompt\n"x; y"\n"z|w"\n',
+        b"prompt\nno\nnone | here\n",
+    ],
+)
+def test_one_column_with_other_delimiters_in_it(write: Write, content: bytes) -> None:
+    found = rows_of(write("in.csv", content))
+    assert [row["prompt"] for row in found.columns] == [
+        row[0] for row in csv.reader(io.StringIO(content.decode()))
+    ][1:]
+    assert found.notes == []
+
+
+def test_a_column_in_which_rows_hold_the_usual_delimiter(write: Write) -> None:
+    found = rows_of(write("in.csv", b"id;prompt\n1;Hello, world\n2;a, b, c\n"))
+    assert found.columns == [{"id": "1", "prompt": "Hello, world"}, {"id": "2", "prompt": "a, b, c"}]
+
+
+def test_an_empty_cell_is_no_value_and_words_stay_words(write: Write) -> None:
+    words = ["NA", "null", "None", "nan", "-", "N/A", " ", "0042", "1e3", "+7", "٣"]
+    content = "id,prompt\n" + "".join(f'{word},"{word}"\n' for word in words) + ",\n"
+    found = rows_of(write("in.csv", content.encode()))
+    assert found.columns == [{"id": word, "prompt": word} for word in words] + [{"id": None, "prompt": None}]
+
+
+def test_a_mark_before_a_quoted_header(write: Write) -> None:
+    for name, delimiter in (("in.csv", ","), ("in.tsv", "\t")):
+        content = f'"id"{delimiter}"prompt"\r\n"001"{delimiter}"hi"\r\n'.encode("utf-8-sig")
+        assert rows_of(write(name, content)).columns == [{"id": "001", "prompt": "hi"}]
+
+
+def test_a_stray_quote_in_an_unquoted_field_is_text(write: Write) -> None:
+    found = rows_of(write("in.csv", b'id,prompt,note\n1,a,5" pipe\n2,b,ok\n3,c,ok\n'))
+    assert [row["note"] for row in found.columns] == ['5" pipe', "ok", "ok"]
+
+
+def test_a_zero_in_a_field_survives(write: Write) -> None:
+    found = rows_of(write("in.csv", b'id,prompt\n1,"x\0y"\n2,"x\0z"\n'))
+    assert [row["prompt"] for row in found.columns] == ["x\0y", "x\0z"]
+    assert found.rows[0].digest != found.rows[1].digest
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("prompt,note,note", "several columns have the name 'note'"),
+        ("id,text, text", "several columns have the name 'text'"),
+        ("a,,b,,c", "several columns have no name, such as columns 2 and 4"),
+        (",,", "the header names no column"),
+    ],
+)
+def test_a_header_that_is_not_clear_is_one_error(
+    write: Write, generate: Any, header: str, problem: str
+) -> None:
+    path = write("in.csv", f"{header}\n1,2,3\n".encode())
+    result = generate(path)
+    assert (result.status, list(result.output.parent.iterdir())) == (1, [])
+    assert f"{path}, line 1: {problem}" in result.err
+
+
+def test_a_column_without_a_name_is_a_column(write: Write) -> None:
+    assert rows_of(write("in.csv", b",prompt\n0,a\n1,b\n")).columns == [
+        {"": "0", "prompt": "a"},
+        {"": "1", "prompt": "b"},
+    ]
+
+
+def test_commas_at_the_end(write: Write) -> None:
+    assert rows_of(write("a.csv", b"id,prompt\n1,hi,\n2,yo,,\n3,ok\n")).columns[1] == {
+        "id": "2",
+        "prompt": "yo",
+    }
+    assert rows_of(write("b.csv", b"id,prompt,\n1,hi\n2,yo,\n")).columns[0] == {"id": "1", "prompt": "hi"}
+    found = rows_of(write("c.csv", b"id,prompt,\n1,hi,x\n2,yo\n3\n"))
+    assert found.errors == [
+        "line 2: 3 columns where the header has 2",
+        "line 4: 1 columns where the header has 2",
+    ]
+    assert found.rows[1].columns == {"id": "2", "prompt": "yo"}
+
+
+def test_a_quoted_newline_in_the_header(write: Write) -> None:
+    found = rows_of(write("in.csv", b'id,"the\nprompt"\n1,"a\nb"\n2,c\n'))
+    assert found.columns[0] == {"id": "1", "the\nprompt": "a\nb"}
+    assert [row.line for row in found.rows] == [3, 5]
+
+
+def test_a_quote_without_an_end_does_not_swallow_the_file(write: Write, generate: Any) -> None:
+    rows = [f'{number},"text {number}"\n' for number in range(1, 1001)]
+    rows[2] = '3,"text 3\n'
+    result = generate(write("in.csv", "".join(["id,prompt\n", *rows]).encode()))
+    assert result.status == 1
+    assert "in.csv, line 4: a quoted field that begins here is not closed" in result.err
+    assert list(result.output.parent.iterdir()) == []
+    rows[2], rows[-1] = '3,"text 3"\n', '1000,"text\n'
+    with pytest.raises(ConfigurationError, match="line 1001: a quoted field"):
+        rows_of(write("in.csv", "".join(["id,prompt\n", *rows]).encode()))
+
+
+def test_a_broken_quote_within_a_line_fails_its_row_alone(write: Write) -> None:
+    found = rows_of(write("in.csv", b'id,prompt\n1,"a" b\n2,ok\n'))
+    assert found.errors == ["line 2: not valid CSV: ',' expected after '\"'"]
+    assert found.rows[1].columns == {"id": "2", "prompt": "ok"}
+
+
+def test_large_cells_and_many_columns(write: Write) -> None:
+    text = "line\n" * 40_000
+    found = rows_of(write("in.csv", f'id,prompt\n1,"{text}"\n2,b\n'.encode()))
+    assert found.columns[0]["prompt"] == text
+    assert found.rows[1].line == 40_003
+    names = [f"column {number}" for number in range(20_000)]
+    content = ",".join(names) + "\n" + ",".join(map(str, range(20_000))) + "\n"
+    assert rows_of(write("wide.csv", content.encode())).columns == [dict(zip(names, map(str, range(20_000))))]  # noqa: B905
+
+
+def test_a_row_without_end_is_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.jobs.formats.delimited.MAX_ROW_BYTES", 10_000)
+    for content in (b"id,prompt\n1," + b"x" * 20_000 + b"\n", b'id,prompt\n1,"' + b"x\n" * 20_000 + b'"\n'):
+        with pytest.raises(ConfigurationError, match="line 2: a row is longer than"):
+            rows_of(write("in.csv", content))
+
+
+def test_wrong_bytes_in_utf8_fail_their_row_alone(write: Write) -> None:
+    content = "id,prompt\n" + "".join(f"{number},größer é\n" for number in range(20))
+    found = rows_of(write("in.csv", content.encode() + b"20,caf\xe9\n21,ok\n"))
+    assert found.errors == ["line 22: not valid UTF-8"]
+    assert found.rows[21].columns == {"id": "21", "prompt": "ok"}
+
+
+@pytest.mark.parametrize(
+    "encoding", ["cp1251", "shift_jis", "gb18030", "koi8-r", "euc-kr", "big5", "iso8859-7"]
+)
+def test_an_encoding_that_is_not_known_is_one_error(write: Write, generate: Any, encoding: str) -> None:
+    texts = {
+        "cp1251": "Привет как дела?", "koi8-r": "Привет как дела?", "shift_jis": "こんにちは世界",
+        "gb18030": "你好，世界", "euc-kr": "안녕하세요 세계", "big5": "你好世界", "iso8859-7": "Καλημέρα κόσμε",
+    }  # fmt: skip
+    path = write(
+        "in.csv",
+        b"id,prompt\n" + "".join(f"{i},{texts[encoding]}\n" for i in range(5)).encode(encoding),
+    )
+    result = generate(path)
+    assert (result.status, list(result.output.parent.iterdir())) == (1, [])
+    assert "the encoding of" in result.err
+    assert "--encoding" in result.err
+    result = generate(path, "--encoding", encoding, "--template", "{{ prompt }}")
+    assert (result.status, result.answers[0]) == (0, texts[encoding])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--delimiter", "::"], "--delimiter cannot be '::'"),
+        (["--delimiter", ""], "--delimiter cannot be ''"),
+        (["--delimiter", '"'], "--delimiter cannot be"),
+        (["--encoding", "utf-9"], "--encoding: there is no encoding 'utf-9'"),
+        (["--encoding", "base64"], "--encoding: there is no encoding 'base64'"),
+    ],
+)
+def test_wrong_options(write: Write, generate: Any, options: list[str], message: str) -> None:
+    result = generate(write("in.csv", b"prompt\na\n"), *options)
+    assert (result.status, len(result.err.splitlines())) == (2, 2 if "try" in result.err else 1)
+    assert message in result.err
+
+
+def test_an_encoding_that_does_not_fit_is_one_error(write: Write) -> None:
+    for name in ("in.csv", "in.jsonl"):
+        with pytest.raises(ConfigurationError, match="is not text in the encoding ascii"):
+            rows_of(write(name, '{"prompt": "é"}\n'.encode() * 3), encoding="ascii")
+
+
+def test_what_is_found_is_told_once(write: Write, generate: Any) -> None:
+    result = generate(write("in.csv", "id;prompt\n1;é\n".encode("cp1252")))
+    assert (result.status, result.answers) == (0, ["é"])
+    told = [line for line in result.err.splitlines() if "in.csv" in line]
+    assert len(told) == 1
+    assert "its encoding is cp1252; its fields are separated by ';'" in told[0]

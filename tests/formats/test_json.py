@@ -1,0 +1,216 @@
+"""JSONL and JSON arrays: what is odd in them, how long they are, and how they are told apart."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats import json_array
+from stillhouse.jobs.formats.opening import open_file
+
+from .conftest import rows_of
+
+Write = Callable[[str, bytes], Path]
+
+ROWS = [
+    {"prompt": "a\u2028b\u0085c\u000bd", "n": 1},
+    {"prompt": "é ☃ 𝄞"},
+    {"prompt": "x", "deep": [{"y": [1.5, None]}]},
+]
+
+
+def as_array(rows: list[Any], indent: int | None) -> bytes:
+    return json.dumps(rows, indent=indent, ensure_ascii=False).encode()
+
+
+def as_lines(rows: list[Any]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["in.json", "in.jsonl", "in.ndjson"])
+def test_arrays_and_lines_whatever_the_name(write: Write, name: str, indent: int | None) -> None:
+    array = rows_of(write(name, as_array(ROWS, indent)))
+    assert array.columns == ROWS
+    assert array.notes == (
+        [] if name == "in.json" else [f"{write(name, as_array(ROWS, indent))}: it is a JSON array"]
+    )
+    lines = rows_of(write(name, as_lines(ROWS)))
+    assert lines.columns == ROWS
+    assert bool(lines.notes) == (name == "in.json")
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+@pytest.mark.parametrize("content", [as_array(ROWS, None), as_lines(ROWS)])
+def test_marks_and_utf16(write: Write, mark: bytes, content: bytes) -> None:
+    encoding = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}[
+        mark
+    ]
+    for text in (content, content.replace(b"\n", b"\r\n")):
+        assert rows_of(write("in.jsonl", mark + text.decode().encode(encoding))).columns == ROWS
+
+
+def test_an_array_is_read_in_parts(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        *ROWS,
+        1.25,
+        "text",
+        None,
+        True,
+        [1],
+        {"prompt": "y" * 500, "n": 10**30},
+        {"e": 1e-7, "s": '\\"\u2028'},
+    ]
+    for indent in (None, 1):
+        content = as_array(rows, indent)
+        for size in (1, 2, 3, 7, 64):
+            monkeypatch.setattr(json_array, "CHUNK_BYTES", size)
+            found = rows_of(write("in.json", content))
+            assert [row.columns for row in found.rows if row.error is None] == [*ROWS, *rows[-2:]]
+            assert len(found.errors) == 5
+            assert found.errors[0].startswith("element 4 (line ")
+
+
+def test_an_array_takes_the_memory_of_an_element(write: Write) -> None:
+    path = write("in.json", b"[" + b",\n".join([b'{"prompt": "%s"}' % (b"x" * 1000)] * 20_000) + b"]")
+    reader = open_file(str(path))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in reader) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "problem"),
+    [
+        (b'[{"prompt": "a"}, {"prompt": "b"}', 1, "the file ends"),
+        (b'[{"prompt": "a"},\n {"prompt": "b"', 2, "Expecting"),
+        (b'[{"prompt": "a"},\n {"prompt": "b', 2, "Unterminated string"),
+        (b'[{"prompt": "a"}\n{"prompt": "b"}]', 2, "is expected"),
+        (b'[{"prompt": "a"},\n]', 2, "Expecting value"),
+        (b'[{"prompt": "a"}]\n[{"prompt": "b"}]\n', 0, ""),
+        (b'[{"prompt": "a"}] {}', 1, "there is more after the array's end"),
+        (b'[{"prompt": "a"},\n\n{"prompt": nul}]', 3, "Expecting value"),
+        (b"[" * 100_000, 1, "nested too deeply"),
+    ],
+)
+def test_a_broken_array_is_one_error_before_anything_is_sent(
+    write: Write, generate: Any, content: bytes, line: int, problem: str
+) -> None:
+    path = write("in.json", content)
+    result = generate(path)
+    if not line:  # its lines are told: none is an object
+        assert result.status == 3
+        return
+    assert (result.status, list(result.output.parent.iterdir())) == (1, [])
+    assert f"{path}, line {line}: not a valid JSON array: " in result.err
+    assert problem in result.err
+
+
+def test_one_broken_element_does_not_fill_the_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_array, "MAX_ROW_BYTES", 1 << 20)
+    with pytest.raises(ConfigurationError, match="longer than 1 MiB"):
+        rows_of(write("in.json", b'[{"prompt": "' + b"x" * (5 << 20)))
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_numbers_without_a_json_value_are_kept_and_told_once(write: Write, name: str, generate: Any) -> None:
+    lines = [
+        '{"prompt": "a", "x": NaN}', '{"prompt": "b", "x": -Infinity}', '{"prompt": "c", "x": 1e400}',
+        '{"prompt": "d", "x": ' + "9" * 5000 + "}", '{"prompt": "e", "x": ' + "7" * 30 + "}",
+    ]  # fmt: skip
+    content = "\n".join(lines) + "\n" if name == "in.jsonl" else f"[{','.join(lines)}]"
+    path = write(name, content.encode())
+    found = rows_of(path)
+    nan, low, high, long, exact = [row["x"] for row in found.columns]
+    assert math.isnan(nan)
+    assert (low, high, long, exact) == (-math.inf, math.inf, "9" * 5000, int("7" * 30))
+    assert len(found.notes) == 1
+    assert "NaN is no JSON value" in found.notes[0]
+    result = generate(path)
+    assert (result.status, result.answers) == (0, list("abcde"))
+    assert result.err.count("is no JSON value") == 1
+    assert result.rows[4]["x"] == int("7" * 30)
+
+
+def test_texts_of_digits_stay_texts(write: Write) -> None:
+    rows = [{"id": "72057594038135102", "n": 72057594038135102}, {"id": "72057594038135103", "n": 2**63}]
+    assert rows_of(write("in.jsonl", as_lines(rows))).columns == rows
+    assert rows_of(write("in.json", as_array(rows, None))).columns == rows
+
+
+def test_a_long_line_fails_its_row_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.jobs.formats.jsonl.MAX_ROW_BYTES", 1000)
+    lines = [
+        b'{"prompt": "a"}',
+        b'{"prompt": "' + b"x" * 5000 + b'"}',
+        b'{"prompt": "b"}',
+        b'{"p": "' + b"y" * 990 + b'"}',
+    ]
+    found = rows_of(write("in.jsonl", b"\n".join(lines)))
+    assert [row.columns.get("prompt") for row in found.rows] == ["a", None, "b", None]
+    assert [error.partition(":")[0] for error in found.errors] == ["line 2"]
+    assert found.rows[2].line == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("in.jsonl", b"id,prompt\n1,a\n2,b\n", "holds no JSON objects: it begins 'id,prompt'"),
+        ("in.json", b"id,prompt\n1,a\n2,b\n", "holds no JSON objects"),
+        (
+            "in.json",
+            b'{\n "rows": [\n  {"prompt": "a"}\n ]\n}\n',
+            "neither an array of JSON objects nor JSONL",
+        ),
+        (
+            "in.jsonl",
+            b'{\n "prompt": "a"\n}\n{\n "prompt": "b"\n}\n',
+            "neither an array of JSON objects nor JSONL",
+        ),
+        ("in.jsonl", b"PK\x03\x04rest of a zip", "is a zip archive"),
+        ("in.csv", b"PK\x03\x04rest of a workbook", "an Excel workbook"),
+        ("in.jsonl", b"SQLite format 3\0" + bytes(100), "is an SQLite database"),
+        ("in.csv", b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a page of HTML"),
+        (
+            "in.parquet",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "the pointer of Git LFS",
+        ),
+        ("in.parquet", b"id,prompt\n1,a\n", "cannot be read as a Parquet file"),
+        ("in.jsonl", b"BZh91AY&SY", "compressed with bzip2"),
+    ],
+)
+def test_a_file_that_is_another_is_one_error(
+    write: Write, generate: Any, name: str, content: bytes, problem: str
+) -> None:
+    result = generate(write(name, content))
+    assert (result.status, list(result.output.parent.iterdir())) == (1, [])
+    assert problem in result.err
+
+
+def test_json_that_is_named_csv_is_read_and_told(write: Write) -> None:
+    for content in (as_lines(ROWS), as_array(ROWS, 1)):
+        found = rows_of(write("in.csv", content))
+        assert found.columns == ROWS
+        assert "it is " in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"[]", b" [ ]\n", b"\xef\xbb\xbf", b"id,prompt\n", b"\xff\xfe"]
+)
+def test_files_without_rows(write: Write, generate: Any, content: bytes) -> None:
+    name = "in.csv" if b"," in content else "in.json"
+    result = generate(write(name, content))
+    assert (result.status, result.rows) == (0, [])
