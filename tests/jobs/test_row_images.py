@@ -137,6 +137,8 @@ def test_relative_paths_are_relative_to_the_input_where_that_is_allowed(tmp_path
     source.write_text(json.dumps(shown("er/b.png")) + "\n")
     seen, _ = run(source, images_from=folder, output=tmp_path / "one.jsonl")
     assert urls(seen[0]) == [url(png(2))]
+    seen, _ = run(folder / "deep" / "*.jsonl", images_from=folder, output=tmp_path / "glob.jsonl")
+    assert urls(seen[0]) == [url(png(2))]
     other = tmp_path / "rows.jsonl"  # beside the secret, which its folder does not make readable
     other.write_text(json.dumps(shown("secret.png")) + "\n")
     seen, done = run(other, images_from=folder, output=tmp_path / "two.jsonl")
@@ -353,7 +355,7 @@ def test_no_path_leads_out_of_the_allowed_folders(folder: Path, seed: int) -> No
         str(outside).lstrip("/"), "etc", "passwd", *(f"link{number}" for number in range(30)),
     ]  # fmt: skip
     allowed = {png(1), png(2)}
-    folders = ImageFolders([folder], beside=outside)
+    folders = ImageFolders([folder], [outside])
     read = 0
     for _ in range(3000):
         name = chance.choice(

@@ -94,8 +94,8 @@ def _images(options: Options, llm: LLM) -> RowImages | None:
     folders = None
     if options.images_from is not None:
         names = None if options.input is None else names_of(options.input)
-        source = names[0] if names is not None and len(names) == 1 else None
-        folders = ImageFolders(options.images_from, None if source is None else folder_of(source))
+        beside = [folder for name in names or () if (folder := folder_of(name)) is not None]
+        folders = ImageFolders(options.images_from, beside)
     return RowImages(folders, options.image_column)
 
 

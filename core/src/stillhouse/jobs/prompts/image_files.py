@@ -40,10 +40,13 @@ _WALKS = {os.open, os.stat} <= os.supports_dir_fd
 
 
 def folder_of(source: str | os.PathLike[str]) -> Path | None:
-    """Return the folder that a file of rows lies in; `None` for what is no file of this machine."""
+    """Return the folder that files of rows lie in; `None` for what names no file of this machine."""
     try:
         path = Path(source)
-        return path if path.is_dir() else path.parent if path.is_file() else None
+        if path.is_dir():
+            return path
+        is_pattern = any(letter in path.name for letter in "*?[")
+        return path.parent if path.is_file() or (is_pattern and path.parent.is_dir()) else None
     except (OSError, ValueError):
         return None
 
@@ -61,13 +64,13 @@ class ImageFolders:
 
     Args:
         folders: the allowed folders.
-        beside: the folder of the input, to which a relative path may be relative if it is allowed.
+        beside: the folders of the input, to which a relative path may be relative if they are allowed.
 
     Raises:
         ConfigurationError: one of the folders is none.
     """
 
-    def __init__(self, folders: Sequence[str | os.PathLike[str]], beside: Path | None = None) -> None:
+    def __init__(self, folders: Sequence[str | os.PathLike[str]], beside: Sequence[Path] = ()) -> None:
         self._roots: list[str] = []
         for folder in folders:
             root = _real(os.fspath(folder))
@@ -77,9 +80,9 @@ class ImageFolders:
                 )
             self._roots.append(root)
         self._starts = list(self._roots)
-        start = None if beside is None else _real(beside)
-        if start is not None and start not in self._starts and self._root_of(start) is not None:
-            self._starts.append(start)
+        for start in map(_real, beside):
+            if start is not None and start not in self._starts and self._root_of(start) is not None:
+                self._starts.append(start)
 
     def read(self, address: str) -> bytes:
         """Return the content of a file.
