@@ -8,25 +8,27 @@ than its operands is asked first how large the result would be.
 from __future__ import annotations
 
 import functools
-import json
-import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jinja2 import pass_environment
 from jinja2.environment import Template
-from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from stillhouse.jobs.prompts.filters import (
+    OWN_FILTERS,
+    SIZED_METHODS,
+    check_format,
+    check_operation,
+    sized_method,
+)
 from stillhouse.jobs.prompts.values import (
     MAX_CHARACTERS,
     BoundError,
     Missing,
     Null,
-    as_json,
     check_size,
     text_of,
 )
@@ -43,25 +45,11 @@ MAX_SECONDS = 5.0
 MAX_MADE = 10 * MAX_CHARACTERS
 """How many characters and items a template may make for one row, those included that it makes others of."""
 
-MAX_BITS = 100_000
-"""How long a whole number may be."""
-
 ROW = "row"
 """The name of all columns together, unless a column has it."""
 
-MAX_INDENT = 16
-"""By how many spaces `tojson` may indent."""
-
-MAX_PARTS = 10_000
-"""Into how many parts `batch` and `slice` may put a list."""
-
 # Steps between two looks at the clock.
 _STEPS_A_LOOK = 128
-
-# A width or a precision that makes a text of another size, also one that is given beside the format.
-_WIDE = re.compile(r"\d{6}|%[^a-zA-Z%]*\*|:[^{}]*\{")
-
-_METHODS = {"center", "expandtabs", "join", "ljust", "replace", "rjust", "to_bytes", "translate", "zfill"}
 
 
 class _Context(Context):
@@ -94,7 +82,9 @@ class Environment(ImmutableSandboxedEnvironment):
         self._ends = 0.0
         # The same row has the same prompt in every process.
         del self.globals["lipsum"], self.filters["random"]
-        self.filters = {name: self._counted(filter) for name, filter in {**self.filters, **_FILTERS}.items()}
+        self.filters = {
+            name: self._counted(filter) for name, filter in {**self.filters, **OWN_FILTERS}.items()
+        }
         self.tests["none"] = lambda value: value is None or isinstance(value, Null)
 
     def fill(self, template: Template, columns: dict[str, Any]) -> str:
@@ -131,12 +121,12 @@ class Environment(ImmutableSandboxedEnvironment):
         if obj == self.step:
             return ""
         name = getattr(obj, "__name__", None)
-        if name in _METHODS and isinstance(getattr(obj, "__self__", None), (str, bytes, int)):
-            return self._take(_method(obj.__self__, name, args, kwargs, obj))
+        if name in SIZED_METHODS and isinstance(getattr(obj, "__self__", None), (str, bytes, int)):
+            return self._take(sized_method(obj.__self__, name, args, kwargs, obj))
         return self._take(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _check_operation(operator, left, right)
+        check_operation(operator, left, right)
         return self._take(super().call_binop(context, operator, left, right))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -155,8 +145,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         formatted = super().wrap_str_format(value)
-        if formatted is not None and _WIDE.search(value.__self__):
-            raise BoundError("the template formats with a width that is too large, or is not a number")
+        if formatted is not None:
+            check_format(value.__self__)
         return formatted
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
@@ -190,151 +180,3 @@ class Environment(ImmutableSandboxedEnvironment):
             return self._take(filter(*args, **kwargs))
 
         return counted
-
-
-def _check_operation(operator: str, left: Any, right: Any) -> None:
-    """Refuse an operation whose result would be too large."""
-    sized = (str, bytes, list, tuple)
-    if operator == "+":
-        if isinstance(left, sized) and isinstance(right, sized):
-            check_size(len(left) + len(right))
-    elif operator == "%":
-        if isinstance(left, (str, bytes)) and _WIDE.search(str(left)):
-            raise BoundError("the template formats with a width that is too large, or is not a number")
-    elif isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
-        if bits > MAX_BITS:
-            raise BoundError("the template makes a number that is too large")
-    elif operator == "*":
-        for value, times in ((left, right), (right, left)):
-            if isinstance(value, sized) and isinstance(times, int):
-                check_size(len(value) * times)
-
-
-def _method(
-    owner: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], method: Callable[..., Any]
-) -> Any:
-    """Call a method of a text or a number that may make something large of something small."""
-    if name in ("translate", "to_bytes"):
-        raise BoundError(f"a template may not call {name}")
-    given = [*args, *kwargs.values()]
-    if name == "join" and given:
-        given[0] = _joinable(given[0], len(owner))
-        return method(*given)
-    if name == "replace" and len(args) > 1:
-        check_size(len(owner) + owner.count(args[0]) * max(0, len(args[1]) - len(args[0])))
-    elif name == "expandtabs" and given:
-        check_size(len(owner) * given[0])
-    elif given:
-        check_size(given[0])
-    return method(*args, **kwargs)
-
-
-def _joinable(values: Iterable[Any], between: int) -> list[Any]:
-    """Return texts as a list, unless they are too long together."""
-    found, size = [], 0
-    for value in values:
-        found.append(value)
-        size += between + (len(value) if isinstance(value, (str, bytes)) else 0)
-        check_size(size)
-    return found
-
-
-# The filters that make a text or a list of another size than their operands, and those that would write
-# Python's own notation.
-
-
-def _center(value: Any, width: int = 80) -> str:
-    check_size(width)
-    return text_of(value).center(width)
-
-
-def _concatenated(value: Any, *others: Any) -> str:
-    """`~`."""
-    return "".join(_joinable([text_of(item) for item in (value, *others)], 0))
-
-
-def _format(value: Any, *args: Any, **kwargs: Any) -> str:
-    text = text_of(value)
-    _check_operation("%", text, None)
-    return text % (kwargs or args)
-
-
-def _from_json(value: Any) -> Any:
-    """Read a text of JSON."""
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"fromjson: it is not JSON: {error}") from None
-
-
-def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    text = text_of(value)
-    check_size(width)
-    space = width if isinstance(width, str) else " " * width
-    check_size(len(text) + len(space) * (text.count("\n") + 1))
-    lines = [space + line if line or blank else line for line in text.split("\n")]
-    return "\n".join(lines) if first else "\n".join([text.split("\n")[0], *lines[1:]])
-
-
-@pass_environment
-def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute: Any = None) -> str:
-    if attribute is not None:
-        value = map(make_attrgetter(environment, attribute), value)
-    texts = [text_of(item) for item in value]
-    return str(d).join(_joinable(texts, len(str(d))))
-
-
-def _replace(value: Any, old: str, new: str, count: int | None = None) -> str:
-    text, old, new = text_of(value), str(old), str(new)
-    check_size(len(text) + text.count(old) * max(0, len(new) - len(old)))
-    return text.replace(old, new, -1 if count is None else count)
-
-
-@pass_environment
-def _sum(environment: Environment, values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
-    if not isinstance(start, (int, float)):
-        raise BoundError("a template may only sum numbers")
-    return sum(values if attribute is None else map(make_attrgetter(environment, attribute), values), start)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    if indent is not None and indent > MAX_INDENT:
-        raise BoundError(f"tojson indents by {MAX_INDENT} at most")
-    return as_json(value, indent)
-
-
-@pass_environment
-def _wordwrap(environment: Environment, value: Any, width: int = 79, *args: Any, **kwargs: Any) -> str:
-    text = text_of(value)
-    for given in [*args, *kwargs.values()]:
-        if isinstance(given, str):  # what is between two lines
-            check_size(len(text) * len(given))
-    return str(FILTERS["wordwrap"](environment, text, width, *args, **kwargs))
-
-
-def _in_parts(name: str) -> Callable[..., Any]:
-    def parts(value: Any, number: int, fill_with: Any = None) -> Any:
-        if number > MAX_PARTS:
-            raise BoundError(f"{name} makes {MAX_PARTS:,} parts at most")
-        return FILTERS[name](value, number, fill_with)
-
-    return parts
-
-
-_FILTERS: dict[str, Callable[..., Any]] = {
-    "batch": _in_parts("batch"),
-    "center": _center,
-    "concatenated": _concatenated,
-    "format": _format,
-    "fromjson": _from_json,
-    "indent": _indent,
-    "join": _join,
-    "replace": _replace,
-    "slice": _in_parts("slice"),
-    "string": lambda value: text_of(value),
-    "sum": _sum,
-    "tojson": _to_json,
-    "pprint": lambda value: as_json(value, 2),
-    "wordwrap": _wordwrap,
-}

@@ -11,6 +11,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -114,11 +115,12 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     known_bytes = 0
     with input_of(llm, command) as reader:
         command.choice.check(reader)
-        found.look = look(llm, command.choice.rows(reader), command.formatter)
-        if command.formatter.is_batch:
-            check_custom_ids(command.choice.rows(reader))
-        finished, tokens = _finished(llm, command, reader)
         rows = command.choice.rows(reader)
+        whole = rows.of_all_shards() if isinstance(rows, ChosenRows) else rows
+        found.look = look(llm, whole, command.formatter)
+        if command.formatter.is_batch:
+            check_custom_ids(rows)
+        finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):
             made = finished[row.index] if row.index < len(finished) else 0

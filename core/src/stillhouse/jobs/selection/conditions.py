@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, near_matches
+from stillhouse.jobs.prompts.words import PromptError
 from stillhouse.protocols import Row
 
 __all__ = ["Condition"]
@@ -16,7 +17,7 @@ _FIRST_ROWS = 100
 
 
 class Condition:
-    """A Jinja2 expression over the columns of a row, which is sandboxed.
+    """A Jinja2 expression over the columns of a row, with the bounds of a template.
 
     After `check`, a column that a row lacks is null; else it fails the row.
 
@@ -28,16 +29,16 @@ class Condition:
     """
 
     def __init__(self, expression: str) -> None:
-        from jinja2 import meta
+        from stillhouse.jobs.prompts.sandbox import Environment
+        from stillhouse.jobs.prompts.templates import PromptTemplate
 
         self._expression = expression
-        environment = _environment()
         try:
-            self._evaluate = environment.compile_expression(expression, undefined_to_none=False)
-            self._names = meta.find_undeclared_variables(environment.parse(f"{{{{ {expression} }}}}"))
+            Environment().compile_expression(expression)  # else it could end the tag, and be a template
+            self._template = PromptTemplate(f"{{% if ({expression}\n) %}}1{{% endif %}}")
         except Exception as error:  # however the text breaks the compiler
             raise ConfigurationError(
-                f"--where {expression} is no condition: {error}",
+                f"--where {expression} is no condition: {getattr(error, 'message', None) or error}",
                 hint='write it over the columns, such as --where "score > 3 and not error"',
             ) from None
         self._nulls: dict[str, None] = {}
@@ -52,30 +53,24 @@ class Condition:
             ValueError: the expression fails for its values; the message says why.
         """
         try:
-            return bool(self._evaluate({**self._nulls, **columns}))
-        except Exception as error:  # whatever an expression does with a row's values
-            raise ValueError(f"whether --where takes the row cannot be said: {error}") from None
+            return bool(self._template({**self._nulls, **columns}))
+        except ValueError as error:
+            problem = str(error).removeprefix("the template cannot be filled: ")
+            raise ValueError(f"whether --where takes the row cannot be said: {problem}") from None
 
     def check(self, rows: Iterable[Row]) -> None:
         """Refuse an expression with a name that is no column of the first rows.
 
         Raises:
-            ConfigurationError: it has one.
+            PromptError: it has one.
         """
         known: dict[str, None] = {}
         for row in islice(rows, _FIRST_ROWS):
             known.update(dict.fromkeys(row.columns))
-        unknown = sorted(self._names - known.keys())
+        unknown = self._template.missing(known)
         if unknown and known:
-            raise ConfigurationError(
+            raise PromptError(
                 f"--where names {unknown[0]}, and the rows have no column of that name",
                 hint=near_matches(unknown[0], known),
             )
-        self._nulls = dict.fromkeys(self._names)
-
-
-def _environment() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+        self._nulls = dict.fromkeys(self._template.needed)
