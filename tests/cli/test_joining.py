@@ -7,13 +7,23 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+
+import stillhouse
+from stillhouse import Capability
+from stillhouse.echo import EchoLLM
 
 from .conftest import Result, read_rows, write_rows
 
 ROWS = [{"id": number, "prompt": f"row {number}", "more": {"x": [None, 1.5, "é\0"]}} for number in range(11)]
+
+
+class FormsLLM(EchoLLM):
+    """Answers with its input, whatever form the answer shall have."""
+
+    capabilities: ClassVar[frozenset[Capability]] = EchoLLM.capabilities | {"json_schema"}
 
 
 class Shards:
@@ -31,7 +41,7 @@ class Shards:
     def make(self, shard: str | None, *options: object, suffix: str = ".jsonl", name: str = "") -> Path:
         output = self.folder / f"{name or (shard or 'whole').replace('/', '-of-')}{suffix}"
         more = [] if shard is None else ["--shard", shard]
-        result = self.run("generate", self.source, "--llm", "echo", "-o", output, *more, *options)
+        result = self.run("generate", self.source, "--llm", "forms", "-o", output, *more, *options)
         assert result.status in (0, 3), result.err
         return output
 
@@ -40,11 +50,12 @@ class Shards:
 
 
 @pytest.fixture
-def shards(run: Callable[..., Result], tmp_path: Path) -> Shards:
+def shards(run: Callable[..., Result], own_registry: stillhouse.Registry, tmp_path: Path) -> Shards:
+    own_registry.register("forms", FormsLLM)
     return Shards(run, tmp_path)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 13, 14])
+@pytest.mark.parametrize("count", [1, 3, 14])
 def test_they_give_the_output_of_the_whole_run(shards: Shards, count: int, tmp_path: Path) -> None:
     whole = shards.make(None)
     parts = shards(count)
@@ -72,22 +83,70 @@ def test_so_do_those_of_a_choice(shards: Shards, options: list[str], tmp_path: P
     assert (tmp_path / "joined.jsonl").read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("made", "joined"), [(".parquet", ".parquet"), (".jsonl", ".parquet"), (".parquet", ".jsonl")]
-)
+@pytest.mark.parametrize("joined", [".jsonl", ".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("made", [".jsonl", ".csv", ".parquet"])
 def test_they_may_be_joined_in_another_format(shards: Shards, made: str, joined: str, tmp_path: Path) -> None:
-    parquet: Any = pytest.importorskip("pyarrow.parquet")
     whole = shards.make(None, suffix=joined)
     result = shards.join(*shards(4, suffix=made), output=f"joined{joined}")
     assert result.status == 0, result.err
-    if joined == ".parquet":
-        one, other = parquet.read_table(whole), parquet.read_table(tmp_path / "joined.parquet")
-        assert other.schema == one.schema
-        assert other.equals(one)
+    found = tmp_path / f"joined{joined}"
+    if made in (joined, ".jsonl"):
+        _check_equal(found, whole)
+    if joined == ".jsonl":  # a format may have kept less of the input's columns, and the results are whole
+        names = ["generations", "statistics", "finish_reasons", "model_name", "error"]
+        results = [[[row[name] for name in names] for row in read_rows(path)] for path in (found, whole)]
+        assert results[0] == results[1]
+
+
+def _check_equal(one: Path, other: Path) -> None:
+    if one.suffix == ".parquet":
+        parquet: Any = pytest.importorskip("pyarrow.parquet")
+        tables = parquet.read_table(one), parquet.read_table(other)
+        assert tables[0].schema == tables[1].schema
+        assert tables[0].equals(tables[1])
     else:
-        rows = read_rows(tmp_path / "joined.jsonl")
-        assert [row["id"] for row in rows] == [row.get("id") for row in read_rows(whole)]
-        assert [row["generations"] for row in rows] == [row["generations"] for row in read_rows(whole)]
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--text"],
+        ["--output-prefix", "new_"],
+        ["--expand", "--text", "--output-prefix", "x_"],
+        ["--expand", "--schema", "{schema}"],
+        ["--format", "openai-batch"],
+        ["--row-params"],
+    ],
+    ids=" ".join,
+)
+def test_they_are_joined_as_they_were_written(
+    shards: Shards, options: list[str], suffix: str, tmp_path: Path
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    answers = [{"a": number, "b": "é,\n"} for number in range(3)]
+    rows = [{"id": number, "prompt": json.dumps(answers[number % 3])} for number in range(7)]
+    write_rows(shards.source, [*rows, {"id": 8, "prompt": "no object", "late": "x"}])
+    options = [str(tmp_path / "schema.json") if option == "{schema}" else option for option in options]
+    whole = shards.make(None, *options, suffix=suffix)
+    result = shards.join(*shards(3, *options, suffix=suffix), output=f"joined{suffix}")
+    assert result.status == 0, result.err
+    if options[0] != "--format":  # which has the time in each line
+        _check_equal(tmp_path / f"joined{suffix}", whole)
+    else:
+        ids = [
+            [row["custom_id"] for row in read_rows(path)] for path in (whole, tmp_path / f"joined{suffix}")
+        ]
+        assert ids[0] == ids[1] == [str(number) for number in range(1, 9)]
+
+
+def test_shards_that_are_written_otherwise_are_refused(shards: Shards, tmp_path: Path) -> None:
+    first, other = shards.make("1/2"), shards.make("2/2", "--text")
+    refused(shards.join(first, other), tmp_path, "output.text: null, and true")
+    formats = shards.make("1/3"), shards.make("2/3", suffix=".csv"), shards.make("3/3", "--format", "tsv")
+    assert shards.join(*formats).status == 0  # in any formats
 
 
 def test_a_column_of_several_types_is_text_once(shards: Shards, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from .conftest import rows_of
 Read = Callable[..., Any]
 
 bounded = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -22,6 +22,10 @@ TOOL = {
 }
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+GIF = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,"
+    b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -209,7 +213,7 @@ def test_an_unknown_parameter_is_sent_where_the_llm_sends_such(
     with caplog.at_level(logging.INFO, "stillhouse.jobs"):
         run(
             tmp_path,
-            line("a", user="u", metadata={"x": "y"}, response_format={"type": "json_object"}),
+            line("a", user="u", metadata={"x": "y"}, seed=3, response_format={"type": "json_object"}),
             line("b"),
             llm=llm,
         )
@@ -221,6 +225,20 @@ def test_an_unknown_parameter_is_sent_where_the_llm_sends_such(
         {"response_format": None, "extra_body": {"store": False, "user": "mine"}},
     ]
     assert caplog.text.count("body.user is sent as it is") == 1
+    # What has a name here, and is none of this backend's, is no unknown field either.
+    assert caplog.text.count("body.seed is left out") == 1
+
+
+def test_images_of_a_line_are_read_from_allowed_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(GIF)
+    parts = [{"type": "image_url", "image_url": {"url": "a.gif"}}]
+    llm, done = run(
+        tmp_path, line("a", messages=[{"role": "user", "content": parts}], seed=2), images_from=tmp_path
+    )
+    assert done.counts == (1, 1, {})
+    ((chat, given),) = llm._calls
+    assert chat[0]["content"][0]["image_url"]["url"].startswith("data:image/gif;base64,")
+    assert given == {"seed": 2}
 
 
 def test_the_number_of_generations_is_that_of_the_run(

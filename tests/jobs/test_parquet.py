@@ -353,3 +353,27 @@ def test_a_write_that_fails_leaves_the_earlier_output(tmp_path: Path) -> None:
     writer.abandon()
     assert pq.read_table(target)["prompt"].to_pylist() == ["earlier"]
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_times_that_python_has_not_are_kept_as_texts(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    late = 253402300800  # seconds from 1970 to 10000
+    table = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "moment": pa.array([late, 0], pa.timestamp("s")),
+            "utc": pa.array([late * 1000, None], pa.timestamp("ms", "UTC")),
+            "day": pa.array([4_000_000, 0], pa.int32()).cast(pa.date32()),
+            "within": pa.array([{"x": [late]}, None], pa.struct([("x", pa.list_(pa.timestamp("s")))])),
+        }
+    )
+    pq.write_table(table, source)
+    result = stillhouse("generate", source, "--llm", "echo", "-o", target)
+    assert result.returncode == 0, result.stderr
+    first, second = (json.loads(line) for line in target.read_text(encoding="utf-8").splitlines())
+    assert first["moment"].startswith("10000-01-01 00:00:00")
+    assert first["utc"].startswith("10000-01-01 00:00:00")
+    assert first["day"] == "12921-08-18"
+    assert first["within"]["x"][0].startswith("10000-01-01")
+    assert (second["moment"], second["day"]) == ("1970-01-01T00:00:00", "1970-01-01")
+    assert stillhouse("generate", source, "--llm", "echo", "-o", tmp_path / "out.parquet").returncode == 0

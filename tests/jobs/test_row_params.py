@@ -191,6 +191,27 @@ def test_a_form_that_the_llm_does_not_have_fails_its_row() -> None:
     assert [row["error"] and "json_schema" in row["error"]["message"] for row in done] == [True, None]
 
 
+def test_fields_that_other_rows_of_a_table_have_are_none_of_a_tool(tmp_path: Path) -> None:
+    """A typed column gives every tool the fields of all; in JSON, null is what the file says."""
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+
+    one = {
+        "type": "function",
+        "function": {"name": "a", "parameters": {"properties": {"x": {"type": "string"}}}},
+    }
+    other = {"type": "function", "function": {"name": "b", "strict": True}}
+    table = pa.Table.from_pylist([{"prompt": "a", "tools": [one]}, {"prompt": "b", "tools": [other]}])
+    llm, _ = run(table, output=tmp_path / "typed.jsonl")
+    assert [llm._calls[name]["tools"] for name in "ab"] == [[one], [other]]
+    nulls = {
+        "type": "function",
+        "function": {"name": "a", "parameters": {"properties": {"x": {"default": None}}}},
+    }
+    llm, _ = run([{"prompt": "a", "tools": [nulls]}], output=tmp_path / "plain.jsonl")
+    assert llm._calls["a"]["tools"] == [nulls]
+
+
 def test_each_different_set_of_values_is_checked_once() -> None:
     rows = [{"prompt": str(number), "temperature": number % 4 / 10, "tools": [TOOL]} for number in range(400)]
     llm, _ = run(rows)

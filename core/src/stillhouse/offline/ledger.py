@@ -86,8 +86,9 @@ class BatchLedger:
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self.path.touch(mode=0o600)
+            # A relative path may look like an address to SQLite, as `file:x` does.
             self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             if not _may_be_extended(self._connection):
                 self._connection.close()

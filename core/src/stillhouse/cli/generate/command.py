@@ -41,7 +41,7 @@ def generate(**values: Any) -> None:
     with usage_errors():
         options, llm, arguments = _read(values)
         from stillhouse.jobs.launch.options import check_llm
-        from stillhouse.jobs.launch.work import prepare
+        from stillhouse.jobs.launch.preparing import prepare
 
         check_llm(options, llm)
         command = prepare(options, llm, arguments)

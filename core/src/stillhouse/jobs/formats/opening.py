@@ -39,19 +39,18 @@ _SEPARATED = {"csv": ",", "tsv": "\t"}
 _SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
 
-def open_reader(source: str, hooks: HookCalls | None = None, reading: Reading | None = None) -> RowReader:
+def open_reader(source: str, hooks: HookCalls | None = None) -> RowReader:
     """A reader for a source: a plugin's, or one of our own for a file.
 
     Args:
         source: a path, `-` for standard input, or what a plugin reads.
         hooks: the installed plugins.
-        reading: how a file is read, as far as it is said.
 
     Raises:
         ConfigurationError: it cannot be read, or its format is not known.
     """
     reader = hooks.open_reader(source) if hooks is not None else None
-    return open_file(source, reading) if reader is None else reader
+    return open_file(source) if reader is None else reader
 
 
 def open_file(path: str, reading: Reading | None = None, name: str | None = None) -> FileReader | TypedReader:

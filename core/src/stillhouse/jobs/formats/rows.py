@@ -27,9 +27,9 @@ def digest_of(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
 
 
-def invalid_row(place: int | str, problem: str) -> GenerationError:
+def invalid_row(line: int | str, problem: str) -> GenerationError:
     """Return the error of a row that cannot be used, with its line number or where else it is."""
-    where = f"line {place}" if isinstance(place, int) else place
+    where = f"line {line}" if isinstance(line, int) else line
     return GenerationError(f"{where}: {problem}", kind="invalid_input", attempts=0)
 
 

@@ -14,7 +14,7 @@ from stillhouse.llm import LLM
 from stillhouse.structured import normalize_structured_output
 from stillhouse.typing import StructuredOutput
 
-__all__ = ["BATCH", "FORMATS", "Writing", "schema_of"]
+__all__ = ["BATCH", "FORMATS", "Writing", "schema_of", "schema_of_form"]
 
 BATCH = "openai-batch"
 """The format of the results of an offline batch of OpenAI."""
@@ -59,8 +59,13 @@ class Writing:
 
 def schema_of(llm: LLM, form: StructuredOutput | None = None) -> Mapping[str, Any] | None:
     """Return the JSON schema of the answers; the form of the run wins over that of its LLM."""
+    return schema_of_form(form or getattr(llm, "structured_output", None))
+
+
+def schema_of_form(form: Any) -> Mapping[str, Any] | None:
+    """Return the JSON schema of a form; `None` if it is none, or of another kind."""
     with contextlib.suppress(ConfigurationError):  # an LLM may have something else of that name
-        form = normalize_structured_output(form or getattr(llm, "structured_output", None))
+        form = normalize_structured_output(form)
         if form is not None and form["format"] == "json":
             return cast("Mapping[str, Any]", form["schema"])
     return None

@@ -23,8 +23,9 @@ from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
+from stillhouse.jobs.launch.preparing import prepare
 from stillhouse.jobs.launch.result import Run, TemporaryFolder
-from stillhouse.jobs.launch.work import Ended, prepare, unusable_file, work
+from stillhouse.jobs.launch.work import Ended, unusable_file, work
 from stillhouse.jobs.reporting.progress import Progress
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.estimate import Estimate

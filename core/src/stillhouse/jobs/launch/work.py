@@ -1,4 +1,4 @@
-"""`prepare` and `work`: the command of some options, and the work on it until it ends."""
+"""`work` and `stream`: the work on a command until it ends."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.columns import given_names
-from stillhouse.jobs.formats.reading import Reading
-from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writers import JsonlWriter
-from stillhouse.jobs.formats.writing import Writing, schema_of
-from stillhouse.jobs.launch.formatting import files_of, formatting_of
 from stillhouse.jobs.launch.loading import collecting_less, loaded
-from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
-from stillhouse.jobs.runs.command import Command, parse_kinds
+from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.inputs import input_of
@@ -31,12 +25,9 @@ from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
-from stillhouse.jobs.selection.choosing import Choice, ChosenRows, parse_shard
-from stillhouse.jobs.selection.conditions import Condition
-from stillhouse.jobs.sources.names import names_of
+from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.sources.opening import notes_of
-from stillhouse.jobs.sources.remote import RemoteSpool, is_remote
-from stillhouse.jobs.spending.budget import Budget, Ceiling
+from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import find_prices, offer_of
 from stillhouse.jobs.store.places import places_of
 from stillhouse.jobs.store.stream import StreamStore
@@ -44,84 +35,7 @@ from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 
-__all__ = ["Ended", "View", "prepare", "stream", "unusable_file", "work"]
-
-
-def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
-    """Return the command of some options, which were checked.
-
-    Args:
-        options: what the run is asked to do.
-        llm: the LLM that they name.
-        arguments: the generation parameters, in the types that the backend declares.
-
-    Raises:
-        ConfigurationError: an option has a wrong value.
-    """
-    is_offline, in_order = options.is_offline(llm), options.is_in_order(llm)
-    reading = Reading.of(options.delimiter, options.encoding)
-    names = None if options.input is None else names_of(options.input)
-    spool: Spool | None = None
-    if names is None and options.input is not None:
-        spool = spool_of(options.input)
-    elif names == ("-",) and options.output != "-" and options.preview is None:
-        spool = StdinSpool(reading)
-    elif names is not None and any(is_remote(name, llm.registry.hooks()) for name in names):
-        spool = RemoteSpool(names, reading)
-    formatter, formatting = formatting_of(options, llm, arguments)
-    return Command(
-        source=("" if options.input is None else type(options.input).__name__)
-        if names is None
-        else str(names),
-        names=names,
-        reading=reading,
-        output="-" if options.output is None else str(options.output),
-        formatter=formatter,
-        formatting={**formatting, **reading.said()},
-        num_generations=options.num_generations,
-        arguments=arguments,
-        choice=_choice(options),
-        extend=options.extend,
-        restart=options.restart,
-        retry=[] if options.retry is None else parse_kinds(options.retry),
-        offline=is_offline and not options.finish_online,
-        in_order=in_order,
-        wait=options.wait or (llm.offline_batch_generation_block_until_done if is_offline else None),
-        finish_online=options.finish_online,
-        ceiling=Ceiling(
-            llm, arguments, options.max_tokens_total, options.max_cost, per_row=options.row_params
-        )
-        if options.has_ceiling
-        else None,
-        max_failures=options.max_failures,
-        traceback=options.traceback,
-        verbose=options.verbose,
-        reads=files_of(options),
-        writing=Writing(
-            format=options.format,
-            prefix=options.output_prefix or "",
-            text=options.text,
-            expand=options.expand,
-            schema=schema_of(llm, formatter.form) if options.expand else None,
-        ),
-        state=None if options.state is None else Path(options.state),
-        spool=spool,
-    )
-
-
-def _choice(options: Options) -> Choice:
-    """Return which rows of the input belong to the run.
-
-    Raises:
-        ConfigurationError: an option has a wrong value.
-    """
-    return Choice(
-        where=None if options.where is None else Condition(options.where),
-        sample=options.sample,
-        shard=None if options.shard is None else parse_shard(options.shard),
-        limit=options.limit,
-        dedupe=options.dedupe,
-    )
+__all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
 
 class View(Protocol):

@@ -18,6 +18,15 @@ _logger = logging.getLogger("stillhouse.jobs")
 
 _EXTRA = "extra_body"
 
+# Parameters that have a name here: a backend that lacks one has it under no other name either.
+_VOCABULARY = frozenset(
+    {
+        "frequency_penalty", "logit_bias", "logprobs", "max_new_tokens", "min_p", "presence_penalty",
+        "reasoning_effort", "repetition_penalty", "seed", "service_tier", "stop", "temperature",
+        "tool_choice", "top_k", "top_logprobs", "top_p",
+    }
+)  # fmt: skip
+
 # What says how an answer is sent, and nothing about what is in it.
 _ABOUT_SENDING = frozenset({"stream", "stream_options", "background"})
 
@@ -89,7 +98,7 @@ class BatchRequests:
                 given |= self._form(value)
             elif name == "tools":
                 given[name] = value  # refused where there are some
-            elif name not in _ABOUT_SENDING and _EXTRA in self._declared:
+            elif name not in _VOCABULARY | _ABOUT_SENDING and _EXTRA in self._declared:
                 extra[name] = value
                 self._say(told, f"{told} is sent as it is: there is no parameter {name} here")
             else:

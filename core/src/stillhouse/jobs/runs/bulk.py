@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.runs.announcing import announced, run_info
+from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
-from stillhouse.jobs.runs.offline import COMMIT_ROWS, TRANSIENT_KINDS, OfflineRun, jobs_of
+from stillhouse.jobs.runs.offline import COMMIT_ROWS, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.output import set_complete, write_output
@@ -26,13 +25,9 @@ from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
-
-# Seconds between checks for a stop request while waiting for batches.
-STOP_CHECK_SECONDS = 0.5
 
 
 class InputChangedError(ConfigurationError):
@@ -174,7 +169,7 @@ class BulkRun:
         self._find_repeats(statistics, stopping)
         retried = False
         while True:
-            if opened.ledger is not None and not self._finish_batches(opened.ledger, statistics, stopping):
+            if not finish_batches(opened, statistics, stopping):
                 opened.outcome = "interrupted" if stopping() else "waiting"
                 return False
             self._generate(statistics, stopping)
@@ -273,40 +268,3 @@ class BulkRun:
         """Write the output, unless rows of the input are not those that were generated for: these."""
         wrong, self.reasons = write_output(self._run)
         return wrong
-
-    def _finish_batches(
-        self, ledger: BatchLedger, statistics: RunStatistics, stopping: Callable[[], bool]
-    ) -> bool:
-        """Submit, poll and collect the batches; whether the provider has nothing of this run any more."""
-        command = self._run.command
-        if not command.uses_batches:
-            return True
-        llm = self._run.llm
-        while not stopping():
-            offline = OfflineRun(
-                llm, ledger, self.store, self._run.open_rows, command.formatter,
-                num_generations=command.num_generations, arguments=command.arguments, stopping=stopping,
-            )  # fmt: skip
-            try:
-                is_done = (
-                    offline.cancel_and_collect(statistics)
-                    if command.finish_online
-                    else offline.advance(statistics)
-                )
-            except asyncio.CancelledError:  # before the next job was submitted
-                if not stopping():
-                    raise
-                return False
-            if not command.finish_online:
-                statistics.check_failures()
-            elif is_done:
-                self.store.requeue(TRANSIENT_KINDS)
-                statistics.watch = FailureWatch(command.max_failures)  # online it may go better
-            if is_done:
-                return True
-            if command.wait is None:
-                return False
-            ends = time.monotonic() + command.wait
-            while not stopping() and time.monotonic() < ends:
-                time.sleep(min(STOP_CHECK_SECONDS, command.wait))
-        return False

@@ -11,6 +11,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -115,7 +116,8 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     with input_of(llm, command) as reader:
         command.choice.check(reader)
         rows = command.choice.rows(reader)
-        found.look = look(llm, rows, command.formatter)
+        whole = rows.of_all_shards() if isinstance(rows, ChosenRows) else rows
+        found.look = look(llm, whole, command.formatter)
         if command.formatter.is_batch:
             check_custom_ids(rows)
         finished, tokens = _finished(llm, command, reader)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.opening import open_reader, open_writer, output_path
+from stillhouse.jobs.formats.columns import RESULTS, ResultColumns, given_names
+from stillhouse.jobs.formats.opening import open_output, open_writer, output_path
+from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.formats.writing import BATCH, Writing, schema_of_form
 from stillhouse.jobs.selection.choosing import Shard, parse_shard
 from stillhouse.jobs.store.database import FAILED, QUEUED, store_path
 from stillhouse.jobs.store.fingerprint import differences
@@ -51,20 +56,32 @@ class _Part:
     place: Path
     shard: Shard
     command: dict[str, Any]
+    written: dict[str, Any]
     connection: sqlite3.Connection
     reader: RowReader
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each row of the output with its index in the input."""
+    def rows(self) -> Iterator[tuple[Row, dict[str, Any], float]]:
+        """Yield each row of the input, its result, and when it was finished.
+
+        The columns come from the output, and the result from the state, which has it as it was generated.
+        """
         rows = iter(self.reader)
-        indexes = self.connection.execute("SELECT row FROM rows ORDER BY row")
-        for (index,) in indexes:
+        finished = self.connection.execute("SELECT row, digest, result, finished FROM rows ORDER BY row")
+        for index, digest, result, when in finished:
             row = next(rows, None)
             if row is None or row.error is not None:
                 raise self._wrong()
-            yield index, row.columns
+            columns = {name: row.columns[name] for name in self.given(row.columns)}
+            yield Row(index, index + 1, columns, digest=digest), json.loads(result), when
         if next(rows, None) is not None:
             raise self._wrong()
+
+    def given(self, names: Iterable[str]) -> list[str]:
+        """Return those of the columns of the output that it has from the input: what it adds comes last."""
+        if self.written.get("format") == BATCH:
+            return ["custom_id"]
+        first = self.written.get("prefix", "") + RESULTS[0]
+        return list(takewhile(lambda name: name != first, names))
 
     def _wrong(self) -> ConfigurationError:
         return ConfigurationError(
@@ -93,11 +110,15 @@ def join(shards: Sequence[str], output: str, hooks: HookCalls | None = None) -> 
     with ExitStack() as resources:
         parts = [_part(shard, path, hooks, resources) for shard, path in zip(shards, read, strict=True)]
         _check_one_run(parts)
-        writer = open_writer(output, hooks, _schema(parts))
+        columns = _columns(parts)
+        format = BATCH if parts[0].written.get("format") == BATCH else None
+        writer = open_writer(output, hooks, _schema(parts), columns, format)
         rows = 0
         try:
-            for _, columns in heapq.merge(*(part.rows() for part in parts), key=lambda item: item[0]):
-                writer.write(columns)
+            for row, result, when in heapq.merge(
+                *(part.rows() for part in parts), key=lambda item: item[0].index
+            ):
+                writer.write(columns.record(row, result, when))
                 rows += 1
             _check_free(place)
             writer.finish()
@@ -144,8 +165,29 @@ def _part(name: str, place: Path, hooks: HookCalls | None, resources: ExitStack)
             f"{name} is not there, or was changed after its run wrote it",
             hint="put it back; or move it away and make the command of the shard again, which writes it",
         )
-    reader = resources.enter_context(contextlib.closing(open_reader(name, hooks)))
-    return _Part(name, place, parse_shard(command["shard"]), command, connection, reader)
+    how = complete.get("outputs", {"": {}}).get("", {})  # a version with one output wrote it without options
+    reader = resources.enter_context(contextlib.closing(open_output(name, hooks, how.get("format"))))
+    return _Part(name, place, parse_shard(command["shard"]), command, how, connection, reader)
+
+
+def _facts(part: _Part) -> dict[str, Any]:
+    """Return what all shards of a run have in common: its command, and how the outputs are written."""
+    written = {name: value for name, value in part.written.items() if name != "format" or value == BATCH}
+    return {**part.command, "shard": part.shard.total, "output": written}
+
+
+def _columns(parts: Sequence[_Part]) -> ResultColumns:
+    """Return the columns that the output adds: those that each of its parts adds."""
+    command, written = parts[0].command, parts[0].written
+    writing = Writing(
+        BATCH if written.get("format") == BATCH else None,
+        written.get("prefix", ""),
+        text=written.get("text", False),
+        expand=written.get("expand", False),
+        schema=command.get("schema") or schema_of_form(command["llm"].get("structured_output")),
+    )
+    given = (name for part in parts for name in part.given(given_names(part.reader)))
+    return writing.columns(list(dict.fromkeys(given)))
 
 
 def _count(connection: sqlite3.Connection, state: int) -> int:
@@ -159,10 +201,7 @@ def _check_one_run(parts: Sequence[_Part]) -> None:
     known: dict[int, _Part] = {}
     for part in parts:
         differ = [
-            f"{name}: {one}, and {other}"
-            for name, one, other in differences(
-                {**first.command, "shard": first.shard.total}, {**part.command, "shard": part.shard.total}
-            )
+            f"{name}: {one}, and {other}" for name, one, other in differences(_facts(first), _facts(part))
         ]
         if part.command["input"] != first.command["input"]:
             differ.append("input: they were made of different ones")
@@ -201,7 +240,10 @@ def _schema(parts: Sequence[_Part]) -> pa.Schema | None:
 
     types: dict[str, pa.DataType | None] = {}
     for schema in known:
+        given = {*parts[0].given(schema.names)}
         for field in schema:
+            if field.name not in given:
+                continue
             before = types.get(field.name, field.type)
             types[field.name] = None if before is None else unify(before, field.type)
     return pa.schema([(name, type) for name, type in types.items() if type is not None])

@@ -12,7 +12,7 @@ from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
-from stillhouse.jobs.formats.targets import cannot_be_written, followed
+from stillhouse.jobs.formats.targets import followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
@@ -38,7 +38,7 @@ from stillhouse.jobs.store.places import (
 from stillhouse.jobs.store.salvage import unknown_command
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.jobs.store.streams import check_streams
-from stillhouse.jobs.store.written import WrittenOutput
+from stillhouse.jobs.store.written import WrittenOutput, check_replaceable
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import Row, RowReader
@@ -106,7 +106,9 @@ class OpenRun:
                 command.choice.check(source)
             check_streams(command.source, reads, self.output, given)
             is_of_plugin = hooks.output_path(command.output) is not None
-            _check_output(self.output, state, command, is_of_plugin=is_of_plugin)
+            check_replaceable(
+                self.output, state, Path(command.output), restart=command.restart, is_of_plugin=is_of_plugin
+            )
             lock = take(state)
             resources.callback(lock.release)
             # If the output cannot be written, the run must fail now, not when everything was paid for.
@@ -120,7 +122,9 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = look(llm, self.reader, command.formatter)
+            # A part of the rows may be one row, and have none of a prompt.
+            whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
+            self.look = look(llm, whole, command.formatter)
             columns.check([*given_names(self.reader), *self.look.columns])
             if command.formatter.is_batch:
                 check_custom_ids(self.reader)
@@ -284,23 +288,3 @@ class OpenRun:
 
         resources.callback(abandon)
         return budget
-
-
-def _check_output(output: Path, state: Path, command: Command, *, is_of_plugin: bool) -> None:
-    """Refuse to replace a file that is not an output of a run; where a link leads to it, in a restart too."""
-    if output.is_dir() and not is_of_plugin:
-        raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
-    is_named = followed(Path(command.output)) == Path(command.output)
-    if not output.exists() or (command.restart and is_named) or SqliteStore.exists(state):
-        return
-    if state.exists():
-        raise ConfigurationError(
-            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
-            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
-        )
-    raise ConfigurationError(
-        f"{output} is there already, and no state of a run beside it",
-        hint="give another output, or replace it with --restart"
-        if is_named
-        else "give another output, or the name of that file",
-    )

@@ -176,11 +176,23 @@ class ChosenRows:
         other._stopping = stopping
         return other
 
+    def of_all_shards(self) -> ChosenRows:
+        """Return a reader of the rows of all parts of the run."""
+        other = copy(self)
+        other._choice = replace(self._choice, shard=None)
+        return other
+
     def without(self, repeats: Repeats | None) -> ChosenRows:
         """Return a reader of the rows that do not ask for what an earlier one asks for."""
         other = copy(self)
         other._left_out = repeats
         return other
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the other reader has, such as the names of the columns."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._reader, name)
 
     @property
     def schema(self) -> pa.Schema | None:
@@ -229,7 +241,7 @@ class ChosenRows:
                     if not where(row.columns):
                         continue
                 except ValueError as error:
-                    row = replace(row, error=invalid_row(row.line, str(error)))
+                    row = replace(row, error=invalid_row(row.place, str(error)))
             yield row
 
     def _of_sample(self, rows: Iterator[Row], size: int) -> Iterator[Row]:

@@ -32,7 +32,8 @@ def open_input(names: Names, hooks: HookCalls | None = None, reading: Reading | 
     if len(names) == 1:
         path = local_path(names[0])
         if names[0] == "-" or not (os.path.isdir(path) or is_glob(path)):  # noqa: PTH112
-            return open_reader(path, hooks, reading)
+            reader = hooks.open_reader(path) if hooks is not None else None
+            return open_file(path, reading) if reader is None else reader
     # What a plugin reads is asked for last: it may not be there twice.
     taken: dict[str, RowReader] = {}
 
@@ -48,9 +49,9 @@ def open_input(names: Names, hooks: HookCalls | None = None, reading: Reading | 
     is_one = len(sources) == 1 and not named.said
     if is_one and (not named.folders or named.folders == list(map(Path, named.files))):
         return sources[0].open()
-    reader = SeveralReader(sources, named.said)
-    reader.places = [*named.folders, *reader.places]
-    return reader
+    several = SeveralReader(sources, named.said)
+    several.places = [*named.folders, *several.places]
+    return several
 
 
 def _source(path: str, hooks: HookCalls | None, reading: Reading | None) -> Source:

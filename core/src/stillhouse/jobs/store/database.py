@@ -101,7 +101,7 @@ def _create(path: Path) -> None:
             part = folder.path / path.name
             with (
                 translated(path),
-                contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection,
+                contextlib.closing(sqlite3.connect(part.absolute(), isolation_level=None)) as connection,
             ):
                 build(connection)
             # A log that is left without its database would be read into this one.

@@ -49,7 +49,7 @@ class MemberCache:
         # Members work on loops and threads of their own.
         self._lock = threading.Lock()
         with translated(path):
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False)
             self._connection.executescript(_SCHEMA)
         self._outputs: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row, key, output in self._connection.execute("SELECT row, key, output FROM members"):

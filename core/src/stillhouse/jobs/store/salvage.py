@@ -156,7 +156,10 @@ def _rebuild(path: Path, problem: StoreError) -> Path:
     folder = PartialFolder(path)
     try:
         part = folder.path / path.name
-        with translated(path), contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+        with (
+            translated(path),
+            contextlib.closing(sqlite3.connect(part.absolute(), isolation_level=None)) as connection,
+        ):
             build(connection)
             _copy(path, connection)
             if connection.execute("SELECT 1 FROM info WHERE key = 'command'").fetchone() is None:

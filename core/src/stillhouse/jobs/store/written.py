@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.targets import cannot_be_written, followed
 from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
-__all__ = ["WrittenOutput", "is_marked", "mark_of"]
+__all__ = ["WrittenOutput", "check_replaceable", "is_marked", "mark_of"]
 
 _KEY = "written"
 
@@ -143,3 +144,36 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         return
     found = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
     yield from sorted(found.items())
+
+
+def check_replaceable(
+    output: Path, state: Path, named: Path, *, restart: bool = False, is_of_plugin: bool = False
+) -> None:
+    """Refuse to replace a file that is not an output of a run; where a link leads to it, in a restart too.
+
+    Args:
+        output: where the output is.
+        state: where the state of its run is.
+        named: the output as it was named: a link, or `output` itself.
+        restart: whether what is there may be replaced.
+        is_of_plugin: whether a plugin writes it, so that it may be a folder.
+
+    Raises:
+        ConfigurationError: something else is there.
+    """
+    if output.is_dir() and not is_of_plugin:
+        raise cannot_be_written(output, IsADirectoryError(0, "it is a folder"))
+    is_named = followed(named) == named
+    if not output.exists() or (restart and is_named) or SqliteStore.exists(state):
+        return
+    if state.exists():
+        raise ConfigurationError(
+            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
+        )
+    raise ConfigurationError(
+        f"{output} is there already, and no state of a run beside it",
+        hint="give another output, or replace it with --restart"
+        if is_named
+        else "give another output, or the name of that file",
+    )
