@@ -268,6 +268,57 @@ def test_a_row_of_very_many_different_columns_is_bounded(
         assert {**found, **json.loads(row["more_columns"])} == wanted
 
 
+def test_an_answer_that_is_nested_too_deep_for_parquet_is_json_text(
+    generate: Any, rows_file: Any, tmp_path: Path, answering: Any
+) -> None:
+    """Everything is paid for by then: nothing that a model answers may end the run."""
+    deep: Any = "deep"
+    for _ in range(40):
+        deep = [{"x": deep}]
+    calls = [{"id": "c", "arguments": {"x": {"y": [[[[1]]]]}}}]
+    source = rows_file(
+        [{"prompt": answer("a", tool_calls=calls)}, {"prompt": answer(json.dumps({"deep": deep}))}]
+    )
+    done = generate(source, "--expand", output="out.parquet", llm="answering")
+    assert done.status == 0, done.err
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert json.loads(table["deep"].to_pylist()[1]) == deep
+    assert table["tool_calls"].to_pylist()[0] == [calls]
+
+
+def test_a_second_pass_over_an_output(generate: Any, rows_file: Any, read: Any, tmp_path: Path) -> None:
+    """A judge, another model beside the first, and the failed rows alone, in each format."""
+    source = rows_file([{"id": 1, "prompt": "a"}, {"id": 2, "prompt": "b"}, {"id": 3}])
+    for name in ("first.jsonl", "first.csv", "first.parquet"):
+        assert generate(source, "--text", output=name).status == 3
+        template = "Grade: {{ generations }}"
+        judged = generate(
+            tmp_path / name,
+            "--template",
+            template,
+            "--output-prefix",
+            "judge_",
+            "--text",
+            output=f"judged-{name}",
+        )
+        assert judged.status == 3, judged.err  # the row without an answer has nothing to judge
+        other = generate(tmp_path / name, "--output-prefix", "other_", output=f"other-{name}")
+        assert other.status == 3, other.err
+    rows = read(tmp_path / "judged-first.jsonl")
+    assert [row["judge_generations"] for row in rows] == ["Grade: a", "Grade: b", None]
+    assert [{name: row[name] for name in ("id", "generations")} for row in rows[:2]] == [
+        {"id": 1, "generations": "a"}, {"id": 2, "generations": "b"},
+    ]  # fmt: skip
+    (failed,) = [row for row in read(tmp_path / "other-first.jsonl") if row["other_error"]]
+    assert failed["error"]["kind"] == failed["other_error"]["kind"] == "invalid_input"
+    again = generate(
+        tmp_path / "first.jsonl", "--where", "error", "--template", "{{ id }}", "--output-prefix", "again_",
+        output="again.jsonl",
+    )  # fmt: skip
+    assert again.status == 0, again.err
+    assert [(row["id"], row["again_generations"]) for row in read(tmp_path / "again.jsonl")] == [(3, ["3"])]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

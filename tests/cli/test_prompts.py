@@ -278,7 +278,7 @@ def test_from_python_it_goes_to_a_logger(capfd: Any, caplog: pytest.LogCaptureFi
         stillhouse.run([{"prompt": "a", "seed": 1}], llm="seen")
     assert [record.message for record in caplog.records] == [
         "prompt: prompt; unused: seed",
-        "the column seed has the name of a parameter, and is not used without --row-params",
+        "the column seed has the name of a parameter, and is not used without row_params=True",
     ]
     assert capfd.readouterr() == ("", "")
     with pytest.raises(stillhouse.ConfigurationError, match="has no column promt") as raised:
@@ -607,3 +607,64 @@ def test_standard_input_is_looked_at_and_read_once(start: Any, tmp_path: Path) -
         assert err.startswith("prompt: prompt; unused: id\n")
         lines = (out if output == "-" else (tmp_path / output).read_text()).splitlines()
         assert [json.loads(line)["id"] for line in lines] == list(range(500))
+
+
+# Tables
+
+
+def test_a_row_of_a_table_is_called_a_row(run: Any, read: Any) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table({"prompt": ["a", None]}), "rows.parquet")
+    assert run("generate", "rows.parquet", "--llm", "seen", "-o", "out.jsonl").status == 3
+    assert errors(read) == ["row 2: its prompt is null"]
+    assert run("generate", "rows.parquet", "--llm", "seen", "--preview", 2).out == (
+        "row 1\n  user: a\n\nrow 2\n  invalid_input: row 2: its prompt is null\n\n"
+    )
+
+
+# Schemas
+
+
+class ChoosyLLM(SeenLLM):
+    """Refuses a schema with a pattern."""
+
+    def check_input(self, input: Any) -> None:
+        if isinstance(input, tuple) and "pattern" in str(input[1]):
+            raise stillhouse.UnsupportedError("choosy cannot honour the keyword 'pattern'", hint="remove it")
+        super().check_input(input)
+
+
+def test_a_schema_that_the_backend_refuses_ends_the_run_before_the_first_row(
+    run: Any, rows_file: Any, own_registry: stillhouse.Registry
+) -> None:
+    own_registry.register("choosy", ChoosyLLM)
+    Path("s.json").write_text('{"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}')
+    for output in ("out.jsonl", "-"):
+        result = run(
+            "generate", rows_file([{"prompt": "a"}]), "--llm", "choosy", "--schema", "s.json", "-o", output
+        )
+        assert result.status == 1
+        assert "the schema of this run is refused: choosy cannot honour the keyword 'pattern'" in result.err
+        assert "remove it; give another --schema, or leave it out" in result.err
+        assert sent() == []
+
+
+def test_a_schema_for_one_prompt_and_from_python(run: Any) -> None:
+    from pydantic import BaseModel
+
+    class Answer(BaseModel):
+        age: int
+
+    Path("s.json").write_text(json.dumps(SCHEMA))
+    assert run("generate", "--llm", "seen", "--prompt", "a", "--schema", "s.json").status == 0
+    for schema in (Path("s.json"), "s.json", SCHEMA, Answer):
+        stillhouse.run([{"prompt": "a"}], llm="seen", schema=schema)
+    forms = [input[1]["schema"] for input in sent()]
+    assert forms[:4] == [SCHEMA] * 4
+    assert forms[4]["required"] == ["age"]
+    for schema, message in (
+        (5, "a JSON schema is a dict"),
+        ("none.json", "schema: none.json cannot be read"),
+    ):
+        with pytest.raises(stillhouse.ConfigurationError, match=message):
+            stillhouse.run([{"prompt": "a"}], llm="seen", schema=schema)

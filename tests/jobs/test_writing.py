@@ -117,8 +117,23 @@ def test_columns_are_those_of_all_rows(tmp_path: Path) -> None:
 
 def test_ndjson_is_jsonl(tmp_path: Path) -> None:
     for name in ("out.jsonl", "out.ndjson"):
-        stillhouse.run([{"prompt": "a"}], llm="echo", output=tmp_path / name)
+        run = stillhouse.run([{"prompt": "a"}], llm="echo", output=tmp_path / name)
+        assert [row["generations"] for row in run] == [["a"]]
     assert (tmp_path / "out.ndjson").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "tsv", "parquet", "openai-batch"])
+def test_a_run_reads_its_output_whatever_its_name_is(tmp_path: Path, format: str) -> None:
+    run = stillhouse.run(
+        [{"prompt": "a"}, {"prompt": "b"}], llm="echo", output=tmp_path / "out.txt", format=format
+    )
+    rows = list(run)
+    if format == "openai-batch":
+        assert [row["response"]["body"]["choices"][0]["message"]["content"] for row in rows] == ["a", "b"]
+    else:
+        assert [row["prompt"] for row in rows] == ["a", "b"]
+        assert [row["generations"] for row in rows] in ([["a"], ["b"]], ['["a"]', '["b"]'])
+    assert len(list(stillhouse.run([{"prompt": "a"}], llm="echo", format=format))) == 1
 
 
 def test_integers_beyond_floats_stay_exact(tmp_path: Path) -> None:
@@ -133,7 +148,7 @@ def test_integers_beyond_floats_stay_exact(tmp_path: Path) -> None:
     assert (table["n"].to_pylist(), table.schema.field("n").type) == (numbers, pa.int64())
 
 
-@pytest.mark.parametrize("source", ["in.parquet", "in.jsonl"])
+@pytest.mark.parametrize("source", ["in.csv", "in.parquet", "in.jsonl"])
 def test_an_output_without_rows_has_its_columns(tmp_path: Path, source: str) -> None:
     (tmp_path / "in.csv").write_text("id,prompt\n")
     (tmp_path / "in.jsonl").write_text("")

@@ -131,8 +131,8 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Where it is, for a message: `line 3`; of several files, `b.csv, line 3`."""
-        return f"line {self.line}"
+        """Where it is, for a message: `line 3`, of a table `row 3`; of several files, `b.csv, line 3`."""
+        return f"row {self.line}" if self.typed else f"line {self.line}"
 
 
 class InputWithArguments:

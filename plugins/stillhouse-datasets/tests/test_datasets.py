@@ -43,6 +43,26 @@ def prompts(source: str) -> list[Any]:
     return [row.columns["prompt"] for row in reader]
 
 
+def test_a_second_pass_over_a_dataset_keeps_the_columns_of_the_first(run: Any, tmp_path: Path) -> None:
+    """Those that the second one adds have their types, although every one of them is null."""
+    source, first, second = saved(tmp_path / "in"), tmp_path / "first", tmp_path / "second"
+    assert run("generate", f"datasets:{source}", "--llm", "echo", "-o", f"datasets:{first}").status == 0
+    command = ["generate", f"datasets:{first}", "--llm", "echo", "-o", f"datasets:{second}"]
+    refused = run(*command)
+    assert (refused.status, "has columns generations, statistics" in refused.err) == (1, True), refused.err
+    done = run(*command, "--output-prefix", "judge_", "--text", "--template", "{{ generations[0] }}")
+    assert done.status == 0, done.err
+    one, other = datasets.load_from_disk(str(first)), datasets.load_from_disk(str(second))
+    assert other.column_names == [*one.column_names, *(f"judge_{name}" for name in one.column_names[2:])]
+    assert {name: other.features[name] for name in one.features} == one.features
+    assert other["judge_generations"][:] == ["one", "two"]
+    assert other["judge_error"][:] == [None, None]
+    assert {*other.features["judge_error"]} == {"kind", "message"}
+    assert run(
+        "generate", f"datasets:{first}", "--llm", "echo", "-o", f"datasets:{second}", "--format", "csv"
+    ).status
+
+
 def test_generate_from_one_dataset_to_another_keeps_the_features(run: Any, tmp_path: Path) -> None:
     features = datasets.Features(
         {
@@ -148,7 +168,7 @@ def test_a_target_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
         assert result.status == 1
         assert told in result.err
     with pytest.raises(ConfigurationError, match="it is a file"):
-        open_writer(f"datasets:{tmp_path / 'file'}", None)
+        open_writer(f"datasets:{tmp_path / 'file'}", None, None)
 
 
 def test_a_file_that_is_broken_further_on_ends_the_run(run: Any, files: Path, tmp_path: Path) -> None:
@@ -175,7 +195,7 @@ def test_arrow_types_that_datasets_does_not_support_are_converted(run: Any, tmp_
 
 def test_abandoned_writer_keeps_the_earlier_dataset(tmp_path: Path) -> None:
     saved(tmp_path / "out")
-    writer: Any = open_writer(f"datasets:{tmp_path / 'out'}", None)
+    writer: Any = open_writer(f"datasets:{tmp_path / 'out'}", None, None)
     writer.write({"prompt": "later"})
     writer.abandon()
     assert datasets.load_from_disk(str(tmp_path / "out"))["prompt"][:] == ["one", "two"]
@@ -184,7 +204,7 @@ def test_abandoned_writer_keeps_the_earlier_dataset(tmp_path: Path) -> None:
 
 def test_hooks_ignore_sources_and_targets_without_the_datasets_prefix(tmp_path: Path) -> None:
     assert open_reader("rows.jsonl") is None
-    assert open_writer("rows.jsonl", None) is None
+    assert open_writer("rows.jsonl", None, None) is None
     assert output_path("rows.jsonl") is None
     assert output_path("datasets:./out/") == Path("out")
 
@@ -201,7 +221,7 @@ import pyarrow.parquet
 from stillhouse_datasets import open_reader, open_writer
 
 reader = open_reader(sys.argv[1])
-writer = open_writer(sys.argv[2], reader.schema)
+writer = open_writer(sys.argv[2], reader.schema, None)
 for row in reader:
     writer.write(row.columns)
 writer.finish()
@@ -318,17 +338,17 @@ def test_a_partial_folder_of_the_users_is_left_alone(run: Any, tmp_path: Path) -
 def test_a_process_that_ended_while_it_replaced_a_dataset(tmp_path: Path) -> None:
     """Between moving the earlier dataset away and the new one in: the next writer puts it back."""
     target = saved(tmp_path / "out")
-    writer: Any = open_writer(f"datasets:{target}", None)
+    writer: Any = open_writer(f"datasets:{target}", None, None)
     target.rename(tmp_path / "out.partial" / "earlier")
     writer._spool.close()
-    open_writer(f"datasets:{target}", None).abandon()  # type: ignore[union-attr]
+    open_writer(f"datasets:{target}", None, None).abandon()  # type: ignore[union-attr]
     assert datasets.load_from_disk(str(target))["prompt"][:] == ["one", "two"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_came_into_the_folder_during_the_run_is_not_removed(tmp_path: Path) -> None:
     target = saved(tmp_path / "out")
-    writer: Any = open_writer(f"datasets:{target}", None)
+    writer: Any = open_writer(f"datasets:{target}", None, None)
     writer.write({"prompt": "later"})
     (target / "notes.txt").write_text("mine")
     with pytest.raises(ConfigurationError, match="notes"):

@@ -57,7 +57,7 @@ def rows_of(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
         columns = {name: column[offset] for name, column in zip(names, values, strict=True)}
         digest = digest_of(to_json(columns).encode())
         if offset in problems:
-            yield Row(index, index + 1, {}, invalid_row(index + 1, problems[offset]), digest)
+            yield Row(index, index + 1, {}, invalid_row(f"row {index + 1}", problems[offset]), digest)
         else:
             yield Row(index, index + 1, columns, digest=digest, typed=True)
 

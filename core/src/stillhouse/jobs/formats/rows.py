@@ -123,7 +123,7 @@ class RowFormatter:
         try:
             return self._input(row)
         except ValueError as error:
-            return invalid_row(row.line, str(error))
+            return invalid_row(row.place, str(error))
 
     def recognise(self, row: Row) -> None:
         """Find out by the first row that can be read whether the rows are lines of an OpenAI batch file."""

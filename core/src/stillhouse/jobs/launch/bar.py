@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from stillhouse._execution.stopping import Stop
+from stillhouse.jobs.launch.options import in_python
 from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
 from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
@@ -51,7 +52,7 @@ class PythonView:
     def looked(self, look: Look) -> None:
         """Tell the logger what was taken for the prompt."""
         for line in look.lines():
-            _logger.info("%s", line)
+            _logger.info("%s", in_python(line))
 
     def opened(self, bulk: BulkRun) -> None:
         """Warn of damage to the state, and say nothing else: the caller has the result."""

@@ -1,8 +1,7 @@
 """`Environment`: Jinja2 for templates that may come from another person, which read a row and nothing more.
 
 A template gets nothing but the columns, reads no file, and is bounded: in the text that it makes, in the
-steps of its loops and calls, and in the time that it takes. Whatever makes a text or a list of another size
-than its operands is asked first how large the result would be.
+steps of its loops and calls, and in the time that it takes.
 """
 
 from __future__ import annotations

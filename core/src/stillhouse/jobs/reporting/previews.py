@@ -41,7 +41,11 @@ def preview_record(row: Row, input: FormattedInput | InputWithArguments | Genera
 def preview_lines(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> Iterator[str]:
     """Return the same as lines, and a blank one at the end. The bytes of images are cut short."""
     record = preview_record(row, input)
-    yield f"row {record['row']:,}, line {record['line']:,}"
+    yield (
+        f"row {record['row']}"
+        if row.typed and row.line == record["row"]
+        else f"row {record['row']}, {row.place}"
+    )
     if "error" in record:
         yield f"  {record['error']['kind']}: {record['error']['message']}"
     elif isinstance(record["input"], str):

@@ -35,6 +35,9 @@ def check_run(llm: LLM, formatter: RowFormatter) -> None:
         _refuse(_refusal(llm, _TEXT), _NO_ROW, "leave out --raw")
         return
     chat: list[Any] = [{"role": "user", "content": _TEXT}]
+    if formatter.form is not None and _refusal(llm, chat) is None:
+        form = _refusal(llm, (chat, formatter.form))
+        _refuse(form, "the schema of this run is refused", "give another --schema, or leave it out")
     with_system = None
     if formatter.system is not None:
         with_system = _refusal(llm, [{"role": "system", "content": formatter.system}, *chat])
