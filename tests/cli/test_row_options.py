@@ -79,6 +79,13 @@ def test_a_batch_file_on_standard_input(
         assert [row["generations"] for row in rows] == [["one"], ["one two"], ["one two three"]]
 
 
+def test_a_long_batch_file_is_printed_whole(run: Callable[..., Result], write: Any) -> None:
+    source = write(*(line(str(number), text=f"text {number}", max_tokens=5) for number in range(300)))
+    result = run("generate", source, "--llm", "echo", "-o", "-")
+    rows = [json.loads(row) for row in result.out.splitlines()]
+    assert [row["generations"] for row in rows] == [[f"text {number}"] for number in range(300)]
+
+
 def test_results_in_the_format_of_the_provider_have_the_ids(
     run: Callable[..., Result], write: Any, tmp_path: Path
 ) -> None:

@@ -139,7 +139,7 @@ def test_cells_of_a_csv_are_read_by_the_declared_types(tmp_path: Path) -> None:
         f'b,1,"[""x"",""y""]",,,,"{form}",12\n'
         "c,,,,,,,\n"
     )
-    llm, _ = run(source, temperature=0.9)
+    llm, _ = run(source, temperature=0.9, output_prefix="new_")  # for logprobs is a column of outputs too
     assert llm._calls == {
         "a": {"temperature": 0.5, "stop": "5", "seed": 3, "logprobs": True, "tools": [TOOL]},
         "b": {"temperature": 1.0, "stop": ["x", "y"], "structured_output": FORM, "max_new_tokens": 12},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
@@ -34,6 +34,7 @@ from stillhouse.jobs.store.stream import StreamStore
 from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
+from stillhouse.protocols import Row
 
 __all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
@@ -170,8 +171,10 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 rows = rows.until(lambda: bool(ending) and ending[0]())
             # Whoever writes to standard input may be slow.
             found = look(llm, rows, command.formatter, few=command.source == "-")
+            read: Iterable[Row] = found.all_rows
             if command.formatter.is_batch and command.source != "-":
                 check_custom_ids(rows)
+                read = rows  # from the first one on: what was left of them is read now
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
@@ -186,7 +189,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
                 ending.append(stopping)
                 try:
                     run(
-                        llm, found.all_rows, command.formatter, store,
+                        llm, read, command.formatter, store,
                         num_generations=command.num_generations, arguments=command.arguments,
                         statistics=statistics, stopping=stopping,
                     )  # fmt: skip
