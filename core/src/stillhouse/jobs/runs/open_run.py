@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.columns import given_names
+from stillhouse.jobs.formats.columns import ResultColumns, given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
-from stillhouse.jobs.runs.looking import look
+from stillhouse.jobs.runs.looking import Look, look
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
@@ -122,12 +122,7 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            # A part of the rows may be one row, and have none of a prompt.
-            whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
-            self.look = look(llm, whole, command.formatter)
-            columns.check([*given_names(self.reader), *self.look.columns])
-            if command.formatter.is_batch:
-                check_custom_ids(self.reader)
+            self.look = self._look_at(source, columns)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
@@ -138,10 +133,7 @@ class OpenRun:
             self.store.set("offer", offer_of(llm))
             self.budget = self._open_budget(resources)
             self.written = WrittenOutput(self.store, self.output)
-            if command.restart:
-                self.written.adopt()
-            elif command.retry or not self.is_complete:
-                self.written.check()
+            self._check_written()
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
             self._resources = resources.pop_all()
@@ -151,6 +143,23 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _look_at(self, source: RowReader, columns: ResultColumns) -> Look:
+        """Look at the first rows, and refuse what can be known of them before anything is sent."""
+        # A part of the rows may be one row, and have none of a prompt.
+        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
+        found = look(self.llm, whole, self.command.formatter)
+        columns.check([*given_names(self.reader), *found.columns])
+        if self.command.formatter.is_batch:
+            check_custom_ids(self.reader)
+        return found
+
+    def _check_written(self) -> None:
+        """Refuse to replace what is at the output's path, unless the run wrote it, or shall replace it."""
+        if self.command.restart:
+            self.written.adopt()
+        elif self.command.retry or not self.is_complete:
+            self.written.check()
 
     @property
     def is_complete(self) -> bool:
