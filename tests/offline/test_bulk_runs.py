@@ -146,7 +146,7 @@ def test_wait_option_waits_for_the_batches(
         slept.append(seconds)
         server.finish()
 
-    monkeypatch.setattr("stillhouse.jobs.runs.bulk.time.sleep", sleep)
+    monkeypatch.setattr("stillhouse.jobs.runs.batch_work.time.sleep", sleep)
     assert runs.generate("--batch", "--wait", "0.01") == 0, runs.err
     assert slept
     assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(10)]

@@ -133,10 +133,7 @@ class OpenRun:
             self.store.set("offer", offer_of(llm))
             self.budget = self._open_budget(resources)
             self.written = WrittenOutput(self.store, self.output)
-            if command.restart:
-                self.written.adopt()
-            elif command.retry or not self.is_complete:
-                self.written.check()
+            self._check_written()
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
             self._resources = resources.pop_all()
@@ -146,6 +143,13 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _check_written(self) -> None:
+        """Refuse to replace what is at the output's path, unless the run wrote it, or shall replace it."""
+        if self.command.restart:
+            self.written.adopt()
+        elif self.command.retry or not self.is_complete:
+            self.written.check()
 
     @property
     def is_complete(self) -> bool:
@@ -205,9 +209,9 @@ class OpenRun:
         return resources.enter_context(closing(self._open()))
 
     def _look(self, columns: ResultColumns) -> Look:
-        """Look at the first rows, whose columns the output keeps, and at the ids of all in a batch file."""
-        # A part of the rows may be one row, and have none of a prompt.
-        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else self.source
+        """Look at the rows before anything is sent."""
+        # A part of them may be a single row, and have no prompt.
+        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else self.reader
         found = look(self.llm, whole, self.command.formatter)
         columns.check([*given_names(self.reader), *found.columns])
         if self.command.formatter.is_batch:
