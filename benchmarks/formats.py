@@ -43,13 +43,15 @@ FORMATS = [
 ]
 
 MEASURE_MEMORY = """
-import contextlib, resource, sys
+import contextlib, sys
 from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.sources.opening import open_input
 with contextlib.closing(open_input(Names(sys.argv[1:]))) as reader:
     reader.digest()
     count = sum(1 for _ in reader)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, count)
+# Unlike that of getrusage, it is not the peak of the process that started this one.
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak) // 1024, count)
 """
 
 
@@ -93,7 +95,7 @@ def make(folder: Path, name: str, count: int) -> Path:
                 writer.write_table(pa.Table.from_pylist(group))
     else:
         with opened(path, "w") as stream:
-            if ".json" in name:
+            if "json" in name:
                 is_array = name == "json"
                 for number, row in enumerate(rows(count)):
                     start = "" if not is_array else ",\n" if number else "["

@@ -208,12 +208,24 @@ def test_wrong_bytes_in_utf8_fail_their_row_alone(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["cp1251", "shift_jis", "gb18030", "koi8-r", "euc-kr", "big5", "iso8859-7"]
+    "encoding",
+    [
+        "cp1250",
+        "cp850",
+        "mac-roman",
+        "cp1251",
+        "shift_jis",
+        "gb18030",
+        "koi8-r",
+        "euc-kr",
+        "big5",
+        "iso8859-7",
+    ],
 )
 def test_an_encoding_that_is_not_known_is_one_error(write: Write, generate: Any, encoding: str) -> None:
     texts = {
         "cp1251": "Привет как дела?", "koi8-r": "Привет как дела?", "shift_jis": "こんにちは世界",
-        "gb18030": "你好，世界", "euc-kr": "안녕하세요 세계", "big5": "你好世界", "iso8859-7": "Καλημέρα κόσμε",
+        "gb18030": "你好，世界", "cp1250": "zażółć gęślą jaźń", "cp850": "été à Genève", "mac-roman": "été à Genève", "euc-kr": "안녕하세요 세계", "big5": "你好世界", "iso8859-7": "Καλημέρα κόσμε",
     }  # fmt: skip
     path = write(
         "in.csv",

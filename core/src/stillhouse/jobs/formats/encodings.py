@@ -33,7 +33,11 @@ _HIGH = re.compile(rb"[\x80-\xff]")
 _UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _NO_CP1252 = re.compile(rb"[\x00\x81\x8d\x8f\x90\x9d]")
 _LETTER = re.compile(rb"[A-Za-z\xc0-\xff]")
-_FOREIGN = re.compile(rb"[\xc0-\xff]{4,}")
+# In Western text, no four letters with an accent follow each other, and few signs stand within a word.
+_FOREIGN = re.compile(rb"[\x80-\xff]{4,}")
+_WITHIN = re.compile(
+    rb"[a-z][\x80\x82-\x84\x86-\x8c\x8e\x95\x98\x99\x9b\x9f\xa1-\xa9\xab\xac\xae-\xb3\xb5\xb6\xb8\xb9\xbb-\xbf][a-z]"
+)
 
 
 def check_encoding(name: str) -> str:
@@ -96,7 +100,7 @@ def encoding_of_all(stream: BinaryIO, again: Any) -> str | None:
 
 def _of_no_utf8(stream: BinaryIO) -> str | None:
     """Choose between UTF-8 with some wrong bytes, cp1252, and what is not known."""
-    high = valid = letters = foreign = 0
+    high = valid = letters = foreign = within = 0
     is_cp1252 = True
     for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
         letters += len(_LETTER.findall(chunk))
@@ -107,11 +111,11 @@ def _of_no_utf8(stream: BinaryIO) -> str | None:
         valid += sum(map(len, characters))
         high += len(_HIGH.findall(chunk))
         foreign += sum(map(len, _FOREIGN.findall(chunk)))
+        within += len(_WITHIN.findall(chunk))
         is_cp1252 &= _NO_CP1252.search(chunk) is None
     if valid > high - valid:
         return "utf-8"
-    # In Western text, few letters have an accent, and no four in a row.
-    if is_cp1252 and high <= 0.3 * max(letters, 1) and foreign <= 0.5 * high:
+    if is_cp1252 and high <= 0.45 * max(letters, 1) and foreign <= 0.5 * high and within <= 0.1 * high:
         return "cp1252"
     return None
 

@@ -66,13 +66,14 @@ class JsonArrayReader(FileReader):
         for index, (columns, text, line, odd) in enumerate(_Array(self.content.text(), self.content.name)):
             if odd and not met:
                 met.append(f"element {index + 1} (line {line}): {odd}")
-            error = None
-            content = text.encode("utf-8", "surrogateescape")
+            problem = ""
+            try:
+                content = text.encode()
+            except UnicodeEncodeError:
+                content, problem = text.encode("utf-8", "surrogateescape"), "not valid UTF-8"
             if not isinstance(columns, dict):
                 problem = f"not a JSON object but {kind_of_value(columns)}"
-            elif not _is_utf8(text):
-                problem = "not valid UTF-8"
-            else:
+            if not problem:
                 yield ElementRow(index, line, columns, digest=digest_of(content))
                 continue
             error = invalid_row(f"element {index + 1} (line {line})", problem)
@@ -179,11 +180,3 @@ class _Array:
             f"{self._name}, line {line}: not a valid JSON array: {problem}",
             hint="correct the file; an object on each line is JSONL, whose rows fail alone",
         )
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -122,7 +122,7 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = self._look_at(source, columns)
+            self.look = self._look(columns)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
@@ -143,16 +143,6 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _look_at(self, source: RowReader, columns: ResultColumns) -> Look:
-        """Look at the first rows, and refuse what can be known of them before anything is sent."""
-        # A part of the rows may be one row, and have none of a prompt.
-        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else source
-        found = look(self.llm, whole, self.command.formatter)
-        columns.check([*given_names(self.reader), *found.columns])
-        if self.command.formatter.is_batch:
-            check_custom_ids(self.reader)
-        return found
 
     def _check_written(self) -> None:
         """Refuse to replace what is at the output's path, unless the run wrote it, or shall replace it."""
@@ -217,6 +207,16 @@ class OpenRun:
 
     def _open_source(self, resources: ExitStack) -> RowReader:
         return resources.enter_context(closing(self._open()))
+
+    def _look(self, columns: ResultColumns) -> Look:
+        """Look at the rows before anything is sent."""
+        # A part of them may be a single row, and have no prompt.
+        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else self.reader
+        found = look(self.llm, whole, self.command.formatter)
+        columns.check([*given_names(self.reader), *found.columns])
+        if self.command.formatter.is_batch:
+            check_custom_ids(self.reader)
+        return found
 
     def _save_input(self, resources: ExitStack) -> Path:
         """Save an input that is no file, for a run reads its input several times; return its path."""
