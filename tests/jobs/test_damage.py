@@ -426,15 +426,19 @@ def test_damage_of_a_state_at_work_is_seen_before_the_output_is_written(
 ) -> None:
     folder = finished.copy(tmp_path / "copy")
     (folder / "out.jsonl").unlink()
-    parts = SqliteStore.parts
+    give_up = SqliteStore.give_up_reserve
+    damaged: list[bool] = []
 
     def damaging(store: SqliteStore) -> Any:
-        found = parts(store)
-        store.connection.execute("UPDATE rows SET result = replace(result, 'row 7 ', 'row 8 ') WHERE row = 7")
-        return found
+        if not damaged:
+            damaged.append(True)
+            store.connection.execute(
+                "UPDATE rows SET result = replace(result, 'row 7 ', 'row 8 ') WHERE row = 7"
+            )
+        return give_up(store)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteStore, "parts", damaging)
+        patch.setattr(SqliteStore, "give_up_reserve", damaging)
         assert finished.work(folder)
     assert finished.asked == 1
     assert finished.told == ["1 rows did not read as they were written: generated again"]

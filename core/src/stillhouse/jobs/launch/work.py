@@ -125,7 +125,7 @@ def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, 
             contextlib.nullcontext() if bulk.is_generated else loaded(llm),
             _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
         ):
-            if bulk.work(statistics, stopping):
+            if bulk.work(statistics, stopping, lambda: loaded(llm)):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
                 return Ended("waiting", statistics)

@@ -118,13 +118,19 @@ class BulkRun:
         """Record that the work was interrupted."""
         self._run.outcome = "interrupted"
 
-    def work(self, statistics: RunStatistics, stopping: Callable[[], bool] = lambda: False) -> bool:
+    def work(
+        self,
+        statistics: RunStatistics,
+        stopping: Callable[[], bool] = lambda: False,
+        loading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> bool:
         """Generate for every row that is not finished, and write the output.
 
         Args:
             statistics: updated while the run works.
             stopping: once it returns true, no further row is started, and the work ends when those in
                 flight have ended.
+            loading: loads the LLM, if it is not loaded, where there is something to generate.
 
         Returns:
             Whether the run is complete.
@@ -147,7 +153,10 @@ class BulkRun:
         )
         with announced(opened.llm, info, statistics, lambda: opened.outcome):
             try:
-                return self._work(statistics, stopping)
+                if self.is_generated and self._write_again():
+                    return True
+                with loading():
+                    return self._work(statistics, stopping)
             except FailuresError as error:
                 self.store.requeue(error.kinds, of_session=True)
                 raise
@@ -155,9 +164,6 @@ class BulkRun:
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
         """`work`, once hooks know of it."""
         opened = self._run
-        if self.is_generated:
-            self._write_again()
-            return True
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter)
         statistics.budget = opened.budget
@@ -182,35 +188,39 @@ class BulkRun:
             wrong = self._write_output()
             if not wrong:
                 break
-            self._check_input()
             if retried:
+                self._check_input()
                 raise DamagedError(
                     f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
                     hint="make the same command again: it keeps every row that can be read",
                 )
-            # The input was another one for a while, and is now what it was, or the state was damaged
-            # meanwhile: those rows are not finished.
-            self.store.forget(wrong)
-            self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
+            self._forget(wrong)
             retried = True
         keep_endings(self.store, self.reasons.endings)
         set_complete(opened, {})
         return True
 
-    def _write_again(self) -> None:
-        """Write an output of rows that are all finished: another one, or in another way."""
+    def _write_again(self) -> bool:
+        """Write an output again, or another one; whether its rows all are as they were written."""
         outputs = self._run.outputs
         outputs.pop(self._run.written.key, None)
         self._check_input()
+        self.store.give_up_reserve()
         wrong = self._write_output()
         if wrong:
-            self.store.set("complete", None)
-            self._check_input()
-            raise DamagedError(
-                f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
-                hint="make the same command again: it keeps every row that can be read",
-            )
+            self._forget(wrong)
+            return False
         set_complete(self._run, outputs)
+        return True
+
+    def _forget(self, wrong: list[int]) -> None:
+        """Take rows for unfinished that do not read as they were written.
+
+        The input was another one for a while, and is now what it was, or the state was damaged meanwhile.
+        """
+        self._check_input()
+        self.store.forget(wrong)
+        self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
 
     def _check_input(self) -> None:
         """Refuse to write the output of an input that changed since the run was opened."""
