@@ -242,10 +242,11 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_missing_pyarrow_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    for opening in (open_reader, open_writer):
+    (tmp_path / "in.parquet").write_bytes(b"PAR1 and more PAR1")
+    for opening, name in ((open_reader, "in.parquet"), (open_writer, "x.parquet")):
         with pytest.raises(ConfigurationError, match=r"stillhouse\[parquet\]"):
-            opening(str(tmp_path / "x.parquet"))
-    assert not list(tmp_path.iterdir())
+            opening(str(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_rows_have_stable_digests_and_can_be_read_again(tmp_path: Path) -> None:

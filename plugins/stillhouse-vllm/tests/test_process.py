@@ -198,6 +198,16 @@ def busy(llm: VLLM) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="blocked signals are read from /proc")
+def test_an_interrupt_at_the_terminal_is_not_for_the_engine(fresh: VLLM) -> None:
+    first = core_of(fresh)
+    for pid in [first, *(child.pid for child in psutil.Process(first).children(recursive=True))]:
+        status = Path(f"/proc/{pid}/status").read_text()
+        blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+        name = psutil.Process(pid).cmdline()
+        assert blocked >> (signal.SIGINT - 1) & 1 or "resource_tracker" in " ".join(name), name
+
+
 def test_a_killed_engine_fails_what_is_under_way_and_the_next_call_starts_another(fresh: VLLM) -> None:
     expected = fresh.generate_outputs(["Hi"], **SHORT)
     first = core_of(fresh)

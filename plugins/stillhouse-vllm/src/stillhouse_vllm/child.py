@@ -10,6 +10,7 @@ import json
 import multiprocessing.resource_tracker
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -46,6 +47,11 @@ def _track_alone() -> None:
     descriptor, tracker._fd = tracker._fd, None
     if descriptor is not None:
         os.close(descriptor)
+    # Python unblocks SIGINT when it starts a tracker. An interrupt at the terminal is for the user's process,
+    # which lets what is in hand end; an engine that took it too would fail those rows.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _end_with(parent: int) -> None:

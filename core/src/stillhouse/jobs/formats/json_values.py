@@ -24,7 +24,9 @@ class JsonValues:
 
     Attributes:
         odd: what was kept so since this was cleared; empty if nothing was. It is a clause for a message.
-        decode: decodes a text; raises `ValueError`, or `RecursionError` if it is nested too deeply.
+        decode: decodes a text; raises `JSONDecodeError`, `RecursionError` if it is nested too deeply, or
+            another `ValueError` for a number that has more digits than Python reads.
+        decode_all: decodes a text with such a number, too.
         raw_decode: decodes the value that begins at a position of a text, and returns it with its end.
     """
 
@@ -34,7 +36,8 @@ class JsonValues:
         lenient = json.JSONDecoder(
             parse_constant=self._constant, parse_float=self._float, parse_int=self._whole
         )
-        self.decode: Callable[[str], Any] = _either(decoder.decode, lenient.decode)
+        self.decode: Callable[[str], Any] = decoder.decode
+        self.decode_all: Callable[[str], Any] = lenient.decode
         self.raw_decode: Callable[[str, int], Any] = _either(decoder.raw_decode, lenient.raw_decode)
 
     def _constant(self, name: str) -> float:

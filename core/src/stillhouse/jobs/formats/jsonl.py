@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -24,7 +24,7 @@ class JsonlReader(FileReader):
         for number, line in enumerate(_lines(self.content.text()), 1):
             if not line.strip():
                 continue
-            columns, error = _object(values.decode, line, number)
+            columns, error = _object(values.decode, line, number, values)
             if values.odd:
                 if not met:
                     met.append(f"line {number}: {values.odd}")
@@ -42,7 +42,9 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
                 line = stream.readline(MAX_ROW_BYTES)
 
 
-def _object(decode: Any, line: bytes, number: int) -> tuple[dict[str, Any], GenerationError | None]:
+def _object(
+    decode: Callable[[str], Any], line: bytes, number: int, values: JsonValues
+) -> tuple[dict[str, Any], GenerationError | None]:
     """Return the columns on a line, or none and the error that says why."""
     try:
         columns = decode(line.decode())
@@ -52,6 +54,8 @@ def _object(decode: Any, line: bytes, number: int) -> tuple[dict[str, Any], Gene
         return {}, invalid_row(number, f"not valid JSON: {error.msg} at character {error.pos + 1}")
     except UnicodeDecodeError as error:
         return {}, invalid_row(number, f"not valid JSON: byte {error.start + 1} is not UTF-8")
+    except ValueError:
+        return _object(values.decode_all, line, number, values)
     except RecursionError:
         return {}, invalid_row(number, "not usable JSON: nested too deeply")
     if not isinstance(columns, dict):

@@ -71,8 +71,8 @@ class BatchRequests:
             ValueError: a parameter has a wrong value, or asks for what the LLM cannot do.
         """
         line = self._line_of(columns)
-        given = self._known(line)
         self._tell(line)
+        given = self._known(line)
         return self._parameters.applied(input, given, line.told)
 
     def take_notes(self) -> list[str]:
