@@ -271,7 +271,9 @@ def test_input_difference_covers_only_generated_rows(tmp_path: Path) -> None:
 
 
 def test_long_value_is_shortened_in_the_error(tmp_path: Path) -> None:
-    changes = InputChanges(input_of(tmp_path / "rows.jsonl", 0), ())
+    reader = input_of(tmp_path / "rows.jsonl", 0)
+    changes = InputChanges(reader, ())
+    reader.close()
     with pytest.raises(ConfigurationError) as refused:
         check_unchanged({"template": "x" * 1000}, {"template": "short"}, changes)
     assert "xxx…" in str(refused.value)
