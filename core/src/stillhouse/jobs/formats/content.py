@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import importlib
 import io
 import os
 import sys
@@ -226,17 +227,14 @@ def _damaged(name: str, compression: str, problem: str) -> ConfigurationError:
 
 
 def _zstd(name: str) -> Any:
+    library = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        return importlib.import_module(library)
     except ImportError:
         raise ConfigurationError(
             f"{name} is compressed with Zstandard, which this Python cannot read",
             hint='pip install "stillhouse[zstd]"',
         ) from None
-    return zstd
 
 
 def _size_of(stream: BinaryIO) -> int:
