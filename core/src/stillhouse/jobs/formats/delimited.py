@@ -15,7 +15,7 @@ from stillhouse.jobs.formats.delimiters import delimiter_name, find_delimiter, s
 from stillhouse.jobs.formats.encodings import encoding_of_all
 from stillhouse.jobs.formats.files import FileReader
 from stillhouse.jobs.formats.json_values import MAX_ROW_BYTES
-from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
+from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row, is_encodable
 
 __all__ = ["CsvReader"]
 
@@ -121,7 +121,7 @@ class CsvReader(FileReader):
         if len(nameless) > 1:
             which = " and ".join(map(str, nameless[:2]))
             raise self._wrong(line, f"several columns have no name, such as columns {which}")
-        if not _is_utf8("".join(names)):
+        if not is_encodable("".join(names)):
             raise self._wrong(line, f"the header is not valid {self.content.encoding}")
         return names
 
@@ -238,11 +238,3 @@ def _row(index: int, line: int, names: list[str], values: list[str]) -> Row:
             return Row(index, line, error=invalid_row(line, problem), digest=digest)
         del values[len(names) :]
     return Row(index, line, {name: value or None for name, value in zip(names, values)}, digest=digest)  # noqa: B905
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
