@@ -19,12 +19,21 @@ from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
 if TYPE_CHECKING:
     from stillhouse.jobs.prompts.templates import PromptTemplate
 
-__all__ = ["Row", "RowFormatter", "digest_of", "invalid_row"]
+__all__ = ["Row", "RowFormatter", "digest_of", "invalid_row", "is_encodable"]
 
 
 def digest_of(content: bytes) -> int:
     """Return a signed 64-bit digest of the content of a row, which a database stores well."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), signed=True)
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether UTF-8 can encode a text: half a surrogate pair cannot be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def invalid_row(line: int | str, problem: str) -> GenerationError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stillhouse.jobs.formats.partial import PartialFile
+from stillhouse.jobs.formats.rows import is_encodable
 
 __all__ = ["JsonlWriter"]
 
@@ -58,7 +59,7 @@ def to_json(value: Any) -> str:
         value = _jsonable(value)
         text = _encode(value)
     # Half a surrogate pair can only be escaped; a text without one is recognized fast.
-    return text if text.isascii() or _is_encodable(text) else json.dumps(value, default=_plain)
+    return text if text.isascii() or is_encodable(text) else json.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -111,11 +112,3 @@ def _whole(number: int) -> int | str:
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
