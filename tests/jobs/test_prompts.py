@@ -69,7 +69,7 @@ def formatted(formatter: RowFormatter, columns: dict[str, Any], typed: bool) -> 
     assert repr(columns) == before
     if isinstance(input, GenerationError):
         assert (input.kind, input.attempts) == ("invalid_input", 0)
-        assert input.message.startswith("line 7: ")
+        assert input.message.startswith("row 7: " if typed else "line 7: ")
     elif formatter.raw:
         assert isinstance(input, str)
     else:
