@@ -54,6 +54,40 @@ def test_delimiter_and_encoding_are_found_and_told(
     assert len(found.notes) == bool(told or delimiter != ",")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+@pytest.mark.parametrize("text", ["Привет, мир, и всё остальное", "你好世界一二三四五"])
+def test_utf_16_without_a_mark_of_text_that_is_hardly_ascii(
+    write: Write, encoding: str, name: str, text: str
+) -> None:
+    content = f'текст;код\n"{text}";1\n{text};2\n' if name == "in.csv" else f'{{"текст":"{text}"}}\n' * 2
+    found = rows_of(write(name, content.encode(encoding)))
+    assert [row["текст"] for row in found.columns] == [text] * 2
+    assert f"its encoding is {encoding}" in found.notes[0]
+
+
+@pytest.mark.parametrize("zeros", [b"x\0y", b"\0", b"\0\0", b"ab\0\n\0"])
+def test_zeros_in_a_field_are_no_utf_16(write: Write, zeros: bytes) -> None:
+    for before in ("a", "ab"):
+        found = rows_of(write("in.csv", f"{before},prompt\n1,".encode() + b'"' + zeros + b'"\n2,b\n3,c\n'))
+        assert [row["prompt"] for row in found.columns] == [zeros.decode(), "b", "c"]
+        assert not found.notes
+
+
+def test_the_quotes_of_a_text_say_which_delimiter_it_has_not(write: Write) -> None:
+    content = b'"1"\t"Abbott, Ann"\t"x"\n"2"\t"Burns, Bea"\t"y"\n"3"\t"Cole, Cy"\t"z"\n'
+    found = rows_of(write("in.csv", content))
+    assert found.columns[0] == {"1": "2", "Abbott, Ann": "Burns, Bea", "x": "y"}
+    assert "separated by a tab" in found.notes[0]
+
+
+def test_the_delimiter_of_a_text_that_is_longer_than_its_sample(write: Write) -> None:
+    text = "a, b\n" * 20_000
+    assert rows_of(write("in.csv", f'id;prompt\n1;"{text}"\n'.encode())).columns == [
+        {"id": "1", "prompt": text}
+    ]
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_ends_of_lines(write: Write, newline: str, encoding: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 from collections.abc import Iterable
 
@@ -70,12 +69,18 @@ def find_delimiter(lines: Iterable[str], usual: str) -> str:
 def _fitting(lines: list[str], delimiter: str) -> float:
     """Return how many of the rows have as many fields as the header; 0 where that has one alone."""
     rows: list[list[str]] = []
-    try:
-        for row in itertools.islice(csv.reader(lines, delimiter=delimiter), _SAMPLE_ROWS):
-            if row:
-                rows.append(row)
-    except csv.Error:  # a field that is too long: the rows before it say enough
-        pass
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while len(rows) < _SAMPLE_ROWS:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if "end of data" in str(error):  # the sample ends within quotes
+                break
+            row = [""]  # the quotes do not go with this delimiter
+        if row is None:
+            break
+        if row:
+            rows.append(row)
     if not rows:
         return 0.0
     header = rows[0]
