@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.opening import open_file
 
 from .conftest import rows_of
 
@@ -215,6 +216,37 @@ def test_a_broken_quote_within_a_line_fails_its_row_alone(write: Write) -> None:
     found = rows_of(write("in.csv", b'id,prompt\n1,"a" b\n2,ok\n'))
     assert found.errors == ["line 2: not valid CSV: ',' expected after '\"'"]
     assert found.rows[1].columns == {"id": "2", "prompt": "ok"}
+
+
+TSV = b'id\ttext\tlabel\n1\t%s\t0\n2\t"Rome"\t1\n3\tso "it" is"\t1\n'
+
+
+@pytest.mark.parametrize("text", ['"Yes" she said', '"an open quote', '"', '"""'])
+def test_a_tsv_file_that_quotes_nothing(write: Write, text: str) -> None:
+    found = rows_of(write("in.tsv", TSV % text.encode()))
+    assert [row["text"] for row in found.columns] == [text, '"Rome"', 'so "it" is"']
+    assert "its fields are not quoted" in found.notes[0]
+    reader = open_file(str(write("in.tsv", TSV % text.encode())))
+    assert [row.columns for row in reader] == found.columns  # without a digest before it
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b'4\t"one\ttwo"\t0', b'4\t"one\ntwo"\t0', b'4\t"one ""two"" three"\t0', b"4\tone"],
+)
+def test_a_tsv_file_that_quotes_something_keeps_its_quotes(write: Write, row: bytes) -> None:
+    found = rows_of(write("in.tsv", TSV % b'"Yes" she said' + row + b"\n"))
+    assert found.errors[0].startswith("line 2: not valid CSV")
+    assert found.rows[1].columns["text"] == "Rome"
+    with pytest.raises(ConfigurationError, match="line 2: a quoted field that begins here is not closed"):
+        rows_of(write("in.tsv", TSV % b'"an open quote' + row + b"\n"))
+
+
+def test_a_tsv_file_with_a_quoted_header_keeps_its_quotes(write: Write) -> None:
+    found = rows_of(write("in.tsv", b'"id"\t"text"\n"1"\t"a" b"\n"2"\t"c"\n'))
+    assert found.errors[0].startswith("line 2: not valid CSV")
+    assert found.rows[1].columns == {"id": "2", "text": "c"}
 
 
 def test_large_cells_and_many_columns(write: Write) -> None:

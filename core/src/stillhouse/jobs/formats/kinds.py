@@ -131,7 +131,7 @@ def _are_lines(head: bytes) -> bool:
 
 
 def _check_objects(content: Content, named: Kind, lines: list[bytes]) -> None:
-    """Refuse objects that have several lines each: of JSONL, each has one. Refuse one that only holds the rows."""
+    """Refuse objects of several lines each, for of JSONL each has one, and an object around the rows."""
     is_whole = len(content.head) < HEAD_BYTES
     within = _LIST_WITHIN.match(content.head.lstrip())
     name = "" if within is None else within[1].decode()
