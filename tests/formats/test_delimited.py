@@ -82,6 +82,12 @@ def test_the_quotes_of_a_text_say_which_delimiter_it_has_not(write: Write) -> No
     assert "separated by a tab" in found.notes[0]
 
 
+def test_the_delimiter_of_rows_whose_quotes_are_all_broken(write: Write) -> None:
+    found = rows_of(write("in.csv", b"id;prompt\n" + b'1;"say "hi" to them"\n' * 5))
+    assert all("not valid CSV: ';' expected" in error for error in found.errors)
+    assert len(found.errors) == 5
+
+
 def test_the_delimiter_of_a_text_that_is_longer_than_its_sample(write: Write) -> None:
     text = "a, b\n" * 20_000
     assert rows_of(write("in.csv", f'id;prompt\n1;"{text}"\n'.encode())).columns == [
