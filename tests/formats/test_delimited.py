@@ -249,6 +249,18 @@ def test_a_tsv_file_that_quotes_something_keeps_its_quotes(write: Write, row: by
         rows_of(write("in.tsv", TSV % b'"an open quote' + row + b"\n"))
 
 
+def test_a_quote_of_a_later_line_does_not_swallow_rows_of_a_tsv_file(write: Write) -> None:
+    found = rows_of(write("in.tsv", b'id\ttext\n1\t"open\n2\tmiddle\n3\tclosed"\n'))
+    assert [row["text"] for row in found.columns] == ['"open', "middle", 'closed"']
+    assert "its fields are not quoted" in found.notes[0]
+
+
+def test_lines_in_the_fields_of_a_tsv_file(write: Write) -> None:
+    assert rows_of(write("in.tsv", b'id\ttext\n1\t"a\nb"\n2\tc\n')).columns[0]["text"] == "a\nb"
+    found = rows_of(write("in.tsv", b'text\n"a\nb"\n"x" y\n'))
+    assert (found.rows[0].columns, len(found.errors)) == ({"text": "a\nb"}, 1)
+
+
 def test_a_tsv_file_with_a_quoted_header_keeps_its_quotes(write: Write) -> None:
     found = rows_of(write("in.tsv", b'"id"\t"text"\n"1"\t"a" b"\n"2"\t"c"\n'))
     assert found.errors[0].startswith("line 2: not valid CSV")

@@ -84,14 +84,16 @@ class CsvReader(FileReader):
         """Read the text to its end once; find out whether the quotes of a TSV file are text."""
         if self._is_checked:
             return
-        problem: ConfigurationError | str | None = None
+        may_be_text = self.delimiter == "\t" and len(self.names) > 1
+        is_odd, problem = False, None
         try:
             for _, values in self._fields():
-                if isinstance(values, str):
-                    problem = values
+                if may_be_text and not is_odd:
+                    # A quote may also seem to be closed, by one of a later line.
+                    is_odd = isinstance(values, str) or any("\n" in value for value in values)
         except ConfigurationError as error:
-            problem = error
-        if problem is not None and self.delimiter == "\t":
+            is_odd, problem = True, error
+        if is_odd and may_be_text:
             self._quoting = csv.QUOTE_NONE
             fields = self._fields()
             if next(fields)[1] == self.names and all(self._is_unquoted(values) for _, values in fields):
@@ -99,7 +101,7 @@ class CsvReader(FileReader):
                 problem = None
             else:
                 self._quoting = csv.QUOTE_MINIMAL
-        if isinstance(problem, ConfigurationError):
+        if problem is not None:
             raise problem
         self._is_checked = True
 
