@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.opening import open_file
 
 from .conftest import rows_of
 
@@ -52,6 +53,46 @@ def test_delimiter_and_encoding_are_found_and_told(
     assert bool(told) == ("its encoding" in note)
     assert ("separated" in note) == (delimiter != ",")
     assert len(found.notes) == bool(told or delimiter != ",")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+@pytest.mark.parametrize("text", ["Привет, мир, и всё остальное", "你好世界一二三四五"])
+def test_utf_16_without_a_mark_of_text_that_is_hardly_ascii(
+    write: Write, encoding: str, name: str, text: str
+) -> None:
+    content = f'текст;код\n"{text}";1\n{text};2\n' if name == "in.csv" else f'{{"текст":"{text}"}}\n' * 2
+    found = rows_of(write(name, content.encode(encoding)))
+    assert [row["текст"] for row in found.columns] == [text] * 2
+    assert f"its encoding is {encoding}" in found.notes[0]
+
+
+@pytest.mark.parametrize("zeros", [b"x\0y", b"\0", b"\0\0", b"ab\0\n\0"])
+def test_zeros_in_a_field_are_no_utf_16(write: Write, zeros: bytes) -> None:
+    for before in ("a", "ab"):
+        found = rows_of(write("in.csv", f"{before},prompt\n1,".encode() + b'"' + zeros + b'"\n2,b\n3,c\n'))
+        assert [row["prompt"] for row in found.columns] == [zeros.decode(), "b", "c"]
+        assert not found.notes
+
+
+def test_the_quotes_of_a_text_say_which_delimiter_it_has_not(write: Write) -> None:
+    content = b'"1"\t"Abbott, Ann"\t"x"\n"2"\t"Burns, Bea"\t"y"\n"3"\t"Cole, Cy"\t"z"\n'
+    found = rows_of(write("in.csv", content))
+    assert found.columns[0] == {"1": "2", "Abbott, Ann": "Burns, Bea", "x": "y"}
+    assert "separated by a tab" in found.notes[0]
+
+
+def test_the_delimiter_of_rows_whose_quotes_are_all_broken(write: Write) -> None:
+    found = rows_of(write("in.csv", b"id;prompt\n" + b'1;"say "hi" to them"\n' * 5))
+    assert all("not valid CSV: ';' expected" in error for error in found.errors)
+    assert len(found.errors) == 5
+
+
+def test_the_delimiter_of_a_text_that_is_longer_than_its_sample(write: Write) -> None:
+    text = "a, b\n" * 20_000
+    assert rows_of(write("in.csv", f'id;prompt\n1;"{text}"\n'.encode())).columns == [
+        {"id": "1", "prompt": text}
+    ]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
@@ -181,6 +222,49 @@ def test_a_broken_quote_within_a_line_fails_its_row_alone(write: Write) -> None:
     found = rows_of(write("in.csv", b'id,prompt\n1,"a" b\n2,ok\n'))
     assert found.errors == ["line 2: not valid CSV: ',' expected after '\"'"]
     assert found.rows[1].columns == {"id": "2", "prompt": "ok"}
+
+
+TSV = b'id\ttext\tlabel\n1\t%s\t0\n2\t"Rome"\t1\n3\tso "it" is"\t1\n'
+
+
+@pytest.mark.parametrize("text", ['"Yes" she said', '"an open quote', '"', '"""'])
+def test_a_tsv_file_that_quotes_nothing(write: Write, text: str) -> None:
+    found = rows_of(write("in.tsv", TSV % text.encode()))
+    assert [row["text"] for row in found.columns] == [text, '"Rome"', 'so "it" is"']
+    assert "its fields are not quoted" in found.notes[0]
+    reader = open_file(str(write("in.tsv", TSV % text.encode())))
+    assert [row.columns for row in reader] == found.columns  # without a digest before it
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b'4\t"one\ttwo"\t0', b'4\t"one\ntwo"\t0', b'4\t"one ""two"" three"\t0', b"4\tone"],
+)
+def test_a_tsv_file_that_quotes_something_keeps_its_quotes(write: Write, row: bytes) -> None:
+    found = rows_of(write("in.tsv", TSV % b'"Yes" she said' + row + b"\n"))
+    assert found.errors[0].startswith("line 2: not valid CSV")
+    assert found.rows[1].columns["text"] == "Rome"
+    with pytest.raises(ConfigurationError, match="line 2: a quoted field that begins here is not closed"):
+        rows_of(write("in.tsv", TSV % b'"an open quote' + row + b"\n"))
+
+
+def test_a_quote_of_a_later_line_does_not_swallow_rows_of_a_tsv_file(write: Write) -> None:
+    found = rows_of(write("in.tsv", b'id\ttext\n1\t"open\n2\tmiddle\n3\tclosed"\n'))
+    assert [row["text"] for row in found.columns] == ['"open', "middle", 'closed"']
+    assert "its fields are not quoted" in found.notes[0]
+
+
+def test_lines_in_the_fields_of_a_tsv_file(write: Write) -> None:
+    assert rows_of(write("in.tsv", b'id\ttext\n1\t"a\nb"\n2\tc\n')).columns[0]["text"] == "a\nb"
+    found = rows_of(write("in.tsv", b'text\n"a\nb"\n"x" y\n'))
+    assert (found.rows[0].columns, len(found.errors)) == ({"text": "a\nb"}, 1)
+
+
+def test_a_tsv_file_with_a_quoted_header_keeps_its_quotes(write: Write) -> None:
+    found = rows_of(write("in.tsv", b'"id"\t"text"\n"1"\t"a" b"\n"2"\t"c"\n'))
+    assert found.errors[0].startswith("line 2: not valid CSV")
+    assert found.rows[1].columns == {"id": "2", "text": "c"}
 
 
 def test_large_cells_and_many_columns(write: Write) -> None:

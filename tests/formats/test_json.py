@@ -122,6 +122,21 @@ def test_one_broken_element_does_not_fill_the_memory(write: Write, monkeypatch: 
     monkeypatch.setattr(json_array, "MAX_ROW_BYTES", 1 << 20)
     with pytest.raises(ConfigurationError, match="longer than 1 MiB"):
         rows_of(write("in.json", b'[{"prompt": "' + b"x" * (5 << 20)))
+    with pytest.raises(ConfigurationError, match=r"line 2: .* longer than 1 MiB"):
+        rows_of(write("in.json", b'[{"prompt": "a"},\n{"prompt": "' + b"x" * (1 << 20) + b'"}]'))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"messages": [{"role": "user", "content": "a"}]}',
+        b'{"documents": [{"id": 1}], "prompt": "a"}',
+        b'{"data": [{"prompt": "a"}]}\n{"data": [{"prompt": "b"}]}\n',
+        b'{"prompt": "a", "names": ["b"]}',
+    ],
+)
+def test_an_object_with_a_list_in_it_is_a_row_of_a_json_file(write: Write, content: bytes) -> None:
+    assert rows_of(write("in.json", content)).columns == list(map(json.loads, content.splitlines()))
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
@@ -179,6 +194,13 @@ def test_a_long_line_fails_its_row_alone(write: Write, monkeypatch: pytest.Monke
             b'{\n "prompt": "a"\n}\n{\n "prompt": "b"\n}\n',
             "neither an array of JSON objects nor JSONL",
         ),
+        ("in.json", b'{"data": [{"prompt": "a"}]}', "jq -c '.data[]' FILE"),
+        (
+            "in.json",
+            b'{\n "v": "1", "data": [\n  {"prompt": "a"}\n ]\n}\n',
+            "jq -c . FILE, or jq -c '.data[]' FILE",
+        ),
+        ("in.csv", bytes(100), "is filled with zero bytes"),
         ("in.jsonl", b"PK\x03\x04rest of a zip", "is a zip archive"),
         ("in.csv", b"PK\x03\x04rest of a workbook", "an Excel workbook"),
         ("in.jsonl", b"SQLite format 3\0" + bytes(100), "is an SQLite database"),

@@ -7,7 +7,7 @@ import csv
 import io
 import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.content import HEAD_BYTES, Content
@@ -43,6 +43,7 @@ class CsvReader(FileReader):
     def __init__(self, source: str | Content, delimiter: str | None = None, usual: str = ",") -> None:
         super().__init__(source)
         self._is_checked = False
+        self._quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
         try:
             self._find_encoding()
             self._lines_before = 0
@@ -63,13 +64,12 @@ class CsvReader(FileReader):
     def digest(self) -> str:
         """As that of other files; the first time, it is read to its end: a quote may have none."""
         digest = super().digest()
-        if not self._is_checked:
-            for _ in self._fields():
-                pass
-            self._is_checked = True
+        self._check()
         return digest
 
     def __iter__(self) -> Iterator[Row]:
+        if self.delimiter == "\t":
+            self._check()
         fields = self._fields()
         next(fields, None)  # the header
         names = self.names
@@ -79,6 +79,37 @@ class CsvReader(FileReader):
                 yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
             else:
                 yield _row(index, line, names, values)
+
+    def _check(self) -> None:
+        """Read the text to its end once; find out whether the quotes of a TSV file are text."""
+        if self._is_checked:
+            return
+        may_be_text = self.delimiter == "\t" and len(self.names) > 1
+        is_odd, problem = False, None
+        try:
+            for _, values in self._fields():
+                if may_be_text and not is_odd:
+                    # A quote may also seem to be closed, by one of a later line.
+                    is_odd = isinstance(values, str) or any("\n" in value for value in values)
+        except ConfigurationError as error:
+            is_odd, problem = True, error
+        if is_odd and may_be_text:
+            self._quoting = csv.QUOTE_NONE
+            fields = self._fields()
+            if next(fields)[1] == self.names and all(self._is_unquoted(values) for _, values in fields):
+                self.found.append("its fields are not quoted: a quote is a character of the text")
+                problem = None
+            else:
+                self._quoting = csv.QUOTE_MINIMAL
+        if problem is not None:
+            raise problem
+        self._is_checked = True
+
+    def _is_unquoted(self, values: list[str] | str) -> bool:
+        """Return whether a line that was split at every tab is a row, and nothing in it shows quoting."""
+        return len(values) == len(self.names) and not any(
+            value.startswith('"') and '""' in value[1:-1] for value in values
+        )
 
     def _find_encoding(self) -> None:
         content = self.content
@@ -129,7 +160,7 @@ class CsvReader(FileReader):
         """Yield the line that each row begins at with its fields or what is wrong, the header's first."""
         lines = _Lines(self._text(), self._lines_before)
         with _large_fields():
-            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+            reader = csv.reader(lines, delimiter=self.delimiter, quoting=self._quoting, strict=True)
             before = self._lines_before
             while True:
                 start = before + reader.line_num + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 from collections.abc import Iterable
 
@@ -59,23 +58,33 @@ def find_delimiter(lines: Iterable[str], usual: str) -> str:
         usual: the delimiter that the name of the file promises.
     """
     lines = list(lines)
-    best, best_share = usual, 0.0
-    for delimiter in (usual, *(item for item in DELIMITERS if item != usual)):
-        share = _fitting(lines, delimiter)
-        if share > best_share and (delimiter == usual or share >= _SHARE):
-            best, best_share = delimiter, share
-    return best
+    # Quotes that do not go with a delimiter say that it is another one, unless they go with none.
+    for strict in (True, False):
+        best, best_share = usual, 0.0
+        for delimiter in (usual, *(item for item in DELIMITERS if item != usual)):
+            share = _fitting(lines, delimiter, strict)
+            if share > best_share and (delimiter == usual or share >= _SHARE):
+                best, best_share = delimiter, share
+        if best_share:
+            return best
+    return usual
 
 
-def _fitting(lines: list[str], delimiter: str) -> float:
+def _fitting(lines: list[str], delimiter: str, strict: bool) -> float:
     """Return how many of the rows have as many fields as the header; 0 where that has one alone."""
     rows: list[list[str]] = []
-    try:
-        for row in itertools.islice(csv.reader(lines, delimiter=delimiter), _SAMPLE_ROWS):
-            if row:
-                rows.append(row)
-    except csv.Error:  # a field that is too long: the rows before it say enough
-        pass
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    while len(rows) < _SAMPLE_ROWS:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if not strict or "end of data" in str(error):  # too long a field; the sample ends within quotes
+                break
+            row = [""]  # the quotes do not go with this delimiter
+        if row is None:
+            break
+        if row:
+            rows.append(row)
     if not rows:
         return 0.0
     header = rows[0]

@@ -72,7 +72,25 @@ def encoding_of_head(head: bytes) -> tuple[str | None, int]:
             return "utf-16-le", 0
         if low >= 0.4 * pairs and high <= 0.02 * pairs:
             return "utf-16-be", 0
+        # Of Cyrillic, say, only the ends of lines, spaces and digits have one.
+        if high > 4 * low and _has_lines(head, b"\n\0", 0):
+            return "utf-16-le", 0
+        if low > 4 * high and _has_lines(head, b"\0\n", 1):
+            return "utf-16-be", 0
     return None, 0
+
+
+def _has_lines(head: bytes, end: bytes, offset: int) -> bool:
+    """Return whether what may be UTF-16 has ends of lines, and most line feeds are in one.
+
+    Args:
+        head: the first bytes.
+        end: a line feed in this encoding.
+        offset: which byte of it is the line feed of ASCII.
+    """
+    places = [match.start() for match in re.finditer(b"\n", head)]
+    ends = sum(place % 2 == offset and head.startswith(end, place - offset) for place in places)
+    return 2 * ends > len(places)
 
 
 def encoding_of_all(stream: BinaryIO, again: Any) -> str | None:

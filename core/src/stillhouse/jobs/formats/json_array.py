@@ -127,6 +127,8 @@ class _Array:
                 raise self._wrong("nested too deeply") from None
             if end >= len(text) - 2 and not isinstance(value, (dict, list, str)) and self._read_more():
                 continue  # a number may go on
+            if end - start > MAX_ROW_BYTES:
+                raise self._too_long()
             line = self._line
             self._advance(end)
             return _Element(value, text[start:end], line, values.odd)
@@ -161,7 +163,7 @@ class _Array:
             return False
         rest = self._text[self._position :]
         if len(rest) > MAX_ROW_BYTES:
-            raise self._wrong(f"an element is longer than {MAX_ROW_BYTES >> 20} MiB, or does not end")
+            raise self._too_long()
         parts = [rest]
         size = 0
         while size <= len(rest) and not self._has_ended:
@@ -171,6 +173,9 @@ class _Array:
             size += len(data)
         self._text, self._position = "".join(parts), 0
         return True
+
+    def _too_long(self) -> ConfigurationError:
+        return self._wrong(f"an element is longer than {MAX_ROW_BYTES >> 20} MiB, or does not end")
 
     def _wrong(self, problem: str, position: int | None = None) -> ConfigurationError:
         line = self._line

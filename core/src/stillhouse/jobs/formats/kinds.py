@@ -9,6 +9,7 @@ from typing import Literal
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.content import HEAD_BYTES, Content
+from stillhouse.jobs.prompts.shapes import CHATS
 
 __all__ = ["SUFFIXES", "Kind", "is_data", "kind_of"]
 
@@ -56,6 +57,10 @@ _OTHERS = (
 _LINES = 100
 """How many of the first lines show what a text is."""
 
+# An object with a list of objects in it, and before that texts, numbers and the like at most.
+_LIST_WITHIN = re.compile(
+    rb'\{\s*(?:"[^"\\]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"([A-Za-z_]\w*)"\s*:\s*\[\s*\{'
+)
 _HTML = re.compile(rb"\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
 
 
@@ -86,6 +91,8 @@ def kind_of(content: Content) -> Kind | None:
             raise _other(content, what, remedy)
     if first[257:262] == b"ustar":
         raise _other(content, "a tar archive", "unpack it")
+    if first and not first.strip(b"\0"):
+        raise _other(content, "filled with zero bytes", "copy, download or write it again")
     if _HTML.match(content.head):
         raise _other(content, "a page of HTML or XML", "check where it came from: it may be a login page")
     if named in ("parquet", "arrow") or named is None:
@@ -124,15 +131,27 @@ def _are_lines(head: bytes) -> bool:
 
 
 def _check_objects(content: Content, named: Kind, lines: list[bytes]) -> None:
-    """Refuse objects that have several lines each: of JSONL, each has one."""
-    is_first = _is_json(lines[0], dict)
-    if is_first or (len(lines) == 1 and len(content.head) >= HEAD_BYTES):  # a long line
+    """Refuse objects of several lines each, for of JSONL each has one, and an object around the rows."""
+    is_whole = len(content.head) < HEAD_BYTES
+    within = _LIST_WITHIN.match(content.head.lstrip())
+    name = "" if within is None else within[1].decode()
+    if _is_json(lines[0], dict):
+        if named != "json" or len(lines) > 1 or not is_whole or name in ("", *CHATS):
+            return
+        if len(json.loads(lines[0])) > 1:
+            return
+        raise ConfigurationError(
+            f"{content.name} is one JSON object, and its rows are within it, in `{name}`",
+            hint=f"write an object on each line: jq -c '.{name}[]' FILE",
+        )
+    if len(lines) == 1 and not is_whole:  # a long line
         return
     if named == "json" or (lines[0].strip() == b"{" and not any(_is_json(line, dict) for line in lines)):
+        others = f", or jq -c '.{name}[]' FILE for those in `{name}`" if name else ""
         raise ConfigurationError(
             f"{content.name} is neither an array of JSON objects nor JSONL: its first line, "
             f"{_beginning(lines[0])}, is no object",
-            hint="write an object on each line: jq -c . FILE, or jq -c '.rows[]' FILE for those in `rows`",
+            hint=f"write an object on each line: jq -c . FILE{others}",
         )
 
 
