@@ -200,6 +200,46 @@ def test_it_can_neither_reach_out_nor_take_all_memory(
         assert row["error"]["kind"] == "invalid_input"
 
 
+def test_a_column_that_a_row_of_standard_input_lacks_is_null(start: Any, source: Path) -> None:
+    """As it is in a file, although standard input cannot be looked through before."""
+    with source.open("rb") as stdin:
+        process = start("generate", "-", "--llm", "echo", "-o", "-", "--where", "score is none", stdin=stdin)
+        printed, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert [json.loads(line)["id"] for line in printed.splitlines()] == [0, 5, 10, 15, 20, 25]
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("score > 3", "a text and a number cannot be compared with >; NAME | int makes a text a number"),
+        ("[1] < score", "a list and a text cannot be compared with <; NAME | string makes any value a text"),
+        ("[1] < 5", "a list and a number cannot be compared with <"),
+    ],
+)
+def test_values_that_cannot_be_compared_are_told_with_what_to_write(
+    generate: Generate, tmp_path: Path, expression: str, told: str
+) -> None:
+    of = tmp_path / "rows.csv"
+    of.write_text("prompt,score\na,3\nb,12\n")
+    result = generate("out.jsonl", "--where", expression, of=of)
+    assert result.status == 3
+    messages = [row["error"]["message"] for row in read_rows(tmp_path / "out.jsonl")]
+    assert [message.endswith(f"cannot be said: {told}") for message in messages] == [True, True], messages
+
+
+@pytest.mark.parametrize("more", [[], ["--estimate"], ["--preview", 3]])
+def test_a_choice_of_no_row_is_told(generate: Generate, tmp_path: Path, more: list[Any]) -> None:
+    """As of a number that is compared with the texts of a CSV file."""
+    of = tmp_path / "rows.csv"
+    of.write_text("prompt,score\na,3\n")
+    result = generate("out.jsonl", "--where", "score == 3", *more, of=of)
+    assert result.status == 0
+    assert "no row of the input is one that the command chooses\n" in result.err
+    of.write_text("prompt,score\n")
+    assert "the input has no row\n" in generate("other.jsonl", *more, of=of).err
+
+
 # --sample
 
 

@@ -90,6 +90,26 @@ def test_each_name_of_the_output_is_refused_with_the_name(generate: Any, rows_fi
     assert (refused.status, f"has a column {name}," in refused.err) == (1, True), refused.err
 
 
+def test_a_column_of_a_header_is_named_once(generate: Any, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("prompt,error\na,mine\n")
+    result = generate(source, output="out.csv")
+    assert result.status == 1
+    assert "error: the input has a column error, and the output adds a column of that name" in result.err
+
+
+def test_a_column_without_a_name_is_one_like_others(generate: Any, rows_file: Any, tmp_path: Path) -> None:
+    source = rows_file([{"prompt": "a", "": "unnamed", "last": "b"}])
+    for name in ("out.csv", "out.parquet"):
+        result = generate(source, output=name)
+        assert result.status == 0, result.err
+        assert "different columns" not in result.err
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert list(row)[:3] == ["prompt", "", "last"]
+    assert row[""] == "unnamed"
+    assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith('prompt,"",last,')
+
+
 def test_a_prefix_keeps_the_columns_of_the_input(
     generate: Any, rows_file: Any, read: Any, tmp_path: Path
 ) -> None:

@@ -430,6 +430,7 @@ def test_a_template_and_a_system_message_from_files(generate: Any) -> None:
         (["--template-file", "none.j2"], "--template-file: none.j2 cannot be read: No such file", "path"),
         (["--template-file", "."], "--template-file: . cannot be read", "path"),
         (["--template-file", "empty"], "--template-file: empty is empty", "a text"),
+        (["--template", ""], "--template is empty", "{{ NAME }}"),
         (["--system-file", "binary"], "--system-file: binary is not a text file", "path"),
         (["--template", "{% include 'x.j2' %}"], "the template reads another one in line 1", "into this template"),
         (["--template", "{{ self }}"], "self, in line 1", 'row["self"]'),

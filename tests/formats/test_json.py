@@ -118,6 +118,13 @@ def test_a_broken_array_is_one_error_before_anything_is_sent(
     assert problem in result.err
 
 
+def test_a_control_character_is_told_in_a_whole_sentence(write: Write, generate: Any) -> None:
+    result = generate(write("rows.jsonl", b'{"prompt": "a\tb"}\n'))
+    assert "line 1: not valid JSON: Invalid control character at character 14" in result.err
+    result = generate(write("rows.json", b'[{"prompt": "a\tb"}]\n'))
+    assert "line 1: not a valid JSON array: Invalid control character\n" in result.err
+
+
 def test_one_broken_element_does_not_fill_the_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_array, "MAX_ROW_BYTES", 1 << 20)
     with pytest.raises(ConfigurationError, match="longer than 1 MiB"):

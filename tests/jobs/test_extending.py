@@ -242,3 +242,18 @@ def _input(kind: str, rows: list[dict[str, Any]], folder: Path) -> Any:
     datasets = pytest.importorskip("datasets")
     shutil.rmtree(folder / "saved", ignore_errors=True)
     return datasets.Dataset.from_list(rows)
+
+
+def test_a_file_that_comes_before_the_others_is_named(
+    start: Any, server: Server, rows: Any, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out.jsonl"
+    folder.mkdir()
+    content = rows(3).read_text()
+    (folder / "b.jsonl").write_text(content)
+    assert start(folder, "-o", output).wait() == 0
+    (folder / "a.jsonl").write_text(content.replace("row", "another"))
+    process = start(folder, "-o", output, "--extend")
+    assert process.wait() == 1
+    assert f"3 of 3 rows are others; the first is {folder}/a.jsonl, line 1" in process.err
+    assert len(server.asked) == 3

@@ -238,3 +238,13 @@ def test_lines_of_a_batch_name_the_rows(tmp_path: Path) -> None:
     target.unlink()
     assert stillhouse(*arguments).returncode == 3
     assert target.read_bytes() == before
+
+
+def test_a_run_that_is_only_written_ended_nothing_in_this_session(tmp_path: Path) -> None:
+    source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    for options, ended in (([], ["2"]), (["--text"], ["2", "0"])):  # by the whole run, and in this session
+        done = stillhouse("generate", source, "--llm", "echo", "-o", output, *options)
+        assert done.returncode == 0, done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("ended: stop"))
+        assert line.split()[2:] == ended

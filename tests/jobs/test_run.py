@@ -457,3 +457,15 @@ def test_a_run_that_stops_raises_and_the_same_call_resumes(tmp_path: Path) -> No
     with pytest.raises(GenerationError, match="the key is refused"):
         stillhouse.run(ROWS, llm=KeyLLM(), output=tmp_path / "out.jsonl")
     assert stillhouse.run(ROWS, llm=KeyLLM(key="k"), output=tmp_path / "out.jsonl").counts.done == 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["output_prefix", "format", "delimiter", "encoding", "image_column", "state", "retry", "template_file"],
+)
+def test_a_value_of_another_type_is_an_error_of_ours(source: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out.jsonl"
+    for value in (5, [5]):
+        with pytest.raises(stillhouse.ConfigurationError, match=f"^{name} is "):
+            stillhouse.run(source, llm="counting", output=output, **{name: value})
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -29,6 +29,9 @@ __all__ = [
     "near_matches",
 ]
 
+# So many names `near_matches` lists.
+_MAX_NAMES = 100
+
 ErrorKind = Literal[
     "rate_limit",
     "timeout",
@@ -205,4 +208,7 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if matches:
         return f"did you mean {' or '.join(repr(match) for match in matches)}?"
-    return f"known are: {', '.join(names)}" if names else "there are none"
+    # The names of columns may be many, long, and anything.
+    shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return f"known are: {', '.join(shown[:_MAX_NAMES])}{more}" if names else "there are none"

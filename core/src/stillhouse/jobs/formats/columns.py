@@ -100,7 +100,7 @@ class ResultColumns:
             ConfigurationError: there are such columns; the message names them.
         """
         names = {*self._names, *(self._prefix + name for name in _MORE)}
-        taken = [name for name in columns if name in names]
+        taken = [name for name in dict.fromkeys(columns) if name in names]  # a header may be among them
         if taken:
             what = "a column" if len(taken) == 1 else "columns"
             raise ConfigurationError(

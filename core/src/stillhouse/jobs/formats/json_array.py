@@ -122,7 +122,7 @@ class _Array:
                 is_cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - _CUT
                 if is_cut and self._read_more():
                     continue
-                raise self._wrong(error.msg, error.pos) from None
+                raise self._wrong(error.msg.removesuffix(" at"), error.pos) from None
             except RecursionError:
                 raise self._wrong("nested too deeply") from None
             if end >= len(text) - 2 and not isinstance(value, (dict, list, str)) and self._read_more():

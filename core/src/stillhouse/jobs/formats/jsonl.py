@@ -51,7 +51,8 @@ def _object(
     except json.JSONDecodeError as error:
         if len(line) == MAX_ROW_BYTES:
             return {}, invalid_row(number, f"longer than {MAX_ROW_BYTES >> 20} MiB, which no model takes")
-        return {}, invalid_row(number, f"not valid JSON: {error.msg} at character {error.pos + 1}")
+        problem = error.msg.removesuffix(" at")
+        return {}, invalid_row(number, f"not valid JSON: {problem} at character {error.pos + 1}")
     except UnicodeDecodeError as error:
         return {}, invalid_row(number, f"not valid JSON: byte {error.start + 1} is not UTF-8")
     except ValueError:

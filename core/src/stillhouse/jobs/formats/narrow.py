@@ -31,7 +31,7 @@ class Narrowed:
         self._seen = {*known}
         self._columns = columns
         self._room = max(MAX_COLUMNS - len(self._seen), 0)
-        self._rest = ""
+        self._rest: str | None = None  # a column may have no name
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return a row with the columns that it may have."""
@@ -59,10 +59,11 @@ class Narrowed:
         return True
 
     def _rest_name(self, record: dict[str, Any]) -> str:
-        if not self._rest:
-            self._rest = _NAME
-            while self._rest in self._seen or self._rest in record:
-                self._rest += "_"
+        if self._rest is None:
+            name = _NAME
+            while name in self._seen or name in record:
+                name += "_"
+            self._rest = name
             _logger.warning(
                 "the rows have more than %s different columns: the others are in the column %s, as JSON text",
                 f"{MAX_COLUMNS:,}", self._rest,

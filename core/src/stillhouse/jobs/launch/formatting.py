@@ -35,6 +35,10 @@ def formatting_of(
     if options.template_file is not None:
         template = read_text(options.template_file, "--template-file")
     elif template is not None:
+        if not template:
+            raise ConfigurationError(
+                "--template is empty", hint="give a text with names of columns, {{ NAME }}"
+            )
         _check_text(
             template, "--template", is_name=template.startswith("@") and not any(map(str.isspace, template))
         )

@@ -266,8 +266,8 @@ def _in_python() -> Iterator[None]:
 
 def _read(options: Options) -> tuple[LLM, Command]:
     """Return the LLM of the options, which is not loaded unless it was, and the command."""
-    check_options(options)
     _check_values(options)
+    check_options(options)
     llm = options.llm if isinstance(options.llm, LLM) else _new(options)
     declared = type(llm).generation_parameters()
     for name in options.param:
@@ -320,14 +320,22 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} is {value!r}", hint=f"give a text, such as {example}")
-    for name in ("prompt_column", "messages_column", "template", "system"):
+    for name in (
+        "prompt_column", "messages_column", "template", "system", "image_column", "output_prefix", "format",
+        "delimiter", "encoding",
+    ):  # fmt: skip
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a text")
-    for name in ("template_file", "system_file"):
+    for name in ("template_file", "system_file", "state"):
         value = getattr(options, name)
         if value is not None and not isinstance(value, (str, PathLike)):
             raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a path")
+    retry = "" if options.retry is None else options.retry
+    if not isinstance(retry, str) and not (
+        isinstance(retry, (list, tuple, set, frozenset)) and all(isinstance(kind, str) for kind in retry)
+    ):
+        raise ConfigurationError(f"retry is {retry!r}", hint="give 'all', or a list of kinds of errors")
     for name in ("wait", "max_cost"):
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):

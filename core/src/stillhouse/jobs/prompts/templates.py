@@ -11,7 +11,7 @@ from jinja2 import meta, nodes
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.prompts.sandbox import ROW, Environment
 from stillhouse.jobs.prompts.values import BoundError
-from stillhouse.jobs.prompts.words import kind_of
+from stillhouse.jobs.prompts.words import kind_of, not_compared
 
 __all__ = ["Path", "PromptTemplate"]
 
@@ -78,7 +78,7 @@ class PromptTemplate:
         except jinja2.UndefinedError as error:
             problem = self._explained(str(error), columns)
         except Exception as error:  # whatever a template does with a row's values
-            problem = str(error) or type(error).__name__
+            problem = not_compared(str(error)) or str(error) or type(error).__name__
         raise ValueError(f"the template cannot be filled: {problem}")
 
     def used(self, columns: Mapping[str, Any]) -> tuple[str, ...]:

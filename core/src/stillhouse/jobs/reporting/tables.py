@@ -58,7 +58,12 @@ def summary_lines(
             _Line(f"failed: {kind}", f"{statistics.failed.get(kind, 0):,}", f"{number:,}")
             for kind, number in _by_number(failed)
         ),
-        *_ending_lines(statistics.endings or reasons.endings, statistics.done, reasons.endings, own.done),
+        *_ending_lines(
+            statistics.endings or (Endings() if is_resumed else reasons.endings),
+            statistics.done,
+            reasons.endings,
+            own.done,
+        ),
     ]
     if reasons.not_finite:
         lines.append(_Line("rows with NaN", "" if is_resumed else f"{reasons.not_finite:,}",

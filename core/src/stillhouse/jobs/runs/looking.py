@@ -20,6 +20,7 @@ from stillhouse.jobs.prompts.unused import listed, parameter_columns, shown_name
 from stillhouse.jobs.prompts.words import PromptError
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.inputs import input_of
+from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.llm import LLM
 from stillhouse.protocols import Row
 
@@ -53,6 +54,7 @@ class Look:
         is_batch: whether the rows are lines of an OpenAI batch file.
         answered: how many chats end with the assistant's answer.
         notes: what a person may want to know besides.
+        none: what is said where there is no row.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Look:
     is_batch: bool = False
     answered: int = 0
     notes: list[str] = field(default_factory=list)
+    none: str = "the input has no row"
 
     @property
     def all_rows(self) -> Iterator[Row]:
@@ -79,6 +82,8 @@ class Look:
 
     def lines(self) -> list[str]:
         """Return what was found, a line each; none where no row could be read."""
+        if not self.rows:
+            return [self.none]
         if not self.columns:
             return []
         taken = [f"prompt: {self._taken()}"]
@@ -122,6 +127,8 @@ def look(llm: LLM, rows: Iterable[Row], formatter: RowFormatter, *, few: bool = 
         PromptError: a column that the command names is in none of these rows, or none of them has a prompt.
     """
     found = Look(rest=iter(rows), is_template=formatter.template is not None)
+    if isinstance(rows, ChosenRows):
+        found.none = "no row of the input is one that the command chooses"
     size = made = too_much = 0
     while len(found.rows) < MAX_ROWS and size < MAX_CHARACTERS:
         row = next(found.rest, None)

@@ -19,7 +19,7 @@ _FIRST_ROWS = 100
 class Condition:
     """A Jinja2 expression over the columns of a row, with the bounds of a template.
 
-    After `check`, a column that a row lacks is null; else it fails the row.
+    A column that a row lacks is null.
 
     Args:
         expression: its text, which is also that of this object.
@@ -41,7 +41,7 @@ class Condition:
                 f"--where {expression} is no condition: {getattr(error, 'message', None) or error}",
                 hint='write it over the columns, such as --where "score > 3 and not error"',
             ) from None
-        self._nulls: dict[str, None] = {}
+        self._nulls = dict.fromkeys(self._template.needed)
 
     def __str__(self) -> str:
         return self._expression
@@ -73,4 +73,3 @@ class Condition:
                 f"--where names {unknown[0]}, and the rows have no column of that name",
                 hint=near_matches(unknown[0], known),
             )
-        self._nulls = dict.fromkeys(self._template.needed)

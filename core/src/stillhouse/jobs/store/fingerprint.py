@@ -126,7 +126,7 @@ class InputChanges:
                 close()
 
     def _compared(self) -> tuple[bool, str]:
-        changed, first, known = 0, 0, 0
+        changed, first, known = 0, "", 0
         rows = iter(self._reader)
         for index, digest in self._digests:
             row = next((item for item in rows if item.index == index), None)
@@ -135,7 +135,8 @@ class InputChanges:
             known += 1
             if row.digest != digest:
                 changed += 1
-                first = first or row.line
+                first = first or row.place
         if changed:
-            return True, f"input: {changed:,} of {known:,} rows are others; the first is on line {first}"
+            first = f"on {first}" if first.startswith("line ") else first
+            return True, f"input: {changed:,} of {known:,} rows are others; the first is {first}"
         return False, f"input: it changed, but not in the {known:,} rows that were generated"
