@@ -23,11 +23,11 @@ __all__ = ["generate"]
 def generate(**values: Any) -> None:
     """Generate for every row of INPUT and write the rows, in order, with what was generated.
 
-    INPUT is one or several files, folders, globs or addresses (s3://…): JSONL, JSON arrays, CSV, TSV,
-    Parquet, also with .gz or .zst; or - for JSONL on standard input. A row's prompt is the first of its
-    columns messages (a chat), conversations (ShareGPT's), prompt and instruction (with input, as Alpaca
-    has it), or what the options say of its columns; what was taken is said at the start. A row that fails
-    has its error in the column error, and the others go on.
+    INPUT is one or several files, folders, globs or addresses such as s3://bucket/name: JSONL, JSON arrays,
+    CSV, TSV, Parquet, also with .gz or .zst; or - for JSONL on standard input. A row's prompt is the first of
+    its columns messages (a chat), conversations (ShareGPT's), prompt and instruction (with input, as Alpaca
+    has it), or what the options say of its columns; what was taken is said. A row that fails has its error in
+    the column error, and the others go on.
 
     What is finished is kept in OUTPUT.run.db at once. However a run ends, the same command goes
     on with it, and generates for no finished row again. A run that stopped at a ceiling goes on

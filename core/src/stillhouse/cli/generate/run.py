@@ -114,6 +114,7 @@ def print_rows(llm: LLM, command: Command) -> int:
     view.tell()
     if not is_read():  # nobody wants to know more
         return FAILED_ROWS if ended.statistics.failures else 0
+    view.tell_later()
     if ended.reasons is None:
         return INTERRUPTED
     _print_table(ended.statistics, ended.reasons, None)
@@ -191,6 +192,7 @@ class _View:
         self.command = command
         self.state: Path | None = None
         self._told: list[str] = []
+        self._later: list[str] = []
         self._notes: Callable[[], list[str]] = list
         self._noted: set[str] = set()
 
@@ -199,8 +201,15 @@ class _View:
         self.tell()
 
     def looked(self, look: Look) -> None:
-        for line in look.lines():
-            print_note(line)
+        # Whoever reads a few rows of what is printed, as `head` does, wants to know no more.
+        self._later = look.lines()
+        if self.command.output != "-" or sys.stderr.isatty():
+            self.tell_later()
+
+    def tell_later(self) -> None:
+        """Print what the first rows said, unless that was done."""
+        while self._later:
+            print_note(self._later.pop(0))
 
     def opened(self, bulk: BulkRun) -> None:
         self.state = bulk.store.path

@@ -93,6 +93,7 @@ class Content:
             if found is not None and found == self.encoding:
                 self._mark = mark
             self.head = self._first_text(first)
+            self._rewind()
         except BaseException:
             self.close()
             raise
@@ -129,6 +130,7 @@ class Content:
             text = self.text()
             while text.read(1 << 20):
                 pass
+        self._rewind()
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -162,6 +164,11 @@ class Content:
             actual = f"compressed with {self.compression}" if self.compression else "not compressed"
             self.found.append(f"it is {actual}")
         return Path(name).suffix
+
+    def _rewind(self) -> None:
+        """Go back to the beginning, so that nothing counts as read before somebody reads the rows."""
+        if self._is_seekable:
+            self._stream = self._restarted()
 
     def _restarted(self) -> BinaryIO:
         if self._is_seekable:
