@@ -335,4 +335,4 @@ def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "prompt: prompt; unused: none\n")
+    assert (process.returncode, err) == (0, "")
