@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import stillhouse
+from stillhouse import AsyncLLM, FormattedInput, GenerateOutput
 from stillhouse.cli.app import app
 
 
@@ -22,6 +23,20 @@ class Result:
     status: int
     out: str
     err: str
+
+
+class NeverLLM(AsyncLLM):
+    """An LLM that must not be loaded."""
+
+    @property
+    def model_name(self) -> str:
+        return "m"
+
+    def load(self) -> None:
+        raise AssertionError("it was loaded")
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        raise AssertionError("it was called")
 
 
 @pytest.fixture

@@ -13,25 +13,11 @@ from typing import Any
 import pytest
 
 import stillhouse
-from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, hookimpl
+from stillhouse import hookimpl
 
-from .conftest import Result, read_rows, write_rows
+from .conftest import NeverLLM, Result, read_rows, write_rows
 
 Generate = Callable[..., Result]
-
-
-class NeverLLM(AsyncLLM):
-    """An LLM that must not be loaded."""
-
-    @property
-    def model_name(self) -> str:
-        return "m"
-
-    def load(self) -> None:
-        raise AssertionError("it was loaded")
-
-    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
-        raise AssertionError("it was called")
 
 
 @pytest.fixture

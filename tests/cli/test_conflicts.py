@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 
 import stillhouse
-from stillhouse import AsyncLLM, Capability, FormattedInput, GenerateOutput
+from stillhouse import Capability, FormattedInput
 from stillhouse.jobs.launch.options import _CONFLICTS, _CONFLICTS_WITH_LLM
 
-from .conftest import Result
+from .conftest import NeverLLM, Result
 
 # The command lines that each row of the tables refuses, by its message.
 COMMANDS: dict[str, list[list[str]]] = {
@@ -117,27 +117,13 @@ COMMANDS: dict[str, list[list[str]]] = {
 HINTS = {message: hint for _, message, hint in [*_CONFLICTS, *_CONFLICTS_WITH_LLM]}
 
 
-class OnlineLLM(AsyncLLM):
-    """An LLM that must not be loaded."""
-
-    @property
-    def model_name(self) -> str:
-        return "m"
-
-    def load(self) -> None:
-        raise AssertionError("it was loaded")
-
-    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
-        raise AssertionError("it was called")
-
-
-class OfflineLLM(OnlineLLM):
+class OfflineLLM(NeverLLM):
     """The same, with offline batches."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"offline_batch"})
 
 
-class EngineLLM(OnlineLLM):
+class EngineLLM(NeverLLM):
     """The same, with an engine that has an order of its own."""
 
     def batch_key(self, input: FormattedInput) -> int | str | None:
@@ -164,7 +150,7 @@ def test_a_conflict_is_a_usage_error_and_nothing_is_loaded(
     message: str,
     command: list[str],
 ) -> None:
-    own_registry.register("online", OnlineLLM)
+    own_registry.register("online", NeverLLM)
     own_registry.register("offline", OfflineLLM)
     own_registry.register("local", EngineLLM)
     rows = rows_file([{"prompt": "a"}])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.schema_types import resolved
+from stillhouse.jobs.prompts.unused import listed
 from stillhouse.protocols import Row, RowReader
 from stillhouse.typing import GenerateOutput
 
@@ -104,7 +105,7 @@ class ResultColumns:
         if taken:
             what = "a column" if len(taken) == 1 else "columns"
             raise ConfigurationError(
-                f"the input has {what} {_listed(taken)}, and the output adds {what} of that name",
+                f"the input has {what} {listed(taken)}, and the output adds {what} of that name",
                 hint="name those of the output otherwise with --output-prefix PREFIX, such as "
                 f"{'second_' if self._prefix else 'new_'}; no column of the input is replaced",
             )
@@ -218,8 +219,3 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.prompts.batch_lines import CUSTOM_ID
+from stillhouse.jobs.selection.seen import FirstSeen
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.protocols import Row
 
 __all__ = ["check_custom_ids"]
-
-# On the disk where there are many, so that memory does not grow with their number.
-_SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA temp_store = FILE;
-CREATE TABLE ids (id TEXT PRIMARY KEY, line INTEGER NOT NULL) WITHOUT ROWID;
-"""
 
 _MAX_SHOWN = 80
 
@@ -34,12 +26,10 @@ def check_custom_ids(rows: Iterable[Row]) -> None:
         StoreError: the disk for temporary files is full.
     """
     try:
-        with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
-            database.executescript(_SCHEMA)
-            database.execute("BEGIN")
+        with FirstSeen() as seen:
             for row in rows:
                 if row.error is None:
-                    _add(database, row)
+                    _add(seen, row)
     except sqlite3.Error as error:
         raise StoreError(
             f"the ids of the lines cannot be compared: {error}",
@@ -47,17 +37,16 @@ def check_custom_ids(rows: Iterable[Row]) -> None:
         ) from error
 
 
-def _add(database: sqlite3.Connection, row: Row) -> None:
+def _add(seen: FirstSeen, row: Row) -> None:
     given = row.columns.get(CUSTOM_ID)
     if given is None or isinstance(given, (dict, list)):
         raise ConfigurationError(
             f"line {row.line} has no {CUSTOM_ID}, by which its result is found in a batch file",
             hint="give every line one of its own",
         )
-    id = str(given).encode("utf-8", "surrogatepass")
-    if database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (id, row.line)).rowcount:
+    line = seen.first(str(given).encode("utf-8", "surrogatepass"), row.line)
+    if line is None:
         return
-    ((line,),) = database.execute("SELECT line FROM ids WHERE id = ?", (id,))
     shown = str(given)[:_MAX_SHOWN]
     raise ConfigurationError(
         f"lines {line} and {row.line} have the same {CUSTOM_ID}, {shown!r}, which tells results apart",

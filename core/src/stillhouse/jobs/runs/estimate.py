@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.runs.command import Command
-from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
-from stillhouse.jobs.runs.looking import Look, look
-from stillhouse.jobs.selection.choosing import ChosenRows
+from stillhouse.jobs.runs.looking import Look, look_at_run
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
 from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
@@ -116,10 +114,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     with input_of(llm, command) as reader:
         command.choice.check(reader)
         rows = command.choice.rows(reader)
-        whole = rows.of_all_shards() if isinstance(rows, ChosenRows) else rows
-        found.look = look(llm, whole, command.formatter)
-        if command.formatter.is_batch:
-            check_custom_ids(rows)
+        found.look = look_at_run(llm, rows, command.formatter)
         finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):

@@ -19,15 +19,16 @@ from stillhouse.jobs.prompts.shapes import SHAPES
 from stillhouse.jobs.prompts.unused import listed, parameter_columns, shown_name
 from stillhouse.jobs.prompts.words import PromptError
 from stillhouse.jobs.runs.command import Command
+from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.llm import LLM
-from stillhouse.protocols import Row
+from stillhouse.protocols import Row, RowReader
 
 if TYPE_CHECKING:
     from stillhouse.jobs.prompts.templates import PromptTemplate
 
-__all__ = ["Look", "look", "preview"]
+__all__ = ["Look", "look", "look_at_run", "preview"]
 
 MAX_ROWS = 100
 """How many rows are looked at."""
@@ -248,6 +249,25 @@ def _note(found: Look, llm: LLM, formatter: RowFormatter) -> None:
         found.notes.append(
             f"the columns {listed(asked)} have the names of parameters, and are not used without --row-params"
         )
+
+
+def look_at_run(llm: LLM, rows: RowReader, formatter: RowFormatter) -> Look:
+    """Look at the rows of a run that can be read again, before anything is sent.
+
+    Args:
+        llm: as `look`.
+        rows: those that belong to the run.
+        formatter: as `look`.
+
+    Raises:
+        PromptError: as `look`.
+        ConfigurationError: lines of an OpenAI batch file have no id, or the same one.
+    """
+    # A part of them may be a single row, and have no prompt.
+    found = look(llm, rows.of_all_shards() if isinstance(rows, ChosenRows) else rows, formatter)
+    if formatter.is_batch:
+        check_custom_ids(rows)
+    return found
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.columns import ResultColumns, given_names
+from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import followed
 from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
-from stillhouse.jobs.runs.custom_ids import check_custom_ids
-from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.runs.looking import look_at_run
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
@@ -122,7 +121,8 @@ class OpenRun:
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = self._look(columns)
+            self.look = look_at_run(llm, self.reader, command.formatter)
+            columns.check([*given_names(self.reader), *self.look.columns])
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
@@ -207,16 +207,6 @@ class OpenRun:
 
     def _open_source(self, resources: ExitStack) -> RowReader:
         return resources.enter_context(closing(self._open()))
-
-    def _look(self, columns: ResultColumns) -> Look:
-        """Look at the rows before anything is sent."""
-        # A part of them may be a single row, and have no prompt.
-        whole = self.reader.of_all_shards() if isinstance(self.reader, ChosenRows) else self.reader
-        found = look(self.llm, whole, self.command.formatter)
-        columns.check([*given_names(self.reader), *found.columns])
-        if self.command.formatter.is_batch:
-            check_custom_ids(self.reader)
-        return found
 
     def _save_input(self, resources: ExitStack) -> Path:
         """Save an input that is no file, for a run reads its input several times; return its path."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -11,18 +10,11 @@ from typing import NamedTuple
 from stillhouse._settings.digest import digest
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.jobs.formats.rows import Row
+from stillhouse.jobs.selection.seen import FirstSeen
 from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["Repeat", "Repeats", "find_repeats"]
-
-_SCHEMA = """
-PRAGMA journal_mode = OFF;         -- nothing in it is ever needed again
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -16000;        -- KiB
-CREATE TABLE inputs (digest BLOB PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
-BEGIN;
-"""
 
 
 class Repeat(NamedTuple):
@@ -79,9 +71,8 @@ def find_repeats(
     """Read the rows of a run, and return those that ask for what an earlier one asks for.
 
     Inputs are the same if all of their values are, and those of their own arguments, whatever the order of
-    the keys is. A row of which no input can be made is like no other. The digests wait in a temporary
-    database without a name, which the system removes with the process, so that memory does not grow with
-    the number of rows.
+    the keys is. A row of which no input can be made is like no other. The digests wait on the disk, so that
+    memory does not grow with the number of rows.
 
     Args:
         rows: the rows.
@@ -93,18 +84,15 @@ def find_repeats(
     """
     repeats = Repeats()
     try:
-        with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
-            database.executescript(_SCHEMA)
+        with FirstSeen() as seen:
             for row in rows:
                 if stopping():
                     break
                 key = _key_of(formatter(row))
                 if key is None:
                     continue
-                added = database.execute("INSERT OR IGNORE INTO inputs VALUES (?, ?)", (key, row.index))
-                if not added.rowcount:
-                    query = "SELECT row FROM inputs WHERE digest = ?"
-                    (first,) = database.execute(query, (key,)).fetchone()
+                first = seen.first(key, row.index)
+                if first is not None:
                     repeats.add(Repeat(row.index, row.digest, first))
     except sqlite3.Error as error:
         raise ConfigurationError(

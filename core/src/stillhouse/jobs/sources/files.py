@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow_files import is_saved_dataset
 from stillhouse.jobs.formats.kinds import SUFFIXES, is_data
+from stillhouse.jobs.sources.names import passed_over, some
 
 __all__ = ["Named", "files_named", "is_glob", "local_path"]
 
@@ -97,9 +98,9 @@ def files_named(names: Iterable[str], is_taken: Callable[[str], bool] = lambda _
         else:
             add(path)
     if passed:
-        found.said.append(f"passed over, for their names are not of files with rows: {_some(passed)}")
+        found.said.append(passed_over(passed))
     if twice:
-        found.said.append(f"named more than once, and read once: {_some(twice)}")
+        found.said.append(f"named more than once, and read once: {some(twice)}")
     return found
 
 
@@ -165,8 +166,3 @@ def _matches(path: str, pattern: str) -> bool:
     if "**" in patterns:
         return fnmatch.fnmatchcase(path, pattern.replace("**/", "*").replace("**", "*"))
     return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
-
-
-def _some(paths: list[str]) -> str:
-    names = ", ".join(paths[:3])
-    return names if len(paths) <= 3 else f"{names} and {len(paths) - 3:,} others"

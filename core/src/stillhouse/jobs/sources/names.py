@@ -12,7 +12,7 @@ from stillhouse._settings.secrets import without_login
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.kinds import is_data
 
-__all__ = ["Names", "is_address", "names_of", "shown"]
+__all__ = ["Names", "is_address", "names_of", "passed_over", "shown", "some"]
 
 _SHOWN = 3
 
@@ -74,6 +74,17 @@ def _of_list(items: Sequence[Any]) -> Names | None:
             hint="give the files as pathlib.Path, or the prompts as {'prompt': …}",
         )
     return None
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names in one line; of many, the first ones and how many others there are."""
+    listed = ", ".join(names[:_SHOWN])
+    return listed if len(names) <= _SHOWN else f"{listed} and {len(names) - _SHOWN:,} others"
+
+
+def passed_over(names: Sequence[str]) -> str:
+    """Return what is told about names in a folder or a glob that are not of files with rows."""
+    return f"passed over, for their names are not of files with rows: {some(names)}"
 
 
 def is_address(name: str) -> bool:

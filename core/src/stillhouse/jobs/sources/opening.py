@@ -1,4 +1,4 @@
-"""`open_input`: the one reader of what INPUT names; `spool_of_names`: what has to be copied here first."""
+"""`open_input`: the one reader of what INPUT names; `notes_of`: what is told about it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.kinds import is_data
 from stillhouse.jobs.formats.opening import open_file
 from stillhouse.jobs.formats.reading import Reading
-from stillhouse.jobs.sources.names import Names, is_address, shown
+from stillhouse.jobs.sources.names import Names, is_address, passed_over, shown
 from stillhouse.jobs.sources.several import SeveralReader, Source
 from stillhouse.protocols import HookCalls, RowReader
 
@@ -79,8 +79,7 @@ class RemoteSpool:
             sources.append(Source(name, opening, file.stat().st_size, [file]))
         if len(sources) == 1 and not self._passed:
             return sources[0].open()
-        passed = f"passed over, for their names are not of files with rows: {', '.join(self._passed[:3])}"
-        return SeveralReader(sources, [passed] if self._passed else [])
+        return SeveralReader(sources, [passed_over(self._passed)] if self._passed else [])
 
 
 def _fsspec(name: str) -> Any:

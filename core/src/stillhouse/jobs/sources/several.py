@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.sources.names import some
 from stillhouse.protocols import Row, RowReader
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class SeveralReader:
             finally:
                 reader.close()
         _check_headers(headers)
-        self._said += [f"{_some(names)}: {texts}" for texts, names in found.items()]
+        self._said += [f"{some(names)}: {texts}" for texts, names in found.items()]
         self.schema = self._common(schemas)
         self.num_rows = sum(filter(None, counts)) if None not in counts else None
 
@@ -172,11 +173,11 @@ class SeveralReader:
         if len(typed) == len(schemas) and all(schema.equals(typed[0]) for schema in typed):
             return typed[0]
         every = {*typed[0].names}.intersection(*(schema.names for schema in typed))
-        some = [name for name in dict.fromkeys(name for schema in typed for name in schema.names)
+        partly = [name for name in dict.fromkeys(name for schema in typed for name in schema.names)
                 if name not in every]  # fmt: skip
-        if some:
+        if partly:
             self._said.append(
-                f"only some files have the columns {_some(some)}: the rows of the others have none"
+                f"only some files have the columns {some(partly)}: the rows of the others have none"
             )
         return None
 
@@ -189,8 +190,8 @@ def _check_headers(headers: list[tuple[str, list[str]]]) -> None:
             ours = [column for column in names if column not in expected]
             theirs = [column for column in expected if column not in names]
             differences = [
-                *([f"{name} has {_some(ours)} besides"] if ours else []),
-                *([f"{name} has no {_some(theirs)}"] if theirs else []),
+                *([f"{name} has {some(ours)} besides"] if ours else []),
+                *([f"{name} has no {some(theirs)}"] if theirs else []),
             ]
             raise ConfigurationError(
                 f"{first} and {name} have different columns: {', and '.join(differences)}",
@@ -200,8 +201,3 @@ def _check_headers(headers: list[tuple[str, list[str]]]) -> None:
 
 def _of_source(error: GenerationError, name: str) -> GenerationError:
     return GenerationError(f"{name}, {error.message}", kind=error.kind, attempts=error.attempts)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} others"
