@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -220,10 +221,16 @@ class RowSpool:
 
         if not self._records:
             return
-        names = dict.fromkeys(name for record in self._records for name in record)
+        # Only the values that a row has: of many columns, each row may have a few.
+        found: dict[str, tuple[list[int], list[Any]]] = {}
+        for place, record in enumerate(self._records):
+            for name, value in record.items():
+                places, values = found.setdefault(name, ([], []))
+                places.append(place)
+                values.append(value)
         fields, columns = [], []
-        for name in names:
-            column = self._column(name, [record.get(name) for record in self._records])
+        for name, (places, values) in found.items():
+            column = _spread(self._column(name, values), places, len(self._records))
             metadata = {"stillhouse": "json"} if name in self._texts else None
             fields.append(pa.field(name, column.type, metadata=metadata))
             columns.append(column)
@@ -241,7 +248,10 @@ class RowSpool:
 
         if name not in self._texts:
             column = infer(values, self._declared.get(name))
-            known = self._types.get(name, column and column.type)
+            known = self._types.get(name)
+            if column is not None and column.type == known and not column.type.num_fields:
+                return column
+            known = known or (column and column.type)
             common = None if column is None else unify(known, column.type)
             if common is not None and count_fields(common) <= MAX_FIELDS and depth_of(common) <= MAX_DEPTH:
                 self._types[name] = common
@@ -263,6 +273,20 @@ class RowSpool:
 
         self._file.seek(chunk.offset)
         return pa.ipc.open_stream(self._file.read(chunk.size)).read_all()
+
+
+def _spread(column: pa.Array, places: list[int], size: int) -> pa.Array:
+    """Return a column of `size` values, which are those of another one at their places and else null."""
+    import pyarrow as pa
+
+    if len(places) == size:
+        return column
+    indices, is_valid = array("i", bytes(4 * size)), bytearray((size + 7) // 8)
+    for number, place in enumerate(places):
+        indices[place] = number
+        is_valid[place >> 3] |= 1 << (place & 7)
+    buffers = [pa.py_buffer(is_valid), pa.py_buffer(indices)]
+    return column.take(pa.Array.from_buffers(pa.int32(), size, buffers))
 
 
 def _json_texts(values: Iterable[Any]) -> list[str | None]:
