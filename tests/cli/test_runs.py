@@ -88,7 +88,7 @@ def test_equivalent_command_resumes_the_run(generate: Any, rows_file: Any, optio
     assert generate().status == 0
     again = generate(*options)
     assert again.status == 0, again.err
-    assert "is complete: 1 rows" in again.err
+    assert "is complete: 1 row" in again.err
 
 
 def test_resume_accepts_a_new_setting_at_its_default(generate: Any, rows_file: Any, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file
     rows_file(rows)
     refused = generate()
     assert refused.status == 1
-    assert "input: 2 of 5 rows are others; the first is on line 3" in refused.err
+    assert "input: 2 of 5 rows differ; the first is on line 3" in refused.err
     rows_file([{"prompt": f"row {number}"} for number in range(4)])
     assert "input: it has fewer rows than were generated" in generate().err
     rows_file([{"prompt": f"row {number}"} for number in range(6)])
@@ -172,7 +172,7 @@ def test_run_from_standard_input_resumes_with_the_same_input(start: Any, tmp_pat
     for text, status, message in (
         ('{"prompt": "a"}\n', 0, "rows                      1"),
         ('{"prompt": "a"}\n', 0, "is complete"),
-        ('{"prompt": "b"}\n', 1, "1 of 1 rows are others"),
+        ('{"prompt": "b"}\n', 1, "1 of 1 row differs"),
     ):
         process = start("generate", "-", "--llm", "echo", "-o", output, stdin=-1)
         _, err = process.communicate(text, timeout=60)
@@ -368,7 +368,7 @@ def test_retry_says_how_many_and_refuses_an_unknown_kind(generate: Any, rows_fil
     assert "0 failed rows are generated again" in generate("--retry", "timeout").err
     again = generate("--retry", "invalid_input")
     assert again.status == 3
-    assert "1 failed rows are generated again" in again.err
+    assert "1 failed row is generated again" in again.err
 
 
 def test_output_to_standard_output_cannot_be_restarted(run: Any, rows_file: Any) -> None:

@@ -32,7 +32,7 @@ def test_files_are_read_in_the_order_of_the_command(write: Write, generate: Any)
     assert generate(one, two, three).err.count("is complete: 4 rows") == 1
     assert generate(two, one, three).status == 1
     assert (
-        "input: 4 of 4 rows are others"
+        "input: 4 of 4 rows differ"
         in generate(
             two,
             one,

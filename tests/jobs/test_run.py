@@ -211,7 +211,7 @@ def test_types_of_a_table_are_kept(tmp_path: Path) -> None:
 
 def test_rows_that_changed_are_refused_with_the_difference(tmp_path: Path) -> None:
     stillhouse.run(ROWS, llm="echo", output=tmp_path / "out.jsonl")
-    with pytest.raises(ConfigurationError, match="1 of 20 rows are others") as raised:
+    with pytest.raises(ConfigurationError, match="1 of 20 rows differs") as raised:
         stillhouse.run([*ROWS[:-1], {"prompt": "new"}], llm="echo", output=tmp_path / "out.jsonl")
     assert "restart=True" in raised.value.hint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from stillhouse._wording import number_of
 from stillhouse.cli.output import guarded, print_note
 
 __all__ = ["join"]
@@ -25,4 +26,6 @@ def join(shards: tuple[str, ...], output: str) -> None:
 
     joined = join_shards(shards, output, default_registry().hooks())
     failed = f", {joined.failed:,} of them failed" if joined.failed else ""
-    print_note(f"{joined.output}: {joined.rows:,} rows of {len(shards):,} shards{failed}")
+    print_note(
+        f"{joined.output}: {number_of(joined.rows, 'row')} of {number_of(len(shards), 'shard')}{failed}"
+    )

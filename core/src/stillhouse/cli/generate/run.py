@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from stillhouse._wording import number_of
 from stillhouse.cli.output import (
     is_read,
     print_error,
@@ -161,13 +162,12 @@ def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | N
 
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
-    from stillhouse.jobs.reporting.units import rows_text
     from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
     from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
-        print_note(f"{view.command.output} is complete: {summary.rows:,} rows")
+        print_note(f"{view.command.output} is complete: {number_of(summary.rows, 'row')}")
     elif ended.outcome == "waiting":
         _print_jobs(ended.jobs or [], summary.rows)
     elif ended.outcome != "complete":
@@ -176,9 +176,9 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
         more = "" if needs_more else "; the same command goes on"
         if summary.queued:
-            more += f", and generates {rows_text(summary.queued)} again that failed"
+            more += f", and generates {number_of(summary.queued, 'row')} again that failed"
         if not isinstance(ended.problem, LostError):
-            print_note(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}")
+            print_note(f"{what}: {number_of(summary.rows, 'finished row', 'is/are')} in {view.state}{more}")
 
 
 class _View:
@@ -220,9 +220,9 @@ class _View:
             return
         summary = bulk.summary
         if self.command.retry or summary.queued:
-            print_note(f"{summary.queued:,} failed rows are generated again")
+            print_note(f"{number_of(summary.queued, 'failed row', 'is/are')} generated again")
         if bulk.resumed and not bulk.is_complete:
-            print_note(f"going on: {summary.rows:,} rows are finished")
+            print_note(f"going on: {number_of(summary.rows, 'row', 'is/are')} finished")
 
     def tell(self) -> None:
         """Print what was noticed about damage to the state and about the input, once."""
@@ -267,4 +267,6 @@ def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
 
     for line in job_lines(jobs):
         print_note(line)
-    print_note(f"{finished:,} rows are finished; make the same command again to collect the others")
+    print_note(
+        f"{number_of(finished, 'row', 'is/are')} finished; make the same command again to collect the others"
+    )

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.content import HEAD_BYTES, Content
 from stillhouse.jobs.formats.delimiters import delimiter_name, find_delimiter, said_delimiter
@@ -265,7 +266,7 @@ def _row(index: int, line: int, names: list[str], values: list[str]) -> Row:
         return Row(index, line, error=invalid_row(line, "not valid UTF-8"), digest=digest)
     if len(values) != len(names):
         if len(values) < len(names) or any(values[len(names) :]):
-            problem = f"{len(values)} columns where the header has {len(names)}"
+            problem = f"{number_of(len(values), 'column')} where the header has {len(names):,}"
             return Row(index, line, error=invalid_row(line, problem), digest=digest)
         del values[len(names) :]
     return Row(index, line, {name: value or None for name, value in zip(names, values)}, digest=digest)  # noqa: B905

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 from stillhouse._defaults import default_backends
 from stillhouse._execution.stopping import Stop
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
@@ -390,7 +391,11 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     if ended.problem is not None:
         raise ended.problem
     if ended.outcome == "interrupted":
-        kept = "" if folder or ended.summary is None else f": {ended.summary.rows:,} finished rows are kept"
+        kept = (
+            ""
+            if folder or ended.summary is None
+            else f": {number_of(ended.summary.rows, 'finished row', 'is/are')} kept"
+        )
         raise KeyboardInterrupt(f"the run was interrupted{kept}; the same call resumes it")
     assert ended.outcome != "stopped"
     if ended.summary is None:

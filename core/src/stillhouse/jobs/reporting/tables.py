@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stillhouse.jobs.reporting.units import clock, count, duration, rows_text
+from stillhouse._wording import number_of
+from stillhouse.jobs.reporting.units import clock, count, duration
 from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons, common_endings, retried_kinds
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
@@ -177,7 +178,7 @@ def failure_lines(failures: Failures, kept: Collection[str] = ()) -> list[str]:
         lines.append(f"  {which}: {kind}: {message}")
         left -= rows
     if left:
-        lines.append(f"  {left:,} more {'row' if left == 1 else 'rows'}: see the column error")
+        lines.append(f"  {number_of(left, 'more row')}: see the column error")
     kinds = retried_kinds(kept)
     if kinds:
         lines.append(f"generate them again: the same command with --retry {','.join(kinds)}")
@@ -200,7 +201,7 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
     endings = (summary.reasons or Reasons()).endings
     lines += _column(_ending_lines(endings, summary.done, endings, summary.done))
     if summary.queued:
-        lines.append(("to be tried again", f"{rows_text(summary.queued)}, by the same command"))
+        lines.append(("to be tried again", f"{number_of(summary.queued, 'row')}, by the same command"))
     lines += [
         ("input tokens", count(summary.input_tokens)),
         *_cache_lines(summary),
@@ -232,7 +233,7 @@ def job_lines(jobs: Sequence[Chunk]) -> list[str]:
         if job.state == "collected":
             state = "collected"
         lines.append(
-            f"{job.job or '(no id yet)'}  {state}  {job.requests:,} requests"
+            f"{job.job or '(no id yet)'}  {state}  {number_of(job.requests, 'request')}"
             + (f" ({counts})" if counts else "")
             + (f"  {job.message}" if job.message else "")
         )

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["about", "clock", "count", "duration", "rows_rate", "rows_text", "stopwatch"]
+__all__ = ["about", "clock", "count", "duration", "rows_rate", "stopwatch"]
 
 
 def count(number: int | None) -> str:
     """Format a count; one that nobody reported is unknown."""
     return "unknown" if number is None else f"{number:,}"
-
-
-def rows_text(number: int) -> str:
-    """Format a number of rows, such as `1 row`."""
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import RESULTS, ResultColumns, given_names
 from stillhouse.jobs.formats.opening import open_output, open_writer, output_path
@@ -219,7 +220,7 @@ def _check_one_run(parts: Sequence[_Part]) -> None:
                if number not in known]  # fmt: skip
     if missing:
         raise ConfigurationError(
-            f"{'a shard is' if len(missing) == 1 else f'{len(missing):,} shards are'} missing: "
+            f"{number_of(len(missing), 'shard', 'is/are')} missing: "
             f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}",
             hint="give the outputs of all shards of the run",
         )

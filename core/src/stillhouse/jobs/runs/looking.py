@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, near_matches
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import RowFormatter
@@ -96,7 +97,7 @@ class Look:
         if self.answered:
             lines.append(
                 f"chats that end with the assistant's answer, which is sent: {self.answered:,} of the first "
-                f"{len(self.rows):,} rows; --drop-last-assistant leaves it out"
+                f"{number_of(len(self.rows), 'row')}; --drop-last-assistant leaves it out"
             )
         return [*lines, *self.notes]
 

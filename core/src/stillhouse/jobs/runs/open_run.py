@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
@@ -265,7 +266,8 @@ class OpenRun:
         if running and not self.command.uses_batches:
             rows = sum(len(job.rows) for job in running)
             raise ConfigurationError(
-                f"{rows:,} rows of this run are in {len(running)} offline batches",
+                f"{number_of(rows, 'row of this run', 'is/are', 'rows of this run')} in "
+                f"{number_of(len(running), 'offline batch')}",
                 hint="give --batch to collect them, or --finish-online to cancel them and generate the rest "
                 "online",
             )
