@@ -211,7 +211,10 @@ def test_values_that_cannot_be_compared_are_told_with_what_to_write(
     result = generate("out.jsonl", "--where", expression, of=of)
     assert result.status == 3
     messages = [row["error"]["message"] for row in read_rows(tmp_path / "out.jsonl")]
-    assert [message.endswith(f"cannot be said: {told}") for message in messages] == [True, True], messages
+    assert [message.endswith(f"cannot be evaluated for this row: {told}") for message in messages] == [
+        True,
+        True,
+    ], messages
 
 
 @pytest.mark.parametrize("more", [[], ["--estimate"], ["--preview", 3]])

@@ -243,3 +243,37 @@ def test_files_without_rows(write: Write, generate: Any, content: bytes) -> None
     name = "in.csv" if b"," in content else "in.json"
     result = generate(write(name, content))
     assert (result.status, result.rows) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"prompt": "a"}{"prompt": "b"}\n', "several objects are on one line"),
+        (b'{"prompt": "a"} {"prompt": "b"} {"prompt": "c"}', "several objects are on one line"),
+        (b'{"prompt": "a",\n "x": 1}\n{"prompt": "b",\n "x": 2}\n', "an object takes several lines"),
+        (b'\n{\n "prompt": "a"\n}\n', "an object takes several lines"),
+    ],
+)
+def test_objects_that_are_not_on_lines_of_their_own(write: Write, content: bytes, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as raised:
+        rows_of(write("in.jsonl", content))
+    assert "jq -c . FILE" in raised.value.hint
+
+
+def test_several_objects_on_a_line_in_the_middle_fail_alone(write: Write) -> None:
+    found = rows_of(
+        write("in.jsonl", b'{"prompt": "a"}\n{"prompt": "b"} {"prompt": "c"}\n{"prompt": "d"}x\n')
+    )
+    assert found.errors == [
+        "line 2: several JSON values on one line: jq -c . FILE writes each on its own",
+        "line 3: not valid JSON: Extra data at character 16",
+    ]
+
+
+def test_files_that_were_joined_have_marks_in_the_middle(write: Write) -> None:
+    part = codecs.BOM_UTF8 + b'{"prompt": "a"}\n'
+    found = rows_of(write("in.jsonl", part + part + part))
+    assert found.columns == [{"prompt": "a"}] * 3
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "line 2: a byte-order mark, as of files that were joined, is left out"
+    ]

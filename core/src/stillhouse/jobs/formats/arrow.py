@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from stillhouse.jobs.formats.arrow_types import (
     depth_of,
     has_empty_struct,
     infer,
+    spread,
     unify,
 )
 from stillhouse.jobs.formats.columns import ResultColumns
@@ -230,7 +230,7 @@ class RowSpool:
                 values.append(value)
         fields, columns = [], []
         for name, (places, values) in found.items():
-            column = _spread(self._column(name, values), places, len(self._records))
+            column = spread(self._column(name, values), places, len(self._records))
             metadata = {"stillhouse": "json"} if name in self._texts else None
             fields.append(pa.field(name, column.type, metadata=metadata))
             columns.append(column)
@@ -273,20 +273,6 @@ class RowSpool:
 
         self._file.seek(chunk.offset)
         return pa.ipc.open_stream(self._file.read(chunk.size)).read_all()
-
-
-def _spread(column: pa.Array, places: list[int], size: int) -> pa.Array:
-    """Return a column of `size` values, which are those of another one at their places and else null."""
-    import pyarrow as pa
-
-    if len(places) == size:
-        return column
-    indices, is_valid = array("i", bytes(4 * size)), bytearray((size + 7) // 8)
-    for number, place in enumerate(places):
-        indices[place] = number
-        is_valid[place >> 3] |= 1 << (place & 7)
-    buffers = [pa.py_buffer(is_valid), pa.py_buffer(indices)]
-    return column.take(pa.Array.from_buffers(pa.int32(), size, buffers))
 
 
 def _json_texts(values: Iterable[Any]) -> list[str | None]:

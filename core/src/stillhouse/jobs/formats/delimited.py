@@ -7,6 +7,7 @@ import csv
 import io
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from stillhouse._wording import number_of
@@ -19,6 +20,9 @@ from stillhouse.jobs.formats.json_values import MAX_ROW_BYTES
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row, is_encodable
 
 __all__ = ["CsvReader"]
+
+# So many rows show whether a header that ends with a delimiter has a column without a name.
+_ROWS_SHOWN = 100
 
 
 class CsvReader(FileReader):
@@ -57,7 +61,7 @@ class CsvReader(FileReader):
             self.delimiter = delimiter or said or find_delimiter(lines, usual)
             if self.delimiter != usual and delimiter is None:
                 self.found.append(f"its fields are separated by {delimiter_name(self.delimiter)}")
-            self.names = self._header()
+            self.names = self._header(lines)
         except BaseException:
             self.close()
             raise
@@ -77,6 +81,9 @@ class CsvReader(FileReader):
         for index, (line, values) in enumerate(fields):
             if isinstance(values, str):
                 problem = f"not valid CSV: {values}"
+                yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
+            elif values[0].startswith("\ufeff") and [values[0][1:], *values[1:]] == names:
+                problem = "a byte-order mark and the header again: files were joined; give each as an INPUT"
                 yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
             else:
                 yield _row(index, line, names, values)
@@ -132,13 +139,16 @@ class CsvReader(FileReader):
         stream: Any = _Unclosed(self.content.text())
         return io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
 
-    def _header(self) -> list[str]:
-        line, values = next(self._fields(), (0, []))
+    def _header(self, lines: list[str]) -> list[str]:
+        fields = self._fields()
+        line, values = next(fields, (0, []))
         if isinstance(values, str):
             raise self._wrong(line, f"the header is not valid CSV: {values}")
         names = list(values)
         while names and not names[-1].strip():
             names.pop()
+        if names and len(names) < len(values) and self._is_named(fields, lines, len(names)):
+            names.append("")
         if values and not names:
             raise self._wrong(line, "the header names no column")
         plain = [name.strip() for name in names]
@@ -156,6 +166,18 @@ class CsvReader(FileReader):
         if not is_encodable("".join(names)):
             raise self._wrong(line, f"the header is not valid {self.content.encoding}")
         return names
+
+    def _is_named(self, fields: Iterator[tuple[int, list[str] | str]], lines: list[str], place: int) -> bool:
+        """Return whether a header that ends with a delimiter has a column without a name there.
+
+        Stillhouse writes its name as a quoted empty text; of other files, the first rows show it.
+        """
+        if any(line.rstrip("\r\n").endswith(f'{self.delimiter}""') for line in lines[:1]):
+            return True
+        return any(
+            isinstance(values, list) and len(values) > place and values[place]
+            for _, values in islice(fields, _ROWS_SHOWN)
+        )
 
     def _fields(self) -> Iterator[tuple[int, list[str] | str]]:
         """Yield the line that each row begins at with its fields or what is wrong, the header's first."""

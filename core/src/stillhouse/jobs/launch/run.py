@@ -192,6 +192,10 @@ def estimate(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    output_prefix: str | None = None,
+    text: bool = False,
+    expand: bool = False,
+    format: str | None = None,
     state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
@@ -344,7 +348,16 @@ def _check_values(options: Options) -> None:
 
 
 def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
-    """Return the options among the keywords that a function was given."""
+    """Return the options among the keywords that a function was given.
+
+    Raises:
+        ConfigurationError: one that is on or off is something else than true or false.
+    """
+    for name, value in given.items():
+        option = Options.__dataclass_fields__.get(name)
+        is_flag = name == "show_bar" or (option is not None and option.type == "bool")
+        if is_flag and not isinstance(value, bool):
+            raise ConfigurationError(f"{name} is {value!r:.60}", hint="give True or False")
     options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
     return Options(
         **{

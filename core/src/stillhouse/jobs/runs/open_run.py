@@ -10,11 +10,10 @@ from typing import Any, Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import followed
-from stillhouse.jobs.runs.batches import check_no_batch_runs
+from stillhouse.jobs.runs.batches import check_restart
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.looking import look_at_run
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
@@ -115,15 +114,14 @@ class OpenRun:
             columns = command.writing.columns()
             open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
             if command.restart:
-                check_no_batch_runs(self.output, state)
+                check_restart(self.output, state)
             if source is None:
                 self._spooled = self._save_input(resources)
                 source = self._open_source(resources)
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = look_at_run(llm, self.reader, command.formatter)
-            columns.check([*given_names(self.reader), *self.look.columns])
+            self.look = look_at_run(llm, self.reader, command)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
