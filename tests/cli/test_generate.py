@@ -296,38 +296,6 @@ def test_wrong_arguments_are_named_before_anything_runs(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_progress_is_logged_as_plain_lines_at_intervals(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import io
-    import threading
-
-    from stillhouse.jobs.reporting import progress
-    from stillhouse.jobs.runs.online import RunStatistics
-    from stillhouse.jobs.spending.budget import Budget, Ceiling
-    from stillhouse.jobs.spending.prices import Prices
-
-    shown = threading.Event()
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            written = super().write(text)
-            shown.set()
-            return written
-
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.001)
-    stream, statistics = Stream(), RunStatistics(done=40, input_tokens=900, output_tokens=400, pulled=50)
-    statistics.prices = Prices("test", (), ())
-    statistics.cost = 1.5
-    statistics.budget = Budget(Ceiling(stillhouse.create("echo"), {"max_new_tokens": 1}, 2000, None))
-    statistics.failed["timeout"] = 10
-    with progress.show_progress(statistics, stream, share=lambda: 0.5, window=64):
-        assert shown.wait(30)
-    line = stream.getvalue().splitlines()[0]
-    assert line.startswith("50 rows (50%), 10 failed, ")
-    assert "tokens/s, 0 in flight, 1,300 tokens, $1.50, 2,000 tokens left, ETA " in line
-
-
 def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows_file: Any) -> None:
     source = rows_file([{"prompt": "a" * 1000}] * 5000)
     process = start("generate", source, "--llm", "echo", "-o", "-")

@@ -325,7 +325,7 @@ def test_progress_is_shown_by_a_function_of_ones_own() -> None:
     seen: list[Any] = []
     stillhouse.run(ROWS, llm="echo", on_progress=seen.append)
     assert (seen[-1].rows, seen[-1].failed, seen[-1].share) == (20, 0, 1.0)
-    assert str(seen[-1]).startswith("20 rows (100%), 0 failed")
+    assert str(seen[-1]).startswith("20 of 20 rows (100%), 0 failed")
 
 
 def test_an_error_of_that_function_ends_no_run() -> None:

@@ -87,9 +87,9 @@ class BulkRun:
         return self._run.is_generated
 
     @property
-    def share_read(self) -> float | None:
-        """How much of the input was read, from 0 to 1; `None` where its size is not known."""
-        return self._run.reader.share_read
+    def rows(self) -> RowReader:
+        """Reads the rows of the input that belong to the run."""
+        return self._run.reader
 
     @property
     def summary(self) -> Summary:
