@@ -116,7 +116,7 @@ def test_another_server_streams_what_it_answers(aimock: Any, kind: Any) -> None:
     if kind is GeminiLLM:
         fields["api_key"] = "k"
     else:
-        fields |= {"project": "p", "location": "europe-west4", "access_token": "t"}
+        fields |= {"project": "p", "location": "europe-west4", "access_token": "t", "api_version": "v1"}
     with kind(**fields) as llm:
         *pieces, output = llm.stream(CHAT)
     assert len(pieces) > 1
