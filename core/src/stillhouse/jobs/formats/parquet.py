@@ -26,6 +26,8 @@ __all__ = ["ParquetReader", "ParquetWriter", "pyarrow_parquet"]
 
 BATCH_BYTES = 4 << 20
 BATCH_ROWS = 4096
+# Otherwise what the allocator of pyarrow keeps for later grows with the file.
+RELEASE_BATCHES = 8
 ROW_GROUP_BYTES = 32 << 20
 
 
@@ -82,10 +84,14 @@ class ParquetReader:
     def __iter__(self) -> Iterator[Row]:
         self._read = 0
         try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows()):
+            # Each thread keeps memory of its own, and making rows of a batch takes longer than decoding it.
+            batches = self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False)
+            for number, batch in enumerate(batches, start=1):
                 for row in rows_of(batch, self._read):
                     yield row
                     self._read += 1
+                if number % RELEASE_BATCHES == 0:
+                    _release_memory()
         except (OSError, ValueError) as error:
             raise _broken(self._path, error) from None
 
@@ -212,6 +218,13 @@ def pyarrow_parquet() -> Any:
             "Parquet files need pyarrow, which is not installed", hint='pip install "stillhouse[parquet]"'
         ) from None
     return pyarrow.parquet
+
+
+def _release_memory() -> None:
+    """Give back the memory that pyarrow's allocator keeps and does not use."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _broken(path: str, error: Exception) -> ConfigurationError:
