@@ -84,14 +84,10 @@ class ParquetReader:
     def __iter__(self) -> Iterator[Row]:
         self._read = 0
         try:
-            # Each thread keeps memory of its own, and making rows of a batch takes longer than decoding it.
-            batches = self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False)
-            for number, batch in enumerate(batches, start=1):
+            for batch in self._batches(0):
                 for row in rows_of(batch, self._read):
                     yield row
                     self._read += 1
-                if number % RELEASE_BATCHES == 0:
-                    _release_memory()
         except (OSError, ValueError) as error:
             raise _broken(self._path, error) from None
 
@@ -106,10 +102,9 @@ class ParquetReader:
 
     def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
         """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
-        groups = list(range(mark.offset, self._file.metadata.num_row_groups))
         start = mark.row
         try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows(), row_groups=groups):
+            for batch in self._batches(mark.offset):
                 end = start + batch.num_rows
                 if end > first:
                     skipped = max(0, first - start)
@@ -117,6 +112,16 @@ class ParquetReader:
                 start = end
         except (OSError, ValueError) as error:
             raise _broken(self._path, error) from None
+
+    def _batches(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from a row group on, a few at a time."""
+        groups = list(range(group, self._file.metadata.num_row_groups))
+        # Each thread keeps memory of its own, and making rows of a batch takes longer than decoding it.
+        batches = self._file.iter_batches(batch_size=self._batch_rows(), row_groups=groups, use_threads=False)
+        for number, batch in enumerate(batches, start=1):
+            yield batch
+            if number % RELEASE_BATCHES == 0:
+                _release_memory()
 
     def _batch_rows(self) -> int:
         metadata = self._file.metadata
