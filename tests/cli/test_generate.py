@@ -272,8 +272,8 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
         (["{rows}", "--llm", "echo", "--raw", "--system", "x", "-o", "{out}"], 2, "no system message", "--raw"),
         (["{rows}", "--llm", "echo", "--template", "{% if", "-o", "{out}"], 2, "template is not valid", ""),
         (["{rows}.missing.jsonl", "--llm", "echo", "-o", "{out}"], 1, "No such file", "check the path"),
-        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "format that is not known", ".jsonl, .json, .csv"),
-        (["{rows}", "--llm", "echo", "-o", "{out}.xlsx"], 1, "format that is not known", ".jsonl"),
+        (["{rows}.txt", "--llm", "echo", "-o", "{out}"], 1, "unknown file format", ".jsonl, .json, .csv"),
+        (["{rows}", "--llm", "echo", "-o", "{out}.xlsx"], 1, "unknown file format", ".jsonl"),
         (["{rows}", "--llm", "echo", "-o", "{rows}"], 1, "is the input as well", "give another output"),
         (["{rows}", "--llm", "echo", "-o", "{rows}/x.jsonl"], 1, "cannot be written", "folder"),
         (["{rows}", "--config", "{rows}", "-o", "{out}"], 2, "neither a .json nor a .yaml", "suffix"),
@@ -294,38 +294,6 @@ def test_wrong_arguments_are_named_before_anything_runs(
     assert "Traceback" not in result.err
     assert rows.read_bytes() == before
     assert not (tmp_path / "out.jsonl").exists()
-
-
-def test_progress_is_logged_as_plain_lines_at_intervals(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import io
-    import threading
-
-    from stillhouse.jobs.reporting import progress
-    from stillhouse.jobs.runs.online import RunStatistics
-    from stillhouse.jobs.spending.budget import Budget, Ceiling
-    from stillhouse.jobs.spending.prices import Prices
-
-    shown = threading.Event()
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            written = super().write(text)
-            shown.set()
-            return written
-
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.001)
-    stream, statistics = Stream(), RunStatistics(done=40, input_tokens=900, output_tokens=400, pulled=50)
-    statistics.prices = Prices("test", (), ())
-    statistics.cost = 1.5
-    statistics.budget = Budget(Ceiling(stillhouse.create("echo"), {"max_new_tokens": 1}, 2000, None))
-    statistics.failed["timeout"] = 10
-    with progress.show_progress(statistics, stream, share=lambda: 0.5, window=64):
-        assert shown.wait(30)
-    line = stream.getvalue().splitlines()[0]
-    assert line.startswith("50 rows (50%), 10 failed, ")
-    assert "tokens/s, 0 in flight, 1,300 tokens, $1.50, 2,000 tokens left, ETA " in line
 
 
 def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows_file: Any) -> None:

@@ -263,6 +263,15 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         """
         return type(self).batch_key is not LLM.batch_key and "offline_batch" not in self.capabilities
 
+    @property
+    def engine_slots(self) -> int | None:
+        """How many generations the engine works on at once; `None` where the backend does not know.
+
+        A backend whose engine is on this machine overrides it. Of the rows in flight, the progress of a run
+        then tells apart those that are generated for and those that wait.
+        """
+        return None
+
     def _offline_batch_generate_here(
         self, inputs: Sequence[FormattedInput] | None, num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
@@ -271,7 +280,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             return super()._offline_batch_generate_here(inputs, num_generations, kwargs)
         if inputs is None:
             raise ConfigurationError(
-                f"{type(self).__name__} generates a batch at once: there is none to collect",
+                f"{type(self).__name__} generates a batch at once: there is nothing to collect",
                 hint="give the inputs",
             )
         return self._generate_in_order(*self._prepared(inputs, num_generations, kwargs))

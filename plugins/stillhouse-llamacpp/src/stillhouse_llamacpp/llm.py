@@ -91,6 +91,11 @@ class LlamaCppLLM(LocalLLM):
         """The name of the model's file, without the suffix."""
         return model_name_of(self.model)
 
+    @property
+    def engine_slots(self) -> int | None:
+        """How many sequences grow at once."""
+        return self.parallel
+
     def load(self) -> None:
         """Load the model; a name on the Hugging Face Hub is downloaded first if need be.
 

@@ -119,6 +119,11 @@ class MlxLLM(TokenLLM):
                 before = change(int(value * GIB))
                 self._restore.append(functools.partial(change, before))
 
+    @property
+    def engine_slots(self) -> int | None:
+        """How many sequences grow at once; `None` before the model is loaded."""
+        return None if self._engine is None else self._engine.slots
+
     def unload(self) -> None:
         """End the calls under way, and give the memory back."""
         engine = self._engine

@@ -128,6 +128,11 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
         self.use_engine(worker, opened[0])
         opened[0].prompts = self.prompts
 
+    @property
+    def engine_slots(self) -> int | None:
+        """How many sequences grow at once; `None` before the model is loaded."""
+        return None if self._engine is None else self._engine.batch_size
+
     def unload(self) -> None:
         """End the calls under way, and free the model."""
         self.release_engine()

@@ -119,6 +119,11 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         """Whether vLLM finds a CUDA device here, and was built for one."""
         return bool(library().platform.is_cuda())
 
+    @property
+    def engine_slots(self) -> int | None:
+        """How many sequences grow at once; `None` where that is left to the engine."""
+        return self.max_num_seqs
+
     def load(self) -> None:
         """Start the engine, which takes from half a minute on; a model on the Hub is downloaded first.
 

@@ -25,6 +25,7 @@ from stillhouse.cli.streams import Stream
 if TYPE_CHECKING:
     from stillhouse._execution.stopping import Stop
     from stillhouse.jobs.launch.work import Ended
+    from stillhouse.jobs.reporting.progress import Extent
     from stillhouse.jobs.runs.bulk import BulkRun
     from stillhouse.jobs.runs.command import Command
     from stillhouse.jobs.runs.looking import Look
@@ -233,16 +234,15 @@ class _View:
                 print_note(text)
 
     @contextlib.contextmanager
-    def working(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[Stop]:
+    def working(self, statistics: RunStatistics, extent: Extent) -> Iterator[Stop]:
         from stillhouse.jobs.launch.signals import stoppable
         from stillhouse.jobs.reporting.notes import noting
-        from stillhouse.jobs.reporting.progress import show_progress
+        from stillhouse.jobs.reporting.progress import Tracker
+        from stillhouse.jobs.reporting.showing import show_progress
 
         # Rows and a line that changes, on one terminal, would be a mess.
         is_printed = self.command.output == "-" and output().isatty()
-        shown = show_progress(statistics, sys.stderr, share=share, window=window)
+        shown = show_progress(sys.stderr, Tracker(statistics, extent))
         with (
             contextlib.nullcontext(print_note) if is_printed else shown as note,
             noting(note, traceback=self.command.traceback, verbose=self.command.verbose),

@@ -14,7 +14,8 @@ from stillhouse._execution.stopping import Stop
 from stillhouse.jobs.launch.options import in_python
 from stillhouse.jobs.launch.signals import stoppable
 from stillhouse.jobs.reporting.notebook import NotebookBar, is_notebook
-from stillhouse.jobs.reporting.progress import Progress, progress_of, show_progress, watch
+from stillhouse.jobs.reporting.progress import Extent, Progress, Tracker
+from stillhouse.jobs.reporting.showing import is_live, show_progress, watch
 from stillhouse.jobs.runs.bulk import BulkRun
 from stillhouse.jobs.runs.looking import Look
 from stillhouse.jobs.runs.online import RunStatistics
@@ -60,27 +61,25 @@ class PythonView:
             warnings.warn(text, stacklevel=2)
 
     @contextlib.contextmanager
-    def working(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[Stop]:
-        with self._shown(statistics, share, window), _interruptible() as stop:
+    def working(self, statistics: RunStatistics, extent: Extent) -> Iterator[Stop]:
+        with self._shown(Tracker(statistics, extent)), _interruptible() as stop:
             yield stop
         self._log()
 
     @contextlib.contextmanager
-    def _shown(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> Iterator[None]:
+    def _shown(self, tracker: Tracker) -> Iterator[None]:
         show: Callable[[Progress], object] | None = self._on_progress
         if show is None and self._show_bar and is_notebook():
             show = NotebookBar()
         if show is not None:
             shown = _Careful(show)
-            with watch(statistics, shown, share=share, window=window, every=PROGRESS_SECONDS):
-                yield
-            shown(progress_of(statistics, share(), window))
-        elif self._show_bar and sys.stderr is not None and sys.stderr.isatty():
-            with show_progress(statistics, sys.stderr, share=share, window=window):
+            try:
+                with watch(tracker, shown, every=PROGRESS_SECONDS):
+                    yield
+            finally:  # also of a run that was interrupted, the last counts are shown
+                shown(tracker.now())
+        elif self._show_bar and sys.stderr is not None and is_live(sys.stderr):
+            with show_progress(sys.stderr, tracker):
                 yield
         else:
             yield

@@ -14,7 +14,8 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.loading import collecting_less, loaded
-from stillhouse.jobs.runs.announcing import announced, run_info
+from stillhouse.jobs.reporting.progress import Extent
+from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
@@ -34,7 +35,7 @@ from stillhouse.jobs.store.stream import StreamStore
 from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.protocols import Row
+from stillhouse.protocols import Row, RowReader
 
 __all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
@@ -51,15 +52,12 @@ class View(Protocol):
     def reading(self, notes: Callable[[], list[str]]) -> None:
         """The input is open; what is unusual about it is told now, and in the end if there is more."""
 
-    def working(
-        self, statistics: RunStatistics, share: Callable[[], float | None], window: int
-    ) -> AbstractContextManager[Stop]:
+    def working(self, statistics: RunStatistics, extent: Extent) -> AbstractContextManager[Stop]:
         """Show the statistics while the run works; gives the request to stop it.
 
         Args:
             statistics: what the run updates.
-            share: how much of the input was read, from 0 to 1, or `None`.
-            window: how many rows may be in flight.
+            extent: how much there is to do.
         """
 
 
@@ -123,7 +121,7 @@ def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, 
         with (
             # An engine on this machine takes minutes to load.
             contextlib.nullcontext() if bulk.is_generated else loaded(llm),
-            _watched(llm, command, statistics, lambda: bulk.share_read, view) as stopping,
+            _watched(llm, command, statistics, bulk.rows, view) as stopping,
         ):
             if bulk.work(statistics, stopping, lambda: loaded(llm)):
                 return Ended("complete", statistics, reasons=bulk.reasons)
@@ -183,7 +181,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
-                _watched(llm, command, statistics, lambda: reader.share_read, view) as stopping,
+                _watched(llm, command, statistics, rows, view) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
                 ending.append(stopping)
@@ -219,17 +217,24 @@ def _online(llm: LLM) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(
-    llm: LLM, command: Command, statistics: RunStatistics, share_read: Callable[[], float | None], view: View
+    llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View
 ) -> Iterator[Stop]:
     def share() -> float | None:
         most = command.choice.at_most()
         if most is None:
-            return share_read()
-        return max(share_read() or 0.0, statistics.pulled / max(1, most - statistics.repeats))
+            return rows.share_read
+        return max(rows.share_read or 0.0, statistics.pulled / max(1, most - statistics.repeats))
 
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
+    slots = llm.engine_slots
+    extent = Extent(
+        share,
+        lambda: number_of_rows(rows),
+        window,
+        None if slots is None else max(1, slots // command.num_generations),
+    )
     statistics.started = time.monotonic()
-    with collecting_less(), view.working(statistics, share, window) as stopping:
+    with collecting_less(), view.working(statistics, extent) as stopping:
         yield stopping
 
 

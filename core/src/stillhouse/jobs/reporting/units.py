@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["clock", "count", "duration", "rows_text"]
+__all__ = ["about", "clock", "count", "duration", "rows_rate", "rows_text", "stopwatch"]
 
 
 def count(number: int | None) -> str:
@@ -31,3 +31,25 @@ def duration(seconds: float) -> str:
 def clock(seconds: float) -> str:
     """Format seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def stopwatch(seconds: float) -> str:
+    """Format a time span as a stopwatch shows it, such as `0:08` or `1:02:03`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rows_rate(per_second: float) -> str:
+    """Format a number of rows per second; where that is below one, per minute or hour."""
+    unit = "s"
+    for longer in ("min", "h"):
+        if 0 < per_second < 1:
+            per_second, unit = per_second * 60, longer
+    return f"{per_second:,.0f} rows/{unit}" if per_second >= 100 else f"{per_second:,.1f} rows/{unit}"
+
+
+def about(number: float) -> str:
+    """Format an estimated count with two digits that mean something, such as `~3,000`."""
+    digits = max(0, len(str(int(number))) - 2)
+    return f"~{round(number / 10**digits) * 10**digits:,}"

@@ -11,7 +11,7 @@ from stillhouse.jobs.store.database import Outcome
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader, RunInfo, RunSummary
 
-__all__ = ["announced", "run_info"]
+__all__ = ["announced", "number_of_rows", "run_info"]
 
 
 def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: bool = False) -> RunInfo:
@@ -28,10 +28,15 @@ def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: 
         name = llm.registry.name_of(type(llm))
     except StillhouseError:  # it is registered nowhere
         name = type(llm).__qualname__
+    return RunInfo(source, output, name, llm.model_name, number_of_rows(reader), resumed)
+
+
+def number_of_rows(reader: RowReader) -> int | None:
+    """Return how many rows a reader has, where it knows that without reading them."""
     rows = getattr(reader, "num_rows", None)
     if not isinstance(rows, int) or isinstance(rows, bool):  # a plugin's reader may have anything there
-        rows = None
-    return RunInfo(source, output, name, llm.model_name, rows, resumed)
+        return None
+    return rows
 
 
 @contextlib.contextmanager

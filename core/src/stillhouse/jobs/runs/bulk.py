@@ -87,9 +87,9 @@ class BulkRun:
         return self._run.is_generated
 
     @property
-    def share_read(self) -> float | None:
-        """How much of the input was read, from 0 to 1; `None` where its size is not known."""
-        return self._run.reader.share_read
+    def rows(self) -> RowReader:
+        """Reads the rows of the input that belong to the run."""
+        return self._run.reader
 
     @property
     def summary(self) -> Summary:
@@ -227,12 +227,12 @@ class BulkRun:
         opened = self._run
         if opened.reader.digest() != opened.digest:
             changes = InputChanges(opened.source, self.store.digests())
-            ways = ["put it back as it was, and the same command goes on"]
+            ways = ["restore the input, then repeat the command to resume the run"]
             if not changes.are_in_rows:
-                ways.append("if rows were added at its end, go on with them with --extend")
-            ways.append("or begin anew with it as it is now, with --restart or another output")
+                ways.append("if rows were added at its end, use --extend to generate them")
+            ways.append("or start over with the input as it is now, with --restart or another output")
             raise InputChangedError(
-                f"the input changed while the run went on: {changes.told.removeprefix('input: ')}",
+                f"the input changed during the run: {changes.told.removeprefix('input: ')}",
                 hint="; ".join(ways),
             )
 
