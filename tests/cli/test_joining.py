@@ -13,6 +13,7 @@ import pytest
 
 import stillhouse
 from stillhouse import Capability
+from stillhouse._wording import number_of
 from stillhouse.echo import EchoLLM
 
 from .conftest import Result, read_rows, write_rows
@@ -62,7 +63,10 @@ def test_they_give_the_output_of_the_whole_run(shards: Shards, count: int, tmp_p
     random.Random(count).shuffle(parts)
     result = shards.join(*parts)
     assert result.status == 0, result.err
-    assert result.err == f"{tmp_path / 'joined.jsonl'}: 13 rows of {count} shards, 2 of them failed\n"
+    assert (
+        result.err
+        == f"{tmp_path / 'joined.jsonl'}: 13 rows of {number_of(count, 'shard')}, 2 of them failed\n"
+    )
     assert (tmp_path / "joined.jsonl").read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.partial"))
 
@@ -170,7 +174,7 @@ def refused(result: Result, folder: Path, told: str) -> None:
 
 def test_one_that_is_missing_is_named(shards: Shards, tmp_path: Path) -> None:
     parts = shards(4)
-    refused(shards.join(parts[0], parts[2], parts[3]), tmp_path, "a shard is missing: 2/4")
+    refused(shards.join(parts[0], parts[2], parts[3]), tmp_path, "1 shard is missing: 2/4")
     refused(shards.join(parts[0]), tmp_path, "3 shards are missing: 2/4, 3/4, 4/4")
     assert shards.join(*parts).status == 0
 
@@ -225,8 +229,8 @@ def test_one_that_was_changed_is_refused(shards: Shards, tmp_path: Path) -> None
 def test_what_is_no_shard_is_refused(shards: Shards, tmp_path: Path) -> None:
     whole = shards.make(None)
     refused(shards.join(whole), tmp_path, "is the output of a run that is no shard")
-    refused(shards.join(shards.source), tmp_path, "there is no run of this output")
-    refused(shards.join(tmp_path / "nothing.jsonl"), tmp_path, "there is no run of this output")
+    refused(shards.join(shards.source), tmp_path, "has no state beside it")
+    refused(shards.join(tmp_path / "nothing.jsonl"), tmp_path, "has no state beside it")
 
 
 def test_nothing_is_overwritten(shards: Shards, tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ def test_nothing_is_overwritten(shards: Shards, tmp_path: Path) -> None:
         assert result.status == 1, output
         assert (tmp_path / output).read_bytes() == before
     assert shards.join(*parts).status == 0
-    assert "is there already" in shards.join(*parts).err
+    assert "already exists" in shards.join(*parts).err
     assert shards.run("join", *parts, "-o", tmp_path / "missing" / "x.jsonl").status == 1
     assert shards.run("join", *parts).status == 2
     assert shards.run("join", "-o", tmp_path / "x.jsonl").status == 2

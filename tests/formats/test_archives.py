@@ -161,5 +161,5 @@ def test_what_is_zipped_is_named(tmp_path: Path, name: str, members: list[str], 
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         for member in members:
             archive.writestr(*(member.split(":") if ":" in member else (member, "x" * 100)))
-    with pytest.raises(ConfigurationError, match=f"is {what}$"):
+    with pytest.raises(ConfigurationError, match=f"is {what}\\n"):
         rows_of(tmp_path / name)

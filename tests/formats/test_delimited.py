@@ -196,7 +196,7 @@ def test_commas_at_the_end(write: Write) -> None:
     found = rows_of(write("c.csv", b"id,prompt,\n1,hi,x\n2,yo\n3\n"))
     assert found.errors == [
         "line 2: 3 columns where the header has 2",
-        "line 4: 1 columns where the header has 2",
+        "line 4: 1 column where the header has 2",
     ]
     assert found.rows[1].columns == {"id": "2", "prompt": "yo"}
 

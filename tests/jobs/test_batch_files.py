@@ -290,7 +290,7 @@ def test_a_template_of_the_user_wins(tmp_path: Path) -> None:
 def test_an_id_twice_is_one_error_before_anything_is_sent(tmp_path: Path) -> None:
     llm = RecordingLLM()
     for twice in ((line("a"), line("b"), line("a")), (line("1"), line("b"), line(1))):
-        with pytest.raises(ConfigurationError, match=r"lines 1 and 3 .*custom_id"):
+        with pytest.raises(ConfigurationError, match=r"line 1 and line 3 .*custom_id"):
             run(tmp_path, *twice, llm=llm)
     with pytest.raises(ConfigurationError, match="line 2 has no custom_id"):
         run(tmp_path, line("a"), {**line(), "custom_id": None}, llm=llm)

@@ -23,6 +23,7 @@ from stillhouse.cli.signals import INTERRUPTED, handling
 from stillhouse.cli.standard import wrapped
 from stillhouse.cli.status import status
 from stillhouse.cli.streams import OutputError
+from stillhouse.cli.view import view
 from stillhouse.errors import StillhouseError
 
 __all__ = ["app"]
@@ -76,7 +77,7 @@ class _Commands(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.commands, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.commands)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"available: {', '.join(self.commands)}"
             ctx.fail(f"there is no command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
@@ -109,5 +110,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, models, check, generate, status, report, join, batches, new):
+for command in (list_plugins, show, models, check, generate, status, view, report, join, batches, new):
     app.add_command(command)

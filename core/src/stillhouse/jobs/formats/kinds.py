@@ -157,16 +157,16 @@ def _check_objects(content: Content, named: Kind, lines: list[bytes]) -> None:
         )
     if len(lines) == 1 and not is_whole:  # a long line
         return
-    if named != "json" and (problem := _packed(content.head, lines)):
-        raise ConfigurationError(
-            f"{content.name} is not JSONL: {problem}", hint="write an object on each line: jq -c . FILE"
-        )
     if named == "json" or (lines[0].strip() == b"{" and not any(_is_json(line, dict) for line in lines)):
         others = f", or jq -c '.{name}[]' FILE for those in `{name}`" if name else ""
         raise ConfigurationError(
             f"{content.name} is neither an array of JSON objects nor JSONL: its first line, "
             f"{_beginning(lines[0])}, is no object",
             hint=f"write an object on each line: jq -c . FILE{others}",
+        )
+    if problem := _packed(content.head, lines):
+        raise ConfigurationError(
+            f"{content.name} is not JSONL: {problem}", hint="write an object on each line: jq -c . FILE"
         )
 
 

@@ -85,7 +85,7 @@ def open_file(path: str, reading: Reading | None = None, name: str | None = None
 def _unknown(source: str) -> ConfigurationError:
     formats = "give a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, or one of these as .gz or .zst"
     return ConfigurationError(
-        f"{source} is in a format that is not known", hint=_remedy(source, f"{formats}, or - for JSONL")
+        f"unknown file format: {source}", hint=_remedy(source, f"{formats}, or - for JSONL")
     )
 
 
@@ -121,7 +121,7 @@ def open_writer(
     name = format_of(target) if format is None else format
     if name is None:
         raise ConfigurationError(
-            f"{target} is in a format that is not known",
+            f"unknown file format: {target}",
             hint=_remedy(
                 target,
                 "give a .jsonl, .csv or .tsv file, also with .gz or .zst, a .parquet file, - for JSONL, or "

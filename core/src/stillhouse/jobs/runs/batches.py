@@ -50,8 +50,8 @@ def check_restart(output: Path, path: Path) -> None:
         )
     if running:
         raise ConfigurationError(
-            f"{number_of(len(running), 'offline batch', 'is/are')} still running, and would be paid for in "
-            "vain",
+            f"{number_of(len(running), 'offline batch', 'of this run is/of this run are')} still running; "
+            "you would pay for them without using them",
             hint=f"cancel them with stillhouse batches {output} --cancel",
         )
 

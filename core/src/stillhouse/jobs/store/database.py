@@ -22,8 +22,8 @@ from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [
     "DONE", "FAILED", "QUEUED", "SQLITE_ERRORS", "DamagedError", "LostError", "Outcome", "StoreError",
-    "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "read", "reading", "store_path",
-    "translated",
+    "check_exists", "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "observing",
+    "read", "reading", "store_path", "translated",
 ]  # fmt: skip
 
 # The states of a row.
@@ -124,13 +124,47 @@ def read(path: Path) -> sqlite3.Connection:
         DamagedError: it is damaged, or not a run's.
         StoreError: it does not exist, is empty or of another version, or cannot be read.
     """
+    check_exists(path)
+    # Reading it as immutable leaves no files next to it.
+    return _open(path, "ro", "&immutable=1" if is_idle(path) else "")
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a database that does not exist.
+
+    Raises:
+        StoreError: it does not.
+    """
     if not path.is_file():
         raise StoreError(
             f"there is no run of this output: {path} does not exist",
             hint="give the OUTPUT of a stillhouse generate",
         )
-    # Reading it as immutable leaves no files next to it.
-    return _open(path, "ro", "&immutable=1" if is_idle(path) else "")
+
+
+@contextlib.contextmanager
+def observing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading while the block runs, and create or change no file, not even a log's.
+
+    SQLite's errors become `StoreError` in the block, and nothing of a damaged database is read.
+
+    Raises:
+        StoreError: as `read`; or a log that a killed process left cannot be read without changing files.
+    """
+    check_exists(path)
+    # A log is read through the index next to it, which SQLite would otherwise create or bring up to date.
+    idle = is_idle(path)
+    try:
+        connection = _open(path, "ro", "&immutable=1" if idle else "&readonly_shm=1")
+    except StoreError:
+        if idle or Path(f"{os.path.realpath(path)}-shm").exists():
+            raise
+        raise StoreError(
+            f"the run's state {path} has a log without its index, which only a writer can read",
+            hint=f"make the same command again, or copy {path.name}-shm as well",
+        ) from None
+    with contextlib.closing(connection), translated(path):
+        yield connection
 
 
 def is_idle(path: Path) -> bool:
@@ -149,7 +183,7 @@ def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
     if is_empty:
         raise StoreError(
             f"the run's state {path} is empty: it was cut off, or Stillhouse did not make it",
-            hint="put a copy in its place, or begin anew with --restart",
+            hint="put a copy in its place, or start over with --restart",
         )
     uri = f"{sqlite_uri(path.absolute())}?mode={mode}{options}"
     with translated(path):
@@ -232,7 +266,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if not has_tables and application in (0, APPLICATION_ID):
         raise DamagedError(
             f"the run's state {path} has no tables: it was copied without {path.name}-wal, or cut off",
-            hint="put that file beside it again, or a copy in its place, or move it away and begin anew",
+            hint="put that file beside it again, or a copy in its place, or move it away and start over",
         )
     if application != APPLICATION_ID:
         raise DamagedError(f"{path} is a database of something else", hint="give another output, or move it")
@@ -246,7 +280,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by an earlier version of stillhouse (schema {version}; this one knows "
             f"{SCHEMA_VERSION} alone)",
-            hint="finish the run with that version, give another output, or begin anew with --restart",
+            hint="finish the run with that version, give another output, or start over with --restart",
         )
 
 
@@ -257,7 +291,7 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except SQLITE_ERRORS as error:
         code = _code_of(error)
-        hint = "make the same command again when that is mended; it goes on from there"
+        hint = "fix that, then repeat the command to resume"
         if code == sqlite3.SQLITE_FULL:
             raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):

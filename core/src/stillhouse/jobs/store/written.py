@@ -14,7 +14,7 @@ from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
-__all__ = ["WrittenOutput", "check_replaceable", "is_marked", "mark_of"]
+__all__ = ["WrittenOutput", "check_replaceable", "has_stamps", "is_marked", "mark_of"]
 
 _KEY = "written"
 
@@ -120,6 +120,14 @@ def is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
         return False
 
 
+def has_stamps(path: Path, mark: dict[str, Any] | None) -> bool:
+    """Whether the sizes and times of a file or a folder are as `mark_of` noted them; nothing is read."""
+    try:
+        return mark is not None and _stamps(path) == mark["files"]
+    except OSError:
+        return False
+
+
 def _stamps(path: Path) -> list[list[Any]]:
     """Return the name, the size and the time of change of each file, as JSON gives them back."""
     statuses = ((name, file.lstat()) for name, file in _files(path))
@@ -168,12 +176,12 @@ def check_replaceable(
         return
     if state.exists():
         raise ConfigurationError(
-            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
-            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
+            f"{output} already exists, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, choose another output, or start over with --restart",
         )
     raise ConfigurationError(
-        f"{output} is there already, and no state of a run beside it",
-        hint="give another output, or replace it with --restart"
+        f"{output} already exists and does not belong to a run",
+        hint="choose another output, or replace it with --restart"
         if is_named
         else "give another output, or the name of that file",
     )
