@@ -112,8 +112,8 @@ class RunInput:
         if not self.note and (changed or missing):
             rows = changed + missing
             self.note = (
-                f"the input was changed since the run: {rows:,} of {number_of(len(digests), 'row')} shown here "
-                f"{'is' if rows == 1 else 'are'} without a prompt"
+                f"the input was changed since the run: {rows:,} of {number_of(len(digests), 'row')} shown "
+                f"here {'is' if rows == 1 else 'are'} without a prompt"
             )
         return found
 
