@@ -62,7 +62,8 @@ def generate(**values: Any) -> None:
         elif options.estimate:
             status = print_estimate(llm, command)
         else:
-            status = print_rows(llm, command) if options.output == "-" else generate_file(llm, command)
+            run = print_rows if options.output == "-" else generate_file
+            status = run(llm, command, quiet=options.quiet)
     if status:
         raise click.exceptions.Exit(status)
 

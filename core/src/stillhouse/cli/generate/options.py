@@ -203,6 +203,7 @@ _RUNNING: list[Callable[[Any], Any]] = [
     ),
     click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
     click.option("--verbose", is_flag=True, help="Print what is sent and answered, without secrets."),
+    click.option("--quiet", is_flag=True, help="Print warnings and errors only: no progress, no table."),
     click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing."),
 ]
 """How the run is worked on."""
