@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_line
 
 __all__ = ["report"]
@@ -17,7 +18,12 @@ def _page(context: click.Context, parameter: click.Parameter, page: str | None) 
     return page
 
 
-@click.command("report")
+@click.command(
+    "report",
+    cls=Command,
+    short_help="Write an HTML report of a run",
+    examples=[("Write answers.jsonl.report.html", "stillhouse report answers.jsonl")],
+)
 @click.argument("output")
 @click.option(
     "-o",
@@ -26,17 +32,17 @@ def _page(context: click.Context, parameter: click.Parameter, page: str | None) 
     type=click.Path(dir_okay=False),
     metavar="FILE.html",
     callback=_page,
-    help="The page to write; OUTPUT.report.html if not said.",
+    help="The page to write; default: OUTPUT.report.html.",
 )
 @click.option(
     "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
 )
 @guarded
 def report(output: str, page: str | None, state: Path | None) -> None:
-    """Write a page about the run of OUTPUT: how fast it went, what it took, and what failed.
+    """Write an HTML report of the run of OUTPUT: its speed, its tokens, and what failed.
 
-    It is one HTML file that needs nothing else. It can be written while the run goes on. The state of a run
-    can be given as OUTPUT too.
+    It is one HTML file that needs nothing else. It can be written while the run is working. OUTPUT can
+    also be the state of a run.
     """
     from stillhouse.jobs.reporting.report import report_run
     from stillhouse.registry import default_registry

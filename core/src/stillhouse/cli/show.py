@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 
-@click.command("show")
+@click.command(
+    "show",
+    cls=Command,
+    short_help="Show a backend's fields and parameters",
+    examples=[("Show the fields and parameters of a backend", "stillhouse show llamacpp")],
+)
 @click.argument("name")
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
 def show(name: str, json: bool) -> None:
-    """Show an LLM's fields, parameters and capabilities, or a hook's settings. It imports this one plugin."""
+    """Show a backend's fields, parameters and capabilities, or a hook's settings.
+
+    Only this plugin is imported.
+    """
     from stillhouse.registry import default_registry
 
     registry = default_registry()
