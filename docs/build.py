@@ -9,16 +9,20 @@ backends. A warning, such as a link to nowhere, is an error.
 from __future__ import annotations
 
 import argparse
+import html
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import architecture
 import commands
+import finish
 import gallery
-import providers
+import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -54,10 +58,53 @@ def main() -> int:
     page = pages / "architecture.md"
     page.write_text(architecture.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     (pages / "commands.md").write_text(commands.page(), encoding="utf-8")
-    (pages / "providers.md").write_text(providers.page(), encoding="utf-8")
-    (pages / "backends.md").write_text(gallery.page(results, pages), encoding="utf-8")
+    backends = gallery.written(results, pages)
+    for name, text in backends.items():
+        target = pages / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    own = sorted(set(backends) - {gallery.INDEX, gallery.SHARED}, key=lambda path: PurePosixPath(path).stem)
+    settings = configured((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), project(), own)
+    (SITE / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    command += ["--config-file", str(SITE / "mkdocs.yml")]
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status == 0:
+        finish.finish(SITE / "html")
+    return status
+
+
+def project() -> dict[str, Any]:
+    """What the core's distribution says of itself."""
+    with (ROOT / "core/pyproject.toml").open("rb") as file:
+        found: dict[str, Any] = tomllib.load(file)["project"]
+    return found
+
+
+def configured(template: str, project: dict[str, Any], backends: list[str]) -> dict[str, Any]:
+    """The settings of the site: those of `mkdocs.yml`, with what is known only when it is built.
+
+    Args:
+        template: the text of `mkdocs.yml`.
+        project: the table of the core's distribution. Of its `urls`, `Source` is linked in the header and
+            `Issues` at the foot of every page; without them there are no such links.
+        backends: the paths of the pages that are about one backend each.
+    """
+    settings: dict[str, Any] = yaml.safe_load(template)
+    settings["docs_dir"], settings["site_dir"] = "pages", "html"
+    settings["site_name"] += f" {project['version']}"
+    urls: dict[str, str] = project.get("urls", {})
+    if "Source" in urls:
+        settings["repo_url"] = urls["Source"]
+    if "Documentation" in urls:
+        settings["site_url"] = urls["Documentation"]
+    if "Issues" in urls:
+        report = f'<a href="{html.escape(urls["Issues"])}">Report a problem</a>'
+        settings["copyright"] += f" · {report}"
+    (section,) = (group["Backends"] for group in settings["nav"] if "Backends" in group)
+    place = section.index({"Shared fields": gallery.SHARED})
+    section.insert(place, {"Each backend": [{PurePosixPath(path).stem: path} for path in backends]})
+    return settings
 
 
 def put(pages: Path, file: str, page: str) -> None:

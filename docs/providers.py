@@ -1,4 +1,4 @@
-"""The page that compares what the installed backends can do, in one table."""
+"""What the installed backends can do, compared in one table."""
 
 from __future__ import annotations
 
@@ -13,36 +13,22 @@ from stillhouse.llm import LLM
 from stillhouse.registry import Registry, default_registry
 from stillhouse.typing import Capability
 
-__all__ = ["page"]
-
-INTRODUCTION = """\
----
-hide:
-  - toc
----
-
-# What each backend can do
-
-Made from the backends that are installed where this site was built, as they declare it; the conformance kit
-holds every one of them to what it declares. Their fields and parameters are on [their own page](backends.md).
-`stillhouse list --available` lists what else could be installed.
-"""
+__all__ = ["CAPABILITIES", "compared", "key_of"]
 
 LEGEND = """\
-A ✓ means that the API or the engine has it, and the backend passes it on. What a backend lacks is refused
-before anything is sent, and never ignored. `settings` means that it depends on the settings of the backend.
-What all of them have, such as chats, has no column.
+✓ means that the API or the engine has it and the backend passes it on; an option that a backend lacks is
+refused before anything is sent, never ignored. `settings` means that it depends on the backend's settings. A
+column in which all backends are alike, such as chat, is left out.
 
-| column | what it says |
+| column | meaning |
 | --- | --- |
-| key | the environment variable of the API key |
-| raw | a prompt is continued as it is, without a chat template |
-| states | the hidden states of an input |
-| n | one call makes several generations; without it, several are as many calls |
-| JSON, regex, choice | the answer is held to a JSON schema, a pattern, a list of choices |
-| batches | [offline batches](offline-batches.md): hours later, for less |
-| effort | `reasoning_effort` says how much to think |
-| caching | `prompt_caching` has the prompt cached, where the provider does not do so of its own accord |
+| raw | continues a prompt as it is, without a chat template |
+| states | returns the hidden states of an input |
+| n | makes several generations in one call; other backends make one call for each |
+| JSON, regex, choice | holds the answer to a JSON schema, a pattern, or a list of choices |
+| batches | [offline batches](offline-batches.md): results within hours, for a lower price |
+| effort | `reasoning_effort` sets how long the model thinks |
+| caching | `prompt_caching` asks the provider to cache the prompt, where it does not do so by itself |
 | models | `stillhouse models NAME` lists the models |
 """
 
@@ -64,28 +50,28 @@ CAPABILITIES: dict[str, Capability] = {
 YES, NO, DEPENDS = "✓", "", "settings"
 
 
-def page(registry: Registry | None = None) -> str:
-    """The Markdown of the page."""
+def compared(registry: Registry | None = None) -> list[str]:
+    """The lines of the table and its legend."""
     rows = []
     registry = registry or default_registry()
     for info in registry.available_llms():
         try:
             cls = registry.get_llm(info.name)
         except PluginError:
-            continue  # the gallery shows what is wrong with it
+            continue  # its own page shows what is wrong with it
         if info.name not in {row[0] for row in rows}:
             rows.append((info.name, *cells(cls)))
-    header = ("name", *CAPABILITIES, *OTHERS, "key")
-    # A column in which all are alike tells nothing.
-    told = [place for place in range(len(header)) if len({row[place] for row in rows}) > 1]
+    header = ("name", *CAPABILITIES, *OTHERS)
+    # A column in which all are alike says nothing.
+    shown = [place for place in range(len(header)) if len({row[place] for row in rows}) > 1]
     lines = table(
-        tuple(header[place] for place in told),
+        tuple(header[place] for place in shown),
         [
-            tuple(f"[{code(row[0])}](backends.md#{row[0]})" if place == 0 else row[place] for place in told)
+            tuple(f"[{code(row[0])}](backends/{row[0]}.md)" if place == 0 else row[place] for place in shown)
             for row in rows
         ],
     )
-    return "\n".join([INTRODUCTION, '<div class="compared" markdown>', "", *lines, "</div>", "", LEGEND])
+    return ['<div class="compared" markdown>', "", *lines, "</div>", "", *LEGEND.splitlines(), ""]
 
 
 def cells(cls: type[LLM]) -> tuple[str, ...]:
@@ -95,7 +81,7 @@ def cells(cls: type[LLM]) -> tuple[str, ...]:
         can = [DEPENDS] * len(CAPABILITIES)
     else:
         can = [YES if capability in declared else NO for capability in CAPABILITIES.values()]
-    return (*can, *(YES if has(cls) else NO for has in OTHERS.values()), key_of(cls))
+    return (*can, *(YES if has(cls) else NO for has in OTHERS.values()))
 
 
 def key_of(cls: type[LLM]) -> str:
@@ -103,7 +89,7 @@ def key_of(cls: type[LLM]) -> str:
     variable = inspect.getattr_static(cls, "api_key_variable", None)
     if not isinstance(variable, str):
         return NO
-    return code(variable) if getattr(cls, "api_key_required", True) else f"{code(variable)} if wanted"
+    return code(variable) if getattr(cls, "api_key_required", True) else f"{code(variable)}, optional"
 
 
 def has_effort(cls: type[LLM]) -> bool:

@@ -111,7 +111,7 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["{rows}", "--llm", "online", "-o", "{out}", "--batch"],
         ["{rows}", "--llm", "online", "-o", "{out}", "--set", "use_offline_batch_generation=true"],
     ],
-    "what a batch takes is told when it is done, so no ceiling on it can be held": [
+    "a batch reports its usage only when it is done, so a ceiling cannot be enforced": [
         ["{rows}", "--llm", "offline", "-o", "{out}", "--batch", *options]
         for options in (["--max-cost", "1"], ["--max-tokens-total", "1"])
     ],

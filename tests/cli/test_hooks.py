@@ -242,7 +242,7 @@ def test_source_that_no_plugin_opens_is_an_error(
     monkeypatch.chdir(tmp_path)
     result = run("generate", "other:in", "--llm", "echo", "-o", tmp_path / "out.jsonl")
     assert result.status == 1
-    assert "other:in is in a format that is not known" in result.err
+    assert "unknown file format: other:in" in result.err
     assert "give a .jsonl, .json, .csv" in result.err
     for source, target in (("datasets:in", "memory:out"), ("memory:in", "datasets:out")):
         result = run("generate", source, "--llm", "echo", "-o", target)

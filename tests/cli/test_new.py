@@ -74,7 +74,7 @@ def test_new_leaves_an_existing_folder_unchanged(run: Run, tmp_path: Path) -> No
     mine.write_text("mine")
     result = run("new", "rivers", "--into", tmp_path)
     assert result.status == 1
-    assert "is there already" in result.err
+    assert "already exists" in result.err
     assert [path.name for path in tmp_path.rglob("*")] == ["stillhouse-rivers", "mine.txt"]
 
 
@@ -168,7 +168,7 @@ def test_new_replaces_nothing(run: Run, tmp_path: Path, kind: str, option: tuple
         target.symlink_to({"link": mine, "dangling link": "nowhere", "link to itself": target}[kind])
     before = sorted(tmp_path.rglob("*")), target.lstat()
     result = run("new", "rivers", "--into", tmp_path, *option)
-    assert (result.status, "is there already" in result.err) == (1, True), result.err
+    assert (result.status, "already exists" in result.err) == (1, True), result.err
     after = sorted(tmp_path.rglob("*")), target.lstat()
     assert (after[0], after[1].st_ino, after[1].st_mtime_ns) == (
         before[0], before[1].st_ino, before[1].st_mtime_ns,

@@ -315,7 +315,7 @@ def test_from_python_it_goes_to_a_logger(capfd: Any, caplog: pytest.LogCaptureFi
         ([{"role": "assistant", "tool_calls": 5}], "the tool_calls of message 1 of the row"),
         ([{"from": "human", "value": None}], "message 1 of the row has no value"),
         ([{"from": "human", "value": [1]}], "the value of message 1 of the row is a list"),
-        ([{"from": "narrator", "value": "a"}], "message 1 of the row is from 'narrator', which is none of human"),
+        ([{"from": "narrator", "value": "a"}], "message 1 of the row is from 'narrator', which is not one of human"),
         ([{"from": 5, "value": "a"}], "message 1 of the row is from 5"),
         ([{"from": "function_call", "value": "a"}], "message 1 of the row is a call without the JSON"),
     ],

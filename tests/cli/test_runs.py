@@ -329,7 +329,7 @@ def test_an_input_that_changed_under_the_run(
     EDITS.append(lambda: rows_file(changed))
     refused = generate("--max-concurrency", 1, llm="editing")
     assert refused.status == 1
-    assert "the input changed while the run went on" in refused.err
+    assert "the input changed during the run" in refused.err
     assert not (tmp_path / "out.jsonl").exists()
     source.write_bytes(whole)
     again = generate("--max-concurrency", 1, llm="editing")

@@ -109,10 +109,10 @@ def test_the_ids_of_unfinished_jobs() -> None:
 
 def test_near_matches() -> None:
     assert near_matches("temprature", ["temperature", "top_p"]) == "did you mean 'temperature'?"
-    assert near_matches("x", ["top_p", "seed"]) == "known are: seed, top_p"
+    assert near_matches("x", ["top_p", "seed"]) == "available: seed, top_p"
     assert near_matches("x", []) == "there are none"
     # The columns of a file: one line, whatever they are named, and however many they are.
-    assert near_matches("x", ["", " ", "a\nb", "\x1b[2J"]) == r"known are: '', '\x1b[2J', ' ', 'a\nb'"
+    assert near_matches("x", ["", " ", "a\nb", "\x1b[2J"]) == r"available: '', '\x1b[2J', ' ', 'a\nb'"
     many = near_matches("x", [f"column {number:05}" for number in range(20_000)])
     assert many.endswith(", column 00099 and 19,900 more")
 

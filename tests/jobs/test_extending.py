@@ -49,7 +49,7 @@ def test_a_complete_run_goes_on_with_the_new_rows(
     refused = start(source, "-o", output)
     assert refused.wait() == 1
     assert "input: it changed, but not in the 5 rows that were generated" in refused.err
-    assert "give --extend: what is finished is kept" in refused.err
+    assert "use --extend, which keeps finished rows" in refused.err
     process = start(source, "-o", output, "--extend")
     assert process.wait() == 0, process.err
     assert "resuming: 5 rows finished" in process.err
@@ -163,8 +163,8 @@ def test_rows_that_were_added_meanwhile_are_named(
     append(source, 40)
     server.let_go()
     assert process.wait() == 1
-    assert "the input changed while the run went on" in process.err
-    assert "go on with them with --extend" in process.err
+    assert "the input changed during the run" in process.err
+    assert "use --extend to generate them" in process.err
     assert "run the same command again" not in process.err
     assert start(source, "-o", output, "--extend").wait() == 0
     assert len(server.asked) == 41

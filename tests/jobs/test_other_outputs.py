@@ -99,7 +99,7 @@ def test_a_state_is_that_of_one_command(
     source, state = rows(3), tmp_path / "mine.db"
     assert start(source, "-o", tmp_path / "one.jsonl", "--state", state).wait() == 0
     other = start(source, "-o", tmp_path / "two.jsonl", "--state", state, "--template", "{{ id }}")
-    assert (other.wait(), "another command" in other.err) == (1, True)
+    assert (other.wait(), "other settings" in other.err) == (1, True)
     assert not (tmp_path / "two.jsonl").exists()
 
 

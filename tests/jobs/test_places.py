@@ -168,7 +168,7 @@ def test_empty_file_at_the_state_path_is_not_a_run_state(
     Path(f"{output}.run.db").touch()
     process = start(rows(1), "-o", output)
     assert process.wait() == 1
-    assert "is there already" in process.err
+    assert "already exists" in process.err
     assert "is empty" in process.err
     assert output.read_text() == "mine\n"
 

@@ -132,7 +132,7 @@ def test_the_command_resumes_what_python_began_and_the_other_way_round(source: P
     ("text", "renamed"),
     [
         ("give --llm NAME", "give llm=NAME"),
-        ("or --restart to begin anew", "or restart=True to begin anew"),
+        ("or use --restart to start over", "or use restart=True to start over"),
         ("leave out --max-tokens-total and --max-cost", "leave out max_tokens_total and max_cost"),
         ("give -o OUTPUT.jsonl for a run", "give output=OUTPUT.jsonl for a run"),
         ("pip install -U --upgrade x-o", "pip install -U --upgrade x-o"),
@@ -260,7 +260,7 @@ def test_an_llm_that_is_loaded_stays_loaded(tmp_path: Path) -> None:
         ({"llm": "counting", "temperature": 1, "param": {"temperature": 1}}, "temperature is given twice"),
         ({"llm": "counting", "fields": {"modle": "x"}}, "no field 'modle'"),
         ({"llm": "counting", "output": "-"}, "standard input or output"),
-        ({"llm": "counting", "output": "x.docx"}, "a format that is not known"),
+        ({"llm": "counting", "output": "x.docx"}, "unknown file format"),
         ({"llm": "counting", "template": "{{ x"}, "the template is not valid"),
         ({"llm": "counting", "batch": True}, "no offline batches"),
     ],

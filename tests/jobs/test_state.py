@@ -500,9 +500,9 @@ def test_an_input_that_changes_is_told_truly(
         patch.setattr(SqliteStore, "put", changing)
         status, _, err = stillhouse_command(*arguments)
     assert status == 1
-    assert "the input changed while the run went on" in err
+    assert "the input changed during the run" in err
     assert message in err
-    assert "put it back as it was" in err
+    assert "restore the input" in err
     # Before that, it is not true.
     assert "; run the same command again" not in err
     assert not (tmp_path / "out.jsonl").exists()

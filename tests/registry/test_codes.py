@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stillhouse import PluginError
-from stillhouse.registry import CODES, PluginInfo, Registry, Status
+from stillhouse.registry import CODES, PluginInfo, Registry, Status, problems
+from stillhouse.registry.problems import explanation_of
 
 LLM = """
 import stillhouse
@@ -320,6 +322,7 @@ def test_problem_report_of_every_code(
     expected = case.report.format(
         core=registry.core_version, site=site.folder, copy=second.folder / "twice-0.9.dist-info"
     )
+    expected += f"\n  docs         {explanation_of(case.code)}"
     assert info.reports == [expected]
 
     # Whoever asks for the name gets the same text, with the facts as attributes.
@@ -339,3 +342,29 @@ def test_problem_report_of_every_code(
 
 def _troubled(infos: list[PluginInfo], site: Any) -> list[PluginInfo]:
     return [info for info in infos if info.troubles and info.candidate.location == str(site.folder)]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "base"),
+    [
+        ((), ""),
+        (("Source, https://forge.example/acme",), ""),
+        (
+            ("Source, https://forge.example", "Documentation, https://docs.example/x"),
+            "https://docs.example/x/",
+        ),
+        (("documentation, https://docs.example/",), "https://docs.example/"),
+    ],
+)
+def test_explanation_of_a_code_is_below_the_documentation_that_the_metadata_names(
+    addresses: tuple[str, ...], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = Message()
+    for address in addresses:
+        metadata["Project-URL"] = address
+    monkeypatch.setattr("stillhouse.registry.problems.importlib_metadata.metadata", lambda name: metadata)
+    problems._documentation.cache_clear()
+    try:
+        assert explanation_of("E201") == f"{base}registry.html#e201"
+    finally:
+        problems._documentation.cache_clear()

@@ -444,7 +444,7 @@ def test_an_unknown_name_in_a_list_is_a_warning(
         warnings[0]
         == f"STILLHOUSE_PLUGINS names 'plug-twoo', {missing}did you mean 'plug-two' or 'plug-one'?"
     )
-    assert warnings[1].startswith(f"disable_plugins in {config_file} names 'zzz', {missing}known are: ")
+    assert warnings[1].startswith(f"disable_plugins in {config_file} names 'zzz', {missing}available: ")
     assert (
         warnings[2] == "STILLHOUSE_PREFER chooses who brings 'oen', but no package does; did you mean 'one'?"
     )

@@ -40,7 +40,7 @@ OBJECT = {
         ({"schema": "a+", "format": "regex"}, "aa", ""),
         ({"schema": "a+", "format": "regex"}, "aab", "does not match"),
         ({"schema": ["a", "b"]}, "b", ""),
-        ({"schema": ["a", "b"]}, "ab", "none of the choices"),
+        ({"schema": ["a", "b"]}, "ab", "not one of the choices"),
     ],
 )
 def test_problem_describes_why_an_answer_is_invalid(given: dict[str, Any], text: str, problem: str) -> None:

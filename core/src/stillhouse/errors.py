@@ -211,4 +211,4 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     # The names of columns may be many, long, and anything.
     shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    return f"known are: {', '.join(shown[:_MAX_NAMES])}{more}" if names else "there are none"
+    return f"available: {', '.join(shown[:_MAX_NAMES])}{more}" if names else "there are none"

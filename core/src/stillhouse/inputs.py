@@ -54,7 +54,7 @@ def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
         input, structured_output = input
     if not isinstance(input, list):
         raise ConfigurationError(
-            f"an input of type {type(input).__name__} is none that an LLM takes",
+            f"an LLM takes no input of the type {type(input).__name__}",
             hint="give a list of messages, a pair of that list and a structured output, or a string",
         )
     if not input:
@@ -115,8 +115,8 @@ def _check_url(url: Any) -> None:
     found = _SCHEME.match(url[:80])
     if found is None or found[1].lower() in _UNREADABLE:
         raise ConfigurationError(
-            f"the address of an image or a file, {url[:40]!r}, is none that the provider can read, and files "
-            "of this machine are not sent by their name",
+            f"the address of an image or a file, {url[:40]!r}, is not one that the provider can read, "
+            "and files of this machine are not sent by their name",
             hint="write its bytes as data:image/png;base64,…, or give an address on the web; in a run, "
             "--images-from DIR allows to read a folder",
         )

@@ -280,7 +280,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             return super()._offline_batch_generate_here(inputs, num_generations, kwargs)
         if inputs is None:
             raise ConfigurationError(
-                f"{type(self).__name__} generates a batch at once: there is none to collect",
+                f"{type(self).__name__} generates a batch at once: there is nothing to collect",
                 hint="give the inputs",
             )
         return self._generate_in_order(*self._prepared(inputs, num_generations, kwargs))

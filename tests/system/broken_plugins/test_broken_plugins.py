@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from stillhouse.registry import CODES
+from stillhouse.registry.problems import explanation_of
 
 pytestmark = pytest.mark.environment
 
@@ -353,7 +354,7 @@ def test_check_reports_one_broken_plugin(run: Callable[..., Any], broken: Broken
     assert re.fullmatch(f"  cause        {broken.cause}", lines[2]), lines[2]
     assert re.fullmatch(f"  try          {broken.hint}", lines[3]), lines[3]
     traceback = [f"  traceback    stillhouse check {name} --traceback"] if broken.code == "E201" else []
-    assert lines[4:] == traceback
+    assert lines[4:] == [*traceback, f"  docs         {explanation_of(broken.code)}"]
 
 
 def test_check_as_json(run: Callable[..., Any]) -> None:

@@ -1,17 +1,26 @@
-"""One environment for all pages, in which each finds the core, and can install the plugins."""
+"""The built site, and one environment for all pages, in which each can install the plugins."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import subprocess
+import sys
+import threading
 import venv
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ...environments import build_wheels
-from .steps import ROOT
+from .steps import DOCS, ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 OTHERS = """
 import importlib.metadata
@@ -58,3 +67,46 @@ def environment(shared_environment: dict[str, str]) -> Iterator[dict[str, str]]:
     names = sorted(set(found.stdout.split()) - {"stillhouse"})
     if names:
         subprocess.run(["pip", "uninstall", "--quiet", "--yes", *names], env=shared_environment, check=True)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The site, built as everybody builds it."""
+    if importlib.util.find_spec("zensical") is None:
+        pytest.skip("pip install -r docs/requirements.txt")
+    built = subprocess.run(
+        [sys.executable, DOCS / "build.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return ROOT / ".site/html"
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as started:
+        try:
+            browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"{CHROMIUM} does not start: {error}")
+        yield browser
+        browser.close()

@@ -72,10 +72,15 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(transcript: str) -> list[tuple[str, list[str]]]:
-    """The commands of a transcript, each with the lines that it shall print."""
+    r"""The commands of a transcript, each with the lines that it must print.
+
+    A line that ends in `\` continues on the next one.
+    """
     parsed: list[tuple[str, list[str]]] = []
     for line in transcript.splitlines():
-        if line.startswith("$ "):
+        if parsed and not parsed[-1][1] and parsed[-1][0].endswith("\\"):
+            parsed[-1] = (f"{parsed[-1][0]}\n{line}", [])
+        elif line.startswith("$ "):
             parsed.append((line[2:], []))
         else:
             parsed[-1][1].append(line)

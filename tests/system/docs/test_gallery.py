@@ -32,11 +32,11 @@ def written(folder: Path, name: str, **outcomes: str) -> None:
 def test_gallery_shows_the_worst_result_of_two_suites(gallery: ModuleType, tmp_path: Path) -> None:
     written(tmp_path, "one", C01="kept", C02="kept", C73="not declared", C50="skipped")
     written(tmp_path, "two", C01="kept", C02="broken", C73="not declared", C50="kept")
-    assert "2 kept, 1 broken, 1 not declared" in gallery.page(tmp_path, tmp_path)
+    assert "2 kept, 1 broken, 1 not declared" in gallery.written(tmp_path, tmp_path)["backends/echo.md"]
 
 
 def test_gallery_claims_no_conformance_without_results(gallery: ModuleType, tmp_path: Path) -> None:
-    assert "rules of the contract" not in gallery.page(tmp_path / "nowhere", tmp_path)
+    assert "rules of the contract" not in gallery.written(tmp_path / "nowhere", tmp_path)["backends/echo.md"]
 
 
 def test_a_broken_plugin_is_shown_with_its_report_and_spoils_nothing(
@@ -45,6 +45,16 @@ def test_a_broken_plugin_is_shown_with_its_report_and_spoils_nothing(
     broken = importlib_metadata.EntryPoint("acme", "no_such_module_here:AcmeLLM", "stillhouse.llms")
     registry = stillhouse.Registry([broken], Policy())
     monkeypatch.setattr("stillhouse.registry.registry._default", registry)
-    page = gallery.page(tmp_path, tmp_path)
-    assert "error[E201]" in page.partition("## acme")[2]
-    assert "`stillhouse.echo.EchoLLM`" in page.partition("## echo")[2]
+    pages = gallery.written(tmp_path, tmp_path)
+    assert "error[E201]" in pages["backends/acme.md"]
+    assert "`stillhouse.echo.EchoLLM`" in pages["backends/echo.md"]
+
+
+def test_a_field_of_a_base_is_explained_on_one_page_only(gallery: ModuleType, tmp_path: Path) -> None:
+    pages = gallery.written(tmp_path, tmp_path)
+    shared = pages[gallery.SHARED]
+    assert shared.count("| `generation_kwargs` |") == 1
+    assert "| `generation_kwargs` |" not in pages["backends/echo.md"]
+    assert "`generation_kwargs`" in pages["backends/echo.md"]
+    assert "| `latency` |" in pages["backends/echo.md"]
+    assert "`latency`" not in shared

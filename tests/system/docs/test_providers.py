@@ -12,6 +12,7 @@ import stillhouse
 from stillhouse import AsyncLLM, Capability, FormattedInput, GenerateOutput
 from stillhouse.http import HTTPLLM
 from stillhouse.registry.policy import Policy
+from stillhouse.typing import CAPABILITIES
 
 from .steps import DOCS
 
@@ -62,7 +63,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> str:
     registry = stillhouse.Registry([broken], Policy())
     for name, cls in (("server", ServerLLM), ("free", FreeLLM), ("composite", CompositeLLM)):
         registry.register(name, cls)
-    return str(providers.page(registry))
+    return "\n".join(providers.compared(registry))
 
 
 def test_what_a_backend_declares_is_in_its_row(page: str) -> None:
@@ -74,7 +75,7 @@ def test_what_a_backend_declares_is_in_its_row(page: str) -> None:
         if len(cells) == len(header):
             rows[cells[0]] = dict(zip(header, cells, strict=True))
     assert header[0] == "name"
-    server = rows["[`server`](backends.md#server)"]
+    server = rows["[`server`](backends/server.md)"]
     assert {name for name, cell in server.items() if cell == "✓"} == {
         "chat",
         "tools",
@@ -82,14 +83,29 @@ def test_what_a_backend_declares_is_in_its_row(page: str) -> None:
         "caching",
         "models",
     }
-    assert server["key"] == "`SERVER_API_KEY`"
-    free = rows["[`free`](backends.md#free)"]
-    assert (free["models"], free["key"]) == ("", "`SERVER_API_KEY` if wanted")
-    echo = rows["[`echo`](backends.md#echo)"]
-    assert (echo["raw"], echo["key"], echo["effort"]) == ("✓", "", "")
-    assert rows["[`composite`](backends.md#composite)"]["chat"] == "settings"
+    free = rows["[`free`](backends/free.md)"]
+    assert free["models"] == ""
+    echo = rows["[`echo`](backends/echo.md)"]
+    assert (echo["raw"], echo["effort"]) == ("✓", "")
+    assert rows["[`composite`](backends/composite.md)"]["chat"] == "settings"
 
 
 def test_a_broken_backend_has_no_row_and_spoils_nothing(page: str) -> None:
     assert "acme" not in page
     assert "`server`" in page
+
+
+def test_every_capability_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import providers
+
+    assert sorted(providers.CAPABILITIES.values()) == sorted(CAPABILITIES)
+
+
+def test_the_key_of_a_backend_is_named_and_whether_it_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import providers
+
+    assert providers.key_of(ServerLLM) == "`SERVER_API_KEY`"
+    assert providers.key_of(FreeLLM) == "`SERVER_API_KEY`, optional"
+    assert providers.key_of(stillhouse.get_llm("echo")) == ""

@@ -100,7 +100,7 @@ class _Commands(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.commands, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.commands)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"available: {', '.join(self.commands)}"
             ctx.fail(f"there is no command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 

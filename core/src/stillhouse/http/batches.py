@@ -258,7 +258,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
         note = None if key is None else ledger.note(key)
         if key is None or note is None:
             raise ConfigurationError(
-                f"the ledger {ledger.path} knows no job of jobs_ids: {', '.join(jobs) or 'there are none'}",
+                f"the ledger {ledger.path} has no job of jobs_ids: {', '.join(jobs) or 'there are none'}",
                 hint="give the inputs; jobs are collected on the machine that submitted them",
             )
         return key, note

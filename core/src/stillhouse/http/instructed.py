@@ -107,7 +107,7 @@ def _failure(error: Exception, outputs: list[GenerateOutput], form: RequestForm)
             hint="raise max_new_tokens; a model that reasons needs more than its answer has",
         )
     return GenerationError(
-        f"the answer has not the form asked for ({form.format}): {' '.join(str(error).split())[:500]}",
+        f"the answer does not match the requested {form.format}: {' '.join(str(error).split())[:500]}",
         kind="schema",
         attempts=len(outputs),
         hint="raise max_retries, try another mode, or simplify the schema",

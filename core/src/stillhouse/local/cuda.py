@@ -147,7 +147,7 @@ class CudaDevicePlacementMixin(Holder):
             chosen.sort(key=lambda device: device.ordinal)
             if len(chosen) < self._desired_num_gpus:
                 _logger.warning(
-                    "%s wants %d CUDA devices, and %d are visible; CUDA_VISIBLE_DEVICES is %r",
+                    "%s needs %d CUDA devices, and %d are visible; CUDA_VISIBLE_DEVICES is %r",
                     name,
                     self._desired_num_gpus,
                     len(devices),

@@ -116,7 +116,7 @@ class Job:
     def __post_init__(self) -> None:
         if not _is_id(self.id):
             raise UnclearError(
-                "the provider's id of a job is none",
+                "the provider's id of a job is invalid",
                 kind="server",
                 hint="check that base_url is that of an API with offline batches",
             )

@@ -7,8 +7,11 @@ import re
 import sys
 import traceback
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import PurePath
 from typing import Any, Literal
+
+import importlib_metadata
 
 from stillhouse.errors import PluginError
 from stillhouse.registry.candidates import Candidate, normalize
@@ -17,6 +20,7 @@ __all__ = [
     "CODES",
     "Problem",
     "describe",
+    "explanation_of",
     "location_of",
     "missing_module_hint",
     "plugin_error",
@@ -91,7 +95,30 @@ def report(candidate: Candidate, problem: Problem) -> str:
     ]
     if problem.exception is not None:
         lines.append(f"  traceback    stillhouse check {candidate.name} --traceback")
+    lines.append(f"  docs         {explanation_of(problem.code)}")
     return "\n".join(lines)
+
+
+def explanation_of(code: str) -> str:
+    """Return the address of a code's explanation.
+
+    It is relative to the documentation, unless the core's metadata says where that is published.
+    """
+    return f"{_documentation()}registry.html#{code.lower()}"
+
+
+@cache
+def _documentation() -> str:
+    """Return the address of the documentation, with a final slash, or an empty string."""
+    try:
+        metadata = importlib_metadata.metadata("stillhouse")
+    except importlib_metadata.PackageNotFoundError:
+        return ""
+    for address in (metadata.get_all("Project-URL") if metadata else None) or []:
+        label, _, url = str(address).partition(",")
+        if label.strip().lower() == "documentation":
+            return url.strip().rstrip("/") + "/"
+    return ""
 
 
 def plugin_error(candidate: Candidate, problem: Problem) -> PluginError:

@@ -156,7 +156,7 @@ def write(package: Package, parent: Path) -> Path:
     """
     target = parent / package.distribution
     if target.exists() or target.is_symlink():
-        raise ConfigurationError(f"{target} is there already", hint="choose another name, or use --into")
+        raise ConfigurationError(f"{target} already exists", hint="choose another name, or use --into")
     files = render(package)
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{package.distribution}-", dir=parent))

@@ -58,7 +58,7 @@ class AnswerForm:
                 hint="raise max_new_tokens; a model that reasons needs more than its answer has",
             )
         raise GenerationError(
-            f"the answer has not the form asked for ({self.format}): {problem if text else 'it is empty'}",
+            f"the answer does not match the requested {self.format}: {problem if text else 'it is empty'}",
             kind="schema",
             hint="check that the model can keep to the form; simplify the schema; do not end it with stop",
         )
@@ -80,7 +80,7 @@ def answer_problem(structured_output: StructuredOutput) -> Callable[[str], str]:
         compiled = re.compile(schema)
         return lambda text: "" if compiled.fullmatch(text) else "the pattern does not match"
     choices = frozenset(schema)
-    return lambda text: "" if text in choices else "it is none of the choices"
+    return lambda text: "" if text in choices else "it is not one of the choices"
 
 
 def _json_problem(schema: dict[str, Any]) -> Callable[[str], str]:

@@ -95,7 +95,7 @@ def check_mode(structured_output: Any, framework: str) -> None:
 
     if not suits(_mode(instructor, mode)):
         raise ConfigurationError(
-            f"the mode {mode!r} of instructor is none for {framework}",
+            f"instructor has no mode {mode!r} for {framework}",
             hint=f"use one of {', '.join(item.value for item in instructor.Mode if suits(item))}",
         )
 

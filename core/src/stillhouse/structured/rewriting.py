@@ -151,7 +151,7 @@ class SchemaRewriter:
             made[key] = self.schema(value, here)
         elif key == "format" and value not in self.formats:
             hint = "use a pattern" if "pattern" in self.keywords else "check it yourself"
-            raise self.refusal(key, path, f"{value!r} is none that is kept to", hint)
+            raise self.refusal(key, path, f"{value!r} cannot be enforced", hint)
         else:
             made[key] = value
 

@@ -66,7 +66,7 @@ class Cache:
         except (sqlite3.Error, OSError) as error:
             if self.is_readable:
                 self.is_readable = self.is_writable = False
-                self._say("cannot be used", "generating goes on without it", error)
+                self._say("cannot be used", "generating continues without it", error)
             return None
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -95,7 +95,7 @@ class Cache:
                     self._store.put(self._group)
             except (sqlite3.Error, OSError) as error:
                 self.is_writable = False
-                self._say("cannot be written", "generating goes on, and nothing more is stored", error)
+                self._say("cannot be written", "generating continues, and nothing more is stored", error)
             except BaseException:  # an interrupt: nothing of the group was stored
                 with self._lock:
                     self._waiting = {**self._group, **self._waiting}

@@ -82,7 +82,7 @@ class VertexAILLM(GenerateContentLLM):
         location = self._location
         if not re.fullmatch(r"[a-z0-9-]+", location):
             raise ConfigurationError(
-                f"the location {location[:40]!r} is none", hint="set location, such as europe-west4 or global"
+                f"{location[:40]!r} is not a location", hint="set location, such as europe-west4 or global"
             )
         if location == "global":
             host = "aiplatform.googleapis.com"

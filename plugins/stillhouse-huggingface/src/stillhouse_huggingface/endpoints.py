@@ -91,7 +91,7 @@ class Finder:
         name = given.get("name")
         if given.get("type", "user") != "user" or not isinstance(name, str) or not name:
             raise ConfigurationError(
-                "the token is not that of a user, so the endpoint's namespace is not known",
+                "the token is not that of a user, so the endpoint's namespace is unknown",
                 hint="set endpoint_namespace to the user or the organization that has the endpoint",
             )
         return name

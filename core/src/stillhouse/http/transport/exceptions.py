@@ -115,7 +115,7 @@ def _of_tunnel(error: aiohttp.ClientHttpProxyError, proxy: Proxy) -> Failure:
     if error.status == 407:
         return Failure(
             "authentication",
-            f"{name} wants a login: {said}",
+            f"{name} requires a login: {said}",
             hint=f"write it in {proxy.variable}: http://USER:PASSWORD@{proxy.place}",
             stops_run=True,
         )
@@ -128,7 +128,7 @@ def _of_tunnel(error: aiohttp.ClientHttpProxyError, proxy: Proxy) -> Failure:
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     reason = error.os_error
     if isinstance(reason, socket.gaierror):
-        return f"its host is not known ({clean(str(reason.strerror), 200)})"
+        return f"its host name cannot be resolved ({clean(str(reason.strerror), 200)})"
     return clean(str(reason.strerror or reason), 200)
 
 

@@ -189,7 +189,7 @@ def _meaning(response: ErrorResponse) -> _Meaning:
             "authentication",
             "write the proxy's login in the environment variable that names it: http://USER:PASSWORD@HOST:PORT",
             stops_run=True,
-            message=f"the proxy wants a login: {response.said.text}".rstrip(": "),
+            message=f"the proxy requires a login: {response.said.text}".rstrip(": "),
         )
     if status != 429 and (_WRONG_KEY.search(response.head) or _SHUT_OUT.search(response.head)):
         credit = _rate_limit(response) if status < 500 else None

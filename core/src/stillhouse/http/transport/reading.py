@@ -179,5 +179,5 @@ def json_of_lines(raw: bytes) -> list[Any]:
             if place < len(lines):
                 raise
     if len(values) < 2 or not all(isinstance(value, dict) for value in values):
-        raise ValueError("it has not an object on each line")
+        raise ValueError("it does not have an object on each line")
     return values

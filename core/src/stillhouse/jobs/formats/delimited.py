@@ -118,7 +118,7 @@ class CsvReader(FileReader):
         found = encoding_of_all(content.data(), content.data)
         if found is None:
             raise ConfigurationError(
-                f"the encoding of {content.name} is not known: it is neither UTF-8 nor UTF-16, and does not "
+                f"the encoding of {content.name} is unknown: it is neither UTF-8 nor UTF-16, and does not "
                 "look like Western text (cp1252)",
                 hint="give it with --encoding, such as cp1251, gb18030 or shift_jis; or save it as UTF-8",
             )

@@ -12,9 +12,9 @@ MAX_ROW_BYTES = 64 << 20
 """The longest row that is read. A longer one would be none that a model can take, and fill the memory."""
 
 _WHAT_IS_KEPT = {
-    "NaN": "NaN is no JSON value: it is kept as a number that is none, which JSONL has as null",
-    "Infinity": "Infinity is no JSON value: it is kept as an infinite number, which JSONL has as null",
-    "large": "{text} is larger than any number of 64 bits: it is kept as infinite, which JSONL has as null",
+    "NaN": "NaN is not a JSON value: it is kept as NaN, which JSONL writes as null",
+    "Infinity": "Infinity is not a JSON value: it is kept as an infinite number, which JSONL writes as null",
+    "large": "{text} is larger than any 64-bit number: it is kept as infinite, which JSONL writes as null",
     "long": "a whole number has more digits than Python reads: it is kept as a text",
 }
 

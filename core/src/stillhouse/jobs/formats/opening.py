@@ -84,7 +84,7 @@ def open_file(path: str, reading: Reading | None = None, name: str | None = None
 def _unknown(source: str) -> ConfigurationError:
     formats = "give a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, or one of these as .gz or .zst"
     return ConfigurationError(
-        f"{source} is in a format that is not known", hint=_remedy(source, f"{formats}, or - for JSONL")
+        f"unknown file format: {source}", hint=_remedy(source, f"{formats}, or - for JSONL")
     )
 
 
@@ -120,7 +120,7 @@ def open_writer(
     name = format_of(target) if format is None else format
     if name is None:
         raise ConfigurationError(
-            f"{target} is in a format that is not known",
+            f"unknown file format: {target}",
             hint=_remedy(
                 target, "give a .jsonl, .csv, .tsv or .parquet file, - for JSONL, or the format with --format"
             ),

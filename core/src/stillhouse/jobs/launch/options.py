@@ -284,7 +284,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
             and bool(o.restart or o.extend or o.dedupe or o.retry or o.batch or o.finish_online)
         ),
         "what was printed is not kept",
-        "give -o OUTPUT.jsonl for a run that can be gone on with",
+        "give -o OUTPUT.jsonl: only a run with an output file can be resumed",
     ),
     (
         lambda o: o.prompt is None and o.output is None and not o.estimate and o.preview is None,
@@ -347,7 +347,7 @@ _CONFLICTS_WITH_LLM: list[tuple[Callable[[Options, LLM], bool], str, str]] = [
     ),
     (
         lambda o, llm: o.has_ceiling and o.is_offline(llm) and not o.finish_online,
-        "what a batch takes is told when it is done, so no ceiling on it can be held",
+        "a batch reports its usage only when it is done, so a ceiling cannot be enforced",
         "leave out --max-tokens-total and --max-cost; --estimate says what it takes at most",
     ),
 ]

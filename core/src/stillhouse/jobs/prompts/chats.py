@@ -119,7 +119,7 @@ def _of_sharegpt(message: dict[str, Any], number: int, calls: list[str]) -> dict
     role = SPEAKERS.get(speaker) if isinstance(speaker, str) else None
     if role is None:
         raise ValueError(
-            f"message {number} of the row is from {speaker!r}, which is none of "
+            f"message {number} of the row is from {speaker!r}, which is not one of "
             f"{', '.join([*SPEAKERS, _CALLS])}"
         )
     if role == "tool" and calls:

@@ -44,7 +44,7 @@ def chat_of(given: Any, instructions: Any = None) -> list[dict[str, Any]]:
             chat.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
         else:
             raise ValueError(
-                f"the input in its body has an item of the type {kind!r}, which is none of a chat"
+                f"the input in its body has an item of the type {kind!r}, which a chat does not have"
             )
     return chat
 

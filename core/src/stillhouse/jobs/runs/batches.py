@@ -37,7 +37,8 @@ def check_no_batch_runs(output: Path, path: Path) -> None:
                 running = [job for job in jobs_of(ledger) if job.state in ("uploaded", "created")]
     if running:
         raise ConfigurationError(
-            f"{len(running)} offline batches of the run go on, and would be paid for in vain",
+            f"{len(running)} offline batches of this run are still running; you would pay for them without "
+            "using them",
             hint=f"cancel them with stillhouse batches {output} --cancel",
         )
 

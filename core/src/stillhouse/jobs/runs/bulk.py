@@ -227,12 +227,12 @@ class BulkRun:
         opened = self._run
         if opened.reader.digest() != opened.digest:
             changes = InputChanges(opened.source, self.store.digests())
-            ways = ["put it back as it was, and the same command goes on"]
+            ways = ["restore the input, then repeat the command to resume the run"]
             if not changes.are_in_rows:
-                ways.append("if rows were added at its end, go on with them with --extend")
-            ways.append("or begin anew with it as it is now, with --restart or another output")
+                ways.append("if rows were added at its end, use --extend to generate them")
+            ways.append("or start over with the input as it is now, with --restart or another output")
             raise InputChangedError(
-                f"the input changed while the run went on: {changes.told.removeprefix('input: ')}",
+                f"the input changed during the run: {changes.told.removeprefix('input: ')}",
                 hint="; ".join(ways),
             )
 

@@ -115,7 +115,7 @@ class FailureWatch:
         ways = [in_a_line(self._hint)] if self._hint else []
         if is_kept:
             ways.append("run the same command again when that is mended: it generates the failed rows again")
-        ways.append("--max-failures 0 goes on whatever fails")
+        ways.append("--max-failures 0 continues whatever fails")
         return FailuresError(
             f"the run is hopeless: all {self._alike:,} rows that were tried failed, in a way that no row "
             f"causes: {commonest.kind}: {commonest.message}",

@@ -133,7 +133,7 @@ def _check_free(output: Path) -> None:
     """Refuse to replace anything."""
     for path in (output, store_path(output)):
         if os.path.lexists(path):
-            raise ConfigurationError(f"{path} is there already", hint="give another output, or move it away")
+            raise ConfigurationError(f"{path} already exists", hint="give another output, or move it away")
 
 
 def _part(name: str, place: Path, hooks: HookCalls | None, resources: ExitStack) -> _Part:

@@ -66,7 +66,7 @@ def jobs_of(ledger: BatchLedger) -> list[Chunk]:
             raise
         raise DamagedError(
             f"the run's state {ledger.path} is damaged: its offline batches cannot be read",
-            hint="put a copy in its place; or, if no batch goes on, begin anew with --restart",
+            hint="put a copy in its place; or, if no batch is running, start over with --restart",
         ) from error
 
 

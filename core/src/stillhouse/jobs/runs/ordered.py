@@ -129,6 +129,6 @@ def _unusable(error: sqlite3.Error) -> StoreError:
     what = "is full" if code == sqlite3.SQLITE_FULL else f"cannot be used: {error}"
     return StoreError(
         f"the disk for temporary files, where the inputs are put in the engine's order, {what}",
-        hint="make room there, name another folder in SQLITE_TMPDIR, or leave out --batch; nothing that is "
-        "finished is lost, and the same command goes on",
+        hint="make room there, name another folder in SQLITE_TMPDIR, or leave out --batch; no finished "
+        "row is lost; repeat the command to resume",
     )

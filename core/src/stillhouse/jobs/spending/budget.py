@@ -219,13 +219,13 @@ class Budget:
         if bound is None and ceiling.bounds.longest(input) is None:
             return BudgetError(
                 f"the row on line {row.line} has no max_new_tokens: its generations may have any length",
-                hint="make the same command with --param max_new_tokens=N, which holds for such rows, and "
-                "--restart; or go on without a ceiling",
+                hint="add --param max_new_tokens=N, which holds for such rows, and "
+                "--restart; or run without a ceiling",
             )
         if bound is None:
             return BudgetError(
                 f"the row on line {row.line} has more than text, and how many tokens that makes has no bound",
-                hint="go on without a ceiling, or take such rows out",
+                hint="run without a ceiling, or take such rows out",
             )
         spent, needs, options = [], [], []
         if ceiling.max_tokens is not None:
@@ -241,7 +241,7 @@ class Budget:
         return BudgetError(
             f"the budget is used up: {' and '.join(spent)} are spent{of_that if unreported else ''}, and the "
             f"next row, on line {row.line}, may take up to {' and '.join(needs)}",
-            hint=f"make the same command with a higher {' or '.join(options)}; it goes on from there",
+            hint=f"repeat the command with a higher {' or '.join(options)} to resume",
         )
 
 

@@ -225,7 +225,7 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
         if not required:
             return None
         raise ConfigurationError(
-            "a ceiling on the cost wants prices, and genai-prices is not installed",
+            "a ceiling on the cost needs prices: genai-prices is not installed",
             hint='pip install "stillhouse[cost]"',
         ) from None
     source = f"genai-prices {genai_prices.__version__}"

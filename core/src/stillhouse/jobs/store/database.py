@@ -149,7 +149,7 @@ def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
     if is_empty:
         raise StoreError(
             f"the run's state {path} is empty: it was cut off, or Stillhouse did not make it",
-            hint="put a copy in its place, or begin anew with --restart",
+            hint="put a copy in its place, or start over with --restart",
         )
     uri = f"{sqlite_uri(path.absolute())}?mode={mode}{options}"
     with translated(path):
@@ -232,7 +232,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if not has_tables and application in (0, APPLICATION_ID):
         raise DamagedError(
             f"the run's state {path} has no tables: it was copied without {path.name}-wal, or cut off",
-            hint="put that file beside it again, or a copy in its place, or move it away and begin anew",
+            hint="put that file beside it again, or a copy in its place, or move it away and start over",
         )
     if application != APPLICATION_ID:
         raise DamagedError(f"{path} is a database of something else", hint="give another output, or move it")
@@ -246,7 +246,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by an earlier version of stillhouse (schema {version}; this one knows "
             f"{SCHEMA_VERSION} alone)",
-            hint="finish the run with that version, give another output, or begin anew with --restart",
+            hint="finish the run with that version, give another output, or start over with --restart",
         )
 
 
@@ -257,7 +257,7 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except SQLITE_ERRORS as error:
         code = _code_of(error)
-        hint = "make the same command again when that is mended; it goes on from there"
+        hint = "fix that, then repeat the command to resume"
         if code == sqlite3.SQLITE_FULL:
             raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):

@@ -51,19 +51,19 @@ def check_unchanged(
         ConfigurationError: the commands differ; the message says how.
     """
     changes = [f"{name}: it was {was}, and is {is_now} now" for name, was, is_now in differences(before, now)]
-    hint = "give the earlier command to go on, another output, or --restart to begin anew"
+    hint = "repeat the earlier command to resume it, choose another output, or use --restart to start over"
     if before.get("input") != now.get("input"):
         if not (changes or extend or input_changes.are_in_rows):
             hint = (
-                "if rows were added at its end, give --extend: what is finished is kept; else put it back as "
-                "it was to go on, or give another output, or --restart to begin anew"
+                "if rows were added at its end, use --extend, which keeps finished rows; otherwise restore "
+                "the input to resume the run, choose another output, or use --restart to start over"
             )
         if not extend or input_changes.are_in_rows:
             changes.append(input_changes.told)
     if not changes:
         return
     raise ConfigurationError(
-        "the run of this output was started with another command:\n" + "\n".join(f"  {c}" for c in changes),
+        "this output belongs to a run with other settings:\n" + "\n".join(f"  {c}" for c in changes),
         hint=hint,
     )
 

@@ -130,7 +130,7 @@ def unknown_command(path: Path) -> DamagedError:
     """Return the error for a state that does not say what its rows are the results of."""
     return DamagedError(
         f"the run's state {path} is damaged: what the run was asked for cannot be read",
-        hint="put a copy in its place, or begin anew with --restart",
+        hint="put a copy in its place, or start over with --restart",
     )
 
 
@@ -141,9 +141,9 @@ def holds_run(path: Path) -> bool:
 
 def _lost(path: Path, problem: StoreError) -> StoreError:
     """Return the error for a state of which nothing can be read."""
-    hint = "put a copy in its place, or begin anew with --restart"
+    hint = "put a copy in its place, or start over with --restart"
     if not has_application_id(path):
-        hint = "put a copy in its place, or move it away and begin anew"
+        hint = "put a copy in its place, or move it away and start over"
         if "is damaged" not in problem.message:  # it says what the file is instead
             return problem
     return DamagedError(f"{problem.message}; nothing of it can be read", hint=hint)
@@ -239,7 +239,7 @@ def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
     except SQLITE_ERRORS as error:
         raise StoreError(
             f"the run's state {path} is damaged, and with it the record of its offline batches: {error}",
-            hint="put a copy in its place; or, if no batch goes on, begin anew with --restart",
+            hint="put a copy in its place; or, if no batch is running, start over with --restart",
         ) from None
 
 

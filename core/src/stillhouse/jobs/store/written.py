@@ -168,12 +168,12 @@ def check_replaceable(
         return
     if state.exists():
         raise ConfigurationError(
-            f"{output} is there already, and the state of its run, {state}, is empty: it was cut off",
-            hint="put a copy of the state in its place, give another output, or begin anew with --restart",
+            f"{output} already exists, and the state of its run, {state}, is empty: it was cut off",
+            hint="put a copy of the state in its place, choose another output, or start over with --restart",
         )
     raise ConfigurationError(
-        f"{output} is there already, and no state of a run beside it",
-        hint="give another output, or replace it with --restart"
+        f"{output} already exists and does not belong to a run",
+        hint="choose another output, or replace it with --restart"
         if is_named
         else "give another output, or the name of that file",
     )

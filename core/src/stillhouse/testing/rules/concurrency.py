@@ -139,7 +139,10 @@ class ConcurrencyRules(Conformance):
             await asyncio.to_thread(started.wait, _PATIENCE_SECONDS)
             task.cancel()
             await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
-            expect(task.done(), f"{_PATIENCE_SECONDS:.0f} seconds after it was cancelled, the call goes on")
+            expect(
+                task.done(),
+                f"{_PATIENCE_SECONDS:.0f} seconds after it was cancelled, the call is still running",
+            )
 
         with watching(llm, before=signal_start) as watch:
             asyncio.run(main())

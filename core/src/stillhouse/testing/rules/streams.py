@@ -147,7 +147,7 @@ class StreamRules(Conformance):
 
     def _check(self, error: Any) -> None:
         expect(isinstance(error, GenerationError), f"the failure is a {type(error).__name__}")
-        expect(error.kind in ERROR_KINDS, f"the kind {error.kind!r} is none of {', '.join(ERROR_KINDS)}")
+        expect(error.kind in ERROR_KINDS, f"the kind {error.kind!r} is not one of {', '.join(ERROR_KINDS)}")
         if error.kind == "unknown":
             raise Broken(f"the kind is unknown: {said(error)}") from error
         expect(bool(error.message.strip()), "the error has no message")

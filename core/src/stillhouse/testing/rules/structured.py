@@ -80,7 +80,7 @@ def _form_problem(form: dict[str, Any], text: str | None) -> str:
     if form["format"] == "regex":
         return "" if re.fullmatch(form["schema"], text) else f"it does not match {form['schema']}"
     if form["format"] == "choice":
-        return "" if text in form["schema"] else f"it is none of {form['schema']}"
+        return "" if text in form["schema"] else f"it is not one of {form['schema']}"
     try:
         _Answer.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
