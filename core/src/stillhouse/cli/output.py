@@ -20,7 +20,7 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 
 __all__ = [
     "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
-    "print_reports", "print_table", "print_warning", "usage_errors",
+    "print_reports", "print_styled", "print_table", "print_warning", "usage_errors",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -165,6 +165,19 @@ def _fact_style(label: str, value: str) -> str:
     if label == "state":
         return next((style for word, style in _STATES.items() if value.startswith(word)), "")
     return "yellow" if label == "ended: length" else ""
+
+
+def print_styled(head: str, style: str, rest: str) -> None:
+    """Print a line on standard output, on a terminal with its beginning in a style of rich."""
+    stream: Any = output()
+    if not stream.isatty() or getattr(stream, "unfiltered", stream) is stream:
+        print_line(f"{head}{rest}")
+        return
+    from rich.text import Text
+
+    stream.flush()
+    line = Text.assemble((shown(head), style), shown(rest))
+    _console(stream).print(line, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object, indent: int | None = 2) -> None:

@@ -23,6 +23,7 @@ __all__ = ["generate"]
     short_help="Generate for a file of prompts",
     examples=[
         ("One prompt", 'stillhouse generate --llm llamacpp --prompt "What is the capital of Peru?"'),
+        ("A text from another program", "git diff | stillhouse generate --llm llamacpp --system Summarize."),
         ("A file, with a model and a parameter",
          "stillhouse generate questions.jsonl --llm openai:gpt-5-mini -o answers.jsonl \\\n"
          "    --param max_new_tokens=200"),
@@ -30,7 +31,8 @@ __all__ = ["generate"]
          "stillhouse generate questions.jsonl --llm openai:gpt-5-mini --preview 2\n"
          "stillhouse generate questions.jsonl --llm openai:gpt-5-mini --estimate"),
         ("Retry the rows that failed",
-         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini -o answers.jsonl --retry all"),
+         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini -o answers.jsonl \\\n"
+         "    --retry all"),
     ],
 )  # fmt: skip
 @click.argument("input", nargs=-1, metavar="[INPUT]...")
@@ -45,7 +47,7 @@ def generate(**values: Any) -> None:
     Alpaca), or what the options name. The columns that are used are printed. A row that fails has its error
     in the column error; the other rows are not affected.
 
-    Without INPUT, what is piped into the command is one prompt, and its answer is printed.
+    Without INPUT and -o, what is piped into the command is one prompt, and its answer is printed.
 
     Finished rows are saved in OUTPUT.run.db at once. If a run stops for any reason, run the same command
     again to resume it; no finished row is generated again. A run that stopped at a limit resumes with a
@@ -92,6 +94,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         ConfigurationError: options exclude each other, or a name or a value of the LLM is wrong.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
+    from stillhouse.cli.generate.piped import with_piped
     from stillhouse.jobs.launch.options import Options, check_options
     from stillhouse.jobs.sources.names import Names
 
@@ -100,7 +103,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         "param": {},
         "fields": {},
     }
-    options = Options(**{**values, **given})
+    options = with_piped(Options(**{**values, **given}))
     check_options(options)
     from stillhouse.cli.settings import check_address, foreign_addresses, parse_arguments, parse_fields
     from stillhouse.jobs.launch.llms import check_fields, named, new_llm

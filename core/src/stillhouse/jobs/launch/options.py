@@ -178,7 +178,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     (
         lambda o: (o.input is None) == (o.prompt is None),
         "there is nothing to do",
-        "give either INPUT or --prompt TEXT",
+        "give either INPUT, which is - for rows on standard input, or --prompt TEXT",
     ),
     (
         lambda o: (
