@@ -36,7 +36,7 @@ def test_the_help_is_as_wide_as_the_terminal(tmp_path: Path, arguments: list[str
     widths = [len(line) for line in plain(got).splitlines()]
     assert status == 0
     assert max(widths) <= columns
-    assert "..." not in got
+    assert not re.search(r"[a-z]\.\.\.", got.replace("[INPUT]...", ""))
     if "generate" in arguments:
         assert max(widths) > columns - 10
         groups = re.findall("^[A-Z][a-z ]+:$", plain(got), re.M)
