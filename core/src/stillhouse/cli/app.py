@@ -25,6 +25,7 @@ from stillhouse.cli.signals import INTERRUPTED, handling
 from stillhouse.cli.standard import wrapped
 from stillhouse.cli.status import status
 from stillhouse.cli.streams import OutputError
+from stillhouse.cli.view import view
 from stillhouse.errors import StillhouseError
 
 __all__ = ["app"]
@@ -136,7 +137,7 @@ def app() -> None:
 
 
 _SECTIONS = {
-    "Runs": (generate, status, report, join, batches),
+    "Runs": (generate, status, view, report, join, batches),
     "Backends": (list_plugins, show, models, check, new),
 }
 for section in _SECTIONS.values():

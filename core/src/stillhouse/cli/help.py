@@ -36,7 +36,7 @@ class Command(click.Command):
             record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
             if record is not None:
                 # The range of a number is in the words of the help, where it matters.
-                record = record[0], re.sub(r"\s*\[x>=?[0-9]+\]$", "", record[1])
+                record = record[0], re.sub(r"\s*\[[0-9<=>x]+\]$", "", record[1])
                 groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
         # That for help is the last one that click adds.
         for title in sorted(groups, key=lambda title: title == "Options"):

@@ -74,7 +74,9 @@ _READING: list[Callable[[Any], Any]] = [
 
 _PROMPTS: list[Callable[[Any], Any]] = [
     click.option(
-        "--prompt", metavar="TEXT", help="Generate once for TEXT and print; - reads it from standard input."
+        "--prompt",
+        metavar="TEXT",
+        help="Generate once for TEXT and print the answer as it comes; - reads it from standard input.",
     ),
     click.option("--prompt-column", metavar="NAME", help="The column with the prompt."),
     click.option("--messages-column", metavar="NAME", help="The column with the chat."),
