@@ -76,7 +76,11 @@ def test_the_examples_name_options_that_exist(name: str, command: Any) -> None:
         for line in text.replace("\\\n", " ").split("\n"):
             words = line.rpartition("| ")[2].split()
             assert words[:2] == ["stillhouse", name]
-            known = {option for parameter in command.params for option in parameter.opts}
+            known = {
+                option
+                for parameter in command.params
+                for option in (*parameter.opts, *parameter.secondary_opts)
+            }
             assert {word for word in words if word.startswith("-")} <= known
 
 
