@@ -83,8 +83,8 @@ def test_the_command_to_retry_can_be_copied(
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "in.jsonl", [{"prompt": f"text {number}"} for number in range(40)])
     command = (
-        "stillhouse generate in.jsonl --llm echo -o out.jsonl --param max_new_tokens=3 "
-        "--set failure_rate=0.5 --max-failures 0 --system 'a b' --retry server"
+        "stillhouse generate in.jsonl --llm echo --set failure_rate=0.5 --param max_new_tokens=3 "
+        "--system 'a b' --output out.jsonl --max-failures 0 --retry server"
     )
     assert failing(run, "--system", "a b") == command
     assert failing(run, "--system", "a b", "--retry", "server") == command

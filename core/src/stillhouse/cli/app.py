@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import click
 
-from stillhouse.cli.arguments import ARGUMENTS
 from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate.command import generate
@@ -52,15 +51,6 @@ class _Commands(click.Group):
             if interrupts.count:
                 status = INTERRUPTED
         sys.exit(status)
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """Parse a command line, and remember it for the commands that are printed to be copied."""
-        given = list(args)
-        context = super().make_context(info_name, args, parent, **extra)
-        context.meta[ARGUMENTS] = given
-        return context
 
     def _status(self, *args: Any, **extra: Any) -> int:
         try:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from stillhouse.cli.arguments import ARGUMENTS
 from stillhouse.cli.output import print_facts, print_note
 
 if TYPE_CHECKING:
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
     from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.jobs.runs.statistics import RunStatistics
     from stillhouse.jobs.runs.summary import Summary
-    from stillhouse.llm import LLM
 
 __all__ = ["print_peek", "print_places", "print_table", "retry_command"]
 
@@ -30,43 +25,29 @@ MAX_COMMAND_CHARACTERS = 500
 PEEK_CHARACTERS = 150
 
 
-def print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | None, llm: LLM) -> None:
+def print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | None, command: Command) -> None:
     """Print the closing table, and why rows failed; `whole` is the run, where it is kept."""
     from stillhouse.jobs.reporting.tables import failure_lines, summary_lines
 
     print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
     for line in failure_lines(
-        reasons.failures, () if whole is None else whole.failed, lambda kinds: retry_command(kinds, llm)
+        reasons.failures, () if whole is None else whole.failed, lambda kinds: retry_command(command, kinds)
     ):
         print_note(line)
 
 
-def retry_command(kinds: str, llm: LLM) -> str:
+def retry_command(command: Command, kinds: str) -> str:
     """Return the command that generates failed rows again, as it can be copied."""
-    from stillhouse._settings.redaction import Redactor, secret_values
+    from stillhouse._settings.redaction import MASK
+    from stillhouse.jobs.reporting.commands import retry_text
+    from stillhouse.jobs.runs.provenance import Provenance
 
-    context = click.get_current_context(silent=True)
-    given: Sequence[str] = [] if context is None else context.meta.get(ARGUMENTS, [])
-    # The address of an input may have a password, or a signature.
-    if given and not any("://" in argument and ("@" in argument or "?" in argument) for argument in given):
-        command = shlex.join(["stillhouse", *_without(given), "--retry", kinds])
-        is_secret = Redactor(secret_values(llm)).redact(command) != command
-        if not is_secret and len(command) <= MAX_COMMAND_CHARACTERS and command.isprintable():
-            return command
-    return f"the same command with --retry {kinds}"
-
-
-def _without(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without an earlier --retry, and without --restart, which would forget the run."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--retry":
-            skip = True
-        elif argument != "--restart" and not argument.startswith("--retry="):
-            kept.append(argument)
-    return kept
+    option = f"--retry {kinds}"
+    text = retry_text(Provenance(command=[list(part) for part in command.given]), option)
+    # One with a secret cannot be repeated as it is printed.
+    if text and MASK not in text and len(text) <= MAX_COMMAND_CHARACTERS and text.isprintable():
+        return text
+    return f"the same command with {option}"
 
 
 def print_peek(reasons: Reasons, look: Look | None, command: Command) -> None:

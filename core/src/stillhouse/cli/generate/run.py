@@ -126,7 +126,7 @@ def print_rows(llm: LLM, command: Command, *, quiet: bool = False) -> int:
     if ended.reasons is None:
         return INTERRUPTED
     if not quiet:
-        print_table(ended.statistics, ended.reasons, None, llm)
+        print_table(ended.statistics, ended.reasons, None, command)
     if ended.problem is not None:
         print_error(ended.problem)
         return COULD_NOT_START
@@ -144,7 +144,7 @@ def generate_file(llm: LLM, command: Command, *, quiet: bool = False) -> int:
         return INTERRUPTED
     view.tell()
     if ended.summary is not None and ended.reasons is not None and not quiet:
-        print_table(ended.statistics, ended.reasons, ended.summary, llm)
+        print_table(ended.statistics, ended.reasons, ended.summary, command)
         if ended.outcome == "complete":
             print_peek(ended.reasons, view.look, command)
             print_places(command, view.state)
