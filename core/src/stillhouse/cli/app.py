@@ -23,6 +23,7 @@ from stillhouse.cli.signals import INTERRUPTED, handling
 from stillhouse.cli.standard import wrapped
 from stillhouse.cli.status import status
 from stillhouse.cli.streams import OutputError
+from stillhouse.cli.view import view
 from stillhouse.errors import StillhouseError
 
 __all__ = ["app"]
@@ -109,5 +110,5 @@ def app() -> None:
     """One contract for every language model. Backends are packages that you install beside it."""
 
 
-for command in (list_plugins, show, models, check, generate, status, report, join, batches, new):
+for command in (list_plugins, show, models, check, generate, status, view, report, join, batches, new):
     app.add_command(command)

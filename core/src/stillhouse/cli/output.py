@@ -19,7 +19,7 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 
 __all__ = [
     "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
-    "print_reports", "print_table", "print_warning", "usage_errors",
+    "print_piece", "print_reports", "print_table", "print_warning", "usage_errors",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -79,6 +79,16 @@ def _ended(error: BaseException) -> StillhouseError:
 def print_line(text: object = "") -> None:
     """Print a line, or several, on standard output."""
     output().write(f"{text}\n")
+
+
+def print_piece(text: str) -> None:
+    """Print a piece of a text on standard output, so that it is seen now.
+
+    A piece may begin or end anywhere; on a terminal, it moves the cursor no more than a whole text does.
+    """
+    stream = output()
+    stream.write(shown(text) if stream.isatty() else text)
+    stream.flush()
 
 
 def print_note(text: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.generate.given import given_parts
 from stillhouse.cli.generate.options import run_options
 from stillhouse.cli.output import guarded, print_note, usage_errors
 
@@ -44,7 +45,7 @@ def generate(**values: Any) -> None:
         from stillhouse.jobs.launch.preparing import prepare
 
         check_llm(options, llm)
-        command = prepare(options, llm, arguments)
+        command = prepare(options, llm, arguments, given_parts(click.get_current_context()))
     from stillhouse.cli.generate.run import (
         generate_file,
         generate_once,

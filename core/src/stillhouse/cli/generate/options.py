@@ -62,7 +62,11 @@ _READING: list[Callable[[Any], Any]] = [
 """How INPUT is read."""
 
 _PROMPTS: list[Callable[[Any], Any]] = [
-    click.option("--prompt", metavar="TEXT", help="Generate once for this text and print; without INPUT."),
+    click.option(
+        "--prompt",
+        metavar="TEXT",
+        help="Generate once for this text and print the answer as it comes; without INPUT.",
+    ),
     click.option("--prompt-column", metavar="NAME", help="The column that has the prompt."),
     click.option("--messages-column", metavar="NAME", help="The column that has the chat."),
     click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns: the prompt."),

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from stillhouse.cli.generate.pieces import print_stream
 from stillhouse.cli.output import (
     is_read,
     print_error,
@@ -52,8 +53,14 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     from stillhouse.jobs.launch.loading import loaded
     from stillhouse.jobs.reporting.notes import noting
 
+    is_streamed = command.num_generations == 1 and not llm.use_offline_batch_generation
     with noting(print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):
-        output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
+        if is_streamed:
+            output = print_stream(llm, item, command.arguments)
+            if output is None:
+                return 0
+        else:
+            output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
     reasons = output.get("finish_reasons") or []
     missing = 0
     for position, generation in enumerate(output["generations"]):
@@ -61,7 +68,7 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
             missing += 1
             reason = reasons[position] if position < len(reasons) else None
             print_note(f"no text (finish reason: {reason or 'unknown'})")
-        else:
+        elif not is_streamed:
             print_line(generation)
     return FAILED_ROWS if missing else 0
 

@@ -21,6 +21,7 @@ from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
+from stillhouse.jobs.launch.given import python_call
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
 from stillhouse.jobs.launch.preparing import prepare
@@ -285,7 +286,7 @@ def _read(options: Options) -> tuple[LLM, Command]:
             )
     arguments = declared.check(options.param, type(llm).__name__)
     check_llm(options, llm)
-    return llm, prepare(options, llm, arguments)
+    return llm, prepare(options, llm, arguments, python_call(options))
 
 
 def _new(options: Options) -> LLM:
