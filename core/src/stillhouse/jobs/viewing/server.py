@@ -157,9 +157,7 @@ class ViewServer:
         if first == "open":
             return self._opened(rest)
         if not hmac.compare_digest(first.encode(), self._token.encode()):
-            return _refusal(
-                web, 404, "There is nothing at this address. stillhouse view prints the right one."
-            )
+            return _refusal(404, "There is nothing at this address. stillhouse view prints the right one.")
         if rest in _FILES:
             name, kind = _FILES[rest]
             body = resources.files("stillhouse.jobs.viewing").joinpath(name).read_bytes()
