@@ -35,9 +35,9 @@ _LLM: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--schema",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The form of the answers: a file with a JSON schema, JSON or YAML.",
+        type=click.Path(),
+        metavar="FILE|FIELDS",
+        help="The form of the answers: a file with a JSON schema, or fields such as 'name, age int'.",
     ),
     click.option(
         "-n",

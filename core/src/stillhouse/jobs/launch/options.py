@@ -48,7 +48,8 @@ class Options:
         num_generations: how many generations of each row.
         param: generation parameters.
         row_params: whether rows have generation parameters, tools and structured outputs of their own.
-        schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
+        schema: a file with the JSON schema of every answer, or its fields in a line, such as
+            `name, age int`; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
         delimiter: what separates the fields of CSV and TSV, instead of what is found.

@@ -126,7 +126,8 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
             these names; they win over those of the run.
-        schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
+        schema: the form of the answers: a file with a JSON schema, its fields in a line, such as
+            `name, age int`, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
