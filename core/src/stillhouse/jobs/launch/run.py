@@ -101,7 +101,8 @@ def run(
             `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
             a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
             frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
-        llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
+        llm: `NAME`, `NAME:MODEL`, an alias, or an LLM. One that is loaded stays loaded. `None` is the default
+            LLM of the user's config file.
         output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
             state is temporary, and the rows are kept for iterating as long as the result is.
         prompt_column: the column that has the prompt. By default, the prompt is the first of the
