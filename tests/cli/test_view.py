@@ -41,7 +41,7 @@ def test_view_prints_the_address_serves_and_ends_with_ctrl_c(output: Path, start
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "showing the run of out.jsonl; press Ctrl-C to stop\n"
+    assert err.rstrip() == "showing the run of out.jsonl; press Ctrl-C to stop"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")

@@ -1,4 +1,7 @@
-"""`CsvReader`: the rows of a text whose fields are separated by a character, as CSV and TSV are."""
+"""`CsvReader`: the rows of a text whose fields are separated by a character, as CSV and TSV are.
+
+Over 300 lines: where a row begins, where it ends and what is wrong with it come from one pass over one text.
+"""
 
 from __future__ import annotations
 

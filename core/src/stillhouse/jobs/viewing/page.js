@@ -1,12 +1,12 @@
 "use strict";
 // Whatever a run holds is shown as text: nothing here makes elements or addresses of it, but by `encodeURIComponent`.
 
-const POLL_MS = 1000, AGAIN_MS = 400, BETWEEN_MS = 100, PAGE_ROWS = 50, MAX_NAMES = 400;
+const POLL_MS = 1000, AGAIN_MS = 400, BETWEEN_MS = 100, PAGE_ROWS = 50, MAX_NAMES = 400, MAX_SHOWN = 1000000;
 const byId = (id) => document.getElementById(id);
 const FIELDS = ["text", "scope", "outcome", "finish", "column", "value"];
 const run = { columns: [], kinds: [], finish: [], hasInput: false, facts: null };
 const view = { filter: {}, after: null, starts: [], rows: [], next: null, searched: 0, ticket: 0, complete: false };
-let picked = null, polling = 0;
+let picked = null, polling = null;
 
 // Control characters are shown as signs, and so is what would turn the order of a line around.
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]/g;
@@ -73,6 +73,7 @@ function showProgress(facts) {
 
 async function poll() {
   clearTimeout(polling);
+  polling = null;
   try {
     const before = run.facts;
     const facts = await ask("api/progress");
@@ -187,9 +188,9 @@ function textBlock(title, item, address, isOpen) {
   // The length is counted in characters, of which JavaScript has two for some.
   if (item.length > [...item.text].length) {
     more.append(make("span", "", `Shortened: ${count([...item.text].length)} of ${count(item.length)} characters.`));
-    const link = make("a", "", "Open the whole text");
+    const link = make("a", "", item.length > MAX_SHOWN ? "Save the whole text" : "Open the whole text");
     link.href = address;
-    link.target = "_blank";
+    if (item.length <= MAX_SHOWN) link.target = "_blank";
     link.rel = "noopener noreferrer";
     more.append(link);
   }
@@ -297,7 +298,7 @@ function showRows() {
   if (isFiltered) {
     place.push(`${rows(view.rows.length)} found`);
     const all = run.facts && run.facts.counted ? ` of ${count(run.facts.rows)}` : "";
-    place.push(view.next === null ? "the search is complete" : `searched ${count(view.searched)}${all} rows`);
+    place.push(view.next === null && !isSearching ? "the search is complete" : `searched ${count(view.searched)}${all} rows`);
   } else if (run.facts) place.push(`${count(run.facts.rows)} finished`);
   byId("place").textContent = place.join(", ");
 }

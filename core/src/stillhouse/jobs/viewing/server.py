@@ -36,6 +36,9 @@ MAX_QUESTIONS = 4
 
 MAX_QUERY_CHARACTERS = 8000
 
+MAX_SHOWN_CHARACTERS = 1_000_000
+"""A longer text is saved as a file by the browser, instead of shown."""
+
 _FILES = {
     "": ("page.html", "text/html"),
     "page.css": ("page.css", "text/css"),
@@ -194,7 +197,11 @@ class ViewServer:
         if answer is None:
             return _refusal(web, 404, "The row does not have such a text.")
         if isinstance(answer, str):
-            return _response(web, 200, answer.encode("utf-8", "backslashreplace"), "text/plain", _TEXT_POLICY)
+            # A browser takes minutes to lay out a text of many megabytes.
+            kept = {"Content-Disposition": 'attachment; filename="text.txt"'}
+            headers = kept if len(answer) > MAX_SHOWN_CHARACTERS else None
+            body = answer.encode("utf-8", "backslashreplace")
+            return _response(web, 200, body, "text/plain", _TEXT_POLICY, headers)
         return _json(web, 200, answer)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.jobs.formats.opening import output_path
-from stillhouse.jobs.reporting.sections import outcome_of
+from stillhouse.jobs.reporting.facts import outcome_of
 from stillhouse.jobs.reporting.units import clock, duration
 from stillhouse.jobs.runs.summary import Session
 from stillhouse.jobs.store.found import state_of
