@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_note, print_table, usage_errors
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ _COLUMNS = {
 }
 
 
-@click.command("models")
+@click.command(
+    "models",
+    cls=Command,
+    short_help="List the models of a provider",
+    examples=[('List the models with "mini" in their names', "stillhouse models openai mini")],
+)
 @click.argument("name")
 @click.argument("filter", required=False)
 @click.option(

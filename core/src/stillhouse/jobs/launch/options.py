@@ -79,6 +79,7 @@ class Options:
             run is hopeless.
         traceback: whether the traceback of a backend's own bug is printed; for the command alone.
         verbose: whether what is sent and answered is printed; for the command alone.
+        quiet: whether only warnings and errors are printed; for the command alone.
         estimate: whether nothing is done but an estimate.
     """
 
@@ -140,6 +141,7 @@ class Options:
     max_failures: int | None = None
     traceback: bool = False
     verbose: bool = False
+    quiet: bool = False
     estimate: bool = False
 
     @property
@@ -179,7 +181,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     (
         lambda o: (o.input is None) == (o.prompt is None),
         "there is nothing to do",
-        "give either INPUT or --prompt TEXT",
+        "give either INPUT, which is - for rows on standard input, or --prompt TEXT",
     ),
     (
         lambda o: (
@@ -311,6 +313,11 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         lambda o: o.llm is None and o.config is None and not default_backends().default_llm,
         "no LLM is named",
         "give --llm NAME; stillhouse list shows them",
+    ),
+    (
+        lambda o: o.quiet and o.verbose,
+        "--quiet and --verbose exclude each other",
+        "give one of them",
     ),
     (
         lambda o: o.batch and o.finish_online,

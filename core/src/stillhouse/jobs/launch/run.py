@@ -163,6 +163,12 @@ def run(
             that made it hopeless.
         StoreError: another process works on the run, or its state cannot be used.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
+
+    Examples:
+        >>> rows = [{"id": 1, "prompt": "Name a river in Peru."}]
+        >>> run = stillhouse.run(rows, llm="echo", show_bar=False)
+        >>> [row["generations"] for row in run]
+        [['Name a river in Peru.']]
     """
     given = locals()
     folder = None
