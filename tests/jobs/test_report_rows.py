@@ -578,8 +578,11 @@ def test_the_largest_page_is_below_what_is_promised(make: Make) -> None:
     for number in range(0, 120, 3):
         # Messages that differ in their letters, so that each is a reason of its own.
         rows[number]["messages"] = [{"role": "user", "content": "fail " + '"' * number}]
-    make(rows, num_generations=8)
-    assert 300_000 < len(page_of(by="topic").encode()) < MAX_BYTES
+    make(rows, num_generations=8, system='"' * 5000, template=None)
+    assert 500_000 < len(page_of(by="topic").encode()) < MAX_BYTES
+    make(rows, name="two.jsonl", num_generations=8, llm=NoisyLLM(suffix='"'))
+    page = compare_runs("out.jsonl", "two.jsonl", stillhouse.Registry(entry_points=()).hooks())
+    assert 300_000 < page.stat().st_size < MAX_BYTES
 
 
 # Groups

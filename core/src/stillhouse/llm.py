@@ -147,7 +147,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def load(self) -> None:
         """Acquire what generating needs: connections, a model. On a loaded LLM it does nothing.
 
-        A backend that overrides it calls `super().load()`, from which on `self._logger` is there.
+        A backend that overrides it calls `super().load()`, from which on `self._logger` is there. A `with`
+        block calls it, and `unload` at the end.
+
+        Examples:
+            >>> with stillhouse.create("echo") as llm:
+            ...     llm.is_loaded
+            True
         """
         self._acquire()
 
@@ -205,6 +211,19 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
         Raises:
             GenerationError: an input failed; `outputs` holds what was finished.
+
+        Examples:
+            >>> class Shouting(stillhouse.LLM):
+            ...     @property
+            ...     def model_name(self):
+            ...         return "shouting"
+            ...
+            ...     def generate(self, inputs, num_generations=1):
+            ...         texts = [chat[-1]["content"].upper() for chat in inputs]
+            ...         return [stillhouse.prepare_output([text] * num_generations) for text in texts]
+            >>> with Shouting() as llm:
+            ...     llm.generate_outputs([[{"role": "user", "content": "hello"}]])[0]["generations"]
+            ['HELLO']
         """
 
     def generate_outputs(
@@ -229,6 +248,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             UnsupportedError: an input needs a capability that the backend lacks.
             GenerationError: an input failed; `outputs` holds what was finished.
             OfflineBatchNotFinishedError: the offline batch was submitted and is not done.
+
+        Examples:
+            >>> chat = [{"role": "user", "content": "Name a river in Peru."}]
+            >>> with stillhouse.create("echo") as llm:
+            ...     outputs = llm.generate_outputs([chat], num_generations=2)
+            >>> outputs[0]["generations"]
+            ['Name a river in Peru.', 'Name a river in Peru.']
         """
         call, inputs = self._prepared(inputs, num_generations, kwargs)
         if not inputs:
@@ -360,6 +386,15 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         Raises:
             ConfigurationError: as `generate_outputs`, at once and not at the first result.
             GenerationError, UnsupportedError: an input failed.
+
+        Examples:
+            >>> chats = ([{"role": "user", "content": text}] for text in ("one", "two"))
+            >>> with stillhouse.create("echo") as llm:
+            ...     for index, result in llm.iter_outputs(chats, on_error="yield"):
+            ...         failed = isinstance(result, stillhouse.GenerationError)
+            ...         print(index, result.kind if failed else result["generations"])
+            0 ['one']
+            1 ['two']
         """
         groups = self.iter_finished(inputs, num_generations, on_error=on_error, ordered=ordered, **kwargs)
         return ((index, result) for group in groups for index, result, _ in group)

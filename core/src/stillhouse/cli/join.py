@@ -7,14 +7,24 @@ from pathlib import Path
 import click
 
 from stillhouse._wording import number_of
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_note
 
 __all__ = ["join"]
 
 
-@click.command("join")
+@click.command(
+    "join",
+    cls=Command,
+    short_help="Join the outputs of shards",
+    examples=[
+        ("Join the outputs of two shards", "stillhouse join part-1.jsonl part-2.jsonl -o answers.jsonl")
+    ],
+)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-@click.option("-o", "--output", required=True, help="The file to write; it must not exist yet.")
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, help="The file to write; it must not exist yet."
+)
 @click.option(
     "--state",
     "states",

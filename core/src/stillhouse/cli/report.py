@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_line
 
 __all__ = ["report"]
@@ -17,7 +18,16 @@ def _page(context: click.Context, parameter: click.Parameter, page: str | None) 
     return page
 
 
-@click.command("report")
+@click.command(
+    "report",
+    cls=Command,
+    short_help="Write an HTML report of a run",
+    examples=[
+        ("Write answers.jsonl.report.html", "stillhouse report answers.jsonl"),
+        ("Group the rows by a column", "stillhouse report answers.jsonl --by topic"),
+        ("Compare two runs", "stillhouse report answers.jsonl other-model.jsonl -o compared.html"),
+    ],
+)
 @click.argument("output")
 @click.argument("other", required=False)
 @click.option(
@@ -27,7 +37,7 @@ def _page(context: click.Context, parameter: click.Parameter, page: str | None) 
     type=click.Path(dir_okay=False),
     metavar="FILE.html",
     callback=_page,
-    help="The page to write; OUTPUT.report.html if not said.",
+    help="The page to write; default: OUTPUT.report.html.",
 )
 @click.option("--by", metavar="COLUMN", help="Group the rows by a column of the input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and write no page.")
@@ -45,13 +55,6 @@ def report(
 
     The page is one file that needs nothing else. You can write it while the run is in progress. OUTPUT can
     also be the state of a run.
-
-    \b
-    Examples:
-      stillhouse report answers.jsonl
-      stillhouse report answers.jsonl --by topic
-      stillhouse report answers.jsonl other-model.jsonl -o compared.html
-      stillhouse report answers.jsonl --json
     """
     _check(other, page, by, as_json, state)
     from stillhouse.jobs.reporting.comparison import comparison_as_json

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import flush, guarded, print_line, print_note
 from stillhouse.cli.standard import output as standard_output
 
 __all__ = ["view"]
 
 
-@click.command("view")
+@click.command(
+    "view",
+    cls=Command,
+    short_help="Show the rows of a run in a browser",
+    examples=[("Print an address to open", "stillhouse view answers.jsonl --no-open")],
+)
 @click.argument("output")
 @click.option(
     "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."

@@ -5,9 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
+from stillhouse.jobs.reporting.chats import cut
 from stillhouse.jobs.runs.provenance import Provenance
 
 __all__ = ["command_text", "retry_text"]
+
+MAX_CHARACTERS = 8000
+"""How much of a command is shown."""
+
+MAX_RETRY_CHARACTERS = 2000
 
 # What a repeated command must not do again, or what another retry replaces.
 _ONCE = frozenset({"--restart", "--retry", "--extend", "--finish-online"})
@@ -18,12 +24,14 @@ def command_text(found: Provenance | None) -> str:
     if found is None or not found.command:
         return ""
     if not found.is_shell:
-        return found.command[0][0] if found.command[0] else ""
-    return _joined(found.command)
+        return cut(found.command[0][0], MAX_CHARACTERS) if found.command[0] else ""
+    return cut(_joined(found.command), MAX_CHARACTERS)
 
 
 def retry_text(found: Provenance | None, option: str) -> str:
-    """Return the command that generates failed rows again; empty where a shell did not give the command.
+    """Return the command that generates failed rows again.
+
+    It is empty where a shell did not give the command, and where it is too long to show.
 
     Args:
         found: what a session ran with.
@@ -31,7 +39,8 @@ def retry_text(found: Provenance | None, option: str) -> str:
     """
     if found is None or not found.is_shell:
         return ""
-    return f"{_joined(part for part in found.command if part[0] not in _ONCE)} {option}"
+    text = f"{_joined(part for part in found.command if part[0] not in _ONCE)} {option}"
+    return text if len(text) <= MAX_RETRY_CHARACTERS else ""
 
 
 def _joined(parts: Iterable[list[str]]) -> str:

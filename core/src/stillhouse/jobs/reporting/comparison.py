@@ -17,7 +17,7 @@ from typing import Any
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.reporting.facts import RunFacts, read_facts
 from stillhouse.jobs.reporting.report import opened
-from stillhouse.jobs.reporting.samples import Sample, mixed, read_samples
+from stillhouse.jobs.reporting.samples import MAX_SAMPLE_BYTES, Sample, mixed, read_samples
 from stillhouse.jobs.reporting.sections import environment_of
 from stillhouse.jobs.reporting.twin import REPORT_VERSION, run_as_json
 from stillhouse.jobs.runs.prompted import RunInput
@@ -187,10 +187,11 @@ def _read_pairs(
         if not items:
             continue
         rows = sorted((row, other) for _, row, other in items)
-        firsts = read_samples(one, {row: [how] for row, _ in rows}, found.first.source)
+        most = MAX_SAMPLE_BYTES // (2 * len(heaps))
+        firsts = read_samples(one, {row: [how] for row, _ in rows}, found.first.source, most)
         has_prompts = any(sample.turns for sample in firsts)
         seconds = read_samples(
-            two, {other: [how] for _, other in rows}, nothing if has_prompts else found.second.source
+            two, {other: [how] for _, other in rows}, nothing if has_prompts else found.second.source, most
         )
         by_row = [{sample.row - 1: sample for sample in samples} for samples in (firsts, seconds)]
         for row, other in rows:

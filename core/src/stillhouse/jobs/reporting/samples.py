@@ -6,6 +6,7 @@ They are picked in one pass over the numbers of all rows, the same ones each tim
 from __future__ import annotations
 
 import heapq
+import html
 import json
 import sqlite3
 from bisect import bisect_right
@@ -19,7 +20,7 @@ from stillhouse.jobs.runs.reasons import Failure
 from stillhouse.jobs.store.database import DONE, FAILED
 from stillhouse.jobs.store.seals import is_sealed
 
-__all__ = ["FEW_ROWS", "Sample", "Tally", "mixed", "read_samples", "samples_of"]
+__all__ = ["FEW_ROWS", "MAX_SAMPLE_BYTES", "Sample", "Tally", "mixed", "read_samples", "samples_of"]
 
 FEW_ROWS = 20
 """Of so many rows all are shown, instead of charts about them."""
@@ -28,12 +29,13 @@ MAX_RANDOM = 12
 MAX_FAILED = 12
 MAX_OTHERS = 4
 
-# Characters of a sample: with at most 44 samples, and 6 bytes for a letter that HTML escapes, a page has less
-# than 2 MB. A test writes the worst of them.
-PROMPT_CHARACTERS = 2400
-ANSWER_CHARACTERS = 2400
+# Characters of a sample. Where all samples together would have more bytes, as their letters are escaped in a
+# page, each has fewer: so a page has less than 2 MB, whatever is in the rows.
+PROMPT_CHARACTERS = 4000
+ANSWER_CHARACTERS = 4000
 COLUMN_CHARACTERS = 80
 MAX_COLUMNS = 12
+MAX_SAMPLE_BYTES = 1_000_000
 
 # Multiplied by this, numbers of rows are in an order that has nothing to do with the input's: Knuth's.
 _MIX, _BITS = 2654435761, 0xFFFFFFFF
@@ -145,6 +147,15 @@ class Sample:
     columns: list[tuple[str, str]] = field(default_factory=list)
     more_columns: int = 0
 
+    @property
+    def page_bytes(self) -> int:
+        """How many bytes its texts have in a page."""
+        texts = [text for turn in self.turns for text in turn]
+        for answer in self.answers:
+            texts += [answer.text, *(text for turn in answer.more for text in turn)]
+        texts += [text for column in self.columns for text in column]
+        return sum(len(html.escape(text).encode()) for text in texts)
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
         return {
@@ -190,7 +201,10 @@ def samples_of(
 
 
 def read_samples(
-    connection: sqlite3.Connection, reasons: Mapping[int, list[str]], source: RunInput
+    connection: sqlite3.Connection,
+    reasons: Mapping[int, list[str]],
+    source: RunInput,
+    max_bytes: int = MAX_SAMPLE_BYTES,
 ) -> list[Sample]:
     """Read some rows.
 
@@ -198,6 +212,7 @@ def read_samples(
         connection: the run's database.
         reasons: the indexes of the rows, each with why it was picked.
         source: reads the prompts.
+        max_bytes: about how many bytes they may have in a page, all together.
     """
     records = {}
     for row in reasons:
@@ -205,7 +220,13 @@ def read_samples(
         if record is not None and is_sealed("rows", record):  # a row that is damaged says nothing
             records[row] = record
     asked = source.asked({row: record[1] for row, record in records.items()})
-    return [_sample(record, reasons[row], asked.get(row)) for row, record in records.items()]
+
+    def samples(share: float) -> list[Sample]:
+        return [_sample(record, reasons[row], asked.get(row), share) for row, record in records.items()]
+
+    found = samples(1.0)
+    size = sum(sample.page_bytes for sample in found)
+    return found if size <= max_bytes else samples(max_bytes / size)
 
 
 def mixed(row: int) -> int:
@@ -235,7 +256,7 @@ def _cut_off(connection: sqlite3.Connection) -> list[int]:
     return found
 
 
-def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None) -> Sample:
+def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None, share: float) -> Sample:
     columns = json.loads(record[_RESULT])
     error = columns.get("error")
     sample = Sample(
@@ -245,11 +266,11 @@ def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None) -> Sam
         input_tokens=record[8],
         output_tokens=record[9],
         error=(cut(str(error["kind"]), 40), cut(str(error["message"]), 600)) if error else None,
-        answers=answers_in(columns, ANSWER_CHARACTERS),
+        answers=answers_in(columns, int(share * ANSWER_CHARACTERS)),
     )
     if asked is not None:
         sample.place = cut(asked.row.place, 100)
-        sample.turns = turns_of(asked.input, PROMPT_CHARACTERS)
+        sample.turns = turns_of(asked.input, int(share * PROMPT_CHARACTERS))
         others = [name for name in asked.row.columns if name not in asked.used]
         for name in others[:MAX_COLUMNS]:
             sample.columns.append((cut(name, COLUMN_CHARACTERS), _value(asked.row.columns[name])))

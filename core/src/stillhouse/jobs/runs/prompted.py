@@ -23,7 +23,7 @@ from stillhouse.jobs.sources.opening import open_input
 from stillhouse.protocols import HookCalls, Row
 from stillhouse.typing import FormattedInput
 
-__all__ = ["Asked", "RunInput"]
+__all__ = ["Asked", "RunInput", "formatter_of", "place_of"]
 
 _ERRORS = (StillhouseError, OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError)
 
@@ -92,7 +92,7 @@ class RunInput:
             return found
         last, changed, formatter = max(digests), 0, None
         try:
-            formatter = self._formatter()
+            formatter = formatter_of(self._command)
         except _ERRORS as error:
             self.note = f"the prompts cannot be made again: {error}"
             return found
@@ -127,25 +127,12 @@ class RunInput:
             return None
         names = []
         for name in provenance.input:
-            place = None if is_address(name) and not name.startswith("file://") else _place(name, folder)
+            place = None if is_address(name) and not name.startswith("file://") else place_of(name, folder)
             if place is None:
                 self.note = f"the input {Path(name).name} is not on this machine any more"
                 return None
             names.append(place)
         return Names(names)
-
-    def _formatter(self) -> RowFormatter:
-        """Return what makes the inputs of rows as the run did, but for parameters and images."""
-        command = self._command
-        return RowFormatter(
-            command.get("template"),
-            command.get("system"),
-            bool(command.get("raw")),
-            prompt_column=command.get("prompt_column"),
-            messages_column=command.get("messages_column"),
-            drop_last_assistant=bool(command.get("drop_last_assistant")),
-            requests=BatchContents(),
-        )
 
     def _asked(self, row: Row, formatter: RowFormatter) -> Asked:
         try:
@@ -154,7 +141,27 @@ class RunInput:
             return Asked(row, GenerationError(str(error), kind="invalid_input"), ())
 
 
-def _place(name: str, folder: Path | None) -> str | None:
+def formatter_of(command: Mapping[str, Any]) -> RowFormatter:
+    """Return what makes the inputs of rows as a run did, but for parameters and images.
+
+    Args:
+        command: the command of the run, as its state has it.
+
+    Raises:
+        ConfigurationError: its template is not one of this version.
+    """
+    return RowFormatter(
+        command.get("template"),
+        command.get("system"),
+        bool(command.get("raw")),
+        prompt_column=command.get("prompt_column"),
+        messages_column=command.get("messages_column"),
+        drop_last_assistant=bool(command.get("drop_last_assistant")),
+        requests=BatchContents(),
+    )
+
+
+def place_of(name: str, folder: Path | None) -> str | None:
     """Return where a named file, folder or glob is now, or `None`."""
     with contextlib.suppress(OSError, ValueError, StillhouseError):
         path = local_path(name)

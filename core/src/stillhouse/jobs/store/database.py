@@ -22,8 +22,8 @@ from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [
     "DONE", "FAILED", "QUEUED", "SQLITE_ERRORS", "DamagedError", "LostError", "Outcome", "StoreError",
-    "check_exists", "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "observing",
-    "read", "reading", "store_path", "translated",
+    "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "read", "reading", "store_path",
+    "translated",
 ]  # fmt: skip
 
 # The states of a row.
@@ -117,54 +117,24 @@ def _create(path: Path) -> None:
         ) from None
 
 
-def read(path: Path) -> sqlite3.Connection:
+def read(path: Path, options: str = "") -> sqlite3.Connection:
     """Open the database for reading, also while another process writes it; see `reading`.
+
+    Args:
+        path: the database.
+        options: more of the address by which SQLite opens one that another process may write.
 
     Raises:
         DamagedError: it is damaged, or not a run's.
         StoreError: it does not exist, is empty or of another version, or cannot be read.
-    """
-    check_exists(path)
-    # Reading it as immutable leaves no files next to it.
-    return _open(path, "ro", "&immutable=1" if is_idle(path) else "")
-
-
-def check_exists(path: Path) -> None:
-    """Refuse a database that does not exist.
-
-    Raises:
-        StoreError: it does not.
     """
     if not path.is_file():
         raise StoreError(
             f"there is no run of this output: {path} does not exist",
             hint="give the OUTPUT of a stillhouse generate",
         )
-
-
-@contextlib.contextmanager
-def observing(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database for reading while the block runs, and create or change no file, not even a log's.
-
-    SQLite's errors become `StoreError` in the block, and nothing of a damaged database is read.
-
-    Raises:
-        StoreError: as `read`; or a log that a killed process left cannot be read without changing files.
-    """
-    check_exists(path)
-    # A log is read through the index next to it, which SQLite would otherwise create or bring up to date.
-    idle = is_idle(path)
-    try:
-        connection = _open(path, "ro", "&immutable=1" if idle else "&readonly_shm=1")
-    except StoreError:
-        if idle or Path(f"{os.path.realpath(path)}-shm").exists():
-            raise
-        raise StoreError(
-            f"the run's state {path} has a log without its index, which only a writer can read",
-            hint=f"make the same command again, or copy {path.name}-shm as well",
-        ) from None
-    with contextlib.closing(connection), translated(path):
-        yield connection
+    # Reading it as immutable leaves no files next to it.
+    return _open(path, "ro", "&immutable=1" if is_idle(path) else options)
 
 
 def is_idle(path: Path) -> bool:

@@ -1,41 +1,32 @@
-"""`RunInput`: the prompts and the columns of the rows of a state, from the input of the run or its output."""
+"""`GivenRows`: the prompts and the columns of a run's rows, from its input or from its output."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import StillhouseError
 from stillhouse.jobs.viewing.inputs import SourceRows
-from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.jobs.viewing.records import InputRecord, input_record
 from stillhouse.jobs.viewing.search import Scan
-from stillhouse.jobs.viewing.sources import latest_session, source_of
+from stillhouse.jobs.viewing.sources import RunSource
 from stillhouse.jobs.viewing.state import Result
 from stillhouse.jobs.viewing.survey import Survey
-from stillhouse.protocols import HookCalls, Row
+from stillhouse.protocols import Row
 
-__all__ = ["RunInput"]
+__all__ = ["GivenRows"]
 
 NAMED_ROWS = 100
 """The columns are those of the first rows."""
 
-# What says that only some rows of the input belong to the run.
-_CHOOSING = ("where", "sample", "shard")
 
-
-class RunInput:
+class GivenRows:
     """The rows of the input, by the indexes that the state has.
 
     Args:
-        facts: what the state says about the run.
-        target: the output, as the run was given it.
-        output: the path of the output.
-        state: the path of the state.
-        hooks: the installed plugins.
+        source: where they come from.
         survey: counts the rows of the state: those of an output have no other index.
 
     Attributes:
@@ -45,21 +36,11 @@ class RunInput:
         notice: what a person has to know; empty for nothing.
     """
 
-    def __init__(
-        self,
-        facts: Mapping[str, Any],
-        target: str,
-        output: Path,
-        state: Path,
-        hooks: HookCalls,
-        survey: Survey,
-    ) -> None:
-        self._command: Mapping[str, Any] = facts.get("command") or {}
-        self._limit = _limit_of(facts)
+    def __init__(self, source: RunSource, survey: Survey) -> None:
         self._survey = survey
         self._names: list[str] | None = None
-        self.prompts = Prompts(self._command)
-        self.source = source_of(facts, target, output, state, hooks)
+        self.prompts = source.prompts
+        self.source = source
         self.notice = self.source.notice
         self.rows: SourceRows[InputRecord] | None = None
         if self.source.open is not None:
@@ -89,10 +70,7 @@ class RunInput:
         """Return how many rows the run has; `None` where that is not known."""
         if self.source.is_output:
             return finished
-        rows = None if self.rows is None else self.rows.index.rows
-        if rows is None or self._limit == "unknown" or any(name in self._command for name in _CHOOSING):
-            return None
-        return rows if self._limit is None else min(rows, int(self._limit))
+        return self.source.total(None if self.rows is None else self.rows.index.rows)
 
     def places(self, connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, int]:
         """Return where rows are in the source, by their indexes in the state, as far as that is known.
@@ -186,7 +164,7 @@ class RunInput:
 class _Noting(suppress):
     """Notes why the source cannot be read, and goes on without it."""
 
-    def __init__(self, owner: RunInput) -> None:
+    def __init__(self, owner: GivenRows) -> None:
         super().__init__(StillhouseError, OSError)
         self._owner = owner
 
@@ -196,18 +174,3 @@ class _Noting(suppress):
             reason = error.message if isinstance(error, StillhouseError) else error.strerror or error
             self._owner.notice = f"Prompts and columns cannot be shown: {reason}."
         return is_noted
-
-
-def _limit_of(facts: Mapping[str, Any]) -> str | None:
-    """Return the limit of the run as the command gave it; `unknown` where the state does not say."""
-    complete = facts.get("complete")
-    if complete:
-        limit = complete.get("limit")
-        return str(limit) if isinstance(limit, int) else None
-    parts = latest_session(facts).get("command")
-    if not isinstance(parts, list) or not parts:
-        return None
-    for part in parts:
-        if isinstance(part, list) and len(part) == 2 and part[0] == "--limit" and str(part[1]).isdecimal():
-            return str(part[1])
-    return "unknown" if "limit=" in str(parts) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.prompts.batch_lines import is_batch_line, read_line
+from stillhouse.jobs.runs.prompted import formatter_of
 
 __all__ = ["Message", "Prompts", "text_of_value"]
 
@@ -38,19 +39,10 @@ class Prompts:
     """
 
     def __init__(self, command: Mapping[str, Any] | None) -> None:
-        command = command or {}
-        try:
-            self._formatter: RowFormatter | None = RowFormatter(
-                command.get("template"),
-                command.get("system"),
-                bool(command.get("raw")),
-                prompt_column=command.get("prompt_column"),
-                messages_column=command.get("messages_column"),
-                drop_last_assistant=bool(command.get("drop_last_assistant")),
-            )
-        except ConfigurationError:  # of another version, or damaged
-            self._formatter = None
-        self._is_plain = not (command.get("template") or command.get("prompt_column"))
+        self._is_known = False
+        self._formatter: RowFormatter | None = None
+        with contextlib.suppress(ConfigurationError, TypeError):  # of another version, or damaged
+            self._formatter = formatter_of(command or {})
 
     def messages(self, row: Row) -> tuple[list[Message], str | None]:
         """Return the prompt of a row, and why there is none."""
@@ -59,9 +51,9 @@ class Prompts:
         if row.error is not None:
             return [], row.error.message
         try:
-            if self._is_plain and is_batch_line(row.columns):
-                content = read_line(row.columns).content
-                return ([Message("prompt", content)] if isinstance(content, str) else _chat(content)), None
+            if not self._is_known:
+                self._formatter.recognise(row)
+                self._is_known = True
             input = self._formatter.prompt(row)
         except Exception as error:  # a template runs on whatever is in the row
             return [], f"{type(error).__name__}: {error}"

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.viewing.inputs import Pending
-from stillhouse.jobs.viewing.search import Filter
-from stillhouse.jobs.viewing.viewer import PAGE_ROWS, Viewer
+from stillhouse.jobs.viewing.questions import QUESTIONS
+from stillhouse.jobs.viewing.viewer import Viewer
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -149,60 +149,56 @@ class ViewServer:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        from aiohttp import web
-
         if not _is_local(request.headers.getall("Host", [])):
-            return _refusal(web, 403, "This address is for a browser on this machine.")
+            return _refusal(403, "This address is for a browser on this machine.")
         if request.method not in ("GET", "HEAD"):
-            return _refusal(web, 405, "Only GET is answered.", {"Allow": "GET, HEAD"})
+            return _refusal(405, "Only GET is answered.", {"Allow": "GET, HEAD"})
         first, _, rest = request.path.removeprefix("/").partition("/")
         if first == "open":
-            return self._opened(web, rest)
+            return self._opened(rest)
         if not hmac.compare_digest(first.encode(), self._token.encode()):
-            return _refusal(
-                web, 404, "There is nothing at this address. stillhouse view prints the right one."
-            )
+            return _refusal(404, "There is nothing at this address. stillhouse view prints the right one.")
         if rest in _FILES:
             name, kind = _FILES[rest]
             body = resources.files("stillhouse.jobs.viewing").joinpath(name).read_bytes()
-            return _response(web, 200, body, kind, _PAGE_POLICY)
-        question = _QUESTIONS.get(rest)
+            return _response(200, body, kind, _PAGE_POLICY)
+        question = QUESTIONS.get(rest)
         if question is None or len(request.query_string) > MAX_QUERY_CHARACTERS:
-            return _refusal(web, 404, "There is nothing at this address.")
-        return await self._answered(web, question, request.query)
+            return _refusal(404, "There is nothing at this address.")
+        return await self._answered(question, request.query)
 
-    def _opened(self, web: Any, code: str) -> web.Response:
+    def _opened(self, code: str) -> web.Response:
         """Lead a browser to the page, once for each code."""
         if code not in self._codes:
-            return _refusal(web, 404, "This address was used already. stillhouse view prints another one.")
+            return _refusal(404, "This address was used already. stillhouse view prints another one.")
         self._codes.discard(code)
-        return _refusal(web, 303, "", {"Location": self.address})
+        return _refusal(303, "", {"Location": self.address})
 
     async def _answered(
-        self, web: Any, question: Callable[[Viewer, Mapping[str, str]], Any], query: Mapping[str, str]
+        self, question: Callable[[Viewer, Mapping[str, str]], Any], query: Mapping[str, str]
     ) -> web.Response:
         assert self._slots is not None
         try:
             async with self._slots:
                 answer = await asyncio.to_thread(question, self._viewer, query)
         except Pending:
-            return _json(web, 503, {"error": "The input is being read; try again in a moment."})
+            return _json(503, {"error": "The input is being read; try again in a moment."})
         except ValueError as error:
-            return _json(web, 400, {"error": str(error)})
+            return _json(400, {"error": str(error)})
         except StillhouseError as error:
-            return _json(web, 500, {"error": str(error)})
+            return _json(500, {"error": str(error)})
         except Exception as error:
             _logger.warning("a question of the page could not be answered", exc_info=True)
-            return _json(web, 500, {"error": f"{type(error).__name__}: {error}"})
+            return _json(500, {"error": f"{type(error).__name__}: {error}"})
         if answer is None:
-            return _refusal(web, 404, "The row does not have such a text.")
+            return _refusal(404, "The row does not have such a text.")
         if isinstance(answer, str):
             # A browser takes minutes to lay out a text of many megabytes.
             kept = {"Content-Disposition": 'attachment; filename="text.txt"'}
             headers = kept if len(answer) > MAX_SHOWN_CHARACTERS else None
             body = answer.encode("utf-8", "backslashreplace")
-            return _response(web, 200, body, "text/plain", _TEXT_POLICY, headers)
-        return _json(web, 200, answer)
+            return _response(200, body, "text/plain", _TEXT_POLICY, headers)
+        return _json(200, answer)
 
 
 def _bound(port: int) -> socket.socket:
@@ -247,70 +243,17 @@ def _is_local(hosts: list[str]) -> bool:
 
 
 def _response(
-    web: Any, status: int, body: bytes, kind: str, policy: str, headers: Mapping[str, str] | None = None
+    status: int, body: bytes, kind: str, policy: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
+    from aiohttp import web
+
     sent = {**_HEADERS, "Content-Security-Policy": policy, **(headers or {})}
-    answer: web.Response = web.Response(
-        status=status, body=body, content_type=kind, charset="utf-8", headers=sent
-    )
-    return answer
+    return web.Response(status=status, body=body, content_type=kind, charset="utf-8", headers=sent)
 
 
-def _refusal(web: Any, status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    return _response(web, status, text.encode(), "text/plain", _TEXT_POLICY, headers)
+def _refusal(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return _response(status, text.encode(), "text/plain", _TEXT_POLICY, headers)
 
 
-def _json(web: Any, status: int, value: Any) -> web.Response:
-    return _response(web, status, json.dumps(value).encode(), "application/json", _TEXT_POLICY)
-
-
-# The questions, each with the words of its address
-
-
-def _run(viewer: Viewer, _: Mapping[str, str]) -> Any:
-    return viewer.run()
-
-
-def _progress(viewer: Viewer, _: Mapping[str, str]) -> Any:
-    return viewer.progress()
-
-
-def _rows(viewer: Viewer, query: Mapping[str, str]) -> Any:
-    names = ("state", "kind", "finish", "text", "scope", "column", "value")
-    wanted = Filter(**{name: query[name] for name in names if query.get(name)})
-    before = _number(query, "before", None)
-    if before is not None and not wanted.is_empty:
-        raise ValueError("before cannot be combined with a filter")
-    after = _number(query, "after", -1)
-    limit = _number(query, "limit", PAGE_ROWS)
-    return viewer.list(wanted, -1 if after is None else after, limit or PAGE_ROWS, before)
-
-
-def _row(viewer: Viewer, query: Mapping[str, str]) -> Any:
-    return viewer.row(_index(query))
-
-
-def _text(viewer: Viewer, query: Mapping[str, str]) -> Any:
-    return viewer.text(_index(query), (query.get("part", ""), query.get("name", "")))
-
-
-def _index(query: Mapping[str, str]) -> int:
-    number = _number(query, "row", None)
-    if number is None or number < 1:
-        raise ValueError("row must be the number of a row, from 1")
-    return number - 1
-
-
-def _number(query: Mapping[str, str], name: str, usual: int | None) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return usual
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 15):
-        raise ValueError(f"{name} must be a whole number")
-    return int(text)
-
-
-_QUESTIONS: dict[str, Callable[[Viewer, Mapping[str, str]], Any]] = {
-    "api/run": _run, "api/progress": _progress, "api/rows": _rows, "api/row": _row, "text": _text,
-}  # fmt: skip
+def _json(status: int, value: Any) -> web.Response:
+    return _response(status, json.dumps(value).encode(), "application/json", _TEXT_POLICY)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, DamagedError, is_idle, observing
+from stillhouse.jobs.store.database import (
+    DONE,
+    FAILED,
+    QUEUED,
+    DamagedError,
+    StoreError,
+    is_idle,
+    read,
+    translated,
+)
 from stillhouse.jobs.store.seals import is_sealed
 
 __all__ = ["Result", "RunState", "results"]
@@ -69,12 +78,25 @@ class RunState:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
-        """Open the state while the block runs.
+        """Open the state while the block runs; no file is created or changed, not even the index of a log.
+
+        SQLite's errors become `StoreError` in the block.
 
         Raises:
-            StoreError: it cannot be used.
+            StoreError: it cannot be used, or a log that a killed process left cannot be read so.
         """
-        with observing(self.path) as connection:
+        idle = is_idle(self.path)
+        try:
+            # SQLite would otherwise create the index of a log, or bring it up to date.
+            connection = read(self.path, "&readonly_shm=1")
+        except StoreError:
+            if idle or not self.path.is_file() or Path(f"{os.path.realpath(self.path)}-shm").exists():
+                raise
+            raise StoreError(
+                f"the run's state {self.path} has a log without its index, which only a writer can read",
+                hint=f"make the same command again, or copy {self.path.name}-shm as well",
+            ) from None
+        with contextlib.closing(connection), translated(self.path):
             connection.execute("BEGIN")  # every answer of a block is about one moment
             yield connection
 

@@ -17,7 +17,7 @@ from stillhouse.jobs.runs.summary import Session
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.seals import facts_of, is_sealed
-from stillhouse.jobs.viewing.given import RunInput
+from stillhouse.jobs.viewing.given import GivenRows
 from stillhouse.jobs.viewing.inputs import Pending
 from stillhouse.jobs.viewing.prompts import text_of_value
 from stillhouse.jobs.viewing.records import (
@@ -30,6 +30,7 @@ from stillhouse.jobs.viewing.records import (
     whole_text,
 )
 from stillhouse.jobs.viewing.search import Filter, Page, kinds_of, search
+from stillhouse.jobs.viewing.sources import source_of
 from stillhouse.jobs.viewing.state import Result, RunState, results
 from stillhouse.jobs.viewing.survey import Survey
 from stillhouse.protocols import HookCalls, Row
@@ -76,9 +77,11 @@ class Viewer:
         self._counts: deque[tuple[float, int]] = deque()
         self._input = self._opened_input()
 
-    def _opened_input(self) -> RunInput:
-        facts = self._state.ask(facts_of)
-        return RunInput(facts, self._target, self._place, self._state.path, self._hooks, self._survey)
+    def _opened_input(self) -> GivenRows:
+        source = self._state.ask(
+            lambda connection: source_of(connection, self._target, self._place, self._state.path, self._hooks)
+        )
+        return GivenRows(source, self._survey)
 
     @property
     def name(self) -> str:
