@@ -224,7 +224,6 @@ class _View:
                 print_note(text)
 
     def opened(self, bulk: BulkRun) -> None:
-
         self.state = bulk.store.path
         self._told = bulk.store.told
         self.tell()
