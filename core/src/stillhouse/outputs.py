@@ -11,7 +11,6 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
-from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.typing import ChatItem, GenerateOutput, Logprob
 
@@ -220,8 +219,7 @@ def check_output(output: Any, num_generations: int | None, llm: str) -> Generate
         generations = output["generations"]
     if len(generations) != num_generations and num_generations is not None:
         raise GenerationError(
-            f"{llm} returned {number_of(len(generations), 'generation')} where "
-            f"{num_generations:,} {'was' if num_generations == 1 else 'were'} asked for",
+            f"{llm} returned {len(generations)} generations where {num_generations} were asked for",
             hint=_REPORT,
         )
     for text in generations:

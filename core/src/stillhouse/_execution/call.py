@@ -10,7 +10,6 @@ from stillhouse._execution import messages
 from stillhouse._execution.bugs import backend_name, report_bug, wrapped
 from stillhouse._execution.shown import ReadOnlyDict, shown
 from stillhouse._settings.redaction import Redactor, named_secrets
-from stillhouse._wording import number_of
 from stillhouse.errors import (
     ERROR_KINDS,
     ConfigurationError,
@@ -248,8 +247,7 @@ class Call:
         """
         if len(outputs) != expected:
             raise GenerationError(
-                f"{self._name} returned {number_of(len(outputs), 'output')} for "
-                f"{number_of(expected, 'input')}",
+                f"{self._name} returned {len(outputs)} outputs for {expected} inputs",
                 outputs=outputs,
                 hint="report it to the authors of the backend",
             )

@@ -13,7 +13,6 @@ from typing import IO, Any, ClassVar, cast
 
 from stillhouse._execution.call import effective_arguments
 from stillhouse._settings.digest import digest
-from stillhouse._wording import number_of
 from stillhouse.errors import (
     ConfigurationError,
     GenerationError,
@@ -305,7 +304,7 @@ class BatchHTTPLLM(StructuredHTTPLLM):
         if not failed:
             return cast("list[GenerateOutput]", outputs)
         first = errors.get(failed[0]) or {"message": "it was never answered", "kind": "unknown"}
-        message = f"{len(failed):,} of {number_of(count, 'input')} failed; the first, number {failed[0]}: "
+        message = f"{len(failed)} of {count} inputs failed; the first, number {failed[0]}: "
         raise GenerationError(**{**first, "message": message + first["message"], "outputs": outputs})
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from stillhouse._execution.call import effective_arguments
 from stillhouse._settings.redaction import Redactor, named_secrets
-from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.offline import sending
 from stillhouse.offline.chunks import Chunk
@@ -188,8 +187,8 @@ class OfflineBatch:
     def _note_gone(self, chunk: Chunk, what: str, error: GenerationError) -> None:
         self.ledger.update(chunk, provider_state=_GONE)
         self._gone = GenerationError(
-            f"{what} is not to be had from the provider any more ({error.message}), and "
-            f"{number_of(len(chunk.rows), 'row', 'is/are')} not answered",
+            f"{what} is not to be had from the provider any more ({error.message}), and its "
+            f"{len(chunk.rows):,} rows are not answered",
             kind="invalid_request",
             request_id=error.request_id,
             stops_run=True,

@@ -11,8 +11,6 @@ from typing import Any
 
 import orjson
 
-from stillhouse._wording import number_of
-
 __all__ = ["ErrorBody", "clean", "error_body", "objects_in"]
 
 MAX_ERROR_BYTES = 64 * 2**10
@@ -226,10 +224,7 @@ def _from_binary(raw: bytes) -> str:
     if "\0" not in text and text.count("\ufffd") * 10 < len(text):
         return text
     words = [word.decode("ascii").strip() for word in _WORDS.findall(raw)]
-    return (
-        " ".join(word for word in words if word)
-        or f"{number_of(len(raw), 'byte', 'that is/that are')} not text"
-    )
+    return " ".join(word for word in words if word) or f"{len(raw)} bytes that are not text"
 
 
 def _from_page(page: str) -> str:
