@@ -55,6 +55,12 @@ def list_plugins(available: bool, json: bool, requirements: bool) -> None:
     if hooks:
         print_line()
         print_table(("HOOK", "STATUS", "PACKAGE", "SUMMARY"), hooks)
+    named = ([("(default)", registry.default_llm)] if registry.default_llm else []) + sorted(
+        registry.aliases.items()
+    )
+    if named:
+        print_line()
+        print_table(("ALIAS", "STANDS FOR"), named)
     print_reports(report(info.candidate, problem) for info, problem in distinct_problems(infos))
     for warning in registry.warnings():
         print_warning(warning)

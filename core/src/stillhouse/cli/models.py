@@ -80,6 +80,7 @@ def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
     from stillhouse.jobs.launch.llms import named, new_llm
     from stillhouse.llm import LLM
 
+    name = registry.resolve(name)
     backend, _, model = name.partition(":")
     cls, settings = named(registry, name, None)
     if cls.list_models is LLM.list_models:  # which may need more than a model to be made

@@ -35,6 +35,7 @@ def show(name: str, json: bool) -> None:
     from stillhouse.registry import default_registry
 
     registry = default_registry()
+    name = registry.resolve(name).partition(":")[0]
     kinds = {info.kind for info in registry.plugins() if info.name == name}
     if kinds == {"hook"}:
         _show_hook(registry, name, json)

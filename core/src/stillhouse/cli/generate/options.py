@@ -46,9 +46,9 @@ _LLM: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--schema",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="A JSON schema, as JSON or YAML, that every answer must match.",
+        type=click.Path(),
+        metavar="FILE|FIELDS",
+        help="A JSON schema that every answer must match: a file, or fields such as 'name, age int'.",
     ),
     click.option(
         "-n",

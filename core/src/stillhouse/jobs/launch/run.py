@@ -101,7 +101,8 @@ def run(
             `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
             a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
             frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
-        llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
+        llm: `NAME`, `NAME:MODEL`, an alias, or an LLM. One that is loaded stays loaded. `None` is the default
+            LLM of the user's config file.
         output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
             state is temporary, and the rows are kept for iterating as long as the result is.
         prompt_column: the column that has the prompt. By default, the prompt is the first of the
@@ -126,7 +127,8 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
             these names; they win over those of the run.
-        schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
+        schema: the form of the answers: a file with a JSON schema, its fields in a line, such as
+            `name, age int`, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
