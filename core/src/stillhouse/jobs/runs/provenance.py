@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillhouse.jobs.sources.names import Names, is_address
+from stillhouse.jobs.sources.names import Names, is_address, shown
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 
@@ -99,9 +99,9 @@ def provenances_of(connection: sqlite3.Connection) -> dict[int, Provenance]:
 
 
 def _absolute(name: str) -> str:
-    """Return the name of a file as an absolute path; that of something else as it is."""
+    """Return the name of a file as an absolute path; that of something else as it is, without a login."""
     if is_address(name) or not (Path(name).exists() or Path(name).parent.is_dir()):
-        return name
+        return shown(name)
     return str(Path(name).absolute())
 
 
