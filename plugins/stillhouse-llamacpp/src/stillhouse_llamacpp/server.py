@@ -96,7 +96,7 @@ class Server:
         self._engine.handle_completions({"prompt": "Hi", "max_tokens": 1})
 
     def generate(self, route: Route, body: dict[str, Any], cancelled: Callable[[], bool]) -> list[Any]:
-        """What the engine answers to a request, piece by piece if the body asks for a stream.
+        """Return the engine's answer to a request, piece by piece if the body asks for a stream.
 
         `cancelled` is asked at every piece, and ends the request in the engine when it is true.
 
@@ -126,7 +126,7 @@ class Server:
         return answers
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """What the engine answers to a request that it takes over HTTP alone.
+        """Return the engine's answer to a request that it takes over HTTP alone.
 
         Raises:
             GenerationError: as `generate`.

@@ -229,7 +229,7 @@ class Sequences:
 
         Args:
             tokens: of its prompt, after those that the model remembers.
-            limit: how many tokens to generate at most.
+            limit: maximum number of tokens to generate.
             cache: what the model remembers.
             chooser: what the choice of its tokens depends on.
 

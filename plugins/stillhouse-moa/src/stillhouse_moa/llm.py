@@ -41,12 +41,12 @@ class _Row:
 class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
     """Several models propose an answer, in one or more rounds, and another one writes the answer from them.
 
-    In each round, every proposer answers the input once; from the second round on it sees the answers of
-    the round before. The aggregator sees those of the last round, and makes all generations: the proposals
-    are made once for all of them.
+    In each round, every proposer answers the input once. From the second round on, it sees the answers of
+    the previous round. The aggregator sees the answers of the last round, and writes all generations from
+    the same proposals.
 
-    A proposer that fails, or gives no text, is left out of the row, and noted in `missing_proposals`. The
-    row fails if fewer than `min_proposals` of a round answer.
+    A proposer that fails, or returns no text, is left out of the row and listed in `missing_proposals`. The
+    row fails if fewer than `min_proposals` proposers answer in a round.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -57,15 +57,17 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
 
     aggregator_llm: LLM = Field(description="The LLM that writes the answer from the proposals.")
     proposers_llms: list[LLM] = Field(min_length=1, description="The LLMs that propose answers.")
-    rounds: RuntimeParameter[int] = Field(default=1, ge=1, description="How often each proposer is asked.")
+    rounds: RuntimeParameter[int] = Field(
+        default=1, ge=1, description="How many times each proposer answers."
+    )
     min_proposals: RuntimeParameter[int] = Field(
-        default=1, ge=1, description="How many proposers must answer in each round, or the row fails."
+        default=1, ge=1, description="Number of proposers that must answer in each round, or the row fails."
     )
     member_timeout: RuntimeParameter[float] | None = Field(
         default=300.0,
         gt=0,
-        description="Seconds that a member may take for one call, its own retries and waiting for a quota "
-        "included; None leaves it to the member.",
+        description="Time limit in seconds for one call of a member, including its own retries and waiting "
+        "for a quota; None leaves it to the member.",
     )
 
     _aggregator: Member = PrivateAttr()
@@ -188,11 +190,11 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         """Let the proposers answer, and the aggregator write the generations from their answers.
 
         Args:
-            input: the chat, and possibly the form of the answer, which the aggregator is held to.
-            num_generations: how many generations the aggregator makes.
+            input: the chat, and optionally a structured output, which applies to the aggregator.
+            num_generations: number of generations of the aggregator.
             aggregator_llm: generation parameters of the aggregator, such as `{"temperature": 0.2}`.
-            proposers_llms: those of each proposer, in order.
-            seed: the aggregator's seed; each call of a proposer has another one, derived from it.
+            proposers_llms: generation parameters of each proposer, in order.
+            seed: seed of the aggregator; each call of a proposer gets a different seed derived from it.
 
         Raises:
             GenerationError: the aggregator failed, or too few proposers answered.

@@ -38,7 +38,7 @@ class AzureOpenAILLM(FileBatchLLM):
 
     It is authorised by an API key, or by a token of Microsoft Entra ID. `base_url` is the endpoint
     of the resource, an address that names the deployment, or one that ends in `/openai/v1`. The
-    variables of the environment are those of OpenAI's SDK.
+    environment variables are those of OpenAI's SDK.
     """
 
     base_url_variable: ClassVar[str | None] = "AZURE_OPENAI_ENDPOINT"
@@ -70,7 +70,8 @@ class AzureOpenAILLM(FileBatchLLM):
         default=None,
         exclude=True,
         repr=False,
-        description="Gives a token of Microsoft Entra ID whenever one is needed; it is not saved.",
+        description="A function that returns a token of Microsoft Entra ID, called when one is required; "
+        "it is not saved.",
     )
 
     _version: str = PrivateAttr(default="")
@@ -81,10 +82,10 @@ class AzureOpenAILLM(FileBatchLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with a further parameter.
+        """Generate like `CompatibleLLM`, with a further parameter.
 
         Args:
-            service_tier: the tier of service, such as `priority`.
+            service_tier: the service tier, such as `priority`.
         """
         return await self.complete(input, num_generations, arguments)
 

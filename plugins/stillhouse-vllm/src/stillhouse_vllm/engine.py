@@ -94,7 +94,7 @@ class Engine:
         await self.generate([0], params)
 
     async def generate(self, tokens: list[int], params: Any) -> Any:
-        """What the engine answers to a prompt: a `RequestOutput` of vLLM, finished.
+        """Return the engine's answer to a prompt: a `RequestOutput` of vLLM, finished.
 
         A cancelled call ends the request in the engine.
 
