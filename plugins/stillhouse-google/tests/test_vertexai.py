@@ -158,7 +158,7 @@ def test_nothing_to_be_authorised_by_says_what_to_set(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigurationError, match="no credentials") as caught:
         vertex(access_token=None).load()
     assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint
-    with pytest.raises(ConfigurationError, match="does not know the project"):
+    with pytest.raises(ConfigurationError, match="requires a project"):
         vertex(project=None).load()
 
 

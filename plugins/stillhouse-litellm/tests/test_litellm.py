@@ -83,7 +83,7 @@ def test_one_generation_a_request_where_the_provider_makes_one(server: ScriptedS
     llm = LiteLLM(model="anthropic/claude-sonnet-4-5", base_url=server.origin, api_key=KEY)
     with llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=2, max_new_tokens=20)
-        with pytest.raises(UnsupportedError, match="has no parameter seed"):
+        with pytest.raises(UnsupportedError, match="does not support the parameter seed"):
             llm.generate_outputs([CHAT], seed=1)
     assert len(server.requests) == 2
     assert output["generations"] == ["Ucayali"] * 2

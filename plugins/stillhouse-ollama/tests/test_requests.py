@@ -113,7 +113,7 @@ def test_thinking_is_a_boolean_or_a_level(
 
 
 def test_thinking_is_not_said_twice(make: Any, server: ScriptedServer) -> None:
-    with pytest.raises((ConfigurationError, GenerationError), match="give one of them"):
+    with pytest.raises((ConfigurationError, GenerationError), match="set only one of them"):
         make().generate_outputs([CHAT], think=True, reasoning_effort="low")
     assert not server.requests
 

@@ -112,7 +112,7 @@ class BedrockLLM(StructuredHTTPLLM):
         region = self._find_region()
         if not region:
             raise ConfigurationError(
-                f"{type(self).__name__} does not know the region",
+                f"{type(self).__name__} requires a region",
                 hint="set region, or the environment variable AWS_REGION",
             )
         return f"https://{host_of(region)}"
@@ -134,7 +134,7 @@ class BedrockLLM(StructuredHTTPLLM):
             return True
         if not self._region:
             raise ConfigurationError(
-                f"{type(self).__name__} does not know the region that requests are signed for",
+                f"{type(self).__name__} requires the region that requests are signed for",
                 hint="set region, or the environment variable AWS_REGION",
             )
         keys = Keys(self._find_credentials, self.credentials_provider)
@@ -150,7 +150,7 @@ class BedrockLLM(StructuredHTTPLLM):
         )
         if bool(key) != bool(secret):
             raise ConfigurationError(
-                "there is only one of aws_access_key_id and aws_secret_access_key",
+                "only one of aws_access_key_id and aws_secret_access_key is set",
                 hint="set both, or neither",
             )
         return Credentials(key, secret, token) if key else find_credentials(self.profile)

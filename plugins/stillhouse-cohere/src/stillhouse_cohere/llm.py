@@ -127,8 +127,8 @@ class CohereLLM(StructuredHTTPLLM):
         for name in ("tools", "documents"):
             if body.get(name):
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no structured output together with {name}",
-                    hint="leave out one of them; strict_tools holds tool calls to a schema",
+                    f"{type(self).__name__} does not support structured output together with {name}",
+                    hint="leave out one of them; strict_tools enforces the schemas of tool calls",
                 )
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:

@@ -83,7 +83,7 @@ class GenerateContentLLM(StructuredHTTPLLM):
         self._version = self.default_api_version if version in ("", "beta") else version
         if not _VERSION.fullmatch(f"/{self._version}"):
             raise ConfigurationError(
-                f"{self._version[:40]!r} is no version of the API",
+                f"{self._version[:40]!r} is not a version of the API",
                 hint="set api_version, or GOOGLE_GENAI_API_VERSION, such as v1 or v1beta",
             )
         super().load()
@@ -214,7 +214,7 @@ class GenerateContentLLM(StructuredHTTPLLM):
         version = major_version(self.model)
         if version is not None and version < 3:
             raise UnsupportedError(
-                f"{self.model} takes no tools together with a structured output",
+                f"{self.model} does not support tools together with a structured output",
                 hint="leave out one of them, or use a model from Gemini 3 on",
             )
 

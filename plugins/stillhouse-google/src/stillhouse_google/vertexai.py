@@ -160,7 +160,7 @@ class VertexAILLM(GenerateContentLLM):
         if self.configured_api_key():
             return ""
         raise ConfigurationError(
-            f"{type(self).__name__} does not know the project",
+            f"{type(self).__name__} requires a project",
             hint="set project, or the environment variable GOOGLE_CLOUD_PROJECT",
         )
 
@@ -186,6 +186,6 @@ async def _headers_of(provider: Callable[[], str | Awaitable[str]]) -> dict[str,
             f"access_token_provider failed: {type(error).__name__}: {error}",
             kind="authentication",
             attempts=0,
-            hint="try it by itself, and check what the identity may be used for",
+            hint="call it by itself, and check the permissions of the identity",
         ) from error
     return {"authorization": f"Bearer {token.strip()}"}

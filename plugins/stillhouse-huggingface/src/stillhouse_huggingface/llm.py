@@ -142,11 +142,11 @@ class InferenceEndpointsLLM(CompatibleLLM):
     def load(self) -> None:
         self._found, self._speaks, self._served = None, None, self.model
         if self.base_url and self.endpoint_name:
-            raise ConfigurationError("there is a base_url, and an endpoint_name", hint="give one of them")
+            raise ConfigurationError("base_url and endpoint_name are both set", hint="set only one of them")
         if self._is_router:
             if not self.model:
                 raise ConfigurationError(
-                    f"{type(self).__name__} does not know which model",
+                    f"{type(self).__name__} requires a model",
                     hint="set model to one such as org/name, endpoint_name, or base_url",
                 )
             self._speaks = "openai"
@@ -173,7 +173,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if self.endpoint_name:
             if not self.resolved_key:
                 raise ConfigurationError(
-                    f"{type(self).__name__} needs an API key to look an endpoint up",
+                    f"{type(self).__name__} requires an API key to look up an endpoint",
                     hint="set the environment variable HF_TOKEN, or api_key, or run: hf auth login",
                 )
             found = finder().endpoint(self.endpoint_name, self.endpoint_namespace)
@@ -256,13 +256,14 @@ class InferenceEndpointsLLM(CompatibleLLM):
         for name in _TGI_ONLY:
             if given.get(name) is not None:
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no {name}, but for raw prompts on TGI", hint="leave it out"
+                    f"{type(self).__name__} supports {name} only for raw prompts on TGI", hint="leave it out"
                 )
 
     def _check_alone(self, given: Mapping[str, Any]) -> None:
         if given.get("tools"):
             raise UnsupportedError(
-                f"{type(self).__name__} has no structured output together with tools: the endpoint runs TGI",
+                f"{type(self).__name__} does not support structured output together with tools: "
+                "the endpoint runs TGI",
                 hint="leave out one of them",
             )
 
@@ -298,7 +299,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if form is not None:
             if type(input) is str and self._spoken != "tgi":
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no structured output for raw prompts, but of TGI",
+                    f"{type(self).__name__} supports structured output for raw prompts only on TGI",
                     hint="send a chat",
                 )
             self._fields_of(form)

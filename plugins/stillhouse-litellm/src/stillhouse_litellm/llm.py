@@ -88,7 +88,7 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
             litellm.get_llm_provider(model=self.model, custom_llm_provider=provider, api_base=self.base_url)
         except Exception:
             raise ConfigurationError(
-                f"LiteLLM knows no provider of the model {self.model!r}",
+                f"LiteLLM does not know the provider of the model {self.model!r}",
                 hint="write it as provider/model, such as openai/gpt-5.2, or set custom_llm_provider",
             ) from None
         supported = litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider)
@@ -116,7 +116,7 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
     def _require(self, parameter: str) -> None:
         if self._supported is not None and RENAMED.get(parameter, parameter) not in self._supported:
             raise UnsupportedError(
-                f"the model {self.model} has no parameter {parameter}, as far as LiteLLM knows",
+                f"LiteLLM does not support the parameter {parameter} for the model {self.model}",
                 hint="leave it out, choose another model, or install a newer LiteLLM",
             )
 

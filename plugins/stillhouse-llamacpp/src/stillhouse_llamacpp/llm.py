@@ -108,7 +108,7 @@ class LlamaCppLLM(LocalLLM):
         if (self.max_concurrency or 1) < self.parallel:
             self._logger.warning(
                 "max_concurrency is %s: some of the %d slots will be idle unless several generations "
-                "are asked for",
+                "are requested",
                 self.max_concurrency,
                 self.parallel,
             )

@@ -122,7 +122,7 @@ class Server:
             if "error" in answer:
                 raise failure(answer["error"])
         if not answers:
-            raise GenerationError("the engine answered nothing", kind="server", hint="try it again")
+            raise GenerationError("the engine returned no answer", kind="server", hint="retry the request")
         return answers
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -145,7 +145,7 @@ class Server:
             raise GenerationError(
                 f"the engine did not answer: {type(error).__name__}: {error}",
                 kind="connection",
-                hint="allow connections of this machine to itself",
+                hint="allow local connections on this machine",
             ) from error
         finally:
             connection.close()
@@ -167,7 +167,8 @@ class Server:
         """
         if self._pid != os.getpid():
             raise ConfigurationError(
-                "the model was loaded before this process was forked, and its threads are in the other one",
+                "the model was loaded before this process was forked, and its threads are in the parent "
+                "process",
                 hint="load the LLM after forking, or start processes with the method spawn",
             )
         engine = self._engine

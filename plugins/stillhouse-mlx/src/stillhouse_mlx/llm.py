@@ -107,7 +107,8 @@ class MlxLLM(TokenLLM):
         engine = runner.take_engine()
         if not engine.batches:
             self._logger.warning(
-                "mlx-lm computes something else for this model in a batch than alone: one sequence at a time"
+                "mlx-lm computes different results for this model in a batch: generating one sequence at a "
+                "time"
             )
         self.use_engine(runner, engine)
 

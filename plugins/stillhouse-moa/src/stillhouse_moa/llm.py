@@ -79,7 +79,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
     def _enough_proposers(self) -> Self:
         if (self.min_proposals or 1) > len(self.proposers_llms):
             raise ConfigurationError(
-                f"min_proposals is {self.min_proposals}, and there are {len(self.proposers_llms)} proposers"
+                f"min_proposals is {self.min_proposals}, but there are {len(self.proposers_llms)} proposers"
             )
         return self
 
@@ -101,7 +101,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         for name, llm in self._members():
             if llm.use_offline_batch_generation:
                 raise ConfigurationError(
-                    f"{name} uses offline batches, and a mixture needs each answer at once",
+                    f"{name} uses offline batches, but a mixture requires each answer at once",
                     hint="set its use_offline_batch_generation to False",
                 )
             if not llm.is_loaded:
@@ -146,9 +146,9 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         aggregator, proposers = checked.get("aggregator_llm"), checked.get("proposers_llms")
         if proposers is not None and len(proposers) != len(self.proposers_llms):
             raise ConfigurationError(
-                f"proposers_llms has {len(proposers)} dicts of generation parameters, and there are "
+                f"proposers_llms has {len(proposers)} dicts of generation parameters, but there are "
                 f"{len(self.proposers_llms)} proposers",
-                hint="give one for each, {} for one without any",
+                hint="give one for each proposer; use {} for no parameters",
             )
         for (name, llm), own in zip(self._members(), [aggregator, *(proposers or ())], strict=False):
             if own is not None:
@@ -156,8 +156,8 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
             declared = llm.generation_parameters()
             if checked.get("seed") is not None and "seed" not in declared.parameters:
                 raise ConfigurationError(
-                    f"a seed was given, and {name} ({type(llm).__name__}) takes none",
-                    hint="give the others theirs in aggregator_llm and proposers_llms",
+                    f"a seed was given, but {name} ({type(llm).__name__}) does not support seeds",
+                    hint="set the seeds of the other members in aggregator_llm and proposers_llms",
                 )
         return checked
 
@@ -257,7 +257,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         except GenerationError as error:
             row.usage.add(member, error)
             if error.stops_run and self._logger is not None:
-                self._logger.warning("%s is not asked again: %s", member, error.message)
+                self._logger.warning("%s is no longer used: %s", member, error.message)
             return Missing(member, number, error)
         row.usage.add(member, output)
         return Missing.of(member, number, output) or output["generations"][0] or ""

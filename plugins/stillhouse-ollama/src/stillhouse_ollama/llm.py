@@ -178,7 +178,7 @@ class OllamaLLM(StructuredHTTPLLM):
         if raw:
             for name in _CHAT_ONLY:
                 if name in given:
-                    raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+                    raise UnsupportedError(f"{name} does not apply to raw prompts", hint="send a chat")
             body |= {"prompt": prompt, "raw": True}
         else:
             body["messages"] = request_messages(prompt)
@@ -197,14 +197,15 @@ class OllamaLLM(StructuredHTTPLLM):
         fields: dict[str, Any] = {}
         if given.get("tool_choice", "auto") != "auto":
             raise UnsupportedError(
-                f"{name} has no tool_choice {given['tool_choice']!r}: the API leaves the choice to the model",
+                f"{name} does not support tool_choice {given['tool_choice']!r}: "
+                "the API leaves the choice to the model",
                 hint="leave it out, and say in the prompt which tool to call",
             )
         if given.get("tools"):
             fields["tools"] = given["tools"]
         if "think" in given and "reasoning_effort" in given:
             raise ConfigurationError(
-                "think and reasoning_effort say the same thing twice", hint="give one of them"
+                "think and reasoning_effort set the same thing", hint="set only one of them"
             )
         if "reasoning_effort" in given:
             fields["think"] = effort_of(given["reasoning_effort"], _EFFORTS, name)

@@ -42,7 +42,7 @@ class OpenAICompatibleLLM(CompatibleLLM):
         if not found:
             raise ConfigurationError(
                 f"the environment variable {self.key_variable}, which key_variable names, is not set",
-                hint=f"set {self.key_variable}, or remove key_variable where no key is needed",
+                hint=f"set {self.key_variable}, or remove key_variable if no key is required",
             )
         return found
 

@@ -129,7 +129,7 @@ class AzureOpenAILLM(FileBatchLLM):
             status = clean_words(given.get("status")).lower()
             if not status:
                 raise GenerationError(
-                    "the server answered with something else than a file",
+                    "the server did not answer with a file",
                     kind="server",
                     hint="check that base_url is that of a resource on Azure",
                 )
@@ -152,7 +152,7 @@ class AzureOpenAILLM(FileBatchLLM):
             base_url = base_url.joinpath(*below)
         if not self._version and not where.endswith("/openai/v1"):
             raise ConfigurationError(
-                f"{type(self).__name__} needs the version of the API",
+                f"{type(self).__name__} requires an API version",
                 hint="set api_version, or the environment variable OPENAI_API_VERSION",
             )
         url = super().url_of(base_url, path)
@@ -173,6 +173,6 @@ async def _token_of(provider: Callable[[], str | Awaitable[str]]) -> str:
             f"azure_ad_token_provider failed: {type(error).__name__}: {error}",
             kind="authentication",
             attempts=0,
-            hint="try it by itself, and check what the identity may be used for",
+            hint="call it by itself, and check the permissions of the identity",
         ) from error
     return token

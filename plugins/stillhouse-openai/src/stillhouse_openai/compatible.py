@@ -168,7 +168,7 @@ class CompatibleLLM(StructuredHTTPLLM):
             if value is None:
                 continue
             if raw and name in _CHAT_ONLY:
-                raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+                raise UnsupportedError(f"{name} does not apply to raw prompts", hint="send a chat")
             if name not in _RENAMED:
                 body[self.renamed.get(name, name)] = value
         limit = arguments.get("max_new_tokens")

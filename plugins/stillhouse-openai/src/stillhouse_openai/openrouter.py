@@ -51,7 +51,7 @@ _KINDS: dict[str, ErrorKind] = {
 
 
 _NO_ENDPOINT = (
-    "check the model's name, leave out what no provider of it has, or let one ignore it by "
+    "check the model's name, leave out what no provider supports, or let providers ignore it with "
     'provider={"require_parameters": false}; the account\'s privacy settings rule out providers, too'
 )
 

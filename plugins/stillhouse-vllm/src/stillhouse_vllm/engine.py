@@ -195,7 +195,7 @@ class Engine:
                 self._core = await asyncio.to_thread(self._start)
             except ConfigurationError as error:
                 raise GenerationError(
-                    f"the engine died, and could not be started again: {error.message}",
+                    f"the engine died and could not be restarted: {error.message}",
                     kind="server",
                     hint=error.hint,
                     stops_run=True,

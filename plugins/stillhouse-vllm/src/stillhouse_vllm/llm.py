@@ -143,7 +143,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         found = library()
         if self.cuda_devices not in ("auto", None) and not self.uses_cuda():
             raise ConfigurationError(
-                f"cuda_devices is {self.cuda_devices}, and vLLM finds no CUDA device here",
+                f"cuda_devices is {self.cuda_devices}, but vLLM finds no CUDA device here",
                 hint='leave cuda_devices at "auto" to compute on the CPU, or install the build for CUDA',
             )
         self._desired_num_gpus = self.tensor_parallel_size * self.pipeline_parallel_size
@@ -159,7 +159,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
             self.run_on_loop(engine.warm_up())
         except GenerationError as error:
             raise ConfigurationError(
-                f"the engine has loaded the model, and cannot generate: {error.message}", hint=error.hint
+                f"the engine loaded the model, but cannot generate: {error.message}", hint=error.hint
             ) from error
         self.use_tokenizer(engine.tokenizer)
         if self._logger is not None and (self.max_concurrency or 1) < (self.max_num_seqs or 1):
@@ -261,7 +261,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         tokens = self.prompt_ids(split_input(input)[0])
         if not tokens:
             raise GenerationError(
-                "the prompt has no tokens", kind="invalid_request", hint="take out inputs without a text"
+                "the prompt has no tokens", kind="invalid_request", hint="remove inputs without text"
             )
         counts_cached = bool(self.enable_prefix_caching)
 
