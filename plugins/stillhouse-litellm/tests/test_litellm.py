@@ -119,7 +119,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_sent(
             llm.generate_outputs(
                 [(CHAT, {"format": "json", "schema": {"type": "object", "minProperties": 1}})]
             )
-    with pytest.raises(ConfigurationError, match="knows no provider of the model 'nobodys-model'"):
+    with pytest.raises(ConfigurationError, match="does not know the provider of the model 'nobodys-model'"):
         LiteLLM(model="nobodys-model").load()
     assert server.requests == []
 

@@ -173,7 +173,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if self.endpoint_name:
             if not self.resolved_key:
                 raise ConfigurationError(
-                    f"{type(self).__name__} requires an API key to look up an endpoint",
+                    f"{type(self).__name__} needs an API key to look up an endpoint",
                     hint="set the environment variable HF_TOKEN, or api_key, or run: hf auth login",
                 )
             found = finder().endpoint(self.endpoint_name, self.endpoint_namespace)
