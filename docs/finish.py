@@ -18,7 +18,7 @@ PROMPT = '<span class="gp">'
 PROMPTS = re.compile(rf"{PROMPT}.*?</span>", re.S)
 OUTPUT = re.compile(r'<span class="go">.*?</span>\n?', re.S)
 TAG = re.compile(r"<[^>]+>")
-SHORT = re.compile(r"<code>(?=[^<>\s]{1,24}</code>)")
+SHORT = re.compile(r"<code>(?=[^<>\n]{1,26}</code>)")
 
 
 def finish(folder: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 from tables import code, table
 
+from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import PluginError
+from stillhouse.http import HTTPLLM
 from stillhouse.llm import LLM
 from stillhouse.registry import Registry, default_registry
 from stillhouse.typing import Capability
@@ -29,6 +31,7 @@ column in which all backends are alike, such as chat, is left out.
 | batches | [offline batches](offline-batches.md): results within hours, for a lower price |
 | effort | `reasoning_effort` sets how long the model thinks |
 | caching | `prompt_caching` asks the provider to cache the prompt, where it does not do so by itself |
+| stream | [`stream`](contract.md#streams) gives the text as it comes; other backends give it in one piece |
 | models | `stillhouse models NAME` lists the models |
 """
 
@@ -104,8 +107,18 @@ def lists_models(cls: type[LLM]) -> bool:
     return cls.list_models is not LLM.list_models and getattr(cls, "models_path", "own") is not None
 
 
+def streams(cls: type[LLM]) -> bool:
+    """Whether an answer comes in pieces; every other backend gives it as one."""
+    if issubclass(cls, HTTPLLM) and cls.agenerate_streamed is HTTPLLM.agenerate_streamed:
+        return cls.stream_request_of is not HTTPLLM.stream_request_of
+    if issubclass(cls, AsyncLLM):
+        return cls.agenerate_streamed is not AsyncLLM.agenerate_streamed
+    return cls.stream is not LLM.stream
+
+
 OTHERS: dict[str, Callable[[type[LLM]], bool]] = {
     "effort": has_effort,
     "caching": has_caching,
+    "stream": streams,
     "models": lists_models,
 }

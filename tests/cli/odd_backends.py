@@ -79,6 +79,39 @@ class WaitingLLM(AsyncLLM):
         raise AssertionError
 
 
+class PiecesLLM(AsyncLLM):
+    """Streams the pieces of its name, which bars separate; at `wait` it waits, at `fail` it fails, and a text
+    with `none` is withdrawn."""
+
+    model: str = "a|b"
+
+    @property
+    def model_name(self) -> str:
+        return "pieces"
+
+    async def agenerate_streamed(
+        self, input: FormattedInput, on_piece: Callable[[str], None], **kwargs: Any
+    ) -> GenerateOutput:
+        given = []
+        for piece in self.model.split("|"):
+            if piece == "wait":
+                await asyncio.sleep(60)
+            if piece == "fail":
+                raise stillhouse.GenerationError("the stream broke", kind="connection")
+            if piece != "none":
+                on_piece(piece)
+                given.append(piece)
+        is_none = "none" in self.model
+        return prepare_output(
+            [None if is_none else "".join(given)],
+            finish_reasons=["content_filter" if is_none else "stop"],
+        )
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        """Give the whole."""
+        return prepare_output([self.model.replace("|", "")] * num_generations)
+
+
 class EndingLLM(LLM):
     """Ends the program where it is told to, and swallows nothing."""
 
@@ -234,7 +267,7 @@ def nursery(main: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    for cls in (RemoteLLM, SingleLLM, WaitingLLM, EndingLLM, PrintingLLM, SayingLLM):
+    for cls in (RemoteLLM, SingleLLM, WaitingLLM, EndingLLM, PiecesLLM, PrintingLLM, SayingLLM):
         stillhouse.default_registry().register(cls.__name__.removesuffix("LLM").lower(), cls)
     from stillhouse.cli import main
 

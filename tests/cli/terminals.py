@@ -36,7 +36,11 @@ def on_pty(
 
     command = [str(argument) for argument in arguments]
     if command[:1] != ["-c"]:
-        command = ["-c", "from stillhouse.cli import main; main()", *command]
+        command = [
+            "-c",
+            "import sys; sys.argv[0] = 'stillhouse'; from stillhouse.cli import main; main()",
+            *command,
+        ]
     inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
         inherited.pop(name, None)

@@ -320,7 +320,7 @@ def test_a_limit_may_grow_and_the_counts_stay_true(
         again = generate("out.jsonl", *choice, "--limit", limit)
         assert again.err.endswith(f"is complete: {limit} rows\n"), again.err
     result = generate("out.jsonl", *choice)
-    assert "going on: 5 rows are finished" in result.err
+    assert "resuming: 5 rows finished" in result.err
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
     assert generate("out.jsonl", *choice).err.endswith(f"is complete: {len(calm)} rows\n")
 

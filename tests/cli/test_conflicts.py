@@ -60,6 +60,9 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["{rows}", "--llm", "online", "-o", "{out}", "--schema", "{rows}"]
     ],
     "--json is for --preview": [["{rows}", "--llm", "online", "-o", "{out}", "--json"]],
+    "--quiet and --verbose exclude each other": [
+        ["{rows}", "--llm", "online", "-o", "{out}", "--quiet", "--verbose"]
+    ],
     "--preview and --estimate say two things": [
         ["{rows}", "--llm", "online", "--preview", "1", "--estimate"]
     ],

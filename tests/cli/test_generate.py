@@ -129,7 +129,7 @@ def test_an_error_that_all_rows_would_meet_stops_the_run(
     result = run("generate", source, "--llm", "refused", "--max-concurrency", 1, "-o", tmp_path / "out.jsonl")
     assert result.status == 1
     assert "the key was refused\n  try  set ACME_KEY" in result.err
-    assert "1 finished rows are in" in result.err
+    assert "1 finished row is saved in" in result.err
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -99,7 +99,7 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     assert "--retry" not in stopped.err
     assert str(tmp_path / "site") not in stopped.err
     assert not output.exists()
-    assert f"the same command goes on, and generates {tried} rows again that failed" in stopped.err
+    assert f"run the same command again to resume and retry {tried} rows" in stopped.err
 
     status = run("status", output)
     assert f"to be tried again  {tried} rows, by the same command" in status.out
@@ -115,7 +115,7 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     tiny.CALLS.clear()
     resumed = run(*options)
     assert resumed.status == 0
-    assert f"{tried} failed rows are generated again\n" in resumed.err
+    assert f"retrying {tried} failed rows\n" in resumed.err
     assert sorted(tiny.CALLS) == sorted(row["prompt"] for row in prompts(3000))
     assert [row["generations"] for row in read(output)] == [[row["prompt"]] for row in prompts(3000)]
 
@@ -136,7 +136,7 @@ def test_a_few_rows_are_not_called_hopeless(run: Any, rows_file: Any, tmp_path: 
     result = run("generate", source, "--llm", "tiny-ngram", "-o", tmp_path / "out.jsonl")
     assert result.status == 3
     assert f"19 rows, the first of them row 1: unknown: {FAILED}" in result.err
-    assert "generate them again: the same command with --retry unknown" in result.err
+    assert re.search("generate them again: stillhouse generate .* --retry unknown\n", result.err)
     (message,) = json.loads(run("status", tmp_path / "out.jsonl", "--json").out)["messages"]
     assert message["retry"] == "--retry unknown"
 

@@ -129,7 +129,7 @@ def test_a_run_may_go_on_the_other_way(runs: Runs, order: tuple[str, str]) -> No
     begun = asked()
     assert sorted(begun) == sorted(WORDS[:3])
     result = runs("out.jsonl", *second)
-    assert "going on: 4 rows are finished" in result.err
+    assert "resuming: 4 rows finished" in result.err
     assert sorted(begun + asked()) == sorted(WORDS)
     assert runs.content("out.jsonl") == runs.content("calm.jsonl")
 
@@ -141,7 +141,7 @@ def test_failed_rows_are_tried_again_for_what_they_lack(runs: Runs) -> None:
     runs("out.jsonl", *options)
     EngineLLM.failing.clear()
     result = runs("out.jsonl", *options, "--retry", "server")
-    assert "4 failed rows are generated again" in result.err
+    assert "retrying 4 failed rows" in result.err
     # Those that lack the same number are taken together, each group in the engine's order.
     assert EngineLLM.asked == [
         ("kiwi", 3, 10), ("fig", 2, 11), ("fig", 2, 11), ("clementine", 1, 12),
@@ -204,7 +204,7 @@ def test_a_full_disk_for_temporary_files_loses_nothing(
     assert (
         "the disk for temporary files, where the inputs are put in the engine's order, is full" in result.err
     )
-    assert "10 finished rows are in" in result.err
+    assert "10 finished rows are saved in" in result.err
     assert asked() == []
     runs("out.jsonl", "--batch")
     assert len(asked()) == 2000
@@ -226,7 +226,7 @@ def test_what_is_in_flight_when_the_temporary_files_fail_is_kept(
         result = runs("out.jsonl", "--batch", "--max-concurrency", 8)
     assert result.status == 1
     assert "cannot be used: disk I/O error" in result.err
-    assert "7 finished rows are in" in result.err
+    assert "7 finished rows are saved in" in result.err
     assert len(asked()) == 5
     runs("out.jsonl", "--batch")
     assert len(asked()) == len(WORDS) - 5

@@ -483,6 +483,73 @@ def test_a_schema_is_sent_with_every_input(generate: Any, name: str) -> None:
     assert sent() == [(user("a"), form), (CHAT, form)]
 
 
+def fields_schema(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        ("name, age int", fields_schema(name={"type": "string"}, age={"type": "integer"})),
+        ("name:", fields_schema(name={"type": "string"})),
+        (
+            "score float: from 0 to 1, ok bool ,note_1 str:a: b",
+            fields_schema(
+                score={"type": "number", "description": "from 0 to 1"},
+                ok={"type": "boolean"},
+                note_1={"type": "string", "description": "a: b"},
+            ),
+        ),
+        (
+            "name: first, then last\n\nage int\n",
+            fields_schema(
+                name={"type": "string", "description": "first, then last"}, age={"type": "integer"}
+            ),
+        ),
+    ],
+)
+def test_a_schema_may_be_its_fields_in_a_line(generate: Any, text: str, schema: Any) -> None:
+    assert generate([{"prompt": "a"}], "--schema", text).status == 0
+    assert sent() == [(user("a"), {"format": "json", "schema": schema})]
+
+
+def test_a_file_wins_over_fields_in_a_line(generate: Any) -> None:
+    Path("name, age int").write_text(json.dumps(SCHEMA))
+    assert generate([{"prompt": "a"}], "--schema", "name, age int").status == 0
+    assert sent() == [(user("a"), {"format": "json", "schema": SCHEMA})]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("name, age integr", "--schema: 'age integr' has the unknown type 'integr'", "did you mean 'int'?"),
+        ("name, 1st int", "--schema: '1st int' does not begin with the name of a field", "'name, age int"),
+        ("name,,age", "--schema: '' does not begin with the name of a field", "'name, age int"),
+        (
+            "name age int",
+            "--schema: 'name age int' has more than a name and a type",
+            "separate fields by commas",
+        ),
+        ("name, name int", "--schema has the field 'name' twice", "remove one"),
+        ('{"type": "object"}', "does not begin with the name of a field", "'name, age int"),
+        (" ", "--schema: '' does not begin with the name of a field", "'name, age int"),
+        ("x" * 5000 + ", age", "does not begin with the name of a field", "'name, age int"),
+        ("name", "--schema: name cannot be read", "check the path"),
+        ("my fields.json", "--schema: my fields.json cannot be read", "check the path"),
+    ],
+)
+def test_a_wrong_field_of_a_schema_is_named(generate: Any, text: str, message: str, hint: str) -> None:
+    result = generate([{"prompt": "a"}], "--schema", text)
+    assert result.status == 2
+    first, second = result.err.splitlines()
+    assert message in first
+    assert hint in second
+    assert len(first) < 200
+    assert ASKED == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

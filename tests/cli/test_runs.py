@@ -88,7 +88,7 @@ def test_equivalent_command_resumes_the_run(generate: Any, rows_file: Any, optio
     assert generate().status == 0
     again = generate(*options)
     assert again.status == 0, again.err
-    assert "is complete: 1 rows" in again.err
+    assert "is complete: 1 row" in again.err
 
 
 def test_resume_accepts_a_new_setting_at_its_default(generate: Any, rows_file: Any, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_larger_limit_resumes_the_run(generate: Any, rows_file: Any, read: Any, 
     assert len(read(tmp_path / "out.jsonl")) == 2
     again = generate()
     assert again.status == 0
-    assert "going on: 2 rows are finished" in again.err
+    assert "resuming: 2 rows finished" in again.err
     assert [row["generations"] for row in read(tmp_path / "out.jsonl")] == [
         [f"row {number}"] for number in range(5)
     ]
@@ -365,10 +365,10 @@ def test_retry_says_how_many_and_refuses_an_unknown_kind(generate: Any, rows_fil
     refused = generate("--retry", "timeot")
     assert refused.status == 2
     assert "did you mean 'timeout'?" in refused.err
-    assert "0 failed rows are generated again" in generate("--retry", "timeout").err
+    assert "retrying 0 failed rows" in generate("--retry", "timeout").err
     again = generate("--retry", "invalid_input")
     assert again.status == 3
-    assert "1 failed rows are generated again" in again.err
+    assert "retrying 1 failed row" in again.err
 
 
 def test_output_to_standard_output_cannot_be_restarted(run: Any, rows_file: Any) -> None:

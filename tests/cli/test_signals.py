@@ -69,12 +69,12 @@ def test_sighup_waits_for_the_rows_in_flight(
     process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
-    assert "stopping: what is in flight is waited for" in err
-    assert "the same command goes on" in err
+    assert "stopping: waiting for the rows in flight" in err
+    assert "run the same command again" in err
     assert 0 < finished(output) < 300
     assert outcomes(output) == ["interrupted"]
     resumed = run(*arguments(source, output))
-    assert (resumed.status, "going on: " in resumed.err) == (0, True), resumed.err
+    assert (resumed.status, "resuming: " in resumed.err) == (0, True), resumed.err
 
 
 @needs_sighup

@@ -52,7 +52,7 @@ def test_a_complete_run_goes_on_with_the_new_rows(
     assert "use --extend, which keeps finished rows" in refused.err
     process = start(source, "-o", output, "--extend")
     assert process.wait() == 0, process.err
-    assert "going on: 5 rows are finished" in process.err
+    assert "resuming: 5 rows finished" in process.err
     assert sorted(server.asked[5:]) == ["row 5", "row 6"]
     assert generations(output) == expected(7)
     for options in ([], ["--extend"]):  # it is the run's input now
@@ -165,7 +165,7 @@ def test_rows_that_were_added_meanwhile_are_named(
     assert process.wait() == 1
     assert "the input changed during the run" in process.err
     assert "use --extend to generate them" in process.err
-    assert "the same command goes on\n" not in process.err
+    assert "run the same command again" not in process.err
     assert start(source, "-o", output, "--extend").wait() == 0
     assert len(server.asked) == 41
     assert generations(output) == expected(41)

@@ -242,7 +242,7 @@ def test_an_output_that_another_program_holds_keeps_the_rows(
         patch.setattr(Path, "replace", refuse)
         status, err = generate("in.jsonl", "-o", "out.jsonl")
     assert (status, "close the program that has it open" in err) == (1, True)
-    assert "3 finished rows are in" in err
+    assert "3 finished rows are saved in" in err
     assert generate("in.jsonl", "-o", "out.jsonl")[0] == 0
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 

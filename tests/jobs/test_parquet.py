@@ -325,7 +325,7 @@ def test_killed_parquet_writer_leaves_no_partial_file_and_the_run_resumes(tmp_pa
     assert not target.exists()
     result = stillhouse(*arguments)
     assert result.returncode == 0, result.stderr
-    assert "going on: " in result.stderr
+    assert "resuming: " in result.stderr
     rows = pq.read_table(target).to_pylist()
     assert [row["generations"] for row in rows] == [[f"row {number}"] for number in range(400)]
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]

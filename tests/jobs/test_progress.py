@@ -293,6 +293,14 @@ def test_the_live_line_never_wraps(tmp_path: Path, columns: int, term: str, expe
     assert all(len(line) < columns for line in lines)
 
 
+def test_the_live_line_has_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
+    _, coloured = on_pty(["-c", SCRIPTED], tmp_path, 80)
+    assert re.search("\x1b\\[[0-9;]*m", coloured)
+    _, got = on_pty(["-c", SCRIPTED], tmp_path, 80, NO_COLOR="1")
+    assert "737/3,000" in got
+    assert not re.search("\x1b\\[[0-9;]*m", got)
+
+
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
     status, got = on_pty(["-c", SCRIPTED], tmp_path, 80, TERM="dumb")
     assert status == 0

@@ -107,7 +107,7 @@ def test_where_the_first_one_fails_all_do_and_a_retry_asks_once(
     server.fails = lambda _: None
     process = start(source, "-o", output, "--dedupe", "-n", 3, "--retry", "server")
     assert process.wait() == 0, process.err
-    assert "4 failed rows are generated again" in process.err
+    assert "retrying 4 failed rows" in process.err
     assert "did not read" not in process.err
     assert sorted(server.asked[before:]) == ["a", "c"]
     assert [body["n"] for body in server.bodies[before:] if body["prompt"] == "a"] == [2]

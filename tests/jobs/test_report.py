@@ -109,7 +109,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self._raw = tag == "style"
+        self._raw = tag in ("style", "script")
 
     def handle_data(self, data: str) -> None:
         if not self._raw:
@@ -120,7 +120,7 @@ def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
     fill(made, 400)
     page = Page(made.report())
     names = [tag for tag, _ in page.tags]
-    assert "script" not in names
+    assert names.count("script") == 1
     assert names.count("style") == 1
     addresses = [
         value
@@ -135,9 +135,9 @@ def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
     # Every chart has its numbers in a table, and says what it is.
     figures = [attributes for tag, attributes in page.tags if tag == "figure"]
     assert [attributes["id"] for attributes in figures] == [
-        "rows", "tokens", "flight", "latency", "input", "output",
+        "rows", "failed", "tokens", "flight", "latency", "input", "output",
     ]  # fmt: skip
-    assert names.count("table") == len(figures) + 1
+    assert names.count("table") == len(figures) + 4  # three kinds of failures, and the sessions
     images = [attributes for tag, attributes in page.tags if attributes.get("role") == "img"]
     assert all(attributes["aria-label"] for attributes in images)
     assert [names.count(tag) for tag in ("html", "head", "h1", "main")] == [1, 1, 1, 1]
@@ -165,16 +165,17 @@ def test_report_figures_match_the_recorded_rows(made: Run) -> None:
     ):
         assert f" {fact} " in text, fact
     assert re.search(r"timeout\s+4\b", text)
-    assert re.search(r"4: rows 4, 29, 54, 79\s+gone 3\b", text)
+    assert re.search(r"4\s+4, 29, 54, 79\s+gone 3\b", text)
+    assert "complete, 4 rows failed" in text
     assert "--retry timeout" in text
     assert "p50 500 ms" in text
 
 
 def test_timeline_shows_mean_calls_in_flight_per_interval() -> None:
-    timeline = Timeline([(START, START + 10), (START + 1000, START + 1010)], 1000)
+    timeline = Timeline([(START, START + 10), (START + 1000, START + 1010)])
     assert timeline.edges[-1] == 20
     calls = [(START + 10, 10.0), (START + 4, 2.0), (START + 1005, 50.0), (START + 1010, 2.5)]
-    timeline.add((finished, seconds, 1, 6) for finished, seconds in calls)
+    timeline.add((finished, seconds, 1, 6, False) for finished, seconds in calls)
     flights = timeline.in_flight()
 
     def between(start: float, end: float) -> float:
@@ -358,8 +359,8 @@ def test_the_page_in_a_browser(made: Run, browser: Any, width: int, height: int,
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure.chart svg")
-    assert figures.count() == 6
-    for number in range(6):
+    assert figures.count() == 7
+    for number in range(7):
         box = figures.nth(number).bounding_box()
         assert box["width"] > 200
         assert box["height"] > 80
@@ -374,7 +375,7 @@ def test_the_page_in_a_browser(made: Run, browser: Any, width: int, height: int,
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
     # The numbers open, with the keyboard too, and fit.
-    page.locator("summary").first.focus()
+    page.locator("figure.chart summary").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("figure.chart table").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -153,8 +153,8 @@ def test_stopped_run_repeats_no_request_when_resumed(
         process.kill(number)
         server.let_go()
         assert process.wait() == 130
-        assert "stopping: what is in flight is waited for" in process.err
-        assert "the same command goes on" in process.err
+        assert "stopping: waiting for the rows in flight" in process.err
+        assert "run the same command again" in process.err
         assert not output.exists()
     assert start(source, "-o", output).wait() == 0
     assert Counter(server.asked) == Counter(f"row {index}" for index in range(count))
@@ -199,7 +199,7 @@ def test_permanently_unreachable_server_stops_the_run_which_can_resume(
     server.vanish()
     assert process.wait() == 1
     assert "cannot be reached" in process.err
-    assert "finished rows are in" in process.err
+    assert "finished rows are saved in" in process.err
     finished = committed(output)
     assert 0 < len(finished) < 400
     server.come_back()
@@ -271,7 +271,7 @@ def test_only_missing_generations_of_a_row_are_requested_again(
     given["row 1"] = 1
     process = start(source, "-o", output, "-n", 5, "--param", "seed=10", "--retry", "server,timeout")
     assert process.wait() == 3
-    assert "2 failed rows are generated again" in process.err
+    assert "retrying 2 failed rows" in process.err
     assert sorted((body["prompt"], body["n"], body["seed"]) for body in server.bodies) == [
         ("row 1", 3, 12),
         ("row 2", 5, 10),

@@ -32,6 +32,7 @@ ONLY_THE_COMMAND = {
     "json": "likewise",
     "traceback": "the logger stillhouse.bugs",
     "verbose": "the logger stillhouse.messages",
+    "quiet": "show_bar",
 }
 ONLY_PYTHON = {"on_progress", "show_bar", "parameters"}
 

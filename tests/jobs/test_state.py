@@ -120,7 +120,7 @@ def test_the_file_alone_is_the_state_within_a_second(
     asked = len(server.asked)
     process = start(source, "-o", elsewhere / "out.jsonl")
     assert process.wait() == 0, process.err
-    assert f"going on: {finished} rows are finished" in process.err
+    assert f"resuming: {finished} rows finished" in process.err
     assert len(server.asked) - asked == 300 - finished
     assert len(read_jsonl(elsewhere / "out.jsonl")) == 300
 
@@ -247,7 +247,7 @@ def test_a_state_cut_to_half_keeps_what_is_in_it(
     status, _, err = generate()
     assert status == 0
     assert "warning: the run's state was damaged" in err
-    assert f"going on: {facts['rows']} rows are finished" in err
+    assert f"resuming: {facts['rows']} rows finished" in err
     assert (tmp_path / "out.jsonl").read_bytes() == output
     assert names(tmp_path) == {"rows.jsonl", "out.jsonl", "out.jsonl.run.db", "out.jsonl.run.db.damaged"}
 
@@ -504,7 +504,7 @@ def test_an_input_that_changes_is_told_truly(
     assert message in err
     assert "restore the input" in err
     # Before that, it is not true.
-    assert "; the same command goes on\n" not in err
+    assert "; run the same command again" not in err
     assert not (tmp_path / "out.jsonl").exists()
     assert stillhouse_command(*arguments)[0] == 1
     source.write_bytes(before)

@@ -70,7 +70,7 @@ def test_bulk_batch_is_submitted_then_collected(runs: Runs, server: BatchServer)
     runs.write([{"prompt": "a"}, {"text": "no prompt"}, {"prompt": "b"}])
     assert runs.generate("--batch", "-n", 2) == 4
     assert "job-0  in_progress  2 requests" in runs.err
-    assert "make the same command again to collect" in runs.err
+    assert "run the same command again to collect" in runs.err
     assert not runs.output.exists()
     assert runs.generate("--batch", "-n", 2) == 4
     assert len(server.jobs) == 1
@@ -116,7 +116,7 @@ def test_a_batch_whose_rows_all_failed_alike_stops_the_run_and_is_submitted_agai
     assert "all 30 rows that were tried failed, in a way that no row causes: invalid_request: " in runs.err
     assert not runs.output.exists()
     assert runs.generate("--batch") == 4
-    assert "30 failed rows are generated again" in runs.err
+    assert "retrying 30 failed rows" in runs.err
     assert [len(job.lines) for job in server.jobs.values()] == [30, 30]
     server.finish(None, lambda body: 400 if body["text"] < "row 2" else "fine")
     assert runs.generate("--batch") == 3, runs.err

@@ -156,6 +156,11 @@ def create(spec: str, **fields: Any) -> LLM:
         UnknownLLMError: nothing of that name is installed, or it is switched off.
         PluginError: it is installed and unusable; the report says why and what to try.
         ConfigurationError: a field has a wrong name or value.
+
+    Examples:
+        >>> llm = stillhouse.create("echo:my-name", latency=0.01)
+        >>> llm.model_name
+        'my-name'
     """
     from stillhouse.registry import default_registry
 

@@ -18,6 +18,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
+    Iterator,
     Sequence,
 )
 from typing import Any, TypeVar, cast
@@ -30,7 +31,8 @@ from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order
 from stillhouse._execution.own_arguments import calls_with_own_arguments, have_arguments
 from stillhouse._execution.pump import aopen_pump, open_pump
-from stillhouse._execution.slots import Slots
+from stillhouse._execution.slots import Slots, inside
+from stillhouse._execution.streaming import aon_loop, apieces_of, on_loop, pieces_of
 from stillhouse._execution.window import WindowSettings
 from stillhouse._settings.generation import implementations
 from stillhouse._settings.runtime import RuntimeParameter
@@ -40,7 +42,7 @@ from stillhouse.errors import (
     OfflineBatchNotFinishedError,
 )
 from stillhouse.llm import LLM
-from stillhouse.typing import FormattedInput, GenerateOutput
+from stillhouse.typing import FormattedInput, GenerateOutput, OnPiece, StreamItem
 
 __all__ = ["AsyncLLM"]
 
@@ -290,6 +292,51 @@ class AsyncLLM(LLM):
                     yield index, result
                 if fatal is not None:
                     raise fatal
+
+    def stream(self, input: FormattedInput, **kwargs: Any) -> Iterator[StreamItem]:
+        call = self._begin_single(input, kwargs)
+        return pieces_of(call, input, on_loop(self._loop_thread(), self._streaming(call, input)))
+
+    def astream(self, input: FormattedInput, **kwargs: Any) -> AsyncIterator[StreamItem]:
+        """`stream` for a caller that is a coroutine itself; same arguments and errors.
+
+        Whoever leaves it early closes it, or uses `contextlib.aclosing`: else the request ends when the
+        iterator is collected.
+        """
+        call = self._begin_single(input, kwargs)
+        return apieces_of(call, input, aon_loop(self._loop_thread(), self._streaming(call, input)))
+
+    def _streaming(self, call: Call, input: FormattedInput) -> Callable[[OnPiece], Awaitable[GenerateOutput]]:
+        # A call that asks its own LLM again holds a slot already, and might wait for that one.
+        slots = Slots() if self._slots in inside.get() else self._slots
+
+        async def run(on_piece: OnPiece) -> GenerateOutput:
+            await slots.acquire(self.max_concurrency or 1)
+            inside.set((*inside.get(), self._slots))
+            try:
+                return await self.agenerate_streamed(input, on_piece, **call.arguments)
+            finally:
+                slots.release()
+
+        return run
+
+    async def agenerate_streamed(
+        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
+    ) -> GenerateOutput:
+        """Generate once for one input, and give the text to `on_piece` as it comes.
+
+        A backend that can stream overrides it; callers call `stream` or `astream`. What was given must be the
+        text of the output, or its beginning. Where the caller takes no more, the coroutine is cancelled.
+
+        Args:
+            input: the input, not to be mutated.
+            on_piece: called with each piece of the text; it does not wait.
+            kwargs: the generation parameters of `agenerate`.
+
+        Raises:
+            GenerationError: it failed; `kind` says how.
+        """
+        return await self.agenerate(input, **({"num_generations": 1} if self.makes_several else {}), **kwargs)
 
     def _window_settings(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from typing import Any, ClassVar
 
@@ -13,9 +14,11 @@ from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ErrorKind, GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.outputs import prepare_output
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, OnPiece
 
 __all__ = ["EchoLLM"]
+
+_PIECES = re.compile(r"\S+\s*|\s+")
 
 
 class EchoLLM(AsyncLLM):
@@ -52,6 +55,28 @@ class EchoLLM(AsyncLLM):
         """
         if self.latency:
             await asyncio.sleep(self.latency)
+        return self._answer(input, num_generations, max_new_tokens)
+
+    async def agenerate_streamed(
+        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
+    ) -> GenerateOutput:
+        """Answer with the input, word by word; the latency is that of the whole answer."""
+        latency = self.latency or 0.0
+        try:
+            output = self._answer(input, 1, kwargs.get("max_new_tokens"))
+        except GenerationError:
+            await asyncio.sleep(latency)
+            raise
+        pieces = _PIECES.findall(output["generations"][0] or "") or [""]
+        for piece in pieces:
+            if latency:
+                await asyncio.sleep(latency / len(pieces))
+            on_piece(piece)
+        return output
+
+    def _answer(
+        self, input: FormattedInput, num_generations: int, max_new_tokens: int | None
+    ) -> GenerateOutput:
         content, _ = split_input(input)
         text = content if isinstance(content, str) else _text(content[-1].get("content"))
         if self.failure_rate and zlib.crc32(text.encode("utf-8", "replace")) < self.failure_rate * 2**32:

@@ -20,6 +20,7 @@ from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._execution.order import Order
 from stillhouse._execution.own_arguments import CallWithOwnArguments, have_arguments
+from stillhouse._execution.streaming import in_thread, pieces_of, whole_of
 from stillhouse._settings.generation import GenerationParametersMixin
 from stillhouse._settings.models import cannot_list
 from stillhouse._settings.redaction import Redactor, secret_values
@@ -29,7 +30,15 @@ from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedEr
 from stillhouse.inputs import check_input
 from stillhouse.offline.contract import OfflineBatchMixin, binding
 from stillhouse.protocols import InputWithArguments
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput, HiddenState, ModelInfo
+from stillhouse.typing import (
+    Capability,
+    FormattedInput,
+    GenerateOutput,
+    HiddenState,
+    ModelInfo,
+    OnPiece,
+    StreamItem,
+)
 
 if TYPE_CHECKING:
     from stillhouse.protocols import Backends
@@ -138,7 +147,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def load(self) -> None:
         """Acquire what generating needs: connections, a model. On a loaded LLM it does nothing.
 
-        A backend that overrides it calls `super().load()`, from which on `self._logger` is there.
+        A backend that overrides it calls `super().load()`, from which on `self._logger` is there. A `with`
+        block calls it, and `unload` at the end.
+
+        Examples:
+            >>> with stillhouse.create("echo") as llm:
+            ...     llm.is_loaded
+            True
         """
         self._acquire()
 
@@ -196,6 +211,19 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
         Raises:
             GenerationError: an input failed; `outputs` holds what was finished.
+
+        Examples:
+            >>> class Shouting(stillhouse.LLM):
+            ...     @property
+            ...     def model_name(self):
+            ...         return "shouting"
+            ...
+            ...     def generate(self, inputs, num_generations=1):
+            ...         texts = [chat[-1]["content"].upper() for chat in inputs]
+            ...         return [stillhouse.prepare_output([text] * num_generations) for text in texts]
+            >>> with Shouting() as llm:
+            ...     llm.generate_outputs([[{"role": "user", "content": "hello"}]])[0]["generations"]
+            ['HELLO']
         """
 
     def generate_outputs(
@@ -220,6 +248,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             UnsupportedError: an input needs a capability that the backend lacks.
             GenerationError: an input failed; `outputs` holds what was finished.
             OfflineBatchNotFinishedError: the offline batch was submitted and is not done.
+
+        Examples:
+            >>> chat = [{"role": "user", "content": "Name a river in Peru."}]
+            >>> with stillhouse.create("echo") as llm:
+            ...     outputs = llm.generate_outputs([chat], num_generations=2)
+            >>> outputs[0]["generations"]
+            ['Name a river in Peru.', 'Name a river in Peru.']
         """
         call, inputs = self._prepared(inputs, num_generations, kwargs)
         if not inputs:
@@ -351,6 +386,15 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         Raises:
             ConfigurationError: as `generate_outputs`, at once and not at the first result.
             GenerationError, UnsupportedError: an input failed.
+
+        Examples:
+            >>> chats = ([{"role": "user", "content": text}] for text in ("one", "two"))
+            >>> with stillhouse.create("echo") as llm:
+            ...     for index, result in llm.iter_outputs(chats, on_error="yield"):
+            ...         failed = isinstance(result, stillhouse.GenerationError)
+            ...         print(index, result.kind if failed else result["generations"])
+            0 ['one']
+            1 ['two']
         """
         groups = self.iter_finished(inputs, num_generations, on_error=on_error, ordered=ordered, **kwargs)
         return ((index, result) for group in groups for index, result, _ in group)
@@ -385,6 +429,63 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
                 raise fatal
             if not isinstance(failure, Exception | None):
                 raise failure
+
+    def stream(self, input: FormattedInput, **kwargs: Any) -> Iterator[StreamItem]:
+        """Generate once for one input, and yield the text as it comes.
+
+        The pieces together are the text. A backend that cannot stream, or cannot stream what is asked for,
+        gives the whole text as one piece. A text that the provider withdraws is `None` in the output, even
+        if pieces of it were given. Closing the iterator early ends the request.
+
+        Hooks see one generation: an answer of `before_generate` is one piece, and `after_generate` gets the
+        output, or the error, once; of a stream that is left early, it gets nothing.
+
+        Args:
+            input: the input.
+            kwargs: generation parameters, as of `generate_outputs`.
+
+        Yields:
+            Pieces of the text, none of them empty, and last the output that `generate_outputs` gives.
+
+        Raises:
+            ConfigurationError, UnsupportedError: as `generate_outputs`, at once and not at the first piece;
+                an offline batch cannot be streamed.
+            GenerationError: it failed. Once a piece was given, nothing is retried.
+        """
+        call = self._begin_single(input, kwargs)
+        if type(self).generate_streamed is LLM.generate_streamed:
+            return whole_of(call, input, self.generate)
+        return pieces_of(
+            call,
+            input,
+            in_thread(lambda on_piece: self.generate_streamed(input, on_piece, **call.arguments)),
+        )
+
+    def _begin_single(self, input: FormattedInput, kwargs: dict[str, Any]) -> Call:
+        """Begin the call for a stream of one generation, and check its input."""
+        if self.use_offline_batch_generation and not self.orders_batches:
+            raise UnsupportedError(
+                "an offline batch cannot be streamed", hint="set use_offline_batch_generation to False"
+            )
+        call, _ = self._prepared([input], 1, kwargs)
+        return call
+
+    def generate_streamed(self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any) -> GenerateOutput:
+        """Generate once for one input, and give the text to `on_piece` as it comes.
+
+        A backend that can stream overrides it; callers call `stream`. It runs in a thread of its own. What
+        was given must be the text of the output, or its beginning.
+
+        Args:
+            input: the input, not to be mutated.
+            on_piece: called with each piece of the text. It raises a `CancelledError` where the caller takes
+                no more: let that pass, and stop the engine.
+            kwargs: the generation parameters of `generate`.
+
+        Raises:
+            GenerationError: it failed; `kind` says how.
+        """
+        return self.generate([input], 1, **kwargs)[0]
 
     def check_input(self, input: Any) -> None:
         """Refuse an input that the backend cannot take, before anything is sent.

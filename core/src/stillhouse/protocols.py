@@ -101,6 +101,13 @@ class Backends(Protocol):
     def name_of(self, cls: type[Any]) -> str:
         """The registered name of a class of LLMs."""
 
+    @property
+    def default_llm(self) -> str:
+        """The LLM to use where none is named, or an empty string."""
+
+    def resolve(self, spec: str) -> str:
+        """What an alias stands for; anything else as it is."""
+
     def get_llm(self, name: str) -> type[Any]:
         """The class of LLMs of that name."""
 

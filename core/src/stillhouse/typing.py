@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, get_args
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy
     import numpy.typing
 
@@ -30,9 +32,11 @@ __all__ = [
     "LLMStatistics",
     "Logprob",
     "ModelInfo",
+    "OnPiece",
     "OutlinesStructuredOutputType",
     "ReasoningEffort",
     "StandardInput",
+    "StreamItem",
     "StructuredInput",
     "StructuredOutput",
     "StructuredOutputType",
@@ -124,6 +128,13 @@ class GenerateOutput(TypedDict):
     finish_reasons: NotRequired[list[str | None]]
     reasoning: NotRequired[list[str | None]]
     tool_calls: NotRequired[list[list[dict[str, Any]] | None]]
+
+
+StreamItem: TypeAlias = "str | GenerateOutput"
+"""What a stream yields: pieces of a text, and last the output."""
+
+OnPiece: TypeAlias = "Callable[[str], None]"
+"""What a backend gives the pieces of a text to as they come; see `LLM.generate_streamed`."""
 
 
 class ModelInfo(TypedDict):

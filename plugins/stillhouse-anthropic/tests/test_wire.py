@@ -128,7 +128,7 @@ def test_a_stream_that_ended_early_is_told_apart() -> None:
     assert answer_of_events(events(text, stop=None, last=False), ended=True)
     with pytest.raises(GenerationError, match="ended before the message did") as caught:
         answer_of_events(events(text, stop=None, last=False))
-    assert caught.value.kind == "server"
+    assert caught.value.kind == "connection"
 
 
 def test_an_error_in_the_middle_is_the_answer_s_error() -> None:

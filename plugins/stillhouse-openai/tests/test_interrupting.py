@@ -140,7 +140,7 @@ def test_interrupt_is_heard_and_nothing_is_paid_twice(
         finally:
             process.kill()
     assert process.returncode == 130, err
-    assert "the same command goes on" in err
+    assert "run the same command again" in err
     server.is_cured = True
     answered = len(server.asked)
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=PATIENCE)

@@ -146,7 +146,7 @@ def test_the_smallest_stream() -> None:
     assert read(event, "[DONE]")["generations"] == read(event, ended=True)["generations"] == ["he"]
     with pytest.raises(GenerationError, match="ended before the answer did") as caught:
         read(event)
-    assert caught.value.kind == "server"
+    assert caught.value.kind == "connection"
 
 
 def test_generations_and_usage_are_kept_apart() -> None:

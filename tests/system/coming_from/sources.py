@@ -1,6 +1,6 @@
 """Seven classes as people write them for distilabel 1.3 to 1.5, with distilabel's import lines.
 
-Nothing of Stillhouse is in them: `translate` changes their import lines by the table in docs/coming-from.md,
+Nothing of Stillhouse is in them: `translate` changes their import lines by the table in docs/from-distilabel.md,
 and nothing else.
 """
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 __all__ = ["SOURCES", "TABLE", "translate"]
 
-PAGE = Path(__file__).parents[3] / "docs" / "coming-from.md"
+PAGE = Path(__file__).parents[3] / "docs" / "from-distilabel.md"
 
 
 def _read_table() -> dict[str, tuple[list[str], str]]:
     """Each name of distilabel: the modules that have it, and what to import instead."""
-    text = PAGE.read_text(encoding="utf-8").partition("### Import lines")[2].partition("\n### ")[0]
+    text = PAGE.read_text(encoding="utf-8").partition("## Import lines")[2].partition("\n## ")[0]
     table: dict[str, tuple[list[str], str]] = {}
     modules: list[str] = []
     for name, where, here in re.findall(r"^\| `(\w+)` \| ([^|]+) \| `([\w.]+)` \|$", text, re.M):

@@ -1,4 +1,4 @@
-"""The tables of `docs/coming-from.md` lead to backends that there are, in the packages that have them."""
+"""The tables of the pages about migrating lead to backends that exist, in the packages that have them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 
 from stillhouse.registry.known import PACKAGES
 
-PAGE = Path(__file__).parents[3] / "docs/coming-from.md"
+PAGES = sorted((Path(__file__).parents[3] / "docs").glob("from-*.md"))
 
 
 def rows() -> list[tuple[str, list[str], str]]:
-    """What people come from, the names here, and the package, of each row of the tables of backends."""
+    """What people come from, the names, and the package, of each row of the tables of backends."""
     found, inside = [], False
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    for line in "\n".join(page.read_text(encoding="utf-8") for page in PAGES).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             inside = False
-        elif cells[1:] == ["name here", "package"]:
+        elif cells[1:] == ["name", "package"]:
             inside = True
         elif inside and len(cells) == 3 and cells[2].startswith("`"):
             names = re.findall(r"`([^`]+)`", cells[1])
@@ -43,6 +43,6 @@ def test_every_backend_of_distilabel_is_on_the_page() -> None:
         "InferenceEndpointsLLM", "LiteLLM", "LlamaCppLLM", "MistralLLM", "MixtureOfAgentsLLM", "MlxLLM",
         "OllamaLLM", "OpenAILLM", "TogetherLLM", "TransformersLLM", "VertexAILLM", "vLLM",
     }  # fmt: skip
-    text = PAGE.read_text(encoding="utf-8")
-    table = text[text.index("### Backends") : text.index("## llm\n")]
+    (page,) = (page for page in PAGES if page.name == "from-distilabel.md")
+    table = page.read_text(encoding="utf-8").partition("## Backends")[2]
     assert known <= set(re.findall(r"`(\w+)", table))

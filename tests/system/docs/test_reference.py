@@ -9,7 +9,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from stillhouse import LLM
 from stillhouse._deprecated import MOVED, RENAMED
 
 from .steps import DOCS, ROOT
@@ -55,3 +57,37 @@ def test_every_public_class_and_function_is_in_the_reference(module: str) -> Non
 def test_a_page_names_nothing_that_moved_or_was_renamed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [name for name in (*MOVED, *RENAMED) if re.search(rf"\b{re.escape(name)}\b", text)] == []
+
+
+def test_the_contract_is_ordered_by_use_and_complete(site: Path) -> None:
+    """The page names the members in its own order, so that a new one could be forgotten."""
+    text = (site / "api/llm.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<h3 id="stillhouse\.LLM\.(\w+)"', text)
+    own = [base for base in LLM.__mro__ if base.__module__.startswith("stillhouse")]
+    public = {
+        name
+        for base in own
+        for name, value in vars(base).items()
+        if not name.startswith("_")
+        and name not in LLM.model_fields
+        and not hasattr(BaseModel, name)
+        and inspect.getdoc(getattr(value, "__func__", value) if not isinstance(value, property) else value)
+        and (callable(getattr(LLM, name)) or isinstance(value, property))
+        and not isinstance(value, (dict, frozenset))
+    }
+    assert sorted(public - set(shown)) == []
+    assert (
+        shown.index("load")
+        < shown.index("generate_outputs")
+        < shown.index("generate")
+        < shown.index("registry")
+    )
+
+
+def test_no_page_of_the_reference_shows_a_private_name(site: Path) -> None:
+    shown = {
+        identifier
+        for page in (site / "api").glob("*.html")
+        for identifier in re.findall(r'id="(stillhouse[\w.]*)"', page.read_text(encoding="utf-8"))
+    }
+    assert [name for name in sorted(shown) if re.search(r"\._", name)] == []

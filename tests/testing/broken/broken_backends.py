@@ -669,6 +669,33 @@ class OtherForCoroutines(Good):
         return await super().agenerate_outputs(inputs, **kwargs)
 
 
+@breaks("C53")
+class StreamsThoughts(Good):
+    """Streams what is not in its output."""
+
+    async def agenerate_streamed(self, input: Any, on_piece: Any, **kwargs: Any) -> Any:
+        on_piece("Let me think. ")
+        return await super().agenerate_streamed(input, on_piece, **kwargs)
+
+
+@breaks("C53")
+class StreamsUncounted(GoodSync):
+    """Does not count the tokens of a stream."""
+
+    def generate_streamed(self, input: Any, on_piece: Any, **kwargs: Any) -> Any:
+        output = super().generate_streamed(input, on_piece, **kwargs)
+        on_piece(output["generations"][0])
+        return {**output, "statistics": {}}
+
+
+@breaks("C53")
+class StreamsNoOutput(Good):
+    """Ends a stream without its output."""
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        return (item for item in super().stream(*args, **kwargs) if isinstance(item, str))
+
+
 @breaks("C50")
 class KindOfItsOwn(Good):
     """Fails with a kind that nobody knows."""

@@ -81,7 +81,7 @@ class LoopThread:
             )
         ended = threading.Event()
         with self.watched(ended.set):
-            tasks = self._start(coroutine, ended.set)
+            tasks = self.start(coroutine, ended.set)
             try:
                 self._wait(ended)
             except BaseException:
@@ -106,7 +106,7 @@ class LoopThread:
             _call_soon(own_loop, ended.set)
 
         with self.watched(end):
-            tasks = self._start(coroutine, end)
+            tasks = self.start(coroutine, end)
             while not ended.is_set():
                 await wait_briefly(ended)
         return _result(coroutine, tasks)
@@ -131,7 +131,7 @@ class LoopThread:
         """
         with contextlib.suppress(ConfigurationError):
             if self.is_current:
-                self._start(coroutine, lambda: None)
+                self.start(coroutine, lambda: None)
             else:
                 self.run(coroutine)
 
@@ -140,7 +140,7 @@ class LoopThread:
         with contextlib.suppress(ConfigurationError):
             await self.arun(coroutine)
 
-    def _start(self, coroutine: Coroutine[Any, Any, T], ended: Callable[[], Any]) -> list[asyncio.Task[T]]:
+    def start(self, coroutine: Coroutine[Any, Any, T], ended: Callable[[], Any]) -> list[asyncio.Task[T]]:
         """Start a task on the loop; it is in the list once it runs, and `ended` is called after it."""
         tasks: list[asyncio.Task[T]] = []
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse._settings.runtime import RuntimeParametersMixin
 
-__all__ = ["describe", "describe_fields", "type_name"]
+__all__ = ["describe", "describe_fields", "field_groups", "type_name"]
 
 _CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
@@ -57,6 +57,18 @@ def describe(cls: type[Any]) -> dict[str, Any]:
             for name, parameter in parameters.parameters.items()
         ],
     }
+
+
+def field_groups(cls: type[Any]) -> list[tuple[str, set[str]]]:
+    """Return a class's fields in groups: its own (an empty title), those of every LLM, those of batches."""
+    bases: list[Any] = [base for base in cls.__mro__ if base.__module__ in (*_CONTRACT, _OFFLINE)]
+    offline = {name for base in bases if base.__module__ == _OFFLINE for name in base.model_fields}
+    common = {name for base in bases for name in base.model_fields} - offline
+    return [
+        ("", {*cls.model_fields} - common - offline),
+        ("of every backend", common),
+        ("of offline batches", offline),
+    ]
 
 
 def describe_fields(model: type[BaseModel]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import click
 from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate.command import generate
+from stillhouse.cli.help import MAX_WIDTH, documentation
 from stillhouse.cli.join import join
 from stillhouse.cli.list import list_plugins
 from stillhouse.cli.models import models
@@ -23,6 +24,7 @@ from stillhouse.cli.signals import INTERRUPTED, handling
 from stillhouse.cli.standard import wrapped
 from stillhouse.cli.status import status
 from stillhouse.cli.streams import OutputError
+from stillhouse.cli.view import view
 from stillhouse.errors import StillhouseError
 
 __all__ = ["app"]
@@ -70,6 +72,19 @@ class _Commands(click.Group):
             return 1
         return ended if isinstance(ended, int) else 0
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each section under its title, and where there is more to read."""
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(command.name), command.get_short_help_str(MAX_WIDTH)) for command in commands]
+                )
+        formatter.write_paragraph()
+        formatter.write_text("stillhouse COMMAND --help shows the options of a command, with examples.")
+        address = documentation()
+        if address:
+            formatter.write_text(f"Documentation: {address}")
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -96,7 +111,9 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool)
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH}
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -106,8 +123,13 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool)
     help="Print the version and exit.",
 )
 def app() -> None:
-    """One contract for every language model. Backends are packages that you install beside it."""
+    """One interface to every language model. Backends are ordinary packages: install one to use it."""
 
 
-for command in (list_plugins, show, models, check, generate, status, report, join, batches, new):
-    app.add_command(command)
+_SECTIONS = {
+    "Runs": (generate, status, view, report, join, batches),
+    "Backends": (list_plugins, show, models, check, new),
+}
+for section in _SECTIONS.values():
+    for command in section:
+        app.add_command(command)

@@ -7,22 +7,30 @@ from typing import Any
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_line
 
 __all__ = ["batches"]
 
 
-@click.command("batches")
+@click.command(
+    "batches",
+    cls=Command,
+    short_help="List a run's offline batches",
+    examples=[("Ask the provider for their current state", "stillhouse batches answers.jsonl --refresh")],
+)
 @click.argument("output")
-@click.option("--refresh", is_flag=True, help="Ask the provider how they are now.")
-@click.option("--cancel", is_flag=True, help="Cancel those that go on; what they did can be collected.")
+@click.option("--refresh", is_flag=True, help="Ask the provider for their current state.")
+@click.option(
+    "--cancel", is_flag=True, help="Cancel unfinished batches; their results can still be collected."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.option(
     "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
 )
 @guarded
 def batches(output: str, refresh: bool, cancel: bool, as_json: bool, state: Path | None) -> None:
-    """List the offline batches of the run of OUTPUT, as they were last heard of."""
+    """List the offline batches of the run of OUTPUT, with their last known state."""
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.tables import job_lines
     from stillhouse.jobs.runs.offline import has_batches, jobs_of

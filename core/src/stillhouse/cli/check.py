@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.list import plugin_as_json
 from stillhouse.cli.output import guarded, print_json, print_reports, print_table, print_warning
 
 __all__ = ["check"]
 
 
-@click.command("check")
+@click.command(
+    "check",
+    cls=Command,
+    short_help="Import and validate plugins",
+    examples=[("Validate one backend", "stillhouse check openai")],
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--traceback", is_flag=True, help="Print the whole traceback of a failed import.")
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
 def check(names: tuple[str, ...], traceback: bool, json: bool) -> None:
-    """Import and validate plugins, those named or all; exit with status 1 if any is broken."""
+    """Import and validate the named plugins, or all; exit with status 1 if any is broken."""
     from stillhouse.registry import default_registry
     from stillhouse.registry.info import distinct_problems
     from stillhouse.registry.problems import report

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_note
 
 __all__ = ["join"]
 
 
-@click.command("join")
+@click.command(
+    "join",
+    cls=Command,
+    short_help="Join the outputs of shards",
+    examples=[
+        ("Join the outputs of two shards", "stillhouse join part-1.jsonl part-2.jsonl -o answers.jsonl")
+    ],
+)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-@click.option("-o", "--output", required=True, help="The file to write; it must not exist yet.")
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, help="The file to write; it must not exist yet."
+)
 @guarded
 def join(shards: tuple[str, ...], output: str) -> None:
     """Write the rows of all shards of a run to one output, in the order of the input.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_line, print_reports, print_table, print_warning
 
 if TYPE_CHECKING:
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["list_plugins", "plugin_as_json"]
 
 
-@click.command("list")
-@click.option("--available", is_flag=True, help="List also what could be installed, and its package.")
+@click.command(
+    "list",
+    cls=Command,
+    short_help="List the installed backends and hooks",
+    examples=[("Also list backends that can be installed", "stillhouse list --available")],
+)
+@click.option("--available", is_flag=True, help="Also list what can be installed, with its package.")
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @click.option("--requirements", is_flag=True, help="Print the packages as pins for pip.")
 @guarded
 def list_plugins(available: bool, json: bool, requirements: bool) -> None:
-    """List the LLMs that are installed, without importing them."""
+    """List the installed backends and hooks, without importing them."""
     if available and requirements:
         raise click.UsageError("--requirements pins what is installed: leave out --available")
     from stillhouse.registry import default_registry
@@ -49,6 +55,12 @@ def list_plugins(available: bool, json: bool, requirements: bool) -> None:
     if hooks:
         print_line()
         print_table(("HOOK", "STATUS", "PACKAGE", "SUMMARY"), hooks)
+    named = ([("(default)", registry.default_llm)] if registry.default_llm else []) + sorted(
+        registry.aliases.items()
+    )
+    if named:
+        print_line()
+        print_table(("ALIAS", "STANDS FOR"), named)
     print_reports(report(info.candidate, problem) for info, problem in distinct_problems(infos))
     for warning in registry.warnings():
         print_warning(warning)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_note, print_table, usage_errors
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ _COLUMNS = {
 }
 
 
-@click.command("models")
+@click.command(
+    "models",
+    cls=Command,
+    short_help="List the models of a provider",
+    examples=[('List the models with "mini" in their names', "stillhouse models openai mini")],
+)
 @click.argument("name")
 @click.argument("filter", required=False)
 @click.option(
@@ -74,6 +80,7 @@ def _make(registry: Registry, name: str, assignments: Sequence[str]) -> LLM:
     from stillhouse.jobs.launch.llms import named, new_llm
     from stillhouse.llm import LLM
 
+    name = registry.resolve(name)
     backend, _, model = name.partition(":")
     cls, settings = named(registry, name, None)
     if cls.list_models is LLM.list_models:  # which may need more than a model to be made

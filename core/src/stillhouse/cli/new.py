@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_line, print_warning, usage_errors
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["new"]
 
 
-@click.command("new")
+@click.command(
+    "new",
+    cls=Command,
+    short_help="Start a plugin package",
+    examples=[("Start a backend for an HTTP API", "stillhouse new acme --http")],
+)
 @click.argument("name")
 @click.option(
     "--http", "kind", flag_value="http", help="It asks a server: connections and retries are there."

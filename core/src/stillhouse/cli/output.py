@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -19,7 +20,7 @@ from stillhouse.errors import ConfigurationError, StillhouseError
 
 __all__ = [
     "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
-    "print_reports", "print_table", "print_warning", "usage_errors",
+    "print_piece", "print_reports", "print_styled", "print_table", "print_warning", "usage_errors",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -28,6 +29,17 @@ T = TypeVar("T")
 USAGE = 2
 
 _COLORS = {"error": "bold red", "warning": "bold yellow"}
+_STATES = {"complete": "green", "running": "cyan", "damaged": "red", "killed": "yellow", "stopped": "yellow"}
+_STATUSES = {
+    "loaded": "green",
+    "built-in": "green",
+    "failed": "red",
+    "conflict": "red",
+    "incompatible": "red",
+    "disabled": "yellow",
+    "settled": "yellow",
+    "not": "dim",
+}
 
 
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
@@ -81,6 +93,16 @@ def print_line(text: object = "") -> None:
     output().write(f"{text}\n")
 
 
+def print_piece(text: str) -> None:
+    """Print a piece of a text on standard output, so that it is seen now.
+
+    A piece may begin or end anywhere; on a terminal, it moves the cursor no more than a whole text does.
+    """
+    stream = output()
+    stream.write(shown(text) if stream.isatty() else text)
+    stream.flush()
+
+
 def print_note(text: object) -> None:
     """Print a line, or several, on standard error."""
     sys.stderr.write(f"{text}\n")
@@ -102,7 +124,6 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     stream = output()
     if stream.isatty():
         from rich.table import Table
-        from rich.text import Text
 
         rows = [[shown(cell) for cell in row] for row in rows]
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -111,7 +132,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for title in header[1:]:
             table.add_column(title, overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(_cell(title, cell) for title, cell in zip(header, row, strict=True)))
         stream.flush()
         _console(stream).print(table)
         return
@@ -121,12 +142,52 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print_line("  ".join(cells).rstrip())
 
 
+def _cell(title: str, text: str) -> Any:
+    """Return a cell of a table for a terminal."""
+    from rich.text import Text
+
+    style = _STATUSES.get(text.partition(" ")[0], "") if title == "STATUS" else ""
+    return Text(text, style)
+
+
 def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO | None = None) -> None:
     """Print labels and values in two columns, on standard output or another stream."""
-    target = output() if stream is None else stream
+    target: Any = output() if stream is None else stream
     width = max(len(label) for label, _ in lines)
+    if not target.isatty() or getattr(target, "unfiltered", target) is target:
+        for label, value in lines:
+            target.write(f"{label.ljust(width)}  {value}\n")
+        return
+    from rich.text import Text
+
+    target.flush()
+    console = _console(target)
     for label, value in lines:
-        target.write(f"{label.ljust(width)}  {value}\n")
+        style = _fact_style(label, value)
+        line = shown(f"{label.ljust(width)}  {value}")
+        console.print(Text(line, style), highlight=False, soft_wrap=True)
+
+
+def _fact_style(label: str, value: str) -> str:
+    """Return how a fact looks on a terminal: what failed is seen at once."""
+    if label.startswith("failed"):
+        return "" if value.split()[:1] == ["0"] else "red"
+    if label == "state":
+        return next((style for word, style in _STATES.items() if value.startswith(word)), "")
+    return "yellow" if label == "ended: length" else ""
+
+
+def print_styled(head: str, style: str, rest: str) -> None:
+    """Print a line on standard output, on a terminal with its beginning in a style of rich."""
+    stream: Any = output()
+    if not stream.isatty() or getattr(stream, "unfiltered", stream) is stream:
+        print_line(f"{head}{rest}")
+        return
+    from rich.text import Text
+
+    stream.flush()
+    line = Text.assemble((shown(head), style), shown(rest))
+    _console(stream).print(line, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object, indent: int | None = 2) -> None:
@@ -174,4 +235,6 @@ def _console(stream: Any) -> Any:
     """Return what formats for a terminal. Only what has been made harmless is given to it."""
     from rich.console import Console
 
-    return Console(file=getattr(stream, "unfiltered", stream))
+    # The convention of NO_COLOR is about colours; whoever sets it wants no other marks either.
+    colors: Any = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(file=getattr(stream, "unfiltered", stream), color_system=colors)

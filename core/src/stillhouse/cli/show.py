@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillhouse.cli.output import guarded, print_json, print_line, print_table
+from stillhouse.cli.help import Command
+from stillhouse.cli.layout import print_entries, print_text
+from stillhouse.cli.output import guarded, print_json, print_line
 
 if TYPE_CHECKING:
     from stillhouse.registry import Registry
@@ -15,15 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 
-@click.command("show")
+@click.command(
+    "show",
+    cls=Command,
+    short_help="Show a backend's fields and parameters",
+    examples=[("Show the fields and parameters of a backend", "stillhouse show llamacpp")],
+)
 @click.argument("name")
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
 def show(name: str, json: bool) -> None:
-    """Show an LLM's fields, parameters and capabilities, or a hook's settings. It imports this one plugin."""
+    """Show a backend's fields, parameters and capabilities, or a hook's settings.
+
+    Only this plugin is imported.
+    """
     from stillhouse.registry import default_registry
 
     registry = default_registry()
+    name = registry.resolve(name).partition(":")[0]
     kinds = {info.kind for info in registry.plugins() if info.name == name}
     if kinds == {"hook"}:
         _show_hook(registry, name, json)
@@ -33,7 +45,7 @@ def show(name: str, json: bool) -> None:
 
 def _show_llm(registry: Registry, name: str, json: bool) -> None:
     cls = registry.get_llm(name)
-    from stillhouse._settings.describe import describe
+    from stillhouse._settings.describe import describe, field_groups
 
     described = describe(cls)
     info = next(
@@ -46,14 +58,21 @@ def _show_llm(registry: Registry, name: str, json: bool) -> None:
         return
     print_line(f"{name} ({described['class']}), {info.package or 'registered in this process'}")
     if described["description"]:
-        print_line(f"\n{described['description']}")
+        print_text(f"\n{described['description']}")
     capabilities = described["capabilities"]
     listed = "depend on the settings" if capabilities is None else ", ".join(capabilities) or "none"
-    print_line(f"\ncapabilities: {listed}")
-    print_line("\nfields (--set field=value)")
-    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["fields"]))
+    print_text(f"\ncapabilities: {listed}")
+    for title, names in field_groups(cls):
+        fields = [field for field in described["fields"] if field["name"] in names]
+        if fields:
+            print_line(f"\nfields {title} (--set field=value)" if title else "\nfields (--set field=value)")
+            _print_entries(fields)
     print_line("\ngeneration parameters (--param name=value)")
-    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["parameters"]))
+    _print_entries(described["parameters"])
+
+
+def _print_entries(entries: Sequence[dict[str, Any]]) -> None:
+    print_entries(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, entries))
 
 
 def _show_hook(registry: Registry, name: str, json: bool) -> None:
@@ -70,13 +89,13 @@ def _show_hook(registry: Registry, name: str, json: bool) -> None:
         return
     print_line(f"{name} (hook), {package}")
     if described["description"]:
-        print_line(f"\n{described['description']}")
+        print_text(f"\n{described['description']}")
     print_line(f"\nhooks: {', '.join(described['hooks'])}")
     if not described["settings"]:
         print_line("\nno settings")
         return
     print_line(f"\nsettings ([hooks.{name}] in {config_file()})")
-    print_table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), map(_row, described["settings"]))
+    _print_entries(described["settings"])
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import flush, guarded, is_read, print_facts, print_json, print_line
 
 __all__ = ["status"]
@@ -14,18 +15,23 @@ __all__ = ["status"]
 WATCH_SECONDS = 2.0
 
 
-@click.command("status")
+@click.command(
+    "status",
+    cls=Command,
+    short_help="Show the progress of a run",
+    examples=[("Follow a run until it ends", "stillhouse status answers.jsonl --watch")],
+)
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-@click.option("--watch", is_flag=True, help="Print them again and again, until nobody works on the run.")
+@click.option("--watch", is_flag=True, help="Refresh until the run ends.")
 @click.option(
     "--state", type=click.Path(path_type=Path), metavar="PATH", help="The run's state, if not OUTPUT.run.db."
 )
 @guarded
 def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
-    """Say how the run of OUTPUT goes, whether or not a process works on it now.
+    """Show the progress of the run of OUTPUT, whether or not it is running now.
 
-    The state of a run can be given as OUTPUT too.
+    OUTPUT can also be the state of a run.
     """
     while True:
         working = _print_status(output, state, as_json, one_line=watch)

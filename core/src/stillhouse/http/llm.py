@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -23,11 +25,12 @@ from stillhouse.http.request import Request
 from stillhouse.http.server import ServerLLM
 from stillhouse.http.transport.answers import failure_in
 from stillhouse.http.transport.failures import failure_of
+from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.quotas import X_RATELIMIT, QuotaHeaders, QuotaLeft
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure
 from stillhouse.outputs import check_output, count_of
-from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput, ModelInfo
+from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput, ModelInfo, OnPiece
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -45,6 +48,18 @@ log probabilities of twenty candidates has about 2 KiB."""
 
 MAX_PATHS = 64
 """How many addresses are remembered."""
+
+
+@dataclass(slots=True)
+class _Streaming:
+    """A stream that somebody waits for, and the LLM that is asked for it."""
+
+    llm: HTTPLLM
+    on_piece: OnPiece
+    is_used: bool = False
+
+
+_streaming: ContextVar[_Streaming | None] = ContextVar("streaming", default=None)
 
 
 class HTTPLLM(PacingMixin, ServerLLM):
@@ -245,9 +260,38 @@ class HTTPLLM(PacingMixin, ServerLLM):
 
         Raises:
             ValueError: it is not a stream of this API.
-            GenerationError: it broke off; with the kind `server`, the request is retried.
+            GenerationError: it broke off, which is of the kind `connection`, or it has no answer, of the kind
+                `server`. Of either kind, the request is retried.
         """
         raise ValueError("the API streams nothing")
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        """Return the request for the same answer as a stream; `None` where the API does not stream it.
+
+        A backend that can stream overrides it, `piece_of_event` and `answer_of_events`, with which the end of
+        a stream is read as the same answer in one piece. A structured output is never streamed: an answer
+        that violates the form is retried. Where the server refuses to stream, or answers in one piece all
+        the same, the whole text comes at once.
+
+        Args:
+            request: for one generation, as `request_of` made it; it and its body are not to be mutated.
+
+        Returns:
+            Usually `dataclasses.replace(request, body={**request.body, "stream": True}, wire="events")`. The
+                wire is `events`, or `lines`; each of them must be JSON.
+        """
+        return None
+
+    def piece_of_event(self, event: Any) -> str | None:
+        """Return the text that an event of a stream adds to the answer; `None` for any other event.
+
+        Nothing need be checked: an event that has another shape, so that this raises a `KeyError` or such,
+        adds nothing, and what is returned and is no text is passed over.
+
+        Args:
+            event: JSON types, as in `answer_of_events`.
+        """
+        return None
 
     def request_of(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
@@ -304,11 +348,42 @@ class HTTPLLM(PacingMixin, ServerLLM):
             request.max_new_tokens = arguments.get("max_new_tokens")
         output = None
         if request.form is None:
-            output = await self.exchange(request, num_generations)
+            streaming = _streaming.get()
+            if streaming is not None and streaming.llm is self and num_generations == 1:
+                output = await self._streamed(request, streaming)
+            if output is None:
+                output = await self.exchange(request, num_generations)
             if len(output["generations"]) == num_generations:
                 return output
         ask = self._asker(input, arguments, request, output)
         return await ask_until_done(ask, num_generations, request.form)
+
+    async def agenerate_streamed(
+        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
+    ) -> GenerateOutput:
+        """As `agenerate`; the first request of `complete` streams where `stream_request_of` says how."""
+        token = _streaming.set(_Streaming(self, on_piece))
+        try:
+            return await super().agenerate_streamed(input, on_piece, **kwargs)
+        finally:
+            _streaming.reset(token)
+
+    async def _streamed(self, request: Request, streaming: _Streaming) -> GenerateOutput | None:
+        """Send a request as a stream, and return its output; `None` if it must be sent as it is."""
+        asked = None if streaming.is_used else self.stream_request_of(request)
+        if asked is None:
+            return None
+        streaming.is_used = True
+        feed = Feed(asked.wire, self.piece_of_event, streaming.on_piece)
+        asked = replace(asked, wire="json")  # the end of a stream is read as an answer
+        asked._feed = feed
+        try:
+            return await self.exchange(asked)
+        except GenerationError as error:
+            refused = error.kind == "invalid_request" and "stream" in error.message.lower()
+            if feed.has_given or not refused:
+                raise
+            return None
 
     def _asker(
         self,
@@ -381,6 +456,7 @@ class HTTPLLM(PacingMixin, ServerLLM):
             tokens=tokens,
             wire=request.wire,
             max_bytes=self._max_bytes(asked),
+            feed=request._feed,
         )
         try:
             output = (read or self.output_of)(answer, request)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.reading import Wire
 from stillhouse.structured.answers import AnswerForm
 from stillhouse.typing import StructuredOutput
@@ -63,3 +64,4 @@ class Request:
     query: Mapping[str, str | int] | None = None
     wire: Wire = "json"
     max_new_tokens: int | None = None
+    _feed: Feed | None = field(default=None, init=False, repr=False, compare=False)

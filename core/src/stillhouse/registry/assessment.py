@@ -37,8 +37,17 @@ class Assessment:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What the policy names that is not installed, and packages that cannot be read."""
-        return (*self.scan.warnings, *self.policy.warnings(self.scan.candidates))
+        """What the policy names that is not installed, aliases that are not used, and unreadable packages."""
+        source = self.policy.sources.get("aliases", "the policy")
+        unused = (
+            f"{source} has the alias {name!r}, but that is an installed LLM, which wins; choose another name"
+            for name in sorted(self.policy.aliases.keys() & self._llms.keys())
+        )
+        return (*self.scan.warnings, *self.policy.warnings(self.scan.candidates), *unused)
+
+    def has_llm(self, name: str) -> bool:
+        """Check whether an LLM of this name is installed, be it usable or not."""
+        return name in self._llms
 
     def find(self, name: str, registered: Iterable[str]) -> PluginInfo:
         """Return the plugin that provides the LLM `name`, be it usable or not.
@@ -75,9 +84,8 @@ class Assessment:
 
         # A broken one may be what was meant: asking for it shows what is wrong with it.
         known = {info.name for infos in self._llms.values() for info in infos if info.status != "disabled"}
-        return UnknownLLMError(
-            f'there is no LLM "{name}"', name=name, hint=hint_for(name, {*known, *registered})
-        )
+        names = {*known, *registered, *self.policy.aliases}
+        return UnknownLLMError(f'there is no LLM "{name}"', name=name, hint=hint_for(name, names))
 
     def _rank(self, info: PluginInfo) -> tuple[bool, bool, bool]:
         """Sort the claimants of one name. Loading changes no rank: the answer is the same every time."""

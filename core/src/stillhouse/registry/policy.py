@@ -1,4 +1,4 @@
-"""Which plugins may be used, and the settings of hooks: from the environment and the user's config file.
+"""Which plugins may be used, settings of hooks, aliases: from the environment and the user's config file.
 
 They limit what is loaded by accident. They are no sandbox: an installed package can run code anyway.
 """
@@ -6,6 +6,7 @@ They limit what is loaded by accident. They are no sandbox: an installed package
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ _KEYS = {"plugins": ALLOW_VARIABLE, "disable_plugins": DENY_VARIABLE, "prefer": 
 _HOOKS = "hooks"
 """The key of the config file under which each hook plugin has a table."""
 
+_LLM, _ALIASES = "llm", "aliases"
+"""The keys of the config file for the LLM that is used where none is named, and for short names of LLMs."""
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
 _MIN_AGE_SECONDS = 2.0
 """The age from which on a file's times say whether it has changed; FAT counts in steps of 2 seconds."""
 
@@ -40,7 +46,9 @@ class Policy:
         deny: the distributions that may not; it wins over `allow`.
         prefer: for a name that several distributions claim, the one to take.
         hooks: the settings of hook plugins, by the name of the plugin.
-        sources: where each of the four was set, for messages.
+        llm: the LLM that is used where none is named, or an empty string.
+        aliases: what short names stand for, each `NAME` or `NAME:MODEL`.
+        sources: where each of these was set, for messages.
         unknown_keys: a sentence for each key of the config file that has no meaning.
     """
 
@@ -48,6 +56,8 @@ class Policy:
     deny: frozenset[str] = frozenset()
     prefer: Mapping[str, str] = field(default_factory=dict)
     hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    llm: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unknown_keys: tuple[str, ...] = ()
 
@@ -70,9 +80,10 @@ class Policy:
             elif key in stored:
                 given[key] = stored[key]
                 sources[key] = f"{key} in {path}"
-        if _HOOKS in stored:
-            sources[_HOOKS] = str(path)
-        known = [*_KEYS, _HOOKS]
+        for key in (_HOOKS, _LLM, _ALIASES):
+            if key in stored:
+                sources[key] = str(path)
+        known = [*_KEYS, _HOOKS, _LLM, _ALIASES]
         unknown_keys = tuple(
             f"{path} has the unknown key {key!r}; {near_matches(key, known)}"
             for key in sorted(stored.keys() - set(known))
@@ -83,6 +94,8 @@ class Policy:
             deny=_names(given.get("disable_plugins", ()), "disable_plugins", sources),
             prefer=_preferences(given.get("prefer", {}), sources.get("prefer", "")),
             hooks=_tables(stored.get(_HOOKS, {}), path),
+            llm=_llm(stored.get(_LLM, ""), path, _LLM),
+            aliases=_aliases(stored.get(_ALIASES, {}), path),
             sources=sources,
             unknown_keys=unknown_keys,
         )
@@ -216,6 +229,33 @@ def _tables(value: Any, path: Path) -> dict[str, dict[str, Any]]:
             hint=f"write [{_HOOKS}.NAME], and its settings below",
         )
     return value
+
+
+def _llm(value: Any, path: Path, key: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or (value != "" and not value.strip()):
+        raise ConfigurationError(
+            f"{key} in {path} names no LLM", hint=f'write it as {key} = "openai:gpt-5-mini"'
+        )
+    return value.strip()
+
+
+def _aliases(value: Any, path: Path) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            f"{_ALIASES} in {path} is not a table",
+            hint=f'write [{_ALIASES}], and below it fast = "groq:MODEL"',
+        )
+    for name, target in value.items():
+        if not _ALIAS.fullmatch(name):
+            raise ConfigurationError(
+                f"{name[:80]!r} in [{_ALIASES}] of {path} is not a valid alias",
+                hint="use letters, digits, hyphens, dots and underscores; the model follows in the value",
+            )
+        if not _llm(target, path, f"{_ALIASES}.{name}"):
+            raise ConfigurationError(
+                f"{_ALIASES}.{name} in {path} is empty", hint='write what it stands for, such as "groq:MODEL"'
+            )
+    return {name: target.strip() for name, target in value.items()}
 
 
 def _preferences(value: Any, source: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""`Registry`: the installed plugins, the state of each, and the class behind a name."""
+"""`Registry`: the installed plugins, the state of each, and the class behind a name.
+
+Over 300 lines: it is one class, and most lines document its members.
+"""
 
 from __future__ import annotations
 
@@ -91,19 +94,58 @@ class Registry:
         """
         return self._get_llm(name)
 
+    @property
+    def default_llm(self) -> str:
+        """The LLM that the user's config file names for where none is named, or an empty string."""
+        return self._discovery.assess().policy.llm
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What the aliases of the user's config file stand for, each `NAME` or `NAME:MODEL`."""
+        return dict(self._discovery.assess().policy.aliases)
+
+    def resolve(self, spec: str) -> str:
+        """Return what an alias stands for; anything else is returned as it is.
+
+        An installed LLM wins over an alias of its name, and a model after a colon is that of an LLM.
+
+        Raises:
+            UnknownLLMError, PluginError: as `get_llm`, for the target of an alias.
+        """
+        return self._resolve(spec, self._discovery.assess())
+
+    def _resolve(self, spec: str, assessment: Assessment) -> str:
+        policy = assessment.policy
+        target = policy.aliases.get(spec)
+        if target is None or spec in self._registered or assessment.has_llm(spec):
+            return spec
+        try:
+            self._get_llm(target.partition(":")[0], assessment)
+        except UnknownLLMError as error:
+            raise UnknownLLMError(
+                f"the alias {spec!r} in {policy.sources.get('aliases', 'the policy')} "
+                f"stands for {target!r}: {error.message}",
+                name=error.name,
+                hint=error.hint,
+            ) from None
+        return target
+
     def create(self, spec: str, **fields: Any) -> LLM:
         """Make an LLM; it is not loaded yet.
 
         Args:
-            spec: `NAME` or `NAME:MODEL`; the model sets the field `model`.
+            spec: `NAME`, `NAME:MODEL`, or an alias of the user's config file; the model sets the field
+                `model`.
             fields: the fields of the LLM.
 
         Raises:
             UnknownLLMError, PluginError: as `get_llm`.
             ConfigurationError: a field has a wrong name or value.
         """
+        assessment = self._discovery.assess()
+        spec = self._resolve(spec, assessment)
         name, separator, model = spec.partition(":")
-        cls = self.get_llm(name)
+        cls = self._get_llm(name, assessment)
         if separator:
             if "model" in fields:
                 raise ConfigurationError(

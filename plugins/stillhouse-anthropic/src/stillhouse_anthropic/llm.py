@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr
@@ -24,7 +25,7 @@ from stillhouse_anthropic.failures import QUOTAS, anthropic_failure
 from stillhouse_anthropic.messages import request_messages
 from stillhouse_anthropic.parameters import MessageParameters
 from stillhouse_anthropic.schemas import output_format_of
-from stillhouse_anthropic.streams import answer_of_events
+from stillhouse_anthropic.streams import answer_of_events, piece_of_event
 from stillhouse_anthropic.tools import request_tool_choice, request_tools
 from stillhouse_anthropic.wire import message_output
 
@@ -193,6 +194,12 @@ class AnthropicLLM(MessageBatchLLM):
         used = super().used_tokens(output)
         cached = output["statistics"].get("cached_tokens") or [0]
         return None if used is None else used - (cached[0] or 0)
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        return replace(request, body={**request.body, "stream": True}, wire="events")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_event(event)
 
     def answer_of_events(self, events: list[Any]) -> Any:
         return answer_of_events(events)

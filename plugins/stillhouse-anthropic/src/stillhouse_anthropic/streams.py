@@ -1,4 +1,4 @@
-"""A message that comes as a stream of events although none was asked for: as one message."""
+"""A message that comes as a stream of events: its pieces as they come, and the events as one message."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ import orjson
 from stillhouse import GenerationError
 from stillhouse.outputs import count_of
 
-__all__ = ["answer_of_events"]
+__all__ = ["answer_of_events", "piece_of_event"]
 
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 """Where the pieces of a block are, by the type of the event's delta."""
+
+
+def piece_of_event(event: Any) -> str | None:
+    """Return the text that an event adds; a block of text may begin with some.
+
+    Raises:
+        AttributeError, LookupError: it adds none.
+    """
+    if event["type"] == "content_block_start":
+        block = event["content_block"]
+        return block["text"] if block.get("type") == "text" else None
+    delta = event["delta"]
+    return delta["text"] if delta.get("type") == "text_delta" else None
 
 
 def answer_of_events(events: Sequence[Any], *, ended: bool = False) -> dict[str, Any]:
@@ -98,7 +111,7 @@ class _Joined:
             )
         if not (ended or self._is_stopped or self._message.get("stop_reason")):
             raise GenerationError(
-                "the stream of events ended before the message did", kind="server", hint="retry the request"
+                "the stream of events ended before the message did", kind="connection", hint="retry the request"
             )
         answer = {**self._message, "usage": self._usage}
         if self._blocks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 from pydantic import PrivateAttr
@@ -24,6 +25,7 @@ from stillhouse_cohere.failures import FAILED, QUOTAS, cohere_failure
 from stillhouse_cohere.messages import asks_for_json, request_messages
 from stillhouse_cohere.parameters import CohereParameters, request_fields
 from stillhouse_cohere.schemas import narrowed
+from stillhouse_cohere.streams import answer_of_events, piece_of_event
 from stillhouse_cohere.wire import chat_output
 
 __all__ = ["CohereLLM"]
@@ -144,6 +146,15 @@ class CohereLLM(StructuredHTTPLLM):
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return chat_output(answer)
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        return replace(request, body={**request.body, "stream": True}, wire="events")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_event(event)
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_events(events)
 
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
         """As that of `HTTPLLM`; a finish reason can say that the model failed, too."""

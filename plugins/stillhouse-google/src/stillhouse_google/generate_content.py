@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr
@@ -23,6 +24,7 @@ from stillhouse_google.failures import google_failure
 from stillhouse_google.messages import request_contents
 from stillhouse_google.parameters import GenerateContentParameters
 from stillhouse_google.schemas import generation_config_of
+from stillhouse_google.streams import answer_of_events, piece_of_event
 from stillhouse_google.thinking import major_version, thinking_of
 from stillhouse_google.tools import request_tool_config, request_tools
 from stillhouse_google.wire import content_output
@@ -220,6 +222,17 @@ class GenerateContentLLM(StructuredHTTPLLM):
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         return content_output(answer)
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        path = request.path.removesuffix(":generateContent")
+        query = {**(request.query or {}), "alt": "sse"}
+        return replace(request, path=f"{path}:streamGenerateContent", query=query, wire="events")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_event(event)
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_events(events)
 
     def entries(self, answer: Any, name: str) -> Any:
         """Return what a page of a list has under a name: the API leaves out a list with nothing in it."""

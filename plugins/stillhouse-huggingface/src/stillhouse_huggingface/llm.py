@@ -366,6 +366,11 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if "model" not in extra:
             request.body["model"] = self._served or self.model or "tgi"
 
+    def stream_request_of(self, request: Request) -> Request | None:
+        if self._spoken == "tgi" and request.body.get("stop"):  # its texts end with what they stopped at
+            return None
+        return super().stream_request_of(request)
+
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         if request.path == "generate":
             asks = isinstance(request, _Generate) and request.logprobs

@@ -45,6 +45,7 @@ class MistralLLM(MistralBatchLLM):
     )
 
     renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed"}
+    stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         return mistral_failure(super().classify(status, headers, body), status, headers, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, PrivateAttr
@@ -24,7 +25,7 @@ from stillhouse_ollama.failures import ollama_failure
 from stillhouse_ollama.messages import request_messages
 from stillhouse_ollama.parameters import OPTIONS, OllamaParameters
 from stillhouse_ollama.schemas import format_of
-from stillhouse_ollama.streams import answer_of_lines
+from stillhouse_ollama.streams import answer_of_lines, piece_of_line
 from stillhouse_ollama.wire import output_of
 
 __all__ = ["OllamaLLM"]
@@ -101,6 +102,12 @@ class OllamaLLM(StructuredHTTPLLM):
         if failure is None and isinstance(answer, dict) and answer.get("done") is False:
             failure = Failure("server", "the answer is not whole", retried=True, unclear=True)
         return failure
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        return replace(request, body={**request.body, "stream": True}, wire="lines")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_line(event)
 
     def answer_of_events(self, events: list[Any]) -> Any:
         return answer_of_lines(events)

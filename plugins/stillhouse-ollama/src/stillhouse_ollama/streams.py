@@ -1,4 +1,4 @@
-"""An answer that comes as a stream of lines although none was asked for: as one answer."""
+"""An answer that comes as a stream of lines: its pieces as they come, and the lines as one answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 from stillhouse import GenerationError
 
-__all__ = ["answer_of_lines"]
+__all__ = ["answer_of_lines", "piece_of_line"]
 
 _TEXTS = ("content", "response", "thinking")
 _LISTS = ("logprobs", "tool_calls")
+
+
+def piece_of_line(line: Any) -> str | None:
+    """Return the text that a line adds, of `api/chat` or `api/generate`.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it adds none.
+    """
+    return line["message"]["content"] if "message" in line else line["response"]  # type: ignore[no-any-return]
 
 
 def answer_of_lines(lines: Sequence[Any]) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def answer_of_lines(lines: Sequence[Any]) -> dict[str, Any]:
                 elif value is not None:
                     whole[name] = value
     if answer.get("done") is not True:
-        raise GenerationError("the stream ended before its answer did", kind="server")
+        raise GenerationError("the stream ended before its answer did", kind="connection")
     for whole in (answer, message):
         whole.update({name: "".join(texts[name]) for name in _TEXTS if name in whole})
     return {**answer, "message": message} if "message" in answer else answer

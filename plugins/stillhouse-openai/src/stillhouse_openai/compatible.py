@@ -24,7 +24,7 @@ from stillhouse_openai.messages import plain_messages, with_reasoning_as, with_s
 from stillhouse_openai.parameters import ChatParameters
 from stillhouse_openai.reasoning import without_thoughts
 from stillhouse_openai.schemas import KEYWORDS, check_object, response_format
-from stillhouse_openai.streams import answer_of_events
+from stillhouse_openai.streams import answer_of_events, piece_of_event
 from stillhouse_openai.wire import output_of
 
 __all__ = ["CompatibleLLM", "efforts"]
@@ -34,6 +34,8 @@ _RENAMED = frozenset({"extra_body", "logprobs", "max_new_tokens", "reasoning_eff
 
 # Finish reasons of OpenRouter, Mistral, DeepSeek and Z.ai.
 _FAILED = frozenset({"error", "insufficient_system_resource", "network_error"})
+
+_STREAMED = frozenset({"chat/completions", "completions", "responses"})
 
 _CHAT_ONLY = frozenset({"reasoning_effort", "response_format", "tool_choice", "tools"})
 
@@ -81,6 +83,9 @@ class CompatibleLLM(StructuredHTTPLLM):
 
     kept_keys: ClassVar[tuple[str, ...]] = ()
     """Further keys of a message, or of an answer, that outputs keep."""
+
+    stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
+    """The fields of a request that ask for a stream, with the tokens at its end."""
 
     models_path: ClassVar[str | tuple[str, ...] | None] = "models"
 
@@ -217,6 +222,16 @@ class CompatibleLLM(StructuredHTTPLLM):
                 if error:
                     return super().failure_in({"error": error}, headers)
         return failure
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        if self.reasoning_tag is not None or request.path not in _STREAMED:  # a tag is known at its end
+            return None
+        # The responses API counts tokens unasked, and refuses to be asked.
+        fields = {"stream": True} if request.path == "responses" else self.stream_fields
+        return replace(request, body={**request.body, **fields}, wire="events")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_event(event)
 
     def answer_of_events(self, events: list[Any]) -> Any:
         return answer_of_events(events)

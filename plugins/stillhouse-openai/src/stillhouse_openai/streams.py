@@ -1,4 +1,4 @@
-"""An answer that comes as a stream of events although none was asked for: as one answer."""
+"""An answer that comes as a stream of events: its pieces as they come, and the events as one answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,33 @@ from typing import Any
 
 from stillhouse import GenerationError
 from stillhouse.outputs import count_of
+from stillhouse_openai.wire import text_and_thoughts
 
-__all__ = ["answer_of_events"]
+__all__ = ["answer_of_events", "piece_of_event"]
 
 _RESPONSES = ("response.completed", "response.incomplete", "response.failed")
 """The events of the responses API that hold the whole answer, the last of each stream."""
 
+_DETAIL_TEXTS = frozenset({"data", "summary", "text"})
+"""What of a detail of reasoning comes in pieces."""
+
 _LISTS = frozenset({"content", "tokens", "token_logprobs", "top_logprobs"})
 """The lists of log probabilities, in either form, of which each event has a piece."""
+
+
+def piece_of_event(event: Any) -> str | None:
+    """Return the text that an event adds, of chats, completions or the responses API.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it adds none.
+    """
+    if event.get("type") == "response.output_text.delta":
+        return event["delta"]  # type: ignore[no-any-return]
+    choice = event["choices"][0]
+    part = choice.get("delta")
+    if part is None:
+        part = choice.get("message")
+    return text_and_thoughts(choice["text"] if part is None else part["content"])[0]
 
 
 def answer_of_events(events: Sequence[Any], *, ended: bool = False) -> dict[str, Any]:
@@ -92,7 +111,7 @@ class _Joined:
             )
         if not ended and not all(choice.is_finished for choice in self._choices.values()):
             raise GenerationError(
-                "the stream of events ended before the answer did", kind="server", hint="retry the request"
+                "the stream of events ended before the answer did", kind="connection", hint="retry the request"
             )
         made = [{"index": index, **self._choices[index].joined()} for index in sorted(self._choices)]
         return {**answer, "choices": made}
@@ -107,6 +126,7 @@ class _Choice:
         self._texts: dict[str, list[str]] = {}
         self._calls = _Calls()
         self._logprobs: dict[str, list[Any]] = {}
+        self._details: dict[Any, dict[str, Any]] = {}
         self._rest: dict[str, Any] = {"finish_reason": None}
 
     @property
@@ -123,6 +143,10 @@ class _Choice:
             for name in ("reasoning_content", "reasoning", "refusal"):
                 if isinstance(part.get(name), str):
                     self._texts.setdefault(name, []).append(part[name])
+            details = part.get("reasoning_details")
+            for detail in details if isinstance(details, list) else ():
+                if isinstance(detail, dict):
+                    self._add_detail(detail)
             calls = part.get("tool_calls")
             for call in calls if isinstance(calls, list) else ():
                 if isinstance(call, dict):
@@ -135,9 +159,18 @@ class _Choice:
         for name, entries in logprobs.items() if isinstance(logprobs, dict) else ():
             if name in _LISTS and isinstance(entries, list):
                 self._logprobs.setdefault(name, []).extend(entries)
-        for name in ("finish_reason", "error"):
+        for name in ("finish_reason", "native_finish_reason", "error"):
             if choice.get(name) is not None:
                 self._rest[name] = choice[name]
+
+    def _add_detail(self, detail: dict[str, Any]) -> None:
+        """Add a piece of OpenRouter's details of reasoning, which come by their index."""
+        index = count_of(detail.get("index"))
+        known = self._details.setdefault(len(self._details) if index is None else index, {})
+        for name, value in detail.items():
+            begun = known.get(name)
+            is_text = name in _DETAIL_TEXTS and isinstance(begun, str) and isinstance(value, str)
+            known[name] = begun + value if is_text else value if value is not None else begun
 
     def joined(self) -> dict[str, Any]:
         rest = {**self._rest, "logprobs": self._logprobs or None}
@@ -146,6 +179,8 @@ class _Choice:
             return {"text": content, **rest}
         message: dict[str, Any] = {"role": "assistant", "content": content}
         message |= {name: "".join(texts) for name, texts in self._texts.items()}
+        if self._details:
+            message["reasoning_details"] = list(self._details.values())
         calls = self._calls.joined()
         if calls:
             message["tool_calls"] = calls

@@ -110,7 +110,7 @@ def _chat_output(
     if len(choices) > 1:
         choices = _with_calls(choices)
     messages = [_message(choice) for choice in choices]
-    texts, thoughts = zip(*(_text(message.get("content")) for message in messages), strict=True)
+    texts, thoughts = zip(*(text_and_thoughts(message.get("content")) for message in messages), strict=True)
     output = _output(answer, choices, list(texts))
     reasoning = [
         thought
@@ -187,7 +187,7 @@ def _message(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _completion_output(answer: dict[str, Any], choices: list[dict[str, Any]]) -> GenerateOutput:
-    return _output(answer, choices, [_text(choice.get("text"))[0] for choice in choices])
+    return _output(answer, choices, [text_and_thoughts(choice.get("text"))[0] for choice in choices])
 
 
 def _output(
@@ -235,7 +235,7 @@ def detail(usage: dict[str, Any], details: str, name: str) -> Any:
     return given.get(name) if isinstance(given, dict) else None
 
 
-def _text(content: Any) -> tuple[str | None, str | None]:
+def text_and_thoughts(content: Any) -> tuple[str | None, str | None]:
     """The text of a message's content, and the thoughts: some servers give a list of parts of both."""
     if content is None or isinstance(content, str):
         return content or None, None

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.generate.given import given_parts
 from stillhouse.cli.generate.options import run_options
+from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_note, usage_errors
 
 if TYPE_CHECKING:
@@ -16,27 +18,45 @@ if TYPE_CHECKING:
 __all__ = ["generate"]
 
 
-@click.command("generate")
+@click.command(
+    "generate",
+    cls=Command,
+    short_help="Generate for a file of prompts",
+    examples=[
+        ("One prompt", 'stillhouse generate --llm llamacpp --prompt "What is the capital of Peru?"'),
+        ("A text from another program", "git diff | stillhouse generate --llm llamacpp --system Summarize."),
+        ("A file, with a model and a parameter",
+         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini -o answers.jsonl \\\n"
+         "    --param max_new_tokens=200"),
+        ("Look at the first inputs, then estimate tokens and cost",
+         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini --preview 2\n"
+         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini --estimate"),
+        ("Retry the rows that failed",
+         "stillhouse generate questions.jsonl --llm openai:gpt-5-mini -o answers.jsonl \\\n"
+         "    --retry all"),
+    ],
+)  # fmt: skip
 @click.argument("input", nargs=-1, metavar="[INPUT]...")
 @run_options
 @guarded
 def generate(**values: Any) -> None:
-    """Generate for every row of INPUT and write the rows, in order, with what was generated.
+    """Generate an answer for each row of INPUT and write all rows, in order, with their answers.
 
     INPUT is one or several files, folders, globs or addresses such as s3://bucket/name: JSONL, JSON arrays,
     CSV, TSV, Parquet, also with .gz or .zst; or - for JSONL on standard input. A row's prompt is the first of
-    its columns messages (a chat), conversations (ShareGPT's), prompt and instruction (with input, as Alpaca
-    has it), or what the options say of its columns; what was taken is said. A row that fails has its error in
-    the column error, and the others go on.
+    its columns messages (a chat), conversations (ShareGPT), prompt and instruction (with input, as in
+    Alpaca), or what the options name. The columns that are used are printed. A row that fails has its error
+    in the column error; the other rows are not affected.
 
-    What is finished is kept in OUTPUT.run.db at once. However a run ends, the same command goes
-    on with it, and generates for no finished row again. A run that stopped at a ceiling goes on
-    with a higher one. A run whose first rows all fail in a way that no row causes, such as a bug of the
-    backend, stops too; the same command generates those rows again.
+    Without INPUT and -o, what is piped into the command is one prompt, and its answer is printed.
 
-    Exit status: 0 all rows done, 1 the run could not start or go on, 2 usage, 3 finished with
-    failed rows, 4 an offline batch is not finished yet (make the same command again to collect
-    it), 130 interrupted.
+    Finished rows are saved in OUTPUT.run.db at once. If a run stops for any reason, run the same command
+    again to resume it; no finished row is generated again. A run that stopped at a limit resumes with a
+    higher one. A run stops if its first rows all fail in a way that no row causes, such as a bug of the
+    backend; the same command retries those rows.
+
+    Exit status: 0 all rows done; 1 the run could not start or continue; 2 usage; 3 finished with failed
+    rows; 4 an offline batch is not finished (run the same command again to collect it); 130 interrupted.
     """
     with usage_errors():
         options, llm, arguments = _read(values)
@@ -44,7 +64,7 @@ def generate(**values: Any) -> None:
         from stillhouse.jobs.launch.preparing import prepare
 
         check_llm(options, llm)
-        command = prepare(options, llm, arguments)
+        command = prepare(options, llm, arguments, given_parts(click.get_current_context()))
     from stillhouse.cli.generate.run import (
         generate_file,
         generate_once,
@@ -62,7 +82,8 @@ def generate(**values: Any) -> None:
         elif options.estimate:
             status = print_estimate(llm, command)
         else:
-            status = print_rows(llm, command) if options.output == "-" else generate_file(llm, command)
+            run = print_rows if options.output == "-" else generate_file
+            status = run(llm, command, quiet=options.quiet)
     if status:
         raise click.exceptions.Exit(status)
 
@@ -74,6 +95,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         ConfigurationError: options exclude each other, or a name or a value of the LLM is wrong.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
+    from stillhouse.cli.generate.piped import with_piped
     from stillhouse.jobs.launch.options import Options, check_options
     from stillhouse.jobs.sources.names import Names
 
@@ -82,7 +104,7 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
         "param": {},
         "fields": {},
     }
-    options = Options(**{**values, **given})
+    options = with_piped(Options(**{**values, **given}))
     check_options(options)
     from stillhouse.cli.settings import check_address, foreign_addresses, parse_arguments, parse_fields
     from stillhouse.jobs.launch.llms import check_fields, named, new_llm

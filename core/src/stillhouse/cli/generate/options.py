@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from stillhouse.cli.help import Whole, grouped
+
 __all__ = ["run_options"]
 
 _WAIT_SECONDS = 60.0
@@ -15,37 +17,47 @@ _WAIT_SECONDS = 60.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LLM: list[Callable[[Any], Any]] = [
-    click.option("--llm", metavar="NAME[:MODEL]", help="The LLM, and the model it shall use."),
+    click.option(
+        "--llm", metavar="NAME[:MODEL]", help="The LLM, and its model if it has several. See stillhouse list."
+    ),
     click.option(
         "--config",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Settings of an LLM that were saved, JSON or YAML.",
+        help="Saved settings of an LLM, JSON or YAML.",
     ),
     click.option(
-        "--set", "fields", metavar="FIELD=VALUE", multiple=True, help="A field of the LLM; repeatable."
+        "--set",
+        "fields",
+        metavar="FIELD=VALUE",
+        multiple=True,
+        help="Set a field of the LLM. Repeatable. See stillhouse show NAME.",
     ),
     click.option(
-        "--param", metavar="NAME=VALUE", multiple=True, help="A generation parameter; may be repeated."
+        "--param",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Set a generation parameter. Repeatable. See stillhouse show NAME.",
     ),
     click.option(
         "--row-params",
         is_flag=True,
-        help="Take parameters, tools and structured_output of a row from its columns of these names.",
+        help="Take parameters, tools and structured_output from columns of these names.",
     ),
     click.option(
         "--schema",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The form of the answers: a file with a JSON schema, JSON or YAML.",
+        type=click.Path(),
+        metavar="FILE|FIELDS",
+        help="A JSON schema that every answer must match: a file, or fields such as 'name, age int'.",
     ),
     click.option(
         "-n",
         "--num-generations",
-        type=click.IntRange(min=1),
+        type=Whole(1),
+        metavar="N",
         default=1,
         show_default=True,
-        help="How many generations of each row.",
+        help="The number of generations per row.",
     ),
 ]
 """The LLM and what it is asked for."""
@@ -54,46 +66,51 @@ _READING: list[Callable[[Any], Any]] = [
     click.option(
         "--delimiter",
         metavar="CHARACTER",
-        help="What separates the fields of CSV and TSV: a character, or comma, semicolon, tab, pipe. If not "
-        "said, it is found.",
+        help="The separator of CSV and TSV: a character, comma, semicolon, tab or pipe. Detected by default.",
     ),
-    click.option("--encoding", metavar="NAME", help="The encoding of text. If not said, it is found."),
+    click.option("--encoding", metavar="NAME", help="The encoding of text. Detected by default."),
 ]
 """How INPUT is read."""
 
 _PROMPTS: list[Callable[[Any], Any]] = [
-    click.option("--prompt", metavar="TEXT", help="Generate once for this text and print; without INPUT."),
-    click.option("--prompt-column", metavar="NAME", help="The column that has the prompt."),
-    click.option("--messages-column", metavar="NAME", help="The column that has the chat."),
-    click.option("--template", metavar="TEXT", help="A Jinja2 template over a row's columns: the prompt."),
+    click.option(
+        "--prompt",
+        metavar="TEXT",
+        help="Generate once for TEXT and print the answer as it comes; - reads it from standard input.",
+    ),
+    click.option("--prompt-column", metavar="NAME", help="The column with the prompt."),
+    click.option("--messages-column", metavar="NAME", help="The column with the chat."),
+    click.option(
+        "--template", metavar="TEXT", help="A Jinja2 template for the prompt, over a row's columns."
+    ),
     click.option(
         "--template-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a template."
     ),
-    click.option("--system", metavar="TEXT", help="A system message, for rows that have none of their own."),
+    click.option("--system", metavar="TEXT", help="A system message, for rows without one."),
     click.option(
         "--system-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a system message."
     ),
     click.option(
         "--drop-last-assistant",
         is_flag=True,
-        help="Leave out the assistant's answer at the end of a chat, as data for training has it.",
+        help="Remove the assistant's answer at the end of a chat, as training data has it.",
     ),
     click.option("--raw", is_flag=True, help="Send the text as a raw prompt, without a chat template."),
-    click.option("--image-column", metavar="NAME", help="The column with the images of a row."),
+    click.option("--image-column", metavar="NAME", help="The column with a row's images."),
     click.option(
         "--images-from",
         metavar="DIR",
         multiple=True,
         callback=lambda _context, _option, value: value or None,
-        help="A folder from which files of images are read, and from nowhere else; may be repeated.",
+        help="The only folder from which image files are read. Repeatable.",
     ),
     click.option(
         "--preview",
         metavar="N",
-        type=click.IntRange(min=1),
-        help="Print the first N inputs as they would be sent, and do nothing.",
+        type=Whole(1),
+        help="Print the first N inputs as they would be sent, and stop.",
     ),
-    click.option("--json", is_flag=True, help="Print the preview as JSON, an input on each line."),
+    click.option("--json", is_flag=True, help="Print the preview as JSON, one input per line."),
 ]
 """What a row's prompt is."""
 
@@ -101,91 +118,80 @@ _CHOOSING: list[Callable[[Any], Any]] = [
     click.option(
         "--where",
         metavar="EXPR",
-        help="Generate for the rows for which this Jinja2 expression over their columns is true.",
+        help="Process only rows for which this Jinja2 expression over their columns is true.",
     ),
     click.option(
         "--sample",
         metavar="N",
-        type=click.IntRange(min=1),
-        help="Of these, generate for N rows at random; the same ones each time.",
+        type=Whole(1),
+        help="Of these, process N random rows; the same ones each time.",
     ),
     click.option(
         "--shard",
         metavar="I/N",
-        help="Of these, generate for the I-th of N parts; stillhouse join joins the outputs.",
+        help="Of these, process the I-th of N parts; stillhouse join joins the outputs.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Generate for the first so many rows only."),
+    click.option("--limit", metavar="N", type=Whole(1), help="Process only the first N rows."),
     click.option(
         "--dedupe",
         is_flag=True,
-        help="Generate once for rows that ask for the same, and give each of them the result.",
+        help="Generate once for equal inputs, and give each of these rows the result.",
     ),
 ]
 """Which rows belong to the run."""
 
 _WRITING: list[Callable[[Any], Any]] = [
     click.option(
-        "-o", "--output", help="The .jsonl, .csv, .tsv or .parquet file to write, or - for standard output."
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The .jsonl, .csv, .tsv or .parquet file to write, or - for standard output.",
     ),
     click.option(
         "--output-prefix",
         metavar="PREFIX",
-        help="What the names of the columns begin with that the output adds to those of the input.",
+        help="A prefix for the names of the columns that the output adds.",
     ),
-    click.option("--text", is_flag=True, help="Write the one text instead of a list; not with -n."),
+    click.option("--text", is_flag=True, help="Write the text instead of a list of texts; not with -n."),
     click.option(
-        "--expand",
-        is_flag=True,
-        help="Write the fields of an answer that is a JSON object as columns too; not with -n.",
+        "--expand", is_flag=True, help="Write the fields of a JSON answer as columns too; not with -n."
     ),
     click.option(
         "--format",
         metavar="NAME",
-        help="jsonl, csv, tsv, parquet or openai-batch, whatever the name of OUTPUT ends in.",
+        help="jsonl, csv, tsv, parquet or openai-batch, whatever the name of FILE is.",
     ),
     click.option(
         "--state",
         type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Where the run's state is; OUTPUT.run.db if not said. With that of a finished run, another "
-        "OUTPUT is written, and nothing is generated again.",
+        metavar="FILE",
+        help="The run's state (default: OUTPUT.run.db). With the state of a finished run, another OUTPUT is "
+        "written without generating again.",
     ),
 ]
 """What is written."""
 
 _RUNNING: list[Callable[[Any], Any]] = [
-    click.option("--restart", is_flag=True, help="Forget an earlier run of this output, and replace it."),
+    click.option("--restart", is_flag=True, help="Discard an earlier run of this output, and start over."),
+    click.option("--extend", is_flag=True, help="Resume although rows were added to INPUT."),
     click.option(
-        "--extend",
-        is_flag=True,
-        help="Go on although rows were added to INPUT: what is finished is kept.",
+        "--retry", metavar="KIND[,KIND]", help="Retry the rows that failed with these kinds, or all."
     ),
     click.option(
-        "--retry", metavar="KIND[,KIND]", help="Generate the rows again that failed with these kinds, or all."
+        "--max-concurrency", metavar="N", type=Whole(1), help="The maximum number of rows in flight."
     ),
-    click.option("--max-concurrency", type=click.IntRange(min=1), help="How many rows may be in flight."),
-    click.option(
-        "--batch",
-        is_flag=True,
-        help="Generate through the provider's offline batches; with an engine on this machine, at once, in "
-        "the order that it is fastest in.",
-    ),
-    click.option(
-        "--wait",
-        type=click.FloatRange(min=0, min_open=True),
-        is_flag=False,
-        flag_value=_WAIT_SECONDS,
-        metavar="[SECONDS]",
-        help=f"Ask every so many seconds until the batches are done; {_WAIT_SECONDS:.0f} if not said.",
-    ),
-    click.option(
-        "--finish-online",
-        is_flag=True,
-        help="Cancel the batches that go on, keep what they did, and generate the rest online.",
-    ),
+    click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
+    click.option("--verbose", is_flag=True, help="Print requests and answers, without secrets."),
+    click.option("--quiet", is_flag=True, help="Print warnings and errors only: no progress, no table."),
+]
+"""How the run is worked on."""
+
+_LIMITS: list[Callable[[Any], Any]] = [
+    click.option("--estimate", is_flag=True, help="Print how much is left to do, and stop."),
     click.option(
         "--max-tokens-total",
-        type=click.IntRange(min=1),
+        metavar="N",
+        type=Whole(1),
         help="Stop before the run takes more tokens, input and output together.",
     ),
     click.option(
@@ -197,19 +203,48 @@ _RUNNING: list[Callable[[Any], Any]] = [
     click.option(
         "--max-failures",
         metavar="N",
-        type=click.IntRange(min=0),
-        help="Stop once N rows failed; 0 never stops. If not said, stop when the first rows all fail in a "
-        "way that no row causes.",
+        type=Whole(0),
+        help="Stop after N failed rows; 0 never stops. By default, stop if the first rows all fail in a way "
+        "that no row causes.",
     ),
-    click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
-    click.option("--verbose", is_flag=True, help="Print what is sent and answered, without secrets."),
-    click.option("--estimate", is_flag=True, help="Say how much there is to do, and do nothing."),
 ]
-"""How the run is worked on."""
+"""What a run may take."""
+
+_BATCHES: list[Callable[[Any], Any]] = [
+    click.option(
+        "--batch",
+        is_flag=True,
+        help="Use the provider's offline batches; an engine on this machine takes all rows at once, in its "
+        "fastest order.",
+    ),
+    click.option(
+        "--wait",
+        type=click.FloatRange(min=0, min_open=True),
+        is_flag=False,
+        flag_value=_WAIT_SECONDS,
+        metavar="[SECONDS]",
+        help=f"Wait for the batches, polling every SECONDS (default: {_WAIT_SECONDS:.0f}).",
+    ),
+    click.option(
+        "--finish-online",
+        is_flag=True,
+        help="Cancel unfinished batches, keep their results, and generate the remaining rows online.",
+    ),
+]
+"""Offline batches."""
+
+_GROUPS = [
+    ("Model", _LLM),
+    ("Input", _READING),
+    ("Prompts", _PROMPTS),
+    ("Rows", _CHOOSING),
+    ("Output", _WRITING),
+    ("Run", _RUNNING),
+    ("Limits", _LIMITS),
+    ("Offline batches", _BATCHES),
+]
 
 
 def run_options(function: F) -> F:
     """Give a command all the options of a run; the help shows them in this order."""
-    for option in reversed([*_LLM, *_READING, *_PROMPTS, *_CHOOSING, *_WRITING, *_RUNNING]):
-        function = option(function)
-    return function
+    return grouped(function, _GROUPS)

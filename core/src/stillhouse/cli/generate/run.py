@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from stillhouse.cli.generate.closing import print_peek, print_places, print_table
+from stillhouse.cli.generate.pieces import print_stream
 from stillhouse.cli.output import (
     is_read,
     print_error,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from stillhouse.jobs.runs.command import Command
     from stillhouse.jobs.runs.looking import Look
     from stillhouse.jobs.runs.online import RunStatistics
-    from stillhouse.jobs.runs.reasons import Reasons
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.llm import LLM
     from stillhouse.offline.chunks import Chunk
@@ -52,8 +53,14 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     from stillhouse.jobs.launch.loading import loaded
     from stillhouse.jobs.reporting.notes import noting
 
+    is_streamed = command.num_generations == 1 and not llm.use_offline_batch_generation
     with noting(print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):
-        output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
+        if is_streamed:
+            output = print_stream(llm, item, command.arguments)
+            if output is None:
+                return 0
+        else:
+            output = llm.generate_outputs([item], command.num_generations, **command.arguments)[0]
     reasons = output.get("finish_reasons") or []
     missing = 0
     for position, generation in enumerate(output["generations"]):
@@ -61,7 +68,7 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
             missing += 1
             reason = reasons[position] if position < len(reasons) else None
             print_note(f"no text (finish reason: {reason or 'unknown'})")
-        else:
+        elif not is_streamed:
             print_line(generation)
     return FAILED_ROWS if missing else 0
 
@@ -103,11 +110,11 @@ def print_preview(llm: LLM, command: Command, count: int, as_json: bool) -> int:
     return 0
 
 
-def print_rows(llm: LLM, command: Command) -> int:
+def print_rows(llm: LLM, command: Command, *, quiet: bool = False) -> int:
     """Write the rows to standard output as they come, keep nothing, and return the exit status."""
     from stillhouse.jobs.launch.work import stream
 
-    view = _View(command)
+    view = _View(command, quiet)
     try:
         ended = stream(llm, command, view, cast("BinaryIO", output().buffer))
     except KeyboardInterrupt:
@@ -118,28 +125,32 @@ def print_rows(llm: LLM, command: Command) -> int:
     view.tell_later()
     if ended.reasons is None:
         return INTERRUPTED
-    _print_table(ended.statistics, ended.reasons, None)
+    if not quiet:
+        print_table(ended.statistics, ended.reasons, None, command)
     if ended.problem is not None:
         print_error(ended.problem)
         return COULD_NOT_START
     return FAILED_ROWS if ended.reasons.failures.rows else 0
 
 
-def generate_file(llm: LLM, command: Command) -> int:
+def generate_file(llm: LLM, command: Command, *, quiet: bool = False) -> int:
     """Start the run or resume it, report how it ended, and return the exit status."""
     from stillhouse.jobs.launch.work import work
 
-    view = _View(command)
+    view = _View(command, quiet)
     try:
         ended = work(llm, command, view)
     except KeyboardInterrupt:
         return INTERRUPTED
     view.tell()
-    if ended.summary is not None and ended.reasons is not None:
-        _print_table(ended.statistics, ended.reasons, ended.summary)
+    if ended.summary is not None and ended.reasons is not None and not quiet:
+        print_table(ended.statistics, ended.reasons, ended.summary, command)
+        if ended.outcome == "complete":
+            print_peek(ended.reasons, view.look, command)
+            print_places(command, view.state)
     if ended.problem is not None:
         print_error(ended.problem)
-    if ended.summary is not None:
+    if ended.summary is not None and not (quiet and ended.outcome == "complete"):
         _print_end(ended, ended.summary, view)
     return _status(ended)
 
@@ -150,15 +161,6 @@ def _status(ended: Ended) -> int:
     return {"waiting": UNFINISHED_BATCH, "interrupted": INTERRUPTED}.get(ended.outcome, COULD_NOT_START)
 
 
-def _print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | None) -> None:
-    """Print the closing table, and why rows failed; `whole` is the run, where it is kept."""
-    from stillhouse.jobs.reporting.tables import failure_lines, summary_lines
-
-    print_facts(summary_lines(statistics, reasons, whole), sys.stderr)
-    for line in failure_lines(reasons.failures, () if whole is None else whole.failed):
-        print_note(line)
-
-
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
     from stillhouse.jobs.reporting.units import rows_text
@@ -167,18 +169,23 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
-        print_note(f"{view.command.output} is complete: {summary.rows:,} rows")
+        print_note(f"{view.command.output} is complete: {rows_text(summary.rows)}")
     elif ended.outcome == "waiting":
         _print_jobs(ended.jobs or [], summary.rows)
     elif ended.outcome != "complete":
         what = "the run stopped" if ended.problem else "interrupted"
         # What else it takes is said with the problem.
         needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
-        more = "" if needs_more else "; the same command goes on"
+        more = "" if needs_more else "; run the same command again to resume"
         if summary.queued:
-            more += f", and generates {rows_text(summary.queued)} again that failed"
+            more += (
+                f" and retry {rows_text(summary.queued)}"
+                if more
+                else f"; {rows_text(summary.queued)} are retried"
+            )
         if not isinstance(ended.problem, LostError):
-            print_note(f"{what}: {summary.rows:,} finished rows are in {view.state}{more}")
+            finished = "1 finished row is" if summary.rows == 1 else f"{summary.rows:,} finished rows are"
+            print_note(f"{what}: {finished} saved in {view.state}{more}")
 
 
 class _View:
@@ -187,10 +194,12 @@ class _View:
     Attributes:
         command: that of the run.
         state: the file of its state, once it is open.
+        look: its first rows, once they were looked at.
     """
 
-    def __init__(self, command: Command) -> None:
-        self.command = command
+    def __init__(self, command: Command, quiet: bool = False) -> None:
+        self.command, self._quiet = command, quiet
+        self.look: Look | None = None
         self.state: Path | None = None
         self._told: list[str] = []
         self._later: list[str] = []
@@ -203,6 +212,7 @@ class _View:
 
     def looked(self, look: Look) -> None:
         # Whoever reads a few rows of what is printed, as `head` does, wants to know no more.
+        self.look = look
         self._later = look.lines()
         if self.command.output != "-" or sys.stderr.isatty():
             self.tell_later()
@@ -210,25 +220,29 @@ class _View:
     def tell_later(self) -> None:
         """Print what the first rows said, unless that was done."""
         while self._later:
-            print_note(self._later.pop(0))
+            text = self._later.pop(0)
+            if not self._quiet:
+                print_note(text)
 
     def opened(self, bulk: BulkRun) -> None:
+        from stillhouse.jobs.reporting.units import rows_text
+
         self.state = bulk.store.path
         self._told = bulk.store.told
         self.tell()
-        if not (bulk.resumed or self.command.retry):
+        if self._quiet or not (bulk.resumed or self.command.retry):
             return
         summary = bulk.summary
         if self.command.retry or summary.queued:
-            print_note(f"{summary.queued:,} failed rows are generated again")
+            print_note(f"retrying {summary.queued:,} failed {'row' if summary.queued == 1 else 'rows'}")
         if bulk.resumed and not bulk.is_complete:
-            print_note(f"going on: {summary.rows:,} rows are finished")
+            print_note(f"resuming: {rows_text(summary.rows)} finished")
 
     def tell(self) -> None:
         """Print what was noticed about damage to the state and about the input, once."""
         while self._told:
             print_warning(self._told.pop(0))
-        for text in self._notes():
+        for text in () if self._quiet else self._notes():
             if text not in self._noted:
                 self._noted.add(text)
                 print_note(text)
@@ -241,7 +255,7 @@ class _View:
         from stillhouse.jobs.reporting.showing import show_progress
 
         # Rows and a line that changes, on one terminal, would be a mess.
-        is_printed = self.command.output == "-" and output().isatty()
+        is_printed = self._quiet or (self.command.output == "-" and output().isatty())
         shown = show_progress(sys.stderr, Tracker(statistics, extent))
         with (
             contextlib.nullcontext(print_note) if is_printed else shown as note,
@@ -259,7 +273,7 @@ class _View:
 def _note_stopping() -> None:
     interrupts().count += 1
     with contextlib.suppress(Exception):  # the stream may be in the middle of a line
-        print_note("stopping: what is in flight is waited for; interrupt again to stop at once")
+        print_note("stopping: waiting for the rows in flight; interrupt again to stop now")
 
 
 def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
@@ -267,4 +281,4 @@ def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
 
     for line in job_lines(jobs):
         print_note(line)
-    print_note(f"{finished:,} rows are finished; make the same command again to collect the others")
+    print_note(f"{finished:,} rows are finished; run the same command again to collect the others")

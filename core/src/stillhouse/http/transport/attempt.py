@@ -17,6 +17,7 @@ from stillhouse._execution.messages import are_shown
 from stillhouse._lenient import loads
 from stillhouse.errors import GenerationError
 from stillhouse.http.transport.answers import failure_in
+from stillhouse.http.transport.bodies import MAX_ERROR_BYTES
 from stillhouse.http.transport.deadlines import Deadlines
 from stillhouse.http.transport.exceptions import (
     broken_hook,
@@ -27,6 +28,7 @@ from stillhouse.http.transport.exceptions import (
     without_parts,
 )
 from stillhouse.http.transport.failures import answered, request_id_of
+from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.files import Upload, save_body, save_from
 from stillhouse.http.transport.hooks import Hooks, checked
 from stillhouse.http.transport.limits import Limits
@@ -39,6 +41,7 @@ from stillhouse.http.transport.reading import (
     looks_like_events,
     parts_of,
     read_at_most,
+    read_body,
 )
 from stillhouse.http.transport.shown import Exchanges
 from stillhouse.offline.failures import Failure
@@ -49,9 +52,6 @@ logger = logging.getLogger("stillhouse.http")
 
 MAX_BODY_BYTES = 64 * 2**20
 """Size of an answer above which it is refused where nothing else is said."""
-
-MAX_ERROR_BYTES = 64 * 2**10
-"""How much of a response with an error status is read: enough for any message."""
 
 MIN_UPLOAD_BYTES_PER_SECOND = 50_000
 """Speed below which sending a file is given up."""
@@ -114,6 +114,7 @@ class Client:
         wire: Wire,
         max_bytes: int,
         is_checked: bool,
+        feed: Feed | None = None,
     ) -> Any:
         """Make one attempt, and return the answer, or the failure.
 
@@ -125,6 +126,7 @@ class Client:
             wire: how the body of the answer is read.
             max_bytes: how large it may be.
             is_checked: whether the backend looks at an answer with a good status.
+            feed: what watches an answer that comes as a stream.
         """
         shown = self._exchanges.request(method, url, data) if are_shown() else ""
         seconds, body = self._timeout, data
@@ -149,20 +151,12 @@ class Client:
             )
             status, received = response.status, response.headers
             length = response.content_length
-            if (
-                length is not None
-                and length <= max_bytes
-                and status < 300
-                and "content-encoding" not in received
-            ):
+            is_small = length is not None and length <= max_bytes and status < 300
+            if is_small and feed is None and "content-encoding" not in received:
                 raw = await response.read()
-            elif status < 300:
-                is_stream = wire == "events" or received.get("content-type", "").startswith(
-                    "text/event-stream"
-                )
-                raw, is_whole = await read_at_most(response, max_bytes, is_stream=is_stream)
             else:
-                raw, _ = await read_at_most(response, MAX_ERROR_BYTES)
+                on_chunk = None if feed is None else feed.begin()
+                raw, is_whole = await read_body(response, max_bytes, wire, on_chunk)
         except (asyncio.CancelledError, aiohttp.ClientError, OSError, ValueError) as error:
             if response is not None:
                 response.close()
@@ -185,9 +179,11 @@ class Client:
             return too_large(max_bytes, received)
         if not raw and status == 204 and wire == "json":  # there is nothing to be said, as of a deletion
             return None
-        return self._answer(url, received, raw, wire, is_checked)
+        return self._answer(url, received, raw, wire, is_checked, feed is not None)
 
-    def _answer(self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool) -> Any:
+    def _answer(
+        self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool, is_asked: bool
+    ) -> Any:
         """Return the answer in a body with a good status, or the failure that it is."""
         for quota in self._quotas:
             if quota.remaining in received:
@@ -203,7 +199,7 @@ class Client:
             try:
                 answer = orjson.loads(raw)
             except orjson.JSONDecodeError:
-                answer = self._not_json(url, received, raw)
+                answer = self._not_json(url, received, raw, is_asked)
                 if isinstance(answer, Failure):
                     return answer
         else:
@@ -276,8 +272,8 @@ class Client:
             raise broken_hook("classify", error, self._hooks.classify) from error
         return checked("classify", failure, self._hooks.classify)
 
-    def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes) -> Any:
-        """Return what can be read of an answer that is no JSON, or the failure that it is."""
+    def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes, is_asked: bool) -> Any:
+        """Return what can be read of an answer that is no JSON, or the failure; a stream may be asked for."""
         try:
             join = self._hooks.answer_of_events
             if join is not None and looks_like_events(raw):
@@ -286,12 +282,11 @@ class Client:
                 return loads(raw)
             if join is not None:
                 return join(json_of_lines(raw))
-            return not_json(url, headers, raw, is_first=not self._has_answered)
+            return not_json(url, headers, raw, is_first=not self._has_answered, is_asked=is_asked)
         except ValueError:
-            return not_json(url, headers, raw, is_first=not self._has_answered)
+            return not_json(url, headers, raw, is_first=not self._has_answered, is_asked=is_asked)
         except GenerationError as error:  # a stream that broke off
-            return Failure(
-                error.kind, error.message, hint=error.hint, retried=error.kind == "server", unclear=True
-            )
+            retried = error.kind in ("connection", "server")
+            return Failure(error.kind, error.message, hint=error.hint, retried=retried, unclear=True)
         except Exception as error:
             raise broken_hook("answer_of_events", error, join) from error

@@ -175,7 +175,9 @@ def timed_out(url: URL, seconds: float, *, has_begun: bool) -> Failure:
     )
 
 
-def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True) -> Failure:
+def not_json(
+    url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool = True, is_asked: bool = False
+) -> Failure:
     """Return the failure that an answer with a status of success is whose body is not JSON.
 
     One that was cut off is retried. A whole answer of another form is not: it would come again, and be paid
@@ -187,6 +189,7 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
         raw: its body.
         is_first: whether no answer of this address has been read yet. A page stops the run then; later,
             in the middle of a run, it fails its row.
+        is_asked: whether a stream of events was asked for.
     """
     identity = request_id_of(headers)
     start = raw[:512].lstrip()
@@ -202,6 +205,14 @@ def not_json(url: URL, headers: Mapping[str, str], raw: bytes, *, is_first: bool
             request_id=identity,
         )
     if form.lower() == _STREAM or start.startswith((b"data:", b"event:", b": ")):
+        if is_asked:
+            return Failure(
+                "server",
+                f"the answer is a stream of events that cannot be read{_beginning(start)}",
+                hint="check base_url, and the server's version",
+                unclear=True,
+                request_id=identity,
+            )
         message = f"the answer is {_STREAM}, a stream of events, not JSON{_beginning(start)}"
         hint = "do not ask for a stream: remove stream from extra_body, or turn it off in the gateway"
     elif start[:1] in (b"{", b"["):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse._lenient import loads
 from stillhouse.errors import ConfigurationError
+from stillhouse.http.transport.bodies import MAX_ERROR_BYTES
 
 if TYPE_CHECKING:
     import aiohttp
 
 __all__ = [
     "DONE",
+    "EventReader",
+    "LineReader",
     "ServerEvent",
     "Wire",
     "events_in",
@@ -23,6 +27,7 @@ __all__ = [
     "looks_like_events",
     "parts_of",
     "read_at_most",
+    "read_body",
 ]
 
 Wire = Literal["json", "bytes", "lines", "events"]
@@ -32,6 +37,8 @@ Wire = Literal["json", "bytes", "lines", "events"]
 their ends, and without empty ones; `events` gives a list of `ServerEvent`, of which the last is
 `[DONE]` where the API ends its streams with that.
 """
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 DONE = "[DONE]"
 """The data of the event that many APIs end a stream with."""
@@ -61,12 +68,17 @@ class ServerEvent:
 
 
 async def read_at_most(
-    response: aiohttp.ClientResponse, max_bytes: int, *, is_stream: bool = False
+    response: aiohttp.ClientResponse,
+    max_bytes: int,
+    *,
+    is_stream: bool = False,
+    on_chunk: Callable[[bytes], None] | None = None,
 ) -> tuple[bytes, bool]:
     """Read a body of unknown size, and return it with whether it is whole.
 
     Nothing beyond the bound is kept, and the connection is closed there. A stream of events is read no
-    further than its last event, since some servers leave the connection open.
+    further than its last event, since some servers leave the connection open. `on_chunk` gets what is within
+    the bound as it comes.
     """
     chunks: list[bytes] = []
     size = 0
@@ -77,12 +89,31 @@ async def read_at_most(
         if size > max_bytes:
             response.close()
             return b"".join(chunks)[:max_bytes], False
+        if on_chunk is not None:
+            on_chunk(chunk)
         if is_stream:
             end = (end + chunk)[-64:]
             if _ends_stream(end):
                 response.close()
                 break
     return b"".join(chunks), True
+
+
+async def read_body(
+    response: aiohttp.ClientResponse,
+    max_bytes: int,
+    wire: Wire,
+    on_chunk: Callable[[bytes], None] | None = None,
+) -> tuple[bytes, bool]:
+    """Read the body of a response of any status, and return it with whether it is whole.
+
+    Of one with an error status, the beginning is read, and `on_chunk` gets nothing.
+    """
+    if response.status >= 300:
+        return await read_at_most(response, MAX_ERROR_BYTES)
+    form = response.headers.get("content-type", "")
+    is_stream = wire == "events" or form.startswith("text/event-stream")
+    return await read_at_most(response, max_bytes, is_stream=is_stream, on_chunk=on_chunk)
 
 
 def _ends_stream(end: bytes) -> bool:
@@ -120,28 +151,64 @@ def looks_like_events(raw: bytes) -> bool:
     return start.startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
-def events_in(raw: bytes) -> Iterator[ServerEvent]:
-    """Yield the events of a stream, to `[DONE]` if it is there; comments and unknown fields are skipped."""
-    data: list[str] = []
-    name = id = ""
-    text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    for line in (*text.split("\n"), ""):  # the last event may lack its empty line
-        if not line:
-            if data:
-                whole = "\n".join(data)
-                yield ServerEvent(whole, name, id)
-                if whole.strip() == DONE:
-                    return
-            data, name = [], ""
-            continue
+class LineReader:
+    """Takes a body in any pieces, and gives its lines without their ends."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._after_return = False
+
+    def add(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that a further piece of the body ends."""
+        if self._after_return and chunk:  # its newline may come in the next piece
+            chunk, self._after_return = chunk.removeprefix(b"\n"), False
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._rest.append(chunk)
+            return []
+        self._after_return = chunk.endswith(b"\r")
+        *lines, rest = _LINE_END.split(b"".join([*self._rest, chunk]))
+        self._rest = [rest]
+        return lines
+
+
+class EventReader:
+    """Takes a stream of events in any pieces, and gives its events as soon as each has its empty line."""
+
+    def __init__(self) -> None:
+        self._lines = LineReader()
+        self._is_first = True
+        self._data: list[str] = []
+        self._name = self._id = ""
+
+    def add(self, chunk: bytes) -> Iterator[ServerEvent]:
+        """Yield the events that a further piece of the body ends; comments and unknown fields are skipped."""
+        for line in self._lines.add(chunk):
+            text = line.decode("utf-8-sig" if self._is_first else "utf-8", "replace")
+            self._is_first = False
+            if text:
+                self._field(text)
+                continue
+            if self._data:
+                yield ServerEvent("\n".join(self._data), self._name, self._id)
+            self._data, self._name = [], ""
+
+    def _field(self, line: str) -> None:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
-            data.append(value)
+            self._data.append(value)
         elif field == "event":
-            name = value
+            self._name = value
         elif field == "id":
-            id = value
+            self._id = value
+
+
+def events_in(raw: bytes) -> Iterator[ServerEvent]:
+    """Yield the events of a stream, to `[DONE]` if it is there; the last may lack its empty line."""
+    for event in EventReader().add(raw + b"\n\n"):
+        yield event
+        if event.data.strip() == DONE:
+            return
 
 
 def json_of_events(raw: bytes) -> list[Any]:

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import IO, Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from stillhouse.http.transport.authorization import (
     check_header,
     waits_for_itself,
 )
+from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.files import Upload
 from stillhouse.http.transport.hooks import Hooks
 from stillhouse.http.transport.judgement import given_up, redacted, seconds_to_wait, slow_down
@@ -133,6 +135,7 @@ class Transport:
         is_checked: bool = True,
         save_to: IO[bytes] | None = None,
         once: bool = False,
+        feed: Feed | None = None,
     ) -> Any:
         """Make a request, with limits and retries, and return the answer.
 
@@ -147,6 +150,7 @@ class Transport:
             is_checked: whether the backend looks at an answer with a good status.
             save_to: a file that the answer is written to, of any type and size; `None` is returned then.
             once: do not repeat it when it may have been carried out.
+            feed: what watches an answer that comes as a stream. Once it gave a piece, nothing is repeated.
 
         Raises:
             UnclearError: it was made `once`, and may have been carried out.
@@ -169,7 +173,7 @@ class Transport:
                 if stop.requested:
                     stop.check()
                 if save_to is None:
-                    result = await client.attempt(method, url, data, added, wire, max_bytes, is_checked)
+                    result = await client.attempt(method, url, data, added, wire, max_bytes, is_checked, feed)
                 else:
                     result = await client.save(url, added, save_to)
                 if not isinstance(result, Failure):
@@ -179,6 +183,8 @@ class Transport:
             finally:
                 limits.release(permit)
             result = self._redacted(result, added)
+            if feed is not None and feed.has_given:
+                result = replace(result, retried=False)
             now = self._loop.time()
             deadline = deadline or now + self._retry_timeout
             delay = seconds_to_wait(result, backoff_seconds(attempt), now, deadline, once=once)

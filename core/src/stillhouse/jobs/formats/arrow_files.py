@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow import rows_of
 from stillhouse.jobs.formats.content import open_source
+from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.rows import Row
 
 if TYPE_CHECKING:
@@ -71,6 +72,27 @@ class ArrowReader:
                         yield row
                         index += 1
         self._part, self._share = len(self._paths), 0.0
+
+    def marks(self) -> Generator[Mark, None, int]:
+        """Yield a mark for each file."""
+        index = 0
+        for part, path in enumerate(self._paths):
+            yield Mark(index, index + 1, part)
+            with _Opened(path) as opened:
+                index += sum(batch.num_rows for batch, _ in opened.batches())
+        return index
+
+    def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
+        start = mark.row
+        for path in self._paths[mark.offset :]:
+            with _Opened(path) as opened:
+                for batch, _ in opened.batches():
+                    end = start + batch.num_rows
+                    if end > first:
+                        skipped = max(0, first - start)
+                        yield from rows_of(batch.slice(skipped), start + skipped)
+                    start = end
 
     def digest(self) -> str:
         """Return a digest of the bytes of the files."""

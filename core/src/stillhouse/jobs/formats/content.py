@@ -113,6 +113,27 @@ class Content:
             return stream
         return transcoded(stream, self.encoding, self.name)
 
+    @property
+    def can_jump(self) -> bool:
+        """Whether `text_at` can be used: the text is in the file as it is."""
+        return self._is_seekable and self.compression is None and self.encoding == "utf-8"
+
+    @property
+    def text_start(self) -> int:
+        """How many bytes of the file are before the text: its byte-order mark."""
+        return self._mark
+
+    def text_at(self, offset: int) -> BinaryIO:
+        """Return the text from a byte of the file on.
+
+        Args:
+            offset: the first byte; the file must be one in which `can_jump`.
+        """
+        self._ready = None
+        self._file.seek(offset)
+        self._stream = self._file
+        return self._stream
+
     def digest(self) -> str:
         """Return a digest of the decompressed bytes. An archive is read to its end, and so checked.
 

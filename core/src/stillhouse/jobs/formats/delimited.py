@@ -1,12 +1,16 @@
-"""`CsvReader`: the rows of a text whose fields are separated by a character, as CSV and TSV are."""
+"""`CsvReader`: the rows of a text whose fields are separated by a character, as CSV and TSV are.
+
+Over 300 lines: where a row begins, where it ends and what is wrong with it come from one pass over one text.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import io
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from stillhouse.errors import ConfigurationError
@@ -15,6 +19,7 @@ from stillhouse.jobs.formats.delimiters import delimiter_name, find_delimiter, s
 from stillhouse.jobs.formats.encodings import encoding_of_all
 from stillhouse.jobs.formats.files import FileReader
 from stillhouse.jobs.formats.json_values import MAX_ROW_BYTES
+from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row, is_encodable
 
 __all__ = ["CsvReader"]
@@ -72,8 +77,36 @@ class CsvReader(FileReader):
             self._check()
         fields = self._fields()
         next(fields, None)  # the header
+        return self._rows(fields, 0, 0)
+
+    def marks(self) -> Generator[Mark, None, int]:
+        """Yield a mark for each row; only the first one if the text cannot be read from a place within."""
+        if self.delimiter == "\t":
+            self._check()
+        can_jump = self.content.can_jump
+        lines = self._lines()
+        index, offset = -1, lines.read  # the header
+        for line, _ in self._fields(lines):
+            if index == 0 or (can_jump and index > 0):
+                yield Mark(index, line, offset)
+            index, offset = index + 1, lines.read
+        return max(index, 0)
+
+    def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
+        if mark.offset == 0 or not self.content.can_jump:
+            return itertools.islice(iter(self), first, None)
+        if self.delimiter == "\t":
+            self._check()
+        lines = _Lines(_as_text(self.content.text_at(mark.offset)), 0)
+        return self._rows(self._fields(lines, mark.line - 1), mark.row, first)
+
+    def _rows(self, fields: Iterator[tuple[int, list[str] | str]], start: int, first: int) -> Iterator[Row]:
+        """Yield the rows of fields whose first row has the index `start`, without those before `first`."""
         names = self.names
-        for index, (line, values) in enumerate(fields):
+        for index, (line, values) in enumerate(fields, start):
+            if index < first:
+                continue
             if isinstance(values, str):
                 problem = f"not valid CSV: {values}"
                 yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
@@ -127,9 +160,11 @@ class CsvReader(FileReader):
             self.found.append(f"its encoding is {found}")
 
     def _text(self) -> TextIO:
-        # Of the ends of lines, csv must see each as it is: one may be within a field.
-        stream: Any = _Unclosed(self.content.text())
-        return io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+        return _as_text(self.content.text())
+
+    def _lines(self) -> _Lines:
+        """Return the lines of the text, without one before the header."""
+        return _Lines(self._text(), self._lines_before, self.content.text_start)
 
     def _header(self) -> list[str]:
         line, values = next(self._fields(), (0, []))
@@ -156,12 +191,19 @@ class CsvReader(FileReader):
             raise self._wrong(line, f"the header is not valid {self.content.encoding}")
         return names
 
-    def _fields(self) -> Iterator[tuple[int, list[str] | str]]:
-        """Yield the line that each row begins at with its fields or what is wrong, the header's first."""
-        lines = _Lines(self._text(), self._lines_before)
+    def _fields(
+        self, lines: _Lines | None = None, before: int | None = None
+    ) -> Iterator[tuple[int, list[str] | str]]:
+        """Yield the line that each row begins at with its fields or what is wrong, the header's first.
+
+        Args:
+            lines: the lines to read; those of the whole text if not said.
+            before: how many lines of the text are before them.
+        """
+        lines = self._lines() if lines is None else lines
+        before = self._lines_before if before is None else before
         with _large_fields():
             reader = csv.reader(lines, delimiter=self.delimiter, quoting=self._quoting, strict=True)
-            before = self._lines_before
             while True:
                 start = before + reader.line_num + 1
                 lines.size = 0
@@ -200,21 +242,34 @@ class _Lines:
 
     Attributes:
         size: the characters that were read since this was cleared, which are bounded.
+        read: the bytes that the text has up to here, in UTF-8.
     """
 
-    def __init__(self, text: TextIO, skipped: int) -> None:
+    def __init__(self, text: TextIO, skipped: int, start: int = 0) -> None:
         self._text = text
         self.size = 0
+        self.read = start
         for _ in range(skipped):
-            text.readline(MAX_ROW_BYTES)
+            self.read += _bytes_in(text.readline(MAX_ROW_BYTES))
 
     def __iter__(self) -> Iterator[str]:
         readline = self._text.readline
         while line := readline(MAX_ROW_BYTES):
             self.size += len(line)
+            self.read += _bytes_in(line)
             if self.size >= MAX_ROW_BYTES:
                 raise _TooLongError
             yield line
+
+
+def _bytes_in(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+
+
+def _as_text(stream: BinaryIO) -> TextIO:
+    # Of the ends of lines, csv must see each as it is: one may be within a field.
+    unclosed: Any = _Unclosed(stream)
+    return io.TextIOWrapper(unclosed, "utf-8", "surrogateescape", newline="")
 
 
 class _Unclosed(io.BufferedIOBase):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.files import FileReader
 from stillhouse.jobs.formats.json_values import MAX_ROW_BYTES, JsonValues, kind_of_value
+from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
 
 __all__ = ["JsonlReader"]
@@ -19,10 +20,38 @@ class JsonlReader(FileReader):
     """The rows of a JSONL file, or of standard input for `-`. Blank lines are skipped."""
 
     def __iter__(self) -> Iterator[Row]:
+        return self._rows(self.content.text(), Mark(), 0)
+
+    def marks(self) -> Generator[Mark, None, int]:
+        """Yield a mark for each row; only the first one if the text cannot be read from a place within."""
+        content = self.content
+        can_jump = content.can_jump
+        stream = content.text()
+        index, offset = 0, content.text_start
+        for number, line in enumerate(_lines(stream), 1):
+            if line.strip():
+                if can_jump or index == 0:
+                    yield Mark(index, number, offset)
+                index += 1
+            offset = stream.tell() if len(line) == MAX_ROW_BYTES else offset + len(line)
+        return index
+
+    def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
+        content = self.content
+        if not content.can_jump:
+            return self._rows(content.text(), Mark(), first)
+        return self._rows(content.text_at(mark.offset), mark, first)
+
+    def _rows(self, stream: BinaryIO, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows of a text that begins at a mark, without those before the index `first`."""
         values, met = JsonValues(), self.content.met
-        index = 0
-        for number, line in enumerate(_lines(self.content.text()), 1):
+        index = mark.row
+        for number, line in enumerate(_lines(stream), mark.line):
             if not line.strip():
+                continue
+            if index < first:
+                index += 1
                 continue
             columns, error = _object(values.decode, line, number, values)
             if values.odd:

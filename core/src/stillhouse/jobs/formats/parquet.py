@@ -6,13 +6,14 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow import RowSpool, rows_of
 from stillhouse.jobs.formats.content import Content
+from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.targets import cannot_be_written
@@ -83,16 +84,44 @@ class ParquetReader:
     def __iter__(self) -> Iterator[Row]:
         self._read = 0
         try:
-            # Each thread keeps memory of its own, and making rows of a batch takes longer than decoding it.
-            batches = self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False)
-            for number, batch in enumerate(batches, start=1):
+            for batch in self._batches(0):
                 for row in rows_of(batch, self._read):
                     yield row
                     self._read += 1
-                if number % RELEASE_BATCHES == 0:
-                    _release_memory()
         except (OSError, ValueError) as error:
             raise _broken(self._path, error) from None
+
+    def marks(self) -> Generator[Mark, None, int]:
+        """Yield a mark for each row group."""
+        metadata = self._file.metadata
+        index = 0
+        for number in range(metadata.num_row_groups):
+            yield Mark(index, index + 1, number)
+            index += metadata.row_group(number).num_rows
+        return index
+
+    def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
+        start = mark.row
+        try:
+            for batch in self._batches(mark.offset):
+                end = start + batch.num_rows
+                if end > first:
+                    skipped = max(0, first - start)
+                    yield from rows_of(batch.slice(skipped), start + skipped)
+                start = end
+        except (OSError, ValueError) as error:
+            raise _broken(self._path, error) from None
+
+    def _batches(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from a row group on, a few at a time."""
+        groups = list(range(group, self._file.metadata.num_row_groups))
+        # Each thread keeps memory of its own, and making rows of a batch takes longer than decoding it.
+        batches = self._file.iter_batches(batch_size=self._batch_rows(), row_groups=groups, use_threads=False)
+        for number, batch in enumerate(batches, start=1):
+            yield batch
+            if number % RELEASE_BATCHES == 0:
+                _release_memory()
 
     def _batch_rows(self) -> int:
         metadata = self._file.metadata

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.jobs.prompts.batch_lines import LINE, is_batch_line
-from stillhouse.jobs.prompts.batch_requests import BatchRequests
+from stillhouse.jobs.prompts.batch_requests import BatchContents
 from stillhouse.jobs.prompts.chats import chat_of, without_answer
 from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
@@ -88,7 +88,7 @@ class RowFormatter:
         form: StructuredOutput | None = None,
         parameters: RowParameters | None = None,
         images: RowImages | None = None,
-        requests: BatchRequests | None = None,
+        requests: BatchContents | None = None,
     ) -> None:
         if raw and system is not None:
             raise ConfigurationError(

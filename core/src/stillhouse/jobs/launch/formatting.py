@@ -14,6 +14,7 @@ from stillhouse.jobs.prompts.files import form_of, names_a_file, read_text
 from stillhouse.jobs.prompts.image_files import ImageFolders, folder_of
 from stillhouse.jobs.prompts.images import RowImages
 from stillhouse.jobs.prompts.parameters import RowParameters
+from stillhouse.jobs.prompts.short_schemas import is_short_schema
 from stillhouse.jobs.sources.names import names_of
 from stillhouse.llm import LLM
 
@@ -78,6 +79,8 @@ def formatting_of(
 def files_of(options: Options) -> list[Path]:
     """Return the files other than the input that are read for a run."""
     schema = options.schema if isinstance(options.schema, (str, Path)) else None
+    if is_short_schema(schema):
+        schema = None
     files = (options.config, options.template_file, options.system_file, schema)
     return [Path(file) for file in files if file is not None]
 

@@ -19,7 +19,8 @@ def named(registry: Backends, spec: str | None, config: Path | None) -> tuple[ty
 
     Args:
         registry: knows the class.
-        spec: `NAME` or `NAME:MODEL`; it overrides the model in the file.
+        spec: `NAME`, `NAME:MODEL` or an alias; it overrides the model in the file. Without it and a file, the
+            default LLM of the user's config file is used.
         config: a file of settings.
 
     Raises:
@@ -27,6 +28,9 @@ def named(registry: Backends, spec: str | None, config: Path | None) -> tuple[ty
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
     """
     settings: dict[str, Any] = read_settings(config) if config is not None else {}
+    if spec is None and config is None:
+        spec = registry.default_llm
+    spec = registry.resolve(spec) if spec else spec
     name, colon, model = (spec or str(settings.get("llm") or "")).partition(":")
     if not name:
         raise ConfigurationError("no LLM is named", hint="give --llm NAME, or --config FILE")

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._defaults import default_backends
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.jobs.formats.writing import BATCH, FORMATS
 
@@ -30,7 +31,8 @@ class Options:
 
     Attributes:
         input: files, folders, globs, addresses, or what a plugin opens; from Python also rows.
-        llm: `NAME` or `NAME:MODEL`; from Python also an LLM.
+        llm: `NAME`, `NAME:MODEL` or an alias; from Python also an LLM. `None` is the default of the user's
+            config file.
         output: a file, or what a plugin writes.
         prompt: one text to generate for, instead of an input; for the command alone.
         prompt_column: the column that has the prompt.
@@ -48,7 +50,8 @@ class Options:
         num_generations: how many generations of each row.
         param: generation parameters.
         row_params: whether rows have generation parameters, tools and structured outputs of their own.
-        schema: a file with the JSON schema of every answer; from Python also the schema, or a pydantic class.
+        schema: a file with the JSON schema of every answer, or its fields in a line, such as
+            `name, age int`; from Python also the schema, or a pydantic class.
         fields: fields of the LLM.
         config: the saved settings of an LLM.
         delimiter: what separates the fields of CSV and TSV, instead of what is found.
@@ -76,6 +79,7 @@ class Options:
             run is hopeless.
         traceback: whether the traceback of a backend's own bug is printed; for the command alone.
         verbose: whether what is sent and answered is printed; for the command alone.
+        quiet: whether only warnings and errors are printed; for the command alone.
         estimate: whether nothing is done but an estimate.
     """
 
@@ -137,6 +141,7 @@ class Options:
     max_failures: int | None = None
     traceback: bool = False
     verbose: bool = False
+    quiet: bool = False
     estimate: bool = False
 
     @property
@@ -176,7 +181,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     (
         lambda o: (o.input is None) == (o.prompt is None),
         "there is nothing to do",
-        "give either INPUT or --prompt TEXT",
+        "give either INPUT, which is - for rows on standard input, or --prompt TEXT",
     ),
     (
         lambda o: (
@@ -305,9 +310,14 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "leave out --extend",
     ),
     (
-        lambda o: o.llm is None and o.config is None,
+        lambda o: o.llm is None and o.config is None and not default_backends().default_llm,
         "no LLM is named",
         "give --llm NAME; stillhouse list shows them",
+    ),
+    (
+        lambda o: o.quiet and o.verbose,
+        "--quiet and --verbose exclude each other",
+        "give one of them",
     ),
     (
         lambda o: o.batch and o.finish_online,

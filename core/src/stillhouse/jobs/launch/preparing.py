@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writing import Writing, schema_of
 from stillhouse.jobs.launch.formatting import files_of, formatting_of
+from stillhouse.jobs.launch.given import without_secret_values
 from stillhouse.jobs.launch.options import Options
 from stillhouse.jobs.runs.command import Command, parse_kinds
 from stillhouse.jobs.selection.choosing import Choice, parse_shard
@@ -21,13 +23,16 @@ from stillhouse.llm import LLM
 __all__ = ["prepare"]
 
 
-def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
+def prepare(
+    options: Options, llm: LLM, arguments: dict[str, Any], given: Sequence[Sequence[str]] = ()
+) -> Command:
     """Return the command of some options, which were checked.
 
     Args:
         options: what the run is asked to do.
         llm: the LLM that they name.
         arguments: the generation parameters, in the types that the backend declares.
+        given: the command in parts, as it was given.
 
     Raises:
         ConfigurationError: an option has a wrong value.
@@ -70,6 +75,7 @@ def prepare(options: Options, llm: LLM, arguments: dict[str, Any]) -> Command:
         max_failures=options.max_failures,
         traceback=options.traceback,
         verbose=options.verbose,
+        given=without_secret_values(given, llm, arguments),
         reads=files_of(options),
         writing=Writing(
             format=options.format,

@@ -21,6 +21,7 @@ from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
+from stillhouse.jobs.launch.given import python_call
 from stillhouse.jobs.launch.llms import check_fields, named, new_llm
 from stillhouse.jobs.launch.options import WAIT_SECONDS, Options, check_llm, check_options, in_python
 from stillhouse.jobs.launch.preparing import prepare
@@ -100,7 +101,8 @@ def run(
             `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
             a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
             frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
-        llm: `NAME` or `NAME:MODEL`, or an LLM. One that is loaded stays loaded.
+        llm: `NAME`, `NAME:MODEL`, an alias, or an LLM. One that is loaded stays loaded. `None` is the default
+            LLM of the user's config file.
         output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
             state is temporary, and the rows are kept for iterating as long as the result is.
         prompt_column: the column that has the prompt. By default, the prompt is the first of the
@@ -125,7 +127,8 @@ def run(
         param: generation parameters, for one whose name is that of an option here.
         row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
             these names; they win over those of the run.
-        schema: the form of the answers: a file with a JSON schema, the schema, or a pydantic class.
+        schema: the form of the answers: a file with a JSON schema, its fields in a line, such as
+            `name, age int`, the schema, or a pydantic class.
         fields: fields of the LLM, where it is named.
         config: a file with the saved settings of an LLM, JSON or YAML.
         delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
@@ -160,6 +163,12 @@ def run(
             that made it hopeless.
         StoreError: another process works on the run, or its state cannot be used.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
+
+    Examples:
+        >>> rows = [{"id": 1, "prompt": "Name a river in Peru."}]
+        >>> run = stillhouse.run(rows, llm="echo", show_bar=False)
+        >>> [row["generations"] for row in run]
+        [['Name a river in Peru.']]
     """
     given = locals()
     folder = None
@@ -279,7 +288,7 @@ def _read(options: Options) -> tuple[LLM, Command]:
             )
     arguments = declared.check(options.param, type(llm).__name__)
     check_llm(options, llm)
-    return llm, prepare(options, llm, arguments)
+    return llm, prepare(options, llm, arguments, python_call(options))
 
 
 def _new(options: Options) -> LLM:

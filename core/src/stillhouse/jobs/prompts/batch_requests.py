@@ -1,4 +1,7 @@
-"""`BatchRequests`: makes inputs of the lines of an OpenAI batch file, for whatever LLM."""
+"""`BatchRequests`: makes inputs of the lines of an OpenAI batch file, for whatever LLM.
+
+`BatchContents` reads the same lines for people who look at a run, without an LLM.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from stillhouse.llm import LLM
 from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
-__all__ = ["BatchRequests"]
+__all__ = ["BatchContents", "BatchRequests"]
 
 _logger = logging.getLogger("stillhouse.jobs")
 
@@ -31,7 +34,39 @@ _VOCABULARY = frozenset(
 _ABOUT_SENDING = frozenset({"stream", "stream_options", "background"})
 
 
-class BatchRequests:
+class BatchContents:
+    """Reads what the lines of a batch file ask, without their parameters; no LLM is needed."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[Mapping[str, Any], BatchLine] | None = None
+
+    def content_of(self, columns: Mapping[str, Any]) -> Any:
+        """Return the messages of a line, or its raw prompt.
+
+        Raises:
+            ValueError: it is no request for a text, or has another shape.
+        """
+        return self._line_of(columns).content
+
+    def with_parameters(
+        self, columns: Mapping[str, Any], input: FormattedInput
+    ) -> FormattedInput | InputWithArguments:
+        """Return the input of a line as it is."""
+        del columns
+        return input
+
+    def take_notes(self) -> list[str]:
+        """Return what was to be told so far: nothing."""
+        return []
+
+    def _line_of(self, columns: Mapping[str, Any]) -> BatchLine:
+        latest = self._latest
+        if latest is None or latest[0] is not columns:
+            latest = self._latest = columns, read_line(columns)
+        return latest[1]
+
+
+class BatchRequests(BatchContents):
     """Makes inputs of the lines, with the parameters of their bodies.
 
     What is not done as a line says is told once: another model, and parameters that the LLM does not have.
@@ -43,6 +78,7 @@ class BatchRequests:
     """
 
     def __init__(self, llm: LLM, arguments: Mapping[str, Any], num_generations: int) -> None:
+        super().__init__()
         self._name = type(llm).__name__
         self._model = llm.model_name
         self._declared = frozenset(type(llm).generation_parameters().parameters)
@@ -52,15 +88,6 @@ class BatchRequests:
         self._extra = given if isinstance(given, dict) else {}
         self._told: set[str] = set()
         self._notes: list[str] | None = []
-        self._latest: tuple[Mapping[str, Any], BatchLine] | None = None
-
-    def content_of(self, columns: Mapping[str, Any]) -> Any:
-        """Return the messages of a line, or its raw prompt.
-
-        Raises:
-            ValueError: it is no request for a text, or has another shape.
-        """
-        return self._line_of(columns).content
 
     def with_parameters(
         self, columns: Mapping[str, Any], input: FormattedInput
@@ -79,12 +106,6 @@ class BatchRequests:
         """Return what was to be told so far, for whoever tells it; what comes later is logged."""
         notes, self._notes = self._notes or [], None
         return notes
-
-    def _line_of(self, columns: Mapping[str, Any]) -> BatchLine:
-        latest = self._latest
-        if latest is None or latest[0] is not columns:
-            latest = self._latest = columns, read_line(columns)
-        return latest[1]
 
     def _known(self, line: BatchLine) -> dict[str, Any]:
         """Return the parameters of a line that the LLM has; the others become fields of its requests."""

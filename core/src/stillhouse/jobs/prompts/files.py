@@ -9,6 +9,7 @@ from typing import Any
 
 from stillhouse._settings.serialization import parse_document
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.prompts.short_schemas import is_short_schema, short_schema
 from stillhouse.structured.answers import value_problem
 from stillhouse.structured.schema import subschemas
 from stillhouse.structured.shape import normalize_structured_output
@@ -59,13 +60,16 @@ def form_of(schema: Any) -> StructuredOutput:
     """Return the form of the answers.
 
     Args:
-        schema: a file with a JSON schema, as JSON or YAML; from Python also the schema, or a pydantic class.
+        schema: a file with a JSON schema, as JSON or YAML, or the fields in a line; from Python also the
+            schema, or a pydantic class.
 
     Raises:
         ConfigurationError: the file cannot be read, or the schema is none; the message says where.
     """
     name = "schema"
-    if isinstance(schema, (str, PathLike)):
+    if is_short_schema(schema):
+        schema = short_schema(schema)
+    elif isinstance(schema, (str, PathLike)):
         name = f"--schema {schema}"
         raw = _bytes_of(schema, "--schema")
         suffix = Path(schema).suffix.lower()

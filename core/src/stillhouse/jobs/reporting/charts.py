@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from stillhouse.jobs.reporting.units import rows_text
+
 __all__ = ["Bar", "Chart", "Distribution", "Label", "histogram", "series"]
 
 BINS = 40
@@ -30,7 +32,7 @@ class Label(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A bar, in percent from the left and from the bottom, and its text."""
+    """A bar, in percent from the left and from the bottom, and its text; of a series, its width is drawn."""
 
     left: float
     width: float
@@ -46,12 +48,12 @@ class Chart:
         name: for references within the page.
         title: what it shows.
         note: a sentence about it; may be empty.
-        bars: the shape of a distribution.
+        bars: the shape of a distribution, or what there is to point at in a series; each with its value.
         line: the shape of a series, as the path of its upper edge.
         x_labels: along the horizontal axis.
         y_labels: along the vertical axis.
         marks: lines across it with a text.
-        breaks: positions where one session ended and another began, in percent.
+        breaks: positions where another session began, each with a text.
         header: the header of its table of numbers.
         rows: the rows of that table.
     """
@@ -64,7 +66,7 @@ class Chart:
     x_labels: list[Label] = field(default_factory=list)
     y_labels: list[Label] = field(default_factory=list)
     marks: list[Label] = field(default_factory=list)
-    breaks: list[float] = field(default_factory=list)
+    breaks: list[Label] = field(default_factory=list)
     header: tuple[str, ...] = ()
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -113,8 +115,8 @@ def histogram(
     # A few very large values would leave no room for all others.
     most = found.percentile(0.99)
     top = 1.25 * most if 0 < 1.5 * most < high else high
-    # If all values are nearly the same, the axis does not start at zero.
-    base = 0.0 if low <= top / 2 or (whole and top <= BINS) else min(low, 0.9 * top)
+    # If no value is small, the axis does not start at zero.
+    base = 0.0 if low <= top / 2 or (whole and top <= BINS) else min(low, 0.98 * top)
     step = _nice((top - base) / BINS or top / BINS)
     if whole:
         step = max(1.0, math.ceil(step))
@@ -141,7 +143,7 @@ def histogram(
         last = start + step - 1 if whole else start + step
         span = text(start) if whole and last == start else f"{text(start)} to {text(last)}"
         if count:
-            title_ = f"{span}: {count:,} rows"
+            title_ = f"{span}: {rows_text(count)}"
             chart.bars.append(Bar(100 * place / bins, 100 / bins, 100 * count / y_top, title_))
             chart.rows.append((span, f"{count:,}"))
     tick = _nice((end - base) / 4)
@@ -166,7 +168,7 @@ def histogram(
 def series(
     name: str, title: str, values: Sequence[float], edges: Sequence[float], breaks: Sequence[float], unit: str
 ) -> Chart:
-    """Draw the chart of a quantity over time.
+    """Draw the chart of a quantity over time. Its table has the same values as the chart.
 
     Args:
         name: its name.
@@ -178,27 +180,27 @@ def series(
     """
     end = edges[-1]
     y_labels, y_top = _axis(max(values))
-    chart = Chart(name, title, y_labels=y_labels, header=("from", unit))
-    path = []
-    for value, left, right in zip(values, edges, edges[1:], strict=False):
-        height = 100 - 100 * value / y_top
-        path.append(f"{100 * left / end:.2f} {height:.2f}L{100 * right / end:.2f} {height:.2f}")
-    chart.line = "M" + "L".join(path)
-    chart.breaks = [100 * seconds / end for seconds in breaks]
+    chart = Chart(name, title, y_labels=y_labels, header=("time at work", unit))
     step, name_of = next(
         ((step, unit) for step, unit in _TIME_STEPS if end / step <= 5), (_nice(end / 5 / 86400) * 86400, "d")
     )
+    path = []
+    for value, left, right in zip(values, edges, edges[1:], strict=False):
+        height = 100 * value / y_top
+        path.append(f"{100 * left / end:.2f} {100 - height:.2f}L{100 * right / end:.2f} {100 - height:.2f}")
+        span = f"{left / _SECONDS[name_of]:.4g} to {right / _SECONDS[name_of]:.4g} {name_of}"
+        chart.bars.append(
+            Bar(100 * left / end, 100 * (right - left) / end, height, f"{span}: {_number(value)} {unit}")
+        )
+        chart.rows.append((span, _number(value)))
+    chart.line = "M" + "L".join(path)
+    chart.breaks = [
+        Label(100 * seconds / end, f"session {number} begins") for number, seconds in enumerate(breaks, 2)
+    ]
     chart.x_labels = [
         Label(100 * number * step / end, f"{number * step / _SECONDS[name_of]:.3g} {name_of}")
         for number in range(int(end / step + 1e-6) + 1)
     ]
-    stride = math.ceil(len(values) / BINS)
-    for start in range(0, len(values), stride):
-        part = values[start : start + stride]
-        spans = edges[start : start + stride + 1]
-        whole = sum(v * (b - a) for v, a, b in zip(part, spans, spans[1:], strict=False))
-        mean = whole / (spans[-1] - spans[0])
-        chart.rows.append((f"{spans[0] / _SECONDS[name_of]:.4g} {name_of}", _number(mean)))
     return chart
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -84,7 +85,9 @@ class LiveLine:
 
         # A stream that shows control characters lets this line through, and gives the other ones to it.
         terminal = getattr(stream, "unfiltered", stream)
-        console = Console(file=terminal)
+        # Whoever sets NO_COLOR wants no other marks either.
+        colors: Any = None if os.environ.get("NO_COLOR") else "auto"
+        console = Console(file=terminal, color_system=colors)
         is_unicode = (getattr(terminal, "encoding", None) or "").lower().startswith("utf")
         self._text = Text
         self._line = _Line("━─" if is_unicode else "#-")

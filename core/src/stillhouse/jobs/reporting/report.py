@@ -1,40 +1,52 @@
-"""`write_report`: the report of a run as one self-contained page, made from the run's database."""
+"""`report_run`: the report of a run as one self-contained page, or as JSON, made from the run's state."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sqlite3
-import time
-from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import output_path
-from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.targets import beside
-from stillhouse.jobs.reporting.charts import Chart, Distribution, histogram, series
-from stillhouse.jobs.reporting.sections import answers_of, failures_of, outcome_of, sessions_of
-from stillhouse.jobs.reporting.timeline import Timeline
-from stillhouse.jobs.reporting.units import clock, count, duration
-from stillhouse.jobs.runs.summary import Summary, explained, summarize
+from stillhouse.jobs.reporting.charts import Chart, histogram, series
+from stillhouse.jobs.reporting.commands import command_text
+from stillhouse.jobs.reporting.facts import RunFacts, read_facts
+from stillhouse.jobs.reporting.page import check_page_name, write_page
+from stillhouse.jobs.reporting.samples import FEW_ROWS
+from stillhouse.jobs.reporting.sections import (
+    MAX_SESSIONS,
+    answers_of,
+    endings_of,
+    environment_of,
+    failures_of,
+    sessions_of,
+    settings_of,
+    warnings_of,
+)
+from stillhouse.jobs.reporting.twin import run_as_json
+from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, seconds_text
+from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.prices import cost_text
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.salvage import intact
 from stillhouse.protocols import HookCalls
 
-__all__ = ["report_run", "write_report"]
+__all__ = ["figures_of", "opened", "report_as_json", "report_run", "state_text", "write_report"]
 
-# What identifies a report of Stillhouse, within its first bytes.
-_GENERATOR = b'<meta name="generator" content="stillhouse">'
-_HEAD_BYTES = 4096
-
-MAX_TEXT_CHARACTERS = 600
+MAX_BREAKS = 40
 
 
 def report_run(
-    target: str, hooks: HookCalls, page: str | Path | None = None, state: Path | None = None
+    target: str,
+    hooks: HookCalls,
+    page: str | Path | None = None,
+    state: Path | None = None,
+    *,
+    by: str | None = None,
 ) -> Path:
     """Write the report of the run of an output, and return the path of the page.
 
@@ -43,20 +55,19 @@ def report_run(
         hooks: the installed plugins.
         page: the page to write; `OUTPUT.report.html` if not said.
         state: the state of the run, if it is not beside the output.
+        by: a column of the input to group the rows by.
 
     Raises:
-        ConfigurationError: the page cannot be written, is no report, or has no name of a page.
+        ConfigurationError: the page cannot be written, is no report, or has no name of a page; or the rows
+            cannot be grouped.
         StoreError: there is no run of that output, or its state cannot be read.
     """
     place = output_path(target, hooks)
     page = beside(place, ".report.html") if page is None else output_path(str(page))
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise ConfigurationError(f"{page} is no name of a page", hint="give -o FILE.html")
-    path = state_of(place, state)
-    working = is_worked_on(path)
-    with intact(path, checked=not working) as (connection, _):
+    check_page_name(page)
+    with opened(target, hooks, state) as (connection, working):
         try:
-            write_report(connection, target, working, page)
+            write_report(connection, str(place), working, page, by=by, hooks=hooks)
         except OSError as error:
             raise ConfigurationError(
                 f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"
@@ -64,7 +75,44 @@ def report_run(
     return page
 
 
-def write_report(connection: sqlite3.Connection, output: str, working: bool, path: Path) -> None:
+def report_as_json(
+    target: str, hooks: HookCalls, state: Path | None = None, *, by: str | None = None
+) -> dict[str, Any]:
+    """Return the report of the run of an output as JSON types; see `report_run`.
+
+    Raises:
+        ConfigurationError: the rows cannot be grouped.
+        StoreError: there is no run of that output, or its state cannot be read.
+    """
+    place = output_path(target, hooks)
+    with opened(target, hooks, state) as (connection, working):
+        return run_as_json(read_facts(connection, str(place), working, by=by, hooks=hooks))
+
+
+@contextlib.contextmanager
+def opened(
+    target: str, hooks: HookCalls, state: Path | None = None
+) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """Open the state of a run for the block; give its database, and whether a process works on it.
+
+    Raises:
+        StoreError: there is no run of that output, or its state cannot be read.
+    """
+    path = state_of(output_path(target, hooks), state)
+    working = is_worked_on(path)
+    with intact(path, checked=not working) as (connection, _):
+        yield connection, working
+
+
+def write_report(
+    connection: sqlite3.Connection,
+    output: str,
+    working: bool,
+    path: Path,
+    *,
+    by: str | None = None,
+    hooks: HookCalls | None = None,
+) -> None:
     """Write the report of a run.
 
     Args:
@@ -72,164 +120,146 @@ def write_report(connection: sqlite3.Connection, output: str, working: bool, pat
         output: the name of its output.
         working: whether a process works on it now.
         path: the file to write; an earlier report is replaced when the new one is whole.
+        by: a column of the input to group the rows by.
+        hooks: the installed plugins, which may read the input.
 
     Raises:
         ConfigurationError, OSError: the file cannot be written, or is not a report.
     """
-    import jinja2
-
-    _check_replaceable(path)
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(_facts(connection, output, working))
-    file = PartialFile(path)
-    try:
-        file.stream.write(page.encode("utf-8", "backslashreplace"))
-        file.finish()
-    except BaseException:
-        file.abandon()
-        raise
+    facts = read_facts(connection, output, working, by=by, hooks=hooks)
+    write_page(path, "report.html.jinja", _shown(facts))
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuse to replace a page that is not a report."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            if _GENERATOR not in stream.read(_HEAD_BYTES):
-                raise ConfigurationError(
-                    f"{path} exists, and is not a report of Stillhouse",
-                    hint="move it away, or give another with -o FILE.html",
-                )
-
-
-def _facts(connection: sqlite3.Connection, output: str, working: bool) -> dict[str, Any]:
-    summary = explained(summarize(connection), connection)
-    timeline = Timeline(_spans(connection, summary, working), summary.rows)
-    query = "SELECT finished, seconds, input_tokens, output_tokens FROM rows WHERE state != 0"
-    timeline.add(connection.execute(query))
-    latency, inputs, outputs = timeline.distributions()
-    last = summary.sessions[-1] if summary.sessions else None
-    state = "working" if working else "complete" if summary.complete else outcome_of(last)
+def _shown(facts: RunFacts) -> dict[str, Any]:
+    """Return what the template shows."""
+    summary = facts.summary
+    has_charts = summary.rows > FEW_ROWS
+    sessions = sessions_of(facts)
     return {
-        "name": Path(output).name,
-        "state": state,
-        "made": clock(time.time()),
-        "figures": _figures(summary, timeline),
-        "over_time": _over_time(timeline, latency.count > 0) if summary.rows else [],
-        "distributions": _distributions(latency, inputs, outputs),
-        "answers": answers_of(summary),
-        "failures": failures_of(summary),
-        "command": _command(summary),
-        "sessions": sessions_of(connection, summary, working),
-        "pauses": len(summary.sessions) > 1,
+        "name": facts.name,
+        "model": str((summary.command or {}).get("model_name") or ""),
+        "state": state_text(facts),
+        "made": moment(facts.made),
+        "times": _times(facts),
+        "figures": figures_of(facts),
+        "warnings": warnings_of(facts),
+        "rows": summary.rows,
+        "samples": facts.samples,
+        "why": _why(facts),
+        "prompts_note": facts.source.note,
+        "over_time": _over_time(facts) if has_charts else [],
+        "distributions": _distributions(facts) if has_charts else [],
+        "answers": answers_of(facts),
+        "endings": endings_of(facts),
+        "failures": failures_of(facts),
+        "groups": facts.groups,
+        "command": command_text(facts.first),
+        "settings": settings_of(facts),
+        "environment": environment_of(facts.latest),
+        "sessions": sessions,
+        "earlier_sessions": max(0, len(summary.sessions) - MAX_SESSIONS),
+        "seconds_text": seconds_text,
+        "cost_text": cost_text,
+        "count": count,
     }
 
 
-def _spans(connection: sqlite3.Connection, summary: Summary, working: bool) -> list[tuple[float, float]]:
-    """Return when each session began and ended; a killed session ended with its last row."""
-    if summary.rows and not summary.sessions:  # damage to the state has taken them
-        return connection.execute("SELECT min(finished), max(finished) FROM rows").fetchall()
-    starts = [session.started for session in summary.sessions]
-    ends = [session.ended for session in summary.sessions]
-    if working and ends:
-        ends[-1] = time.time()
-    latest = list(starts)
-    if None in ends:
-        for (finished,) in connection.execute("SELECT finished FROM rows"):
-            session = max(0, bisect_right(starts, finished) - 1)
-            latest[session] = max(latest[session], finished)
-    return [
-        (start, last if end is None else end) for start, end, last in zip(starts, ends, latest, strict=True)
-    ]
+def state_text(facts: RunFacts) -> tuple[str, str]:
+    """Return how a run is: the class of its color, and the words."""
+    failures, state = facts.summary.failures, facts.state
+    if state == "complete" and failures:
+        return "attention", f"complete, {failures:,} {'row' if failures == 1 else 'rows'} failed"
+    return (
+        "good" if state == "complete" else "bad" if state in ("stopped", "killed") else "attention"
+    ), state
 
 
-def _figures(summary: Summary, timeline: Timeline) -> list[tuple[str, str, str]]:
-    """Return the main figures: a label, a value, and a remark."""
-    seconds = timeline.edges[-1]
+def _times(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """Return when the run began and ended: a label, the time for programs, and for people."""
+    sessions = facts.summary.sessions
+    if not sessions:
+        return []
+    found = [("started", sessions[0].started)]
+    last = sessions[-1].ended or facts.summary.last_finished
+    if last is not None and not facts.working:
+        found.append(("ended", last))
+    return [(label, iso_moment(seconds), moment(seconds)) for label, seconds in found]
+
+
+def _why(facts: RunFacts) -> list[tuple[str, int]]:
+    """Return why samples were picked, and how many were for each reason, in a fixed order."""
+    order = ["random", "failed", "cut off", "longest", "shortest", "slowest"]
+    counts = {why: sum(why in sample.why for sample in facts.samples) for why in order}
+    return [(why, number) for why, number in counts.items() if number]
+
+
+def figures_of(facts: RunFacts) -> list[tuple[str, str, str, str]]:
+    """Return the main figures: a label, a value, a remark, and the class of its color."""
+    summary, seconds = facts.summary, facts.seconds
+    working = max(seconds - facts.loading, 1e-3)
     failed = f"{summary.failures / summary.rows:.1%} of the rows" if summary.failures else ""
     tokens = summary.output_tokens
     rates = (
-        f"{summary.rows / seconds:,.1f} rows/s" if summary.rows else "",
-        "" if tokens is None else f"{tokens / seconds:,.0f} tokens/s",
+        f"{summary.rows / working:,.1f} rows/s" if summary.rows else "",
+        "" if tokens is None else f"{tokens / working:,.0f} tokens/s",
     )
+    before = f"of it {duration(facts.loading)} before the first row" if facts.loading >= 0.5 else ""
     figures = [
-        ("Rows finished", f"{summary.rows:,}", rates[0]),
-        ("Failed", f"{summary.failures:,}", failed),
-        ("Input tokens", count(summary.input_tokens), ""),
+        ("Rows finished", f"{summary.rows:,}", rates[0], ""),
+        ("Failed", f"{summary.failures:,}", failed, "bad" if summary.failures else ""),
+        ("Input tokens", count(summary.input_tokens), "", ""),
         *_cache_figures(summary),
-        ("Output tokens", count(summary.output_tokens), rates[1]),
-        ("Time at work", duration(seconds), ""),
+        ("Output tokens", count(summary.output_tokens), rates[1], ""),
+        ("Time at work", duration(seconds), before, ""),
     ]
     if summary.queued:
-        figures.insert(2, ("To be tried again", f"{summary.queued:,}", "by the same command"))
+        figures.insert(2, ("To be tried again", f"{summary.queued:,}", "by the same command", ""))
     if summary.cost is not None:
-        figures.append(("Cost", cost_text(summary.cost), f"prices of {summary.prices}"))
+        figures.append(("Cost", cost_text(summary.cost), f"prices of {summary.prices}", ""))
     return figures
 
 
-def _cache_figures(summary: Summary) -> list[tuple[str, str, str]]:
+def _cache_figures(summary: Summary) -> list[tuple[str, str, str, str]]:
     """Return what of the input was read from the provider's cache and written to it, with its cost."""
     parts = [
         ("Read from a cache", summary.cached_tokens, summary.cached_cost),
         ("Written to a cache", summary.written_tokens, summary.written_cost),
     ]
-    return [(label, f"{count:,}", cost_text(cost) if cost else "") for label, count, cost in parts if count]
+    return [
+        (label, f"{count:,}", cost_text(cost) if cost else "", "") for label, count, cost in parts if count
+    ]
 
 
-def _over_time(timeline: Timeline, has_calls: bool) -> list[Chart]:
-    edges, breaks = timeline.edges, timeline.starts[1:]
-    rows, tokens = timeline.per_second(timeline.rows), timeline.per_second(timeline.output_tokens)
-    charts = [series("rows", "Rows per second", rows, edges, breaks, "rows/s")]
+def _over_time(facts: RunFacts) -> list[Chart]:
+    spans, breaks = facts.spans, facts.starts[1:][:MAX_BREAKS]
+    if len(spans.rows) < 2:
+        return []
+    mean, width = f"mean of each {duration(spans.width)}", duration(spans.width)
+    rows, tokens = spans.per_second(spans.rows), spans.per_second(spans.output_tokens)
+    charts = [series("rows", f"Rows per second ({mean})", rows, spans.edges, breaks, "rows/s")]
+    if any(spans.failed):
+        failed = list(map(float, spans.failed))
+        charts.append(series("failed", f"Failed rows (per {width})", failed, spans.edges, breaks, "rows"))
     if any(tokens):
-        charts.append(series("tokens", "Output tokens per second", tokens, edges, breaks, "tokens/s"))
-    if has_calls:
-        in_flight = timeline.in_flight()
-        charts.append(series("flight", "Rows in flight", in_flight, edges, breaks, "rows, on average"))
+        title = f"Output tokens per second ({mean})"
+        charts.append(series("tokens", title, tokens, spans.edges, breaks, "tokens/s"))
+    if facts.latency.count:
+        title = f"Rows in flight ({mean})"
+        charts.append(series("flight", title, spans.in_flight, spans.edges, breaks, "rows, on average"))
     return charts
 
 
-def _distributions(latency: Distribution, inputs: Distribution, outputs: Distribution) -> list[Chart]:
+def _distributions(facts: RunFacts) -> list[Chart]:
     def tokens(value: float) -> str:
         return f"{value:,.0f}"
 
     charts = []
-    if latency.count:
-        charts.append(histogram("latency", "Seconds per row", latency, _seconds))
-    if inputs.count:
-        charts.append(histogram("input", "Input tokens per row", inputs, tokens, whole=True))
-    if outputs.count:
-        charts.append(histogram("output", "Output tokens per row", outputs, tokens, whole=True))
+    if facts.latency.count:
+        chart = histogram("latency", "Seconds from submission to answer", facts.latency, seconds_text)
+        chart.note = f"{chart.note} Waiting for a free slot or a rate limit is included.".strip()
+        charts.append(chart)
+    if facts.inputs.count:
+        charts.append(histogram("input", "Input tokens per row", facts.inputs, tokens, whole=True))
+    if facts.outputs.count:
+        charts.append(histogram("output", "Output tokens per row", facts.outputs, tokens, whole=True))
     return charts
-
-
-def _seconds(value: float) -> str:
-    if value == 0 or value >= 0.9995:
-        return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
-    return f"{value * 1e3:.3g} ms" if value >= 0.9995e-3 else f"{value * 1e6:.3g} µs"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]} …"
-
-
-def _command(summary: Summary) -> list[tuple[str, str]]:
-    """Return the command of the run as names and values, without defaults."""
-    command = dict(summary.command or {})
-    llm = command.pop("llm", None) or {}
-    parameters = command.pop("parameters", None) or {}
-    command.pop("input", None)
-    facts = {"model": command.pop("model_name", None), "LLM": llm.pop("llm", None)}
-    facts |= {name.replace("_", " "): value for name, value in command.items() if value is not False}
-    facts |= {f"parameter {name}": value for name, value in parameters.items()}
-    facts |= {f"field {name}": value for name, value in llm.items() if name != "model"}
-    return [
-        (name, _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-        for name, value in facts.items()
-        if value is not None and value != {} and value != []
-    ]

@@ -1,94 +1,201 @@
-"""Sections of a report: how the answers ended, why rows failed, and what each session did."""
+"""Sections of a report: how the answers ended, why rows failed, what each session did, and with what."""
 
 from __future__ import annotations
 
-import sqlite3
-from bisect import bisect_right
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
-from stillhouse.jobs.reporting.units import clock, count, duration
-from stillhouse.jobs.runs.reasons import Failure, Failures
-from stillhouse.jobs.runs.summary import Session, Summary
-from stillhouse.jobs.store.database import DONE
+from stillhouse.jobs.reporting.commands import retry_text
+from stillhouse.jobs.reporting.facts import RunFacts, outcome_of
+from stillhouse.jobs.reporting.units import count, duration, moment, rows_text
+from stillhouse.jobs.runs.provenance import Provenance
+from stillhouse.jobs.runs.reasons import Failure, common_endings
+from stillhouse.jobs.runs.summary import Session
 
-__all__ = ["answers_of", "failures_of", "outcome_of", "sessions_of"]
+__all__ = [
+    "Ending", "Kind", "answers_of", "endings_of", "environment_of", "failures_of", "sessions_of",
+    "settings_of", "warnings_of",
+]  # fmt: skip
 
 MAX_MESSAGES = 30
+MAX_SESSIONS = 50
+MAX_ENDINGS = 10
+MAX_SETTINGS = 60
+MAX_TEXT_CHARACTERS = 600
+
+_REMARKS = {
+    "cut": "ended at max_new_tokens: raise it", "empty": "without a text", "refused": "by the model",
+    "filtered": "by the provider",
+}  # fmt: skip
 
 
-class _Kind(NamedTuple):
-    """Failed rows of one kind: how many, the option that generates them again, and their messages."""
+class Kind(NamedTuple):
+    """Failed rows of one kind.
+
+    Attributes:
+        name: the kind.
+        rows: how many they are.
+        retry: the option that generates them again; empty where that would be in vain.
+        command: the whole command that does so; empty where it is not known.
+        messages: how many rows failed for a reason, which are the first of them, and the reason.
+    """
 
     name: str
     rows: int
     retry: str
-    messages: list[tuple[str, str]]
+    command: str
+    messages: list[tuple[str, str, str]]
 
 
-def failures_of(summary: Summary) -> list[_Kind]:
+class Ending(NamedTuple):
+    """Generations that ended for one reason: the reason, how many, and their share in percent."""
+
+    name: str
+    number: int
+    percent: float
+
+
+def failures_of(facts: RunFacts) -> list[Kind]:
     """Return why rows failed, by kind, each with its commonest messages."""
-    failures = summary.reasons.failures if summary.reasons is not None else Failures()
+    summary, failures = facts.summary, facts.failures
     kinds = sorted(failures.kinds.items(), key=lambda item: (-item[1], item[0]))
-    found = {kind: _Kind(kind, rows, summary.retry(kind) or "", []) for kind, rows in kinds}
+    found = {}
+    for kind, rows in kinds:
+        retry = summary.retry(kind) or ""
+        found[kind] = Kind(kind, rows, retry, retry_text(facts.first, retry) if retry else "", [])
     for failure in failures.most_common(MAX_MESSAGES):
-        found[failure.kind].messages.append((_rows(failure), failure.message))
+        found[failure.kind].messages.append((f"{failure.rows:,}", _rows(failure), failure.message))
     return list(found.values())
 
 
 def _rows(failure: Failure) -> str:
-    """Return how many rows failed for a reason, and which are the first."""
-    more = ", …" if failure.rows > len(failure.examples) else ""
-    named = f"row{'s' if failure.rows > 1 else ''} {', '.join(f'{row:,}' for row in failure.examples)}{more}"
-    return named if failure.rows == 1 else f"{failure.rows:,}: {named}"
+    """Return which rows failed for a reason: the first of them, and how many more there are."""
+    named = ", ".join(f"{row:,}" for row in failure.examples)
+    more = failure.rows - len(failure.examples)
+    return f"{named} and {more:,} more" if more else named
 
 
-def answers_of(summary: Summary) -> list[tuple[str, str, str]]:
+def answers_of(facts: RunFacts) -> list[tuple[str, str, str]]:
     """Return how the answers ended: a label, how many, and a remark. What nobody says is unknown."""
-    if summary.reasons is None or not summary.reasons.endings.total:
+    if not facts.endings.total:
         return []
-    facts = summary.reasons.endings.as_json()
-    total = facts.pop("total") or 1
-    remarks = {
-        "cut": "ended at max_new_tokens: raise it", "empty": "without a text", "refused": "by the model",
-        "filtered": "by the provider",
-    }  # fmt: skip
+    numbers = facts.endings.as_json()
+    total = numbers.pop("total") or 1
     return [
-        (name, f"{number:,} ({number / total:.1%})", remarks[name]) if number else (name, count(number), "")
-        for name, number in facts.items()
+        (name, f"{number:,} ({number / total:.1%})", _REMARKS[name]) if number else (name, count(number), "")
+        for name, number in numbers.items()
     ]
 
 
-def outcome_of(session: Session | None) -> str:
-    return "not started" if session is None else session.outcome or "killed"
-
-
-def sessions_of(connection: sqlite3.Connection, summary: Summary, working: bool) -> list[tuple[str, ...]]:
-    """Return each session as a row of the table, with the rows whose last result is its."""
-    starts = [session.started for session in summary.sessions]
-    done, failed = [0] * len(starts), [0] * len(starts)
-    for state, finished in connection.execute("SELECT state, finished FROM rows") if starts else ():
-        session = max(0, bisect_right(starts, finished) - 1)
-        if state == DONE:
-            done[session] += 1
-        else:
-            failed[session] += 1
+def endings_of(facts: RunFacts) -> list[Ending]:
+    """Return the finish reasons, the most frequent first; none if the backend does not give any."""
+    endings = facts.endings
+    if not endings.are_told:
+        return []
+    total = endings.total or 1
     return [
-        _session(session, working and session is summary.sessions[-1], done[place], failed[place])
-        for place, session in enumerate(summary.sessions)
+        Ending(name, number, 100 * number / total)
+        for name, number in common_endings(endings.counts, MAX_ENDINGS)
     ]
 
 
-def _session(session: Session, working: bool, done: int, failed: int) -> tuple[str, ...]:
-    ended = "" if session.ended is None else clock(session.ended)
+def warnings_of(facts: RunFacts) -> list[str]:
+    """Return what a person must not overlook."""
+    found, answers = [], facts.endings.as_json()
+    total, cut, empty = answers["total"], answers["cut"], answers["empty"]
+    if cut and total:
+        most = facts.parameters.get("max_new_tokens")
+        at = f"max_new_tokens={most}" if most is not None else "the limit on their tokens"
+        found.append(f"{_answers(cut)} ({cut / total:.0%}) {_were(cut)} cut at {at}.")
+    if empty and total:
+        found.append(f"{_answers(empty)} ({empty / total:.0%}) {_were(empty)} empty.")
+    for name, what in (("refused", "refused by the model"), ("filtered", "filtered by the provider")):
+        number = answers[name]
+        if number and total:
+            found.append(f"{_answers(number)} ({number / total:.0%}) {_were(number)} {what}.")
+    if facts.repeated_inputs:
+        rows = rows_text(facts.repeated_inputs)
+        has = "has" if facts.repeated_inputs == 1 else "have"
+        if not (facts.summary.command or {}).get("dedupe"):
+            found.append(f"{rows} {has} the same content as an earlier row; --dedupe answers them together.")
+    return found
+
+
+def _answers(number: int) -> str:
+    return f"{number:,} {'answer' if number == 1 else 'answers'}"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def sessions_of(facts: RunFacts) -> list[tuple[str, ...]]:
+    """Return each session as a row of the table, with the rows whose last result is its; the latest ones."""
+    sessions = facts.summary.sessions
+    rows = [
+        _session(facts, place, session, facts.working and session is sessions[-1])
+        for place, session in enumerate(sessions)
+    ]
+    return rows[-MAX_SESSIONS:]
+
+
+def _session(facts: RunFacts, place: int, session: Session, working: bool) -> tuple[str, ...]:
     took = "" if session.ended is None else duration(session.ended - session.started)
-    outcome = "working" if working else outcome_of(session)
+    found = facts.provenances.get(place + 1)
     return (
-        clock(session.started),
-        ended,
+        str(place + 1),
+        moment(session.started),
         took,
-        f"{done:,}",
-        f"{failed:,}",
-        outcome,
+        f"{facts.tally.done[place]:,}",
+        f"{facts.tally.failed[place]:,}",
+        _retried(facts, place, found),
+        "working" if working else outcome_of(session),
         f"{session.process} on {session.host}",
         session.version,
     )
+
+
+def _retried(facts: RunFacts, place: int, found: Provenance | None) -> str:
+    """Return how many failed rows a session generated again, and what became of them where that is known."""
+    if found is None or not found.retried:
+        return ""
+    following = facts.provenances.get(place + 2)
+    rows = facts.summary.rows + facts.summary.queued if following is None else following.known
+    if rows != found.known or following is not None:  # it also had new rows, or later ones changed the counts
+        return f"{found.retried:,}"
+    return f"{found.retried:,}: {facts.tally.done[place]:,} done now"
+
+
+def settings_of(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return the settings of the run as names and values, without defaults."""
+    command = dict(facts.summary.command or {})
+    llm = command.pop("llm", None) or {}
+    parameters = command.pop("parameters", None) or {}
+    command.pop("input", None)
+    found = {"model": command.pop("model_name", None), "LLM": llm.pop("llm", None)}
+    found |= {name.replace("_", " "): value for name, value in command.items() if value is not False}
+    found |= {f"parameter {name}": value for name, value in parameters.items()}
+    found |= {f"LLM setting {name}": value for name, value in llm.items() if name != "model"}
+    texts = [
+        (name, _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+        for name, value in found.items()
+        if value is not None and value != {} and value != []
+    ]
+    if len(texts) > MAX_SETTINGS:
+        texts = [*texts[:MAX_SETTINGS], ("more settings", f"{len(texts) - MAX_SETTINGS:,} are not shown")]
+    return texts
+
+
+def environment_of(found: Provenance | None) -> list[tuple[str, str]]:
+    """Return what a session ran with, as names and values."""
+    if found is None:
+        return []
+    facts: list[tuple[str, Any]] = [
+        ("Python", found.python), ("system", found.system), ("processors", found.cpus),
+        *found.packages.items(),
+    ]  # fmt: skip
+    return [(name, str(value)) for name, value in facts if value]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]} …"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stillhouse.jobs.reporting.units import clock, count, duration, rows_text
@@ -162,13 +162,16 @@ def _cost(cost: float | None) -> str:
     return "unknown" if cost is None else cost_text(cost)
 
 
-def failure_lines(failures: Failures, kept: Collection[str] = ()) -> list[str]:
+def failure_lines(
+    failures: Failures, kept: Collection[str] = (), retry: Callable[[str], str] | None = None
+) -> list[str]:
     """Format why rows failed, most often first: how many rows, the first of them, and how to try them again.
 
     Args:
         failures: why they failed.
         kept: the kinds of the failed rows that stay as they are unless they are asked for; those that are
             queued are generated again in any case.
+        retry: returns the command that generates the rows of these kinds again, if it can be said whole.
     """
     lines, left = [], failures.rows
     for kind, message, rows, example, _ in failures.most_common(SHOWN_FAILURES):
@@ -180,7 +183,9 @@ def failure_lines(failures: Failures, kept: Collection[str] = ()) -> list[str]:
         lines.append(f"  {left:,} more {'row' if left == 1 else 'rows'}: see the column error")
     kinds = retried_kinds(kept)
     if kinds:
-        lines.append(f"generate them again: the same command with --retry {','.join(kinds)}")
+        names = ",".join(kinds)
+        again = f"the same command with --retry {names}" if retry is None else retry(names)
+        lines.append(f"generate them again: {again}")
     return ["why rows failed, most often:", *lines] if lines else []
 
 

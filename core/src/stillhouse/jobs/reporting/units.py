@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["about", "clock", "count", "duration", "rows_rate", "rows_text", "stopwatch"]
+__all__ = [
+    "about", "clock", "count", "duration", "iso_moment", "moment", "rows_rate", "rows_text", "seconds_text",
+    "stopwatch",
+]  # fmt: skip
 
 
 def count(number: int | None) -> str:
@@ -31,6 +34,25 @@ def duration(seconds: float) -> str:
 def clock(seconds: float) -> str:
     """Format seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def moment(seconds: float) -> str:
+    """Format seconds since 1970 as local date and time with how far that is from UTC."""
+    local = time.localtime(seconds)
+    offset = time.strftime("%z", local)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', local)} {offset[:3]}:{offset[3:]}"
+
+
+def iso_moment(seconds: float) -> str:
+    """Format seconds since 1970 as programs read it: ISO 8601, local time with the offset from UTC."""
+    return moment(seconds).replace(" ", "T", 1).replace(" ", "")
+
+
+def seconds_text(value: float) -> str:
+    """Format a time span of a call with three digits, such as `210 ms`."""
+    if value == 0 or value >= 0.9995:
+        return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
+    return f"{value * 1e3:.3g} ms" if value >= 0.9995e-3 else f"{value * 1e6:.3g} µs"
 
 
 def stopwatch(seconds: float) -> str:

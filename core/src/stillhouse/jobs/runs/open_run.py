@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from stillhouse.jobs.runs.batches import check_no_batch_runs
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.looking import look_at_run
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
+from stillhouse.jobs.runs.provenance import Provenance, provenance_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
 from stillhouse.jobs.sources.names import Names
@@ -136,6 +138,7 @@ class OpenRun:
             self._check_written()
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
+            self.store.set(*self._provenance().fact(self.store.session))
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
@@ -143,6 +146,12 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _provenance(self) -> Provenance:
+        """Describe this session for the state."""
+        names = None if self.command.spool is not None else self.command.names
+        found = provenance_of(self.llm, self.command.given, names)
+        return replace(found, retried=self.queued, known=self.store.known_rows)
 
     def _check_written(self) -> None:
         """Refuse to replace what is at the output's path, unless the run wrote it, or shall replace it."""

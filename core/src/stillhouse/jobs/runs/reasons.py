@@ -15,18 +15,17 @@ from stillhouse._execution.messages import printable
 from stillhouse.errors import ERROR_KINDS
 from stillhouse.outputs import NOT_FINITE, count_of
 
-__all__ = [
-    "UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "in_a_line", "masked",
-    "retried_kinds",
-]  # fmt: skip
+__all__ = ["UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "in_a_line", "masked",
+           "retried_kinds", "shortened"]  # fmt: skip
 
 # So many failures, and so many reasons to end, are told apart; the others are counted together.
 MAX_FAILURES = 1000
 MAX_ENDINGS = 100
 
-# How many characters of a message, and of a reason to end, tell them apart.
+# How many characters of a message, and of a reason to end, tell them apart; and how many an answer keeps.
 MAX_CHARACTERS = 200
 ENDING_CHARACTERS = 24
+ANSWER_CHARACTERS = 2000
 
 # How many rows are named for each reason to fail.
 MAX_EXAMPLES = 5
@@ -208,12 +207,14 @@ class Reasons:
         endings: why the generations of rows without an error ended.
         failures: why rows failed.
         not_finite: how many rows have numbers that are none (NaN).
+        answer: the index of the first row with an answer, and the beginning of that answer.
     """
 
     def __init__(self) -> None:
         self.endings = Endings()
         self.failures = Failures()
         self.not_finite = 0
+        self.answer: tuple[int, str] | None = None
 
     def add(self, row: int, columns: Mapping[str, Any]) -> None:
         """Count a row.
@@ -230,6 +231,9 @@ class Reasons:
         if statistics and NOT_FINITE in statistics:
             self.not_finite += any(map(count_of, statistics[NOT_FINITE]))
         self.endings.add(columns)
+        if self.answer is None:
+            texts = (text for text in columns["generations"] if type(text) is str and text.strip())
+            self.answer = next(((row, text[:ANSWER_CHARACTERS]) for text in texts), None)
 
 
 def retried_kinds(kinds: Iterable[str]) -> list[str]:

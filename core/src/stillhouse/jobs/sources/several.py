@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import ConfigurationError, GenerationError
+from stillhouse.jobs.formats.marks import Mark, marks_of, rows_from
 from stillhouse.jobs.sources.names import some
 from stillhouse.protocols import Row, RowReader
 
@@ -98,20 +100,31 @@ class SeveralReader:
         for source in self._sources:
             self._size = source.size
             for row in self._rows(source):
-                error = None if row.error is None else _of_source(row.error, source.name)
-                yield SourceRow(
-                    index,
-                    row.line,
-                    row.columns,
-                    error,
-                    row.digest,
-                    row.typed,
-                    source=source.name,
-                    within=row.place,
-                )
+                yield _sourced(source, row, index)
                 index += 1
             self._before += source.size
             self._size = 0
+
+    def marks(self) -> Generator[Mark, None, int]:
+        """Yield the marks of every source."""
+        base = 0
+        for part, source in enumerate(self._sources):
+            with closing(source.open()) as reader, closing(marks_of(reader)) as marks:
+                base += yield from _of_part(marks, part, base)
+        return base
+
+    def rows_from(self, mark: Mark, first: int) -> Iterator[Row]:
+        """Yield the rows from the index `first` on; see `stillhouse.jobs.formats.marks`."""
+        base = mark.base
+        start = Mark(mark.row - base, mark.line, mark.offset)
+        for source in self._sources[mark.part :]:
+            last = -1
+            with closing(source.open()) as reader:
+                for row in rows_from(reader, start, max(0, first - base)):
+                    last = row.index
+                    yield _sourced(source, row, base + last)
+            base += _number_of_rows(source) if last < 0 else last + 1
+            start = Mark()
 
     def _rows(self, source: Source) -> Iterator[Row]:
         reader = self._open = source.open()
@@ -197,6 +210,33 @@ def _check_headers(headers: list[tuple[str, list[str]]]) -> None:
                 f"{first} and {name} have different columns: {', and '.join(differences)}",
                 hint="give the files the same header, or make a run of each",
             )
+
+
+def _sourced(source: Source, row: Row, index: int) -> SourceRow:
+    """Return a row of a source as one of all, with its index among these."""
+    error = None if row.error is None else _of_source(row.error, source.name)
+    return SourceRow(
+        index, row.line, row.columns, error, row.digest, row.typed, source=source.name, within=row.place
+    )
+
+
+def _of_part(marks: Generator[Mark, None, int], part: int, base: int) -> Generator[Mark, None, int]:
+    """Yield the marks of a source as those of one of several."""
+    while True:
+        try:
+            mark = next(marks)
+        except StopIteration as end:
+            return int(end.value)
+        yield Mark(base + mark.row, mark.line, mark.offset, part, base)
+
+
+def _number_of_rows(source: Source) -> int:
+    with closing(source.open()) as reader, closing(marks_of(reader)) as marks:
+        while True:
+            try:
+                next(marks)
+            except StopIteration as end:
+                return int(end.value)
 
 
 def _of_source(error: GenerationError, name: str) -> GenerationError:

@@ -117,8 +117,12 @@ def _create(path: Path) -> None:
         ) from None
 
 
-def read(path: Path) -> sqlite3.Connection:
+def read(path: Path, options: str = "") -> sqlite3.Connection:
     """Open the database for reading, also while another process writes it; see `reading`.
+
+    Args:
+        path: the database.
+        options: more of the address by which SQLite opens one that another process may write.
 
     Raises:
         DamagedError: it is damaged, or not a run's.
@@ -130,7 +134,7 @@ def read(path: Path) -> sqlite3.Connection:
             hint="give the OUTPUT of a stillhouse generate",
         )
     # Reading it as immutable leaves no files next to it.
-    return _open(path, "ro", "&immutable=1" if is_idle(path) else "")
+    return _open(path, "ro", "&immutable=1" if is_idle(path) else options)
 
 
 def is_idle(path: Path) -> bool:

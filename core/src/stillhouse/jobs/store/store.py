@@ -219,6 +219,18 @@ class SqliteStore:
             )
 
     @property
+    def session(self) -> int:
+        """The number of the present session, from 1; 0 before `start`."""
+        return self._session[0] if self._session else 0
+
+    @property
+    def known_rows(self) -> int:
+        """How many rows the state has, those that are queued included."""
+        with translated(self.path):
+            count: int = self.connection.execute("SELECT count(*) FROM rows").fetchone()[0]
+        return count
+
+    @property
     def is_blank(self) -> bool:
         """Whether no row was ever stored and no output written."""
         with translated(self.path):

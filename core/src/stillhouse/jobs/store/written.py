@@ -14,7 +14,7 @@ from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.protocols import RowWriter
 
-__all__ = ["WrittenOutput", "check_replaceable", "is_marked", "mark_of"]
+__all__ = ["WrittenOutput", "check_replaceable", "has_stamps", "is_marked", "mark_of"]
 
 _KEY = "written"
 
@@ -116,6 +116,14 @@ def is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
     # A file system may round the times, and a copy has its own: then the content decides.
     try:
         return mark is not None and (_stamps(path) == mark["files"] or _digest(path) == mark["digest"])
+    except OSError:
+        return False
+
+
+def has_stamps(path: Path, mark: dict[str, Any] | None) -> bool:
+    """Whether the sizes and times of a file or a folder are as `mark_of` noted them; nothing is read."""
+    try:
+        return mark is not None and _stamps(path) == mark["files"]
     except OSError:
         return False
 

@@ -145,6 +145,38 @@ class StreamRules(Conformance):
             expect(index == 0, f"the failed input 0 was yielded as {index}")
             self._check(result)
 
+    @rule(after="C02", since="0.2")
+    def test_c53_the_pieces_of_a_stream_are_its_text(self) -> None:
+        """`stream` yields pieces of the text, and last the output that `generate_outputs` gives; `astream`
+        does the same for a coroutine.
+
+        Why: what was shown while it came must be the answer that is kept.
+
+        Fix: do not override them; give `on_piece` the text as the output has it, from its beginning.
+        """
+        llm = self.shared()
+        (input,) = self.inputs(1)
+        expected = _shape(self.ask(llm, [input])[0])
+        self._check_stream("stream", list(llm.stream(input, **self.given())), expected)
+        if isinstance(llm, AsyncLLM):
+            streaming = llm.astream(input, **self.given())
+
+            async def main() -> list[Any]:
+                return [item async for item in streaming]
+
+            self._check_stream("astream", asyncio.run(main()), expected)
+
+    def _check_stream(self, name: str, items: list[Any], expected: tuple[int, Any]) -> None:
+        *pieces, output = items or [None]
+        expect(isinstance(output, dict), f"{name} ended with {str(output)[:200]!r}, not with an output")
+        for piece in pieces:
+            expect(isinstance(piece, str), f"{name} yielded a {type(piece).__name__} before its end")
+        text, joined = output["generations"][0], "".join(pieces)
+        same = text is None or joined == text
+        expect(same, f"the pieces of {name} are {joined[:200]!r}, and its output has {str(text)[:200]!r}")
+        shape = _shape(output)
+        expect(shape == expected, f"{name} ends with {shape} where generate_outputs gives {expected}")
+
     def _check(self, error: Any) -> None:
         expect(isinstance(error, GenerationError), f"the failure is a {type(error).__name__}")
         expect(error.kind in ERROR_KINDS, f"the kind {error.kind!r} is not one of {', '.join(ERROR_KINDS)}")

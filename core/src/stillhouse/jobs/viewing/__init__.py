@@ -1,0 +1,1 @@
+"""`stillhouse view`: the rows of a run in a page on this machine, also while the run goes on."""
