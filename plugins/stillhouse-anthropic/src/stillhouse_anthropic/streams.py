@@ -111,7 +111,9 @@ class _Joined:
             )
         if not (ended or self._is_stopped or self._message.get("stop_reason")):
             raise GenerationError(
-                "the stream of events ended before the message did", kind="connection", hint="retry the request"
+                "the stream of events ended before the message did",
+                kind="connection",
+                hint="retry the request",
             )
         answer = {**self._message, "usage": self._usage}
         if self._blocks:

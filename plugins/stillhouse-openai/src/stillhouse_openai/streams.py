@@ -111,7 +111,9 @@ class _Joined:
             )
         if not ended and not all(choice.is_finished for choice in self._choices.values()):
             raise GenerationError(
-                "the stream of events ended before the answer did", kind="connection", hint="retry the request"
+                "the stream of events ended before the answer did",
+                kind="connection",
+                hint="retry the request",
             )
         made = [{"index": index, **self._choices[index].joined()} for index in sorted(self._choices)]
         return {**answer, "choices": made}
