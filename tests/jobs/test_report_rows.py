@@ -32,6 +32,9 @@ from stillhouse.jobs.reporting.comparison import comparison_as_json
 from stillhouse.jobs.reporting.comparison_page import compare_runs
 from stillhouse.jobs.reporting.report import report_as_json, report_run, write_report
 from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Timeline
+from stillhouse.jobs.runs.prompted import RunInput
+from stillhouse.jobs.runs.provenance import Provenance, provenance_of
+from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.columns import Tokens
 from stillhouse.jobs.store.database import connect, read, store_path
 from stillhouse.jobs.store.seals import sealed
@@ -250,6 +253,19 @@ def test_rows_that_were_no_file_have_no_prompts(tmp_path: Path, monkeypatch: pyt
     found = as_json()
     assert "the input was no file" in found["samples_note"]
     assert found["samples"][0]["answers"][0]["text"] == "a"
+
+
+def test_names_of_an_input_are_kept_so_that_they_can_be_found_and_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").touch()
+    names = ["rows.jsonl", "*.jsonl", "datasets:org/name", "https://me:word@host/rows.jsonl?sig=secret"]
+    assert provenance_of(NoisyLLM(), [], Names(names)).input == [
+        str(tmp_path / "rows.jsonl"), str(tmp_path / "*.jsonl"), "datasets:org/name", "https://host/rows.jsonl",
+    ]  # fmt: skip
+    note = RunInput({}, Provenance(input=["datasets:org/name"])).note
+    assert note == "the input datasets:org/name is not a file on this machine"
 
 
 def test_prompts_are_those_of_templates_and_system_messages(make: Make) -> None:

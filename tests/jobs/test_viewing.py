@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stillhouse.echo import EchoLLM
 from stillhouse.errors import StillhouseError
 from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.opening import open_file
 from stillhouse.jobs.formats.rows import digest_of
+from stillhouse.jobs.runs.provenance import provenance_of
+from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.database import StoreError, connect, store_path
 from stillhouse.jobs.viewing.index import MAX_MARKS, MarkIndex
 from stillhouse.jobs.viewing.inputs import SourceRows
-from stillhouse.jobs.viewing.search import Filter
+from stillhouse.jobs.viewing.search import Filter, search
 from stillhouse.jobs.viewing.survey import BLOCK_ROWS, Survey
 from stillhouse.jobs.viewing.viewer import PAGE_ROWS, Viewer
+from stillhouse.protocols import Row
 from stillhouse.registry import default_registry
 
 from .viewed import echo_run, fill, note, viewed, viewer_of, write_jsonl
@@ -151,6 +155,63 @@ def test_search_that_is_cut_into_slices_finds_the_same(
     assert sliced == whole[:1]
 
 
+@pytest.mark.parametrize(
+    ("text", "needle"), [("straße", "SS"), ("ﬁn", "FIN"), ("É", "é"), ('say "no"', 'Y "N'), ("a\\b", "\\B"), ("a\nb", "A\n")]
+)  # fmt: skip
+@pytest.mark.parametrize("scope", ["answer", "prompt"])
+def test_capitals_and_escapes_of_a_text_do_not_matter(
+    tmp_path: Path, text: str, needle: str, scope: str
+) -> None:
+    row = {
+        "prompt": text,
+        "id": 1,
+        "answers": [text],
+        "reasons": [],
+        "kind": None,
+        "queued": False,
+        "is_there": True,
+    }
+    with viewed(write_run(tmp_path, [row])) as viewer:
+        assert all_found(viewer, Filter(text=needle, scope=scope), 50) == [0]
+        assert all_found(viewer, Filter(text=f"{needle}x", scope=scope), 50) == []
+
+
+def test_search_whose_input_is_read_slowly_skips_and_repeats_no_row(tmp_path: Path) -> None:
+    results = [
+        (row, {"generations": ["needle" if row % 3 == 0 else "x"], "error": None}) for row in range(40)
+    ]
+    fill(tmp_path / "out.jsonl", results)
+    asked: list[int] = []
+
+    def scan(
+        wanted: Sequence[int], is_match: Callable[[int, Row | None], bool], _: float
+    ) -> tuple[int, list[int]]:
+        """Look at one row at a time, and at none every second time."""
+        asked.append(wanted[0])
+        if len(asked) % 2:
+            return 0, []
+        row = Row(wanted[0], 1, {"prompt": "needle" if wanted[0] % 5 == 0 else "y"})
+        return 1, [wanted[0]] if is_match(wanted[0], row) else []
+
+    with contextlib.closing(connect(store_path(tmp_path / "out.jsonl"))) as connection:
+        for limit in (1, 3, 100):
+            found: list[int] = []
+            after: int | None = -1
+            while after is not None:
+                page = search(
+                    connection,
+                    Filter(text="needle"),
+                    after,
+                    limit,
+                    60.0,
+                    scan,
+                    lambda row: str(row.columns["prompt"]),
+                )
+                found += page.rows
+                after = page.position
+            assert found == [row for row in range(40) if row % 3 == 0 or row % 5 == 0]
+
+
 # How much is read
 
 
@@ -270,6 +331,11 @@ def test_prompts_come_from_the_input_that_the_state_names(tmp_path: Path) -> Non
         answer = viewer.list(Filter())
         assert [message["text"] for message in answer["rows"][3]["input"]["prompt"]] == ["Be brief", "Say 3"]
         assert (answer["notice"], viewer.run()["notice"]) == ("", "")
+
+
+def test_login_in_the_name_of_an_input_is_not_in_the_state() -> None:
+    names = Names(["tables://me:hunter22@host/questions", "in.jsonl"])
+    assert "hunter22" not in str(provenance_of(EchoLLM(), [], names))
 
 
 def test_prompts_of_a_moved_run_are_found_beside_it(tmp_path: Path) -> None:

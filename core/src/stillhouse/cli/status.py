@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -44,6 +45,7 @@ def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
 def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.tables import failure_lines, status_lines
+    from stillhouse.jobs.runs.pace import pace_of
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.found import state_of
@@ -60,13 +62,14 @@ def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: b
     with intact(path, checked=not working) as (connection, damage):
         # To look at every answer every few seconds would slow the run down.
         summary = explained(summarize(connection), connection, answers=not (working and one_line))
+        pace = pace_of(connection, summary, working)
         owner = facts_of(connection).get("output") or place.name
     if as_json:
-        facts = {"output": output, "working": working, **summary.as_json()}
+        facts = {"output": output, "working": working, **asdict(pace), **summary.as_json()}
         facts["damaged"] = None if damage is None else damage._asdict()
         print_json(facts, indent=None if one_line else 2)
         return working
-    lines = status_lines(summary, working)
+    lines = status_lines(summary, working, pace)
     if damage is not None:
         lines[0] = ("state", f"damaged; with the same command, {damage.told}")
     if path == store_path(place) and not is_same_name(owner, place.name):

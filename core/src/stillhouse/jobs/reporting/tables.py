@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stillhouse.jobs.reporting.units import clock, count, duration, rows_text
-from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons, common_endings, retried_kinds
+from stillhouse.jobs.reporting.units import count, duration, rows_rate, rows_text, stopwatch, zoned_clock
+from stillhouse.jobs.runs.reasons import (
+    Endings,
+    Failures,
+    Reasons,
+    common_endings,
+    in_a_line,
+    retried_kinds,
+)
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
+    from stillhouse.jobs.runs.pace import RunPace
     from stillhouse.jobs.runs.statistics import RunStatistics
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
@@ -189,18 +197,20 @@ def failure_lines(
     return ["why rows failed, most often:", *lines] if lines else []
 
 
-def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
+def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -> list[tuple[str, str]]:
     """Return the status of a run, read from another process, as labels and values."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
-        state = f"process {last.process} on {last.host} works on it, since {clock(last.started)}"
+        state = f"process {last.process} on {last.host} works on it, since {zoned_clock(last.started)}"
     elif summary.complete:
         state = "complete"
     elif last is None:
         state = "not started"
     else:
         state = f"{last.outcome or 'killed'}; the same command goes on with it"
-    lines = [("state", state), ("rows finished", f"{summary.rows:,}"), ("done", f"{summary.done:,}")]
+    total = "" if pace is None or pace.total is None else f" of {pace.total:,}"
+    lines = [("state", state), *_source_lines(pace), ("rows finished", f"{summary.rows:,}{total}")]
+    lines += [*_pace_lines(pace), ("done", f"{summary.done:,}")]
     lines += [(f"failed: {kind}", f"{number:,}") for kind, number in _by_number(summary.failed)]
     endings = (summary.reasons or Reasons()).endings
     lines += _column(_ending_lines(endings, summary.done, endings, summary.done))
@@ -214,7 +224,32 @@ def status_lines(summary: Summary, working: bool) -> list[tuple[str, str]]:
     if summary.cost is not None:
         lines.append(("cost", f"{cost_text(summary.cost)} (prices of {summary.prices or ''})"))
     if summary.last_finished is not None:
-        lines.append(("last row finished", clock(summary.last_finished)))
+        lines.append(("last row finished", zoned_clock(summary.last_finished)))
+    return lines
+
+
+def _source_lines(pace: RunPace | None) -> list[tuple[str, str]]:
+    """Return what a run generates with, and from what."""
+    if pace is None:
+        return []
+    model = str(pace.model or "")
+    llm = str(pace.llm or "")
+    if model and model != llm:
+        llm = f"{llm}, model {model}" if llm else f"model {model}"
+    more = f" and {len(pace.input) - 1:,} more" if len(pace.input) > 1 else ""
+    lines = [("LLM", llm), ("input", f"{pace.input[0]}{more}" if pace.input else "")]
+    return [(label, in_a_line(text)) for label, text in lines if text]
+
+
+def _pace_lines(pace: RunPace | None) -> list[tuple[str, str]]:
+    """Return how long a run took so far, and how fast it is."""
+    if pace is None or not pace.seconds:
+        return []
+    lines = [("elapsed", stopwatch(pace.seconds))]
+    if pace.rows_per_second is not None:
+        lines.append(("speed", rows_rate(pace.rows_per_second)))
+    if pace.seconds_left is not None:
+        lines.append(("ETA", stopwatch(pace.seconds_left)))
     return lines
 
 

@@ -7,6 +7,7 @@ import time
 __all__ = [
     "about", "clock", "count", "duration", "iso_moment", "moment", "rows_rate", "rows_text", "seconds_text",
     "stopwatch",
+    "zoned_clock",
 ]  # fmt: skip
 
 
@@ -75,3 +76,8 @@ def about(number: float) -> str:
     """Format an estimated count with two digits that mean something, such as `~3,000`."""
     digits = max(0, len(str(int(number))) - 2)
     return f"~{round(number / 10**digits) * 10**digits:,}"
+
+
+def zoned_clock(seconds: float) -> str:
+    """Format seconds since 1970 as local date and time, with the difference to UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))

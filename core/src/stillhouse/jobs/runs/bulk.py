@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.runs.announcing import announced, run_info
+from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
 from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -172,6 +172,9 @@ class BulkRun:
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
+        total = number_of_rows(opened.reader)
+        if total is not None:  # for those who look at the run from another process
+            self.store.set("total", total)
         self._find_repeats(statistics, stopping)
         retried = False
         while True:

@@ -17,7 +17,7 @@ from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.prompts.batch_requests import BatchContents
 from stillhouse.jobs.runs.provenance import Provenance
 from stillhouse.jobs.sources.files import is_glob, local_path
-from stillhouse.jobs.sources.names import Names, is_address
+from stillhouse.jobs.sources.names import Names, is_address, shown
 from stillhouse.jobs.sources.opening import open_input
 from stillhouse.protocols import HookCalls, Row
 from stillhouse.typing import FormattedInput
@@ -128,7 +128,11 @@ class RunInput:
         for name in provenance.input:
             place = None if is_address(name) and not name.startswith("file://") else place_of(name, folder)
             if place is None:
-                self.note = f"the input {Path(name).name} is not on this machine any more"
+                self.note = (
+                    f"the input {Path(name).name} is not on this machine any more"
+                    if Path(name).is_absolute()
+                    else f"the input {shown(name)} is not a file on this machine"
+                )
                 return None
             names.append(place)
         return Names(names)

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillhouse.jobs.sources.names import Names, is_address
+from stillhouse.jobs.sources.files import is_glob
+from stillhouse.jobs.sources.names import Names, is_address, shown
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.llm import LLM
 
@@ -99,10 +100,10 @@ def provenances_of(connection: sqlite3.Connection) -> dict[int, Provenance]:
 
 
 def _absolute(name: str) -> str:
-    """Return the name of a file as an absolute path; that of something else as it is."""
-    if is_address(name) or not (Path(name).exists() or Path(name).parent.is_dir()):
-        return name
-    return str(Path(name).absolute())
+    """Return the name of a file, a folder or a glob as an absolute path; another one without its secrets."""
+    if is_address(name):
+        return shown(name)
+    return str(Path(name).absolute()) if Path(name).exists() or is_glob(name) else name
 
 
 def _cpus() -> int | None:

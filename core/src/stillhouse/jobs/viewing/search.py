@@ -187,10 +187,11 @@ class _Judge:
         wanted = self._wanted
         if self._state is not None and state != self._state:
             return _DIFFERS
-        if wanted.finish and not (self._finish in text and self._has_reason(text)):
+        if wanted.finish and not (_may_have(text, self._finish) and self._has_reason(text)):
             return _DIFFERS
         if wanted.text:
-            if wanted.scope != "prompt" and self._part in text.casefold() and self._has_text(text):
+            may_match = wanted.scope != "prompt" and _may_have(text.casefold(), self._part)
+            if may_match and self._has_text(text):
                 return _BY_INPUT if wanted.column else _MATCHES
             return _DIFFERS if wanted.scope == "answer" else _BY_PROMPT
         return _BY_INPUT if wanted.column else _MATCHES
@@ -225,6 +226,11 @@ class _Judge:
         if isinstance(error, dict):
             texts.append(error.get("message"))
         return any(isinstance(item, str) and self._needle in item.casefold() for item in texts)
+
+
+def _may_have(text: str, part: str) -> bool:
+    """Whether JSON may have a part of a text: it has all others as they are, or all of them escaped."""
+    return part in text or "\\u" in text
 
 
 def _decoded(text: str) -> dict[str, Any]:
