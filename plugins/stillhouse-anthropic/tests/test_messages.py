@@ -37,7 +37,7 @@ def test_system_messages_in_their_order_with_their_keys() -> None:
 
 
 def test_system_alone_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="add a user's message"):
+    with pytest.raises(ConfigurationError, match="add a user message"):
         request_messages([{"role": "system", "content": "Be brief."}])
 
 

@@ -208,7 +208,7 @@ def llm_with(**fields: Any) -> BedrockLLM:
 
 
 def test_region_is_found(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="the region"):
+    with pytest.raises(ConfigurationError, match="requires a region"):
         llm_with().api_url  # noqa: B018
     write(no_aws, "", "[default]\nregion = eu-west-1\n[profile work]\nregion = eu-west-2\n")
     url = "https://bedrock-runtime.{}.amazonaws.com/"
@@ -229,7 +229,7 @@ def test_region_is_found(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("region", ["us east 1", "evil.example/", "us-east-1.evil.example", "x", "ü-1"])
 def test_region_that_is_none_leads_nowhere(no_aws: Path, region: str) -> None:
-    with pytest.raises(ConfigurationError, match="no region"):
+    with pytest.raises(ConfigurationError, match="not an AWS region"):
         llm_with(region=region).api_url  # noqa: B018
 
 

@@ -86,14 +86,14 @@ def test_errors_are_what_they_mean(status: int, name: str, message: str, kind: s
         (
             "AccessDeniedException",
             "You don't have access to the model with the specified model ID.",
-            "ask for access",
+            "request access",
         ),
         ("AccessDeniedException", "Your account is currently being verified.", "AWS account"),
         ("AccessDeniedException", "Model access is denied due to INVALID_PAYMENT_INSTRUMENT: A valid payment instrument must be provided.", "AWS account"),
         ("InvalidSignatureException", "Credential should be scoped to a valid region, not us-east-1.", "set region"),
         ("ValidationException", "The guardrail identifier or version provided does not exist.", "guardrail_config"),
         ("ValidationException", "Malformed input request: #: extraneous key [top_k] is not permitted", "extra_body"),
-        ("ValidationException", "Conversation blocks and tool result blocks cannot be provided in the same turn.", "assistant's message"),
+        ("ValidationException", "Conversation blocks and tool result blocks cannot be provided in the same turn.", "assistant message"),
         ("AccessDeniedException", "User: x is not authorized to perform: bedrock:InvokeModel", "IAM"),
         ("AccessDeniedException", "Your request did not allow prompt caching.", "prompt_caching"),
         ("AccessDeniedException", "Bearer Token has expired", "AWS_BEARER_TOKEN_BEDROCK"),
@@ -221,7 +221,7 @@ def test_failure_of_every_row_stops_the_run(
 def test_what_no_request_can_have_is_refused_before_the_first_row(
     make: Callable[..., BedrockLLM], server: ScriptedServer, given: Any
 ) -> None:
-    with pytest.raises((ConfigurationError, UnsupportedError), match=r"minimal|no tools|a b"):
+    with pytest.raises((ConfigurationError, UnsupportedError), match=r"minimal|requires tools|a b"):
         list(make(**KEYS).iter_outputs([CHAT], on_error="yield", **given))
     assert not server.requests
 

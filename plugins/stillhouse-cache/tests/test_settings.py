@@ -51,7 +51,7 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"pth": "/x"}, "there is no 'pth'"),
         ({"path": "relative/folder"}, "path: the path must be absolute, or begin with ~"),
         ({"size": "much"}, "size: it is not a size such as 2GB or 500MB"),
-        ({"size": 5}, "size: the smallest cache takes 1MB"),
+        ({"size": 5}, "size: the minimum size is 1MB"),
         ({"size": True}, "size: "),
     ],
 )

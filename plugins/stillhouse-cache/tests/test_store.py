@@ -216,7 +216,7 @@ def test_a_database_of_something_else_is_left_as_it_is(
     for _ in range(2):
         assert answers(registry, "hello") == ["hello"]
     [warning] = warnings_of(caplog)
-    assert "database of something else" in warning
+    assert "database of another program" in warning
     assert "delete" not in warning
     assert (folder / DATABASE).read_bytes() == before
 

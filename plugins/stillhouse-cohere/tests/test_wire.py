@@ -77,7 +77,7 @@ def test_effort_is_a_budget_of_tokens() -> None:
     assert body_of(reasoning_effort="none")["thinking"] == {"type": "disabled"}
     assert body_of(reasoning_effort="low")["thinking"] == {"type": "enabled", "token_budget": 1024}
     assert body_of(reasoning_effort="max")["thinking"] == {"type": "enabled"}
-    with pytest.raises(ConfigurationError, match="two ways"):
+    with pytest.raises(ConfigurationError, match="set the same thing"):
         body_of(reasoning_effort="low", thinking={"type": "disabled"})
 
 

@@ -126,7 +126,7 @@ def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("datasets:", "names no dataset"),
+        ("datasets:", "does not name a dataset"),
         ("datasets:{files}", "no split is chosen; it has train, test"),
         ("datasets:{files}?split=nope", "train.*test"),
         ("datasets:{files}?split=nope&streaming=true", "train.*test"),
@@ -134,7 +134,7 @@ def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
         ("datasets:{files}?streaming=yes", "streaming cannot be 'yes'"),
         ("datasets:{files}?split=", "split cannot be ''"),
         ("datasets:./nowhere", "there is no folder nowhere"),
-        ("datasets:{saved}?split=train", "holds no splits"),
+        ("datasets:{saved}?split=train", "has no splits"),
         ("datasets:{saved}?streaming=true", "was saved to disk, and has no streaming"),
         ("datasets:owner/name", "datasets:owner/name cannot be read"),
         ("datasets:{empty}", "cannot be read"),

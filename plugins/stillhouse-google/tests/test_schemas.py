@@ -206,7 +206,7 @@ def test_tools_beside_a_form_are_refused_where_the_model_refuses_them(make: Any,
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     form = {"format": "json", "schema": OBJECT}
     for model in ("gemini-2.5-flash", "gemini-2.0-flash", "gemini-1.5-pro"):
-        with pytest.raises((UnsupportedError, GenerationError), match="no tools together with"):
+        with pytest.raises((UnsupportedError, GenerationError), match="does not support tools together with"):
             make(model=model).generate_outputs([(CHAT, form)], tools=[tool])
     assert server.requests == []
     server.script = [Reply(body=answer({"functionCall": {"name": "f", "args": {}}}))]

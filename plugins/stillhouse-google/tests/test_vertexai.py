@@ -155,10 +155,10 @@ def test_token_is_not_saved_and_not_shown(server: Any) -> None:
 def test_nothing_to_be_authorised_by_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("google.auth")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
-    with pytest.raises(ConfigurationError, match="no credentials") as caught:
+    with pytest.raises(ConfigurationError, match="no Google Cloud credentials") as caught:
         vertex(access_token=None).load()
     assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint
-    with pytest.raises(ConfigurationError, match="does not know the project"):
+    with pytest.raises(ConfigurationError, match="requires a project"):
         vertex(project=None).load()
 
 

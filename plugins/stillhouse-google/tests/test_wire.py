@@ -427,7 +427,7 @@ def test_list_with_nothing_in_it_is_left_out_of_a_page(make: Any, server: Any) -
 @pytest.mark.parametrize("version", ["1", "v1/../x", "v1 ", "https://a.test/v1"])
 def test_version_that_is_none_is_refused_when_it_is_loaded(version: str, monkeypatch: Any) -> None:
     monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", version)
-    with pytest.raises(ConfigurationError, match="is no version of the API"):
+    with pytest.raises(ConfigurationError, match="is not a version of the API"):
         GeminiLLM(model="m", api_key=KEY).load()
 
 

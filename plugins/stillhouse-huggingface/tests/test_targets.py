@@ -72,7 +72,7 @@ def test_router_is_at_its_own_address() -> None:
 
 
 def test_router_needs_a_model_and_a_key() -> None:
-    with pytest.raises(ConfigurationError, match="which model"):
+    with pytest.raises(ConfigurationError, match="requires a model"):
         InferenceEndpointsLLM().load()
     with pytest.raises(ConfigurationError, match="needs an API key") as caught:
         InferenceEndpointsLLM(model="org/name").load()

@@ -83,7 +83,7 @@ def test_one_generation_a_request_where_the_provider_makes_one(server: ScriptedS
     llm = LiteLLM(model="anthropic/claude-sonnet-4-5", base_url=server.origin, api_key=KEY)
     with llm:
         (output,) = llm.generate_outputs([CHAT], num_generations=2, max_new_tokens=20)
-        with pytest.raises(UnsupportedError, match="has no parameter seed"):
+        with pytest.raises(UnsupportedError, match="does not support the parameter seed"):
             llm.generate_outputs([CHAT], seed=1)
     assert len(server.requests) == 2
     assert output["generations"] == ["Ucayali"] * 2
@@ -119,7 +119,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_sent(
             llm.generate_outputs(
                 [(CHAT, {"format": "json", "schema": {"type": "object", "minProperties": 1}})]
             )
-    with pytest.raises(ConfigurationError, match="knows no provider of the model 'nobodys-model'"):
+    with pytest.raises(ConfigurationError, match="does not know the provider of the model 'nobodys-model'"):
         LiteLLM(model="nobodys-model").load()
     assert server.requests == []
 

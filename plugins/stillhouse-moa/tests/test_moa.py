@@ -434,9 +434,9 @@ def test_every_call_has_a_seed_of_its_own(asked: Asked) -> None:
     ("arguments", "said"),
     [
         ({"aggregator_llm": {"temperatur": 1}}, "did you mean 'temperature'"),
-        ({"proposers_llms": [{}]}, "1 dicts of generation parameters, and there are 2"),
+        ({"proposers_llms": [{}]}, "1 dicts of generation parameters, but there are 2"),
         ({"proposers_llms": [{}, {"temperature": "hot"}]}, "temperature"),
-        ({"seed": 1}, "proposers_llms.1 (ListLLM) takes none"),
+        ({"seed": 1}, "proposers_llms.1 (ListLLM) does not support seeds"),
     ],
 )
 def test_a_wrong_parameter_of_a_member_is_refused(arguments: dict[str, Any], said: str) -> None:

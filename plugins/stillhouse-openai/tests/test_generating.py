@@ -125,7 +125,7 @@ def test_a_raw_prompt_goes_to_completions(make: Any, server: Any) -> None:
     with make() as llm:
         output = llm.generate_outputs(["Once"], max_new_tokens=1, logprobs=True, top_logprobs=2)[0]
         for name, value in {"tools": [], "tool_choice": "auto", "reasoning_effort": "low"}.items():
-            with pytest.raises(UnsupportedError, match=f"{name} means nothing"):
+            with pytest.raises(UnsupportedError, match=f"{name} does not apply to raw prompts"):
                 llm.run_on_loop(llm.agenerate("Once", **{name: value}))
     assert server.paths == ["/v1/completions"]
     assert server.bodies == [{"model": "m", "prompt": "Once", "max_tokens": 1, "logprobs": 2}]

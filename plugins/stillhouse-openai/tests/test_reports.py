@@ -234,7 +234,7 @@ def test_what_is_no_file_ends_the_wait_for_it(
     monkeypatch.setattr("stillhouse_openai.azure._FILE_SECONDS", 0)
     server.script = [{"id": "file-1"}, odd]
     llm = AzureOpenAILLM(model="m", base_url=server.origin, api_key="key", api_version="1")
-    with llm, pytest.raises(GenerationError, match="something else than a file"):
+    with llm, pytest.raises(GenerationError, match="did not answer with a file"):
         llm.offline_batch_generate([CHAT])
 
 

@@ -220,7 +220,7 @@ def test_responses_mode_refuses_unsupported_parameters_but_allows_raw_prompts(ma
         assert llm.generate_outputs(["Once"])[0]["generations"] == [" upon"]
         for arguments in ({"seed": 1}, {"stop": "a"}, {"logit_bias": {"1": 1}}):
             with pytest.raises(
-                (UnsupportedError, GenerationError), match="means nothing to the responses API"
+                (UnsupportedError, GenerationError), match="the responses API does not support"
             ):
                 llm.generate_outputs([CHAT], **arguments)
     assert server.paths == ["/v1/completions"]

@@ -48,13 +48,13 @@ _RENAMED = frozenset({
 
 
 class AnthropicLLM(MessageBatchLLM):
-    """Models of Anthropic, and of any server that speaks its Messages API.
+    """Models of Anthropic, and of any server that implements its Messages API.
 
-    A request has one generation; several are as many requests, each tried again by itself. No
-    model is refused for its name: the server knows which it has.
+    Each generation is a separate request with its own retries. Any model name is accepted: the
+    server knows which models it has.
 
-    `input_tokens` counts the whole input: what was read from the cache (`cached_tokens`), what was
-    written to it (`cache_creation_tokens`), and the rest. `output_tokens` includes the reasoning.
+    `input_tokens` counts the whole input, including tokens read from the cache (`cached_tokens`) and
+    written to it (`cache_creation_tokens`). `output_tokens` includes the reasoning.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -75,12 +75,12 @@ class AnthropicLLM(MessageBatchLLM):
     anthropic_version: str = Field(
         default="2023-06-01",
         min_length=1,
-        description="The version of the API's protocol; from 2026-10-21 on it takes no temperature.",
+        description="The version of the API; from 2026-10-21 on, it rejects temperature.",
     )
 
     prompt_caching: bool = Field(
         default=False,
-        description="Whether to ask for a cache of the system prompt, the tools and the conversation.",
+        description="Whether to cache the system prompt, the tools and the conversation.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -131,24 +131,24 @@ class AnthropicLLM(MessageBatchLLM):
 
         Args:
             input: the chat.
-            max_new_tokens: how many tokens to generate at most, reasoning included; the API wants
-                to be told. `None` is 4096, on top of the budget for thinking if there is one.
-            temperature: how evenly the tokens are drawn, from 0 to 1; models from Claude 4.7 on
-                refuse another value than the default, and also of the next two.
-            top_p: draw from the likeliest tokens that make up this share.
-            top_k: draw from so many of the likeliest tokens.
-            stop: texts at which to stop.
-            tools: the tools that the model may call, in OpenAI's form or the API's.
+            max_new_tokens: maximum number of tokens to generate, including reasoning. The API requires it:
+                `None` sends 4096, plus the budget for thinking if there is one.
+            temperature: sampling temperature, from 0 to 1. Models from Claude 4.7 on reject values other
+                than the default, also for `top_p` and `top_k`.
+            top_p: sample from the most likely tokens with this total probability.
+            top_k: sample from this many most likely tokens.
+            stop: texts that end the generation.
+            tools: the tools that the model may call, in OpenAI's formatat or the API's.
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
-            thinking: how to think before answering, in the API's form, such as
-                `{"type": "enabled", "budget_tokens": 2048}`. The text is returned as `reasoning`.
+            thinking: how to think before answering, in the API's format, such as `{"type": "enabled",
+                "budget_tokens": 2048}`. The text is returned as `reasoning`.
             reasoning_effort: how much effort to spend on the answer: `low`, `medium`, `high` or `max`.
             service_tier: `auto` or `standard_only`.
-            extra_body: further fields of the request, as the API knows them.
+            extra_body: further fields of the request, in the API's format.
 
         Raises:
-            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
-                `truncated` if it was cut off, and `schema` if it does not validate.
+            GenerationError: it failed; `kind` says how. With a `structured_output`, `truncated` if the
+                answer was cut off, and `schema` if it does not validate.
         """
         return await self.complete(input, 1, arguments)
 

@@ -41,7 +41,7 @@ def request_messages(chat: StandardInput) -> tuple[str | list[dict[str, Any]] | 
             messages.append(_message(message))
     if not messages:
         raise ConfigurationError(
-            "the chat has only system messages, and the API answers a user's", hint="add a user's message"
+            "the chat has only system messages; the API requires a user message", hint="add a user message"
         )
     if not system:
         return None, messages

@@ -107,11 +107,13 @@ class _Joined:
             raise GenerationError(
                 "the server sent a stream of events without a message",
                 kind="server",
-                hint="check that base_url is that of an Anthropic API, and that nothing asks for a stream",
+                hint="check that base_url is that of an Anthropic API, and that nothing requests a stream",
             )
         if not (ended or self._is_stopped or self._message.get("stop_reason")):
             raise GenerationError(
-                "the stream of events ended before the message did", kind="connection", hint="ask again"
+                "the stream of events ended before the message did",
+                kind="connection",
+                hint="retry the request",
             )
         answer = {**self._message, "usage": self._usage}
         if self._blocks:

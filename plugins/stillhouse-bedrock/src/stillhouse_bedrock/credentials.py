@@ -91,7 +91,7 @@ def environment_credentials() -> Credentials | None:
         return None
     if not secret:
         raise ConfigurationError(
-            "AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY is not", hint="set both, or neither"
+            "AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not", hint="set both, or neither"
         )
     return Credentials(key, secret, token)
 

@@ -50,39 +50,40 @@ _RULES = (
         stops_run=True,
         unknown_model=False,
     ),
-    _rule("use case details", "fill out the form on the model's page of the AWS console", stops_run=True),
+    _rule("use case details", "fill out the form on the model's page in the AWS console", stops_run=True),
     _rule(
         "end of its life|marked by provider as legacy", "the model is retired: set another", stops_run=True
     ),
     _rule("allow prompt caching", "the model has no prompt cache: set prompt_caching to False"),
     _rule(
         "have access to the model",
-        "ask for access to the model on its page of the AWS console, for this account and region",
+        "request access to the model on its page in the AWS console, for this account and region",
     ),
-    _rule("not authorized to perform", "let the identity do what the message names, by its IAM policy"),
+    _rule("not authorized to perform", "allow the action in the message in the identity's IAM policy"),
     _rule(
         r"operation not allowed|account is not authorized|not available for .{0,40}accounts",
-        "AWS does not let this account use the model: ask its support",
+        "AWS does not let this account use the model: ask AWS support",
         kind="authentication",
         stops_run=True,
     ),
     _rule(
         "being verified|needs a subscription|payment instrument|Marketplace subscription",
-        "see to what the message names in the AWS account, and run the same command again",
+        "fix what the message names in the AWS account, and run the same command again",
     ),
     _rule(
         "tool result blocks cannot be provided in the same turn",
-        "put an assistant's message between the results of the tools and the user's message",
+        "put an assistant message between the tool results and the user message",
     ),
     _rule(
         r"extraneous key \[top_k\]",
-        "the model has another name for top_k: leave it out, and send the model's own by extra_body",
+        "the model uses another name for top_k: leave it out, and send the model's own parameter with "
+        "extra_body",
     ),
     _rule(
         "scoped to a valid region",
-        "set region to that of the address: requests are signed for it",
+        "set region to the region of the address: requests are signed for it",
     ),
-    _rule("bearer token has expired", "make a new key for Bedrock, and set AWS_BEARER_TOKEN_BEDROCK to it"),
+    _rule("bearer token has expired", "create a new Bedrock API key, and set AWS_BEARER_TOKEN_BEDROCK to it"),
     _rule(
         "^(UnrecognizedClient|InvalidSignature|IncompleteSignature|MissingAuthentication|InvalidClientToken)",
         "check the AWS credentials: the access key, its secret, and the session token if they are temporary",
@@ -116,7 +117,7 @@ def bedrock_failure(status: int, headers: Mapping[str, str], body: bytes) -> Fai
         if pattern.search(text):
             return replace(failure, **changes)
     if failure.kind == "rate_limit" and failure.retried:
-        hint = f"{failure.hint}; a lower max_new_tokens helps, as AWS sets as much of the quota aside"
+        hint = f"{failure.hint}; a lower max_new_tokens helps, because AWS reserves that much of the quota"
         return replace(failure, hint=hint)
     if status == 424 and _original_status(body) in _CLIENT_STATUSES:
         return replace(failure, kind="invalid_request", retried=False, congestion=False, unclear=False)
@@ -149,7 +150,7 @@ def _skewed(failure: Failure, headers: Mapping[str, str]) -> Failure:
         failure,
         kind="authentication",
         message=f"{failure.message} (the clock of this machine{off or ' disagrees with the server'})",
-        hint="set the clock of this machine: AWS takes a signature for five minutes only",
+        hint="set the clock of this machine: AWS accepts a signature for only five minutes",
         retried=False,
         stops_run=True,
     )

@@ -47,7 +47,7 @@ def find_credentials(profile: str | None) -> Any:
         return told.credentials
     if not told.exists and told.name != "default":
         raise ConfigurationError(
-            f"there is no profile {told.name!r} in the files of AWS",
+            f"the AWS config files have no profile {told.name!r}",
             hint="name one that is in ~/.aws/credentials or ~/.aws/config, or set other credentials",
         )
     try:
@@ -55,7 +55,7 @@ def find_credentials(profile: str | None) -> Any:
     except ImportError:
         if told.source:
             raise ConfigurationError(
-                f"the profile {told.name!r} has its credentials from {told.source}, which needs botocore",
+                f"the profile {told.name!r} gets its credentials from {told.source}, which requires botocore",
                 hint=f'pip install "{EXTRA}"',
             ) from None
         return None
@@ -105,7 +105,7 @@ class Keys:
             if found == self._expired:
                 self._found = None  # there may be others the next time
                 raise GenerationError(
-                    "the AWS credentials have expired, and there are no others yet",
+                    "the AWS credentials have expired, and no others are available yet",
                     kind="authentication",
                     attempts=1,
                     hint="log in again, or set fresh ones, and run the same command again",

@@ -41,12 +41,12 @@ __all__ = ["BedrockLLM"]
 class BedrockLLM(StructuredHTTPLLM):
     """Models on Amazon Bedrock; `model` is the id or the ARN of a model or of an inference profile.
 
-    Requests are authorised by a key of Bedrock, or signed with credentials of AWS. These are the fields', the
-    provider's, the environment's or a profile's; those of roles, SSO, processes and machines need botocore,
-    which the extra `aws` installs. A request has one generation; several are as many requests.
+    Requests are authorised by a Bedrock API key, or signed with AWS credentials. These come from the fields,
+    the provider, the environment or a profile. Roles, SSO, processes and machines require botocore, which
+    the extra `aws` installs. Each generation is a separate request.
 
-    `input_tokens` counts the whole input: what was read from the cache (`cached_tokens`), what was
-    written to it (`cache_creation_tokens`), and the rest. `output_tokens` includes the reasoning.
+    `input_tokens` counts the whole input, including tokens read from the cache (`cached_tokens`) and
+    written to it (`cache_creation_tokens`). `output_tokens` includes the reasoning.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema", "tools"})
@@ -61,14 +61,14 @@ class BedrockLLM(StructuredHTTPLLM):
 
     region: RuntimeParameter[str] | None = Field(
         default=None,
-        description="The region; None takes that of the model's ARN, AWS_REGION, AWS_DEFAULT_REGION, or the "
-        "profile's.",
+        description="The region; None takes it from the model's ARN, AWS_REGION, AWS_DEFAULT_REGION, or the "
+        "profile.",
     )
     profile: RuntimeParameter[str] | None = Field(
-        default=None, description="The profile in the files of AWS; AWS_PROFILE or default if None."
+        default=None, description="The profile in the AWS config files; AWS_PROFILE or default if None."
     )
     aws_access_key_id: RuntimeParameter[SecretStr] | None = Field(
-        default=None, description="The access key to sign with; that of the environment or a profile if None."
+        default=None, description="The access key to sign with; from the environment or a profile if None."
     )
     aws_secret_access_key: RuntimeParameter[SecretStr] | None = Field(
         default=None, description="The secret of the access key."
@@ -80,11 +80,11 @@ class BedrockLLM(StructuredHTTPLLM):
         default=None,
         exclude=True,
         repr=False,
-        description="Gives AWS credentials, at most once a minute; it is not saved.",
+        description="A function that returns AWS credentials, called at most once a minute; it is not saved.",
     )
     prompt_caching: bool = Field(
         default=False,
-        description="Whether to ask for a cache of the system prompt, the tools and the conversation.",
+        description="Whether to cache the system prompt, the tools and the conversation.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -112,7 +112,7 @@ class BedrockLLM(StructuredHTTPLLM):
         region = self._find_region()
         if not region:
             raise ConfigurationError(
-                f"{type(self).__name__} does not know the region",
+                f"{type(self).__name__} requires a region",
                 hint="set region, or the environment variable AWS_REGION",
             )
         return f"https://{host_of(region)}"
@@ -134,7 +134,7 @@ class BedrockLLM(StructuredHTTPLLM):
             return True
         if not self._region:
             raise ConfigurationError(
-                f"{type(self).__name__} does not know the region that requests are signed for",
+                f"{type(self).__name__} requires the region that requests are signed for",
                 hint="set region, or the environment variable AWS_REGION",
             )
         keys = Keys(self._find_credentials, self.credentials_provider)
@@ -150,7 +150,7 @@ class BedrockLLM(StructuredHTTPLLM):
         )
         if bool(key) != bool(secret):
             raise ConfigurationError(
-                "there is only one of aws_access_key_id and aws_secret_access_key",
+                "only one of aws_access_key_id and aws_secret_access_key is set",
                 hint="set both, or neither",
             )
         return Credentials(key, secret, token) if key else find_credentials(self.profile)
@@ -206,27 +206,27 @@ class BedrockLLM(StructuredHTTPLLM):
 
         Args:
             input: the chat.
-            max_new_tokens: how many tokens to generate at most, reasoning included. `None` is as many as the
-                model can; AWS sets as much of the quota of tokens aside until the answer is there.
-            temperature: how evenly the tokens are drawn, from 0 to 1.
-            top_p: draw from the likeliest tokens that make up this share.
-            top_k: draw from so many of the likeliest tokens. It is sent under this name, which models of
-                Anthropic and Mistral have for it.
-            stop: texts at which to stop.
-            tools: the tools that the model may call, in OpenAI's form or the API's.
+            max_new_tokens: maximum number of tokens to generate, including reasoning. `None` is the model's
+                maximum, and AWS reserves that much of the token quota until the request is answered.
+            temperature: sampling temperature, from 0 to 1.
+            top_p: sample from the most likely tokens with this total probability.
+            top_k: sample from this many most likely tokens. It is sent under this name, which models of
+                Anthropic and Mistral use.
+            stop: texts that end the generation.
+            tools: the tools that the model may call, in OpenAI's formatat or the API's.
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
             reasoning_effort: how much effort to spend on the answer: `low`, `medium`, `high` or `max`.
-            thinking: how Claude is to think before answering, such as
-                `{"type": "enabled", "budget_tokens": 2048}`. The text is returned as `reasoning`.
-            guardrail_config: the guardrail to hold the chat to, in the API's form.
-            performance_config: in the API's form, such as `{"latency": "optimized"}`.
+            thinking: how Claude thinks before it answers, such as `{"type": "enabled", "budget_tokens":
+                2048}`. The text is returned as `reasoning`.
+            guardrail_config: the guardrail to apply to the chat, in the API's format.
+            performance_config: in the API's format, such as `{"latency": "optimized"}`.
             service_tier: `priority`, `default`, `flex` or `reserved`.
-            request_metadata: up to 16 texts by their names, for AWS's log of requests.
-            extra_body: further fields of the request, as the API knows them; objects are merged.
+            request_metadata: up to 16 named texts for AWS's request log.
+            extra_body: further fields of the request, in the API's format; objects are merged.
 
         Raises:
-            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
-                `truncated` if it was cut off, and `schema` if it does not validate.
+            GenerationError: it failed; `kind` says how. With a `structured_output`, `truncated` if the
+                answer was cut off, and `schema` if it does not validate.
         """
         return await self.complete(input, 1, arguments)
 

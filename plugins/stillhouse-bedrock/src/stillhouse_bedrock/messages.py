@@ -44,8 +44,8 @@ def request_messages(chat: StandardInput) -> tuple[list[dict[str, Any]], list[di
             messages.append({"role": role, "content": blocks})
     if not messages:
         raise ConfigurationError(
-            "the chat has nothing but system messages and blank texts, and the API answers a user's message",
-            hint="add a user's message with a text in it",
+            "the chat has only system messages and blank texts; the API requires a user message",
+            hint="add a user message with text",
         )
     return system, messages
 
@@ -58,7 +58,7 @@ def checked_name(name: Any) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"the API takes no tool of the name {str(name)[:80]!r}",
+            f"the API does not accept the tool name {str(name)[:80]!r}",
             hint="use 1 to 64 letters, digits, underscores and hyphens",
         )
     return name
@@ -148,8 +148,8 @@ def _block(part: Any) -> Iterator[dict[str, Any]]:
         yield from _own_block(part)
     else:
         raise ConfigurationError(
-            f"the API has no block for a part of the type {str(kind)[:40]!r}",
-            hint="give text or image_url parts, or blocks in the API's own form, such as {'document': {…}}",
+            f"the API does not support parts of the type {str(kind)[:40]!r}",
+            hint="give text or image_url parts, or blocks in the API's own format, such as {'document': {…}}",
         )
     if kind is not None and part.get("cache_control"):
         yield {"cachePoint": {"type": "default"}}

@@ -32,6 +32,6 @@ def host_of(region: str) -> str:
         ConfigurationError: it is none.
     """
     if not re.fullmatch(r"[a-z]{2,8}(-[a-z0-9]+)+", region):
-        raise ConfigurationError(f"{region[:40]!r} is no region of AWS", hint="write it as us-east-1")
+        raise ConfigurationError(f"{region[:40]!r} is not an AWS region", hint="use a name such as us-east-1")
     domain = next((end for begin, end in _DOMAINS.items() if region.startswith(begin)), "amazonaws.com")
     return f"bedrock-runtime.{region}.{domain}"

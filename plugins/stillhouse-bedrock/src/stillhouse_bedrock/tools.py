@@ -28,7 +28,7 @@ def tool_config(
     given = [_tool(tool) for tool in tools or ()]
     if choice == "none" or not given:
         if tool_choice is not None and choice not in ("none", "auto"):
-            raise ConfigurationError("there is a tool_choice, and no tools", hint="give the tools, too")
+            raise ConfigurationError("tool_choice requires tools", hint="add the tools")
         used = _used(messages)
         if not used:
             return None
@@ -41,7 +41,7 @@ def tool_config(
     elif choice is not None:
         if choice not in _CHOICES:
             raise UnsupportedError(
-                f"{llm} has no tool_choice {choice[:40]!r}",
+                f"{llm} does not support tool_choice {choice[:40]!r}",
                 hint="choose auto, none, required, or a tool by name",
             )
         config["toolChoice"] = {_CHOICES[choice]: {}}

@@ -56,7 +56,7 @@ def cache_size(setting: int = DEFAULT_SIZE) -> int:
         raise ConfigurationError(
             f"{SIZE_VARIABLE} is {given!r}: {error}",
             hint=f"write it as a number and a unit, such as {SIZE_VARIABLE}=2GB or {SIZE_VARIABLE}=500MB; "
-            "STILLHOUSE_DISABLE_PLUGINS=stillhouse-cache switches the cache off",
+            "STILLHOUSE_DISABLE_PLUGINS=stillhouse-cache disables the cache",
         ) from None
 
 
@@ -72,5 +72,5 @@ def parse_size(text: str) -> int:
         raise ValueError("it is not a size such as 2GB or 500MB")
     size = int(float(match[1]) * unit)
     if size < _SMALLEST_SIZE:
-        raise ValueError("the smallest cache takes 1MB")
+        raise ValueError("the minimum size is 1MB")
     return size

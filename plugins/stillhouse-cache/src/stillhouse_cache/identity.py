@@ -22,7 +22,7 @@ def identity(llm: LLM) -> dict[str, Any]:
     """Everything of an LLM that shapes its outputs, as JSON types.
 
     Raises:
-        ConfigurationError: a field holds an object of which no stable digest can be made.
+        ConfigurationError: a field holds an object for which no stable digest can be computed.
     """
     return _identity(llm, llm.registry, shaping_fields(llm))
 

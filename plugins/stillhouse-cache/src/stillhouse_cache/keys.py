@@ -101,6 +101,6 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 def _no_llm(llm: LLM) -> Any:
     raise ConfigurationError(
-        f"an argument holds a {type(llm).__name__}, of which no stable digest can be made",
+        f"an argument holds a {type(llm).__name__}, for which no stable digest can be computed",
         hint="give the LLM as a field",
     )

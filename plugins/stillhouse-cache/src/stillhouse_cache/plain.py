@@ -64,6 +64,6 @@ def plain(value: Any, where: str, of_llm: Callable[[LLM], Any]) -> Any:
         return to_jsonable_python(value)
     except (PydanticSerializationError, TypeError, ValueError):
         raise ConfigurationError(
-            f"{where} holds a {type(value).__name__}, of which no stable digest can be made",
-            hint="use plain values in its place where outputs are to be kept",
+            f"{where} holds a {type(value).__name__}, for which no stable digest can be computed",
+            hint="use plain values instead if outputs must be stored",
         ) from None

@@ -12,14 +12,14 @@ __all__ = ["CacheSettings"]
 
 
 class CacheSettings(BaseModel):
-    """The settings of the cache. The environment's variables win over them."""
+    """The settings of the cache. Environment variables override them."""
 
     path: Path | None = Field(
-        default=None, description="The folder of the cache; null takes the user's cache folder."
+        default=None, description="The folder of the cache; null means the user's cache folder."
     )
     size: int = Field(
         default=DEFAULT_SIZE,
-        description='How much it may take on the disk: bytes, or a text such as "500MB".',
+        description='Maximum size on disk: bytes, or a text such as "500MB".',
     )
 
     @field_validator("path")

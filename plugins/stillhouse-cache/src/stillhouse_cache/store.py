@@ -229,7 +229,7 @@ def _check_own(connection: sqlite3.Connection) -> None:
         ).fetchall()
     }
     if found and found != {"entry": {"id", "key", "used", "value"}}:
-        raise ForeignError("it is the database of something else")
+        raise ForeignError("it is the database of another program")
 
 
 def _log_pages(limit: int) -> int:

@@ -39,11 +39,11 @@ _OWN_PATH = re.compile(r"/(v[12](/chat)?|compatibility/v1)/*$")
 
 
 class CohereLLM(StructuredHTTPLLM):
-    """Models of Cohere; a request has one generation, and several are as many requests.
+    """Models of Cohere; each generation is a separate request.
 
-    `input_tokens` and `output_tokens` count what the model read and wrote; what is billed is fewer, and in
-    `billed_input_tokens` and `billed_output_tokens`. No model is refused for its name: the server knows which
-    it has.
+    `input_tokens` and `output_tokens` count what the model read and wrote. Fewer tokens are billed:
+    `billed_input_tokens` and `billed_output_tokens`. Any model name is accepted: the server knows which
+    models it has.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -79,26 +79,30 @@ class CohereLLM(StructuredHTTPLLM):
 
         Args:
             input: the chat.
-            max_new_tokens: how many tokens to generate at most, reasoning included.
-            temperature: how evenly the tokens are drawn; 0 takes the likeliest, and 0.3 is the API's default.
-            top_p: draw from the likeliest tokens that make up this share, from 0.01 to 0.99.
-            top_k: draw from so many of the likeliest tokens, up to 500; 0 is all.
-            stop: texts at which to stop, up to five.
-            seed: the seed of the draw, as far as the server keeps to it.
-            frequency_penalty: how much to avoid tokens for each time that they occurred, from 0 to 1.
-            presence_penalty: how much to avoid tokens that occurred at all, from 0 to 1.
+            max_new_tokens: maximum number of tokens to generate, including reasoning.
+            temperature: sampling temperature; 0 always takes the most likely token, and 0.3 is the API's
+                default.
+            top_p: sample from the most likely tokens with this total probability, from 0.01 to 0.99.
+            top_k: sample from this many most likely tokens, up to 500; 0 for all.
+            stop: texts that end the generation, at most five.
+            seed: seed for sampling, if the server supports it.
+            frequency_penalty: penalty for a token, for each time it has occurred, from 0 to 1.
+            presence_penalty: penalty for a token that has occurred at all, from 0 to 1.
             logprobs: whether to return the log probabilities of the text's pieces.
-            tools: the tools that the model may call, in OpenAI's form.
-            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name: only that is offered.
-            strict_tools: whether calls must keep to the tools' schemas; each needs a required parameter.
-            response_format: the API's own response format; `structured_output` is the portable way.
-            reasoning_effort: how long a reasoning model thinks, as a budget of tokens; `none` turns it off.
-            thinking: the same in the API's form, such as `{"type": "enabled", "token_budget": 500}`.
-            documents: texts or objects that the model may quote, and cite.
-            citation_options: how to cite, in the API's form, such as `{"mode": "fast"}`.
-            safety_mode: which safety instruction comes first: `CONTEXTUAL`, `STRICT` or `OFF`.
-            priority: when the request is handled under load; 0 comes first.
-            extra_body: further fields of the request, as the API knows them; they win over others.
+            tools: the tools that the model may call, in OpenAI's format.
+            tool_choice: which tool to call: `auto`, `none`, `required`, or one by name, which is then the
+                only one offered.
+            strict_tools: whether calls must match the tools' schemas; each tool must have a required
+                parameter.
+            response_format: the API's own response format; `structured_output` works with every backend.
+            reasoning_effort: how long a reasoning model thinks, as a token budget; `none` turns thinking
+                off.
+            thinking: the same in the API's format, such as `{"type": "enabled", "token_budget": 500}`.
+            documents: texts or objects that the model may quote and cite.
+            citation_options: how to cite, in the API's format, such as `{"mode": "fast"}`.
+            safety_mode: which safety instruction is added: `CONTEXTUAL`, `STRICT` or `OFF`.
+            priority: priority of the request under load; 0 is handled first.
+            extra_body: further fields of the request, in the API's format; they override others.
         """
         return await self.complete(input, 1, arguments)
 
@@ -125,8 +129,8 @@ class CohereLLM(StructuredHTTPLLM):
         for name in ("tools", "documents"):
             if body.get(name):
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no structured output together with {name}",
-                    hint="leave out one of them; strict_tools holds tool calls to a schema",
+                    f"{type(self).__name__} does not support structured output together with {name}",
+                    hint="leave out one of them; strict_tools enforces the schemas of tool calls",
                 )
 
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:

@@ -65,7 +65,7 @@ def request_tools(tools: list[dict[str, Any]] | None, choice: Any, strict: bool 
     elif choice is not None and wanted != "auto":
         if not isinstance(wanted, str) or wanted.lower() not in _CHOICES:
             raise ConfigurationError(
-                f"the API has no tool_choice {choice!r}",
+                f"the API does not support tool_choice {choice!r}",
                 hint="choose auto, none, required, or a tool by name",
             )
         fields["tool_choice"] = _CHOICES[wanted.lower()]

@@ -85,7 +85,7 @@ def request_fields(arguments: Mapping[str, Any], llm: str) -> dict[str, Any]:
     if effort is not None:
         if "thinking" in fields:
             raise ConfigurationError(
-                "thinking and reasoning_effort say the same in two ways", hint="give one of them"
+                "thinking and reasoning_effort set the same thing", hint="set only one of them"
             )
         fields["thinking"] = effort_of(effort, _BUDGETS, llm)
     return fields | (arguments.get("extra_body") or {})

@@ -44,7 +44,9 @@ class Address:
         """
         place, _, query = text.removeprefix(SCHEME).partition("?")
         if not place:
-            raise ConfigurationError(f"{text} names no dataset", hint="give datasets:FOLDER or datasets:NAME")
+            raise ConfigurationError(
+                f"{text} does not name a dataset", hint="give datasets:FOLDER or datasets:NAME"
+            )
         options = dict(parse_qsl(query, keep_blank_values=True))
         for name, value in options.items():
             if name not in OPTIONS:

@@ -94,7 +94,7 @@ def open_dataset(address: Address) -> DatasetReader:
         return _open_saved(address, folder, folder / _chosen(address, splits))
     if (folder / "state.json").is_file():
         if "split" in address.options:
-            raise ConfigurationError(f"{address.place} holds no splits", hint="leave out split")
+            raise ConfigurationError(f"{address.place} has no splits", hint="leave out split")
         return _open_saved(address, folder, folder)
     if address.place.startswith((".", "/", "~")) and not folder.exists():
         raise ConfigurationError(

@@ -103,7 +103,7 @@ class BatchContentLLM(BatchHTTPLLM, GenerateContentLLM):
         address = urlsplit(answered.get().get("x-goog-upload-url", ""))
         if not address.path.strip("/"):
             raise GenerationError(
-                "the server does not say where the file of the batch goes",
+                "the server returned no upload address for the batch file",
                 kind="server",
                 hint="check that base_url is that of an API with offline batches",
             )

@@ -28,13 +28,14 @@ _OF_THE_PROJECT = (
 _HINTS = {
     "has not been used in project": "enable the API for the project, at the address in the message",
     "access token": "check the credentials: gcloud auth application-default login, or a fresh access_token",
-    "' denied on resource": "let the identity use Vertex AI in the project, as the role Vertex AI User does",
+    "' denied on resource": "give the identity access to Vertex AI in the project, such as the role Vertex "
+    "AI User",
     "publisher model": "check the model's name, and whether the location has it: some are in global only",
-    "developer instruction is not enabled": "the model takes no system messages: put their text into the "
+    "developer instruction is not enabled": "the model supports no system messages: put their text into the "
     "user's",
-    "cachedcontent not found": "the cached content is not there any more: make it again, or leave it out",
+    "cachedcontent not found": "the cached content no longer exists: create it again, or leave it out",
     "too many states for serving": "simplify the schema: fewer properties, shorter lists and enums",
-    "thought_signature": "give tool_calls back as they came; those of another model need "
+    "thought_signature": "send tool_calls back unchanged; those of another model need "
     "https://ai.google.dev/gemini-api/docs/thought-signatures",
 }
 """What to do about errors, by words of their messages; the first that fits counts."""

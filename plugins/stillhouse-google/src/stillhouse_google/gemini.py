@@ -17,7 +17,7 @@ __all__ = ["GeminiLLM"]
 
 
 class GeminiLLM(BatchContentLLM):
-    """Models of the Gemini API. Address, key and version are read where Google's SDK reads them."""
+    """Models of the Gemini API. Address, key and version come from the same variables as in Google's SDK."""
 
     default_base_url: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     base_url_variable: ClassVar[str | None] = "GOOGLE_GEMINI_BASE_URL"

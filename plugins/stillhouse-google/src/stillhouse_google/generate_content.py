@@ -54,13 +54,13 @@ _TOP = {"safety_settings": "safetySettings", "labels": "labels", "service_tier":
 
 
 class GenerateContentLLM(StructuredHTTPLLM):
-    """A model that is asked by `generateContent`.
+    """A model that is called with `generateContent`.
 
-    A request has one generation; several are as many requests, each tried again by itself: newer models
-    refuse several candidates.
+    Each generation is a separate request with its own retries, because newer models reject several
+    candidates.
 
-    `input_tokens` counts the whole input, `cached_tokens` what of it was read from a cache. `output_tokens`
-    includes the thoughts, which `reasoning_tokens` counts.
+    `input_tokens` counts the whole input, and `cached_tokens` the part read from a cache. `output_tokens`
+    includes thoughts, which `reasoning_tokens` counts.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -85,7 +85,7 @@ class GenerateContentLLM(StructuredHTTPLLM):
         self._version = self.default_api_version if version in ("", "beta") else version
         if not _VERSION.fullmatch(f"/{self._version}"):
             raise ConfigurationError(
-                f"{self._version[:40]!r} is no version of the API",
+                f"{self._version[:40]!r} is not a version of the API",
                 hint="set api_version, or GOOGLE_GENAI_API_VERSION, such as v1 or v1beta",
             )
         super().load()
@@ -130,32 +130,32 @@ class GenerateContentLLM(StructuredHTTPLLM):
 
         Args:
             input: the chat.
-            max_new_tokens: how many tokens to generate at most, thoughts included.
-            temperature: how evenly the tokens are drawn, from 0 to 2.
-            top_p: draw from the likeliest tokens that make up this share.
-            top_k: draw from so many of the likeliest tokens.
-            stop: texts at which to stop; up to five.
-            seed: the seed of the draw.
-            frequency_penalty: how much less likely a token becomes with each time that it occurred.
-            presence_penalty: how much less likely a token becomes once it occurred.
-            logprobs: whether to return the log probabilities of the tokens. Not all models have them.
-            top_logprobs: of how many of the likeliest tokens at each position, from 0 to 20.
-            tools: the tools that the model may call, in OpenAI's form or the API's.
+            max_new_tokens: maximum number of tokens to generate, including thoughts.
+            temperature: sampling temperature, from 0 to 2.
+            top_p: sample from the most likely tokens with this total probability.
+            top_k: sample from this many most likely tokens.
+            stop: texts that end the generation, at most five.
+            seed: seed for sampling.
+            frequency_penalty: penalty for a token, for each time it has occurred.
+            presence_penalty: penalty for a token that has occurred at all.
+            logprobs: whether to return the log probabilities of the tokens. Not all models support it.
+            top_logprobs: number of most likely tokens to return for each position, from 0 to 20.
+            tools: the tools that the model may call, in OpenAI's formatat or the API's.
             tool_choice: which tool to call: `auto`, `none`, `required`, one by name, or the API's
                 `toolConfig`.
             reasoning_effort: how long to think first: a budget for Gemini 2.5, a level from Gemini 3 on.
-            thinking: how to think first, in the API's form, such as
-                `{"includeThoughts": true, "thinkingLevel": "LOW"}`. The thoughts are returned as `reasoning`.
-            safety_settings: which content to block, in the API's form.
-            media_resolution: of images: `low`, `medium` or `high`.
-            labels: of the request, for its bill.
-            cached_content: the name of a cached content that the chat goes on from.
+            thinking: how to think first, in the API's format, such as `{"includeThoughts": true,
+                "thinkingLevel": "LOW"}`. The thoughts are returned as `reasoning`.
+            safety_settings: which content to block, in the API's format.
+            media_resolution: resolution of images: `low`, `medium` or `high`.
+            labels: labels of the request, for billing.
+            cached_content: name of cached content that the chat continues.
             service_tier: `flex`, `standard` or `priority`.
-            extra_body: further fields of the request, as the API knows them; objects are merged.
+            extra_body: further fields of the request, in the API's format; objects are merged.
 
         Raises:
-            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
-                `truncated` if it was cut off, and `schema` if it does not validate.
+            GenerationError: it failed; `kind` says how. With a `structured_output`, `truncated` if the
+                answer was cut off, and `schema` if it does not validate.
         """
         return await self.complete(input, 1, arguments)
 
@@ -216,7 +216,7 @@ class GenerateContentLLM(StructuredHTTPLLM):
         version = major_version(self.model)
         if version is not None and version < 3:
             raise UnsupportedError(
-                f"{self.model} takes no tools together with a structured output",
+                f"{self.model} does not support tools together with a structured output",
                 hint="leave out one of them, or use a model from Gemini 3 on",
             )
 

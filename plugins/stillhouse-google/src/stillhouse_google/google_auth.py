@@ -30,14 +30,14 @@ def default_token() -> tuple[GoogleToken, str]:
         auth, transport = importlib.import_module("google.auth"), _import_transport()
     except ImportError as error:
         raise ConfigurationError(
-            f"the credentials of this machine for Google Cloud need {error.name}, which is not installed",
+            f"the credentials of this machine for Google Cloud require {error.name}, which is not installed",
             hint='pip install "stillhouse-google[auth]", or set access_token_provider or api_key',
         ) from None
     try:
         credentials, project = auth.default(scopes=_SCOPES)
     except auth.exceptions.GoogleAuthError as error:
         raise ConfigurationError(
-            f"there are no credentials for Google Cloud: {str(error).partition('.')[0]}",
+            f"no Google Cloud credentials were found: {str(error).partition('.')[0]}",
             hint="gcloud auth application-default login, or name a file in GOOGLE_APPLICATION_CREDENTIALS",
         ) from None
     return GoogleToken(credentials, transport), project or ""

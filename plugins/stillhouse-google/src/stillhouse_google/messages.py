@@ -22,7 +22,7 @@ __all__ = ["request_contents"]
 
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "image/gif")
 _EMPTY = {"text": ""}
-_HINT = 'write it in the API\'s own form, such as {"inlineData": {"mimeType": …, "data": …}}'
+_HINT = 'write it in the API\'s own format, such as {"inlineData": {"mimeType": …, "data": …}}'
 
 
 def request_contents(chat: StandardInput) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -64,7 +64,7 @@ def request_contents(chat: StandardInput) -> tuple[dict[str, Any] | None, list[d
     _close(contents, results)
     if not contents:
         raise ConfigurationError(
-            "the chat has nothing for the model to answer", hint="add a user's message with a text in it"
+            "the chat has nothing for the model to answer", hint="add a user message with text"
         )
     said = "\n\n".join(filter(None, (text_of(message.get("content")) for message in system)))
     # A role is needed: without one, models of the Gemma family answer with status 500.
@@ -95,7 +95,7 @@ def _part(part: Any) -> dict[str, Any]:
         return _image(part)
     if isinstance(part, dict) and kind is None and part:
         return part  # in the API's own form
-    raise ConfigurationError(f"the API has no part of the type {str(kind)[:40]!r}", hint=_HINT)
+    raise ConfigurationError(f"the API does not support parts of the type {str(kind)[:40]!r}", hint=_HINT)
 
 
 def _image(part: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _result(message: Any, names: dict[str, str], order: list[Any], place: int) -
     name = (names.get(id) if isinstance(id, str) else None) or message.get("name")
     if not name:
         raise ConfigurationError(
-            f"the chat has a result for the tool call {str(id)[:40]!r}, and no such call",
+            f"the chat has a result for the tool call {str(id)[:40]!r}, but no such call",
             hint="keep the assistant's message with its tool_calls before the results",
         )
     texts, media = message.get("content"), []

@@ -41,7 +41,7 @@ def thinking_of(effort: str, model: str, llm: str) -> dict[str, int | str]:
     if version >= (2, 5):
         return {"thinkingBudget": effort_of(effort, _PRO_BUDGETS if is_pro else _FLASH_BUDGETS, who)}
     raise UnsupportedError(
-        f"{who} has no reasoning_effort: it is known for Gemini 2.5 and later, by the model's name",
-        hint='say it in the API\'s form, such as thinking={"thinkingBudget": 1024}',
+        f"{who} has no reasoning_effort: only names of Gemini 2.5 and later are recognised",
+        hint='use the API\'s format, such as thinking={"thinkingBudget": 1024}',
         stops_run=True,
     )

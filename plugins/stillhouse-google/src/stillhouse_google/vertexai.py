@@ -28,10 +28,10 @@ _TOKEN_SECONDS = 60.0
 
 
 class VertexAILLM(GenerateContentLLM):
-    """Gemini, and whatever else answers `generateContent`, on Vertex AI.
+    """Gemini, and other models that support `generateContent`, on Vertex AI.
 
     It is authorised by `access_token_provider`, by `access_token`, by an API key, or by the credentials that
-    google-auth finds on this machine. A key needs no project: that is Vertex AI's express mode.
+    google-auth finds on this machine. A key requires no project: that is Vertex AI's express mode.
     """
 
     base_url_variable: ClassVar[str | None] = "GOOGLE_VERTEX_BASE_URL"
@@ -42,7 +42,7 @@ class VertexAILLM(GenerateContentLLM):
 
     project: RuntimeParameter[str] | None = Field(
         default=None,
-        description="The project; GOOGLE_CLOUD_PROJECT, or that of the credentials, if None.",
+        description="The project; GOOGLE_CLOUD_PROJECT, or the project of the credentials, if None.",
     )
     location: RuntimeParameter[str] | None = Field(
         default=None,
@@ -55,7 +55,7 @@ class VertexAILLM(GenerateContentLLM):
         default=None,
         exclude=True,
         repr=False,
-        description="Gives an access token whenever one is needed; it is not saved.",
+        description="A function that returns an access token, called when one is required; it is not saved.",
     )
 
     _google: GoogleToken | None = PrivateAttr(default=None)
@@ -160,7 +160,7 @@ class VertexAILLM(GenerateContentLLM):
         if self.configured_api_key():
             return ""
         raise ConfigurationError(
-            f"{type(self).__name__} does not know the project",
+            f"{type(self).__name__} requires a project",
             hint="set project, or the environment variable GOOGLE_CLOUD_PROJECT",
         )
 
@@ -186,6 +186,6 @@ async def _headers_of(provider: Callable[[], str | Awaitable[str]]) -> dict[str,
             f"access_token_provider failed: {type(error).__name__}: {error}",
             kind="authentication",
             attempts=0,
-            hint="try it by itself, and check what the identity may be used for",
+            hint="call it by itself, and check the permissions of the identity",
         ) from error
     return {"authorization": f"Bearer {token.strip()}"}

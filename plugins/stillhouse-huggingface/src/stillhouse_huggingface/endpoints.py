@@ -91,8 +91,8 @@ class Finder:
         name = given.get("name")
         if given.get("type", "user") != "user" or not isinstance(name, str) or not name:
             raise ConfigurationError(
-                "the token is not that of a user, so the endpoint's namespace is unknown",
-                hint="set endpoint_namespace to the user or the organization that has the endpoint",
+                "the token does not belong to a user, so the endpoint's namespace is unknown",
+                hint="set endpoint_namespace to the user or the organization that owns the endpoint",
             )
         return name
 
@@ -108,7 +108,7 @@ class Finder:
                     raise
                 raise ConfigurationError(
                     f"{place} cannot be looked up: {error.message}",
-                    hint="check endpoint_name and endpoint_namespace, and what the token may read",
+                    hint="check endpoint_name, endpoint_namespace, and the permissions of the token",
                 ) from None
             given = found if isinstance(found, dict) else {}
             status = given.get("status")
@@ -135,7 +135,7 @@ class Finder:
     def _late(self, place: str, state: str) -> ConfigurationError:
         return ConfigurationError(
             f"{place} is {state} after {self._wait:g} s",
-            hint="wait and make the same call again, or raise start_timeout",
+            hint="wait and repeat the call, or raise start_timeout",
         )
 
     def info(self, root: str) -> dict[str, Any] | None:

@@ -51,12 +51,13 @@ class _Generate(Request):
 class InferenceEndpointsLLM(CompatibleLLM):
     """Models on Hugging Face: of any inference provider, on an endpoint by name, or at an address.
 
-    With `endpoint_name` it is that Inference Endpoint, which `load` looks up and waits for. With `base_url`
-    it is a server at that address, on Hugging Face or anywhere. With `model` alone it is the router, which
-    passes requests on to a provider: `org/name`, `org/name:PROVIDER`, or `org/name:cheapest`.
+    With `endpoint_name`, requests go to that Inference Endpoint, which `load` looks up and waits for. With
+    `base_url`, they go to a server at that address, on Hugging Face or anywhere. With `model` alone, they go
+    to the router, which passes them on to a provider: `org/name`, `org/name:PROVIDER`, or
+    `org/name:cheapest`.
 
-    Servers speak OpenAI's API, or that of Text Generation Inference (TGI), which `load` finds out. Raw
-    prompts are for endpoints, and a `regex` is for TGI.
+    Servers implement OpenAI's API or that of Text Generation Inference (TGI); `load` detects which. Only
+    endpoints support raw prompts, and only TGI supports a `regex`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = CompatibleLLM.capabilities | {"regex"}
@@ -78,24 +79,26 @@ class InferenceEndpointsLLM(CompatibleLLM):
         default=None, description="The name of an Inference Endpoint."
     )
     endpoint_namespace: RuntimeParameter[str] | None = Field(
-        default=None, description="The user or organization that has the endpoint; the token's user if None."
+        default=None, description="The user or organization that owns the endpoint; the token's user if None."
     )
     api: RuntimeParameter[Literal["auto", "openai", "tgi"]] = Field(
-        default="auto", description="What an endpoint speaks; auto asks it when the LLM is loaded."
+        default="auto", description="The API of an endpoint; auto detects it when the LLM is loaded."
     )
     bill_to: RuntimeParameter[str] | None = Field(
         default=None, description="The organization that pays for requests to the router."
     )
     start_timeout: RuntimeParameter[float] = Field(
-        default=900.0, ge=0, description="Seconds that loading waits at most for an endpoint to start."
+        default=900.0,
+        ge=0,
+        description="Maximum number of seconds that loading waits for an endpoint to start.",
     )
     retry_timeout: RuntimeParameter[float] = Field(
         default=600.0,
         ge=0,
-        description="Seconds after its first failure until a request is given up; endpoints start slowly.",
+        description="Seconds for which a failed request is retried; endpoints start slowly.",
     )
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )
 
     _found: str | None = PrivateAttr(default=None)  # where the endpoint is
@@ -139,11 +142,11 @@ class InferenceEndpointsLLM(CompatibleLLM):
     def load(self) -> None:
         self._found, self._speaks, self._served = None, None, self.model
         if self.base_url and self.endpoint_name:
-            raise ConfigurationError("there is a base_url, and an endpoint_name", hint="give one of them")
+            raise ConfigurationError("base_url and endpoint_name are both set", hint="set only one of them")
         if self._is_router:
             if not self.model:
                 raise ConfigurationError(
-                    f"{type(self).__name__} does not know which model",
+                    f"{type(self).__name__} requires a model",
                     hint="set model to one such as org/name, endpoint_name, or base_url",
                 )
             self._speaks = "openai"
@@ -170,7 +173,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if self.endpoint_name:
             if not self.resolved_key:
                 raise ConfigurationError(
-                    f"{type(self).__name__} needs an API key to look an endpoint up",
+                    f"{type(self).__name__} needs an API key to look up an endpoint",
                     hint="set the environment variable HF_TOKEN, or api_key, or run: hf auth login",
                 )
             found = finder().endpoint(self.endpoint_name, self.endpoint_namespace)
@@ -253,13 +256,14 @@ class InferenceEndpointsLLM(CompatibleLLM):
         for name in _TGI_ONLY:
             if given.get(name) is not None:
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no {name}, but for raw prompts on TGI", hint="leave it out"
+                    f"{type(self).__name__} supports {name} only for raw prompts on TGI", hint="leave it out"
                 )
 
     def _check_alone(self, given: Mapping[str, Any]) -> None:
         if given.get("tools"):
             raise UnsupportedError(
-                f"{type(self).__name__} has no structured output together with tools: the endpoint runs TGI",
+                f"{type(self).__name__} does not support structured output together with tools: "
+                "the endpoint runs TGI",
                 hint="leave out one of them",
             )
 
@@ -295,7 +299,7 @@ class InferenceEndpointsLLM(CompatibleLLM):
         if form is not None:
             if type(input) is str and self._spoken != "tgi":
                 raise UnsupportedError(
-                    f"{type(self).__name__} has no structured output for raw prompts, but of TGI",
+                    f"{type(self).__name__} supports structured output for raw prompts only on TGI",
                     hint="send a chat",
                 )
             self._fields_of(form)
@@ -305,15 +309,16 @@ class InferenceEndpointsLLM(CompatibleLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[EndpointParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with further parameters. TGI refuses those that it would ignore.
+        """Generate like `CompatibleLLM`, with further parameters; those that TGI would ignore are rejected.
 
         Args:
-            top_k: draw from this many of the likeliest tokens; on TGI for raw prompts only.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest; not on TGI.
-            typical_p: draw from the tokens whose likelihood is nearest to what is expected; on TGI, for raw
+            top_k: sample from this many most likely tokens; on TGI for raw prompts only.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability;
+                not on TGI.
+            typical_p: sample from the most typical tokens with this total probability; on TGI, for raw
                 prompts only.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all. On
-                TGI for raw prompts only.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none. On TGI for raw prompts only.
             watermark: whether to mark the text as generated; on TGI, for raw prompts only.
         """
         return await self.complete(input, num_generations, arguments)

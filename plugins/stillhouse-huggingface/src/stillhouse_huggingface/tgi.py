@@ -16,9 +16,9 @@ HINT = "check that base_url is that of a Text Generation Inference server, or se
 _REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
 
 _INSTEAD = {
-    "presence_penalty": "use frequency_penalty, or repetition_penalty with a raw prompt: of this one it "
-    "makes a repetition penalty of another strength",
-    "logit_bias": "leave it out: it is taken and ignored",
+    "presence_penalty": "use frequency_penalty, or repetition_penalty with a raw prompt: TGI turns this "
+    "one into a repetition penalty of another strength",
+    "logit_bias": "leave it out: TGI accepts and ignores it",
     "reasoning_effort": "leave it out, and say in the prompt how long to think",
 }
 
@@ -43,7 +43,7 @@ def check_parameters(given: Mapping[str, Any], llm: str, *, raw: bool | None = N
         if name not in known:
             other = "send a raw prompt" if name in TGI_RAW else "send a chat" if name in TGI_CHAT else ""
             raise UnsupportedError(
-                f"{llm} has no {name} for {what}, as the endpoint runs Text Generation Inference",
+                f"{llm} does not support {name} for {what}: the endpoint runs Text Generation Inference",
                 hint=_INSTEAD.get(name) or other or "leave it out",
             )
 

@@ -166,10 +166,12 @@ def _body(error: Exception, message: str) -> bytes:
 def _not_sent(message: str) -> Failure | None:
     """Return the failure of a request that was not sent, because something is missing here, as for all."""
     if _NO_KEY.search(message):
-        hint = "set the API key in the environment, under the name that LiteLLM documents for it, or api_key"
+        hint = (
+            "set the API key in the environment, under the name that LiteLLM documents for it, or as api_key"
+        )
         return Failure("authentication", message, hint=hint, stops_run=True)
     if _NO_LIBRARY.search(message):
-        hint = "install the library that LiteLLM needs for this provider"
+        hint = "install the library that LiteLLM requires for this provider"
         return Failure("invalid_request", message, hint=hint, stops_run=True)
     if _NO_SETTING.search(message):
         hint = "set it as a field, such as base_url, or in the environment as LiteLLM documents it"

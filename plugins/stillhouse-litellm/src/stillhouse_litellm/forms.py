@@ -35,6 +35,7 @@ def _form(key: bytes) -> RequestForm:
     schema = json_schema_of(wanted, "LiteLLM")
     if wanted.get("mode"):
         raise UnsupportedError(
-            "LiteLLM has no structured output with a mode", hint="remove mode from structured_output"
+            "LiteLLM does not support structured output with a mode",
+            hint="remove mode from structured_output",
         )
     return RequestForm("json", answer_problem(wanted), response_format(schema, "LiteLLM"), wanted)

@@ -37,10 +37,10 @@ _MIN_SECRET_CHARS = 8
 
 
 class LiteLLM(LimitedLLM, StructuredOutputMixin):
-    """Models of every provider that LiteLLM knows, named as it names them: `provider/model`.
+    """Models of every provider that LiteLLM supports, under LiteLLM's names: `provider/model`.
 
-    LiteLLM makes single attempts. Limits, retries and pauses are those of `LimitedLLM`, and nothing that is
-    global in LiteLLM is changed. A parameter that LiteLLM does not know for the model is refused before
+    LiteLLM makes single attempts. Limits, retries and pauses are those of `LimitedLLM`, and no global state
+    of LiteLLM is changed. A parameter that LiteLLM does not support for the model is rejected before
     anything is sent.
     """
 
@@ -54,9 +54,9 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
         default=None, description="The address of the API; the provider's if None."
     )
     api_key: RuntimeParameter[SecretStr] | None = Field(
-        default=None, description="The API key; what LiteLLM finds in the environment if None."
+        default=None, description="The API key; LiteLLM looks for it in the environment if None."
     )
-    api_version: str | None = Field(default=None, description="The version of the API, where it has some.")
+    api_version: str | None = Field(default=None, description="The version of the API, if it has versions.")
     custom_llm_provider: str | None = Field(
         default=None, description="The provider, if the model's name does not begin with it."
     )
@@ -88,7 +88,7 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
             litellm.get_llm_provider(model=self.model, custom_llm_provider=provider, api_base=self.base_url)
         except Exception:
             raise ConfigurationError(
-                f"LiteLLM knows no provider of the model {self.model!r}",
+                f"LiteLLM does not know the provider of the model {self.model!r}",
                 hint="write it as provider/model, such as openai/gpt-5.2, or set custom_llm_provider",
             ) from None
         supported = litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider)
@@ -116,7 +116,7 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
     def _require(self, parameter: str) -> None:
         if self._supported is not None and RENAMED.get(parameter, parameter) not in self._supported:
             raise UnsupportedError(
-                f"the model {self.model} has no parameter {parameter}, as far as LiteLLM knows",
+                f"LiteLLM does not support the parameter {parameter} for the model {self.model}",
                 hint="leave it out, choose another model, or install a newer LiteLLM",
             )
 
@@ -151,29 +151,29 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
 
         Args:
             input: the chat.
-            num_generations: how many generations; in one request where the provider can.
-            max_new_tokens: how many tokens to generate at most, reasoning included.
-            temperature: how evenly the tokens are drawn.
-            top_p: draw from the likeliest tokens that make up this share.
-            stop: texts at which to stop.
-            seed: the same seed gives the same generation, as far as the provider can.
-            frequency_penalty: how much to avoid tokens by how often they occurred.
-            presence_penalty: how much to avoid tokens that occurred.
+            num_generations: number of generations; one request if the provider supports that.
+            max_new_tokens: maximum number of tokens to generate, including reasoning.
+            temperature: sampling temperature.
+            top_p: sample from the most likely tokens with this total probability.
+            stop: texts that end the generation.
+            seed: seed for sampling, if the provider supports it.
+            frequency_penalty: penalty for a token, for each time it has occurred.
+            presence_penalty: penalty for a token that has occurred at all.
             logprobs: whether to return log probabilities.
-            top_logprobs: of how many candidates for each position.
-            logit_bias: by token, how much likelier to make it.
-            tools: the tools that the model may call, in OpenAI's form.
+            top_logprobs: number of most likely tokens to return for each position.
+            logit_bias: values to add to the logits of tokens, by token id.
+            tools: the tools that the model may call, in OpenAI's format.
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name.
             parallel_tool_calls: whether to call several tools at once.
-            response_format: the form of the answer as OpenAI's API has it; it is not checked.
+            response_format: the response format of OpenAI's API; the answer is not validated.
             reasoning_effort: how much to think before answering.
-            thinking: how to think, in Anthropic's form.
+            thinking: how to think, in Anthropic's format.
             service_tier: the provider's class of service.
             extra_body: further arguments of `litellm.acompletion`, which it sends to the provider.
 
         Raises:
-            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
-                `truncated` if it was cut off, and `schema` if it does not validate.
+            GenerationError: it failed; `kind` says how. With a `structured_output`, `truncated` if the
+                answer was cut off, and `schema` if it does not validate.
         """
         chat, own = split_input(input)
         assert not isinstance(chat, str)  # a raw prompt is refused

@@ -63,7 +63,7 @@ class Engine:
         return result
 
     def generate(self, route: Route, body: dict[str, Any], cancelled: Cancelled) -> list[Any]:
-        """What the engine answers to a request; see `Server.generate`."""
+        """Return the engine's answer to a request; see `Server.generate`."""
         answers = self._server.generate(route, body, cancelled)
         self._crowding.look()
         return answers

@@ -79,7 +79,7 @@ def _read(path: Path, content: mmap.mmap, size: int) -> Header:
     if content[:4] != _MAGIC:
         raise ConfigurationError(
             f"{path} is not a GGUF file",
-            hint="give a model in the GGUF format; llama.cpp's convert_hf_to_gguf.py makes one of others",
+            hint="give a model in the GGUF format; llama.cpp's convert_hf_to_gguf.py converts other formats",
         )
     cursor = _Cursor(content, size)
     try:
@@ -90,7 +90,7 @@ def _read(path: Path, content: mmap.mmap, size: int) -> Header:
         raise _damaged(path, "is cut off or damaged in its header") from None
     if header is None:
         raise ConfigurationError(
-            f"{path} has the version {version} of the GGUF format, and the engine reads 2 and 3",
+            f"{path} has the version {version} of the GGUF format, but the engine reads only 2 and 3",
             hint="download the model again, or: pip install --upgrade xllamacpp",
         )
     if header.bytes > size:

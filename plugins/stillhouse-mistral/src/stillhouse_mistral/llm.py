@@ -24,8 +24,8 @@ _CACHE_KEY = "stillhouse"
 class MistralLLM(MistralBatchLLM):
     """Models of Mistral.
 
-    The API refuses a field that it does not know, so that only what was set is sent, under its own names.
-    No model is refused for its name: the server knows which it has.
+    The API rejects unknown fields, so only what was set is sent, under the API's names. Any model name is
+    accepted: the server knows which models it has.
     """
 
     default_base_url: ClassVar[str | None] = "https://api.mistral.ai/v1"
@@ -35,12 +35,12 @@ class MistralLLM(MistralBatchLLM):
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = QUOTAS
 
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )
 
     prompt_caching: bool = Field(
         default=False,
-        description="Whether to ask for a cache of prompts, which all requests share; prompt_cache_key "
+        description="Whether to cache prompts, with one cache for all requests; prompt_cache_key "
         "names another one.",
     )
 
@@ -57,31 +57,33 @@ class MistralLLM(MistralBatchLLM):
 
         Args:
             input: the chat.
-            num_generations: how many generations, in one request, whose input is billed once.
-            max_new_tokens: how many tokens to generate at most, reasoning included.
-            min_tokens: how many tokens to generate at least.
-            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
-            top_p: draw from the likeliest tokens that make up this share.
-            top_k: draw from so many of the likeliest tokens.
-            stop: texts at which to stop.
-            seed: the seed of the draw.
-            frequency_penalty: how much to avoid tokens for each time that they occurred.
-            presence_penalty: how much to avoid tokens that occurred at all.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
+            num_generations: number of generations; they are one request, whose input is billed once.
+            max_new_tokens: maximum number of tokens to generate, including reasoning.
+            min_tokens: minimum number of tokens to generate.
+            temperature: sampling temperature; 0 always takes the most likely token.
+            top_p: sample from the most likely tokens with this total probability.
+            top_k: sample from this many most likely tokens.
+            stop: texts that end the generation.
+            seed: seed for sampling.
+            frequency_penalty: penalty for a token, for each time it has occurred.
+            presence_penalty: penalty for a token that has occurred at all.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none.
             logprobs: whether to return the log probabilities of the tokens.
-            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
-            tools: the tools that the model may call, in the API's form.
+            top_logprobs: number of most likely tokens to return for each position; implies `logprobs`.
+            tools: the tools that the model may call, in the API's format.
             tool_choice: which tool to call: `auto`, `none`, `required` (or `any`), or one by name.
             parallel_tool_calls: whether the model may call several tools at once.
-            response_format: the API's own response format; `structured_output` is the portable way.
-            reasoning_effort: how long a reasoning model thinks; the server says which levels the model takes.
-            prompt_mode: `reasoning` puts Mistral's system prompt for reasoning first.
-            prediction: the text that the answer will probably be, which makes it faster.
-            safe_prompt: whether to put Mistral's safety prompt first.
-            guardrails: which content to refuse, in the API's form.
+            response_format: the API's own response format; `structured_output` works with every backend.
+            reasoning_effort: how long a reasoning model thinks; the server reports which levels the model
+                supports.
+            prompt_mode: `reasoning` adds Mistral's system prompt for reasoning at the beginning.
+            prediction: expected text of the answer, which speeds up generation.
+            safe_prompt: whether to add Mistral's safety prompt at the beginning.
+            guardrails: which content to reject, in the API's format.
             prompt_cache_key: requests with the same key share a cache of the prompt.
             service_tier: `auto`, or `standard_only` to stay out of the priority capacity.
-            extra_body: further fields of the request, as the API knows them; they win over others.
+            extra_body: further fields of the request, in the API's format; they override others.
         """
         return await self.complete(input, num_generations, arguments)
 

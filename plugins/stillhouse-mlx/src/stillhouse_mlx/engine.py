@@ -229,7 +229,7 @@ class Sequences:
 
         Args:
             tokens: of its prompt, after those that the model remembers.
-            limit: how many tokens to generate at most.
+            limit: maximum number of tokens to generate.
             cache: what the model remembers.
             chooser: what the choice of its tokens depends on.
 
@@ -292,7 +292,7 @@ def _device(library: Library, wanted: Device) -> Any:
     device = mx.gpu if wanted == "gpu" else mx.cpu
     if not mx.is_available(device):
         raise ConfigurationError(
-            f"device is {wanted}, and MLX finds none on this machine",
-            hint="leave device out; a GPU needs a Mac with Apple silicon, or mlx[cuda13] on Linux",
+            f"device is {wanted}, but MLX finds none on this machine",
+            hint="leave out device; a GPU requires a Mac with Apple silicon, or mlx[cuda13] on Linux",
         )
     return device

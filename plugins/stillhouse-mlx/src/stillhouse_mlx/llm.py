@@ -19,8 +19,8 @@ __all__ = ["MlxLLM"]
 class MlxLLM(TokenLLM):
     """A model in this process, on MLX with mlx-lm: on the GPU of a Mac, or on a CPU.
 
-    Up to `batch_size` sequences grow together; each generation of an input is one. New ones join when
-    others end. A loaded LLM cannot be used in a forked process.
+    Up to `batch_size` sequences are generated together; each generation of an input is one. New ones join
+    when others end. A loaded LLM cannot be used in a forked process.
     """
 
     model: str = Field(
@@ -38,17 +38,18 @@ class MlxLLM(TokenLLM):
         default=None,
         ge=1,
         le=1024,
-        description="How many sequences grow at once; by default 32 on a GPU and 4 on a CPU.",
+        description="Maximum number of sequences generated at once; by default 32 on a GPU and 4 on a CPU.",
     )
     prompt_cache: int = Field(
         default=4,
         ge=0,
-        description="How many beginnings that prompts share are kept, to be read once; 0 for none.",
+        description="Maximum number of shared prompt beginnings to keep, so they are processed only once; "
+        "0 for none.",
     )
     prefill_step: int | None = Field(
         default=None,
         ge=1,
-        description="How many tokens of a prompt are read in one step, for which a cancellation waits; by "
+        description="Prompt tokens processed in one step, for which a cancellation waits; by "
         "default 2048 on a GPU and 256 on a CPU.",
     )
     device: Device = Field(default="auto", description="Where to compute: gpu, cpu, or MLX's own choice.")
@@ -58,14 +59,14 @@ class MlxLLM(TokenLLM):
     memory_limit: float | None = Field(
         default=None,
         gt=0,
-        description="GiB that MLX may take before it waits for memory to be given back. It holds for the "
+        description="GiB that MLX may use before it waits for memory to be freed. It applies to the whole "
         "process until the LLM is unloaded.",
     )
     cache_limit: float | None = Field(
         default=None,
         ge=0,
-        description="GiB of freed memory that MLX keeps for itself. It holds for the process until the LLM "
-        "is unloaded.",
+        description="GiB of freed memory that MLX keeps for itself. It applies to the whole process until "
+        "the LLM is unloaded.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Whether code that comes with the model may run."
@@ -106,7 +107,8 @@ class MlxLLM(TokenLLM):
         engine = runner.take_engine()
         if not engine.batches:
             self._logger.warning(
-                "mlx-lm computes something else for this model in a batch than alone: one sequence at a time"
+                "mlx-lm computes different results for this model in a batch: generating one sequence at a "
+                "time"
             )
         self.use_engine(runner, engine)
 

@@ -78,7 +78,8 @@ class Memory:
             self._left, self._until = available(), time.monotonic() + _SECONDS
         if self._left is not None and need + _RESERVE > self._left + free:
             raise MemoryError(
-                f"{what} need about {size_text(need)} of memory, and {size_text(self._left + free)} are left"
+                f"{what} need about {size_text(need)} of memory, "
+                f"but only {size_text(self._left + free)} are left"
             )
 
 

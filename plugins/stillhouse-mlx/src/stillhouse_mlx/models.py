@@ -95,7 +95,7 @@ def read_model(library: Library, settings: Settings, is_gpu: bool) -> Model:
         )
     if settings.adapter_path is not None and not Path(settings.adapter_path, "adapter_config.json").is_file():
         raise ConfigurationError(
-            f"the folder {settings.adapter_path} has no adapter_config.json, so that it is no adapter",
+            f"the folder {settings.adapter_path} has no adapter_config.json, so it is not an adapter",
             hint="give the folder that mlx_lm.lora has written as adapter_path",
         )
     try:
@@ -160,7 +160,7 @@ def _config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ConfigurationError(
-            f"{path / 'config.json'} has no model_type, so that it is not the config of a language model",
+            f"{path / 'config.json'} has no model_type, so it is not the config of a language model",
             hint="give the folder of a model as Hugging Face or mlx_lm.convert writes it",
         )
     return config
@@ -178,7 +178,7 @@ def _context_length(config: Mapping[str, Any], settings: Settings) -> int:
         return own[0] if own else _UNKNOWN_CONTEXT
     if own and settings.context_length > own[0]:
         raise ConfigurationError(
-            f"context_length is {settings.context_length}, and the model is made for {own[0]} tokens at most",
+            f"context_length is {settings.context_length}, but the model supports at most {own[0]} tokens",
             hint=f"set context_length to {own[0]} or less, or leave it out",
         )
     return settings.context_length
@@ -193,7 +193,7 @@ def _defaults(path: Path) -> SamplingDefaults:
     ends = given.get("eos_token_id") if isinstance(given, dict) else given
     if not isinstance(given, dict) or not (ends is None or isinstance(ends, (int, str, list))):
         raise ConfigurationError(
-            f"{path / 'generation_config.json'} has no settings of generation: {str(ends)[:60]!r}",
+            f"{path / 'generation_config.json'} contains no generation settings: {str(ends)[:60]!r}",
             hint="correct it, or remove it",
         )
     return SamplingDefaults.of(given)

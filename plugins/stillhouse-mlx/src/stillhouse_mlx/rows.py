@@ -91,5 +91,5 @@ class RowModel:
         """Return whose the rows of the last step are, and its logits, `[rows, vocabulary]`."""
         step, self._step = self._step, None
         if step is None:
-            raise RuntimeError("this version of mlx-lm samples in a way that stillhouse-mlx does not know")
+            raise RuntimeError("stillhouse-mlx does not support how this version of mlx-lm samples")
         return step

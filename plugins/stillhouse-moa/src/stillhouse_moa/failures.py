@@ -48,7 +48,7 @@ class Missing:
         (text, *_), reasons = output["generations"] or [None], output.get("finish_reasons") or []
         reason = reasons[0] if reasons else None
         if reason == "tool_calls" or any(output.get("tool_calls") or ()):
-            why = "it called a tool, which nobody runs for a proposer"
+            why = "it called a tool, and tools are not run for proposers"
             return cls(member, number, GenerationError(why))
         if text is None or not text.strip():
             why = f"it answered without a text, with the finish reason {reason or 'unknown'}"
@@ -89,7 +89,7 @@ def failure_of_all(
     told = "; ".join(f"{item.member}: {_quoted(item.error.message)}" for item in missing)
     came = asked - len(missing)
     return GenerationError(
-        f"{came or 'none'} of {asked} proposers answered, and {needed} must: {told}",
+        f"{came or 'none'} of {asked} proposers answered, but {needed} must: {told}",
         kind=chosen.kind,
         attempts=max(error.attempts for error in errors) or int(came > 0),
         outputs=paid,

@@ -41,12 +41,12 @@ class _Row:
 class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
     """Several models propose an answer, in one or more rounds, and another one writes the answer from them.
 
-    In each round, every proposer answers the input once; from the second round on it sees the answers of
-    the round before. The aggregator sees those of the last round, and makes all generations: the proposals
-    are made once for all of them.
+    In each round, every proposer answers the input once. From the second round on, it sees the answers of
+    the previous round. The aggregator sees the answers of the last round, and writes all generations from
+    the same proposals.
 
-    A proposer that fails, or gives no text, is left out of the row, and noted in `missing_proposals`. The
-    row fails if fewer than `min_proposals` of a round answer.
+    A proposer that fails, or returns no text, is left out of the row and listed in `missing_proposals`. The
+    row fails if fewer than `min_proposals` proposers answer in a round.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -57,15 +57,17 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
 
     aggregator_llm: LLM = Field(description="The LLM that writes the answer from the proposals.")
     proposers_llms: list[LLM] = Field(min_length=1, description="The LLMs that propose answers.")
-    rounds: RuntimeParameter[int] = Field(default=1, ge=1, description="How often each proposer is asked.")
+    rounds: RuntimeParameter[int] = Field(
+        default=1, ge=1, description="How many times each proposer answers."
+    )
     min_proposals: RuntimeParameter[int] = Field(
-        default=1, ge=1, description="How many proposers must answer in each round, or the row fails."
+        default=1, ge=1, description="Number of proposers that must answer in each round, or the row fails."
     )
     member_timeout: RuntimeParameter[float] | None = Field(
         default=300.0,
         gt=0,
-        description="Seconds that a member may take for one call, its own retries and waiting for a quota "
-        "included; None leaves it to the member.",
+        description="Time limit in seconds for one call of a member, including its own retries and waiting "
+        "for a quota; None leaves it to the member.",
     )
 
     _aggregator: Member = PrivateAttr()
@@ -77,7 +79,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
     def _enough_proposers(self) -> Self:
         if (self.min_proposals or 1) > len(self.proposers_llms):
             raise ConfigurationError(
-                f"min_proposals is {self.min_proposals}, and there are {len(self.proposers_llms)} proposers"
+                f"min_proposals is {self.min_proposals}, but there are {len(self.proposers_llms)} proposers"
             )
         return self
 
@@ -99,7 +101,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         for name, llm in self._members():
             if llm.use_offline_batch_generation:
                 raise ConfigurationError(
-                    f"{name} uses offline batches, and a mixture needs each answer at once",
+                    f"{name} uses offline batches, but a mixture requires each answer at once",
                     hint="set its use_offline_batch_generation to False",
                 )
             if not llm.is_loaded:
@@ -144,9 +146,9 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         aggregator, proposers = checked.get("aggregator_llm"), checked.get("proposers_llms")
         if proposers is not None and len(proposers) != len(self.proposers_llms):
             raise ConfigurationError(
-                f"proposers_llms has {len(proposers)} dicts of generation parameters, and there are "
+                f"proposers_llms has {len(proposers)} dicts of generation parameters, but there are "
                 f"{len(self.proposers_llms)} proposers",
-                hint="give one for each, {} for one without any",
+                hint="give one for each proposer; use {} for no parameters",
             )
         for (name, llm), own in zip(self._members(), [aggregator, *(proposers or ())], strict=False):
             if own is not None:
@@ -154,8 +156,8 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
             declared = llm.generation_parameters()
             if checked.get("seed") is not None and "seed" not in declared.parameters:
                 raise ConfigurationError(
-                    f"a seed was given, and {name} ({type(llm).__name__}) takes none",
-                    hint="give the others theirs in aggregator_llm and proposers_llms",
+                    f"a seed was given, but {name} ({type(llm).__name__}) does not support seeds",
+                    hint="set the seeds of the other members in aggregator_llm and proposers_llms",
                 )
         return checked
 
@@ -188,11 +190,11 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         """Let the proposers answer, and the aggregator write the generations from their answers.
 
         Args:
-            input: the chat, and possibly the form of the answer, which the aggregator is held to.
-            num_generations: how many generations the aggregator makes.
+            input: the chat, and optionally a structured output, which applies to the aggregator.
+            num_generations: number of generations of the aggregator.
             aggregator_llm: generation parameters of the aggregator, such as `{"temperature": 0.2}`.
-            proposers_llms: those of each proposer, in order.
-            seed: the aggregator's seed; each call of a proposer has another one, derived from it.
+            proposers_llms: generation parameters of each proposer, in order.
+            seed: seed of the aggregator; each call of a proposer gets a different seed derived from it.
 
         Raises:
             GenerationError: the aggregator failed, or too few proposers answered.
@@ -255,7 +257,7 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
         except GenerationError as error:
             row.usage.add(member, error)
             if error.stops_run and self._logger is not None:
-                self._logger.warning("%s is not asked again: %s", member, error.message)
+                self._logger.warning("%s is no longer used: %s", member, error.message)
             return Missing(member, number, error)
         row.usage.add(member, output)
         return Missing.of(member, number, output) or output["generations"][0] or ""

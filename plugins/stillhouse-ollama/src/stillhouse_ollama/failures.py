@@ -48,9 +48,9 @@ def ollama_failure(status: int, headers: Mapping[str, str], body: bytes, model: 
         hint = "choose a smaller model, or set a smaller num_ctx"
         changes = {"hint": hint, "retried": False, "congestion": False, "stops_run": True}
     elif "usage limit" in message:
-        changes = {"hint": "a limit of Ollama's cloud is used up: run the same command again later"}
+        changes = {"hint": "a limit of Ollama's cloud is exhausted: run the same command again later"}
     elif "requires a subscription" in message:
-        changes = {"hint": "choose another model, or take a plan of Ollama's cloud that has this one"}
+        changes = {"hint": "choose another model, or get a plan of Ollama's cloud that includes this one"}
     elif failure.kind == "authentication":
         place = _sign_in(body)
         changes = {"hint": "set OLLAMA_API_KEY" + (f", or sign in: {place}" if place else "")}

@@ -48,11 +48,11 @@ _USUAL_CONTEXTS = frozenset({2048, 4096, 32768, 262144})
 
 
 class OllamaLLM(StructuredHTTPLLM):
-    """Models that an Ollama server runs, on this machine, on another or in Ollama's cloud.
+    """Models of an Ollama server, on this machine, on another or in Ollama's cloud.
 
-    Chats go to `api/chat`, and raw prompts, without a template, to `api/generate`. A request has one
-    generation. A prompt that is longer than the context is an error: the server would drop its
-    beginning without a word.
+    Chats go to `api/chat`, and raw prompts, without a template, to `api/generate`. Each
+    generation is a separate request. A prompt that is longer than the context is an error: otherwise
+    the server would silently drop its beginning.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -71,18 +71,21 @@ class OllamaLLM(StructuredHTTPLLM):
     max_concurrency: RuntimeParameter[int] = Field(
         default=4,
         ge=1,
-        description="How many inputs may be in flight at once; the server works at OLLAMA_NUM_PARALLEL.",
+        description="Maximum number of inputs in flight; the server processes OLLAMA_NUM_PARALLEL at once.",
     )
     timeout: RuntimeParameter[float] = Field(
         default=900.0,
         gt=0,
-        description="Seconds that one attempt may take: its turn and the loading of the model included.",
+        description="Time limit in seconds for one attempt, including its wait in the queue and loading "
+        "the model.",
     )
     truncate: RuntimeParameter[bool] = Field(
-        default=False, description="Whether a prompt that is longer than the context loses its beginning."
+        default=False,
+        description="Whether to drop the beginning of a prompt that is longer than the context.",
     )
     shift: RuntimeParameter[bool] = Field(
-        default=False, description="Whether an answer that fills the context goes on without its beginning."
+        default=False,
+        description="Whether to drop the beginning of the context and continue when an answer fills it.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -134,39 +137,40 @@ class OllamaLLM(StructuredHTTPLLM):
 
         Args:
             input: the chat, or the raw prompt.
-            max_new_tokens: how many tokens to generate at most, thoughts included.
-            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
-            top_p: draw from the likeliest tokens that make up this share.
-            top_k: draw from so many of the likeliest tokens.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest.
-            typical_p: draw from the tokens whose likelihood is nearest to what is expected.
-            stop: texts at which to stop.
-            seed: the seed of the draw.
-            frequency_penalty: how much to avoid tokens for each time that they occurred.
-            presence_penalty: how much to avoid tokens that occurred at all.
-            repetition_penalty: how much to avoid tokens that occurred lately; 1 is not at all.
-            repeat_last_n: how many of the last tokens the penalties look at; -1 is all.
-            num_ctx: how many tokens the context has, prompt and answer together. Another value than
-                before makes the server load the model again.
-            num_keep: how many tokens of the prompt stay where `truncate` or `shift` drops some.
+            max_new_tokens: maximum number of tokens to generate, including thoughts.
+            temperature: sampling temperature; 0 always takes the most likely token.
+            top_p: sample from the most likely tokens with this total probability.
+            top_k: sample from this many most likely tokens.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability.
+            typical_p: sample from the most typical tokens with this total probability.
+            stop: texts that end the generation.
+            seed: seed for sampling.
+            frequency_penalty: penalty for a token, for each time it has occurred.
+            presence_penalty: penalty for a token that has occurred at all.
+            repetition_penalty: penalty for tokens that occurred recently; 1 means none.
+            repeat_last_n: number of recent tokens that penalties apply to; -1 for all.
+            num_ctx: size of the context in tokens, prompt and answer together. If the value changes, the
+                server reloads the model.
+            num_keep: number of prompt tokens to keep when `truncate` or `shift` drops some.
             logprobs: whether to return the log probabilities of the tokens.
-            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
-            tools: the tools that the model may call, in OpenAI's form; chats only.
-            tool_choice: `auto`, which is what the API does; it can do nothing else.
-            think: whether to think before answering, or how much: `low`, `medium`, `high` or `max`, as
-                the model has it; chats only. The text is returned as `reasoning`.
-            reasoning_effort: the same in the words of all backends: `none` does not think, and `minimal` is
-                `low`.
-            keep_alive: how long the server keeps the model loaded afterwards: seconds, or a duration such as
-                `5m`; -1 is for ever.
-            format: `json` for any JSON, or a JSON schema; `structured_output` is the portable way, which
-                also checks the answer.
-            options: further options of the model, as the API knows them; those with a name here win.
-            extra_body: further fields of the request, as the API knows them; they win over others.
+            top_logprobs: number of most likely tokens to return for each position; implies `logprobs`.
+            tools: the tools that the model may call, in OpenAI's format; chats only.
+            tool_choice: only `auto`, which is what the API does.
+            think: whether to think before answering, or how much: `low`, `medium`, `high` or `max`, if the
+                model supports it; chats only. The text is returned as `reasoning`.
+            reasoning_effort: the same with the values that all backends share: `none` turns thinking off,
+                and `minimal` is `low`.
+            keep_alive: how long the server keeps the model loaded afterwards: seconds, or a duration such
+                as `5m`; -1 means forever.
+            format: `json` for any JSON, or a JSON schema; `structured_output` works with every backend and
+                also validates the answer.
+            options: further options of the model, in the API's format; parameters listed here override
+                them.
+            extra_body: further fields of the request, in the API's format; they override others.
 
         Raises:
-            GenerationError: it failed; `kind` says how. Of an answer with a `structured_output`,
-                `truncated` if it was cut off, and `schema` if it does not validate.
+            GenerationError: it failed; `kind` says how. With a `structured_output`, `truncated` if the
+                answer was cut off, and `schema` if it does not validate.
         """
         return await self.complete(input, 1, arguments)
 
@@ -181,7 +185,7 @@ class OllamaLLM(StructuredHTTPLLM):
         if raw:
             for name in _CHAT_ONLY:
                 if name in given:
-                    raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+                    raise UnsupportedError(f"{name} does not apply to raw prompts", hint="send a chat")
             body |= {"prompt": prompt, "raw": True}
         else:
             body["messages"] = request_messages(prompt)
@@ -200,14 +204,15 @@ class OllamaLLM(StructuredHTTPLLM):
         fields: dict[str, Any] = {}
         if given.get("tool_choice", "auto") != "auto":
             raise UnsupportedError(
-                f"{name} has no tool_choice {given['tool_choice']!r}: the API leaves the choice to the model",
+                f"{name} does not support tool_choice {given['tool_choice']!r}: "
+                "the API leaves the choice to the model",
                 hint="leave it out, and say in the prompt which tool to call",
             )
         if given.get("tools"):
             fields["tools"] = given["tools"]
         if "think" in given and "reasoning_effort" in given:
             raise ConfigurationError(
-                "think and reasoning_effort say the same thing twice", hint="give one of them"
+                "think and reasoning_effort set the same thing", hint="set only one of them"
             )
         if "reasoning_effort" in given:
             fields["think"] = effort_of(given["reasoning_effort"], _EFFORTS, name)

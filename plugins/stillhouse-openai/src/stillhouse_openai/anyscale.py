@@ -12,7 +12,7 @@ __all__ = ["AnyscaleLLM"]
 
 
 class AnyscaleLLM(CompatibleLLM):
-    """Open models on Anyscale; `base_url` is the address of the endpoint or of a service of your own."""
+    """Open models on Anyscale; `base_url` is the address of the endpoint or of your own service."""
 
     default_base_url: ClassVar[str | None] = "https://api.endpoints.anyscale.com/v1"
     base_url_variable: ClassVar[str | None] = "ANYSCALE_BASE_URL"
@@ -20,5 +20,5 @@ class AnyscaleLLM(CompatibleLLM):
     api_key_variable: ClassVar[str | None] = "ANYSCALE_API_KEY"
 
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )

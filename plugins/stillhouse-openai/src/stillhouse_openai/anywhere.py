@@ -15,10 +15,10 @@ __all__ = ["OpenAICompatibleLLM"]
 
 
 class OpenAICompatibleLLM(CompatibleLLM):
-    """A model of any server or provider that speaks OpenAI's API, at a `base_url` that must be given.
+    """A model of any server or provider that implements OpenAI's API; `base_url` is required.
 
-    The key comes from the environment variable that `key_variable` names, so that no file and no
-    command line holds it; without one no key is sent. What the server lacks, it refuses.
+    The key comes from the environment variable that `key_variable` names, so it appears in no file and on
+    no command line. Without `key_variable`, no key is sent. The server rejects what it does not support.
     """
 
     api_key_required: ClassVar[bool] = False
@@ -31,7 +31,7 @@ class OpenAICompatibleLLM(CompatibleLLM):
         default=None, description="The environment variable with the API key; None sends no key."
     )
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )
 
     def configured_api_key(self) -> str:
@@ -42,18 +42,19 @@ class OpenAICompatibleLLM(CompatibleLLM):
         if not found:
             raise ConfigurationError(
                 f"the environment variable {self.key_variable}, which key_variable names, is not set",
-                hint=f"set {self.key_variable}, or remove key_variable where no key is needed",
+                hint=f"set {self.key_variable}, or remove key_variable if no key is required",
             )
         return found
 
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[TogetherParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with parameters that most servers of open models have.
+        """Generate like `CompatibleLLM`, with parameters that most servers of open models have.
 
         Args:
-            top_k: draw from this many of the likeliest tokens.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
+            top_k: sample from this many most likely tokens.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none.
         """
         return await self.complete(input, num_generations, arguments)

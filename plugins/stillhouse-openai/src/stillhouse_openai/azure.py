@@ -38,7 +38,7 @@ class AzureOpenAILLM(FileBatchLLM):
 
     It is authorised by an API key, or by a token of Microsoft Entra ID. `base_url` is the endpoint
     of the resource, an address that names the deployment, or one that ends in `/openai/v1`. The
-    variables of the environment are those of OpenAI's SDK.
+    environment variables are those of OpenAI's SDK.
     """
 
     base_url_variable: ClassVar[str | None] = "AZURE_OPENAI_ENDPOINT"
@@ -70,7 +70,8 @@ class AzureOpenAILLM(FileBatchLLM):
         default=None,
         exclude=True,
         repr=False,
-        description="Gives a token of Microsoft Entra ID whenever one is needed; it is not saved.",
+        description="A function that returns a token of Microsoft Entra ID, called when one is required; "
+        "it is not saved.",
     )
 
     _version: str = PrivateAttr(default="")
@@ -81,10 +82,10 @@ class AzureOpenAILLM(FileBatchLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with a further parameter.
+        """Generate like `CompatibleLLM`, with a further parameter.
 
         Args:
-            service_tier: the tier of service, such as `priority`.
+            service_tier: the service tier, such as `priority`.
         """
         return await self.complete(input, num_generations, arguments)
 
@@ -128,7 +129,7 @@ class AzureOpenAILLM(FileBatchLLM):
             status = clean_words(given.get("status")).lower()
             if not status:
                 raise GenerationError(
-                    "the server answered with something else than a file",
+                    "the server did not answer with a file",
                     kind="server",
                     hint="check that base_url is that of a resource on Azure",
                 )
@@ -151,7 +152,7 @@ class AzureOpenAILLM(FileBatchLLM):
             base_url = base_url.joinpath(*below)
         if not self._version and not where.endswith("/openai/v1"):
             raise ConfigurationError(
-                f"{type(self).__name__} needs the version of the API",
+                f"{type(self).__name__} requires an API version",
                 hint="set api_version, or the environment variable OPENAI_API_VERSION",
             )
         url = super().url_of(base_url, path)
@@ -172,6 +173,6 @@ async def _token_of(provider: Callable[[], str | Awaitable[str]]) -> str:
             f"azure_ad_token_provider failed: {type(error).__name__}: {error}",
             kind="authentication",
             attempts=0,
-            hint="try it by itself, and check what the identity may be used for",
+            hint="call it by itself, and check the permissions of the identity",
         ) from error
     return token

@@ -57,7 +57,7 @@ class FileBatchLLM(BatchHTTPLLM, CompatibleLLM):
         path, body = super().batch_request(input, num_generations, arguments)
         if path not in self.batch_endpoints:
             raise UnsupportedError(
-                f"{type(self).__name__} has no offline batches of raw prompts", hint="send chats"
+                f"{type(self).__name__} does not support offline batches of raw prompts", hint="send chats"
             )
         return path, body
 

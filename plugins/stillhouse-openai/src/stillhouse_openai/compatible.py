@@ -46,9 +46,9 @@ def efforts(*levels: ReasoningEffort) -> dict[str, dict[str, Any]]:
 
 
 class CompatibleLLM(StructuredHTTPLLM):
-    """A model behind an API like OpenAI's: chats go to `chat/completions`, raw prompts to `completions`.
+    """A model with an API like OpenAI's: chats go to `chat/completions`, raw prompts to `completions`.
 
-    A subclass says where the API is and what it does in another way.
+    A subclass sets the address of the API and overrides what it does differently.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -92,12 +92,12 @@ class CompatibleLLM(StructuredHTTPLLM):
     reasoning_tag: RuntimeParameter[str] | None = Field(
         default=None,
         pattern=r"^[\w:|-]+$",
-        description="The tag, such as think, around reasoning that the model writes into its text, to take "
-        "it out; None leaves texts alone.",
+        description="The tag, such as think, around reasoning in the model's text; the reasoning is moved "
+        "out of the text. None leaves texts unchanged.",
     )
     max_tokens_name: str = Field(
         default="max_completion_tokens",
-        description="What the server calls max_new_tokens in chats; older ones call it max_tokens.",
+        description="The server's name for max_new_tokens in chats; older servers use max_tokens.",
     )
 
     @field_validator("reasoning_tag", mode="before")
@@ -135,22 +135,22 @@ class CompatibleLLM(StructuredHTTPLLM):
 
         Args:
             input: the chat, or the raw prompt.
-            num_generations: how many generations, in one request if the server gives as many.
-            max_new_tokens: how many tokens to generate at most, reasoning included.
-            temperature: how evenly the tokens are drawn; 0 takes the likeliest.
-            top_p: draw from the likeliest tokens that make up this share.
-            stop: texts at which to stop.
-            seed: the seed of the draw, as far as the server keeps to it.
-            frequency_penalty: how much to avoid tokens for each time that they occurred.
-            presence_penalty: how much to avoid tokens that occurred at all.
+            num_generations: number of generations; one request if the server supports that.
+            max_new_tokens: maximum number of tokens to generate, including reasoning.
+            temperature: sampling temperature; 0 always takes the most likely token.
+            top_p: sample from the most likely tokens with this total probability.
+            stop: texts that end the generation.
+            seed: seed for sampling, if the server supports it.
+            frequency_penalty: penalty for a token, for each time it has occurred.
+            presence_penalty: penalty for a token that has occurred at all.
             logprobs: whether to return the log probabilities of the tokens.
-            top_logprobs: how many of the likeliest tokens to return for each position; implies logprobs.
-            logit_bias: what to add to the logits of tokens, by token id.
-            tools: the tools that the model may call, in the API's form; chats only.
+            top_logprobs: number of most likely tokens to return for each position; implies `logprobs`.
+            logit_bias: values to add to the logits of tokens, by token id.
+            tools: the tools that the model may call, in the API's format; chats only.
             tool_choice: which tool to call: `auto`, `none`, `required`, or one by name; chats only.
-            response_format: the API's own response format; `structured_output` is the portable way.
+            response_format: the API's own response format; `structured_output` works with every backend.
             reasoning_effort: how long a reasoning model thinks, from `none` to `max`; chats only.
-            extra_body: further fields of the request, as the server knows them; they win over others.
+            extra_body: further fields of the request, in the server's format; they override others.
         """
         return await self.complete(input, num_generations, arguments)
 
@@ -173,7 +173,7 @@ class CompatibleLLM(StructuredHTTPLLM):
             if value is None:
                 continue
             if raw and name in _CHAT_ONLY:
-                raise UnsupportedError(f"{name} means nothing for a raw prompt", hint="send a chat")
+                raise UnsupportedError(f"{name} does not apply to raw prompts", hint="send a chat")
             if name not in _RENAMED:
                 body[self.renamed.get(name, name)] = value
         limit = arguments.get("max_new_tokens")

@@ -18,12 +18,12 @@ _LEVELS = {"minimal": "low", "low": "low", "medium": "high", "high": "high", "ma
 
 
 class DeepSeekLLM(CompatibleLLM):
-    """Models of DeepSeek, which think before they answer unless `thinking` or `reasoning_effort` says not to.
+    """Models of DeepSeek, which think before they answer unless `thinking` or `reasoning_effort` disables it.
 
-    Chats only, one generation per request. The API gives JSON objects, and knows no schema: the schema
-    goes into a system message, and every answer is checked. While it thinks, the temperature and the
-    penalties mean nothing. With tools, the reasoning of an assistant's message must be sent back: as its
-    `reasoning_content`, or as the `reasoning` that our outputs have.
+    Chats only, one generation per request. The API returns JSON objects, but does not support schemas: the
+    schema goes into a system message, and every answer is validated. While the model thinks, the
+    temperature and the penalties have no effect. With tools, the reasoning of an assistant message must be
+    sent back, as `reasoning_content` or as `reasoning`, which outputs have.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -42,10 +42,12 @@ class DeepSeekLLM(CompatibleLLM):
         **{level: {"reasoning_effort": name} for level, name in _LEVELS.items()},
     }
 
-    max_tokens_name: str = Field(default="max_tokens", description="What the server calls max_new_tokens.")
+    max_tokens_name: str = Field(default="max_tokens", description="The server's name for max_new_tokens.")
     # Under load the server sends empty lines until it answers, for up to ten minutes.
     timeout: RuntimeParameter[float] = Field(
-        default=600.0, gt=0, description="Seconds that one attempt may take; an answer may take ten minutes."
+        default=600.0,
+        gt=0,
+        description="Time limit in seconds for one attempt; an answer may take ten minutes.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -53,11 +55,11 @@ class DeepSeekLLM(CompatibleLLM):
     async def agenerate(  # type: ignore[override]  # the API has fewer parameters
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[DeepSeekParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with a further parameter.
+        """Generate like `CompatibleLLM`, with a further parameter.
 
         Args:
             thinking: whether the model thinks: `{"type": "enabled"}` or `{"type": "disabled"}`.
             reasoning_effort: how long it thinks: `low` (also `minimal`), `high` (also `medium`) or `max`;
-                `none` is not at all.
+                `none` turns thinking off.
         """
         return await self.complete(input, num_generations, arguments)

@@ -15,9 +15,9 @@ __all__ = ["GroqLLM"]
 
 
 class GroqLLM(FileBatchLLM):
-    """Open models on Groq. It makes one generation per request, and has chats only.
+    """Open models on Groq: chats only, one generation per request.
 
-    The variables of the environment are those of Groq's SDK, whose base URL is the host alone.
+    The environment variables are those of Groq's SDK, whose base URL is only the host.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -38,9 +38,9 @@ class GroqLLM(FileBatchLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with a further parameter.
+        """Generate like `CompatibleLLM`, with a further parameter.
 
         Args:
-            service_tier: the tier of service, such as `flex` or `auto`.
+            service_tier: the service tier, such as `flex` or `auto`.
         """
         return await self.complete(input, num_generations, arguments)

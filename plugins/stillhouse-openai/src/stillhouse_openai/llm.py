@@ -18,11 +18,11 @@ __all__ = ["OpenAILLM"]
 
 
 class OpenAILLM(FileBatchLLM):
-    """Models of OpenAI, and of any server that speaks its chat completions API.
+    """Models of OpenAI, and of any server that implements its chat completions API.
 
-    A chat goes to `chat/completions`, or to `responses` where `api` says so; a raw prompt goes to
-    `completions`. The answers have one shape, whichever API they come from. No model is refused for its
-    name: the server knows which it has. The variables of the environment are those of OpenAI's SDK.
+    A chat goes to `chat/completions`, or to `responses` if `api` says so; a raw prompt goes to
+    `completions`. Answers of both APIs have the same shape. Any model name is accepted: the server knows
+    which models it has. The environment variables are those of OpenAI's SDK.
     """
 
     default_base_url: ClassVar[str | None] = "https://api.openai.com/v1"
@@ -31,7 +31,7 @@ class OpenAILLM(FileBatchLLM):
 
     api: Literal["auto", "chat", "responses"] = Field(
         default="auto",
-        description="The API that chats go to; auto is responses for models that have no other.",
+        description="The API for chats; auto uses responses for models that support no other.",
     )
     organization: RuntimeParameter[str] | None = Field(
         default=None,
@@ -44,10 +44,10 @@ class OpenAILLM(FileBatchLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with a further parameter.
+        """Generate like `CompatibleLLM`, with a further parameter.
 
         Args:
-            service_tier: the tier of service, such as `flex` or `priority`.
+            service_tier: the service tier, such as `flex` or `priority`.
         """
         return await self.complete(input, num_generations, arguments)
 

@@ -51,17 +51,17 @@ _KINDS: dict[str, ErrorKind] = {
 
 
 _NO_ENDPOINT = (
-    "check the model's name, leave out what no provider of it has, or let one ignore it by "
+    "check the model's name, leave out what no provider supports, or let providers ignore it with "
     'provider={"require_parameters": false}; the account\'s privacy settings rule out providers, too'
 )
 
 
 class OpenRouterLLM(CompatibleLLM):
-    """Models of many providers by way of OpenRouter, such as `anthropic/claude-sonnet-4.5`.
+    """Models of many providers through OpenRouter, such as `anthropic/claude-sonnet-4.5`.
 
-    Chats only, one generation per request. What a request cost, in USD, is the statistic `cost`. A
+    Chats only, one generation per request. The statistic `cost` is the cost of a request in USD. A
     request with tools, a seed, log probabilities or a structured output goes only to providers that
-    keep to them, unless the parameter `provider` says otherwise.
+    support them, unless the parameter `provider` says otherwise.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -78,7 +78,7 @@ class OpenRouterLLM(CompatibleLLM):
 
     max_tokens_name: str = Field(
         default="max_tokens",
-        description="What the server calls max_new_tokens; some providers know max_tokens alone.",
+        description="The server's name for max_new_tokens; some providers know only max_tokens.",
     )
     app_url: RuntimeParameter[str] | None = Field(
         default=None, description="The address of your application, for OpenRouter's rankings."
@@ -88,7 +88,8 @@ class OpenRouterLLM(CompatibleLLM):
     )
 
     prompt_caching: RuntimeParameter[bool] = Field(
-        default=False, description="Whether to cache prompts with providers that must be asked to."
+        default=False,
+        description="Whether to request prompt caching from providers that do not cache by default.",
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
@@ -96,19 +97,21 @@ class OpenRouterLLM(CompatibleLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[OpenRouterParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with OpenRouter's parameters.
+        """Generate like `CompatibleLLM`, with OpenRouter's parameters.
 
         Args:
-            top_k: draw from this many of the likeliest tokens.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest.
-            top_a: draw from the tokens that are at least this share of the likeliest's probability squared.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
-            reasoning: OpenRouter's own settings of reasoning, such as `{"max_tokens": 2000}`.
-            service_tier: the tier of service, such as `flex` or `priority`.
+            top_k: sample from this many most likely tokens.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability.
+            top_a: sample from tokens with at least this fraction of the most likely token's squared
+                probability.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none.
+            reasoning: OpenRouter's own reasoning settings, such as `{"max_tokens": 2000}`.
+            service_tier: the service tier, such as `flex` or `priority`.
             provider: which providers may serve the request, such as `{"only": ["together"]}`.
-            models: further models, for when no provider of the first one serves it.
+            models: fallback models, if no provider serves the first one.
             plugins: OpenRouter's plugins, such as `[{"id": "web"}]`.
-            session_id: the same for requests that belong together.
+            session_id: the same value for requests that belong together.
             cache_control: where to cache the prompt, such as `{"type": "ephemeral"}`.
         """
         return await self.complete(input, num_generations, arguments)

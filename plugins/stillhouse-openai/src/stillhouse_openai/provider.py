@@ -128,7 +128,7 @@ class ProviderLLM(CompatibleLLM):
     has_plain_contents: ClassVar[bool] = True
 
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )
 
     def configured_api_key(self) -> str:
@@ -208,7 +208,7 @@ def _agenerate(provider: Provider) -> Any:
 
     agenerate.__annotations__["arguments"] = Unpack[parameters]
     agenerate.__qualname__ = f"{provider.class_name}.agenerate"
-    lines = ["As that of `CompatibleLLM`, with the provider's parameters."]
+    lines = ["Like that of `CompatibleLLM`, with the provider's parameters."]
     if provider.further:
         lines += ["", "Args:", *(f"    {name}: {_FURTHER[name][1]}" for name in provider.further)]
     agenerate.__doc__ = "\n".join(lines)

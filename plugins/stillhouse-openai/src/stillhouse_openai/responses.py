@@ -39,7 +39,7 @@ def responses_body(body: dict[str, Any]) -> dict[str, Any]:
     for name in _UNKNOWN:
         if rest.pop(name, None) is not None:
             raise UnsupportedError(
-                f"{name} means nothing to the responses API", hint="leave it out, or choose another model"
+                f"the responses API does not support {name}", hint="leave it out, or choose another model"
             )
     rest.pop("n", None)
     made: dict[str, Any] = {"model": rest.pop("model"), "input": _items(rest.pop("messages")), "store": False}
@@ -154,7 +154,7 @@ def _failed(error: Any, answer: Any) -> GenerationError:
         f"the server answered with an error: {said(error)}",
         kind="rate_limit" if code == "rate_limit_exceeded" else "server",
         outputs=_counted(answer),
-        hint="make the same request again",
+        hint="retry the request",
     )
 
 

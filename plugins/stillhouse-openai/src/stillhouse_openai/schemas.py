@@ -175,8 +175,8 @@ class _Strict(SchemaRewriter):
         types = sorted({_TYPES.get(type(value), "") for value in values})
         if not types or "" in types:
             raise UnsupportedError(
-                f"{self._llm} cannot honour a schema that takes any value, at {path}",
-                hint="write its type, such as string",
+                f"{self._llm} cannot honour a schema that accepts any value, at {path}",
+                hint="add a type, such as string",
             )
         made["type"] = types[0] if len(types) == 1 else types
 

@@ -107,11 +107,13 @@ class _Joined:
             raise GenerationError(
                 "the server sent a stream of events without an answer",
                 kind="server",
-                hint="check that base_url is that of an OpenAI API, and that nothing asks for a stream",
+                hint="check that base_url is that of an OpenAI API, and that nothing requests a stream",
             )
         if not ended and not all(choice.is_finished for choice in self._choices.values()):
             raise GenerationError(
-                "the stream of events ended before the answer did", kind="connection", hint="ask again"
+                "the stream of events ended before the answer did",
+                kind="connection",
+                hint="retry the request",
             )
         made = [{"index": index, **self._choices[index].joined()} for index in sorted(self._choices)]
         return {**answer, "choices": made}

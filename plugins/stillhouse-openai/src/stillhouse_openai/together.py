@@ -19,7 +19,7 @@ __all__ = ["TogetherLLM"]
 
 
 class TogetherLLM(FileBatchLLM):
-    """Open models on Together. The variables of the environment are those of Together's SDK."""
+    """Open models on Together. The environment variables are those of Together's SDK."""
 
     default_base_url: ClassVar[str | None] = "https://api.together.ai/v1"
     base_url_variable: ClassVar[str | None] = "TOGETHER_BASE_URL"
@@ -27,7 +27,7 @@ class TogetherLLM(FileBatchLLM):
     api_key_variable: ClassVar[str | None] = "TOGETHER_API_KEY"
 
     max_tokens_name: str = Field(
-        default="max_tokens", description="What the server calls max_new_tokens in chats."
+        default="max_tokens", description="The server's name for max_new_tokens in chats."
     )
 
     def logprobs_fields(self, raw: bool, logprobs: bool | None, top_logprobs: int | None) -> dict[str, Any]:
@@ -55,11 +55,12 @@ class TogetherLLM(FileBatchLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[TogetherParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with further parameters.
+        """Generate like `CompatibleLLM`, with further parameters.
 
         Args:
-            top_k: draw from this many of the likeliest tokens.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
+            top_k: sample from this many most likely tokens.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none.
         """
         return await self.complete(input, num_generations, arguments)

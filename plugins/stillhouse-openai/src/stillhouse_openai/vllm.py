@@ -13,10 +13,10 @@ __all__ = ["ClientvLLM"]
 
 
 class ClientvLLM(CompatibleLLM):
-    """A model that a vLLM server serves, with vLLM's further parameters and structured outputs.
+    """A model on a vLLM server, with vLLM's own parameters and structured outputs.
 
-    `base_url` is the server's, such as `http://localhost:8000/v1`; the key is that which the server
-    was started with, if any. Structured outputs need vLLM 0.11 or newer; they also hold for raw
+    `base_url` is the server's address, such as `http://localhost:8000/v1`; the key is the one that the
+    server was started with, if any. Structured outputs require vLLM 0.11 or newer; they also work for raw
     prompts.
     """
 
@@ -51,20 +51,21 @@ class ClientvLLM(CompatibleLLM):
     async def agenerate(
         self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[VLLMParameters]
     ) -> GenerateOutput:
-        """As that of `CompatibleLLM`, with further parameters.
+        """Generate like `CompatibleLLM`, with further parameters.
 
         Args:
-            top_k: draw from this many of the likeliest tokens.
-            min_p: draw from the tokens that are at least this share as likely as the likeliest.
-            repetition_penalty: how much to avoid tokens that occurred, prompt included; 1 is not at all.
-            min_tokens: how many tokens to generate at least.
-            stop_token_ids: tokens at which to stop, by id.
-            include_stop_str_in_output: whether to keep the text at which it stopped.
-            ignore_eos: whether to go on after the token that ends an answer.
+            top_k: sample from this many most likely tokens.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability.
+            repetition_penalty: penalty for tokens that have occurred, including in the prompt; 1 means
+                none.
+            min_tokens: minimum number of tokens to generate.
+            stop_token_ids: ids of tokens that end the generation.
+            include_stop_str_in_output: whether to keep the text that ended the generation.
+            ignore_eos: whether to continue after the end-of-text token.
             skip_special_tokens: whether to leave special tokens out of the text.
-            bad_words: words that are not to be generated.
-            truncate_prompt_tokens: keep so many tokens of the prompt, from its end.
-            priority: the priority of the request, if the server schedules by it; lower is earlier.
+            bad_words: words that must not be generated.
+            truncate_prompt_tokens: number of tokens to keep from the end of the prompt.
+            priority: priority of the request, if the server schedules by priority; lower is earlier.
             chat_template_kwargs: variables of the chat template; chats only.
         """
         return await self.complete(input, num_generations, arguments)

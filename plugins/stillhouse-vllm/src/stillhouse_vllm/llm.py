@@ -33,8 +33,8 @@ __all__ = ["VLLM"]
 class VLLM(LocalLLM, CudaDevicePlacementMixin):
     """A model on this machine, on vLLM, with continuous batching.
 
-    The engine runs in processes of its own. One that dies fails the inputs that are under way, and is
-    started again for the next ones.
+    The engine runs in its own processes. If it dies, the inputs in flight fail, and it is restarted for the
+    next ones.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -47,13 +47,13 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
     )
     revision: str | None = Field(default=None, description="The revision of a model on the Hub.")
     tokenizer: str | None = Field(
-        default=None, description="The folder or the name of another tokenizer than the model's."
+        default=None, description="The folder or the name of a tokenizer instead of the model's."
     )
     dtype: str = Field(
         default="auto", description="The type to compute with: auto, bfloat16, float16 or float32."
     )
     quantization: str | None = Field(
-        default=None, description="How weights are quantised, where the model does not say it itself."
+        default=None, description="How weights are quantized, if the model does not say so."
     )
     max_model_len: int | None = Field(
         default=None,
@@ -64,7 +64,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         default=None,
         gt=0,
         le=1,
-        description="Which part of a device's memory the engine takes; by default vLLM's, about nine tenths.",
+        description="The engine's share of a device's memory; by default vLLM's, about nine tenths.",
     )
     kv_cache_memory: float | None = Field(
         default=None,
@@ -72,29 +72,32 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         description="Memory of the KV cache on each device, or of the CPU, in GiB, instead of "
         "gpu_memory_utilization; on a CPU at most 4 by default.",
     )
-    tensor_parallel_size: int = Field(default=1, ge=1, description="Over how many devices layers are split.")
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, description="Number of devices that each layer is split over."
+    )
     pipeline_parallel_size: int = Field(
-        default=1, ge=1, description="Over how many devices, or groups of them, the layers are distributed."
+        default=1,
+        ge=1,
+        description="Number of devices, or groups of devices, that the layers are distributed over.",
     )
     max_num_seqs: int | None = Field(
-        default=None, ge=1, description="How many sequences are in a batch at most; by default vLLM's choice."
+        default=None, ge=1, description="Maximum number of sequences in a batch; by default vLLM's choice."
     )
     enforce_eager: bool | None = Field(
         default=None,
-        description="Whether the model is run without being compiled, which starts sooner; "
-        "by default on a CPU alone.",
+        description="Whether the model runs uncompiled, which starts faster; by default only on a CPU.",
     )
     enable_prefix_caching: bool | None = Field(
         default=None,
-        description="Whether the beginnings that prompts share are computed once, and how much of each was "
-        "is in the statistics; by default vLLM's choice, and not in them.",
+        description="Whether shared beginnings of prompts are computed only once, and cached tokens are "
+        "reported in the statistics; by default vLLM's choice, and not reported.",
     )
     lora: str | dict[str, str] | None = Field(
-        default=None, description="The folder of a LoRA adapter, or the folders of several by their names."
+        default=None, description="The folder of a LoRA adapter, or the folders of several by name."
     )
-    lora_name: str | None = Field(default=None, description="Which of several adapters to generate with.")
+    lora_name: str | None = Field(default=None, description="Which of several adapters to use.")
     trust_remote_code: bool = Field(
-        default=False, description="Whether code that comes with the model may be run."
+        default=False, description="Whether code that comes with the model may run."
     )
     seed: int | None = Field(default=None, ge=0, description="The engine's seed, for calls without one.")
     engine_args: dict[str, Any] = Field(
@@ -104,7 +107,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         default=False, description="Whether the engine logs to standard error."
     )
     max_concurrency: RuntimeParameter[int] = Field(
-        default=256, ge=1, description="How many inputs may be in flight at once; they fill the batch."
+        default=256, ge=1, description="Maximum number of inputs in flight; they fill the batch."
     )
 
     _engine: Engine | None = PrivateAttr(default=None)
@@ -140,7 +143,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         found = library()
         if self.cuda_devices not in ("auto", None) and not self.uses_cuda():
             raise ConfigurationError(
-                f"cuda_devices is {self.cuda_devices}, and vLLM finds no CUDA device here",
+                f"cuda_devices is {self.cuda_devices}, but vLLM finds no CUDA device here",
                 hint='leave cuda_devices at "auto" to compute on the CPU, or install the build for CUDA',
             )
         self._desired_num_gpus = self.tensor_parallel_size * self.pipeline_parallel_size
@@ -156,7 +159,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
             self.run_on_loop(engine.warm_up())
         except GenerationError as error:
             raise ConfigurationError(
-                f"the engine has loaded the model, and cannot generate: {error.message}", hint=error.hint
+                f"the engine loaded the model, but cannot generate: {error.message}", hint=error.hint
             ) from error
         self.use_tokenizer(engine.tokenizer)
         if self._logger is not None and (self.max_concurrency or 1) < (self.max_num_seqs or 1):
@@ -206,34 +209,34 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
 
         Args:
             input: a chat, a chat with a structured output, or a raw prompt.
-            num_generations: how many generations; the prompt is read once.
-            max_new_tokens: how many tokens to generate at most; by default, until the model ends or the
-                context is full.
-            temperature: 0 takes the most probable token always; by default the model's own, else 1.
-            top_p: sample among the most probable tokens of this total probability; by default the model's
+            num_generations: number of generations; the prompt is processed once.
+            max_new_tokens: maximum number of tokens to generate; by default, generation stops when the
+                model stops or the context is full.
+            temperature: sampling temperature; 0 always takes the most likely token; by default the model's
                 own, else 1.
-            top_k: sample among this many most probable tokens, 0 for all; by default the model's own,
-                else 0.
-            min_p: leave out tokens less probable than this share of the most probable one's; by default
-                the model's own, else 0.
-            stop: a text, or several, that ends the generation and is left out of it, wherever it comes.
-            seed: the seed of the first generation; the next one's is greater by one. By default random.
-            frequency_penalty: lowers the odds of a token with every time that it was generated; by default 0.
-            presence_penalty: lowers the odds of every token that was generated; by default 0.
-            repetition_penalty: divides the odds of tokens in the prompt and the answer; by default the
-                model's own, else 1.
-            logprobs: whether to give log-probabilities: for each position the generated token first,
-                before any sampling parameter is applied.
-            top_logprobs: how many candidates to give for each position, the generated token among them;
-                it switches log-probabilities on. By default the generated token alone.
-            logit_bias: added to the odds of tokens, by their number or text.
+            top_p: sample from the most likely tokens with this total probability; by default the model's
+                own, else 1.
+            top_k: sample from this many most likely tokens, 0 for all; by default the model's own, else 0.
+            min_p: sample from tokens with at least this fraction of the most likely token's probability; by
+                default the model's own, else 0.
+            stop: texts that end the generation, wherever they occur; they are removed from it.
+            seed: seed of the first generation; each further generation adds one. Random by default.
+            frequency_penalty: penalty for a token, for each time it was generated; by default 0.
+            presence_penalty: penalty for a token that was generated at all; by default 0.
+            repetition_penalty: penalty for tokens in the prompt and the answer; 1 means none; by
+                default the model's own, else 1.
+            logprobs: whether to return log probabilities, before sampling parameters apply; the generated
+                token is first at each position.
+            top_logprobs: number of candidates to return for each position, including the generated token;
+                implies `logprobs`. By default only the generated token.
+            logit_bias: values to add to the logits of tokens, by token id or text.
             extra_body: further fields of vLLM's `SamplingParams`, such as `min_tokens`, `bad_words`,
                 `stop_token_ids` or `ignore_eos`.
 
         Raises:
             GenerationError: the prompt is too long for the context (`context_length`), the engine refused
-                the request (`invalid_request`) or died (`server`), or the answer lacks the form that was
-                asked for (`truncated`, `schema`). `outputs` holds the other generations.
+                the request (`invalid_request`) or died (`server`), or the answer does not match
+                the structured output (`truncated`, `schema`). `outputs` has the other generations.
             UnsupportedError: the engine cannot honour the structured output.
         """
         engine = self._loaded_engine()
@@ -258,7 +261,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         tokens = self.prompt_ids(split_input(input)[0])
         if not tokens:
             raise GenerationError(
-                "the prompt has no tokens", kind="invalid_request", hint="take out inputs without a text"
+                "the prompt has no tokens", kind="invalid_request", hint="remove inputs without text"
             )
         counts_cached = bool(self.enable_prefix_caching)
 

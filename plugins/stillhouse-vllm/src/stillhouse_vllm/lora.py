@@ -46,7 +46,7 @@ def chosen_adapter(lora: str | Mapping[str, str] | None, name: str | None) -> Ad
     adapters = {_NAME: lora} if isinstance(lora, str) else dict(lora or {})
     if name is None and len(adapters) > 1:
         raise ConfigurationError(
-            f"lora has {len(adapters)} adapters, and it is not said which to use",
+            f"lora has {len(adapters)} adapters, but lora_name is not set",
             hint=f"set lora_name to one of {', '.join(adapters)}",
         )
     if name is None:
@@ -73,6 +73,6 @@ def _rank(path: Path) -> int:
         return int(found["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{path} is no adapter: its adapter_config.json cannot be read ({type(error).__name__})",
+            f"{path} is not an adapter: its adapter_config.json cannot be read ({type(error).__name__})",
             hint="give the folder that has adapter_config.json and adapter_model.safetensors in it",
         ) from None

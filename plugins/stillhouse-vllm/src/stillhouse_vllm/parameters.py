@@ -41,7 +41,7 @@ def candidates_of(engine: Engine, logprobs: bool | None, top_logprobs: int | Non
     candidates = top_logprobs or 0
     if candidates > engine.max_logprobs >= 0:
         raise GenerationError(
-            f"top_logprobs is {candidates}, and the engine gives {engine.max_logprobs} at most",
+            f"top_logprobs is {candidates}, but the engine returns at most {engine.max_logprobs}",
             kind="invalid_request",
             hint='lower it, or set engine_args to {"max_logprobs": …}',
             stops_run=True,
