@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["MAX_WIDTH", "Command", "Whole", "documentation", "grouped"]
+__all__ = ["MAX_WIDTH", "Command", "Commands", "Whole", "documentation", "grouped"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +54,15 @@ class Command(click.Command):
                     formatter.write(f"{indent}# {comment}\n")
                     formatter.write("".join(f"{indent}{line}\n" for line in command.split("\n")))
         super().format_epilog(ctx, formatter)
+
+
+class Commands(Command, click.Group):
+    """A command that has commands."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]

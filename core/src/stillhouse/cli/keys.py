@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from stillhouse.cli.help import Command, Commands
 from stillhouse.cli.output import guarded, print_note, print_table
 from stillhouse.errors import ConfigurationError
 
@@ -15,7 +16,12 @@ __all__ = ["keys"]
 _MAX_CHARS = 10_000
 
 
-@click.group("keys")
+@click.group(
+    "keys",
+    cls=Commands,
+    short_help="Store API keys in the system's keyring",
+    examples=[("Store the key of a backend; the command asks for it", "stillhouse keys set openai")],
+)
 def keys() -> None:
     """Store API keys in the system's keyring. A variable of the environment wins over a stored key.
 
@@ -23,11 +29,11 @@ def keys() -> None:
     """
 
 
-@keys.command("set")
+@keys.command("set", cls=Command, short_help="Store a key")
 @click.argument("name")
 @guarded
 def set_(name: str) -> None:
-    """Store a key. It is asked for, or read from standard input, and shown nowhere."""
+    """Store a key. The command asks for it, or reads it from standard input, and never shows it."""
     from stillhouse._settings.stored_keys import set_key
 
     variable = _variable(name)
@@ -41,7 +47,7 @@ def set_(name: str) -> None:
         print_note(f"the variable {variable} is set too, and wins while it is")
 
 
-@keys.command("list")
+@keys.command("list", cls=Command, short_help="List the names of the stored keys")
 @guarded
 def list_() -> None:
     """List the names of the stored keys, and not the keys."""
@@ -55,7 +61,7 @@ def list_() -> None:
     print_table(("KEY", "READ FROM"), used)
 
 
-@keys.command("remove")
+@keys.command("remove", cls=Command, short_help="Remove a stored key")
 @click.argument("name")
 @guarded
 def remove(name: str) -> None:

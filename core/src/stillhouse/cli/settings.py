@@ -56,6 +56,7 @@ def foreign_addresses(
         Each with the environment variable whose key goes there.
     """
     from stillhouse._settings.secrets import without_login
+    from stillhouse._settings.stored_keys import stored_names
 
     found: dict[tuple[str, str], None] = {}
     places: list[Any] = [{**settings, **fields}]
@@ -75,7 +76,12 @@ def foreign_addresses(
                 usual = (os.environ.get(variable) if variable else None) or getattr(
                     cls, "default_base_url", None
                 )
-                if key and os.environ.get(key) and not place.get("api_key") and address != usual:
+                if (
+                    key
+                    and (os.environ.get(key) or key in stored_names())
+                    and not place.get("api_key")
+                    and address != usual
+                ):
                     found[without_login(address), key] = None
             places += place.values()
         elif isinstance(place, (list, tuple)):

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from stillhouse._settings.redaction import secret_values
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse._settings.secrets import is_secret, is_secret_header_value, is_secret_query
+from stillhouse._settings.stored_keys import stored_key
 from stillhouse.async_llm import AsyncLLM
 from stillhouse.errors import ConfigurationError
 from stillhouse.http.address import base_url_of, url_below
@@ -83,7 +84,7 @@ class ServerLLM(AsyncLLM):
 
     @property
     def resolved_key(self) -> str:
-        """The API key: that of the field, or that of the environment; an empty string if there is none.
+        """The API key: of the field, the environment or the keyring; an empty string if there is none.
 
         It is for an API that does not take the key in a header: a backend may put it into the query of
         `url_of`, or sign with it. It is masked in every error.
@@ -106,7 +107,8 @@ class ServerLLM(AsyncLLM):
             others = f", or {self.other_credentials}" if self.other_credentials else ""
             raise ConfigurationError(
                 f"{type(self).__name__} needs an API key{others}",
-                hint=f"set the environment variable {self.api_key_variable}, or api_key{others}",
+                hint=f"set the environment variable {self.api_key_variable}, or api_key{others}; "
+                f"stillhouse keys set {self.api_key_variable} stores a key",
             )
         if has_login and "authorization" in headers:
             raise ConfigurationError(
@@ -171,13 +173,15 @@ class ServerLLM(AsyncLLM):
         return self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
 
     def configured_api_key(self) -> str:
-        """Return the API key as it is configured, by the field or the environment; an empty string if not.
+        """Return the API key as it is configured; an empty string if it is not.
 
-        A backend that knows further places overrides it.
+        It is that of the field, of the environment, or of the system's keyring (`stillhouse keys set`). A
+        backend that knows further places overrides it.
         """
         if self.api_key is not None:
             return self.api_key.get_secret_value()
-        return os.environ.get(self.api_key_variable, "") if self.api_key_variable else ""
+        variable = self.api_key_variable
+        return (os.environ.get(variable) or stored_key(variable)) if variable else ""
 
     def _find_base_url(self) -> URL:
         variable, given = self.base_url_variable, self.configured_base_url()
