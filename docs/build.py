@@ -51,6 +51,8 @@ def main() -> int:
     pages = SITE / "pages"
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(DOCS / "assets", pages / "assets")
+    for linked in (*DOCS.glob("*.json"), *DOCS.glob("*.ipynb")):
+        shutil.copy(linked, pages)
     for source in sorted(DOCS.rglob("*.md")):
         put(pages, source.relative_to(ROOT).as_posix(), source.relative_to(DOCS).as_posix())
     for file, page in published().items():

