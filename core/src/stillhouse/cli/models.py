@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.completing import complete_llms
 from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_json, print_note, print_table, usage_errors
 
@@ -36,7 +37,7 @@ _COLUMNS = {
     short_help="List the models of a provider",
     examples=[('List the models with "mini" in their names', "stillhouse models openai mini")],
 )
-@click.argument("name")
+@click.argument("name", shell_complete=complete_llms)
 @click.argument("filter", required=False)
 @click.option(
     "--set",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillhouse.cli.completing import complete_llms
 from stillhouse.cli.help import Command
 from stillhouse.cli.layout import print_entries, print_text
 from stillhouse.cli.output import guarded, print_json, print_line
@@ -24,7 +25,7 @@ __all__ = ["show"]
     short_help="Show a backend's fields and parameters",
     examples=[("Show the fields and parameters of a backend", "stillhouse show llamacpp")],
 )
-@click.argument("name")
+@click.argument("name", shell_complete=complete_llms)
 @click.option("--json", is_flag=True, help="Print JSON for machines.")
 @guarded
 def show(name: str, json: bool) -> None:

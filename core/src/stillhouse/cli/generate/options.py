@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from stillhouse.cli.completing import complete_fields, complete_llms, complete_parameters
 from stillhouse.cli.help import Whole, grouped
 
 __all__ = ["run_options"]
@@ -18,7 +19,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _LLM: list[Callable[[Any], Any]] = [
     click.option(
-        "--llm", metavar="NAME[:MODEL]", help="The LLM, and its model if it has several. See stillhouse list."
+        "--llm",
+        metavar="NAME[:MODEL]",
+        shell_complete=complete_llms,
+        help="The LLM, and its model if it has several. See stillhouse list.",
     ),
     click.option(
         "--config",
@@ -31,12 +35,14 @@ _LLM: list[Callable[[Any], Any]] = [
         "fields",
         metavar="FIELD=VALUE",
         multiple=True,
+        shell_complete=complete_fields,
         help="Set a field of the LLM. Repeatable. See stillhouse show NAME.",
     ),
     click.option(
         "--param",
         metavar="NAME=VALUE",
         multiple=True,
+        shell_complete=complete_parameters,
         help="Set a generation parameter. Repeatable. See stillhouse show NAME.",
     ),
     click.option(
