@@ -24,6 +24,9 @@ GENERATE = [
     ["--config", "other.json"], ["--config", "."], ["--retry", "odd"], ["--retry", ""], ["--template", "{{"],
     ["--template", "{% odd %}"], ["--llm", ""], ["--llm", ":m"], ["--llm", "echo:"], ["--finish-online", "--batch"],
     ["--odd"], ["-x"], ["-"], [""], ["--prompt", "x"], ["--delimiter", "::"], ["--encoding", "odd"],
+    ["--state", "."], ["--state", "none/run.db"], ["--state", ""], ["--state", "/"], ["--where", ""], ["--where", " "],
+    ["--template-file", ""], ["--template-file", "."], ["--system-file", ""], ["--system-file", "."],
+    ["--schema", ""], ["--schema", "."],
 ]  # fmt: skip
 
 OTHERS = [

@@ -14,6 +14,7 @@ import pytest
 
 import stillhouse
 from stillhouse import hookimpl
+from stillhouse._wording import number_of
 
 from .conftest import NeverLLM, Result, read_rows, write_rows
 
@@ -48,8 +49,9 @@ def ids(path: Path) -> list[int]:
         *[("--shard", value, f"--shard {value} is no shard") for value in
           ("0/3", "4/3", "x", "1", "1/", "/3", "1/0", "-1/3", "1.0/3", " 1/3", "1/3/5", "", "1/" + "9" * 5000)],
         *[("--sample", value, "--sample") for value in ("0", "-1", "x", "1.5", "")],
+        *[("--where", value, "--where is empty") for value in ("", " ")],
         *[("--where", value, f"--where {value} is no condition") for value in
-          ("(", "", " ", "score >", "a b", "{{ a }}", "a | nofilter", "{% if a %}", "1 = 1", "(" * 3000)],
+          ("(", "score >", "a b", "{{ a }}", "a | nofilter", "{% if a %}", "1 = 1", "(" * 3000)],
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_a_usage_error_and_nothing_is_loaded(
@@ -121,7 +123,9 @@ def test_only_the_rows_that_match_are_in_the_output(
     rows = read_rows(tmp_path / "out.jsonl")
     assert [row["id"] for row in rows] == [row["id"] for row in read_rows(source) if wanted(row)]
     assert [row["generations"] for row in rows] == [[f"row {row['id']}"] for row in rows]
-    assert generate("out.jsonl", "--where", expression).err.endswith(f"is complete: {len(rows)} rows\n")
+    assert generate("out.jsonl", "--where", expression).err.endswith(
+        f"is complete: {number_of(len(rows), 'row')}\n"
+    )
 
 
 def test_the_failed_rows_of_an_output_are_chosen_by_their_error(
@@ -211,7 +215,10 @@ def test_values_that_cannot_be_compared_are_told_with_what_to_write(
     result = generate("out.jsonl", "--where", expression, of=of)
     assert result.status == 3
     messages = [row["error"]["message"] for row in read_rows(tmp_path / "out.jsonl")]
-    assert [message.endswith(f"cannot be said: {told}") for message in messages] == [True, True], messages
+    assert [message.endswith(f"cannot be evaluated for this row: {told}") for message in messages] == [
+        True,
+        True,
+    ], messages
 
 
 @pytest.mark.parametrize("more", [[], ["--estimate"], ["--preview", 3]])
@@ -318,11 +325,11 @@ def test_a_limit_may_grow_and_the_counts_stay_true(
         assert result.status == 0, result.err
         assert read_rows(tmp_path / "out.jsonl") == calm[:limit]
         again = generate("out.jsonl", *choice, "--limit", limit)
-        assert again.err.endswith(f"is complete: {limit} rows\n"), again.err
+        assert again.err.endswith(f"is complete: {number_of(limit, 'row')}\n"), again.err
     result = generate("out.jsonl", *choice)
     assert "resuming: 5 rows finished" in result.err
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
-    assert generate("out.jsonl", *choice).err.endswith(f"is complete: {len(calm)} rows\n")
+    assert generate("out.jsonl", *choice).err.endswith(f"is complete: {number_of(len(calm), 'row')}\n")
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=" ".join)

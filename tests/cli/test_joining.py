@@ -13,6 +13,7 @@ import pytest
 
 import stillhouse
 from stillhouse import Capability
+from stillhouse._wording import number_of
 from stillhouse.echo import EchoLLM
 
 from .conftest import Result, read_rows, write_rows
@@ -62,7 +63,10 @@ def test_they_give_the_output_of_the_whole_run(shards: Shards, count: int, tmp_p
     random.Random(count).shuffle(parts)
     result = shards.join(*parts)
     assert result.status == 0, result.err
-    assert result.err == f"{tmp_path / 'joined.jsonl'}: 13 rows of {count} shards, 2 of them failed\n"
+    assert (
+        result.err
+        == f"{tmp_path / 'joined.jsonl'}: 13 rows of {number_of(count, 'shard')}, 2 of them failed\n"
+    )
     assert (tmp_path / "joined.jsonl").read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.partial"))
 
@@ -170,7 +174,7 @@ def refused(result: Result, folder: Path, told: str) -> None:
 
 def test_one_that_is_missing_is_named(shards: Shards, tmp_path: Path) -> None:
     parts = shards(4)
-    refused(shards.join(parts[0], parts[2], parts[3]), tmp_path, "a shard is missing: 2/4")
+    refused(shards.join(parts[0], parts[2], parts[3]), tmp_path, "1 shard is missing: 2/4")
     refused(shards.join(parts[0]), tmp_path, "3 shards are missing: 2/4, 3/4, 4/4")
     assert shards.join(*parts).status == 0
 
@@ -225,8 +229,8 @@ def test_one_that_was_changed_is_refused(shards: Shards, tmp_path: Path) -> None
 def test_what_is_no_shard_is_refused(shards: Shards, tmp_path: Path) -> None:
     whole = shards.make(None)
     refused(shards.join(whole), tmp_path, "is the output of a run that is no shard")
-    refused(shards.join(shards.source), tmp_path, "there is no run of this output")
-    refused(shards.join(tmp_path / "nothing.jsonl"), tmp_path, "there is no run of this output")
+    refused(shards.join(shards.source), tmp_path, "has no state beside it")
+    refused(shards.join(tmp_path / "nothing.jsonl"), tmp_path, "has no state beside it")
 
 
 def test_nothing_is_overwritten(shards: Shards, tmp_path: Path) -> None:
@@ -263,3 +267,35 @@ def test_a_damaged_state_is_refused(shards: Shards, tmp_path: Path) -> None:
     content[place + 2 : place + 5] = b"ROW"
     state.write_bytes(content)
     refused(shards.join(*parts), tmp_path, "is damaged")
+
+
+def test_states_may_be_elsewhere(shards: Shards, tmp_path: Path) -> None:
+    whole = shards.make(None)
+    (tmp_path / "states").mkdir()
+    states = [tmp_path / "states" / f"{number}.db" for number in (1, 2)]
+    parts = [shards.make(f"{number}/3", "--state", states[number - 1]) for number in (1, 2)]
+    parts.append(shards.make("3/3"))
+    options = [text for state in reversed(states) for text in ("--state", state)]
+    result = shards.run("join", *parts, *options, "-o", tmp_path / "joined.jsonl")
+    assert result.status == 0, result.err
+    assert (tmp_path / "joined.jsonl").read_bytes() == whole.read_bytes()
+    # An output and a state that were moved, each to another place, belong together by what they hold.
+    moved = shutil.move(parts[0], tmp_path / "states" / "moved.jsonl")
+    result = shards.run("join", moved, *parts[1:], *options, "-o", tmp_path / "again.jsonl")
+    assert result.status == 0, result.err
+
+
+def test_states_that_do_not_go_with_the_shards(shards: Shards, tmp_path: Path) -> None:
+    one, other = shards.make("1/2", "--state", tmp_path / "one.db"), shards.make("2/2")
+    result = shards.join(one, other)
+    assert (result.status, f"{one} has no state beside it" in result.err) == (1, True), result.err
+    assert "give the state of its run with --state PATH" in result.err
+    shards.make("1/3", "--state", tmp_path / "odd.db")
+    result = shards.run("join", one, other, "--state", tmp_path / "odd.db", "-o", tmp_path / "x.jsonl")
+    assert "none of those given wrote it" in result.err
+    both = ["--state", tmp_path / "odd.db", "--state", tmp_path / "one.db"]
+    result = shards.run("join", one, other, *both, "-o", tmp_path / "x.jsonl")
+    assert f"{tmp_path / 'odd.db'} is the state of none of the shards" in result.err
+    result = shards.run("join", one, other, "--state", tmp_path / "none.db", "-o", tmp_path / "x.jsonl")
+    assert result.status == 1
+    assert not (tmp_path / "x.jsonl").exists()

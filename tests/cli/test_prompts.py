@@ -270,7 +270,7 @@ def test_a_template_without_columns_is_noted(generate: Any) -> None:
 
 def test_a_run_that_is_complete_says_nothing_of_it(generate: Any) -> None:
     generate([{"prompt": "a"}])
-    assert generate([{"prompt": "a"}]).err == "out.jsonl is complete: 1 rows\n"
+    assert generate([{"prompt": "a"}]).err == "out.jsonl is complete: 1 row\n"
 
 
 def test_from_python_it_goes_to_a_logger(capfd: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -107,7 +107,7 @@ def test_an_id_twice_is_one_error_and_leaves_nothing(
     target = output if output == "-" else tmp_path / output
     result = run("generate", source, "--llm", "echo", "-o", target)
     assert (result.status, result.out) == (1, "")
-    assert "error: lines 1 and 3 have the same custom_id, 'a'" in result.err
+    assert "error: line 1 and line 3 have the same custom_id, 'a'" in result.err
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl"}
     result = run("generate", source, "--llm", "echo", "-o", target, "--limit", "2")
     assert result.status == 0

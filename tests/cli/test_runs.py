@@ -114,7 +114,7 @@ def test_a_changed_input_is_refused_and_says_which_rows(generate: Any, rows_file
     rows_file(rows)
     refused = generate()
     assert refused.status == 1
-    assert "input: 2 of 5 rows are others; the first is on line 3" in refused.err
+    assert "input: 2 of 5 rows differ; the first is on line 3" in refused.err
     rows_file([{"prompt": f"row {number}"} for number in range(4)])
     assert "input: it has fewer rows than were generated" in generate().err
     rows_file([{"prompt": f"row {number}"} for number in range(6)])
@@ -172,7 +172,7 @@ def test_run_from_standard_input_resumes_with_the_same_input(start: Any, tmp_pat
     for text, status, message in (
         ('{"prompt": "a"}\n', 0, "rows                      1"),
         ('{"prompt": "a"}\n', 0, "is complete"),
-        ('{"prompt": "b"}\n', 1, "1 of 1 rows are others"),
+        ('{"prompt": "b"}\n', 1, "1 of 1 row differs"),
     ):
         process = start("generate", "-", "--llm", "echo", "-o", output, stdin=-1)
         _, err = process.communicate(text, timeout=60)

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,23 @@ def test_standard_input_may_be_packed_and_an_array(start_piped: Any, tmp_path: P
             assert result.returncode == 0, result.stderr
             written = result.stdout if output == "-" else (tmp_path / "out.jsonl").read_bytes()
             assert [json.loads(line)["generations"] for line in written.splitlines()] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.parquet", "in.json"])
+@pytest.mark.parametrize(
+    ("members", "what"),
+    [
+        (["[Content_Types].xml", "docProps/app.xml", "xl/workbook.xml"], "an Excel workbook"),
+        (["[Content_Types].xml", "word/document.xml"], "a Word document"),
+        (["ppt/presentation.xml"], "a PowerPoint presentation"),
+        (["mimetype:application/vnd.oasis.opendocument.spreadsheet"], "an OpenDocument spreadsheet"),
+        (["mimetype:application/vnd.oasis.opendocument.text"], "an OpenDocument file"),
+        (["rows.csv"], "a zip archive"),
+    ],
+)
+def test_what_is_zipped_is_named(tmp_path: Path, name: str, members: list[str], what: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for member in members:
+            archive.writestr(*(member.split(":") if ":" in member else (member, "x" * 100)))
+    with pytest.raises(ConfigurationError, match=f"is {what}\\n"):
+        rows_of(tmp_path / name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import stillhouse
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_file
 
@@ -195,7 +196,7 @@ def test_commas_at_the_end(write: Write) -> None:
     found = rows_of(write("c.csv", b"id,prompt,\n1,hi,x\n2,yo\n3\n"))
     assert found.errors == [
         "line 2: 3 columns where the header has 2",
-        "line 4: 1 columns where the header has 2",
+        "line 4: 1 column where the header has 2",
     ]
     assert found.rows[1].columns == {"id": "2", "prompt": "yo"}
 
@@ -351,3 +352,37 @@ def test_what_is_found_is_told_once(write: Write, generate: Any) -> None:
     told = [line for line in result.err.splitlines() if "in.csv" in line]
     assert len(told) == 1
     assert "its encoding is cp1252; its fields are separated by ';'" in told[0]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("prompt,x,|a,1,|b,2,|", None),  # as some programs end every line
+        ("prompt,x,|a,1,|b,2,z|", [None, "z"]),
+        ('prompt,x,""|a,1,|b,2,|', [None, None]),  # as Stillhouse writes it
+        ('sep=,|prompt,x,""|a,1,|b,2,y|', [None, "y"]),
+    ],
+)
+def test_a_header_that_ends_with_a_delimiter(
+    write: Callable[[str, bytes], Path], text: str, last: list[str | None] | None, end: str
+) -> None:
+    found = rows_of(write("in.csv", text.replace("|", end).encode())).columns
+    more: list[dict[str, Any]] = [{}, {}] if last is None else [{"": value} for value in last]
+    assert found == [{"prompt": "a", "x": "1", **more[0]}, {"prompt": "b", "x": "2", **more[1]}]
+
+
+def test_a_last_column_without_a_name_is_written_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("prompt,\na,\nb,x\n")
+    for name in ("out.csv", "out.tsv"):
+        stillhouse.run(tmp_path / "in.csv", llm="echo", output=tmp_path / name)
+        assert [row.columns[""] for row in rows_of(tmp_path / name).rows] == [None, "x"]
+
+
+def test_files_that_were_joined_have_their_headers_in_the_middle(write: Callable[[str, bytes], Path]) -> None:
+    part = codecs.BOM_UTF8 + b"prompt,x\na,1\n"
+    found = rows_of(write("in.csv", part + part))
+    assert found.errors == [
+        "line 3: a byte-order mark and the header again: files were joined; give each as an INPUT"
+    ]
+    assert [row.columns for row in found.rows if row.error is None] == [{"prompt": "a", "x": "1"}] * 2

@@ -209,7 +209,7 @@ def test_a_long_line_fails_its_row_alone(write: Write, monkeypatch: pytest.Monke
         ),
         ("in.csv", bytes(100), "is filled with zero bytes"),
         ("in.jsonl", b"PK\x03\x04rest of a zip", "is a zip archive"),
-        ("in.csv", b"PK\x03\x04rest of a workbook", "an Excel workbook"),
+        ("in.csv", b"PK\x03\x04 xl/workbook.xml", "an Excel workbook"),
         ("in.jsonl", b"SQLite format 3\0" + bytes(100), "is an SQLite database"),
         ("in.csv", b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a page of HTML"),
         (
@@ -243,3 +243,36 @@ def test_files_without_rows(write: Write, generate: Any, content: bytes) -> None
     name = "in.csv" if b"," in content else "in.json"
     result = generate(write(name, content))
     assert (result.status, result.rows) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"prompt": "a"}{"prompt": "b"}\n', "several objects are on one line"),
+        (b'{"prompt": "a"} {"prompt": "b"} {"prompt": "c"}', "several objects are on one line"),
+        (b'{"prompt": "a",\n "x": 1}\n{"prompt": "b",\n "x": 2}\n', "an object takes several lines"),
+    ],
+)
+def test_objects_that_are_not_on_lines_of_their_own(write: Write, content: bytes, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as raised:
+        rows_of(write("in.jsonl", content))
+    assert "jq -c . FILE" in raised.value.hint
+
+
+def test_several_objects_on_a_line_in_the_middle_fail_alone(write: Write) -> None:
+    found = rows_of(
+        write("in.jsonl", b'{"prompt": "a"}\n{"prompt": "b"} {"prompt": "c"}\n{"prompt": "d"}x\n')
+    )
+    assert found.errors == [
+        "line 2: several JSON values on one line: jq -c . FILE writes each on its own",
+        "line 3: not valid JSON: Extra data at character 16",
+    ]
+
+
+def test_files_that_were_joined_have_marks_in_the_middle(write: Write) -> None:
+    part = codecs.BOM_UTF8 + b'{"prompt": "a"}\n'
+    found = rows_of(write("in.jsonl", part + part + part))
+    assert found.columns == [{"prompt": "a"}] * 3
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "line 2: a byte-order mark, as of files that were joined, is left out"
+    ]

@@ -32,7 +32,7 @@ def test_files_are_read_in_the_order_of_the_command(write: Write, generate: Any)
     assert generate(one, two, three).err.count("is complete: 4 rows") == 1
     assert generate(two, one, three).status == 1
     assert (
-        "input: 4 of 4 rows are others"
+        "input: 4 of 4 rows differ"
         in generate(
             two,
             one,
@@ -311,3 +311,20 @@ def test_one_digest_over_all_and_the_places(write: Write, tmp_path: Path) -> Non
     found = rows_of(one, two)
     assert [row.line for row in found.rows] == [1, 2, 1]
     assert [row.place for row in found.rows] == [f"{one}, line 1", f"{one}, line 2", f"{two}, line 1"]
+
+
+def test_links_that_lead_in_circles(write: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "a.jsonl").write_bytes(prompts("1"))
+    (folder / "in" / "up").symlink_to("..")
+    for name in (str(folder), f"{folder}/**/*.jsonl"):
+        found = rows_of(name)
+        assert found.columns == [{"prompt": "1"}]
+        assert not any("more than once" in note for note in found.notes)
+    (folder / "self.jsonl").symlink_to("self.jsonl")
+    found = rows_of(str(folder))
+    assert found.columns == [{"prompt": "1"}]
+    assert any("self.jsonl" in note for note in found.notes)  # passed over
+    with pytest.raises(ConfigurationError, match=r"rows/self\.jsonl cannot be read"):
+        rows_of(f"{folder}/**/*.jsonl")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,17 +23,25 @@ PATIENCE = 60.0
 # Imports everything once; each line of its input is a command, which a fork of it runs. So a run
 # starts in milliseconds, and is a process like any other.
 NURSERY = """
-import json, os, signal, sys
+import hashlib, json, os, signal, sys
 import stillhouse, stillhouse.registry, stillhouse.cli.app, stillhouse.jobs.runs.bulk, stillhouse.jobs.reporting.progress, stillhouse.http.transport.session
 from stillhouse import prepare_output
 from stillhouse.http import HTTPLLM
 
+def text_of(content):
+    # An image is represented by a digest.
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] if part["type"] == "text"
+                    else hashlib.sha256(part["image_url"]["url"].encode()).hexdigest()[:8] for part in content)
+
 class CountedLLM(HTTPLLM):
     api_key_required = False
+    capabilities = HTTPLLM.capabilities | {"images"}
 
     async def agenerate(self, input, num_generations: int = 1, max_new_tokens: int | None = None,
                         seed: int | None = None):
-        answer = await self.post("generate", {"prompt": input[-1]["content"], "n": num_generations, "seed": seed})
+        answer = await self.post("generate", {"prompt": text_of(input[-1]["content"]), "n": num_generations, "seed": seed})
         error = answer.get("error")
         if error:
             raise stillhouse.GenerationError(error, kind="server",
@@ -65,12 +75,14 @@ class Server:
         asked: the prompts, in the order in which they came.
         bodies: the whole requests.
         fails: says of a request how many texts it gets before it fails, or `None`.
+        answer: makes a text of a prompt and a number.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.fails: Callable[[dict[str, Any]], int | None] = lambda _: None
+        self.answer: Callable[[str, int], str] = lambda prompt, number: f"{prompt}!{number}"
         self.gate: asyncio.Event
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -106,7 +118,7 @@ class Server:
         await asyncio.sleep(0.001 + hash(body["prompt"]) % 5 / 1000)  # they finish out of order
         given = self.fails(body)
         count = body["n"] if given is None else given
-        texts = [f"{body['prompt']}!{(body['seed'] or 0) + number}" for number in range(count)]
+        texts = [self.answer(body["prompt"], (body["seed"] or 0) + number) for number in range(count)]
         return web.json_response({"texts": texts, "error": None if given is None else "broken"})
 
     def vanish(self) -> None:
@@ -151,14 +163,14 @@ class Process:
         self.err_path = folder / "stderr.txt"
         self._skip = self.err_path.stat().st_size if self.err_path.exists() else 0
         order = {"arguments": arguments, "out": str(folder / "stdout.txt"), "err": str(self.err_path)}
-        self.pid = int(nursery.ask(json.dumps(order)))
+        self.pid = nursery.start(json.dumps(order))
 
     def kill(self, number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> None:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
         """The exit status; that of a signal is negative."""
-        return int(self._nursery.read())
+        return self._nursery.wait()
 
     @property
     def err(self) -> str:
@@ -172,13 +184,26 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._running: int | None = None
         assert self.read() == "ready"
 
-    def ask(self, line: str) -> str:
+    def start(self, order: str) -> int:
+        """Start a run, and return its process; one that a failed test left is killed."""
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
+        if self._running is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._running, signal.SIGKILL)
+            self.wait()
+        self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
-        return self.read()
+        self._running = int(self.read())
+        return self._running
+
+    def wait(self) -> int:
+        """Wait for the run, and return its exit status."""
+        status = int(self.read())
+        self._running = None
+        return status
 
     def read(self) -> str:
         assert self._process.stdout is not None
@@ -208,6 +233,24 @@ def start(nursery: Nursery, server: Server, tmp_path: Path) -> Callable[..., Pro
         return Process(
             nursery, ["generate", *texts, *options, "--max-concurrency", str(concurrency)], folder or tmp_path
         )
+
+    return call
+
+
+@pytest.fixture
+def start_and_kill(start: Callable[..., Process], server: Server) -> Callable[..., None]:
+    """Kill a run several times, each at a random moment, then let it end."""
+
+    def call(*arguments: object, times: int, rows: int, status: int = 0) -> None:
+        chance = random.Random(17)
+        for _ in range(times):
+            process = start(*arguments)
+            server.wait_for(len(server.asked) + chance.randrange(2, rows // times), 10.0)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                process.kill()
+            assert process.wait() in (-signal.SIGKILL, status)
+        process = start(*arguments)
+        assert process.wait() == status, process.err
 
     return call
 

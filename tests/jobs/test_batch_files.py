@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -289,7 +290,7 @@ def test_a_template_of_the_user_wins(tmp_path: Path) -> None:
 def test_an_id_twice_is_one_error_before_anything_is_sent(tmp_path: Path) -> None:
     llm = RecordingLLM()
     for twice in ((line("a"), line("b"), line("a")), (line("1"), line("b"), line(1))):
-        with pytest.raises(ConfigurationError, match=r"lines 1 and 3 .*custom_id"):
+        with pytest.raises(ConfigurationError, match=r"line 1 and line 3 .*custom_id"):
             run(tmp_path, *twice, llm=llm)
     with pytest.raises(ConfigurationError, match="line 2 has no custom_id"):
         run(tmp_path, line("a"), {**line(), "custom_id": None}, llm=llm)
@@ -315,3 +316,19 @@ def test_what_a_line_asks_for_is_not_changed() -> None:
     before = json.dumps(given)
     read_line(given)
     assert json.dumps(given) == before
+
+
+def test_ids_of_several_files(tmp_path: Path) -> None:
+    line = {
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"messages": [{"role": "user", "content": "x"}]},
+    }
+    for name, ids in (("a.jsonl", "pq"), ("b.jsonl", "rq")):
+        (tmp_path / name).write_text("".join(json.dumps({"custom_id": id, **line}) + "\n" for id in ids))
+    (tmp_path / "o").mkdir()
+    places = re.escape(f"{tmp_path}/a.jsonl, line 2 and {tmp_path}/b.jsonl, line 2")
+    with pytest.raises(ConfigurationError, match=f"{places} have the same custom_id, 'q'"):
+        stillhouse.run(
+            [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], llm="echo", output=tmp_path / "o" / "x.jsonl"
+        )

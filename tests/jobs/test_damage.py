@@ -334,7 +334,7 @@ def test_a_page_of_the_structure_costs_no_row(finished: Template, tmp_path: Path
         it.execute("SELECT result FROM rows").fetchall()
     assert finished.work(folder)
     assert finished.asked == 0
-    assert f"{ROWS} rows can be read and are kept, and the others are generated again" in finished.told[0]
+    assert f"{ROWS} rows can be read and kept, and the others are generated again" in finished.told[0]
     assert (folder / "out.jsonl").read_bytes() == finished.output
 
 
@@ -441,7 +441,7 @@ def test_damage_of_a_state_at_work_is_seen_before_the_output_is_written(
         patch.setattr(SqliteStore, "give_up_reserve", damaging)
         assert finished.work(folder)
     assert finished.asked == 1
-    assert finished.told == ["1 rows did not read as they were written: generated again"]
+    assert finished.told == ["1 row did not read as written: generated again"]
     assert (folder / "out.jsonl").read_bytes() == finished.output
 
 

@@ -98,14 +98,14 @@ def test_a_fresh_run_may_be_told_from_the_start(
     [
         (
             lambda lines: [lines[0], lines[2], *lines[3:], *lines[:2]],
-            "4 of 5 rows are others; the first is on line 2",
+            "4 of 5 rows differ; the first is on line 2",
         ),
         (
             lambda lines: [*lines[:2], lines[2].replace("row", "Row"), *lines[3:], lines[0]],
-            "1 of 5 rows are others",
+            "1 of 5 rows differs",
         ),
         (lambda lines: lines[:4], "it has fewer rows than were generated"),
-        (lambda lines: [lines[0], *lines], "4 of 5 rows are others"),
+        (lambda lines: [lines[0], *lines], "4 of 5 rows differ"),
     ],
 )
 def test_rows_that_changed_are_refused_as_without_it(
@@ -255,5 +255,5 @@ def test_a_file_that_comes_before_the_others_is_named(
     (folder / "a.jsonl").write_text(content.replace("row", "another"))
     process = start(folder, "-o", output, "--extend")
     assert process.wait() == 1
-    assert f"3 of 3 rows are others; the first is {folder}/a.jsonl, line 1" in process.err
+    assert f"3 of 3 rows differ; the first is {folder}/a.jsonl, line 1" in process.err
     assert len(server.asked) == 3

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from tests.jobs.conftest import Process, Server, read_jsonl
+
+from stillhouse import ConfigurationError, run
 
 
 def stillhouse(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -129,7 +132,8 @@ def test_nothing_of_somebody_else_is_taken_for_a_state_or_replaced(
             if more and place == state:
                 continue
             refused = start(source, *options, *more)
-            assert refused.wait() == 1, (output, place, refused.err)
+            is_usage = place == folder or not place.parent.exists()
+            assert refused.wait() == (2 if is_usage else 1), (output, place, refused.err)
             assert "Traceback" not in refused.err
             assert said in refused.err or place == mine, (output, place, refused.err)
     assert mine.read_text() == "my notes"
@@ -248,3 +252,17 @@ def test_a_run_that_is_only_written_ended_nothing_in_this_session(tmp_path: Path
         assert done.returncode == 0, done.stderr
         (line,) = (line for line in done.stderr.splitlines() if line.startswith("ended: stop"))
         assert line.split()[2:] == ended
+
+
+def test_the_run_of_another_output_is_not_forgotten(tmp_path: Path) -> None:
+    first, state = tmp_path / "first.jsonl", tmp_path / "first.jsonl.run.db"
+    run(["a"], llm="echo", output=first)
+    before = state.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"is the state of the run of first\.jsonl") as raised:
+        run(["a"], llm="echo", output=tmp_path / "e.jsonl", state=state, restart=True)
+    assert "leave out restart=True" in raised.value.hint
+    assert state.read_bytes() == before
+    assert not (tmp_path / "e.jsonl").exists()
+    run(["b"], llm="echo", output=first, state=state, restart=True)  # its own
+    for _ in range(2):
+        run(["c"], llm="echo", output=tmp_path / "e.jsonl", state=tmp_path / "e.db", restart=True)

@@ -332,7 +332,7 @@ def test_killed_parquet_writer_leaves_no_partial_file_and_the_run_resumes(tmp_pa
     pq.write_table(pa.table({"prompt": [f"line {number}" for number in range(400)]}), source)
     changed = stillhouse(*arguments)
     assert changed.returncode == 1
-    assert "400 of 400 rows are others" in changed.stderr
+    assert "400 of 400 rows differ" in changed.stderr
 
 
 def _finished(database: Path) -> int:

@@ -266,7 +266,7 @@ def test_input_difference_covers_only_generated_rows(tmp_path: Path) -> None:
     assert changes.told == "input: it changed, but not in the 2 rows that were generated"
     changes = InputChanges(reader, iter([(1, 0), known[4], (5, 0)]))
     assert changes.are_in_rows
-    assert changes.told == "input: 2 of 3 rows are others; the first is on line 2"
+    assert changes.told == "input: 2 of 3 rows differ; the first is on line 2"
     reader.close()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,18 +54,17 @@ def as_several(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("make", [packed_in_members, as_array, as_table, as_several])
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_killed_run_equals_an_undisturbed_one(
-    start: Any, server: Server, tmp_path: Path, make: Callable[[Path], list[Path]], times: int
+    start: Any,
+    start_and_kill: Any,
+    server: Server,
+    tmp_path: Path,
+    make: Callable[[Path], list[Path]],
+    times: int,
 ) -> None:
-    source, chance = make(tmp_path), random.Random(7)
+    source = make(tmp_path)
     (tmp_path / "out").mkdir()
     output, calm = tmp_path / "out" / "killed.jsonl", tmp_path / "out" / "calm.jsonl"
-    for _ in range(times):
-        process = start(*source, "-o", output)
-        server.wait_for(len(server.asked) + chance.randrange(COUNT // times), 10.0)
-        process.kill()
-        assert process.wait() in (-signal.SIGKILL, 0)
-    process = start(*source, "-o", output)
-    assert process.wait() == 0, process.err
+    start_and_kill(*source, "-o", output, times=times, rows=COUNT)
     asked = len(server.asked)
     assert start(*source, "-o", calm).wait() == 0
     assert len(server.asked) - asked == COUNT

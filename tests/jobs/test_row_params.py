@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -25,7 +24,7 @@ from stillhouse.jobs.prompts.parameters import RowParameters
 from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import Capability
 
-from .conftest import Server, read_jsonl
+from .conftest import read_jsonl
 
 TOOL = {
     "type": "function",
@@ -324,7 +323,7 @@ def test_an_estimate_reckons_with_the_rows_own_parameters() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("times", [5, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_run_that_is_killed_equals_an_undisturbed_one(
-    start: Any, server: Server, tmp_path: Path, times: int
+    start: Any, start_and_kill: Any, tmp_path: Path, times: int
 ) -> None:
     source, output, undisturbed = (tmp_path / name for name in ("in.jsonl", "killed.jsonl", "calm.jsonl"))
     chance = random.Random(17)
@@ -333,15 +332,9 @@ def test_a_run_that_is_killed_equals_an_undisturbed_one(
         if chance.random() < 0.8:
             row["seed"] = chance.choice([None, 1, 5, 70, "9", 2000])
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = 0
-    for _ in range(times):
-        process = start(source, "-o", output, "--row-params", "--param", "seed=30")
-        server.wait_for(asked + chance.randrange(10, 120), 10.0)
-        process.kill()
-        assert process.wait() in (-signal.SIGKILL, 0)
-        asked = len(server.asked)
-    assert start(source, "-o", output, "--row-params", "--param", "seed=30").wait() == 0
-    assert start(source, "-o", undisturbed, "--row-params", "--param", "seed=30").wait() == 0
+    options = ("--row-params", "--param", "seed=30")
+    start_and_kill(source, "-o", output, *options, times=times, rows=len(rows))
+    assert start(source, "-o", undisturbed, *options).wait() == 0
     assert output.read_bytes() == undisturbed.read_bytes()
     assert [row["generations"] for row in read_jsonl(output)] == [
         [f"{row['prompt']}!{int(row.get('seed') or 30)}"] for row in rows

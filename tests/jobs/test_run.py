@@ -88,7 +88,6 @@ def test_an_estimate_has_the_options_of_a_run_that_matter_to_it() -> None:
     for name, parameter in estimate.items():
         assert parameter == run[name]
     unimportant = {"max_concurrency", "wait", "finish_online", "max_tokens_total", "max_cost", "max_failures"}
-    unimportant |= {"output_prefix", "text", "expand", "format"}
     assert {*run} - {*estimate} == unimportant | ONLY_PYTHON - {"parameters"}
 
 
@@ -212,7 +211,7 @@ def test_types_of_a_table_are_kept(tmp_path: Path) -> None:
 
 def test_rows_that_changed_are_refused_with_the_difference(tmp_path: Path) -> None:
     stillhouse.run(ROWS, llm="echo", output=tmp_path / "out.jsonl")
-    with pytest.raises(ConfigurationError, match="1 of 20 rows are others") as raised:
+    with pytest.raises(ConfigurationError, match="1 of 20 rows differs") as raised:
         stillhouse.run([*ROWS[:-1], {"prompt": "new"}], llm="echo", output=tmp_path / "out.jsonl")
     assert "restart=True" in raised.value.hint
 
@@ -470,3 +469,32 @@ def test_a_value_of_another_type_is_an_error_of_ours(source: Path, tmp_path: Pat
         with pytest.raises(stillhouse.ConfigurationError, match=f"^{name} is "):
             stillhouse.run(source, llm="counting", output=output, **{name: value})
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+# Options that are on or off
+
+FLAGS = sorted(
+    name
+    for name, parameter in inspect.signature(stillhouse.run).parameters.items()
+    if parameter.annotation == "bool"
+)
+
+
+@pytest.mark.parametrize("value", ["yes", "no", "", 0, 1, None, [True]])
+@pytest.mark.parametrize("name", FLAGS)
+def test_an_option_that_is_on_or_off_is_true_or_false(tmp_path: Path, name: str, value: Any) -> None:
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(ConfigurationError, match=f"^{name} is ") as raised:
+        stillhouse.run(["a"], llm="echo", output=output, **{name: value})
+    assert raised.value.hint == "give True or False"
+    if name in inspect.signature(stillhouse.estimate).parameters:
+        with pytest.raises(ConfigurationError, match=f"^{name} is "):
+            stillhouse.estimate(["a"], llm="echo", **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_estimate_refuses_what_the_run_refuses() -> None:
+    rows = [{"prompt": "a", "error": "mine"}]
+    with pytest.raises(ConfigurationError, match="the input has a column error"):
+        stillhouse.estimate(rows, llm="echo")
+    assert stillhouse.estimate(rows, llm="echo", output_prefix="new_").rows == 1

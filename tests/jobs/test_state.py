@@ -240,7 +240,7 @@ def test_a_state_cut_to_half_keeps_what_is_in_it(
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     status, out, _ = stillhouse_command("status", tmp_path / "out.jsonl")
     assert status == 0
-    assert "rows can be read and are kept, and the others are generated again" in out
+    assert "rows can be read and kept, and the others are generated again" in out
     facts = json.loads(stillhouse_command("status", tmp_path / "out.jsonl", "--json")[1])
     assert facts["damaged"] == {"rows": None, "kept": facts["rows"]}
     assert 50 < facts["rows"] < 150
@@ -456,7 +456,7 @@ def test_a_state_that_vanishes_stops_the_run(interfere: Any, source: Path, tmp_p
     ("change", "message"),
     [
         ("truncated", "it has fewer rows than were generated"),
-        ("overwritten", "25 of 40 rows are others; the first is on line 16"),
+        ("overwritten", "25 of 40 rows differ; the first is on line 16"),
         ("removed rows that were not read", "it changed, but not in the"),
     ],
 )

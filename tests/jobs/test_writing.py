@@ -7,6 +7,8 @@ import csv
 import datetime
 import json
 import math
+import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from hypothesis import strategies as st
 from tests.jobs.conftest import Process, Server, read_jsonl
 
 import stillhouse
+from stillhouse import ConfigurationError
+from stillhouse.jobs.formats.content import Content
 from stillhouse.jobs.formats.opening import open_reader, open_writer
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.writers import to_json
@@ -291,9 +295,68 @@ def same(found: Any, wanted: Any) -> bool:
     return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
 
 
+# Compressed
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.tsv"])
+def test_a_compressed_output_has_the_bytes_of_the_other(tmp_path: Path, name: str, suffix: str) -> None:
+    rows = [{"prompt": f"row {number} é\n" * (number % 7)} for number in range(500)]
+    plain, packed, again = (tmp_path / name, tmp_path / f"{name}{suffix}", tmp_path / f"again-{name}{suffix}")
+    for target in (plain, packed, again):
+        done = stillhouse.run(rows, llm="echo", output=target)
+    with contextlib.closing(Content(str(packed))) as content:
+        assert content.compression == {".gz": "gzip", ".zst": "Zstandard"}[suffix]
+        assert content.data().read() == plain.read_bytes()
+    assert packed.read_bytes() == again.read_bytes()  # no time, and no name
+    assert read_ours(packed) == read_ours(plain)
+    assert len(list(done)) == len(rows)  # the run reads it itself
+    assert (
+        stillhouse.run(packed, llm="echo", output=tmp_path / "next.jsonl", output_prefix="n_").counts[0]
+        == 500
+    )
+
+
+def test_what_is_compressed_within_is_not_compressed_once_more(tmp_path: Path) -> None:
+    for options in ({"output": "out.parquet.gz"}, {"output": "out.gz", "format": "parquet"}):
+        with pytest.raises(ConfigurationError, match="compressed within") as raised:
+            stillhouse.run(["a"], llm="echo", **{**options, "output": tmp_path / options["output"]})  # type: ignore[arg-type]
+        assert "give a name that ends in .parquet" in raised.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_library_for_an_output_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    with pytest.raises(ConfigurationError, match="needs Zstandard") as raised:
+        stillhouse.run(["a"], llm="echo", output=tmp_path / "out.jsonl.zst")
+    assert "stillhouse[zstd]" in raised.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+# Many columns, of which a row has a few
+
+
+def test_sparse_rows_are_read_back_from_parquet(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    kinds: list[Callable[[int], Any]] = [
+        lambda n: n, lambda n: n / 4, lambda n: f"é{n}", lambda n: n % 2 == 0, lambda n: [n, None],
+        lambda n: {"a": n, "b": [str(n)]}, lambda n: None, lambda n: n if n % 3 else f"text {n}",
+    ]  # fmt: skip
+    rows = []
+    for number in range(2500):  # in several parts
+        some = chance.sample(range(80), 4)
+        rows.append({"id": number, **{f"k{key}": kinds[key % len(kinds)](number) for key in some}})
+    found = pq.read_table(write(tmp_path / "out.parquet", rows)).to_pylist()
+    wanted = read_jsonl_lines(write(tmp_path / "out.jsonl", rows))
+    for one, other in zip(found, wanted, strict=True):
+        assert all(same(value, other.get(name)) for name, value in one.items()), (one, other)
+        assert {name for name, value in other.items() if value is not None} <= {*one}
+
+
 # Ended while it was written
 
-OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.parquet"]
+OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.parquet", "out.jsonl.gz", "out.csv.gz", "out.tsv.zst"]
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

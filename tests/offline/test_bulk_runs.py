@@ -155,7 +155,7 @@ def test_wait_option_waits_for_the_batches(
 def test_rows_in_a_batch_are_not_generated_online_too(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--batch") == 4
     assert runs.generate() == 1
-    assert "10 rows of this run are in 1 offline batches" in runs.err
+    assert "10 rows of this run are in 1 offline batch" in runs.err
     assert "--finish-online" in runs.err
     assert "POST generate" not in server.requests
 

@@ -111,7 +111,7 @@ def test_a_folder_of_data_files(run: Any, files: Path, tmp_path: Path, streaming
     assert prompts(source) == ["one", "another"]
     refused = run("generate", source, "--llm", "echo", "-o", output)
     assert refused.status == 1
-    assert "1 of 2 rows are others; the first is row 2" in refused.err
+    assert "1 of 2 rows differs; the first is row 2" in refused.err
 
 
 def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from stillhouse._wording import number_of
 from stillhouse.cli.generate.closing import print_peek, print_places, print_table
 from stillhouse.cli.generate.pieces import print_stream
 from stillhouse.cli.output import (
@@ -163,13 +164,12 @@ def _status(ended: Ended) -> int:
 
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
-    from stillhouse.jobs.reporting.units import rows_text
     from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
     from stillhouse.jobs.store.database import LostError
 
     if ended.nothing_to_do:
-        print_note(f"{view.command.output} is complete: {rows_text(summary.rows)}")
+        print_note(f"{view.command.output} is complete: {number_of(summary.rows, 'row')}")
     elif ended.outcome == "waiting":
         _print_jobs(ended.jobs or [], summary.rows)
     elif ended.outcome != "complete":
@@ -178,13 +178,12 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
         needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
         more = "" if needs_more else "; run the same command again to resume"
         if summary.queued:
+            queued = number_of(summary.queued, "row")
             more += (
-                f" and retry {rows_text(summary.queued)}"
-                if more
-                else f"; {rows_text(summary.queued)} are retried"
+                f" and retry {queued}" if more else f"; {number_of(summary.queued, 'row', 'is/are')} retried"
             )
         if not isinstance(ended.problem, LostError):
-            finished = "1 finished row is" if summary.rows == 1 else f"{summary.rows:,} finished rows are"
+            finished = number_of(summary.rows, "finished row", "is/are")
             print_note(f"{what}: {finished} saved in {view.state}{more}")
 
 
@@ -225,8 +224,6 @@ class _View:
                 print_note(text)
 
     def opened(self, bulk: BulkRun) -> None:
-        from stillhouse.jobs.reporting.units import rows_text
-
         self.state = bulk.store.path
         self._told = bulk.store.told
         self.tell()
@@ -234,9 +231,9 @@ class _View:
             return
         summary = bulk.summary
         if self.command.retry or summary.queued:
-            print_note(f"retrying {summary.queued:,} failed {'row' if summary.queued == 1 else 'rows'}")
+            print_note(f"retrying {number_of(summary.queued, 'failed row')}")
         if bulk.resumed and not bulk.is_complete:
-            print_note(f"resuming: {rows_text(summary.rows)} finished")
+            print_note(f"resuming: {number_of(summary.rows, 'row')} finished")
 
     def tell(self) -> None:
         """Print what was noticed about damage to the state and about the input, once."""
@@ -281,4 +278,5 @@ def _print_jobs(jobs: Sequence[Chunk], finished: int) -> None:
 
     for line in job_lines(jobs):
         print_note(line)
-    print_note(f"{finished:,} rows are finished; run the same command again to collect the others")
+    done = number_of(finished, "row", "is/are")
+    print_note(f"{done} finished; run the same command again to collect the others")

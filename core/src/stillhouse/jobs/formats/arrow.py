@@ -15,6 +15,7 @@ from stillhouse.jobs.formats.arrow_types import (
     depth_of,
     has_empty_struct,
     infer,
+    spread,
     unify,
 )
 from stillhouse.jobs.formats.columns import ResultColumns
@@ -220,10 +221,16 @@ class RowSpool:
 
         if not self._records:
             return
-        names = dict.fromkeys(name for record in self._records for name in record)
+        # Only the values that a row has: of many columns, each row may have a few.
+        found: dict[str, tuple[list[int], list[Any]]] = {}
+        for place, record in enumerate(self._records):
+            for name, value in record.items():
+                places, values = found.setdefault(name, ([], []))
+                places.append(place)
+                values.append(value)
         fields, columns = [], []
-        for name in names:
-            column = self._column(name, [record.get(name) for record in self._records])
+        for name, (places, values) in found.items():
+            column = spread(self._column(name, values), places, len(self._records))
             metadata = {"stillhouse": "json"} if name in self._texts else None
             fields.append(pa.field(name, column.type, metadata=metadata))
             columns.append(column)
@@ -241,7 +248,10 @@ class RowSpool:
 
         if name not in self._texts:
             column = infer(values, self._declared.get(name))
-            known = self._types.get(name, column and column.type)
+            known = self._types.get(name)
+            if column is not None and column.type == known and not column.type.num_fields:
+                return column
+            known = known or (column and column.type)
             common = None if column is None else unify(known, column.type)
             if common is not None and count_fields(common) <= MAX_FIELDS and depth_of(common) <= MAX_DEPTH:
                 self._types[name] = common

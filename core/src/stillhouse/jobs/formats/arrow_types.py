@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["can_convert", "convert", "count_fields", "depth_of", "has_empty_struct", "infer", "unify"]
+__all__ = [
+    "can_convert",
+    "convert",
+    "count_fields",
+    "depth_of",
+    "has_empty_struct",
+    "infer",
+    "spread",
+    "unify",
+]
 
 
 def infer(values: list[Any], declared: pa.DataType | None) -> pa.Array | None:
@@ -64,6 +74,20 @@ def can_convert(column: pa.ChunkedArray, type: pa.DataType) -> bool:
     except Exception:
         return False
     return True
+
+
+def spread(column: pa.Array, places: list[int], size: int) -> pa.Array:
+    """Return a column of `size` values, which are those of another one at their places and else null."""
+    import pyarrow as pa
+
+    if len(places) == size:
+        return column
+    indices, is_valid = array("i", bytes(4 * size)), bytearray((size + 7) // 8)
+    for number, place in enumerate(places):
+        indices[place] = number
+        is_valid[place >> 3] |= 1 << (place & 7)
+    buffers = [pa.py_buffer(is_valid), pa.py_buffer(indices)]
+    return column.take(pa.Array.from_buffers(pa.int32(), size, buffers))
 
 
 def _child_types(type: pa.DataType) -> list[pa.DataType]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.schema_types import resolved
 from stillhouse.jobs.prompts.unused import listed
@@ -129,15 +130,15 @@ class ResultColumns:
         """Log what was noticed while the rows were written."""
         count = self._no_objects
         if count:
-            what = "1 answer is" if count == 1 else f"{count:,} answers are"
             _logger.warning(
-                "%s no JSON object: the text is in the column %sgenerations alone", what, self._prefix
-            )
+                "%s no JSON object: the text is in the column %sgenerations alone",
+                number_of(count, "answer", "is/are"), self._prefix,
+            )  # fmt: skip
         for (name, other), count in self._renamed.most_common(_MAX_TOLD):
             _logger.warning(
                 "two columns have the name %s in %s: one of them is written as %s; "
                 "--output-prefix PREFIX names those of the output otherwise",
-                name, "1 row" if count == 1 else f"{count:,} rows", other,
+                name, number_of(count, "row"), other,
             )  # fmt: skip
 
     def _merged(self, columns: dict[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

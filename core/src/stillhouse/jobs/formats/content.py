@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import importlib
 import io
 import os
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.compression import compression_of, zstandard
 from stillhouse.jobs.formats.encodings import encoding_of_head, transcoded
 
 __all__ = ["HEAD_BYTES", "Content", "open_source"]
@@ -24,7 +24,6 @@ HEAD_BYTES = 1 << 16
 BUFFER_BYTES = 1 << 16
 
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
-_SUFFIXES = {"gzip": (".gz",), "Zstandard": (".zst", ".zstd")}
 
 
 def open_source(path: str) -> BinaryIO:
@@ -173,10 +172,7 @@ class Content:
     def _check_suffix(self) -> str:
         """Return the suffix of what is compressed; say where the name and the content differ."""
         name = Path(self.path).name.lower()
-        said = next(
-            (kind for kind, suffixes in _SUFFIXES.items() if name.endswith(suffixes) and self.path != "-"),
-            None,
-        )
+        said = None if self.path == "-" else compression_of(name)
         if said is not None and 0 < self._size < 4 and self.compression is None:
             raise _damaged(self.name, said, "it is cut off")
         if said is not None:
@@ -221,7 +217,7 @@ class _Decompressed(io.RawIOBase):
             self._archive: Any = gzip.GzipFile(fileobj=file, mode="rb")
             self._errors: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error)
         else:
-            zstd = _zstd(name)
+            zstd = zstandard(name)
             self._archive = zstd.ZstdFile(file, mode="rb")
             self._errors = (zstd.ZstdError, EOFError)
 
@@ -252,17 +248,6 @@ def _damaged(name: str, compression: str, problem: str) -> ConfigurationError:
         f"{name} cannot be decompressed ({compression}): {problem}",
         hint="check that it is whole; copy or download it again",
     )
-
-
-def _zstd(name: str) -> Any:
-    library = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-    try:
-        return importlib.import_module(library)
-    except ImportError:
-        raise ConfigurationError(
-            f"{name} is compressed with Zstandard, which this Python cannot read",
-            hint='pip install "stillhouse[zstd]"',
-        ) from None
 
 
 def _size_of(stream: BinaryIO) -> int:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.content import HEAD_BYTES, Content
 from stillhouse.jobs.formats.delimiters import delimiter_name, find_delimiter, said_delimiter
@@ -23,6 +24,9 @@ from stillhouse.jobs.formats.marks import Mark
 from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row, is_encodable
 
 __all__ = ["CsvReader"]
+
+# So many rows show whether a header that ends with a delimiter has a column without a name.
+_ROWS_SHOWN = 100
 
 
 class CsvReader(FileReader):
@@ -61,7 +65,7 @@ class CsvReader(FileReader):
             self.delimiter = delimiter or said or find_delimiter(lines, usual)
             if self.delimiter != usual and delimiter is None:
                 self.found.append(f"its fields are separated by {delimiter_name(self.delimiter)}")
-            self.names = self._header()
+            self.names = self._header(lines)
         except BaseException:
             self.close()
             raise
@@ -109,6 +113,9 @@ class CsvReader(FileReader):
                 continue
             if isinstance(values, str):
                 problem = f"not valid CSV: {values}"
+                yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
+            elif values[0].startswith("\ufeff") and [values[0][1:], *values[1:]] == names:
+                problem = "a byte-order mark and the header again: files were joined; give each as an INPUT"
                 yield Row(index, line, error=invalid_row(line, problem), digest=digest_of(problem.encode()))
             else:
                 yield _row(index, line, names, values)
@@ -166,13 +173,16 @@ class CsvReader(FileReader):
         """Return the lines of the text, without one before the header."""
         return _Lines(self._text(), self._lines_before, self.content.text_start)
 
-    def _header(self) -> list[str]:
-        line, values = next(self._fields(), (0, []))
+    def _header(self, lines: list[str]) -> list[str]:
+        fields = self._fields()
+        line, values = next(fields, (0, []))
         if isinstance(values, str):
             raise self._wrong(line, f"the header is not valid CSV: {values}")
         names = list(values)
         while names and not names[-1].strip():
             names.pop()
+        if names and len(names) < len(values) and self._is_named(fields, lines, len(names)):
+            names.append("")
         if values and not names:
             raise self._wrong(line, "the header names no column")
         plain = [name.strip() for name in names]
@@ -190,6 +200,16 @@ class CsvReader(FileReader):
         if not is_encodable("".join(names)):
             raise self._wrong(line, f"the header is not valid {self.content.encoding}")
         return names
+
+    def _is_named(self, fields: Iterator[tuple[int, list[str] | str]], lines: list[str], place: int) -> bool:
+        """Return whether a header that ends with a delimiter has a column without a name there.
+
+        Stillhouse writes its name as a quoted empty text; of other files, the first rows show it.
+        """
+        if any(line.rstrip("\r\n").endswith(f'{self.delimiter}""') for line in lines[:1]):
+            return True
+        rows = [values for _, values in itertools.islice(fields, _ROWS_SHOWN) if isinstance(values, list)]
+        return all(len(values) > place for values in rows) and any(values[place] for values in rows)
 
     def _fields(
         self, lines: _Lines | None = None, before: int | None = None
@@ -320,7 +340,7 @@ def _row(index: int, line: int, names: list[str], values: list[str]) -> Row:
         return Row(index, line, error=invalid_row(line, "not valid UTF-8"), digest=digest)
     if len(values) != len(names):
         if len(values) < len(names) or any(values[len(names) :]):
-            problem = f"{len(values)} columns where the header has {len(names)}"
+            problem = f"{number_of(len(values), 'column')} where the header has {len(names):,}"
             return Row(index, line, error=invalid_row(line, problem), digest=digest)
         del values[len(names) :]
     return Row(index, line, {name: value or None for name, value in zip(names, values)}, digest=digest)  # noqa: B905

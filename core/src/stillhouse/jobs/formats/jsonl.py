@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, BinaryIO
@@ -53,6 +54,9 @@ class JsonlReader(FileReader):
             if index < first:
                 index += 1
                 continue
+            if line.startswith(BOM_UTF8) and number > 1:
+                line = line[len(BOM_UTF8) :]
+                values.odd = "a byte-order mark, as of files that were joined, is left out"
             columns, error = _object(values.decode, line, number, values)
             if values.odd:
                 if not met:
@@ -80,8 +84,10 @@ def _object(
     except json.JSONDecodeError as error:
         if len(line) == MAX_ROW_BYTES:
             return {}, invalid_row(number, f"longer than {MAX_ROW_BYTES >> 20} MiB, which no model takes")
-        problem = error.msg.removesuffix(" at")
-        return {}, invalid_row(number, f"not valid JSON: {problem} at character {error.pos + 1}")
+        problem = f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        if error.msg == "Extra data" and error.doc[error.pos] in "{[":
+            problem = "several JSON values on one line: jq -c . FILE writes each on its own"
+        return {}, invalid_row(number, problem)
     except UnicodeDecodeError as error:
         return {}, invalid_row(number, f"not valid JSON: byte {error.start + 1} is not UTF-8")
     except ValueError:

@@ -31,7 +31,6 @@ _NAMES = {
 _TABLES: tuple[tuple[bytes, Kind], ...] = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"))
 
 _OTHERS = (
-    (b"PK\x03\x04", "a zip archive, or an Excel workbook", "unpack it, or save it as CSV"),
     (b"PK\x05\x06", "an empty zip archive", "give a file with rows"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook", "save it as CSV"),
     (b"\x1f\x8b", "compressed twice", "decompress it once"),
@@ -54,6 +53,16 @@ _OTHERS = (
         "fetch it: git lfs pull",
     ),
 )
+_ZIPPED = (
+    (b"xl/", "an Excel workbook", "save it as CSV"),
+    (b"word/", "a Word document", "give a file with rows"),
+    (b"ppt/", "a PowerPoint presentation", "give a file with rows"),
+    (b"opendocument.spreadsheet", "an OpenDocument spreadsheet", "save it as CSV"),
+    (b"opendocument", "an OpenDocument file", "give a file with rows"),
+    (b"", "a zip archive", "unpack it"),
+)
+"""What a zip archive is, by what is in its first bytes."""
+
 _LINES = 100
 """How many of the first lines show what a text is."""
 
@@ -89,6 +98,8 @@ def kind_of(content: Content) -> Kind | None:
     for magic, what, remedy in _OTHERS:
         if first.startswith(magic):
             raise _other(content, what, remedy)
+    if first.startswith(b"PK\x03\x04"):
+        raise _other(content, *next((what, remedy) for mark, what, remedy in _ZIPPED if mark in first))
     if first[257:262] == b"ustar":
         raise _other(content, "a tar archive", "unpack it")
     if first and not first.strip(b"\0"):
@@ -153,6 +164,26 @@ def _check_objects(content: Content, named: Kind, lines: list[bytes]) -> None:
             f"{_beginning(lines[0])}, is no object",
             hint=f"write an object on each line: jq -c . FILE{others}",
         )
+    if problem := _packed(content.head, lines):
+        raise ConfigurationError(
+            f"{content.name} is not JSONL: {problem}", hint="write an object on each line: jq -c . FILE"
+        )
+
+
+def _packed(head: bytes, lines: list[bytes]) -> str:
+    """Return how the first object is not alone on one line; nothing if it is, or if that is not clear."""
+    text = head.decode("utf-8", "replace").lstrip()
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    if "\n" in text[:end].strip():
+        return "an object takes several lines"
+    rest = text[end:].partition("\n")[0].strip()
+    is_alone = any(_is_json(line, dict) for line in lines)
+    return "several objects are on one line" if rest[:1] in ("{", "[") and not is_alone else ""
 
 
 def _is_json(line: bytes, wanted: type = object) -> bool:

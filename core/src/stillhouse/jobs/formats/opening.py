@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import ResultColumns
+from stillhouse.jobs.formats.compression import compression_of
 from stillhouse.jobs.formats.kinds import is_data
 from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.targets import followed
@@ -122,10 +123,17 @@ def open_writer(
         raise ConfigurationError(
             f"unknown file format: {target}",
             hint=_remedy(
-                target, "give a .jsonl, .csv, .tsv or .parquet file, - for JSONL, or the format with --format"
+                target,
+                "give a .jsonl, .csv or .tsv file, also with .gz or .zst, a .parquet file, - for JSONL, or "
+                "the format with --format",
             ),
         )
     if name == "parquet":
+        if compression_of(target) is not None:
+            raise ConfigurationError(
+                f"{target}: a Parquet file is compressed within, and not once more",
+                hint=f"give a name that ends in .parquet, such as {Path(target).stem}",
+            )
         from stillhouse.jobs.formats.parquet import ParquetWriter
 
         return ParquetWriter(target, schema, columns)
@@ -139,8 +147,11 @@ def open_writer(
 
 
 def format_of(target: str) -> str | None:
-    """Return the format that the name of an output says; `None` if it says none."""
-    return _FORMATS.get(".jsonl" if target == "-" else Path(target).suffix.lower())
+    """Return the format that the name of an output says, compressed or not; `None` if it says none."""
+    name = Path(target)
+    if compression_of(target) is not None:
+        name = name.with_suffix("")
+    return _FORMATS.get(".jsonl" if target == "-" else name.suffix.lower())
 
 
 def open_output(target: str, hooks: HookCalls | None = None, format: str | None = None) -> RowReader:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from stillhouse.errors import ConfigurationError
+from stillhouse.jobs.formats.compression import Compression, compressed
 from stillhouse.jobs.formats.targets import MARKER, beside, cannot_be_written, check_target, followed
 
 __all__ = ["PartialFile", "PartialFolder"]
@@ -92,16 +93,17 @@ class PartialFile:
 
     Args:
         path: its final path. A link is followed: the file that it leads to is written.
+        compression: how what is written to `stream` is compressed; `None` for as it is.
 
     Attributes:
         stream: the stream to write to.
         folder: the folder that the file is written in, which is removed in the end.
 
     Raises:
-        ConfigurationError: it cannot be written, or is no file.
+        ConfigurationError: it cannot be written, or is no file; or the library to compress it is missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compression: Compression | None = None) -> None:
         path = followed(path)
         check_target(path)
         self._path = path
@@ -110,17 +112,27 @@ class PartialFile:
         self._folder = PartialFolder(path)
         self._partial = self._folder.path / path.name
         try:
-            self.stream: IO[bytes] = self._partial.open("xb", buffering=1 << 16)
+            self._raw = self._partial.open("xb", buffering=1 << 16)
         except OSError as error:
             self._folder.remove()
             raise cannot_be_written(path, error) from None
+        self.stream: IO[bytes] = self._raw
+        if compression is not None:
+            try:
+                self.stream = compressed(self._raw, compression, str(path))
+            except BaseException:
+                self.abandon()
+                raise
         self.folder = self._folder.path
 
     def finish(self) -> None:
         """Move the file to its path, in one step; an earlier one is replaced."""
         self.stream.flush()
-        os.fsync(self.stream.fileno())
-        self.stream.close()
+        if self.stream is not self._raw:
+            self.stream.close()  # it writes the end of the archive
+            self._raw.flush()
+        os.fsync(self._raw.fileno())
+        self._raw.close()
         try:
             self._partial.replace(self._path)
         except PermissionError as error:  # on Windows, also while another program has it open
@@ -133,7 +145,8 @@ class PartialFile:
 
     def abandon(self) -> None:
         """Remove the file; an earlier one stays."""
-        with contextlib.suppress(OSError):  # on a full disk, the buffer cannot be written
-            self.stream.close()
+        for stream in (self.stream, self._raw):
+            with contextlib.suppress(OSError):  # on a full disk, the buffer cannot be written
+                stream.close()
         if PartialFolder.is_present(self._path):
             self._folder.remove()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.jobs.formats.columns import ResultColumns
+from stillhouse.jobs.formats.compression import compression_of
 from stillhouse.jobs.formats.narrow import Narrowed
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.targets import cannot_be_written
@@ -60,7 +61,7 @@ class SeparatedWriter:
         self._given = {name: place for place, name in enumerate(self._columns.given)}
         self._added = {name: place for place, name in enumerate(self._columns.names)}
         self._is_ascii = True
-        self._file = PartialFile(Path(target))
+        self._file = PartialFile(Path(target), compression_of(target))
         try:
             self._spool = tempfile.TemporaryFile(dir=self._file.folder)  # noqa: SIM115
         except OSError as error:

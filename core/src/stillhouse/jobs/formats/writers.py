@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from stillhouse.jobs.formats.compression import compression_of
 from stillhouse.jobs.formats.partial import PartialFile
 from stillhouse.jobs.formats.rows import is_encodable
 
@@ -29,7 +30,7 @@ class JsonlWriter:
     """
 
     def __init__(self, target: str, out: BinaryIO | None = None) -> None:
-        self._file = None if target == "-" else PartialFile(Path(target))
+        self._file = None if target == "-" else PartialFile(Path(target), compression_of(target))
         self._stream = (out or sys.stdout.buffer) if self._file is None else self._file.stream
 
     def write(self, record: dict[str, Any]) -> None:

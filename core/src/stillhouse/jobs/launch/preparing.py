@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.spools import Spool, StdinSpool, spool_of
 from stillhouse.jobs.formats.writing import Writing, schema_of
@@ -84,9 +85,28 @@ def prepare(
             expand=options.expand,
             schema=schema_of(llm, formatter.form) if options.expand else None,
         ),
-        state=None if options.state is None else Path(options.state),
+        state=_state(options),
         spool=spool,
     )
+
+
+def _state(options: Options) -> Path | None:
+    """Return where the state of the run is, if that is said.
+
+    Raises:
+        ConfigurationError: there can be no file.
+    """
+    if options.state is None:
+        return None
+    path = Path(options.state)
+    if not str(options.state) or path.is_dir():
+        what = f"{path} is a folder" if str(options.state) else "it is empty"
+        raise ConfigurationError(f"--state: {what}", hint="give the path of a file, such as run.db")
+    if not path.parent.is_dir():
+        raise ConfigurationError(
+            f"--state: there is no folder {path.parent}", hint="create it, or check the path"
+        )
+    return path
 
 
 def _choice(options: Options) -> Choice:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.opening import open_output, output_path
 from stillhouse.jobs.reporting.report import report_run
@@ -146,7 +147,7 @@ class Run:
     def __repr__(self) -> str:
         rows, done, failed = self.counts
         return (
-            f"<Run of {str(self.output)!r}: {self.outcome}, {rows:,} rows, {done:,} done, "
+            f"<Run of {str(self.output)!r}: {self.outcome}, {number_of(rows, 'row')}, {done:,} done, "
             f"{sum(failed.values()):,} failed>"
         )
 

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 from stillhouse._defaults import default_backends
 from stillhouse._execution.stopping import Stop
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError, StillhouseError, near_matches
 from stillhouse.jobs.formats.spools import spool_of
 from stillhouse.jobs.launch.bar import PythonView, asked_to_stop
@@ -200,6 +201,10 @@ def estimate(
     raw: bool = False,
     image_column: str | None = None,
     images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    output_prefix: str | None = None,
+    text: bool = False,
+    expand: bool = False,
+    format: str | None = None,
     state: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
@@ -352,7 +357,16 @@ def _check_values(options: Options) -> None:
 
 
 def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
-    """Return the options among the keywords that a function was given."""
+    """Return the options among the keywords that a function was given.
+
+    Raises:
+        ConfigurationError: one that is on or off is something else than true or false.
+    """
+    for name, value in given.items():
+        option = Options.__dataclass_fields__.get(name)
+        is_flag = name == "show_bar" or (option is not None and option.type == "bool")
+        if is_flag and not isinstance(value, bool):
+            raise ConfigurationError(f"{name} is {value!r:.60}", hint="give True or False")
     options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
     return Options(
         **{
@@ -399,7 +413,11 @@ def _result(llm: LLM, command: Command, ended: Ended, folder: TemporaryFolder | 
     if ended.problem is not None:
         raise ended.problem
     if ended.outcome == "interrupted":
-        kept = "" if folder or ended.summary is None else f": {ended.summary.rows:,} finished rows are kept"
+        kept = (
+            ""
+            if folder or ended.summary is None
+            else f": {number_of(ended.summary.rows, 'finished row', 'is/are')} kept"
+        )
         raise KeyboardInterrupt(f"the run was interrupted{kept}; the same call resumes it")
     assert ended.outcome != "stopped"
     if ended.summary is None:

@@ -11,7 +11,6 @@ from typing import BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
-from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.reporting.progress import Extent
@@ -21,7 +20,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.inputs import input_of
-from stillhouse.jobs.runs.looking import Look, look
+from stillhouse.jobs.runs.looking import Look, check_columns, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
@@ -173,11 +172,11 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             if command.formatter.is_batch and command.source != "-":
                 check_custom_ids(rows)
                 read = rows  # from the first one on: what was left of them is read now
+            check_columns(command, rows, found)
             view.looked(found)
             resources.enter_context(loaded(llm))
             check_run(llm, command.formatter)
             writer, columns = JsonlWriter(command.output, out), command.writing.columns()
-            columns.check([*given_names(reader), *found.columns])
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (

@@ -130,9 +130,13 @@ def _leads(schema: Any, reference: str) -> bool:
 
 
 def _bytes_of(path: str | PathLike[str], option: str) -> bytes:
+    if not str(path):
+        raise ConfigurationError(f"{option} is empty", hint="give the path of a file")
     try:
         with Path(path).open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise ConfigurationError(f"{option}: {path} is a folder", hint="give the path of a file") from None
     except OSError as error:
         raise ConfigurationError(
             f"{option}: {path} cannot be read: {error.strerror}", hint="check the path"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from stillhouse.jobs.reporting.units import rows_text
+from stillhouse._wording import number_of
 
 __all__ = ["Bar", "Chart", "Distribution", "Label", "histogram", "series"]
 
@@ -143,7 +143,7 @@ def histogram(
         last = start + step - 1 if whole else start + step
         span = text(start) if whole and last == start else f"{text(start)} to {text(last)}"
         if count:
-            title_ = f"{span}: {rows_text(count)}"
+            title_ = f"{span}: {number_of(count, 'row')}"
             chart.bars.append(Bar(100 * place / bins, 100 / bins, 100 * count / y_top, title_))
             chart.rows.append((span, f"{count:,}"))
     tick = _nice((end - base) / 4)
@@ -160,8 +160,9 @@ def histogram(
     chart.rows += [("mean", text(found.total / found.count)), ("largest", text(found.largest))]
     chart.header = ("range", "rows")
     if beyond:
-        rows = "1 row lies" if beyond == 1 else f"{beyond:,} rows lie"
-        chart.note = f"{rows} beyond {text(end)}, up to {text(found.largest)}."
+        chart.note = (
+            f"{number_of(beyond, 'row', 'lies/lie')} beyond {text(end)}, up to {text(found.largest)}."
+        )
     return chart
 
 

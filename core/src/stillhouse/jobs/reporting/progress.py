@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.jobs.reporting.pace import Pace
-from stillhouse.jobs.reporting.units import about, rows_rate, rows_text, stopwatch
+from stillhouse.jobs.reporting.units import about, rows_rate, stopwatch
 from stillhouse.jobs.spending.prices import cost_text
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Progress:
     def __str__(self) -> str:
         total = "" if self.total is None else f" of {self._total}"
         share = "" if self.share is None else f" ({self._percent})"
-        counts = f"{self.finished:,}{total} rows{share}" if total else f"{rows_text(self.finished)}{share}"
+        counts = (
+            f"{self.finished:,}{total} rows{share}" if total else f"{number_of(self.finished, 'row')}{share}"
+        )
         parts = [counts, f"{self.failed:,} failed", *self._optional("speed", "tokens speed", "flight")]
         parts += [*self._optional("tokens", "cost", "budget"), f"{stopwatch(self.seconds)} elapsed"]
         return ", ".join([*parts, *self._optional("eta")])
@@ -154,7 +157,7 @@ class Progress:
         if self.running is not None:
             waiting = self.in_flight - self.running
             flight = f"{self.running:,} running" + (f", {waiting:,} waiting" if waiting else "")
-        counts = rows_text(self.finished)
+        counts = number_of(self.finished, "row")
         if self.total is not None:
             counts = f"{self.finished:,}".rjust(len(f"{self.total:,}")) + f"/{self._total}"
         speed = self.tokens_per_second

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.jobs.reporting.commands import retry_text
 from stillhouse.jobs.reporting.facts import RunFacts, outcome_of
-from stillhouse.jobs.reporting.units import count, duration, moment, rows_text
+from stillhouse.jobs.reporting.units import count, duration, moment
 from stillhouse.jobs.runs.provenance import Provenance
 from stillhouse.jobs.runs.reasons import Failure, common_endings
 from stillhouse.jobs.runs.summary import Session
@@ -114,7 +115,7 @@ def warnings_of(facts: RunFacts) -> list[str]:
         if number and total:
             found.append(f"{_answers(number)} ({number / total:.0%}) {_were(number)} {what}.")
     if facts.repeated_inputs:
-        rows = rows_text(facts.repeated_inputs)
+        rows = number_of(facts.repeated_inputs, "row")
         has = "has" if facts.repeated_inputs == 1 else "have"
         if not (facts.summary.command or {}).get("dedupe"):
             found.append(f"{rows} {has} the same content as an earlier row; --dedupe answers them together.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stillhouse.jobs.reporting.units import count, duration, rows_rate, rows_text, stopwatch, zoned_clock
+from stillhouse._wording import number_of
+from stillhouse.jobs.reporting.units import count, duration, rows_rate, stopwatch, zoned_clock
 from stillhouse.jobs.runs.reasons import (
     Endings,
     Failures,
@@ -188,7 +189,7 @@ def failure_lines(
         lines.append(f"  {which}: {kind}: {message}")
         left -= rows
     if left:
-        lines.append(f"  {left:,} more {'row' if left == 1 else 'rows'}: see the column error")
+        lines.append(f"  {number_of(left, 'more row')}: see the column error")
     kinds = retried_kinds(kept)
     if kinds:
         names = ",".join(kinds)
@@ -215,7 +216,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     endings = (summary.reasons or Reasons()).endings
     lines += _column(_ending_lines(endings, summary.done, endings, summary.done))
     if summary.queued:
-        lines.append(("to be tried again", f"{rows_text(summary.queued)}, by the same command"))
+        lines.append(("to be tried again", f"{number_of(summary.queued, 'row')}, by the same command"))
     lines += [
         ("input tokens", count(summary.input_tokens)),
         *_cache_lines(summary),
@@ -272,7 +273,7 @@ def job_lines(jobs: Sequence[Chunk]) -> list[str]:
         if job.state == "collected":
             state = "collected"
         lines.append(
-            f"{job.job or '(no id yet)'}  {state}  {job.requests:,} requests"
+            f"{job.job or '(no id yet)'}  {state}  {number_of(job.requests, 'request')}"
             + (f" ({counts})" if counts else "")
             + (f"  {job.message}" if job.message else "")
         )

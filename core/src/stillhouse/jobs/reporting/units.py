@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 __all__ = [
-    "about", "clock", "count", "duration", "iso_moment", "moment", "rows_rate", "rows_text", "seconds_text",
+    "about", "clock", "count", "duration", "iso_moment", "moment", "rows_rate", "seconds_text",
     "stopwatch",
     "zoned_clock",
 ]  # fmt: skip
@@ -14,11 +14,6 @@ __all__ = [
 def count(number: int | None) -> str:
     """Format a count; one that nobody reported is unknown."""
     return "unknown" if number is None else f"{number:,}"
-
-
-def rows_text(number: int) -> str:
-    """Format a number of rows, such as `1 row`."""
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def duration(seconds: float) -> str:

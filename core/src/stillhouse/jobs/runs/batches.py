@@ -6,39 +6,52 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.runs.offline import generations_done, has_batches, jobs_of
-from stillhouse.jobs.store.database import StoreError, reading
+from stillhouse.jobs.store.database import StoreError, reading, store_path
+from stillhouse.jobs.store.places import is_same_name
+from stillhouse.jobs.store.seals import facts_of
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.offline.protocol import OfflineBatchCalls
 
-__all__ = ["check_no_batch_runs", "open_batches"]
+__all__ = ["check_restart", "open_batches"]
 
 
-def check_no_batch_runs(output: Path, path: Path) -> None:
-    """Refuse to delete a run whose jobs the provider works on: they could not be collected or cancelled.
+def check_restart(output: Path, path: Path) -> None:
+    """Refuse to delete the run of another output, or one whose jobs the provider works on.
+
+    These jobs could not be collected or cancelled.
 
     Args:
         output: the output of the run.
         path: its state.
 
     Raises:
-        ConfigurationError: there are such jobs.
+        ConfigurationError: it is such a run.
     """
     running: list[Chunk] = []
+    owner = output.name
     with contextlib.suppress(StoreError):  # nothing is known of a state that cannot be used
         with reading(path) as connection:
             has_ledger = has_batches(connection)
+            owner = facts_of(connection).get("output") or owner
         if has_ledger:
             with BatchLedger(path) as ledger:
                 running = [job for job in jobs_of(ledger) if job.state in ("uploaded", "created")]
+    # Beside its output, a state of another name was copied or renamed.
+    if path != store_path(output) and not is_same_name(owner, output.name):
+        raise ConfigurationError(
+            f"{path} is the state of the run of {owner}, which --restart would forget",
+            hint=f"leave out --restart to write {output.name} from that run, or give another --state",
+        )
     if running:
         raise ConfigurationError(
-            f"{len(running)} offline batches of this run are still running; you would pay for them without "
-            "using them",
+            f"{number_of(len(running), 'offline batch', 'of this run is/of this run are')} still running; "
+            "you would pay for them without using them",
             hint=f"cancel them with stillhouse batches {output} --cancel",
         )
 

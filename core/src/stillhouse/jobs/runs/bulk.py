@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
 from stillhouse.jobs.runs.batch_work import finish_batches
@@ -194,7 +195,7 @@ class BulkRun:
             if retried:
                 self._check_input()
                 raise DamagedError(
-                    f"{len(wrong):,} rows in {self.store.path} do not read as they were written",
+                    f"{number_of(len(wrong), 'row')} in {self.store.path} cannot be read as written",
                     hint="make the same command again: it keeps every row that can be read",
                 )
             self._forget(wrong)
@@ -223,7 +224,7 @@ class BulkRun:
         """
         self._check_input()
         self.store.forget(wrong)
-        self.store.told.append(f"{len(wrong):,} rows did not read as they were written: generated again")
+        self.store.told.append(f"{number_of(len(wrong), 'row')} did not read as written: generated again")
 
     def _check_input(self) -> None:
         """Refuse to write the output of an input that changed since the run was opened."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.prompts.batch_lines import CUSTOM_ID
 from stillhouse.jobs.selection.seen import FirstSeen
 from stillhouse.jobs.store.database import StoreError
-from stillhouse.protocols import Row
+from stillhouse.protocols import Row, RowReader
 
 __all__ = ["check_custom_ids"]
 
 _MAX_SHOWN = 80
 
 
-def check_custom_ids(rows: Iterable[Row]) -> None:
+def check_custom_ids(rows: RowReader) -> None:
     """Refuse lines without an id or with the same one: whoever reads the results joins them by it.
 
     A line that cannot be read has none, and fails by itself.
@@ -29,7 +28,7 @@ def check_custom_ids(rows: Iterable[Row]) -> None:
         with FirstSeen() as seen:
             for row in rows:
                 if row.error is None:
-                    _add(seen, row)
+                    _add(seen, row, rows)
     except sqlite3.Error as error:
         raise StoreError(
             f"the ids of the lines cannot be compared: {error}",
@@ -37,18 +36,19 @@ def check_custom_ids(rows: Iterable[Row]) -> None:
         ) from error
 
 
-def _add(seen: FirstSeen, row: Row) -> None:
+def _add(seen: FirstSeen, row: Row, rows: RowReader) -> None:
     given = row.columns.get(CUSTOM_ID)
     if given is None or isinstance(given, (dict, list)):
         raise ConfigurationError(
-            f"line {row.line} has no {CUSTOM_ID}, by which its result is found in a batch file",
+            f"{row.place} has no {CUSTOM_ID}, by which its result is found in a batch file",
             hint="give every line one of its own",
         )
-    line = seen.first(str(given).encode("utf-8", "surrogatepass"), row.line)
-    if line is None:
+    first = seen.first(str(given).encode("utf-8", "surrogatepass"), row.index)
+    if first is None:
         return
+    place = next(other.place for other in rows if other.index == first)
     shown = str(given)[:_MAX_SHOWN]
     raise ConfigurationError(
-        f"lines {line} and {row.line} have the same {CUSTOM_ID}, {shown!r}, which tells results apart",
+        f"{place} and {row.place} have the same {CUSTOM_ID}, {shown!r}, which tells results apart",
         hint="give every line one of its own",
     )

@@ -114,7 +114,7 @@ def estimate(llm: LLM, command: Command) -> Estimate:
     with input_of(llm, command) as reader:
         command.choice.check(reader)
         rows = command.choice.rows(reader)
-        found.look = look_at_run(llm, rows, command.formatter)
+        found.look = look_at_run(llm, rows, command)
         finished, tokens = _finished(llm, command, reader)
         repeats = find_repeats(rows, command.formatter) if command.choice.dedupe else Repeats()
         for row, is_repeated in repeats.marked(rows):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stillhouse._execution.stopping import has_stopped
+from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, StillhouseError, UnsupportedError
 from stillhouse.jobs.runs.reasons import Failure, Failures, in_a_line, masked, retried_kinds
 
@@ -132,9 +133,8 @@ class FailureWatch:
         if is_kept and kinds:
             ways.append(f"--retry {','.join(kinds)} generates the failed ones again")
         often = "" if commonest.rows == rows else f"{commonest.rows:,} of them: "
-        what = "1 row" if rows == 1 else f"{rows:,} rows"
         return FailuresError(
-            f"{what} failed, and --max-failures is {self._limit:,}: {often}"
+            f"{number_of(rows, 'row')} failed, and --max-failures is {self._limit:,}: {often}"
             f"{commonest.kind}: {commonest.message}",
             failures=rows,
             hint="; ".join(ways),

@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import RESULTS, ResultColumns, given_names
 from stillhouse.jobs.formats.opening import open_output, open_writer, output_path
@@ -90,13 +91,16 @@ class _Part:
         )
 
 
-def join(shards: Sequence[str], output: str, hooks: HookCalls | None = None) -> Joined:
+def join(
+    shards: Sequence[str], output: str, hooks: HookCalls | None = None, states: Sequence[Path] = ()
+) -> Joined:
     """Write the rows of all shards of a run to one output, in the order of the input.
 
     Args:
-        shards: the outputs of the shards, in any order, each with its state beside it.
+        shards: the outputs of the shards, in any order.
         output: a file, or what a plugin opens, that does not exist yet.
         hooks: the installed plugins.
+        states: the states of those that have none beside them, in any order: each knows what it wrote.
 
     Raises:
         ConfigurationError: they are not all shards of one run, or one of them is not complete or was changed;
@@ -105,10 +109,19 @@ def join(shards: Sequence[str], output: str, hooks: HookCalls | None = None) -> 
     """
     place = output_path(output, hooks)
     read = [output_path(shard, hooks) for shard in shards]
-    check_places([path for shard in read for path in (shard, store_path(shard))], place)
+    check_places([*read, *map(store_path, read), *states], place)
     _check_free(place)
     with ExitStack() as resources:
-        parts = [_part(shard, path, hooks, resources) for shard, path in zip(shards, read, strict=True)]
+        known = [_state(path, resources) for path in states]
+        parts = [
+            _part(shard, path, known, hooks, resources) for shard, path in zip(shards, read, strict=True)
+        ]
+        for state in known:
+            if not any(part.connection is state.connection for part in parts):
+                raise ConfigurationError(
+                    f"{state.path} is the state of none of the shards",
+                    hint="leave it out, or give its output",
+                )
         _check_one_run(parts)
         columns = _columns(parts)
         format = BATCH if parts[0].written.get("format") == BATCH else None
@@ -136,18 +149,49 @@ def _check_free(output: Path) -> None:
             raise ConfigurationError(f"{path} already exists", hint="give another output, or move it away")
 
 
-def _part(name: str, place: Path, hooks: HookCalls | None, resources: ExitStack) -> _Part:
-    """Open the output of a shard and its state, and check both."""
-    state = store_path(place)
-    connection, damage = resources.enter_context(intact(state))
+class _State(NamedTuple):
+    """The state of a run, open for reading."""
+
+    path: Path
+    connection: sqlite3.Connection
+    facts: dict[str, Any]
+
+    def key_of(self, output: Path) -> str | None:
+        """Return what tells an output from others of the run; `None` if it did not write this one."""
+        for name, fact in self.facts.items():
+            kind, _, key = name.partition(" ")
+            if kind == "written" and fact and is_marked(output, fact["mark"]):
+                return key
+        return None
+
+
+def _state(path: Path, resources: ExitStack) -> _State:
+    connection, damage = resources.enter_context(intact(path))
     if damage is not None:
         raise ConfigurationError(
-            f"the state {state} is damaged: {damage.told}", hint="make the command of the shard again first"
+            f"the state {path} is damaged: {damage.told}", hint="make the command of the shard again first"
         )
-    facts = facts_of(connection)
+    return _State(path, connection, facts_of(connection))
+
+
+def _part(
+    name: str, place: Path, states: Sequence[_State], hooks: HookCalls | None, resources: ExitStack
+) -> _Part:
+    """Open the output of a shard and its state, and check both."""
+    beside_it = store_path(place)
+    state = next((state for state in states if state.key_of(place) is not None), None)
+    if state is None:
+        if not beside_it.exists():
+            raise ConfigurationError(
+                f"{name} has no state beside it"
+                + (", and none of those given wrote it as it is" if states else ""),
+                hint="give the state of its run with --state PATH",
+            )
+        state = _state(beside_it, resources)
+    connection, facts = state.connection, state.facts
     command = facts.get("command")
     if command is None:
-        raise unknown_command(state)
+        raise unknown_command(state.path)
     if command.get("shard") is None:
         raise ConfigurationError(
             f"{name} is the output of a run that is no shard", hint="give outputs of runs with --shard I/N"
@@ -159,13 +203,13 @@ def _part(name: str, place: Path, hooks: HookCalls | None, resources: ExitStack)
             f"{name} cannot be joined: {why}",
             hint="make the command of the shard again, without --limit, until it is complete",
         )
-    written = facts.get("written")
-    if not (written and is_marked(place, written["mark"])):
+    key = state.key_of(place)
+    if key is None:
         raise ConfigurationError(
             f"{name} is not there, or was changed after its run wrote it",
             hint="put it back; or move it away and make the command of the shard again, which writes it",
         )
-    how = complete.get("outputs", {"": {}}).get("", {})  # a version with one output wrote it without options
+    how = complete.get("outputs", {"": {}}).get(key, {})  # a version with one output wrote it without options
     reader = resources.enter_context(contextlib.closing(open_output(name, hooks, how.get("format"))))
     return _Part(name, place, parse_shard(command["shard"]), command, how, connection, reader)
 
@@ -219,7 +263,7 @@ def _check_one_run(parts: Sequence[_Part]) -> None:
                if number not in known]  # fmt: skip
     if missing:
         raise ConfigurationError(
-            f"{'a shard is' if len(missing) == 1 else f'{len(missing):,} shards are'} missing: "
+            f"{number_of(len(missing), 'shard', 'is/are')} missing: "
             f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}",
             hint="give the outputs of all shards of the run",
         )

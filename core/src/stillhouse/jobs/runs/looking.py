@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, near_matches
 from stillhouse.inputs import split_input
+from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.prompts.chats import ends_with_answer, is_chat
 from stillhouse.jobs.prompts.shapes import SHAPES
@@ -28,7 +30,7 @@ from stillhouse.protocols import Row, RowReader
 if TYPE_CHECKING:
     from stillhouse.jobs.prompts.templates import PromptTemplate
 
-__all__ = ["Look", "look", "look_at_run", "preview"]
+__all__ = ["Look", "check_columns", "look", "look_at_run", "preview"]
 
 MAX_ROWS = 100
 """How many rows are looked at."""
@@ -96,7 +98,7 @@ class Look:
         if self.answered:
             lines.append(
                 f"chats that end with the assistant's answer, which is sent: {self.answered:,} of the first "
-                f"{len(self.rows):,} rows; --drop-last-assistant leaves it out"
+                f"{number_of(len(self.rows), 'row')}; --drop-last-assistant leaves it out"
             )
         return [*lines, *self.notes]
 
@@ -251,23 +253,30 @@ def _note(found: Look, llm: LLM, formatter: RowFormatter) -> None:
         )
 
 
-def look_at_run(llm: LLM, rows: RowReader, formatter: RowFormatter) -> Look:
+def look_at_run(llm: LLM, rows: RowReader, command: Command) -> Look:
     """Look at the rows of a run that can be read again, before anything is sent.
 
     Args:
         llm: as `look`.
         rows: those that belong to the run.
-        formatter: as `look`.
+        command: what the run is asked to do.
 
     Raises:
         PromptError: as `look`.
-        ConfigurationError: lines of an OpenAI batch file have no id, or the same one.
+        ConfigurationError: lines of an OpenAI batch file have no id, or the same one; or the input has a
+            column that the output adds.
     """
     # A part of them may be a single row, and have no prompt.
-    found = look(llm, rows.of_all_shards() if isinstance(rows, ChosenRows) else rows, formatter)
-    if formatter.is_batch:
+    found = look(llm, rows.of_all_shards() if isinstance(rows, ChosenRows) else rows, command.formatter)
+    if command.formatter.is_batch:
         check_custom_ids(rows)
+    check_columns(command, rows, found)
     return found
+
+
+def check_columns(command: Command, rows: RowReader, found: Look) -> None:
+    """Refuse an input that has columns of the names of those that the output adds."""
+    command.writing.columns().check([*given_names(rows), *found.columns])
 
 
 @contextlib.contextmanager
@@ -276,11 +285,13 @@ def preview(llm: LLM, command: Command) -> Iterator[tuple[Look, Iterator[Row]]]:
 
     Raises:
         PromptError: as `look`.
-        ConfigurationError, OSError: the input cannot be read.
+        ConfigurationError, OSError: the input cannot be read, or has a column that the output adds.
     """
     with input_of(llm, command) as reader:
         few = command.source == "-"
         if not few:  # standard input cannot be read twice
             command.choice.check(reader)
-        found = look(llm, command.choice.rows(reader), command.formatter, few=few)
+        rows = command.choice.rows(reader)
+        found = look(llm, rows, command.formatter, few=few)
+        check_columns(command, rows, found)
         yield found, found.all_rows

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.formats.columns import given_names
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import followed
-from stillhouse.jobs.runs.batches import check_no_batch_runs
+from stillhouse.jobs.runs.batches import check_restart
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.looking import look_at_run
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
@@ -116,15 +116,14 @@ class OpenRun:
             columns = command.writing.columns()
             open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
             if command.restart:
-                check_no_batch_runs(self.output, state)
+                check_restart(self.output, state)
             if source is None:
                 self._spooled = self._save_input(resources)
                 source = self._open_source(resources)
                 command.choice.check(source)
             self.source = source
             self.reader = command.choice.rows(source)
-            self.look = look_at_run(llm, self.reader, command.formatter)
-            columns.check([*given_names(self.reader), *self.look.columns])
+            self.look = look_at_run(llm, self.reader, command)
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
@@ -274,7 +273,8 @@ class OpenRun:
         if running and not self.command.uses_batches:
             rows = sum(len(job.rows) for job in running)
             raise ConfigurationError(
-                f"{rows:,} rows of this run are in {len(running)} offline batches",
+                f"{number_of(rows, 'row of this run', 'is/are', 'rows of this run')} in "
+                f"{number_of(len(running), 'offline batch')}",
                 hint="give --batch to collect them, or --finish-online to cancel them and generate the rest "
                 "online",
             )

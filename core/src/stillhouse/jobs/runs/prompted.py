@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, StillhouseError
 from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.rows import RowFormatter
@@ -111,8 +112,8 @@ class RunInput:
         if not self.note and (changed or missing):
             rows = changed + missing
             self.note = (
-                f"the input was changed since the run: {rows:,} of the {len(digests):,} rows shown here are "
-                "without their prompts"
+                f"the input was changed since the run: {rows:,} of {number_of(len(digests), 'row')} shown "
+                f"here {'is' if rows == 1 else 'are'} without a prompt"
             )
         return found
 

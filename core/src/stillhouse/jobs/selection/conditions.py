@@ -33,6 +33,10 @@ class Condition:
         from stillhouse.jobs.prompts.templates import PromptTemplate
 
         self._expression = expression
+        if not expression.strip():
+            raise ConfigurationError(
+                "--where is empty", hint='give an expression over the columns, such as --where "score > 3"'
+            )
         try:
             Environment().compile_expression(expression)  # else it could end the tag, and be a template
             self._template = PromptTemplate(f"{{% if ({expression}\n) %}}1{{% endif %}}")
@@ -56,7 +60,7 @@ class Condition:
             return bool(self._template({**self._nulls, **columns}))
         except ValueError as error:
             problem = str(error).removeprefix("the template cannot be filled: ")
-            raise ValueError(f"whether --where takes the row cannot be said: {problem}") from None
+            raise ValueError(f"--where cannot be evaluated for this row: {problem}") from None
 
     def check(self, rows: Iterable[Row]) -> None:
         """Refuse an expression with a name that is no column of the first rows.

@@ -91,7 +91,8 @@ def files_named(names: Iterable[str], is_taken: Callable[[str], bool] = lambda _
             found.files.append(name)
         elif is_glob(path):
             found.globs.append(path)
-            _add_all(name, _matching(path, passed), add, "no file matches it")
+            found_here = _matching(path, passed)
+            _add_all(name, _distinct(found_here) if "**" in path else found_here, add, "no file matches it")
         elif os.path.isdir(path):  # noqa: PTH112 -- pathlib raises for no name
             found.folders.append(Path(path))
             _add_all(name, _within(Path(path), passed), add, "no file in it has rows, by its name")
@@ -141,10 +142,28 @@ def _within(folder: Path, passed: list[str]) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _within(Path(entry.path), passed)
-        elif is_data(entry.name) and entry.is_file():
+        elif is_data(entry.name) and _is_file(entry):
             yield entry.path
         else:
             passed.append(entry.path)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _distinct(paths: Iterator[str]) -> Iterator[str]:
+    """Yield each file once, under its shortest path, by name: `**` enters folders that are links."""
+    shortest: dict[str, str] = {}
+    for path in paths:
+        place = os.path.realpath(path)
+        before = shortest.setdefault(place, path)
+        if len(path) < len(before):
+            shortest[place] = path
+    yield from sorted(shortest.values())
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

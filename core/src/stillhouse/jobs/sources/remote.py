@@ -121,7 +121,8 @@ def _paths(system: Any, path: str, passed: list[str]) -> list[str]:
     data = []
     for item in files:
         below = PurePosixPath(item.removeprefix(base))
-        if any(part.startswith((".", "_")) for part in below.parts):
+        # A name that ends with a slash marks a folder, where there are only objects.
+        if item.endswith("/") or any(part.startswith((".", "_")) for part in below.parts):
             continue
         if is_data(item):
             data.append(item)

@@ -7,6 +7,7 @@ import functools
 import sqlite3
 from typing import NamedTuple
 
+from stillhouse._wording import number_of
 from stillhouse.jobs.store.schema import build
 from stillhouse.jobs.store.seals import SEALED, is_sealed
 
@@ -28,10 +29,10 @@ class Damage(NamedTuple):
     def told(self) -> str:
         """Which rows are lost, as the end of a sentence."""
         if self.rows is None:
-            return f"{self.kept:,} rows can be read and are kept, and the others are generated again"
+            return f"{number_of(self.kept, 'row')} can be read and kept, and the others are generated again"
         if self.rows == 0:
             return "no row is lost"
-        return f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} generated again"
+        return f"{number_of(self.rows, 'row', 'is/are')} generated again"
 
 
 def damage_of(connection: sqlite3.Connection) -> Damage | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stillhouse._settings.digest import shaping_fields
 from stillhouse._settings.serialization import described, without_secrets
+from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
@@ -138,5 +139,7 @@ class InputChanges:
                 first = first or row.place
         if changed:
             first = f"on {first}" if first.startswith("line ") else first
-            return True, f"input: {changed:,} of {known:,} rows are others; the first is {first}"
-        return False, f"input: it changed, but not in the {known:,} rows that were generated"
+            verb = "differs" if changed == 1 else "differ"
+            return True, f"input: {changed:,} of {number_of(known, 'row')} {verb}; the first is {first}"
+        done = number_of(known, "row", "that was/that were")
+        return False, f"input: it changed, but not in the {done} generated"

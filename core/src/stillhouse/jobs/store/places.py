@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,20 +120,24 @@ def check_places(
     written = written_places(output, state)
     if state is not None:
         _check_state(state, output, written)
-    for read in (*reads, *uses):
-        for place in written:
-            if _is_same(read, place):
-                if place == output:
+    places = [_Place(place) for place in written]
+    # The input may have many files: each is looked at once.
+    for read, is_input in chain(((path, True) for path in reads), ((path, False) for path in uses)):
+        found = _Place(read)
+        for place in places:
+            if found.is_same(place):
+                if place.path == output:
                     raise ConfigurationError(f"{output} is the input as well", hint="give another output")
                 raise ConfigurationError(
                     f"{read} is read, and a run of {output} writes a file of that name",
                     hint="give another output",
                 )
-            if _is_within(read, place):
+            if found.is_within(place):
                 raise ConfigurationError(
-                    f"{read} is read, and is in {place}, which the run replaces", hint="give another output"
+                    f"{read} is read, and is in {place.path}, which the run replaces",
+                    hint="give another output",
                 )
-        if read in reads and read.is_dir() and _is_within(output, read):
+        if is_input and found.is_folder and places[0].is_within(found):
             raise ConfigurationError(
                 f"{output} is in {read}, which the run reads", hint="give an output in another folder"
             )
@@ -142,7 +148,7 @@ def _check_state(state: Path, output: Path, written: Sequence[Path]) -> None:
     """Refuse a place of the state that the run needs for something else, or where there can be none."""
     check_target(state)
     for number, place in enumerate(written):
-        if any(_is_same(place, other) for other in written[:number]):
+        if any(_Place(place).is_same(_Place(other)) for other in written[:number]):
             raise ConfigurationError(
                 f"{state} cannot be the state of the run of {output}: both need {place}",
                 hint="give another --state",
@@ -257,21 +263,31 @@ def _is_zero(stream: BinaryIO) -> bool:
     return all(block.count(0) == len(block) for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them does not exist
-        return _real(one) == _real(other)
+class _Place:
+    """A path, and what it leads to."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._real = Path(os.path.realpath(path))
+        try:
+            self._status: os.stat_result | None = path.stat()
+        except (OSError, ValueError):  # it does not exist
+            self._status = None
 
-def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is in a folder, at any depth."""
-    real = _real(path)
-    if _real(folder) in real.parents:
-        return True
-    # A folder may have several names, on a file system that does not distinguish upper and lower case.
-    return folder.is_dir() and any(parent.is_dir() and parent.samefile(folder) for parent in real.parents)
+    @property
+    def is_folder(self) -> bool:
+        return self._status is not None and stat.S_ISDIR(self._status.st_mode)
 
+    def is_same(self, other: _Place) -> bool:
+        if self._status is None or other._status is None:
+            return self._real == other._real
+        return os.path.samestat(self._status, other._status)
 
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    def is_within(self, folder: _Place) -> bool:
+        """Whether it is in a folder, at any depth."""
+        if folder._real in self._real.parents:
+            return True
+        # A folder may have several names, on a file system that does not distinguish upper and lower case.
+        return folder.is_folder and any(
+            parent.is_dir() and parent.samefile(folder.path) for parent in self._real.parents
+        )

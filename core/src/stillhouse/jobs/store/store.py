@@ -120,8 +120,8 @@ class SqliteStore:
         elif self.path == store_path(output) and not is_same_name(owner, output.name):
             raise StoreError(
                 f"{self.path} is the state of another output, {owner}: it was copied or renamed",
-                hint=f"name it {owner}.run.db again, beside that output, or name it with --state; or begin "
-                "anew with --restart",
+                hint=f"to resume that run, rename it to {owner}.run.db and give -o {owner}; to start "
+                f"{output.name} over, give --restart",
             )
 
     @staticmethod
