@@ -159,7 +159,7 @@ def test_numbers_without_a_json_value_are_kept_and_told_once(write: Write, name:
     assert math.isnan(nan)
     assert (low, high, long, exact) == (-math.inf, math.inf, "9" * 5000, int("7" * 30))
     assert len(found.notes) == 1
-    assert "NaN is no JSON value" in found.notes[0]
+    assert "NaN is not a JSON value" in found.notes[0]
     result = generate(path)
     assert (result.status, result.answers) == (0, list("abcde"))
     assert result.err.count("is no JSON value") == 1
