@@ -410,7 +410,8 @@ def test_what_a_server_refuses_of_every_row_stops_the_run(
     assert len(server.requests) <= most
     server.reset()
     assert api(1000).status == 0
-    assert len(server.requests) == 1000
+    # A request that the first run left behind may be read late.
+    assert len({request.body["prompt"] for request in server.requests}) == 1000
 
 
 def test_verbose_shows_what_is_sent_and_answered_without_secrets(api: Any, server: ScriptedServer) -> None:
@@ -492,8 +493,11 @@ def test_this_session_and_the_whole_run_are_kept_apart(run: Any, rows_file: Any,
     assert table["finished before"] == ["1"]
     assert table["input tokens"] == ["5", "3"]
     page = Path(run("report", tmp_path / "out.jsonl").out.strip()).read_text()
-    assert page.count("<td>1</td><td>0</td><td>complete</td>") == 1
-    assert page.count("<td>1</td><td>1</td><td>complete</td>") == 1
+    page = re.sub(r' data-label="\w+"', "", page)
+    assert re.findall(r"<td>(\d)</td><td>(\d)</td><td>\w*</td><td>complete</td>", page) == [
+        ("1", "0"),
+        ("1", "1"),
+    ]
 
 
 class EndingLLM(AsyncLLM):

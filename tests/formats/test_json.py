@@ -162,7 +162,7 @@ def test_numbers_without_a_json_value_are_kept_and_told_once(write: Write, name:
     assert "NaN is not a JSON value" in found.notes[0]
     result = generate(path)
     assert (result.status, result.answers) == (0, list("abcde"))
-    assert result.err.count("is no JSON value") == 1
+    assert result.err.count("is not a JSON value") == 1
     assert result.rows[4]["x"] == int("7" * 30)
 
 

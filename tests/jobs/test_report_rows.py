@@ -243,7 +243,7 @@ def test_rows_that_were_changed_since_are_not_shown_as_asked(make: Make) -> None
     Path("in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     found = as_json()
     assert [sample["row"] for sample in found["samples"] if sample["prompt"] is None] == [5]
-    assert found["samples_note"].startswith("the input was changed since the run: 1 of the 15 rows")
+    assert found["samples_note"].startswith("the input was changed since the run: 1 of 15 rows")
     assert "something else" not in page_of()
 
 

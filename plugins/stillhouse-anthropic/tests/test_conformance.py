@@ -59,6 +59,7 @@ class TestAnthropic(HTTPConformance):
         text = content if isinstance(content, str) else content[0].get("text", "a result")
         if "format" in body.get("output_config", {}):
             text = self.example("json")
+        prompt = {name: value for name, value in body.items() if name != "stream"}
         return {
             "id": "msg_1",
             "type": "message",
@@ -67,7 +68,7 @@ class TestAnthropic(HTTPConformance):
             "content": [{"type": "text", "text": text}],
             "stop_reason": "end_turn",
             "stop_sequence": None,
-            "usage": {"input_tokens": len(str(body).split()), "output_tokens": len(text.split())},
+            "usage": {"input_tokens": len(str(prompt).split()), "output_tokens": len(text.split())},
         }
 
     def refusal(self, message: str) -> Any:

@@ -15,7 +15,7 @@ from stillhouse_google import GeminiLLM, VertexAILLM
 class GoogleConformance(HTTPConformance):
     def respond(self, path: str, body: Any) -> Any:
         """What the API answers: the question again, or the form that was asked for."""
-        if ":generateContent" not in path:
+        if "enerateContent" not in path:  # also as a stream
             return self.other(path, body)
         config = body.get("generationConfig", {})
         parts = body["contents"][-1]["parts"]

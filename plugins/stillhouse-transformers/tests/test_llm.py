@@ -372,11 +372,11 @@ def test_weights_that_are_not_whole_are_refused(tiny: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"device": "bogus"}, "device 'bogus' is not there"),
-        ({"device": "meta"}, "device 'meta' is not there"),
+        ({"device": "bogus"}, "device 'bogus' is not available"),
+        ({"device": "meta"}, "device 'meta' is not available"),
         ({"dtype": "float77"}, "no dtype 'float77'"),
         ({"quantization": "bogus"}, "quantization 'bogus' cannot be used"),
-        ({"context_length": 100_000}, "the model has room for 512"),
+        ({"context_length": 100_000}, "the model supports at most 512"),
         ({"attn_implementation": "bogus"}, "bogus"),
         ({"model_kwargs": {"bogus": 1}}, "bogus"),
         ({"cuda_devices": [0]}, "does not use CUDA"),

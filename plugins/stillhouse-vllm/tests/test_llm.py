@@ -156,7 +156,7 @@ def test_log_probabilities_have_the_generated_token_first(llm: VLLM) -> None:
     assert [[candidate["token"] for candidate in position] for position in alone["logprobs"][0]] == [
         [position[0]["token"]] for position in positions
     ]
-    with pytest.raises(GenerationError, match="20 at most") as raised:
+    with pytest.raises(GenerationError, match="at most 20") as raised:
         llm.generate_outputs(CHATS[:1], top_logprobs=21, **GREEDY)
     assert raised.value.stops_run
 

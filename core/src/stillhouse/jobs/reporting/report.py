@@ -203,7 +203,7 @@ def figures_of(facts: RunFacts) -> list[tuple[str, str, str, str]]:
         f"{summary.rows / working:,.1f} rows/s" if summary.rows else "",
         "" if tokens is None else f"{tokens / working:,.0f} tokens/s",
     )
-    before = f"of it {duration(facts.loading)} before the first row" if facts.loading >= 0.5 else ""
+    before = f"{duration(facts.loading)} of it before the first row" if facts.loading >= 0.5 else ""
     figures = [
         ("Rows finished", f"{summary.rows:,}", rates[0], ""),
         ("Failed", f"{summary.failures:,}", failed, "bad" if summary.failures else ""),
