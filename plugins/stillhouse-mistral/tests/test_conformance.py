@@ -62,7 +62,7 @@ class TestMistral(HTTPConformance):
             }
             for index in range(body.get("n") or 1)
         ]
-        usage = {"prompt_tokens": len(str(body).split()), "completion_tokens": len(text.split())}
+        usage = {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": len(text.split())}
         return {"id": "cmpl-1", "object": "chat.completion", "choices": choices, "usage": usage}
 
     def refusal(self, message: str) -> Any:

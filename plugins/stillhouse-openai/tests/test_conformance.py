@@ -73,7 +73,7 @@ class Compatible(HTTPConformance):
             "id": "1",
             "choices": choices,
             "usage": {
-                "prompt_tokens": len(str(body).split()),
+                "prompt_tokens": len(str(body.get("messages", body.get("prompt"))).split()),
                 "completion_tokens": used,
                 "total_tokens": used,
             },
