@@ -45,7 +45,11 @@ class Endpoint(HTTPConformance):
                 choice |= {"text": text, "logprobs": old if body.get("logprobs") else None}
             choices.append(choice)
         used = len(text.split())
-        usage = {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": used, "total_tokens": used}
+        usage = {
+            "prompt_tokens": len(str(body["messages"]).split()),
+            "completion_tokens": used,
+            "total_tokens": used,
+        }
         return {
             "object": "chat.completion", "id": "", "created": 1730000000, "model": "m",
             "system_fingerprint": "3.3.6-native", "choices": choices, "usage": usage,
