@@ -162,7 +162,7 @@ def test_llm_that_needs_several_devices_shares_them_when_all_are_held(
     host.set([gpu(UUIDS[0])])
     with TwoGpuLLM() as third:
         assert third.cuda_device_ids == [0]
-        assert "wants 2 CUDA devices, and 1 are visible" in caplog.text
+        assert "needs 2 CUDA devices, and 1 are visible" in caplog.text
 
 
 def test_explicit_device_list_is_used_unchanged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -323,7 +323,7 @@ def test_a_restricted_process_chooses_among_what_it_sees(
     with GpuLLM() as none:
         assert none.cuda_device_ids == []
         assert none.cuda_environment()["CUDA_VISIBLE_DEVICES"] == ""
-        assert caplog.text.count("wants 1 CUDA devices, and 0 are visible; CUDA_VISIBLE_DEVICES is ''") == 1
+        assert caplog.text.count("needs 1 CUDA devices, and 0 are visible; CUDA_VISIBLE_DEVICES is ''") == 1
 
 
 def test_mig_instances_are_devices_of_their_own(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_offline_batch_generate_needs_no_second_call() -> None:
     with EngineLLM(max_concurrency=1) as llm:
         assert texts(llm.offline_batch_generate(chats(*WORDS), 2)) == [[word] * 2 for word in WORDS]
         assert llm.calls.started == IN_ORDER
-        with pytest.raises(ConfigurationError, match="there is none to collect"):
+        with pytest.raises(ConfigurationError, match="there is nothing to collect"):
             llm.offline_batch_generate()
         with pytest.raises(ConfigurationError, match="temprature"):
             llm.offline_batch_generate(chats("a"), temprature=1.0)

@@ -241,7 +241,7 @@ def test_contradictory_batch_options_are_refused(runs: Runs) -> None:
 def test_restart_is_refused_while_batches_are_in_progress(runs: Runs, server: BatchServer) -> None:
     assert runs.generate("--batch") == 4
     assert runs.generate("--batch", "--restart") == 1
-    assert "1 offline batches of the run go on" in runs.err
+    assert "1 offline batch of this run is still running" in runs.err
     assert runs.command("batches", runs.output, "--cancel") == 0
     assert runs.generate("--batch", "--restart") == 4
     assert len(server.jobs) == 2

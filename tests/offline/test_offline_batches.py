@@ -67,7 +67,7 @@ def test_call_without_inputs_collects_the_jobs_by_their_ids(make: Any, server: B
     other = make(**dumped)  # as after a restart
     assert texts(other.offline_batch_generate(None)) == [["A", "A"], ["B", "B"], ["C", "C"]]
     assert other.jobs_ids is None
-    with pytest.raises(ConfigurationError, match="knows no job"):
+    with pytest.raises(ConfigurationError, match="has no job"):
         make(jobs_ids=("elsewhere",)).offline_batch_generate(None)
 
 
