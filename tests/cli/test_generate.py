@@ -257,7 +257,7 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "status", "message", "hint"),
     [
-        (["--llm", "echo"], 2, "there is nothing to do", "INPUT or --prompt"),
+        (["--llm", "echo"], 2, "there is nothing to do", "or --prompt TEXT"),
         (["{rows}", "--llm", "echo"], 2, "no output is named", "-o OUTPUT.jsonl"),
         (["{rows}", "-o", "{out}"], 2, "no LLM is named", "stillhouse list"),
         (["{rows}", "--llm", "ecko", "-o", "{out}"], 1, 'no LLM "ecko"', "did you mean 'echo'?"),

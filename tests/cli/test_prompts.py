@@ -428,7 +428,7 @@ def test_a_template_and_a_system_message_from_files(generate: Any) -> None:
         (["--template", "t.j2"], "'t.j2' is the name of a file", "--template-file t.j2"),
         (["--system", "@t.j2"], "'@t.j2' is the name of a file", "--system-file t.j2"),
         (["--template-file", "none.j2"], "--template-file: none.j2 cannot be read: No such file", "path"),
-        (["--template-file", "."], "--template-file: . cannot be read", "path"),
+        (["--template-file", "."], "--template-file: . is a folder", "path"),
         (["--template-file", "empty"], "--template-file: empty is empty", "a text"),
         (["--template", ""], "--template is empty", "{{ NAME }}"),
         (["--system-file", "binary"], "--system-file: binary is not a text file", "path"),

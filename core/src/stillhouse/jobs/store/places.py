@@ -268,10 +268,12 @@ class _Place:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._real = Path(os.path.realpath(path))
         try:
+            self._real = Path(os.path.realpath(path))
             self._status: os.stat_result | None = path.stat()
-        except (OSError, ValueError):  # it does not exist
+        except ValueError:  # no path can have a NUL; it is reported where it is used
+            self._real, self._status = path, None
+        except OSError:  # it does not exist
             self._status = None
 
     @property
