@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .environments import Environment, build_wheels
 
 ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,3 +50,19 @@ def workshop(core_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Envi
     made = Environment.make(tmp_path_factory.mktemp("workshop") / "environment")
     made.install(f"{core_wheel}[http,schema,testing]", "-r", ROOT / "tests/author-requirements.txt")
     return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium, which is started once for a module's tests."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on the path")
+    with playwright.sync_playwright() as started:
+        # Root, as in a container, has no sandbox; the pages are our own.
+        try:
+            found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"{CHROMIUM} does not start: {error}")
+        yield found
+        found.close()

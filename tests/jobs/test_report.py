@@ -6,7 +6,6 @@ import contextlib
 import json
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -304,7 +303,6 @@ def test_report_command_writes_a_page(made: Run, tmp_path: Path) -> None:
 
 # In a browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 OVERLAPS = """() => {
   const texts = [];
@@ -327,21 +325,6 @@ OVERLAPS = """() => {
     }
   return [texts.length, found];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on the path")
-    with playwright.sync_playwright() as started:
-        # Root, as in a container, has no sandbox; the page is our own.
-        try:
-            found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"{CHROMIUM} does not start: {error}")
-        yield found
-        found.close()
 
 
 @pytest.mark.browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from .viewed import echo_run, fill, note, viewed, write_jsonl
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 HOSTILE = "</script><img src=x onerror='window.hurt=1'> \u2028 a\u202eb \u0000 <b>bold</b>"
 
@@ -46,20 +44,6 @@ UNNAMED = """() => [...document.querySelectorAll("input, select, button, a[href]
   .filter((one) => one.checkVisibility() && !(one.labels && one.labels.length) && !one.textContent.trim() && !one.ariaLabel).map((one) => one.outerHTML)"""
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on the path")
-    with playwright.sync_playwright() as started:
-        try:
-            found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"{CHROMIUM} does not start: {error}")
-        yield found
-        found.close()
 
 
 @pytest.fixture

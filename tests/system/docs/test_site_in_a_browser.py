@@ -91,9 +91,9 @@ def names(site: Path) -> list[str]:
 
 
 @pytest.fixture
-def page(chromium: Any, address: str) -> Iterator[Any]:
+def page(browser: Any, address: str) -> Iterator[Any]:
     """A page on a wide screen, which may use the clipboard."""
-    context = chromium.new_context(
+    context = browser.new_context(
         viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
     )
     yield context.new_page()
@@ -102,9 +102,9 @@ def page(chromium: Any, address: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_is_readable_and_complains_of_nothing(
-    chromium: Any, address: str, site: Path, scheme: Any
+    browser: Any, address: str, site: Path, scheme: Any
 ) -> None:
-    context = chromium.new_context(color_scheme=scheme)
+    context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
