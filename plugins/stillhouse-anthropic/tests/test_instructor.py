@@ -43,7 +43,7 @@ def test_instructor_retries_an_invalid_answer_and_counts_all_tokens(
 
 
 def test_a_mode_of_another_provider_is_refused_when_it_is_set() -> None:
-    with pytest.raises(ValueError, match="none for anthropic"):
+    with pytest.raises(ValueError, match="no mode 'tools_strict' for anthropic"):
         AnthropicLLM(model="m", structured_output={**FORM, "mode": "tools_strict"})
     with pytest.raises(ConfigurationError, match="no mode"):
         AnthropicLLM.form_of({**FORM, "mode": "tools"})

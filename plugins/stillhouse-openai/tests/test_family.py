@@ -88,7 +88,7 @@ def test_azure_says_what_is_missing(server: Any) -> None:
         azure(server).load()
     with pytest.raises(ConfigurationError, match="where the API is"):
         azure(server, base_url=None, api_key="k").load()
-    with pytest.raises(ConfigurationError, match="version of the API"):
+    with pytest.raises(ConfigurationError, match="requires an API version"):
         azure(server, api_version=None, api_key="k").load()
 
 
