@@ -104,7 +104,7 @@ class TestWithInstructor:
         with pytest.raises(ValueError, match="no mode 'tool_cal'"):
             OpenAILLM(model="m", structured_output=form("tool_cal"))
         for mode in ("anthropic_tools", "parallel_tool_call", "responses_tools"):
-            with pytest.raises(ConfigurationError, match="none for openai") as caught:
+            with pytest.raises(ConfigurationError, match=f"no mode '{mode}' for openai") as caught:
                 OpenAILLM.form_of(form(mode))
             assert "tool_call" in caught.value.hint
         with pytest.raises(UnsupportedError, match="of an object"):
