@@ -277,7 +277,7 @@ def test_echo_streams_words_and_spreads_its_latency(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("stillhouse.echo.asyncio.sleep", sleep)
         *pieces, output = llm.stream(chat("one  two\nthree"))
         llm.failure_rate = 1.0
-        with pytest.raises(GenerationError, match="echo failed"):
+        with pytest.raises(GenerationError, match="echo simulated a failure"):
             list(llm.stream(chat("x")))
         monkeypatch.undo()
     assert pieces == ["one  ", "two\n", "three"]

@@ -35,7 +35,7 @@ class EchoLLM(AsyncLLM):
         default=0.0, ge=0, description="Seconds to wait before each answer."
     )
     failure_rate: RuntimeParameter[float] = Field(
-        default=0.0, ge=0, le=1, description="The share of inputs that fail; which, their text decides."
+        default=0.0, ge=0, le=1, description="Share of inputs that fail, chosen by a hash of their text."
     )
     failure_kind: ErrorKind = Field(default="server", description="The kind of these failures.")
 
@@ -81,7 +81,7 @@ class EchoLLM(AsyncLLM):
         text = content if isinstance(content, str) else _text(content[-1].get("content"))
         if self.failure_rate and zlib.crc32(text.encode("utf-8", "replace")) < self.failure_rate * 2**32:
             raise GenerationError(
-                "echo failed, as it was told to",
+                "echo simulated a failure",
                 kind=self.failure_kind,
                 hint="set failure_rate to 0",
             )
