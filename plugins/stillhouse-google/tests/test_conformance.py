@@ -15,7 +15,7 @@ from stillhouse_google import GeminiLLM, VertexAILLM
 class GoogleConformance(HTTPConformance):
     def respond(self, path: str, body: Any) -> Any:
         """What the API answers: the question again, or the form that was asked for."""
-        if "enerateContent" not in path:  # also as a stream
+        if not any(name in path for name in (":generateContent", ":streamGenerateContent")):
             return self.other(path, body)
         config = body.get("generationConfig", {})
         parts = body["contents"][-1]["parts"]
