@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -18,8 +19,8 @@ from stillhouse.jobs.runs.summary import Session, Summary, summarize
 from .conftest import Result, write_rows
 
 
-def state_of(output: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{output}.run.db?mode=ro", uri=True)
+def state_of(output: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(f"file:{output}.run.db?mode=ro", uri=True))
 
 
 def summary_of(connection: sqlite3.Connection, started: float, ended: float | None) -> Summary:
