@@ -154,7 +154,7 @@ def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO | None = None) 
     """Print labels and values in two columns, on standard output or another stream."""
     target: Any = output() if stream is None else stream
     width = max(len(label) for label, _ in lines)
-    if not target.isatty() or getattr(target, "unfiltered", target) is target:
+    if not _has_styles(target):
         for label, value in lines:
             target.write(f"{label.ljust(width)}  {value}\n")
         return
@@ -179,15 +179,7 @@ def _fact_style(label: str, value: str) -> str:
 
 def print_styled(head: str, style: str, rest: str) -> None:
     """Print a line on standard output, on a terminal with its beginning in a style of rich."""
-    stream: Any = output()
-    if not stream.isatty() or getattr(stream, "unfiltered", stream) is stream:
-        print_line(f"{head}{rest}")
-        return
-    from rich.text import Text
-
-    stream.flush()
-    line = Text.assemble((shown(head), style), shown(rest))
-    _console(stream).print(line, highlight=False, soft_wrap=True)
+    _print_colored(head, rest, style, output())
 
 
 def print_json(value: object, indent: int | None = 2) -> None:
@@ -219,12 +211,18 @@ def print_warning(text: str) -> None:
     _print_colored("warning", f": {text}", _COLORS["warning"])
 
 
-def _print_colored(head: str, rest: str, style: str) -> None:
-    stream = sys.stderr
-    if style and stream.isatty() and getattr(stream, "unfiltered", stream) is not stream:
+def _has_styles(stream: Any) -> bool:
+    """Whether a stream is a terminal whose text passes our filter, which styles go around."""
+    return stream.isatty() and getattr(stream, "unfiltered", stream) is not stream
+
+
+def _print_colored(head: str, rest: str, style: str, stream: Any = None) -> None:
+    """Print a line on standard error or another stream, on a terminal with its beginning in a style."""
+    stream = sys.stderr if stream is None else stream
+    if style and _has_styles(stream):
         from rich.text import Text
 
-        text = Text.assemble((head, style), shown(rest))
+        text = Text.assemble((shown(head), style), shown(rest))
         stream.flush()
         _console(stream).print(text, highlight=False, soft_wrap=True)
     else:

@@ -11,7 +11,9 @@ from stillhouse.errors import GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.typing import FormattedInput
 
-__all__ = ["Answer", "Turn", "answers_in", "cut", "inert", "turns_of"]
+__all__ = [
+    "Answer", "Turn", "answers_in", "cut", "inert", "json_text", "text_of_part", "turns_of", "without_data",
+]  # fmt: skip
 
 # What a page or a terminal would obey instead of show: controls but for the end of a line and a tab, marks of
 # the direction of text, halves of pairs, and what Unicode promises to be no letter.
@@ -61,9 +63,14 @@ def inert(text: str) -> str:
     return _ACTIVE.sub(lambda found: f"[U+{ord(found[0]):04X}]", _LINE_ENDS.sub("\n", text))
 
 
+def without_data(text: str) -> str:
+    """Return a text in which the bytes of images and files are cut short."""
+    return _DATA.sub(r"\1…", text)
+
+
 def cut(text: str, limit: int) -> str:
     """Return a text in an inert form, and no longer than a limit, with a note of how much was left out."""
-    shown = inert(_DATA.sub(r"\1…", text[:_LOOK]))
+    shown = inert(without_data(text[:_LOOK]))
     left = len(text) - _LOOK if len(text) > _LOOK else 0
     if len(shown) <= limit and not left:
         return shown
@@ -86,7 +93,7 @@ def turns_of(input: FormattedInput | GenerationError, limit: int) -> list[Turn]:
     else:
         turns = [turn for message in content for turn in _of_message(message)]
     if form is not None:
-        turns.append(Turn("structured output", _json(form)))
+        turns.append(Turn("structured output", json_text(form)))
     return list(_within(turns, limit))
 
 
@@ -103,7 +110,7 @@ def answers_in(columns: Mapping[str, Any], limit: int) -> list[Answer]:
     found = []
     for place, text in enumerate(generations[:MAX_ANSWERS]):
         more = [
-            Turn(name, item if isinstance(item, str) else _json(item))
+            Turn(name, item if isinstance(item, str) else json_text(item))
             for name in ("reasoning", "tool_calls")
             if (item := _at(columns.get(name), place))
         ]
@@ -125,23 +132,25 @@ def answers_in(columns: Mapping[str, Any], limit: int) -> list[Answer]:
 def _of_message(message: Mapping[str, Any]) -> Iterable[Turn]:
     role, content = str(message.get("role", "")), message.get("content")
     parts = content if isinstance(content, list) else [content]
-    text = "\n".join(_text(part) for part in parts)
+    text = "\n".join(text_of_part(part) for part in parts)
     if text or set(message) <= {"role", "content"}:
         yield Turn(role, text)
     for name, value in message.items():
         if name not in ("role", "content") and value is not None:
-            yield Turn(f"{role}: {name}", _text(value))
+            yield Turn(f"{role}: {name}", text_of_part(value))
 
 
-def _text(value: Any) -> str:
+def text_of_part(value: Any) -> str:
+    """Return the text of a part of a message; anything but a text as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.get("type") == "text" and set(value) == {"type", "text"}:
         return str(value["text"])
-    return "" if value is None else _json(value)
+    return "" if value is None else json_text(value)
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Return a value as JSON, or as Python writes one that JSON cannot hold."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):

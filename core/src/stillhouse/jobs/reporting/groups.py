@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, near_matches
-from stillhouse.jobs.reporting.chats import cut
+from stillhouse.jobs.reporting.chats import cut, json_text
 from stillhouse.jobs.runs.prompted import RunInput
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import Tokens
@@ -207,7 +206,4 @@ def _label(row: Row, column: str) -> str:
         return "(null)"
     if isinstance(value, str):
         return cut(value, LABEL_CHARACTERS) or "(empty)"
-    try:
-        return cut(json.dumps(value, ensure_ascii=False, default=str), LABEL_CHARACTERS)
-    except (ValueError, TypeError, RecursionError):
-        return cut(str(value), LABEL_CHARACTERS)
+    return cut(json_text(value), LABEL_CHARACTERS)

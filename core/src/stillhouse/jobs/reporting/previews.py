@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +10,11 @@ from stillhouse.errors import GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
+from stillhouse.jobs.reporting.chats import text_of_part, without_data
 from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
 
 __all__ = ["preview_lines", "preview_record"]
-
-# The bytes of an image or a file within a text.
-_DATA = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]{24})[A-Za-z0-9+/=]{40,}")
 
 
 def preview_record(row: Row, input: FormattedInput | InputWithArguments | GenerationError) -> dict[str, Any]:
@@ -65,16 +62,8 @@ def preview_lines(row: Row, input: FormattedInput | InputWithArguments | Generat
 
 def _part(name: str, value: Any) -> Iterator[str]:
     parts = value if isinstance(value, list) and all(isinstance(part, dict) for part in value) else [value]
-    text = "\n".join(_text(part) for part in parts)
-    first, *lines = _DATA.sub(r"\1…", text).split("\n")
+    text = "\n".join(text_of_part(part) for part in parts)
+    first, *lines = without_data(text).split("\n")
     yield f"  {name}: {first}"
     for line in lines:
         yield f"  {' ' * len(name)}  {line}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and value.get("type") == "text" and set(value) == {"type", "text"}:
-        return str(value["text"])
-    return "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillhouse.jobs.reporting.chats import Answer, Turn, answers_in, cut, turns_of
+from stillhouse.jobs.reporting.chats import Answer, Turn, answers_in, cut, json_text, turns_of
 from stillhouse.jobs.runs.prompted import Asked, RunInput
 from stillhouse.jobs.runs.reasons import Failure
 from stillhouse.jobs.store.database import DONE, FAILED
@@ -280,8 +280,4 @@ def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None, share:
 
 def _value(value: Any) -> str:
     """Return the value of a column as people read it, every digit of a number included."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, TypeError, RecursionError):
-        text = str(value)
-    return cut(text, COLUMN_CHARACTERS)
+    return cut(value if isinstance(value, str) else json_text(value), COLUMN_CHARACTERS)

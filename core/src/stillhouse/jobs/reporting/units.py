@@ -34,9 +34,8 @@ def clock(seconds: float) -> str:
 
 def moment(seconds: float) -> str:
     """Format seconds since 1970 as local date and time with how far that is from UTC."""
-    local = time.localtime(seconds)
-    offset = time.strftime("%z", local)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', local)} {offset[:3]}:{offset[3:]}"
+    text = zoned_clock(seconds)
+    return f"{text[:-2]}:{text[-2:]}"
 
 
 def iso_moment(seconds: float) -> str:

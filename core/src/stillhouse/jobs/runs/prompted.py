@@ -27,8 +27,6 @@ __all__ = ["Asked", "RunInput", "formatter_of", "place_of"]
 
 _ERRORS = (StillhouseError, OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError)
 
-CHANGED = "the row was changed since it was sent"
-
 
 class Asked(NamedTuple):
     """A row of the input.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,12 +10,10 @@ from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.formats.writers import to_json
+from stillhouse.jobs.reporting.chats import without_data
 from stillhouse.jobs.runs.prompted import formatter_of
 
 __all__ = ["Message", "Prompts", "text_of_value"]
-
-# The bytes of an image or a file within a text.
-_DATA = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]{24})[A-Za-z0-9+/=]{40,}")
 
 
 class Message(NamedTuple):
@@ -81,7 +78,7 @@ def _chat(messages: Any) -> list[Message]:
             for name, value in message.items()
             if name not in ("role", "content") and value is not None
         ]
-        found.append(Message(str(message.get("role", "message")), _DATA.sub(r"\1…", "\n".join(texts))))
+        found.append(Message(str(message.get("role", "message")), without_data("\n".join(texts))))
     return found
 
 

@@ -145,21 +145,12 @@ def _of_output(
     if written is None:
         return _nothing(prompts, missing)
     if written.get("format") == BATCH:
-        reason = "its output has no columns of the input"
-        return RunSource(
-            prompts, "", None, notice=f"Prompts and columns cannot be shown: {missing}, and {reason}."
-        )
+        return _nothing(prompts, f"{missing}, and its output has no columns of the input")
     if not output.exists():
-        reason = f"{shown(output.name)} does not exist"
-        return RunSource(
-            prompts, "", None, notice=f"Prompts and columns cannot be shown: {missing}, and {reason}."
-        )
+        return _nothing(prompts, f"{missing}, and {shown(output.name)} does not exist")
     mark = (facts.get("written") or {}).get("mark")
     if not has_stamps(output, mark):
-        reason = f"{output.name} has changed since the run wrote it"
-        return RunSource(
-            prompts, "", None, notice=f"Prompts and columns cannot be shown: {missing}, and {reason}."
-        )
+        return _nothing(prompts, f"{missing}, and {output.name} has changed since the run wrote it")
     prefix = written.get("prefix") or ""
     names = {prefix + name for name in (*RESULTS, *GenerateOutput.__annotations__)}
     opening = partial(open_output, target, hooks, written.get("format"))
