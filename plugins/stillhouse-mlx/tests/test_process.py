@@ -81,7 +81,7 @@ def test_what_is_no_model_is_one_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        (("context_length", 100000), "made for 512 tokens"),
+        (("context_length", 100000), "supports at most 512 tokens"),
         (("adapter_path", "/nowhere"), "no adapter_config.json"),
         (("chat_template", "/nowhere"), "no template in Jinja2"),
         (("structured_output", {"format": "regex", "schema": "a(?=b)"}), "cannot honour"),
