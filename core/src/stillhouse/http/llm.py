@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -48,18 +47,6 @@ log probabilities of twenty candidates has about 2 KiB."""
 
 MAX_PATHS = 64
 """How many addresses are remembered."""
-
-
-@dataclass(slots=True)
-class _Streaming:
-    """A stream that somebody waits for, and the LLM that is asked for it."""
-
-    llm: HTTPLLM
-    on_piece: OnPiece
-    is_used: bool = False
-
-
-_streaming: ContextVar[_Streaming | None] = ContextVar("streaming", default=None)
 
 
 class HTTPLLM(PacingMixin, ServerLLM):
@@ -348,9 +335,9 @@ class HTTPLLM(PacingMixin, ServerLLM):
             request.max_new_tokens = arguments.get("max_new_tokens")
         output = None
         if request.form is None:
-            streaming = _streaming.get()
-            if streaming is not None and streaming.llm is self and num_generations == 1:
-                output = await self._streamed(request, streaming)
+            on_piece = self.claim_stream() if num_generations == 1 else None
+            if on_piece is not None:
+                output = await self._streamed(request, on_piece)
             if output is None:
                 output = await self.exchange(request, num_generations)
             if len(output["generations"]) == num_generations:
@@ -358,23 +345,12 @@ class HTTPLLM(PacingMixin, ServerLLM):
         ask = self._asker(input, arguments, request, output)
         return await ask_until_done(ask, num_generations, request.form)
 
-    async def agenerate_streamed(
-        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
-    ) -> GenerateOutput:
-        """As `agenerate`; the first request of `complete` streams where `stream_request_of` says how."""
-        token = _streaming.set(_Streaming(self, on_piece))
-        try:
-            return await super().agenerate_streamed(input, on_piece, **kwargs)
-        finally:
-            _streaming.reset(token)
-
-    async def _streamed(self, request: Request, streaming: _Streaming) -> GenerateOutput | None:
+    async def _streamed(self, request: Request, on_piece: OnPiece) -> GenerateOutput | None:
         """Send a request as a stream, and return its output; `None` if it must be sent as it is."""
-        asked = None if streaming.is_used else self.stream_request_of(request)
+        asked = self.stream_request_of(request)
         if asked is None:
             return None
-        streaming.is_used = True
-        feed = Feed(asked.wire, self.piece_of_event, streaming.on_piece)
+        feed = Feed(asked.wire, self.piece_of_event, on_piece)
         asked = replace(asked, wire="json")  # the end of a stream is read as an answer
         asked._feed = feed
         try:

@@ -15,7 +15,7 @@ from stillhouse.local.llm import LocalLLM
 from stillhouse.local.outputs import merged, too_long, unloaded
 from stillhouse.local.stops import StopTexts
 from stillhouse.local.worker import EngineWorker
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, OnPiece
 
 __all__ = ["TokenEngine", "TokenLLM"]
 
@@ -52,7 +52,7 @@ class TokenLLM(LocalLLM):
 
     A backend implements `load` and `unload`: `load` makes an `EngineWorker` and calls `use_engine`, and
     `unload` calls `release_engine`. Each of the engine's jobs is a `Generation`, and ends with the output
-    of an `Answer`.
+    of an `Answer`, which gets the job's `on_piece`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -208,10 +208,12 @@ class TokenLLM(LocalLLM):
         candidates = (top_logprobs or 0) if wants_logprobs else None
         stops = StopTexts(stop)
         compiler = None if guide is None else self.guides
+        on_piece = self.claim_stream() if num_generations == 1 else None
         calls = [
             _generated(
                 worker,
                 Generation(prompt, limit, sampling, stops, guide, compiler, candidates, seed, number),
+                on_piece,
             )
             for number in range(num_generations)
         ]
@@ -220,8 +222,10 @@ class TokenLLM(LocalLLM):
         return merged(await asyncio.gather(*calls, return_exceptions=True))
 
 
-async def _generated(worker: EngineWorker[Any, Any, Any], generation: Generation) -> GenerateOutput:
-    output: GenerateOutput = await worker.run(generation, len(generation.prompt))
+async def _generated(
+    worker: EngineWorker[Any, Any, Any], generation: Generation, on_piece: OnPiece | None
+) -> GenerateOutput:
+    output: GenerateOutput = await worker.run(generation, len(generation.prompt), on_piece)
     if generation.guide is not None:
         generation.guide.check(output["generations"][0] or "", output["finish_reasons"][0])
     return output
