@@ -265,7 +265,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
 
         Returns:
             Usually `dataclasses.replace(request, body={**request.body, "stream": True}, wire="events")`. The
-                wire is `events`, or `lines`; each of them must be JSON.
+                wire is `events`, or `lines`, each of which must be JSON, or a function that returns a
+                `StreamReader`.
         """
         return None
 
@@ -356,7 +357,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
         try:
             return await self.exchange(asked)
         except GenerationError as error:
-            refused = error.kind == "invalid_request" and "stream" in error.message.lower()
+            kinds = ("authentication", "invalid_request")  # a permission may be for whole answers only
+            refused = error.kind in kinds and "stream" in error.message.lower()
             if feed.has_given or not refused:
                 raise
             return None

@@ -51,7 +51,7 @@ class Request:
         query: the parameters of the query, besides those of `base_url`.
         wire: how the body of the answer is read, and so what `output_of` gets: `json` its value,
             `bytes` the body as it is, `lines` a list of its lines as bytes, `events` a list of
-            `ServerEvent`.
+            `ServerEvent`, and a function that returns a `StreamReader` a list of its values.
         max_new_tokens: how many tokens each generation may have, for the quota of tokens and the bound
             on the answer's size; `None` takes the argument `max_new_tokens` of the call.
     """
