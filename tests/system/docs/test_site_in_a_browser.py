@@ -154,6 +154,23 @@ def test_copy_buttons_of_transcripts_copy_the_commands_alone(page: Any, address:
     assert copied > 50
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "selector"),
+    [
+        ("backends.html", 1440, ".compared .md-typeset__table, .compared .md-typeset__scrollwrap"),
+        ("first-run.html", 390, "[data-copy] pre > code"),
+    ],
+)
+def test_comparison_and_commands_are_not_cut(
+    page: Any, address: str, name: str, width: int, selector: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(address + name)
+    hidden = page.locator(selector).evaluate_all("all => all.map(it => it.scrollWidth - it.clientWidth)")
+    assert hidden
+    assert max(hidden) <= 0
+
+
 @pytest.mark.parametrize("path", ["nope.html", "api/nope.html"])
 def test_missing_page_is_whole_wherever_the_site_is_served(
     browser: Any, address: str, site: Path, path: str
