@@ -28,7 +28,7 @@ Generate = TypeVar("Generate", bound=Callable[..., list[GenerateOutput]])
 
 
 class OfflineBatchMixin(BaseModel):
-    """Generating through a provider's batch API: cheaper, and hours later."""
+    """Generating through a provider's batch API, at a lower price and within hours."""
 
     use_offline_batch_generation: RuntimeParameter[bool] = Field(
         default=False,
@@ -37,7 +37,7 @@ class OfflineBatchMixin(BaseModel):
     offline_batch_generation_block_until_done: RuntimeParameter[float] | None = Field(
         default=None,
         ge=0,
-        description="Ask every so many seconds until the batch is done; None returns at once.",
+        description="Seconds between two polls while waiting for the batch; None does not wait.",
     )
     jobs_ids: tuple[str, ...] | None = Field(
         default=None, description="The provider's ids of the jobs submitted and not yet collected."
