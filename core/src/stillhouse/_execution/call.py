@@ -24,7 +24,7 @@ from stillhouse.typing import GenerateOutput
 
 __all__ = [
     "Call", "Finished", "Group", "InForce", "OnError", "Result", "check_num_generations",
-    "effective_arguments", "finish_group", "result_of",
+    "checked_arguments", "effective_arguments", "finish_group", "result_of", "unchecked",
 ]  # fmt: skip
 
 Result = tuple[int, Any, Any, float]
@@ -103,7 +103,17 @@ def effective_arguments(llm: Callee, num_generations: int, given: Mapping[str, A
     """
     check_num_generations(num_generations)
     llm.require_loaded()
+    return checked_arguments(llm, num_generations, given)
+
+
+def checked_arguments(llm: Callee, num_generations: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """As `effective_arguments`, of an LLM that need not be loaded: others generate for it."""
+    check_num_generations(num_generations)
     return llm.check_arguments({**llm.get_generation_kwargs(), **given})
+
+
+def unchecked(_: Any) -> None:
+    """Take any input: whoever generates for it checks it."""
 
 
 class Call:
