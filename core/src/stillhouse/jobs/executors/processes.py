@@ -35,8 +35,8 @@ _PROGRAM = (
 class ProcessWorker(WorkerHandle):
     """A worker process.
 
-    It is in a group of its own, so that an interrupt at the terminal reaches only the process of the run, which
-    lets what is in flight end. It ends with that process, whatever that dies of.
+    It is in a group of its own: an interrupt at the terminal reaches the process of the run alone, which lets
+    what is in flight end. The worker ends with that process, whatever it dies of.
 
     Args:
         setup: what it needs to begin.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
@@ -36,7 +35,7 @@ from stillhouse.jobs.store.stream import StreamStore
 from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.protocols import Row, RowReader
+from stillhouse.protocols import Executor, Row, RowReader
 
 __all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
@@ -113,6 +112,10 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         return ended
 
 
+def _given(executor: Executor) -> Executing:
+    return lambda: contextlib.nullcontext(executor)
+
+
 def _open(llm: LLM, command: Command) -> BulkRun:
     try:
         return open_bulk_run(llm, command)
@@ -135,9 +138,7 @@ def _work(
             begun as executor,
             _watched(llm, command, statistics, bulk.rows, view) as stopping,
         ):
-            again: Executing = executing
-            if executor is not None:
-                again = partial(contextlib.nullcontext, executor)
+            again = executing if executor is None else _given(executor)
             if bulk.work(statistics, stopping, again):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
