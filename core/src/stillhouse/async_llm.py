@@ -25,7 +25,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse._execution.call import Call, Finished, OnError, check_num_generations, finish_group
+from stillhouse._execution.arguments import check_num_generations
+from stillhouse._execution.call import Call, Finished, OnError, finish_group
 from stillhouse._execution.list_outputs import Outputs
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order

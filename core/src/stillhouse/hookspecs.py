@@ -125,10 +125,9 @@ def make_executor(
 ) -> AbstractContextManager[Executor] | None:
     """Return an executor, or `None` if the name is not one of this plugin's.
 
-    The first plugin that returns one wins; `processes` is built in. Nothing may be started yet: the
-    executor starts its workers when it is entered, and ends them when it is left. A `ConfigurationError` says
-    that the address or the LLM cannot be used. `stillhouse.jobs.executors.Workers` is an executor for which a
-    plugin only has to start a worker and to send it messages.
+    The first plugin that returns one wins; `processes` is built in. Nothing may be started yet: the executor
+    starts its workers when it is entered, before the first row, and ends them when it is left. A
+    `ConfigurationError` says that the address or the LLM cannot be used.
 
     Args:
         name: the name that the user gave, as `NAME` or `NAME:ADDRESS`.

@@ -15,16 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from stillhouse._defaults import default_backends
+from stillhouse._execution.arguments import checked_arguments, effective_arguments
 from stillhouse._execution.arriving import Arriving
-from stillhouse._execution.call import (
-    Call,
-    Finished,
-    OnError,
-    checked_arguments,
-    effective_arguments,
-    finish_group,
-    unchecked,
-)
+from stillhouse._execution.call import Call, Finished, OnError, finish_group, unchecked
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._execution.order import Order

@@ -1,4 +1,7 @@
-"""What lower floors need of higher ones, as protocols, so that they need not import them."""
+"""What lower floors need of higher ones, as protocols, so that they need not import them.
+
+Over 300 lines: a class for each of them, and most lines document its members.
+"""
 
 from __future__ import annotations
 
