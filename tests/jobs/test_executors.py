@@ -273,6 +273,8 @@ def test_what_cannot_work_is_one_error(tmp_path: Path) -> None:
     assert "at least 1" in refused(tmp_path, "echo", workers=0)
     assert "field callback of Fragile" in refused(tmp_path, worker_llms.Fragile(callback=lambda: None))
     assert "field callback of Locked" in refused(tmp_path, worker_llms.Locked())
+    with worker_llms.Fragile() as loaded:
+        assert "Fragile is loaded, and each worker loads a copy" in refused(tmp_path, loaded)
     assert not list(tmp_path.glob("*.run.db"))
     assert "there is no such model" in refused(tmp_path, worker_llms.Fragile(fails_loading=True))
     assert "ended with status 7" in refused(tmp_path, worker_llms.Fragile(dies_loading=True))

@@ -363,11 +363,6 @@ _CONFLICTS_WITH_LLM: list[tuple[Callable[[Options, LLM], bool], str, str]] = [
         "leave out --executor",
     ),
     (
-        lambda o, llm: o.executor is not None and llm.is_loaded,
-        "{name} is loaded, and each worker loads a copy of its own",
-        "give an LLM that is not loaded, or leave out --executor",
-    ),
-    (
         lambda o, llm: o.schema is not None and "json_schema" not in llm.capabilities,
         "{name} cannot hold its answers to a JSON schema",
         "leave out --schema, or choose a backend with the capability json_schema",
