@@ -30,7 +30,14 @@ T = TypeVar("T")
 USAGE = 2
 
 _COLORS = {"error": "bold red", "warning": "bold yellow"}
-_STATES = {"complete": "green", "running": "cyan", "damaged": "red", "killed": "yellow", "stopped": "yellow"}
+_STATES = {
+    "complete": "green",
+    "running": "cyan",
+    "damaged": "red",
+    "killed": "yellow",
+    "stopped": "yellow",
+    "interrupted": "yellow",
+}
 
 
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
