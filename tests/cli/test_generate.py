@@ -268,7 +268,7 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
         (["{rows}", "--llm", "echo", "--set", "latency", "-o", "{out}"], 2, "not of the form", "name=value"),
         (["{rows}", "--llm", "echo", "--param", "max_new_token=1", "-o", "{out}"], 2, "no generation parameter", "'max_new_tokens'"),
         (["{rows}", "--llm", "echo", "--param", "max_new_tokens=x", "-o", "{out}"], 2, "valid integer", "int | None"),
-        (["{rows}", "--llm", "echo", "-n", "0", "-o", "{out}"], 2, "0 is not in the range", ""),
+        (["{rows}", "--llm", "echo", "-n", "0", "-o", "{out}"], 2, "'0' is not a whole number of 1 or more", ""),
         (["{rows}", "--llm", "echo", "--raw", "--system", "x", "-o", "{out}"], 2, "no system message", "--raw"),
         (["{rows}", "--llm", "echo", "--template", "{% if", "-o", "{out}"], 2, "template is not valid", ""),
         (["{rows}.missing.jsonl", "--llm", "echo", "-o", "{out}"], 1, "No such file", "check the path"),

@@ -189,7 +189,7 @@ def test_cost_that_the_provider_says_is_the_cost(
     [
         (["--max-cost", 1], "echo", "no price of the model echo"),
         (["--max-tokens-total", 100, "--param", "max_new_tokens=null"], "echo", "max_new_tokens"),
-        (["--max-tokens-total", 0], "echo", "0 is not in the range"),
+        (["--max-tokens-total", 0], "echo", "'0' is not a whole number of 1 or more"),
     ],
 )
 def test_a_ceiling_that_cannot_be_held_is_refused(

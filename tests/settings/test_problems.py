@@ -29,7 +29,7 @@ from stillhouse._settings.values import ValueType
     ids=str,
 )
 def test_a_value_that_does_not_fit_is_explained(annotation: Any, text: str, problem: str) -> None:
-    with pytest.raises(ValueError, match="^must be") as caught:
+    with pytest.raises(ValueError, match=r"^must be") as caught:
         ValueType(annotation).of_text(text)
     assert str(caught.value) == problem
 
