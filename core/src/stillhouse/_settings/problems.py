@@ -40,7 +40,11 @@ def problem_of(item: Mapping[str, Any]) -> str:
     words = _PROBLEMS.get(item["type"])
     if words is None:
         return message.removeprefix("Value error, ")
+    context = {
+        name: f"{value:g}" if isinstance(value, float) else value
+        for name, value in item.get("ctx", {}).items()
+    }
     try:
-        return words.format_map(item.get("ctx", {}))
+        return words.format_map(context)
     except (KeyError, ValueError):  # a newer version of pydantic calls it something else
         return message
