@@ -1,4 +1,7 @@
-"""The closing table of a run, its status, and its failures, as labels and values."""
+"""The closing table of a run, its status, and its failures, as labels and values.
+
+Over 300 lines: the closing table and the status share most of their lines, so that a number has one name.
+"""
 
 from __future__ import annotations
 
