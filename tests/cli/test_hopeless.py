@@ -29,7 +29,6 @@ SOURCE = """
 import pydantic
 import stillhouse
 
-
 CALLS = []
 MENDED = []
 
