@@ -1,7 +1,7 @@
-"""The pump of a window: it pulls inputs in and takes results out, in a thread or in a coroutine.
+"""The pump of a window: it pulls inputs and takes results, in a thread or in a coroutine.
 
-Pulling is done in short turns, so that neither a slow source holds up what is finished, nor what is
-finished holds up the source.
+It pulls in short turns, so that a slow source does not delay finished results, and results do not delay the
+source.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from stillhouse._execution.arriving import Arriving
 from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import WAIT_SECONDS, wait_briefly
 from stillhouse._execution.stopping import current_stop
@@ -33,22 +34,22 @@ __all__ = ["aopen_pump", "open_pump"]
 TURN_SECONDS = 0.005
 
 Begin = Callable[[int, Any], Any]
-"""Gives the result of an input that needs no call, or `None`."""
+"""Returns the result of an input that needs no call, or `None`."""
 
 
 class Signal:
-    """A `threading.Event` of which waiting and setting cost a fifth: a queue is C, an event is Python."""
+    """A `threading.Event` that costs a fifth: a queue is implemented in C, an event in Python."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        """Wake who waits, or who will."""
+        """Wake the thread that waits, or the next one that will."""
         self._queue.put(None)
 
     def clear(self) -> None:
         """Forget what was set."""
-        while not self._queue.empty():  # there is nobody else who takes
+        while not self._queue.empty():  # no other thread takes from it
             self._queue.get_nowait()
 
     def wait(self, seconds: float) -> None:
@@ -133,6 +134,15 @@ class _Puller:
                 return False
         return pulled < room
 
+    def _take(self, inputs: Arriving) -> bool:
+        """Take what has arrived, as far as there is room; return whether no more will."""
+        if self.window.is_stopping:
+            self._is_cut = not inputs.is_over
+            return True
+        for input in inputs.take(self.window.room):
+            self._put(input)
+        return inputs.is_over
+
     def _end(self) -> None:
         """End the results.
 
@@ -152,7 +162,12 @@ class Pump(_Puller):
 
     def batches(self, inputs: Iterable[Any]) -> Iterator[list[Result]]:
         """Yield the results, several at a time, until every input has one, or the run has stopped."""
-        window, signal, source, exhausted = self.window, self._signal, iter(inputs), False
+        if isinstance(inputs, Arriving):
+            return self._arriving_batches(inputs)
+        return self._pulled_batches(iter(inputs))
+
+    def _pulled_batches(self, source: Iterator[Any]) -> Iterator[list[Result]]:
+        window, signal, exhausted = self.window, self._signal, False
         while not (exhausted and window.is_empty):
             if not exhausted:
                 exhausted = self._pull(source)
@@ -163,6 +178,22 @@ class Pump(_Puller):
                 yield results
             elif not window.is_empty and (exhausted or not window.room):
                 signal.wait(WAIT_SECONDS)
+        self._end()
+
+    def _arriving_batches(self, inputs: Arriving) -> Iterator[list[Result]]:
+        window, signal, exhausted = self.window, self._signal, False
+        with inputs.watched(signal.set):
+            while not (exhausted and window.is_empty):
+                exhausted = exhausted or self._take(inputs)
+                window.flush()
+                signal.clear()
+                results = window.take()
+                if results:
+                    yield results
+                elif exhausted or not (inputs.is_due and window.room):
+                    if exhausted and window.is_empty:
+                        break
+                    signal.wait(WAIT_SECONDS)
         self._end()
 
 

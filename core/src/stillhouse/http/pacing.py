@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from stillhouse._execution.share import share
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.outputs import count_of
 
@@ -17,16 +18,16 @@ __all__ = ["PacingMixin"]
 
 
 class PacingMixin(BaseModel):
-    """The fields of every backend whose requests wait for limits and are retried, whoever sends them."""
+    """The fields for the limits and retries of requests, for every backend that sends requests."""
 
     timeout: RuntimeParameter[float] = Field(
-        default=120.0, gt=0, description="Seconds that one attempt may take."
+        default=120.0, gt=0, description="Time limit for one attempt, in seconds."
     )
     retry_timeout: RuntimeParameter[float] = Field(
-        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
+        default=180.0, ge=0, description="Seconds after its first failure during which a request is retried."
     )
     requests_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
+        default=None, gt=0, description="The quota of requests, if you know it; None learns the rate."
     )
     tokens_per_minute: RuntimeParameter[float] | None = Field(
         default=None, gt=0, description="The quota of tokens, if you know it."
@@ -36,7 +37,12 @@ class PacingMixin(BaseModel):
         """Return the limits of one load; `None` and 0 of a setting mean its default."""
         from stillhouse.http.transport.limits import Limits
 
-        return Limits(max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute)
+        part = share()
+        return Limits(
+            part.of(max_concurrency or 1),
+            part.of_rate(self.requests_per_minute),
+            part.of_rate(self.tokens_per_minute),
+        )
 
 
 def correct_tokens(

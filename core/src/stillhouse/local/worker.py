@@ -1,7 +1,7 @@
-"""`EngineWorker`: the threads in which an engine works, with a queue from which it takes its work.
+"""`EngineWorker`: the threads of an engine, and the queue from which it takes its work.
 
-An engine that computes in this process blocks its thread for seconds at a time, and wants many inputs at
-once. So it has a thread of its own, which pulls jobs that are alike in size, as many as it has room for.
+An engine that computes in this process blocks its thread for seconds at a time, and is fastest with many
+inputs. So it has its own thread, which takes as many jobs of similar size as the engine has room for.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ T = TypeVar("T")
 
 
 class EngineWorker(Generic[E, R, T]):
-    """An engine in a thread of its own.
+    """An engine in its own thread.
 
-    The thread is a daemon: an interpreter that exits does not first work off what is queued. It ends on
-    `close()`, or when this object is collected.
+    The thread is a daemon, so an interpreter that exits does not wait for the queue. It ends on `close()`,
+    or when this object is garbage-collected.
 
     Args:
-        open: makes the engine, in the thread; what it raises comes out of the constructor.
-        serve: takes jobs from the queue and ends each of them, until the queue gives none and is closed.
-            If it raises, the jobs that it had taken fail with that error, and it is called again; if it
-            had taken none, the engine is given up, and every call fails with that error.
-        name: of the thread.
-        threads: how many threads call `serve` with the same engine.
+        open: creates the engine, in the thread; its exceptions are raised by the constructor.
+        serve: takes jobs from the queue and ends each of them, until the queue is closed and empty. If it
+            raises, the jobs that it had taken fail with that error, and it is called again. If it had taken
+            none, the engine is abandoned, and every call fails with that error.
+        name: the name of the thread.
+        threads: number of threads that call `serve` with the same engine.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class EngineWorker(Generic[E, R, T]):
         return self._queue.is_busy
 
     async def run(self, request: R, size: int = 0, on_piece: OnPiece | None = None) -> T:
-        """Return what the engine makes of a request.
+        """Return the engine's result for a request.
 
-        When the awaiting task is cancelled, the job says so to the engine, which drops it when it next
-        looks; nobody waits for that.
+        If the awaiting task is cancelled, the job is marked as cancelled, and the engine drops it at the next
+        opportunity; the task does not wait for this.
 
         Args:
-            request: what is asked of the engine.
-            size: how long the prompt is, in tokens.
-            on_piece: takes the pieces of the text on this loop, those that the engine gives to the job's
-                `on_piece`. If it raises, the job is dropped, and this raises the same.
+            request: the request for the engine.
+            size: the length of the prompt in tokens.
+            on_piece: called on this loop with each piece of the text that the engine passes to the job's
+                `on_piece`. If it raises, the job is dropped, and the exception is raised here.
 
         Raises:
             GenerationError: the engine failed, or was closed.
@@ -118,7 +118,7 @@ class EngineWorker(Generic[E, R, T]):
         return result
 
     def close(self) -> None:
-        """End the calls under way, and wait until the threads have ended."""
+        """End the running calls, and wait until the threads have ended."""
         self._finalizer()
         for thread in self._threads:
             thread.join()

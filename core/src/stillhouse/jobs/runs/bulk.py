@@ -8,7 +8,7 @@ from typing import Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -16,6 +16,7 @@ from stillhouse.jobs.runs.offline import COMMIT_ROWS, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.output import set_complete, write_output
+from stillhouse.jobs.runs.reach import REACH, recorded_total
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
@@ -26,7 +27,7 @@ from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.protocols import RowReader
+from stillhouse.protocols import Executor, RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -123,7 +124,7 @@ class BulkRun:
         self,
         statistics: RunStatistics,
         stopping: Callable[[], bool] = lambda: False,
-        loading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        executing: Callable[[], contextlib.AbstractContextManager[Executor]] | None = None,
     ) -> bool:
         """Generate for every row that is not finished, and write the output.
 
@@ -131,7 +132,8 @@ class BulkRun:
             statistics: updated while the run works.
             stopping: once it returns true, no further row is started, and the work ends when those in
                 flight have ended.
-            loading: loads the LLM, if it is not loaded, where there is something to generate.
+            executing: gives what generates, where there is something to generate: by default the LLM, which
+                is loaded then.
 
         Returns:
             Whether the run is complete.
@@ -156,33 +158,32 @@ class BulkRun:
             try:
                 if self.is_generated and self._write_again():
                     return True
-                with loading():
-                    return self._work(statistics, stopping)
+                with contextlib.nullcontext(opened.llm) if executing is None else executing() as executor:
+                    return self._work(statistics, stopping, executor)
             except FailuresError as error:
                 self.store.requeue(error.kinds, of_session=True)
                 raise
 
-    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool], executor: Executor) -> bool:
         """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
-            check_run(opened.llm, opened.command.formatter)
+            check_run(opened.llm, opened.command.formatter, executor)
         statistics.budget = opened.budget
         statistics.watch = FailureWatch(opened.command.max_failures)
         statistics.endings = Endings() if self.resumed else None
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
-        total = number_of_rows(opened.reader)
-        if total is not None:  # for those who look at the run from another process
-            self.store.set("total", total)
+        # For those who look at the run from another process.
+        self.store.record(REACH, lambda: recorded_total(opened.command.choice, opened.reader, statistics))
         self._find_repeats(statistics, stopping)
         retried = False
         while True:
             if not finish_batches(opened, statistics, stopping):
                 opened.outcome = "interrupted" if stopping() else "waiting"
                 return False
-            self._generate(statistics, stopping)
+            self._generate(statistics, stopping, executor)
             if stopping():
                 opened.outcome = "interrupted"
                 return False
@@ -255,13 +256,13 @@ class BulkRun:
                 self.store.commit()
         self.store.commit()
 
-    def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
+    def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool], executor: Executor) -> None:
         command = self._run.command
         with self._caching_members():
             run(
                 self._run.llm, self._run.rows(stopping), command.formatter, self.store,
                 num_generations=command.num_generations, arguments=command.arguments,
-                in_order=command.in_order, statistics=statistics, stopping=stopping,
+                in_order=command.in_order, statistics=statistics, stopping=stopping, executor=executor,
             )  # fmt: skip
 
     @contextlib.contextmanager
