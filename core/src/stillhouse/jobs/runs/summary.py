@@ -6,13 +6,15 @@ import json
 import sqlite3
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.jobs.runs.reasons import Endings, Reasons, retried_kinds
 from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
 from stillhouse.jobs.store.seals import facts_of, is_sealed
-from stillhouse.jobs.store.store import SqliteStore
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.store.store import SqliteStore
 
 __all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
 

@@ -12,7 +12,6 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stillhouse._settings.serialization import described
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -202,6 +201,8 @@ def cost_text(cost: float) -> str:
 
 def offer_of(llm: LLM) -> dict[str, Any]:
     """Return what the prices of an LLM are found by, as JSON types without secrets."""
+    from stillhouse._settings.serialization import described
+
     return {
         "backend": described(llm)["llm"],
         "model": llm.model_name,
