@@ -65,9 +65,10 @@ def report_run(
     place = output_path(target, hooks)
     page = beside(place, ".report.html") if page is None else output_path(str(page))
     check_page_name(page)
+    path = state_of(place, state)
     with opened(target, hooks, state) as (connection, working):
         try:
-            write_report(connection, str(place), working, page, by=by, hooks=hooks)
+            write_report(connection, str(place), working, page, target=target, state=path, by=by, hooks=hooks)
         except OSError as error:
             raise ConfigurationError(
                 f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"
@@ -85,8 +86,11 @@ def report_as_json(
         StoreError: there is no run of that output, or its state cannot be read.
     """
     place = output_path(target, hooks)
+    path = state_of(place, state)
     with opened(target, hooks, state) as (connection, working):
-        return run_as_json(read_facts(connection, str(place), working, by=by, hooks=hooks))
+        return run_as_json(
+            read_facts(connection, str(place), working, target=target, state=path, by=by, hooks=hooks)
+        )
 
 
 @contextlib.contextmanager
@@ -110,6 +114,8 @@ def write_report(
     working: bool,
     path: Path,
     *,
+    target: str | None = None,
+    state: Path | None = None,
     by: str | None = None,
     hooks: HookCalls | None = None,
 ) -> None:
@@ -120,13 +126,15 @@ def write_report(
         output: the name of its output.
         working: whether a process works on it now.
         path: the file to write; an earlier report is replaced when the new one is whole.
+        target: its output, as the run was given it.
+        state: the path of its state, if that is not beside the output.
         by: a column of the input to group the rows by.
         hooks: the installed plugins, which may read the input.
 
     Raises:
         ConfigurationError, OSError: the file cannot be written, or is not a report.
     """
-    facts = read_facts(connection, output, working, by=by, hooks=hooks)
+    facts = read_facts(connection, output, working, target=target, state=state, by=by, hooks=hooks)
     write_page(path, "report.html.jinja", _shown(facts))
 
 

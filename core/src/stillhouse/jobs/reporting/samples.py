@@ -269,7 +269,7 @@ def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None, share:
         answers=answers_in(columns, int(share * ANSWER_CHARACTERS)),
     )
     if asked is not None:
-        sample.place = cut(asked.row.place, 100)
+        sample.place = cut(asked.place, 100)
         sample.turns = turns_of(asked.input, int(share * PROMPT_CHARACTERS))
         others = [name for name in asked.row.columns if name not in asked.used]
         for name in others[:MAX_COLUMNS]:

@@ -13,13 +13,14 @@ from typing import Any
 from stillhouse.jobs.formats.opening import output_path
 from stillhouse.jobs.reporting.facts import outcome_of
 from stillhouse.jobs.reporting.units import clock, duration
+from stillhouse.jobs.runs.sources import RunSource, source_of
 from stillhouse.jobs.runs.summary import Session
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.seals import facts_of, is_sealed
 from stillhouse.jobs.viewing.given import GivenRows
 from stillhouse.jobs.viewing.inputs import Pending
-from stillhouse.jobs.viewing.prompts import text_of_value
+from stillhouse.jobs.viewing.prompts import Prompts, text_of_value
 from stillhouse.jobs.viewing.records import (
     LIST_CHARACTERS,
     ROW_CHARACTERS,
@@ -30,7 +31,6 @@ from stillhouse.jobs.viewing.records import (
     whole_text,
 )
 from stillhouse.jobs.viewing.search import Filter, Page, kinds_of, search
-from stillhouse.jobs.viewing.sources import source_of
 from stillhouse.jobs.viewing.state import Result, RunState, results
 from stillhouse.jobs.viewing.survey import Survey
 from stillhouse.protocols import HookCalls, Row
@@ -78,10 +78,11 @@ class Viewer:
         self._input = self._opened_input()
 
     def _opened_input(self) -> GivenRows:
-        source = self._state.ask(
-            lambda connection: source_of(connection, self._target, self._place, self._state.path, self._hooks)
-        )
-        return GivenRows(source, self._survey)
+        def question(connection: sqlite3.Connection) -> tuple[RunSource, Prompts]:
+            source = source_of(connection, self._target, self._place, self._state.path, self._hooks)
+            return source, Prompts(facts_of(connection).get("command"))
+
+        return GivenRows(*self._state.ask(question), self._survey)
 
     @property
     def name(self) -> str:
