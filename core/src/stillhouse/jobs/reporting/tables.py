@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stillhouse._wording import number_of
-from stillhouse.jobs.reporting.units import count, duration, rows_rate, stopwatch, zoned_clock
+from stillhouse.jobs.reporting.units import count, duration, moment, rows_rate, stopwatch
 from stillhouse.jobs.runs.reasons import (
     Endings,
     Failures,
@@ -202,7 +202,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     """Return the status of a run, read from another process, as labels and values."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
-        state = f"process {last.process} on {last.host} works on it, since {zoned_clock(last.started)}"
+        state = f"process {last.process} on {last.host} works on it, since {moment(last.started)}"
     elif summary.complete:
         state = "complete"
     elif last is None:
@@ -225,7 +225,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     if summary.cost is not None:
         lines.append(("cost", f"{cost_text(summary.cost)} (prices of {summary.prices or ''})"))
     if summary.last_finished is not None:
-        lines.append(("last row finished", zoned_clock(summary.last_finished)))
+        lines.append(("last row finished", moment(summary.last_finished)))
     return lines
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stillhouse.jobs.formats.opening import output_path
+from stillhouse.jobs.reporting.chats import text_of_value
 from stillhouse.jobs.reporting.facts import outcome_of
-from stillhouse.jobs.reporting.units import clock, duration
+from stillhouse.jobs.reporting.pace import Pace
+from stillhouse.jobs.reporting.units import duration, moment, rows_rate
 from stillhouse.jobs.runs.sources import RunSource, source_of
 from stillhouse.jobs.runs.summary import Session
 from stillhouse.jobs.store.found import state_of
@@ -20,7 +21,7 @@ from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.seals import facts_of, is_sealed
 from stillhouse.jobs.viewing.given import GivenRows
 from stillhouse.jobs.viewing.inputs import Pending
-from stillhouse.jobs.viewing.prompts import Prompts, text_of_value
+from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.jobs.viewing.records import (
     LIST_CHARACTERS,
     ROW_CHARACTERS,
@@ -47,9 +48,6 @@ SLICE_SECONDS = 0.35
 
 COUNT_SECONDS = 0.1
 
-RATE_SECONDS = 30.0
-"""The rate is that of the last half minute."""
-
 MIN_RATE_SECONDS = 2.0
 
 
@@ -74,7 +72,8 @@ class Viewer:
             self._target = str(self._place)
         self._survey = Survey()
         self._lock = threading.Lock()  # several requests may ask at a time
-        self._counts: deque[tuple[float, int]] = deque()
+        self._pace: Pace | None = None
+        self._began = 0.0
         self._input = self._opened_input()
 
     def _opened_input(self) -> GivenRows:
@@ -132,7 +131,7 @@ class Viewer:
                 "state": state,
                 "failed": failed,
                 "last": 0 if last is None else last + 1,
-                "started": None if session is None else clock(session.started),
+                "started": None if session is None else moment(session.started),
             }
 
         found = self._state.ask(question)
@@ -146,7 +145,7 @@ class Viewer:
             "rows": rows,
             "counted": self._survey.is_whole,
             "total": total,
-            "rate": None if rate is None else f"{rate:,.1f} rows/s",
+            "rate": None if rate is None else rows_rate(rate),
             "left": None if left is None else duration(left),
         }
 
@@ -267,16 +266,14 @@ class Viewer:
                 self._survey.update(connection, self._state.version, COUNT_SECONDS)
 
     def _rate(self, rows: int) -> float | None:
-        """Return how many rows were finished in a second, in the last half minute."""
+        """Return how many rows are finished per second, as soon as that can be said."""
         now = time.monotonic()
         with self._lock:
-            self._counts.append((now, rows))
-            while now - self._counts[0][0] > RATE_SECONDS:
-                self._counts.popleft()
-            began, first = self._counts[0]
-        if now - began < MIN_RATE_SECONDS or rows <= first:
-            return None
-        return (rows - first) / (now - began)
+            if self._pace is None:
+                self._pace, self._began = Pace(rows), now
+            self._pace.add(now - self._began, rows, 0)
+            rate = self._pace.rows_per_second
+        return rate if rate > 0 and now - self._began >= MIN_RATE_SECONDS else None
 
 
 def _in_time(connection: sqlite3.Connection, rows: Sequence[int]) -> list[Result]:
