@@ -44,8 +44,10 @@ def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
 
 def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: bool) -> bool:
     from stillhouse.jobs.formats.opening import output_path
+    from stillhouse.jobs.reporting.commands import line_to_copy
     from stillhouse.jobs.reporting.tables import failure_lines, status_lines
     from stillhouse.jobs.runs.pace import pace_of
+    from stillhouse.jobs.runs.provenance import provenances_of
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.found import state_of
@@ -62,6 +64,7 @@ def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: b
     with intact(path, checked=not working) as (connection, damage):
         # To look at every answer every few seconds would slow the run down.
         summary = explained(summarize(connection), connection, answers=not (working and one_line))
+        provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
         owner = facts_of(connection).get("output") or place.name
     if as_json:
@@ -79,6 +82,9 @@ def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: b
         failure_lines(summary.reasons.failures, summary.failed) if summary.reasons is not None else ()
     ):
         print_line(line)
+    if not working and not summary.complete and summary.sessions:
+        first = provenances[min(provenances)] if provenances else None
+        print_line(f"to resume, run again: {line_to_copy(first)}")
     if one_line:
         print_line()
     return working

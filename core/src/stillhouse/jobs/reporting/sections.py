@@ -38,6 +38,7 @@ class Kind(NamedTuple):
         rows: how many they are.
         retry: the option that generates them again; empty where that would be in vain.
         command: the whole command that does so; empty where it is not known.
+        is_queued: whether that command needs no option, since an earlier retry queued them.
         messages: how many rows failed for a reason, which are the first of them, and the reason.
     """
 
@@ -45,6 +46,7 @@ class Kind(NamedTuple):
     rows: int
     retry: str
     command: str
+    is_queued: bool
     messages: list[tuple[str, str, str]]
 
 
@@ -63,7 +65,9 @@ def failures_of(facts: RunFacts) -> list[Kind]:
     found = {}
     for kind, rows in kinds:
         retry = summary.retry(kind) or ""
-        found[kind] = Kind(kind, rows, retry, retry_text(facts.first, retry) if retry else "", [])
+        is_queued = summary.is_queued(kind)
+        command = retry_text(facts.first, retry) if retry or is_queued else ""
+        found[kind] = Kind(kind, rows, retry, command, is_queued, [])
     for failure in failures.most_common(MAX_MESSAGES):
         found[failure.kind].messages.append((f"{failure.rows:,}", _rows(failure), failure.message))
     return list(found.values())

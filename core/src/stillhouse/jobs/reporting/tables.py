@@ -208,7 +208,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     elif last is None:
         state = "not started"
     else:
-        state = f"{last.outcome or 'killed'}; the same command goes on with it"
+        state = f"{last.outcome or 'killed'}; run the same command again to resume"
     total = "" if pace is None or pace.total is None else f" of {pace.total:,}"
     lines = [("state", state), *_source_lines(pace), ("rows finished", f"{summary.rows:,}{total}")]
     lines += [*_pace_lines(pace), ("done", f"{summary.done:,}")]

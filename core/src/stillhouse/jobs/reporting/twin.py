@@ -61,6 +61,8 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
 
 def _failure(facts: RunFacts, failure: dict[str, Any]) -> dict[str, Any]:
     retry = facts.summary.retry(failure["kind"])
+    if retry is None and facts.summary.is_queued(failure["kind"]):
+        return {**failure, "retry": retry_text(facts.first) or None}
     return {**failure, "retry": (retry_text(facts.first, retry) or retry) if retry else None}
 
 

@@ -103,6 +103,10 @@ class Summary:
         """
         return f"--retry {kind}" if kind in self.failed and retried_kinds([kind]) else None
 
+    def is_queued(self, kind: str) -> bool:
+        """Whether the same command generates the failed rows of a kind again, without an option."""
+        return self.queued > 0 and kind not in self.failed and bool(retried_kinds([kind]))
+
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types; what nobody reported is `None`."""
         facts = asdict(replace(self, reasons=None))
