@@ -18,7 +18,9 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jsonschema
@@ -28,11 +30,12 @@ from pydantic import SecretStr
 import stillhouse
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.launch.given import assignment
+from stillhouse.jobs.reporting.charts import Distribution
 from stillhouse.jobs.reporting.chats import answers_in, cut, inert, turns_of
 from stillhouse.jobs.reporting.comparison import comparison_as_json
 from stillhouse.jobs.reporting.comparison_page import compare_runs
-from stillhouse.jobs.reporting.report import report_as_json, report_run, write_report
-from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Timeline
+from stillhouse.jobs.reporting.report import _over_time, report_as_json, report_run, write_report
+from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Spans, Timeline
 from stillhouse.jobs.runs.provenance import provenance_of
 from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.columns import Tokens
@@ -351,6 +354,45 @@ def test_failures_are_grouped_by_message_and_can_be_copied(make: Make) -> None:
     # The call of a program cannot be copied into a shell.
     assert "the same command with <code>--retry timeout</code>" in page
     assert "stillhouse.run(&#39;in.jsonl&#39;, llm=&lt;NoisyLLM noisy-1&gt;" in page
+
+
+def test_failures_have_the_times_of_the_first_and_the_last(make: Make) -> None:
+    make(some_rows(30))
+    with contextlib.closing(read(store_path(Path("out.jsonl")))) as connection:
+        times = [
+            finished for (finished,) in connection.execute("SELECT finished FROM rows WHERE kind IS NOT NULL")
+        ]
+    assert len(times) > 1
+    (found,) = as_json()["failures"]
+    first, last = (datetime.fromisoformat(found[name]).timestamp() for name in ("first_seen", "last_seen"))
+    assert (first, last) == (int(min(times)), int(max(times)))
+    text = page_of()
+    assert "first and last seen" in text
+    assert f'<time datetime="{found["first_seen"]}">' in text
+
+
+def test_progress_curve_ends_with_the_rows_of_the_run() -> None:
+    spans = Spans(1.0, [0.0, 1.0, 2.0, 3.0], [3, 0, 2], [0, 0, 0], [0, 0, 0], [0.0, 0.0, 0.0])
+    facts: Any = SimpleNamespace(spans=spans, starts=[0.0], latency=Distribution({}))
+    chart = next(chart for chart in _over_time(facts) if chart.name == "finished")
+    assert [value for _, value in chart.rows] == ["3", "3", "5"]
+
+
+def test_report_of_a_working_run_says_how_far_it_is(make: Make) -> None:
+    make(some_rows(30))
+    assert "<progress" not in page_of()
+    with contextlib.closing(connect(store_path(Path("out.jsonl")))) as connection:
+        connection.execute("DELETE FROM info WHERE key = 'complete'")
+        connection.execute("INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", "total", "120"))
+    found = as_json()
+    assert (found["total"], found["seconds_left"]) == (120, None)
+    with contextlib.closing(read(store_path(Path("out.jsonl")))) as connection:
+        write_report(connection, "out.jsonl", True, Path("working.html"))
+    text = Path("working.html").read_text()
+    bar = '<progress max="100" value="25.0" aria-label="Rows finished"></progress>'
+    assert f"{bar} 30 of 120 rows (25%), " in text
+    assert re.search("rows/(s|min), about .* left</p>", text)
+    assert "The run was working when this page was written." in text
 
 
 def test_failures_over_time_are_drawn(make: Make) -> None:
@@ -677,7 +719,7 @@ def test_groups_of_odd_values_have_names(make: Make) -> None:
     make([{"prompt": "a", **value} for value in values])
     groups = as_json(by="k")["by"]["groups"]
     assert {group["value"]: group["rows"] for group in groups} == {
-        "(null)": 1, "(no such column)": 1, "(empty)": 1, "1": 2, "true": 1, '[1, "a"]': 1, str(2**60): 1,
+        "(null)": 1, "(no such column)": 1, "(empty)": 1, "1": 2, "true": 1, '[1,"a"]': 1, str(2**60): 1,
     }  # fmt: skip
 
 

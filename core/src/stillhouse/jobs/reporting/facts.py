@@ -13,6 +13,7 @@ from stillhouse.jobs.reporting.charts import Distribution
 from stillhouse.jobs.reporting.groups import Groups, groups_of
 from stillhouse.jobs.reporting.samples import Sample, Tally, samples_of
 from stillhouse.jobs.reporting.timeline import Spans, Timeline
+from stillhouse.jobs.runs.pace import RunPace, pace_of
 from stillhouse.jobs.runs.prompted import RunInput
 from stillhouse.jobs.runs.provenance import Provenance, provenances_of
 from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons
@@ -42,6 +43,7 @@ class RunFacts:
         latency: the seconds of its calls.
         inputs: the input tokens of its rows.
         outputs: the output tokens of its rows.
+        pace: how much of it is left, and how fast it is.
         tally: its rows by session.
         samples: rows to look at.
         source: its input.
@@ -61,6 +63,7 @@ class RunFacts:
     latency: Distribution
     inputs: Distribution
     outputs: Distribution
+    pace: RunPace
     tally: Tally
     samples: list[Sample]
     source: RunInput
@@ -161,6 +164,7 @@ def read_facts(
         latency=latency,
         inputs=inputs,
         outputs=outputs,
+        pace=pace_of(connection, summary, working),
         tally=tally,
         groups=None if by is None else groups_of(connection, by, source, prices),
         samples=samples_of(connection, tally, failures, cut_off, source) if has_samples else [],

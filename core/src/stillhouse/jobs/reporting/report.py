@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from stillhouse.jobs.reporting.sections import (
     warnings_of,
 )
 from stillhouse.jobs.reporting.twin import run_as_json
-from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, seconds_text
+from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, rows_rate, seconds_text
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.prices import cost_text
 from stillhouse.jobs.store.found import state_of
@@ -147,6 +148,8 @@ def _shown(facts: RunFacts) -> dict[str, Any]:
         "name": facts.name,
         "model": str((summary.command or {}).get("model_name") or ""),
         "state": state_text(facts),
+        "working": facts.working,
+        "progress": _progress(facts),
         "made": moment(facts.made),
         "times": _times(facts),
         "figures": figures_of(facts),
@@ -192,6 +195,20 @@ def _times(facts: RunFacts) -> list[tuple[str, str, str]]:
     if last is not None and not facts.working:
         found.append(("ended", last))
     return [(label, iso_moment(seconds), moment(seconds)) for label, seconds in found]
+
+
+def _progress(facts: RunFacts) -> tuple[float, str] | None:
+    """Return how far a run is that is not complete: the share in percent, and words; `None` if not known."""
+    total, rows = facts.pace.total, facts.summary.rows
+    if total is None or not total or facts.state == "complete":
+        return None
+    share = min(1.0, rows / total)
+    parts = [f"{rows:,} of {total:,} rows ({int(100 * share)}%)"]
+    if facts.pace.rows_per_second:
+        parts.append(rows_rate(facts.pace.rows_per_second))
+    if facts.pace.seconds_left is not None:
+        parts.append(f"about {duration(facts.pace.seconds_left)} left")
+    return 100 * share, ", ".join(parts)
 
 
 def _why(facts: RunFacts) -> list[tuple[str, int]]:
@@ -245,6 +262,9 @@ def _over_time(facts: RunFacts) -> list[Chart]:
     mean, width = f"mean of each {duration(spans.width)}", duration(spans.width)
     rows, tokens = spans.per_second(spans.rows), spans.per_second(spans.output_tokens)
     charts = [series("rows", f"Rows per second ({mean})", rows, spans.edges, breaks, "rows/s")]
+    finished = list(accumulate(map(float, spans.rows)))
+    title = f"Rows finished (after each {width})"
+    charts.append(series("finished", title, finished, spans.edges, breaks, "rows"))
     if any(spans.failed):
         failed = list(map(float, spans.failed))
         charts.append(series("failed", f"Failed rows (per {width})", failed, spans.edges, breaks, "rows"))

@@ -183,7 +183,7 @@ def failure_lines(
         retry: returns the command that generates the rows of these kinds again, if it can be said whole.
     """
     lines, left = [], failures.rows
-    for kind, message, rows, example, _ in failures.most_common(SHOWN_FAILURES):
+    for kind, message, rows, example, *_ in failures.most_common(SHOWN_FAILURES):
         first = f"row {example:,}"
         which = first if rows == 1 else f"{rows:,} rows, the first of them {first}"
         lines.append(f"  {which}: {kind}: {message}")

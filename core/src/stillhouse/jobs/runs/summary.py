@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
 
 # The place of the column `result` in the table of the rows.
-_RESULT = 5
+_RESULT, _FINISHED = 5, 6
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
@@ -190,7 +190,7 @@ def explained(
         query = "SELECT * FROM rows WHERE row < ? ORDER BY row"
     for record in connection.execute(query, (sys.maxsize if limit is None else limit,)):
         if is_sealed("rows", record):  # a row that is damaged says nothing
-            reasons.add(record[0], json.loads(record[_RESULT]))
+            reasons.add(record[0], json.loads(record[_RESULT]), record[_FINISHED])
     if kept is not None:
         reasons.endings = Endings(kept["endings"], kept["empty"])
     return replace(summary, reasons=reasons)
