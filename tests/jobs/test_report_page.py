@@ -69,6 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "max_new_tokens": 20, "system": HOSTILE,
     }  # fmt: skip
     _run(folder, "big.jsonl", rows, max_concurrency=4, **options)
+    _run(folder, "big.jsonl", rows, max_concurrency=4, retry="timeout", **options)  # a table of two sessions
     _run(folder, "two.jsonl", rows)
     _run(folder, "none.jsonl", [])
     _run(folder, "one.jsonl", [{"prompt": "What is the capital of Peru?"}])
