@@ -15,8 +15,9 @@ from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
 from stillhouse.http.request import Request, RequestForm
 from stillhouse.structured.answers import answer_problem
+from stillhouse.structured.field import StructuredOutputMixin
 from stillhouse.structured.instructor import check_mode
-from stillhouse.structured.shape import StructuredOutputMixin, normalize_structured_output
+from stillhouse.structured.shape import normalize_structured_output
 from stillhouse.typing import FormattedInput, GenerateOutput, StructuredOutput
 
 __all__ = ["RequestForm", "StructuredHTTPLLM"]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stillhouse._settings.serialization import described
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -204,6 +203,8 @@ def cost_text(cost: float) -> str:
 
 def offer_of(llm: LLM) -> dict[str, Any]:
     """Return what the prices of an LLM are found by, as JSON types without secrets."""
+    from stillhouse._settings.serialization import described
+
     return {
         "backend": described(llm)["llm"],
         "model": llm.model_name,

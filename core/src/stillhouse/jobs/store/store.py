@@ -15,13 +15,12 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse._execution.stopping import has_stopped
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.selection.repeats import Repeat
 from stillhouse.jobs.store.columns import (
     FinishedRow,
     Tokens,
@@ -42,7 +41,6 @@ from stillhouse.jobs.store.database import (
     translated,
 )
 from stillhouse.jobs.store.lock import RunLock
-from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.places import is_same_name, reserve_path, take
 from stillhouse.jobs.store.protocol import Part, Repeated
 from stillhouse.jobs.store.salvage import open_sound
@@ -50,6 +48,10 @@ from stillhouse.jobs.store.seals import is_sealed, row_seal, sealed
 from stillhouse.jobs.store.upkeep import Upkeep
 from stillhouse.outputs import count_of, merge_responses
 from stillhouse.typing import GenerateOutput
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.selection.repeats import Repeat
+    from stillhouse.jobs.store.members import MemberCache
 
 __all__ = ["SqliteStore"]
 
