@@ -76,6 +76,7 @@ def after_generate(
     error: GenerationError | None,
     from_hook: bool,
     row: Row | None,
+    seconds: float,
 ) -> None:
     """Observe the result of an input: its output or its error.
 
@@ -91,6 +92,8 @@ def after_generate(
         error: the error, likewise; `None` if there is an output.
         from_hook: whether a plugin's `before_generate` gave the output, so that nothing was paid.
         row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
+        seconds: how long the call took, with its retries; that of the whole list where a list was one call,
+            and 0 where nothing was called.
     """
 
 

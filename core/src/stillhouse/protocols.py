@@ -62,6 +62,7 @@ class HookCalls(Protocol):
         result: GenerateOutput | GenerationError,
         from_hook: bool,
         row: Row | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Show every plugin the result of an input."""
 

@@ -181,9 +181,9 @@ class Call:
         return answer
 
     def end(
-        self, index: int, input: Any, result: Any, own: InForce | None = None
+        self, index: int, input: Any, result: Any, seconds: float, own: InForce | None = None
     ) -> GenerateOutput | Exception:
-        """Check the result of an input, show it to the hooks, and return it; arguments as `begin`."""
+        """Check the result of an input, which took some seconds, show it to the hooks, and return it."""
         if not isinstance(result, Exception):
             try:
                 result = check_output(result, self.num_generations, self._name)
@@ -194,7 +194,7 @@ class Call:
         if self._shows and not isinstance(input, GenerationError):
             self._show("<", index, result, own)
         if self._after is not None:
-            self._observe(index, input, result, own)
+            self._observe(index, input, result, seconds, own)
         checked: GenerateOutput | Exception = result
         return checked
 
@@ -223,7 +223,7 @@ class Call:
         head = f"{sign} {self._name}, input {index + 1}:"
         messages.show(head, messages.as_text(value), self._secrets(own).redact)
 
-    def _observe(self, index: int, input: Any, result: Any, own: InForce | None) -> None:
+    def _observe(self, index: int, input: Any, result: Any, seconds: float, own: InForce | None) -> None:
         """Show the hooks the result of an input. One that could not be made is shown as none."""
         assert self._after is not None
         seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
@@ -237,6 +237,7 @@ class Call:
             seen,
             from_hook,
             None if self._row_at is None else self._row_at(index),
+            seconds,
         )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
@@ -265,7 +266,7 @@ def finish_group(
     finished: list[Finished] = []
     fatal: Exception | None = None
     for index, input, result, seconds in group:
-        ended = call.end(index, input, result)
+        ended = call.end(index, input, result, seconds)
         if isinstance(ended, Exception):
             failure = GenerationError.wrap(ended)
             if on_error == "raise" or failure.stops_run:
