@@ -72,7 +72,7 @@ def main() -> int:
     command += ["--config-file", str(SITE / "mkdocs.yml")]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status == 0:
-        finish.finish(SITE / "html")
+        finish.finish(SITE / "html", place_known="site_url" in settings)
     return status
 
 

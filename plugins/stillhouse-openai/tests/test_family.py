@@ -155,6 +155,17 @@ def test_groq_makes_one_generation_per_request(server: Any) -> None:
     assert all("n" not in body for body in server.bodies)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"logprobs": True}, {"top_logprobs": 2}, {"logit_bias": {"1": 1.0}}], ids=list
+)
+def test_groq_has_no_parameter_that_its_api_rejects(server: Any, arguments: dict[str, Any]) -> None:
+    with GroqLLM(model="m", base_url=server.origin, api_key="k") as llm:
+        with pytest.raises(ConfigurationError, match="GroqLLM has no generation parameter"):
+            llm.generate_outputs([CHAT], **arguments)
+        llm.generate_outputs([CHAT], extra_body=arguments)
+    assert [body | arguments == body for body in server.bodies] == [True]
+
+
 def test_together_has_a_number_of_logprobs_and_further_parameters(server: Any) -> None:
     answer = server.chat("a")
     answer["choices"][0]["logprobs"] = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": None}

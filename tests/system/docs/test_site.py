@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import re
 from pathlib import Path
@@ -43,6 +44,37 @@ def test_every_page_that_is_written_is_in_the_navigation() -> None:
 def test_every_page_of_the_navigation_is_built(site: Path) -> None:
     nav = pages_in(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
     assert [page for page in nav if not (site / page).with_suffix(".html").is_file()] == []
+
+
+def menu_names(nav: Any) -> list[str]:
+    if isinstance(nav, list):
+        return [name for entry in nav for name in menu_names(entry)]
+    if isinstance(nav, dict):
+        return [name for key, value in nav.items() for name in (key, *menu_names(value))]
+    return []
+
+
+def test_every_name_in_the_menu_is_there_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    names = [name.lower().removeprefix("the ") for name in menu_names(nav)]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
+def test_every_command_is_in_the_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    fragments = [page.read_text(encoding="utf-8") for page in (ROOT / "changelog.d").glob("+*.md")]
+    named = {name for name in app.commands if f"`{name}`" in text}
+    named |= {name for name in app.commands if any(f"`stillhouse {name}" in found for found in fragments)}
+    assert sorted(set(app.commands) - named) == []
+
+
+def test_length_of_the_smallest_backend_is_the_stated_one() -> None:
+    page = DOCS / "write-a-backend.md"
+    (stated,) = re.findall(r"A class of (\d+) lines is a backend", page.read_text(encoding="utf-8"))
+    code = next(block.text for block in blocks(page) if block.language == "python")
+    (found,) = (node for node in ast.parse(code).body if isinstance(node, ast.ClassDef))
+    lines = code.splitlines()[found.lineno - 1 : found.end_lineno]
+    assert int(stated) == len([line for line in lines if line.strip()])
 
 
 def test_site_loads_nothing_from_other_hosts(site: Path) -> None:

@@ -154,6 +154,56 @@ def test_copy_buttons_of_transcripts_copy_the_commands_alone(page: Any, address:
     assert copied > 50
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "selector"),
+    [
+        ("backends.html", 1440, ".compared .md-typeset__table, .compared .md-typeset__scrollwrap"),
+        ("first-run.html", 390, "[data-copy] pre > code"),
+    ],
+)
+def test_comparison_and_commands_are_not_cut(
+    page: Any, address: str, name: str, width: int, selector: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(address + name)
+    hidden = page.locator(selector).evaluate_all("all => all.map(it => it.scrollWidth - it.clientWidth)")
+    assert hidden
+    assert max(hidden) <= 0
+
+
+@pytest.mark.parametrize("path", ["nope.html", "api/nope.html"])
+def test_missing_page_is_whole_wherever_the_site_is_served(
+    browser: Any, address: str, site: Path, path: str
+) -> None:
+    place = "http://docs.example/still/house/"
+
+    def serve(route: Any) -> None:
+        file = site / (route.request.url.removeprefix(place).partition("?")[0] or "index.html")
+        if route.request.url.startswith(place) and file.is_file():
+            route.fulfill(path=file)
+        else:
+            route.fulfill(path=site / "404.html", status=404)
+
+    context = browser.new_context()
+    context.route("**/*", serve)
+    page = context.new_page()
+    failed: list[str] = []
+    page.on("response", lambda answer: failed.append(answer.url) if answer.status != 200 else None)
+    page.goto(place + path)
+    page.wait_for_load_state("networkidle")
+    assert page.locator("h1").inner_text() == "Page not found"
+    page.keyboard.press("/")
+    page.keyboard.type("E201")
+    result = page.locator("a:has-text('E201')").first
+    result.wait_for()
+    assert result.evaluate("element => element.href") == f"{place}registry.html#e201"
+    page.keyboard.press("Escape")
+    page.locator("a.md-logo").first.click()
+    page.wait_for_url(place)
+    assert failed == [place + path]
+    context.close()
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_search_for_a_code_finds_its_explanation_first(page: Any, address: str, code: str) -> None:
     page.goto(address)

@@ -84,8 +84,6 @@ ALIASES: dict[str, str] = {
     "inference-providers": "inference-endpoints",
     "inferenceendpoints": "inference-endpoints",
     "kimi": "moonshot",
-    "lambda-ai": "lambda",
-    "lambda-labs": "lambda",
     "lite": "litellm",
     "llama-cpp": "llamacpp",
     "lm-studio": "lmstudio",

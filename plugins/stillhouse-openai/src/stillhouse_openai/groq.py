@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 from stillhouse import Capability, FormattedInput, GenerateOutput
 from stillhouse.http.batches import BatchLimits
 from stillhouse_openai.batches import FileBatchLLM
-from stillhouse_openai.parameters import ServiceParameters
+from stillhouse_openai.parameters import GroqParameters
 
 __all__ = ["GroqLLM"]
 
@@ -35,8 +35,8 @@ class GroqLLM(FileBatchLLM):
 
     _num_generations_param_supported: bool = PrivateAttr(default=False)
 
-    async def agenerate(
-        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[ServiceParameters]
+    async def agenerate(  # type: ignore[override]  # the API has fewer parameters
+        self, input: FormattedInput, num_generations: int = 1, **arguments: Unpack[GroqParameters]
     ) -> GenerateOutput:
         """Generate like `CompatibleLLM`, with a further parameter.
 

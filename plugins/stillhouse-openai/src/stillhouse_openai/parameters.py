@@ -9,6 +9,7 @@ from stillhouse.typing import ReasoningEffort
 __all__ = [
     "ChatParameters",
     "DeepSeekParameters",
+    "GroqParameters",
     "OpenRouterParameters",
     "ServiceParameters",
     "TogetherParameters",
@@ -40,6 +41,24 @@ class ServiceParameters(ChatParameters, total=False):
     """Those of a provider with tiers of service."""
 
     service_tier: str | None
+
+
+class GroqParameters(TypedDict, total=False):
+    """Those of Groq, whose API rejects log probabilities and biases of tokens."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    stop: str | list[str] | None
+    seed: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    tools: list[dict[str, Any]] | None
+    tool_choice: str | dict[str, Any] | None
+    response_format: dict[str, Any] | None
+    reasoning_effort: ReasoningEffort | None
+    service_tier: str | None
+    extra_body: dict[str, Any] | None
 
 
 class TogetherParameters(ChatParameters, total=False):

@@ -118,16 +118,6 @@ PROVIDERS: dict[str, Provider] = {
         efforts={},
         json_form="json_object",
     ),
-    "lambda": Provider(
-        class_name="LambdaLLM",
-        about="Open models on Lambda's inference API. Lambda announced its end for September 2025.",
-        base_url="https://api.lambda.ai/v1",
-        key=("LAMBDA_API_KEY",),
-        capabilities=frozenset({"chat", "json_schema", "raw_prompt", "seed", "tools"}),
-        lacking=("logit_bias",),
-        efforts={},
-        json_form="json_object",
-    ),
     "lmstudio": Provider(
         class_name="LMStudioLLM",
         about="A model that LM Studio serves on this machine; no key is needed.",

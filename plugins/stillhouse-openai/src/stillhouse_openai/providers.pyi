@@ -29,9 +29,6 @@ class GitHubModelsLLM(ProviderLLM):
 class HyperbolicLLM(ProviderLLM):
     """Open models on Hyperbolic; chats only."""
 
-class LambdaLLM(ProviderLLM):
-    """Open models on Lambda's inference API."""
-
 class LMStudioLLM(ProviderLLM):
     """A model that LM Studio serves on this machine; no key is needed."""
 
