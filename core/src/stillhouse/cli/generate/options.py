@@ -186,6 +186,12 @@ _RUNNING: list[Callable[[Any], Any]] = [
     click.option(
         "--max-concurrency", metavar="N", type=Whole(1), help="The maximum number of rows in flight."
     ),
+    click.option(
+        "--metrics",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write the progress to FILE every few seconds, as text for Prometheus.",
+    ),
     click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
     click.option("--verbose", is_flag=True, help="Print requests and answers, without secrets."),
     click.option("--quiet", is_flag=True, help="Print warnings and errors only: no progress, no table."),

@@ -83,6 +83,7 @@ def run(
     max_tokens_total: int | None = None,
     max_cost: float | None = None,
     max_failures: int | None = None,
+    metrics: str | PathLike[str] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     show_bar: bool = True,
     **parameters: Any,
@@ -151,6 +152,7 @@ def run(
         max_cost: stop before the run costs more, in USD.
         max_failures: stop once so many rows failed in this call; 0 means never. By default the run stops if
             it is hopeless: if its first rows all fail in a way that no row causes.
+        metrics: a file that has the run's progress for Prometheus, replaced every few seconds and at the end.
         on_progress: called from another thread about twice a second, with a `Progress`, whose text is a line.
         show_bar: whether there is a bar, where `on_progress` is not given.
         parameters: generation parameters of the LLM, such as `temperature`.

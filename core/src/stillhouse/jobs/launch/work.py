@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal, Protocol
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.launch.following import Follower, followed
 from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.reporting.progress import Extent
 from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
@@ -91,7 +92,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         StoreError: another process works on it, or its state cannot be used.
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
-    with _online(llm), _open(llm, command) as bulk:
+    with followed(llm, command) as follower, _online(llm), _open(llm, command) as bulk:
         view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
@@ -99,7 +100,8 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
             return Ended("complete", statistics, summary=bulk.summary, nothing_to_do=True)
-        ended = _work(llm, bulk, command, statistics, view)
+        ended = _work(llm, bulk, command, statistics, view, follower)
+        follower.outcome = ended.outcome
         with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
             is_full = isinstance(ended.problem, FailuresError)
             ended.summary, ended.jobs = bulk.explained if is_full else bulk.summary, bulk.jobs
@@ -115,12 +117,14 @@ def _open(llm: LLM, command: Command) -> BulkRun:
         raise unusable_file(error) from None
 
 
-def _work(llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View) -> Ended:
+def _work(
+    llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View, follower: Follower
+) -> Ended:
     try:
         with (
             # An engine on this machine takes minutes to load.
             contextlib.nullcontext() if bulk.is_generated else loaded(llm),
-            _watched(llm, command, statistics, bulk.rows, view) as stopping,
+            _watched(llm, command, statistics, bulk.rows, view, follower) as stopping,
         ):
             if bulk.work(statistics, stopping, lambda: loaded(llm)):
                 return Ended("complete", statistics, reasons=bulk.reasons)
@@ -149,6 +153,13 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         StillhouseError: as `work`, and whatever ends it.
         KeyboardInterrupt: the work was interrupted at once.
     """
+    with followed(llm, command) as follower:
+        ended = _stream(llm, command, view, out, follower)
+        follower.outcome = ended.outcome
+        return ended
+
+
+def _stream(llm: LLM, command: Command, view: View, out: BinaryIO, follower: Follower) -> Ended:
     hooks, reasons = llm.registry.hooks(), Reasons()
     statistics = RunStatistics(
         prices=find_prices(offer_of(llm)),
@@ -180,7 +191,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
-                _watched(llm, command, statistics, rows, view) as stopping,
+                _watched(llm, command, statistics, rows, view, follower) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
                 ending.append(stopping)
@@ -216,7 +227,7 @@ def _online(llm: LLM) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(
-    llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View
+    llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View, follower: Follower
 ) -> Iterator[Stop]:
     def share() -> float | None:
         most = command.choice.at_most()
@@ -233,7 +244,11 @@ def _watched(
         None if slots is None else max(1, slots // command.num_generations),
     )
     statistics.started = time.monotonic()
-    with collecting_less(), view.working(statistics, extent) as stopping:
+    with (
+        collecting_less(),
+        view.working(statistics, extent) as stopping,
+        follower.working(statistics, extent),
+    ):
         yield stopping
 
 
