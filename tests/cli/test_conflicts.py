@@ -26,6 +26,10 @@ COMMANDS: dict[str, list[list[str]]] = {
             ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
         )
     ],
+    "--workers is for an executor": [["{rows}", "--llm", "online", "-o", "{out}", "--workers", "2"]],
+    "--prompt generates once, which takes no workers": [
+        ["--prompt", "a", "--llm", "online", "--executor", "processes"]
+    ],
     "--prompt is no row, which --row-params takes parameters from": [
         ["--prompt", "a", "--llm", "online", "--row-params"]
     ],
@@ -114,6 +118,10 @@ COMMANDS: dict[str, list[list[str]]] = {
     "{name} has no offline batches": [
         ["{rows}", "--llm", "online", "-o", "{out}", "--batch"],
         ["{rows}", "--llm", "online", "-o", "{out}", "--set", "use_offline_batch_generation=true"],
+    ],
+    "the provider generates an offline batch, without workers": [
+        ["{rows}", "--llm", "offline", "-o", "{out}", "--executor", "processes", option]
+        for option in ("--batch", "--finish-online")
     ],
     "a batch reports its usage only when it is done, so a ceiling cannot be enforced": [
         ["{rows}", "--llm", "offline", "-o", "{out}", "--batch", *options]

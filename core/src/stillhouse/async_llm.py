@@ -25,12 +25,14 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from stillhouse._execution.call import Call, Finished, OnError, check_num_generations, finish_group
+from stillhouse._execution.arguments import check_num_generations
+from stillhouse._execution.call import Call, Finished, OnError, finish_group
 from stillhouse._execution.list_outputs import Outputs
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order
 from stillhouse._execution.own_arguments import calls_with_own_arguments, have_arguments
 from stillhouse._execution.pump import aopen_pump, open_pump
+from stillhouse._execution.share import share
 from stillhouse._execution.slots import Slots, inside
 from stillhouse._execution.streaming import aon_loop, apieces_of, on_loop, pieces_of
 from stillhouse._execution.window import WindowSettings
@@ -311,7 +313,7 @@ class AsyncLLM(LLM):
         slots = Slots() if self._slots in inside.get() else self._slots
 
         async def run(on_piece: OnPiece) -> GenerateOutput:
-            await slots.acquire(self.max_concurrency or 1)
+            await slots.acquire(share().of(self.max_concurrency or 1))
             inside.set((*inside.get(), self._slots))
             try:
                 return await self.agenerate_streamed(input, on_piece, **call.arguments)
@@ -366,7 +368,7 @@ class AsyncLLM(LLM):
             thread=thread,
             slots=self._slots,
             calls=calls,
-            size=self.max_concurrency or 1,
+            size=share().of(self.max_concurrency or 1),
             ordered=ordered,
             raises=raises,
         )

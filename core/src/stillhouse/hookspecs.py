@@ -8,6 +8,7 @@ imported when the first run starts, whatever backend it uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from stillhouse.errors import GenerationError
     from stillhouse.llm import LLM
-    from stillhouse.protocols import OutputColumns, Row, RowReader, RowWriter, RunInfo, RunSummary
+    from stillhouse.protocols import Executor, OutputColumns, Row, RowReader, RowWriter, RunInfo, RunSummary
     from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "configure",
     "hookimpl",
     "hookspec",
+    "make_executor",
     "open_reader",
     "open_writer",
     "output_path",
@@ -117,6 +119,24 @@ def run_finished(summary: RunSummary) -> None:
 
     Args:
         summary: what this process did.
+    """
+
+
+@hookspec(firstresult=True)
+def make_executor(
+    name: str, address: str | None, llm: LLM, workers: int | None
+) -> AbstractContextManager[Executor] | None:
+    """Return an executor, or `None` if the name is not one of this plugin's.
+
+    The first plugin that returns one wins; `processes` is built in. Nothing may be started yet: the executor
+    starts its workers when it is entered, before the first row, and ends them when it is left. A
+    `ConfigurationError` says that the address or the LLM cannot be used.
+
+    Args:
+        name: the name that the user gave, as `NAME` or `NAME:ADDRESS`.
+        address: the address, or `None` if there is none.
+        llm: the LLM, which is not loaded. The workers have copies of it.
+        workers: how many workers; `None` where the user did not say.
     """
 
 

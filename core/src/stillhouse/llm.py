@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from stillhouse._defaults import default_backends
-from stillhouse._execution.call import Call, Finished, OnError, effective_arguments, finish_group
+from stillhouse._execution.arguments import checked_arguments, effective_arguments
+from stillhouse._execution.arriving import Arriving
+from stillhouse._execution.call import Call, Finished, OnError, finish_group, unchecked
 from stillhouse._execution.lifecycle import Holder, is_wrapped, loading, refuse_awaitable, unloading
 from stillhouse._execution.one_by_one import ask_group, generate_list
 from stillhouse._execution.order import Order
@@ -340,6 +342,17 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         arguments = effective_arguments(self, num_generations, kwargs)
         return kind(self, num_generations, arguments, self.registry.hooks(), self.check_input, self._redactor)
 
+    def _begin_elsewhere(self, inputs: object, num_generations: int, kwargs: dict[str, Any]) -> Call:
+        """Begin a call whose inputs copies of this LLM generate for, in other processes.
+
+        This LLM need not be loaded; so the copies, which are, check the inputs.
+        """
+        arguments = checked_arguments(self, num_generations, kwargs)
+        kind = CallWithOwnArguments if have_arguments(inputs) else Call
+        call = kind(self, num_generations, arguments, self.registry.hooks(), unchecked, self._redactor)
+        call.follow(inputs)
+        return call
+
     def _begin_stream(
         self, inputs: object, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str
     ) -> Call:
@@ -419,8 +432,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def _iter_finished(
         self, call: Call, inputs: Iterable[Any], on_error: OnError, ordered: bool
     ) -> Generator[list[Finished], None, None]:
-        source = enumerate(inputs)
-        while group := list(islice(source, self.preferred_batch_size)):
+        for group in _groups(inputs, self.preferred_batch_size):
             results, failure = ask_group(call, self.generate, group, isolate=on_error == "yield")
             finished, fatal = finish_group(call, results, on_error)
             if finished:
@@ -538,3 +550,13 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
             f"{type(self).__name__} has no structured output",
             hint="use a backend with the capability json_schema, regex or choice",
         )
+
+
+def _groups(inputs: Iterable[Any], most: int) -> Iterator[list[tuple[int, Any]]]:
+    """Yield inputs with their indexes, so many at a time."""
+    if isinstance(inputs, Arriving):
+        yield from inputs.groups(most)
+        return
+    source = enumerate(inputs)
+    while group := list(islice(source, most)):
+        yield group

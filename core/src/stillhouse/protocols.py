@@ -1,9 +1,13 @@
-"""What lower floors need of higher ones, as protocols, so that they need not import them."""
+"""What lower floors need of higher ones, as protocols, so that they need not import them.
+
+Over 300 lines: a class for each of them, and most lines document its members.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backends",
+    "Executor",
     "HookCalls",
     "InputWithArguments",
     "OutputColumns",
@@ -74,6 +79,11 @@ class HookCalls(Protocol):
 
     def open_reader(self, source: str) -> RowReader | None:
         """The reader of the first plugin that opens the source, or `None`."""
+
+    def make_executor(
+        self, name: str, address: str | None, llm: Any, workers: int | None
+    ) -> AbstractContextManager[Executor] | None:
+        """The executor of the first plugin that has one of this name, or `None`."""
 
     def open_writer(
         self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
@@ -235,6 +245,28 @@ class RunSummary:
     def failures(self) -> int:
         """How many rows failed."""
         return sum(self.failed.values())
+
+
+class Executor(Protocol):
+    """What generates for the rows of a run: a loaded LLM, or workers with a copy of it each."""
+
+    def check_input(self, input: Any) -> None:
+        """Refuse an input that the LLM cannot take.
+
+        Raises:
+            ConfigurationError, UnsupportedError: it says what is wrong with the input.
+        """
+
+    def iter_finished(
+        self,
+        inputs: Iterable[Any],
+        num_generations: int = 1,
+        *,
+        on_error: Literal["raise", "yield"] = "raise",
+        ordered: bool = True,
+        **kwargs: Any,
+    ) -> Generator[list[Any], None, None]:
+        """Generate for inputs, in bounded memory, as `LLM.iter_finished` does; same arguments and errors."""
 
 
 class RowReader(Protocol):

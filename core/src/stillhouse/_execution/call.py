@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 from stillhouse._execution import messages
 from stillhouse._execution.bugs import backend_name, report_bug, wrapped
@@ -23,8 +23,8 @@ from stillhouse.protocols import HookCalls, Row, RowInputs
 from stillhouse.typing import GenerateOutput
 
 __all__ = [
-    "Call", "Finished", "Group", "InForce", "OnError", "Result", "check_num_generations",
-    "effective_arguments", "finish_group", "result_of",
+    "Call", "Finished", "Group", "InForce", "OnError", "Result",
+    "finish_group", "result_of", "unchecked",
 ]  # fmt: skip
 
 Result = tuple[int, Any, Any, float]
@@ -77,33 +77,8 @@ class Group(NamedTuple):
     arguments: dict[str, Any]
 
 
-def check_num_generations(num_generations: Any) -> None:
-    """Reject a `num_generations` that is not a positive whole number."""
-    if not isinstance(num_generations, int) or isinstance(num_generations, bool) or num_generations < 1:
-        raise ConfigurationError(
-            f"num_generations is {num_generations!r}", hint="give a whole number of at least 1"
-        )
-
-
-class Callee(Protocol):
-    """What an LLM says of itself when a call on it begins."""
-
-    def require_loaded(self) -> None: ...
-
-    def get_generation_kwargs(self) -> dict[str, Any]: ...
-
-    def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]: ...
-
-
-def effective_arguments(llm: Callee, num_generations: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the generation parameters in force for a call, checked; a given one wins over the LLM's own.
-
-    Raises:
-        ConfigurationError: the LLM is not loaded, or an argument has a wrong name or value.
-    """
-    check_num_generations(num_generations)
-    llm.require_loaded()
-    return llm.check_arguments({**llm.get_generation_kwargs(), **given})
+def unchecked(_: Any) -> None:
+    """Take any input: whoever generates for it checks it."""
 
 
 class Call:

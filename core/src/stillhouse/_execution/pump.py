@@ -21,6 +21,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from stillhouse._execution.arriving import Arriving
 from stillhouse._execution.call import Result
 from stillhouse._execution.loop_thread import WAIT_SECONDS, wait_briefly
 from stillhouse._execution.stopping import current_stop
@@ -133,6 +134,15 @@ class _Puller:
                 return False
         return pulled < room
 
+    def _take(self, inputs: Arriving) -> bool:
+        """Take what has arrived, as far as there is room; return whether no more will."""
+        if self.window.is_stopping:
+            self._is_cut = not inputs.is_over
+            return True
+        for input in inputs.take(self.window.room):
+            self._put(input)
+        return inputs.is_over
+
     def _end(self) -> None:
         """End the results.
 
@@ -152,7 +162,12 @@ class Pump(_Puller):
 
     def batches(self, inputs: Iterable[Any]) -> Iterator[list[Result]]:
         """Yield the results, several at a time, until every input has one, or the run has stopped."""
-        window, signal, source, exhausted = self.window, self._signal, iter(inputs), False
+        if isinstance(inputs, Arriving):
+            return self._arriving_batches(inputs)
+        return self._pulled_batches(iter(inputs))
+
+    def _pulled_batches(self, source: Iterator[Any]) -> Iterator[list[Result]]:
+        window, signal, exhausted = self.window, self._signal, False
         while not (exhausted and window.is_empty):
             if not exhausted:
                 exhausted = self._pull(source)
@@ -163,6 +178,22 @@ class Pump(_Puller):
                 yield results
             elif not window.is_empty and (exhausted or not window.room):
                 signal.wait(WAIT_SECONDS)
+        self._end()
+
+    def _arriving_batches(self, inputs: Arriving) -> Iterator[list[Result]]:
+        window, signal, exhausted = self.window, self._signal, False
+        with inputs.watched(signal.set):
+            while not (exhausted and window.is_empty):
+                exhausted = exhausted or self._take(inputs)
+                window.flush()
+                signal.clear()
+                results = window.take()
+                if results:
+                    yield results
+                elif exhausted or not (inputs.is_due and window.room):
+                    if exhausted and window.is_empty:
+                        break
+                    signal.wait(WAIT_SECONDS)
         self._end()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any, ClassVar, cast
 
-from stillhouse._execution.call import effective_arguments
+from stillhouse._execution.arguments import effective_arguments
 from stillhouse._settings.digest import digest
 from stillhouse.errors import (
     ConfigurationError,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from stillhouse._execution.share import share
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.outputs import count_of
 
@@ -36,7 +37,12 @@ class PacingMixin(BaseModel):
         """Return the limits of one load; `None` and 0 of a setting mean its default."""
         from stillhouse.http.transport.limits import Limits
 
-        return Limits(max_concurrency or 1, self.requests_per_minute, self.tokens_per_minute)
+        part = share()
+        return Limits(
+            part.of(max_concurrency or 1),
+            part.of_rate(self.requests_per_minute),
+            part.of_rate(self.tokens_per_minute),
+        )
 
 
 def correct_tokens(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from stillhouse._execution.call import effective_arguments
+from stillhouse._execution.arguments import effective_arguments
 from stillhouse._settings.redaction import Redactor, named_secrets
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.offline import sending

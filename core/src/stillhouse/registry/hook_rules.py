@@ -25,8 +25,9 @@ SPECS: dict[str, list[str]] = {
 _MEMBERS = {
     "open_reader": ("__iter__", "digest", "close"),
     "open_writer": ("write", "finish", "abandon"),
+    "make_executor": ("__enter__", "__exit__"),
 }
-"""What a reader and a writer must have."""
+"""What a reader, a writer and an executor must have."""
 
 
 def implemented(

@@ -27,9 +27,19 @@ from stillhouse.registry.hook_settings import configured, describe_hook
 from stillhouse.registry.problems import Problem, describe
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pyarrow as pa
 
-    from stillhouse.protocols import OutputColumns, Row, RowReader, RowWriter, RunInfo, RunSummary
+    from stillhouse.protocols import (
+        Executor,
+        OutputColumns,
+        Row,
+        RowReader,
+        RowWriter,
+        RunInfo,
+        RunSummary,
+    )
     from stillhouse.typing import GenerateOutput
 
 __all__ = ["Hooks"]
@@ -195,6 +205,13 @@ class Hooks:
                 call(*[shown(given[position]) for position in positions])
             except BaseException as error:
                 self._report(hook, plugin, error)
+
+    def make_executor(
+        self, name: str, address: str | None, llm: object, workers: int | None
+    ) -> AbstractContextManager[Executor] | None:
+        """Return the executor of the first plugin that has one of this name, or `None`."""
+        found = self._first("make_executor", name, address, llm, workers)
+        return None if found is None else cast("AbstractContextManager[Executor]", found[1])
 
     def open_reader(self, source: str) -> RowReader | None:
         """Return the reader of the first plugin that opens the source, or `None`."""

@@ -192,6 +192,14 @@ _RUNNING: list[Callable[[Any], Any]] = [
         metavar="FILE",
         help="Write the progress to FILE every few seconds, as text for Prometheus.",
     ),
+    click.option(
+        "--executor",
+        metavar="NAME[:ADDRESS]",
+        help="Generate by several workers: processes on this machine, or what a plugin has, such as ray.",
+    ),
+    click.option(
+        "--workers", metavar="N", type=Whole(1), help="The number of workers (default: one for each core)."
+    ),
     click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
     click.option("--verbose", is_flag=True, help="Print requests and answers, without secrets."),
     click.option("--quiet", is_flag=True, help="Print warnings and errors only: no progress, no table."),

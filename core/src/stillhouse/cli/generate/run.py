@@ -51,8 +51,8 @@ def generate_once(llm: LLM, command: Command, prompt: str) -> int:
     if isinstance(item, Exception):
         raise item
     assert not isinstance(item, InputWithArguments)  # there are none without rows
-    from stillhouse.jobs.launch.loading import loaded
     from stillhouse.jobs.reporting.notes import noting
+    from stillhouse.jobs.runs.loading import loaded
 
     is_streamed = command.num_generations == 1 and not llm.use_offline_batch_generation
     with noting(print_note, traceback=command.traceback, verbose=command.verbose), loaded(llm):

@@ -70,6 +70,8 @@ class Options:
         restart: whether an earlier run of this output is forgotten.
         extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
+        executor: where the generating is done, `NAME` or `NAME:ADDRESS`; `None` is in this process.
+        workers: how many workers the executor has.
         batch: whether the run goes through offline batches.
         wait: seconds between two polls until they are done; `True` means `WAIT_SECONDS`.
         finish_online: whether the batches that go on are cancelled.
@@ -134,6 +136,8 @@ class Options:
     extend: bool = False
     retry: str | Sequence[str] | None = None
     max_concurrency: int | None = None
+    executor: str | None = None
+    workers: int | None = None
     batch: bool = False
     wait: float | None = None
     finish_online: bool = False
@@ -322,6 +326,16 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "give --llm NAME; stillhouse list shows them",
     ),
     (
+        lambda o: o.workers is not None and o.executor is None,
+        "--workers is for an executor",
+        "leave it out, or give --executor processes",
+    ),
+    (
+        lambda o: o.prompt is not None and o.executor is not None,
+        "--prompt generates once, which takes no workers",
+        "leave out --executor",
+    ),
+    (
         lambda o: o.quiet and o.verbose,
         "--quiet and --verbose exclude each other",
         "give one of them",
@@ -349,6 +363,11 @@ _CONFLICTS_WITH_LLM: list[tuple[Callable[[Options, LLM], bool], str, str]] = [
         lambda o, llm: o.is_offline(llm) and "offline_batch" not in llm.capabilities,
         "{name} has no offline batches",
         "leave out --batch",
+    ),
+    (
+        lambda o, llm: o.executor is not None and (o.is_offline(llm) or o.finish_online),
+        "the provider generates an offline batch, without workers",
+        "leave out --executor",
     ),
     (
         lambda o, llm: o.schema is not None and "json_schema" not in llm.capabilities,

@@ -74,6 +74,8 @@ def prepare(
         if options.has_ceiling
         else None,
         max_failures=options.max_failures,
+        executor=options.executor,
+        workers=options.workers,
         traceback=options.traceback,
         verbose=options.verbose,
         given=without_secret_values(given, llm, arguments),

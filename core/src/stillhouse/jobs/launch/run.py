@@ -69,6 +69,8 @@ def run(
     delimiter: str | None = None,
     encoding: str | None = None,
     max_concurrency: int | None = None,
+    executor: str | None = None,
+    workers: int | None = None,
     where: str | None = None,
     sample: int | None = None,
     shard: str | None = None,
@@ -137,6 +139,9 @@ def run(
             `comma`, `semicolon`, `tab`, `pipe`.
         encoding: the encoding of text, instead of what is found.
         max_concurrency: how many rows may be in flight.
+        executor: generate by several workers: `'processes'` on this machine, or those of a plugin, as `NAME`
+            or `NAME:ADDRESS`.
+        workers: how many workers the executor has; by default one for each core.
         where: generate only for the rows for which this Jinja2 expression over their columns is true.
         sample: of these, generate for so many at random only; the same ones each time.
         shard: of these, generate for the I-th of N parts only, `'I/N'`; `stillhouse join` joins the outputs.
@@ -322,7 +327,7 @@ def _check_values(options: Options) -> None:
         raise ConfigurationError(
             "'-' is standard input or output, which the command has", hint="give a path, or rows"
         )
-    for name in ("num_generations", "max_concurrency", "sample", "limit", "max_tokens_total"):
+    for name in ("num_generations", "max_concurrency", "workers", "sample", "limit", "max_tokens_total"):
         value = getattr(options, name)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a whole number of at least 1")
@@ -338,7 +343,7 @@ def _check_values(options: Options) -> None:
             raise ConfigurationError(f"{name} is {value!r}", hint=f"give a text, such as {example}")
     for name in (
         "prompt_column", "messages_column", "template", "system", "image_column", "output_prefix", "format",
-        "delimiter", "encoding",
+        "delimiter", "encoding", "executor",
     ):  # fmt: skip
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):

@@ -11,9 +11,9 @@ from typing import BinaryIO, Literal, Protocol
 
 from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
+from stillhouse.jobs.executors.choosing import Executing, executing_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.following import Follower, followed
-from stillhouse.jobs.launch.loading import collecting_less, loaded
 from stillhouse.jobs.reporting.progress import Extent
 from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -21,6 +21,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
 from stillhouse.jobs.runs.inputs import input_of
+from stillhouse.jobs.runs.loading import collecting_less
 from stillhouse.jobs.runs.looking import Look, check_columns, look
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.reasons import Reasons
@@ -35,7 +36,7 @@ from stillhouse.jobs.store.stream import StreamStore
 from stillhouse.jobs.store.streams import check_streams
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.protocols import Row, RowReader
+from stillhouse.protocols import Executor, Row, RowReader
 
 __all__ = ["Ended", "View", "stream", "unusable_file", "work"]
 
@@ -92,7 +93,11 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         StoreError: another process works on it, or its state cannot be used.
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
-    with followed(llm, command) as follower, _online(llm), _open(llm, command) as bulk:
+    with contextlib.ExitStack() as resources:
+        follower = resources.enter_context(followed(llm, command))
+        resources.enter_context(_online(llm))
+        executing = executing_of(llm, command)  # refuses what cannot be, before anything is written
+        bulk = resources.enter_context(_open(llm, command))
         view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)
@@ -100,7 +105,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
             return Ended("complete", statistics, summary=bulk.summary, nothing_to_do=True)
-        ended = _work(llm, bulk, command, statistics, view, follower)
+        ended = _work(llm, bulk, command, statistics, view, executing, follower)
         follower.outcome = ended.outcome
         with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
             is_full = isinstance(ended.problem, FailuresError)
@@ -108,6 +113,10 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
             if is_full:
                 ended.reasons = ended.summary.reasons
         return ended
+
+
+def _given(executor: Executor) -> Executing:
+    return lambda: contextlib.nullcontext(executor)
 
 
 def _open(llm: LLM, command: Command) -> BulkRun:
@@ -118,15 +127,23 @@ def _open(llm: LLM, command: Command) -> BulkRun:
 
 
 def _work(
-    llm: LLM, bulk: BulkRun, command: Command, statistics: RunStatistics, view: View, follower: Follower
+    llm: LLM,
+    bulk: BulkRun,
+    command: Command,
+    statistics: RunStatistics,
+    view: View,
+    executing: Executing,
+    follower: Follower,
 ) -> Ended:
+    begun = contextlib.nullcontext(None) if bulk.is_generated else executing()
     try:
         with (
             # An engine on this machine takes minutes to load.
-            contextlib.nullcontext() if bulk.is_generated else loaded(llm),
+            begun as executor,
             _watched(llm, command, statistics, bulk.rows, view, follower) as stopping,
         ):
-            if bulk.work(statistics, stopping, lambda: loaded(llm)):
+            again = executing if executor is None else _given(executor)
+            if bulk.work(statistics, stopping, again):
                 return Ended("complete", statistics, reasons=bulk.reasons)
             if bulk.is_waiting and not stopping():
                 return Ended("waiting", statistics)
@@ -169,6 +186,7 @@ def _stream(llm: LLM, command: Command, view: View, out: BinaryIO, follower: Fol
     try:
         with contextlib.ExitStack() as resources:
             resources.enter_context(_online(llm))
+            executing = executing_of(llm, command)
             reader = resources.enter_context(input_of(llm, command))
             view.reading(lambda: notes_of(reader, command.source))
             check_streams(command.source, [*command.reads, *places_of(reader, command.source, hooks)], None)
@@ -185,8 +203,8 @@ def _stream(llm: LLM, command: Command, view: View, out: BinaryIO, follower: Fol
                 read = rows  # from the first one on: what was left of them is read now
             check_columns(command, rows, found)
             view.looked(found)
-            resources.enter_context(loaded(llm))
-            check_run(llm, command.formatter)
+            executor = resources.enter_context(executing())
+            check_run(llm, command.formatter, executor)
             writer, columns = JsonlWriter(command.output, out), command.writing.columns()
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
@@ -199,7 +217,7 @@ def _stream(llm: LLM, command: Command, view: View, out: BinaryIO, follower: Fol
                     run(
                         llm, read, command.formatter, store,
                         num_generations=command.num_generations, arguments=command.arguments,
-                        statistics=statistics, stopping=stopping,
+                        statistics=statistics, stopping=stopping, executor=executor,
                     )  # fmt: skip
                 except FailuresError:
                     writer.finish()

@@ -26,7 +26,7 @@ from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.offline.chunks import Chunk
-from stillhouse.protocols import RowReader
+from stillhouse.protocols import Executor, RowReader
 
 __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
@@ -123,7 +123,7 @@ class BulkRun:
         self,
         statistics: RunStatistics,
         stopping: Callable[[], bool] = lambda: False,
-        loading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        executing: Callable[[], contextlib.AbstractContextManager[Executor]] | None = None,
     ) -> bool:
         """Generate for every row that is not finished, and write the output.
 
@@ -131,7 +131,8 @@ class BulkRun:
             statistics: updated while the run works.
             stopping: once it returns true, no further row is started, and the work ends when those in
                 flight have ended.
-            loading: loads the LLM, if it is not loaded, where there is something to generate.
+            executing: gives what generates, where there is something to generate: by default the LLM, which
+                is loaded then.
 
         Returns:
             Whether the run is complete.
@@ -156,17 +157,17 @@ class BulkRun:
             try:
                 if self.is_generated and self._write_again():
                     return True
-                with loading():
-                    return self._work(statistics, stopping)
+                with contextlib.nullcontext(opened.llm) if executing is None else executing() as executor:
+                    return self._work(statistics, stopping, executor)
             except FailuresError as error:
                 self.store.requeue(error.kinds, of_session=True)
                 raise
 
-    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
+    def _work(self, statistics: RunStatistics, stopping: Callable[[], bool], executor: Executor) -> bool:
         """`work`, once hooks know of it."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
-            check_run(opened.llm, opened.command.formatter)
+            check_run(opened.llm, opened.command.formatter, executor)
         statistics.budget = opened.budget
         statistics.watch = FailureWatch(opened.command.max_failures)
         statistics.endings = Endings() if self.resumed else None
@@ -182,7 +183,7 @@ class BulkRun:
             if not finish_batches(opened, statistics, stopping):
                 opened.outcome = "interrupted" if stopping() else "waiting"
                 return False
-            self._generate(statistics, stopping)
+            self._generate(statistics, stopping, executor)
             if stopping():
                 opened.outcome = "interrupted"
                 return False
@@ -255,13 +256,13 @@ class BulkRun:
                 self.store.commit()
         self.store.commit()
 
-    def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
+    def _generate(self, statistics: RunStatistics, stopping: Callable[[], bool], executor: Executor) -> None:
         command = self._run.command
         with self._caching_members():
             run(
                 self._run.llm, self._run.rows(stopping), command.formatter, self.store,
                 num_generations=command.num_generations, arguments=command.arguments,
-                in_order=command.in_order, statistics=statistics, stopping=stopping,
+                in_order=command.in_order, statistics=statistics, stopping=stopping, executor=executor,
             )  # fmt: skip
 
     @contextlib.contextmanager

@@ -45,6 +45,8 @@ class Command:
         ceiling: what the run may spend; it may differ when the run is resumed.
         max_failures: how many rows may fail, in one process, before the run stops: 0 for any number, and
             `None` to stop only if the run is hopeless.
+        executor: where the generating is done, as `NAME` or `NAME:ADDRESS`; `None` is here.
+        workers: how many workers the executor has; `None` where that is not said.
         traceback: whether the traceback of a backend's own bug is shown.
         verbose: whether what is sent and answered is shown.
         spool: saves an input that is no file, such as standard input; `None` for the others.
@@ -73,6 +75,8 @@ class Command:
     finish_online: bool = False
     ceiling: Ceiling | None = None
     max_failures: int | None = None
+    executor: str | None = None
+    workers: int | None = None
     traceback: bool = False
     verbose: bool = False
     writing: Writing = field(default_factory=Writing)

@@ -15,7 +15,7 @@ from stillhouse.jobs.runs.statistics import RunStatistics
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.protocol import Part, RunStore
 from stillhouse.llm import LLM
-from stillhouse.protocols import InputWithArguments, RowInputs
+from stillhouse.protocols import Executor, InputWithArguments, RowInputs
 from stillhouse.typing import FormattedInput, GenerateOutput
 
 __all__ = ["RunStatistics", "run", "with_own_seed_offset", "with_seed_offset"]
@@ -35,6 +35,7 @@ def run(
     in_order: bool = False,
     statistics: RunStatistics | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    executor: Executor | None = None,
 ) -> RunStatistics:
     """Generate for every row that is not finished, and store each row with its result.
 
@@ -43,7 +44,7 @@ def run(
     are waited for.
 
     Args:
-        llm: the LLM, loaded.
+        llm: the LLM, loaded unless there is an executor.
         rows: the rows of the run, pulled lazily; once for every part of the store.
         formatter: turns a row into an input.
         store: knows which rows are finished, and stores the results of the others.
@@ -55,6 +56,7 @@ def run(
             `budget` in it has room for the upper bound on what the row can use.
         stopping: called before each row; once it returns true, no further row is started, and the
             run ends when those in flight have ended.
+        executor: what generates; by default the LLM.
 
     Raises:
         GenerationError: an error that every further row would meet, such as a refused key.
@@ -71,7 +73,9 @@ def run(
             lambda: stopping() or store.problem is not None, llm if in_order else None,
         )  # fmt: skip
         with _obeying(stopping, counts):
-            _run_part(llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made))
+            _run_part(
+                executor or llm, feed, store, stopping, with_seed_offset(llm, arguments or {}, part.made)
+            )
         problem = store.problem or feed.problem
         if problem is not None:
             raise problem
@@ -221,14 +225,14 @@ class _Feed(RowInputs):
 
 
 def _run_part(
-    llm: LLM, feed: _Feed, store: RunStore, stopping: Callable[[], bool], arguments: dict[str, Any]
+    executor: Executor, feed: _Feed, store: RunStore, stopping: Callable[[], bool], arguments: dict[str, Any]
 ) -> None:
     """Generate for the rows of a feed, in as many iterations as the budget needs."""
     budget = feed.budget
     if store.members is not None:
         store.members.follow(feed.index_at)
     while True:
-        groups = llm.iter_finished(
+        groups = executor.iter_finished(
             feed, feed.num_generations, on_error="yield", ordered=store.ordered, **arguments
         )
         with contextlib.closing(groups):

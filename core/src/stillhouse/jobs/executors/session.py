@@ -1,0 +1,233 @@
+"""`Session`: one iteration over inputs, generated for by workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any, Protocol
+
+from stillhouse._execution.call import Call, Result
+from stillhouse._execution.stopping import current_stop
+from stillhouse.errors import GenerationError, described
+from stillhouse.jobs.executors.assignments import Assignments, Item
+from stillhouse.jobs.executors.messages import Begin, Died, End, Ended, Inputs, Ready, Refused, Results, Stop
+
+__all__ = ["Crew", "Session"]
+
+TURN_SECONDS = 0.005
+"""How long inputs are pulled before results are looked at."""
+
+SPREAD = 16
+"""How far the first unfinished input may lie behind the last one, as a multiple of what workers have."""
+
+
+class Crew(Protocol):
+    """The workers, as a session sees them.
+
+    Attributes:
+        capacity: how many inputs a worker may have.
+        chunk: how many go to a worker at once.
+    """
+
+    capacity: int
+    chunk: int
+
+    @property
+    def ready(self) -> list[int]:
+        """The workers that have loaded the LLM."""
+
+    @property
+    def starting(self) -> int:
+        """How many workers have not."""
+
+    def send(self, worker: int, message: Any) -> None:
+        """Send a worker a message; if it is gone, the message is lost."""
+
+    def next_event(self, *, wait: bool) -> tuple[int, Any] | None:
+        """Return what a worker says, or `None` if none says anything."""
+
+
+class Session:
+    """One iteration over inputs.
+
+    Args:
+        workers: who generates.
+        call: what is asked for.
+        begin: the same, for workers.
+        ordered: whether results come out in the order of the inputs.
+    """
+
+    def __init__(self, workers: Crew, call: Call, begin: Begin, *, ordered: bool) -> None:
+        self.call = call
+        self._workers = workers
+        self._begin = begin
+        self._ordered = ordered
+        self._stop = current_stop.get()
+        self._work = Assignments(workers.capacity, workers.chunk)
+        self._open: set[int] = set()
+        self._pulled = self._emitted = 0
+        self._exhausted = self._cut = self._stopping = self._ending = False
+        self._results: list[Result] = []
+        self._waiting: dict[int, Result] = {}
+        self._fatal: BaseException | None = None
+        self._last_death = ""
+
+    def batches(self, source: Iterator[Item]) -> Iterator[list[Result]]:
+        """Yield results, several at a time, until every input has one or the run stops.
+
+        Raises:
+            CancelledError: the run stops, and inputs have no result.
+            GenerationError: every further input would meet it, or no worker is left.
+        """
+        for worker in self._workers.ready:
+            self._join(worker)
+        while not self._is_over():
+            if self._stop.requested and not self._stopping:
+                self._stop_all()
+            if not self._exhausted:
+                self._pull(source)
+            self._send(self._work.give_suspects())
+            if self._exhausted and not self._work.pending and not self._ending:
+                self._ending = True
+                for worker in self._open:
+                    self._workers.send(worker, End())
+            results = self._take()
+            if results:
+                self._emitted += len(results)
+                yield results
+        if self._fatal is not None:
+            raise self._fatal
+        if self._cut or self._work.pending:
+            raise asyncio.CancelledError
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a worker may still generate."""
+        return bool(self._open)
+
+    def _is_over(self) -> bool:
+        if self._results:
+            return False
+        if self._work.pending and not (self._stopping or self._fatal):
+            return False
+        return self._exhausted and not self._open
+
+    def _join(self, worker: int) -> None:
+        self._open.add(worker)
+        self._work.join(worker)
+        self._workers.send(worker, self._begin)
+        if self._ending:
+            self._workers.send(worker, End())
+
+    def _pull(self, source: Iterator[Item]) -> None:
+        """Pull inputs for one turn, or until there is no room, and send them."""
+        room = self._work.room
+        if self._ordered:
+            room = min(room, SPREAD * self._work.whole - (self._pulled - self._emitted))
+        if room < max(1, self._work.whole // 8) and self._work.pending:
+            return
+        items: list[Item] = []
+        ends = perf_counter() + TURN_SECONDS
+        begin = self.call.begin
+        while len(items) < room:
+            try:
+                index, input = next(source)
+            except StopIteration:
+                self._exhausted = True
+                break
+            self._pulled += 1
+            result = begin(index, input)
+            if result is None:
+                items.append((index, input))
+            else:
+                self._add((index, input, result, 0.0))
+            if perf_counter() > ends:
+                break
+        if items:
+            self._send(self._work.give(items))
+
+    def _send(self, given: list[tuple[int, list[Item]]]) -> None:
+        for worker, items in given:
+            self._workers.send(worker, Inputs(items))
+
+    def _take(self) -> list[Result]:
+        """Return the results that are there; wait for something to happen if there is nothing else to do."""
+        is_busy = bool(self._results) or self._can_pull()
+        while (event := self._workers.next_event(wait=not is_busy)) is not None:
+            self._handle(*event)
+            is_busy = True
+        results, self._results = self._results, []
+        return results
+
+    def _can_pull(self) -> bool:
+        if self._exhausted:
+            return False
+        room = self._work.room
+        if self._ordered:
+            room = min(room, SPREAD * self._work.whole - (self._pulled - self._emitted))
+        return room > 0 and (room >= self._work.whole // 8 or not self._work.pending)
+
+    def _handle(self, worker: int, message: Any) -> None:
+        if isinstance(message, Results):
+            inputs = self._work.finish(worker, [position for position, _, _ in message.finished])
+            for position, result, seconds in message.finished:
+                if position in inputs:  # else its worker was taken for dead
+                    self._add((position, inputs.pop(position), result, seconds))
+        elif isinstance(message, Ready):
+            if not (self._stopping or self._fatal):
+                self._join(worker)
+        elif isinstance(message, Ended):
+            self._open.discard(worker)
+            if message.error is not None:
+                self._end_with(message.error)
+        elif isinstance(message, Refused):
+            self._last_death = described(message.error)
+        elif isinstance(message, Died):
+            self._bury(worker, message.reason)
+
+    def _bury(self, worker: int, reason: str) -> None:
+        """Give the inputs of a dead worker to others."""
+        self._open.discard(worker)
+        self._last_death = self._last_death or reason
+        for position, input, deaths in self._work.leave(worker):
+            error = GenerationError(
+                f"the worker died {deaths + 1} times while it generated for this row: {reason}",
+                kind="server",
+                attempts=deaths + 1,
+                hint="retry it with --retry server, with more memory or fewer --workers",
+            )
+            self._add((position, input, error, 0.0))
+        if not self._workers.ready and not self._workers.starting and not self._stopping:
+            self._end_with(
+                GenerationError(
+                    f"no worker is left: {self._last_death}",
+                    kind="server",
+                    stops_run=True,
+                    hint="run the same command again to resume; if memory ran out, give fewer --workers",
+                )
+            )
+
+    def _add(self, result: Result) -> None:
+        if not self._ordered:
+            self._results.append(result)
+            return
+        self._waiting[result[0]] = result
+        first = self._emitted + len(self._results)
+        while first in self._waiting:
+            self._results.append(self._waiting.pop(first))
+            first += 1
+
+    def _end_with(self, error: BaseException) -> None:
+        if self._fatal is None:
+            self._fatal = error
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        """Let what is in flight end, and send nothing more."""
+        if not self._stopping:
+            self._stopping = True
+            self._cut = not self._exhausted
+            self._exhausted = True
+            for worker in self._open:
+                self._workers.send(worker, Stop())

@@ -1,0 +1,244 @@
+"""`Workers`: an executor of several workers, each with a copy of the LLM.
+
+What stays in the process of the run: inputs, hooks, the order of results. A worker is reached by a
+`WorkerHandle`; what it says arrives in a queue, from whatever thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Self
+
+from stillhouse._execution.call import Finished, finish_group
+from stillhouse._execution.loop_thread import WAIT_SECONDS
+from stillhouse._execution.own_arguments import have_arguments
+from stillhouse._execution.share import Share
+from stillhouse._execution.stopping import current_stop
+from stillhouse.errors import GenerationError
+from stillhouse.jobs.executors.messages import (
+    Begin,
+    Check,
+    Checked,
+    Died,
+    Inputs,
+    Log,
+    Quit,
+    Ready,
+    Refused,
+    Results,
+    Setup,
+)
+from stillhouse.jobs.executors.pickling import pickled
+from stillhouse.jobs.executors.session import Session
+from stillhouse.llm import LLM
+
+__all__ = ["Launch", "WorkerHandle", "Workers"]
+
+AHEAD = 32
+"""How many inputs wait at a worker, besides those that it generates for: until more arrive, it has these."""
+
+MAX_FAILED_STARTS = 3
+"""How often in a row a worker is started again that dies before it can generate."""
+
+_LOGGERS = ("stillhouse", "stillhouse.bugs", "stillhouse.messages")
+
+_NOTHING = (-1, None)
+"""What arrives when the run is to stop: it wakes who waits."""
+
+
+class WorkerHandle(ABC):
+    """A worker, as the process of the run sees it."""
+
+    @abstractmethod
+    def send(self, message: Any) -> None:
+        """Send it a message. It does not wait; if the worker is dead, the message is lost."""
+
+    @abstractmethod
+    def close(self, *, at_once: bool) -> None:
+        """End it, and wait until it is gone. It was sent `Quit`.
+
+        Args:
+            at_once: whether nothing that it does is wanted any more.
+        """
+
+
+Deliver = Callable[[Any], None]
+"""Takes a message of a worker, in any thread; the last one is `Died`."""
+
+Launch = Callable[[Setup, Deliver], WorkerHandle]
+"""Starts a worker, without waiting for it."""
+
+
+class Workers:
+    """Generates by several workers. A context manager: they are started on entry, and ended on exit.
+
+    Args:
+        llm: the LLM, which is not loaded. Each worker gets a copy, and an equal share of its limits.
+        count: how many workers.
+        launch: starts one.
+
+    Attributes:
+        capacity: how many inputs a worker may have.
+        chunk: how many go to a worker at once.
+
+    Raises:
+        ConfigurationError: the LLM is loaded, or does not pickle.
+    """
+
+    def __init__(self, llm: LLM, count: int, launch: Launch) -> None:
+        self._llm = llm
+        self._content = pickled(llm)
+        window = getattr(llm, "max_concurrency", None)
+        self._count = min(count, window) if window else count
+        each = -(-window // self._count) if window else llm.preferred_batch_size
+        self.capacity = 2 * each + (AHEAD if window else 0)
+        self.chunk = max(16, llm.preferred_batch_size if window is None else 0)
+        self._launch = launch
+        self._events: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._handles: dict[int, WorkerHandle] = {}
+        self._shares: dict[int, int] = {}
+        self._ready: set[int] = set()
+        self._used: set[int] = set()
+        self._failed_starts = 0
+        self._started = 0
+        self._is_generating = False
+
+    def __enter__(self) -> Self:
+        try:
+            for number in range(self._count):
+                self._start(number)
+            while len(self._ready) < self._count:
+                _, message = self.next_event(wait=True, restart=False) or _NOTHING
+                if isinstance(message, Refused):
+                    raise message.error
+                if isinstance(message, Died):
+                    raise GenerationError(
+                        f"a worker died while it loaded the LLM: {message.reason}",
+                        kind="server",
+                        stops_run=True,
+                        hint="if memory ran out, give fewer --workers",
+                    )
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers, and wait until they are gone."""
+        handles, self._handles = self._handles, {}
+        for handle in handles.values():
+            handle.send(Quit())
+        for worker, handle in handles.items():
+            handle.close(at_once=self._is_generating or worker not in self._ready)
+
+    def check_input(self, input: Any) -> None:
+        """Let a worker check an input; see `LLM.check_input`."""
+        worker = next(iter(self._ready), -1)
+        self.send(worker, Check(input))
+        while worker in self._ready:
+            sender, message = self.next_event(wait=True) or _NOTHING
+            if sender == worker and isinstance(message, Checked):
+                if message.error is not None:
+                    raise message.error
+                return
+        raise GenerationError("a worker died while it checked an input", kind="server", stops_run=True)
+
+    def iter_finished(
+        self,
+        inputs: Iterable[Any],
+        num_generations: int = 1,
+        *,
+        on_error: Literal["raise", "yield"] = "raise",
+        ordered: bool = True,
+        **kwargs: Any,
+    ) -> Generator[list[Finished], None, None]:
+        """Generate for inputs; see `LLM.iter_finished`."""
+        call = self._llm._begin_elsewhere(inputs, num_generations, kwargs)
+        begin = Begin(num_generations, kwargs, have_arguments(inputs))
+        return self._iter_finished(Session(self, call, begin, ordered=ordered), inputs, on_error)
+
+    def _iter_finished(
+        self, session: Session, inputs: Iterable[Any], on_error: Literal["raise", "yield"]
+    ) -> Generator[list[Finished], None, None]:
+        self._is_generating = True
+        try:
+            with current_stop.get().watched(lambda: self._events.put(_NOTHING)):
+                for batch in session.batches(enumerate(inputs)):
+                    finished, fatal = finish_group(session.call, batch, on_error)
+                    if finished:
+                        yield finished
+                    if fatal is not None:
+                        raise fatal
+        finally:
+            self._is_generating = session.is_open
+
+    # What a session needs
+
+    @property
+    def ready(self) -> list[int]:
+        """The workers that have loaded the LLM."""
+        return sorted(self._ready)
+
+    @property
+    def starting(self) -> int:
+        """How many workers have not."""
+        return len(self._handles) - len(self._ready)
+
+    def send(self, worker: int, message: Any) -> None:
+        """Send a worker a message."""
+        handle = self._handles.get(worker)
+        if handle is not None:
+            handle.send(message)
+        if isinstance(message, Inputs):
+            self._used.add(worker)
+
+    def next_event(self, *, wait: bool, restart: bool = True) -> tuple[int, Any] | None:
+        """Return what a worker says, or `None` if none says anything.
+
+        Args:
+            wait: whether to wait for a while.
+            restart: whether a worker that died is replaced.
+        """
+        try:
+            worker, message = self._events.get(block=wait, timeout=WAIT_SECONDS)
+        except Empty:
+            return None
+        self._attend(worker, message)
+        if isinstance(message, Died):
+            number = self._shares.pop(worker)
+            if restart and self._failed_starts < MAX_FAILED_STARTS and not current_stop.get().requested:
+                self._start(number)
+        return worker, message
+
+    def _start(self, number: int) -> None:
+        """Start the worker with one of the shares."""
+        worker = self._started
+        self._started += 1
+        self._shares[worker] = number
+        levels = {name: logging.getLogger(name).getEffectiveLevel() for name in _LOGGERS}
+        setup = Setup(self._content, Share(number, self._count), levels)
+        self._handles[worker] = self._launch(setup, lambda message: self._events.put((worker, message)))
+
+    def _attend(self, worker: int, message: Any) -> None:
+        """Note what every message means, whoever waits for it."""
+        if isinstance(message, Log):
+            extra = {} if message.place is None else {"place": message.place}
+            logging.getLogger(message.name).log(message.level, "%s", message.text, extra=extra)
+        elif isinstance(message, Ready):
+            self._ready.add(worker)
+        elif isinstance(message, Results):
+            self._failed_starts = 0
+        elif isinstance(message, Died):
+            if worker not in self._used:
+                self._failed_starts += 1
+            self._used.discard(worker)
+            self._ready.discard(worker)
+            handle = self._handles.pop(worker, None)
+            if handle is not None:
+                handle.close(at_once=True)

@@ -1,0 +1,131 @@
+"""LLMs that workers can import."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+import stillhouse
+from stillhouse import AsyncLLM, GenerationError, prepare_output
+from stillhouse.http import HTTPLLM
+from stillhouse.typing import Capability
+
+
+def text_of(input: Any) -> str:
+    text: str = input if isinstance(input, str) else input[-1]["content"]
+    return text
+
+
+class Counted(HTTPLLM):
+    """Asks the counting server."""
+
+    api_key_required: ClassVar[bool] = False
+
+    async def agenerate(
+        self, input: Any, num_generations: int = 1, max_new_tokens: int | None = None, seed: int | None = None
+    ) -> Any:
+        """Generate.
+
+        Args:
+            input: the input.
+            num_generations: how many.
+            max_new_tokens: not sent.
+            seed: the seed.
+        """
+        body = {"prompt": text_of(input), "n": num_generations, "seed": seed}
+        answer = await self.post("generate", body)
+        if answer.get("error"):
+            made = [prepare_output(answer["texts"])] if answer["texts"] else []
+            raise GenerationError(answer["error"], kind="server", outputs=made)
+        return prepare_output(answer["texts"], input_tokens=[3], output_tokens=[2] * num_generations)
+
+
+class Plain(stillhouse.LLM):
+    """Takes lists. It does what a prompt says, in the process that generates."""
+
+    preferred_batch_size: ClassVar[int] = 4
+
+    @property
+    def model_name(self) -> str:
+        return "plain"
+
+    def generate(self, inputs: list[Any], num_generations: int = 1) -> list[Any]:
+        """Generate."""
+        return [self.answer(text_of(input), num_generations) for input in inputs]
+
+    def answer(self, text: str, num_generations: int) -> Any:
+        obey(text)
+        return prepare_output(
+            [f"{text}!"] * num_generations, input_tokens=[1], output_tokens=[1] * num_generations
+        )
+
+
+class Fragile(AsyncLLM):
+    """Does what a prompt says, in the process that generates; says where that was."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "num_generations"})
+
+    says_process: bool = Field(default=False, description="Whether an answer is the process.")
+    dies_loading: bool = Field(default=False, description="Whether loading ends the process.")
+    fails_loading: bool = Field(default=False, description="Whether loading fails.")
+    callback: Any = Field(default=None, description="Whatever is to be sent to the workers.")
+
+    @property
+    def model_name(self) -> str:
+        return "fragile"
+
+    def load(self) -> None:
+        super().load()
+        if self.dies_loading:
+            os._exit(7)
+        if self.fails_loading:
+            raise stillhouse.ConfigurationError("there is no such model", hint="give another one")
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        """Generate."""
+        text = text_of(input)
+        obey(text)
+        answer = str(os.getpid()) if self.says_process else f"{text}!"
+        return prepare_output(
+            [answer] * num_generations, input_tokens=[1], output_tokens=[1] * num_generations
+        )
+
+
+class Locked(Fragile):
+    """Has what does not pickle."""
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        object.__setattr__(self, "callback", threading.Lock())
+
+
+def obey(text: str) -> None:
+    if "die" in text:
+        os._exit(1)
+    if "kill" in text:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "refuse" in text:
+        raise GenerationError("the key was refused", kind="authentication", stops_run=True)
+    if "fail" in text:
+        raise GenerationError("it failed", kind="server")
+    if "bug" in text:
+        raise ZeroDivisionError("division by zero")
+    if "odd" in text:
+        raise Unpicklable(text)
+    if "log" in text:
+        logging.getLogger("stillhouse.llm.fragile").warning("noticed in a worker: %s", text)
+    if "print" in text:
+        print("printed in a worker")
+
+
+class Unpicklable(GenerationError):
+    """Needs two arguments to be read back."""
+
+    def __init__(self, text: str, *, more: Any = None) -> None:
+        super().__init__(f"odd: {text}", kind="timeout")
+        self.lock = threading.Lock()
