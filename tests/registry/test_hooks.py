@@ -101,7 +101,7 @@ class Raising:
 
 CALL = "llm, input, num_generations, arguments"
 BEFORE = f"{CALL}, row"
-AFTER = f"{CALL}, output, error, from_hook, row"
+AFTER = f"{CALL}, output, error, from_hook, row, seconds"
 
 
 @pytest.mark.parametrize(
