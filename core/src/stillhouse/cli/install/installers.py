@@ -115,11 +115,9 @@ def _with_pipx(prefix: Path, wishes: Wishes) -> Plan:
     """Return the commands for an environment of pipx, which then keeps the packages in every upgrade."""
     pipx = shutil.which("pipx")
     record = PipxRecord.read(prefix)
-    own = str(prefix.parent)
-    if pipx is None or record is None or _answer(pipx, "environment", "--value", "PIPX_LOCAL_VENVS") != own:
-        warning = (
-            f"pipx does not know of this: after pipx reinstall {prefix.name}, run {_again(wishes)} again"
-        )
+    where = ("environment", "--value", "PIPX_LOCAL_VENVS")
+    if pipx is None or record is None or not _is_in(prefix, _answer(pipx, *where)):
+        warning = _forgotten("pipx", f"pipx reinstall {prefix.name}", wishes)
         return Plan((_into_environment(wishes),), warning)
     name = prefix.name
     commands: list[Command] = []
@@ -144,7 +142,7 @@ def _with_uv_tool(prefix: Path, wishes: Wishes) -> Plan:
     """Return the command for an environment of `uv tool`, which repeats what its receipt lists."""
     uv = shutil.which("uv")
     receipt = UvReceipt.read(prefix)
-    if uv and receipt and not wishes.no_deps and _answer(uv, "tool", "dir") == str(prefix.parent):
+    if uv and receipt and not wishes.no_deps and _is_in(prefix, _answer(uv, "tool", "dir")):
         upgrades = [
             word for item in wishes.packages if wishes.upgrade and item.name
             for word in ("--upgrade-package", item.name)
@@ -189,6 +187,11 @@ def _answer(*command: str) -> str:
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _is_in(prefix: Path, folder: str) -> bool:
+    """Whether a tool keeps an environment: pipx and uv may be set to another folder than when they made it."""
+    return bool(folder) and os.path.realpath(folder) == os.path.realpath(prefix.parent)
 
 
 def _forgotten(tool: str, command: str, wishes: Wishes) -> str:
