@@ -75,7 +75,7 @@ def _print_plugins(
     before: Plugins, after: Plugins, packages: Sequence[Package], names: Sequence[str]
 ) -> None:
     """Print the plugins that are new or changed, else those of the packages that were asked for."""
-    from stillhouse.cli.install.names import CORE
+    from stillhouse.cli.install.names import CORE, PREFIX
     from stillhouse.registry.candidates import normalize
 
     changed = [key for key, entry in after.items() if before.get(key) != entry]
@@ -84,9 +84,9 @@ def _print_plugins(
     if changed:
         print_note(f"installed  {', '.join(sorted({_package(after[key]) for key in changed}))}")
     else:
-        print_note("no plugin was added or changed" + ("; these are installed:" if shown else ""))
-    # Those that were asked for by name come first: a package may have forty.
-    shown.sort(key=lambda key: (key[0] != "llm", key[1] not in names, key))
+        print_note("done; no plugin was added or changed" + (". Installed are:" if shown else ""))
+    # What was asked for comes first, and what its package is named after: a package may have forty.
+    shown.sort(key=lambda key: (key[0] != "llm", not ({key[1], PREFIX + key[1]} & {*names, key[2]}), key))
     entries = [after[key] for key in shown]
     if entries:
         rows = [(item["name"], _status(item), _package(item), item["summary"]) for item in entries]

@@ -142,7 +142,14 @@ def _with_uv_tool(prefix: Path, wishes: Wishes) -> Plan:
     """Return the command for an environment of `uv tool`, which repeats what its receipt lists."""
     uv = shutil.which("uv")
     receipt = UvReceipt.read(prefix)
-    if uv and receipt and not wishes.no_deps and _is_in(prefix, _answer(uv, "tool", "dir")):
+    # On Windows, uv cannot replace the program that waits for it.
+    if (
+        sys.platform != "win32"
+        and uv
+        and receipt
+        and not wishes.no_deps
+        and _is_in(prefix, _answer(uv, "tool", "dir"))
+    ):
         upgrades = [
             word for item in wishes.packages if wishes.upgrade and item.name
             for word in ("--upgrade-package", item.name)
@@ -190,11 +197,11 @@ def _answer(*command: str) -> str:
 
 
 def _is_in(prefix: Path, folder: str) -> bool:
-    """Whether a tool keeps an environment: pipx and uv may be set to another folder than when they made it."""
+    """Whether a tool keeps an environment: it may now be set to another folder than when it made it."""
     return bool(folder) and os.path.realpath(folder) == os.path.realpath(prefix.parent)
 
 
 def _forgotten(tool: str, command: str, wishes: Wishes) -> str:
     """Return what a user must know whose tool does not record what is installed."""
-    again = written(["stillhouse", "install", *wishes.texts])
+    again = written(["stillhouse", "install", *(["--no-deps"] if wishes.no_deps else []), *wishes.texts])
     return f"{tool} does not know of this and forgets it: after {command}, run {again} again"

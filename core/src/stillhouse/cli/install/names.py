@@ -18,7 +18,7 @@ from stillhouse.cli.install.running import without_secrets
 from stillhouse.errors import ConfigurationError
 from stillhouse.registry.candidates import normalize
 
-__all__ = ["CORE", "Package", "Plugin", "packages_named"]
+__all__ = ["CORE", "PREFIX", "Package", "Plugin", "packages_named"]
 
 CORE = "stillhouse"
 PREFIX = "stillhouse-"
@@ -166,7 +166,7 @@ def _distribution(requirement: Requirement, own: Mapping[str, str]) -> str:
     """Return the distribution that a requirement means: that of a plugin, or the one it names.
 
     Raises:
-        ConfigurationError: it is the name of a plugin, with what only a distribution has, or near to one.
+        ConfigurationError: it is the name of a plugin with extras, or near to the name of one.
     """
     from stillhouse.registry.known import BUILT_IN
 
@@ -179,16 +179,18 @@ def _distribution(requirement: Requirement, own: Mapping[str, str]) -> str:
     distribution = known.get(name) or own.get(name)
     if name == CORE or name in known.values() or (distribution and normalize(distribution) == name):
         return requirement.name
-    if distribution is not None:
-        if str(requirement) == requirement.name:
-            return distribution
-        rest = str(requirement)[len(requirement.name) :]
+    if distribution is None:
+        _refuse_slips(requirement.name, name, own)
+        return requirement.name
+    if requirement.specifier:
+        return requirement.name  # with a version, it is the library of the same name, such as transformers
+    if requirement.extras:
+        extras = ",".join(sorted(requirement.extras))
         raise ConfigurationError(
-            f"{requirement.name} is a plugin of {distribution}, and only a package has extras and versions",
-            hint=install_command(distribution + rest),
+            f"{requirement.name} is a plugin of {distribution}, and only a package has extras",
+            hint=install_command(f"{distribution}[{extras}]"),
         )
-    _refuse_slips(requirement.name, name, own)
-    return requirement.name
+    return distribution
 
 
 def _refuse_slips(given: str, name: str, own: Collection[str]) -> None:

@@ -60,13 +60,12 @@ class PipxRecord:
         if not wanted[-1].is_any:
             return wanted[-1].text
         extras = {extra for item in wanted for extra in item.extras}
-        address = ""
+        source = ""
         for text in self.core:
-            extras |= set(_extras_in(text))
-            path = re.sub(r"\[[^]]*\]$", "", text)
-            if Path(path).is_absolute():
-                address = f" @ {Path(path).as_uri()}"
-        return f"{CORE}[{','.join(sorted(extras))}]{address}"
+            earlier, before = _extras_and_source(text)
+            extras |= earlier
+            source = before or source
+        return f"{CORE}[{','.join(sorted(extras))}]{source}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class UvReceipt:
             left = [item for item in left if item.name != name]
             is_editable, text = _words_of(_merged(entry, wanted))
             if wanted and not wanted[-1].is_any:
-                is_editable, text = False, wanted[-1].text
+                is_editable, text = False, _with_extras(wanted[-1].text, entry.get("extras", ()))
             if place == 0:
                 words += ["--editable", text] if is_editable else [text]
             else:
@@ -129,6 +128,16 @@ class UvReceipt:
 def _merged(entry: Mapping[str, Any], packages: Iterable[Package]) -> dict[str, Any]:
     extras = {*entry.get("extras", ()), *(extra for item in packages for extra in item.extras)}
     return {**entry, "extras": sorted(extras)} if extras else dict(entry)
+
+
+def _with_extras(text: str, extras: Iterable[str]) -> str:
+    """Return a requirement with further extras; a path or an address as it is."""
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        return text
+    requirement.extras |= set(extras)
+    return str(requirement)
 
 
 def _words_of(entry: Mapping[str, Any]) -> tuple[bool, str]:
@@ -156,12 +165,16 @@ def _words_of(entry: Mapping[str, Any]) -> tuple[bool, str]:
     raise ValueError(f"{entry['name']} has a source of another kind")
 
 
-def _extras_in(text: str) -> Iterable[str]:
+def _extras_and_source(text: str) -> tuple[set[str], str]:
+    """Return the extras in a requirement, a path or an address, and its version or address for PEP 508."""
     try:
-        return Requirement(text).extras
-    except InvalidRequirement:  # a path, or an address
+        requirement = Requirement(text)
+    except InvalidRequirement:
         found = re.search(r"\[([\w.,\s-]+)\]$", text)
-        return re.findall(r"[\w.-]+", found[1]) if found else ()
+        place = text[: found.start()] if found else text
+        source = f" @ {Path(place).as_uri() if Path(place).is_absolute() else place}"
+        return set(re.findall(r"[\w.-]+", found[1]) if found else ()), source
+    return requirement.extras, f" @ {requirement.url}" if requirement.url else str(requirement.specifier)
 
 
 def _text(path: Path) -> str:

@@ -27,7 +27,7 @@ _QUERY = re.compile(r"(?<=://)([^\s?'\"]*\?)[^\s#'\"]+")
 _UNREACHABLE = re.compile(
     r"new connection|name resolution|name or service not known|getaddrinfo failed|connect ?timeout|"
     r"proxyerror|connection refused|network is unreachable|dns error|error sending request|tcp connect error|"
-    r"failed to fetch|network connectivity is disabled|read timed out|max retries exceeded",
+    r"failed to fetch|network (connectivity is|was) disabled|read timed out|max retries exceeded",
     re.IGNORECASE,
 )
 _FOREIGN = re.compile(r"externally[ -]managed", re.IGNORECASE)
@@ -112,8 +112,9 @@ def _failure(command: Sequence[str], status: int, text: str) -> StillhouseError:
         )
     if _UNKNOWN.search(text):
         return StillhouseError(
-            "no version of the package fits this Python and the installed packages; nothing was installed",
-            hint="check the name; from a checkout, give the folder: stillhouse install ./plugins/NAME",
+            "the package index has no version that fits this Python and the installed packages; "
+            "nothing was installed",
+            hint="check the name; in a checkout, give the folder: stillhouse install ./plugins/NAME",
         )
     return StillhouseError(
         f"the installer ended with status {status}", hint="the lines above say why; correct that, " + again
