@@ -27,6 +27,7 @@ from pydantic import Field, PrivateAttr
 
 from stillhouse._execution.arguments import check_num_generations
 from stillhouse._execution.call import Call, Finished, OnError, finish_group
+from stillhouse._execution.claims import claimed, offered
 from stillhouse._execution.list_outputs import Outputs
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order
@@ -327,9 +328,10 @@ class AsyncLLM(LLM):
     ) -> GenerateOutput:
         """Generate once for one input, and pass the text to `on_piece` as it comes.
 
-        A backend that can stream overrides it; callers call `stream` or `astream`. The pieces, joined, must
-        be the text of the output, or its beginning. If the caller closes the stream, the coroutine is
-        cancelled.
+        Callers call `stream` or `astream`. This one calls `agenerate`, and a backend whose `agenerate` can
+        stream gets `on_piece` there from `claim_stream`; overriding this method is another way to stream. The
+        pieces, joined, must be the text of the output, or its beginning. If the caller closes the stream, the
+        coroutine is cancelled.
 
         Args:
             input: the input, which must not be changed.
@@ -339,7 +341,21 @@ class AsyncLLM(LLM):
         Raises:
             GenerationError: generating failed; `kind` says how.
         """
-        return await self.agenerate(input, **({"num_generations": 1} if self.makes_several else {}), **kwargs)
+        with offered(self, on_piece):
+            return await self.agenerate(
+                input, **({"num_generations": 1} if self.makes_several else {}), **kwargs
+            )
+
+    def claim_stream(self) -> OnPiece | None:
+        """Return what takes the pieces of the text, in an `agenerate` that is called for a stream.
+
+        It returns it once, so that of several requests for an input only the first one streams. `on_piece`
+        must be called on the loop of this LLM.
+
+        Returns:
+            `on_piece` of `agenerate_streamed`; `None` where nobody waits for pieces.
+        """
+        return claimed(self)
 
     def _window_settings(
         self,

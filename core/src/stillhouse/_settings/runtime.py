@@ -10,6 +10,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from stillhouse._settings.problems import problem_of
 from stillhouse.errors import ConfigurationError, near_matches
 
 __all__ = ["RuntimeParameter", "RuntimeParametersMixin", "configuration_error"]
@@ -194,7 +195,7 @@ def configuration_error(
         subject: what was validated, for the message; the class's name if empty.
     """
     problems, hint = [], ""
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             problems.append(f"there is no {where!r}")
@@ -202,6 +203,6 @@ def configuration_error(
         elif item["type"] == "missing":
             problems.append(f"{where} is required")
         else:
-            text = item["msg"].removeprefix("Value error, ")
+            text = problem_of(item)
             problems.append(f"{where}: {text}" if where else text)
     return ConfigurationError(f"{subject or cls.__name__}: {'; '.join(problems)}", hint=hint)

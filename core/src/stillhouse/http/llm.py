@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -48,18 +47,6 @@ token with the log probabilities of twenty candidates takes about 2 KiB."""
 
 MAX_PATHS = 64
 """Number of addresses that are kept in memory."""
-
-
-@dataclass(slots=True)
-class _Streaming:
-    """A requested stream, and the LLM that it was requested from."""
-
-    llm: HTTPLLM
-    on_piece: OnPiece
-    is_used: bool = False
-
-
-_streaming: ContextVar[_Streaming | None] = ContextVar("streaming", default=None)
 
 
 class HTTPLLM(PacingMixin, ServerLLM):
@@ -281,7 +268,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
 
         Returns:
             Usually `dataclasses.replace(request, body={**request.body, "stream": True}, wire="events")`. The
-                wire is `events` or `lines`; each event or line must be JSON.
+                wire is `events`, or `lines`, each of which must be JSON, or a function that returns a
+                `StreamReader`.
         """
         return None
 
@@ -352,9 +340,9 @@ class HTTPLLM(PacingMixin, ServerLLM):
             request.max_new_tokens = arguments.get("max_new_tokens")
         output = None
         if request.form is None:
-            streaming = _streaming.get()
-            if streaming is not None and streaming.llm is self and num_generations == 1:
-                output = await self._streamed(request, streaming)
+            on_piece = self.claim_stream() if num_generations == 1 else None
+            if on_piece is not None:
+                output = await self._streamed(request, on_piece)
             if output is None:
                 output = await self.exchange(request, num_generations)
             if len(output["generations"]) == num_generations:
@@ -362,29 +350,19 @@ class HTTPLLM(PacingMixin, ServerLLM):
         ask = self._asker(input, arguments, request, output)
         return await ask_until_done(ask, num_generations, request.form)
 
-    async def agenerate_streamed(
-        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
-    ) -> GenerateOutput:
-        """Do the same as `agenerate`; the first request of `complete` streams, if `stream_request_of` can."""
-        token = _streaming.set(_Streaming(self, on_piece))
-        try:
-            return await super().agenerate_streamed(input, on_piece, **kwargs)
-        finally:
-            _streaming.reset(token)
-
-    async def _streamed(self, request: Request, streaming: _Streaming) -> GenerateOutput | None:
+    async def _streamed(self, request: Request, on_piece: OnPiece) -> GenerateOutput | None:
         """Send a request as a stream, and return its output; `None` if it must be sent as it is."""
-        asked = None if streaming.is_used else self.stream_request_of(request)
+        asked = self.stream_request_of(request)
         if asked is None:
             return None
-        streaming.is_used = True
-        feed = Feed(asked.wire, self.piece_of_event, streaming.on_piece)
+        feed = Feed(asked.wire, self.piece_of_event, on_piece)
         asked = replace(asked, wire="json")  # the end of a stream is read as an answer
         asked._feed = feed
         try:
             return await self.exchange(asked)
         except GenerationError as error:
-            refused = error.kind == "invalid_request" and "stream" in error.message.lower()
+            kinds = ("authentication", "invalid_request")  # a permission may be for whole answers only
+            refused = error.kind in kinds and "stream" in error.message.lower()
             if feed.has_given or not refused:
                 raise
             return None

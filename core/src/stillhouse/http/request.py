@@ -51,7 +51,7 @@ class Request:
         query: the parameters of the query, in addition to those of `base_url`.
         wire: how the body of the answer is read, which decides the type that `output_of` receives: for
             `json` its value, for `bytes` the body, for `lines` a list of its lines as bytes, for `events` a
-            list of `ServerEvent`.
+            list of `ServerEvent`, and for a function that returns a `StreamReader` a list of its values.
         max_new_tokens: the maximum number of tokens of each generation, for the quota of tokens and the
             bound on the size of the answer; `None` means the argument `max_new_tokens` of the call.
     """

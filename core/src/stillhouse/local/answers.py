@@ -10,7 +10,7 @@ from stillhouse.local.generation import Generation
 from stillhouse.local.stops import Detokenizer
 from stillhouse.local.templates import Prompts
 from stillhouse.outputs import prepare_output
-from stillhouse.typing import GenerateOutput, Logprob
+from stillhouse.typing import GenerateOutput, Logprob, OnPiece
 
 __all__ = ["Answer", "TokenTexts"]
 
@@ -51,6 +51,8 @@ class Answer:
         tokenizer: a tokenizer of the library `transformers`.
         texts: the texts of single tokens; one object serves all answers of an engine.
         eos: the tokens that end an answer. They have no text and no log-probabilities.
+        on_piece: takes the text as it grows, but for an end that may be the beginning of a stop text, or of
+            a character; `None` where nobody waits for it.
 
     Attributes:
         tokens: the generated tokens, including the one that ended the answer.
@@ -63,6 +65,7 @@ class Answer:
         tokenizer: Any,
         texts: TokenTexts,
         eos: Collection[int],
+        on_piece: OnPiece | None = None,
     ) -> None:
         self.tokens: list[int] = []
         self._generation = generation
@@ -73,7 +76,9 @@ class Answer:
         self._cut: int | None = None  # where a stop text begins
         self._ended = False  # by a token that ends an answer
         self._add: Callable[[int], str] | None = None
-        if generation.stops or generation.candidates is not None:
+        self._on_piece = on_piece
+        self._given = 0  # how much of the text `on_piece` has got
+        if generation.stops or generation.candidates is not None or on_piece is not None:
             self._add = Detokenizer(tokenizer).add
         self._starts: list[int] = []  # where in the text each position with log-probabilities begins
         self._logprobs: list[list[Logprob]] = []
@@ -101,9 +106,18 @@ class Answer:
                 self._starts.append(start)
                 self._logprobs.append(self._position(token, piece, candidates))
             self._cut = self._generation.stops.cut(self._text, start) if piece else None
+            if piece and self._on_piece is not None:
+                self._give(self._on_piece)
             if self._cut is not None:
                 return "stop"
         return "length" if len(self.tokens) >= self._generation.limit else None
+
+    def _give(self, on_piece: OnPiece) -> None:
+        held = self._generation.stops.held
+        end = len(self._text) - held(self._text) if self._cut is None else self._cut
+        if end > self._given:
+            on_piece(self._text[self._given : end])
+            self._given = end
 
     def _position(self, token: int, piece: str, candidates: Sequence[tuple[int, float]]) -> list[Logprob]:
         return [

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from stillhouse._execution.stopping import current_stop
 from stillhouse.errors import GenerationError
 from stillhouse.local.outputs import engine_failed, unloaded
+from stillhouse.typing import OnPiece
 
 __all__ = ["Job", "JobQueue"]
 
@@ -31,13 +32,16 @@ class Job(Generic[R, T]):
     Attributes:
         request: the request for the engine.
         size: the length of its prompt in tokens; jobs of similar size are taken together.
+        on_piece: takes each piece of the text as it comes, in the engine's thread; `None` if no caller waits
+            for pieces.
     """
 
-    __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "request", "size")
+    __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "on_piece", "request", "size")
 
     def __init__(self, request: R, size: int, queue: JobQueue[R, T]) -> None:
         self.request = request
         self.size = size
+        self.on_piece: OnPiece | None = None
         self._queue = queue
         self._future: Future[T] = Future()
         self._number = 0

@@ -71,6 +71,18 @@ class StopTexts:
     def __bool__(self) -> bool:
         return bool(self.stops)
 
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text may be the beginning of a stop text.
+
+        Args:
+            text: the answer so far, in which there is no whole stop text.
+        """
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            end = text[start:]
+            if any(stop.startswith(end) for stop in self.stops):
+                return len(end)
+        return 0
+
     def cut(self, text: str, start: int = 0) -> int | None:
         """Return where the first stop text begins, or `None`.
 

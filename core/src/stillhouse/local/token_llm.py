@@ -15,7 +15,7 @@ from stillhouse.local.llm import LocalLLM
 from stillhouse.local.outputs import merged, too_long, unloaded
 from stillhouse.local.stops import StopTexts
 from stillhouse.local.worker import EngineWorker
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, OnPiece
 
 __all__ = ["TokenEngine", "TokenLLM"]
 
@@ -51,7 +51,8 @@ class TokenLLM(LocalLLM):
     """A model whose engine produces a `GenerateOutput` for each `Generation`, in batches.
 
     A backend implements `load`, which creates an `EngineWorker` and calls `use_engine`, and `unload`, which
-    calls `release_engine`. Each job of the engine is a `Generation`, and ends with the output of an `Answer`.
+    calls `release_engine`. Each job of the engine is a `Generation`, and ends with the output of an `Answer`,
+    which gets the job's `on_piece`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -204,10 +205,12 @@ class TokenLLM(LocalLLM):
         candidates = (top_logprobs or 0) if wants_logprobs else None
         stops = StopTexts(stop)
         compiler = None if guide is None else self.guides
+        on_piece = self.claim_stream() if num_generations == 1 else None
         calls = [
             _generated(
                 worker,
                 Generation(prompt, limit, sampling, stops, guide, compiler, candidates, seed, number),
+                on_piece,
             )
             for number in range(num_generations)
         ]
@@ -216,8 +219,10 @@ class TokenLLM(LocalLLM):
         return merged(await asyncio.gather(*calls, return_exceptions=True))
 
 
-async def _generated(worker: EngineWorker[Any, Any, Any], generation: Generation) -> GenerateOutput:
-    output: GenerateOutput = await worker.run(generation, len(generation.prompt))
+async def _generated(
+    worker: EngineWorker[Any, Any, Any], generation: Generation, on_piece: OnPiece | None
+) -> GenerateOutput:
+    output: GenerateOutput = await worker.run(generation, len(generation.prompt), on_piece)
     if generation.guide is not None:
         generation.guide.check(output["generations"][0] or "", output["finish_reasons"][0])
     return output

@@ -7,6 +7,7 @@ inputs. So it has its own thread, which takes as many jobs of similar size as th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -17,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from stillhouse.errors import ConfigurationError
 from stillhouse.local.outputs import unloaded
 from stillhouse.local.queue import Job, JobQueue
+from stillhouse.typing import OnPiece
 
 __all__ = ["EngineWorker"]
 
@@ -74,7 +76,7 @@ class EngineWorker(Generic[E, R, T]):
         """Whether there is a job that has not ended."""
         return self._queue.is_busy
 
-    async def run(self, request: R, size: int = 0) -> T:
+    async def run(self, request: R, size: int = 0, on_piece: OnPiece | None = None) -> T:
         """Return the engine's result for a request.
 
         If the awaiting task is cancelled, the job is marked as cancelled, and the engine drops it at the next
@@ -83,6 +85,8 @@ class EngineWorker(Generic[E, R, T]):
         Args:
             request: the request for the engine.
             size: the length of the prompt in tokens.
+            on_piece: takes the pieces of the text on this loop, those that the engine passes to the job's
+                `on_piece`. If it raises, the job is dropped, and this method raises the same.
 
         Raises:
             GenerationError: the engine failed, or was closed.
@@ -94,21 +98,63 @@ class EngineWorker(Generic[E, R, T]):
                 hint="load the LLM after forking, or start processes with the method spawn",
             )
         job: Job[R, T] = Job(request, size, self._queue)
+        pieces = None
+        if on_piece is not None:
+            pieces = _Pieces(on_piece, job._future.cancel)
+            job.on_piece = pieces.add
         job._stop.check()
         self._queue._put(job)
         try:
             # What the engine has not taken when the run stops is dropped.
             with job._stop.interrupting(lambda: not job.is_taken):
-                return await asyncio.wrap_future(job._future)
+                result: T = await asyncio.wrap_future(job._future)
         except asyncio.CancelledError:
             self._queue._leave(job)
+            if pieces is not None:
+                pieces.check()
             raise
+        if pieces is not None:
+            pieces.check()
+        return result
 
     def close(self) -> None:
         """End the running calls, and wait until the threads have ended."""
         self._finalizer()
         for thread in self._threads:
             thread.join()
+
+
+class _Pieces:
+    """Carries the pieces of a text from the engine's thread to the loop of the task that waits for them.
+
+    Args:
+        on_piece: takes them. If it raises, it gets no more.
+        drop: drops the job then.
+    """
+
+    def __init__(self, on_piece: OnPiece, drop: Callable[[], object]) -> None:
+        self._on_piece = on_piece
+        self._drop = drop
+        self._loop = asyncio.get_running_loop()
+        self._error: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise what `on_piece` raised."""
+        if self._error is not None:
+            raise self._error from None
+
+    def add(self, piece: str) -> None:
+        """Hand over a piece, from any thread. Those before the job's result arrive before it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._deliver, piece)
+
+    def _deliver(self, piece: str) -> None:
+        if self._error is None:
+            try:
+                self._on_piece(piece)
+            except BaseException as error:
+                self._error = error
+                self._drop()
 
 
 def _open_and_serve(

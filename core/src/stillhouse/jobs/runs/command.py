@@ -45,13 +45,14 @@ class Command:
         ceiling: the limits of tokens and cost; they may differ when the run is resumed.
         max_failures: number of rows that may fail, in one process, before the run stops: 0 for any number,
             and `None` to stop only if the run is hopeless.
-        executor: where the generating is done, as `NAME` or `NAME:ADDRESS`; `None` is here.
-        workers: how many workers the executor has; `None` where that is not said.
+        executor: the executor that generates, as `NAME` or `NAME:ADDRESS`; `None` means this process.
+        workers: number of workers of the executor; `None` means the default.
         traceback: whether the traceback of a backend's own bug is shown.
         verbose: whether requests and answers are shown.
         spool: saves an input that is not a file, such as standard input; `None` for other inputs.
         writing: how the output is written; it may differ when the run is resumed.
         state: the path of the run's state; `None` for the path next to the output.
+        metrics: the file that gets the run's progress for Prometheus; `None` for no file.
         given: the parts of the command, as they were given, without secrets; for the report.
         reads: the files other than the source that were read for the run, such as settings.
     """
@@ -80,6 +81,7 @@ class Command:
     verbose: bool = False
     writing: Writing = field(default_factory=Writing)
     state: Path | None = None
+    metrics: Path | None = None
     given: Sequence[Sequence[str]] = ()
     reads: Sequence[Path] = ()
     spool: Spool | None = None

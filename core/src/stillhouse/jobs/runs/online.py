@@ -118,8 +118,8 @@ class _Feed(RowInputs):
 
     It is impossible to wait for the rows in flight while inputs are pulled. So if a row does not fit into the
     budget, the iteration ends with that row in `held`, and the next iteration begins with it; by then the
-    rows in flight have released the budget that they did not use. The same happens if rows failed in a way that
-    may stop the run: by then the rows in flight have shown whether all of them fail.
+    rows in flight have released the budget that they did not use. The same happens if rows failed in a way
+    that may stop the run: by then the rows in flight have shown whether all of them fail.
 
     Args:
         rows: the rows; every iteration continues where the last one ended.
