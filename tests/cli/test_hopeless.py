@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     run: Any, rows_file: Any, read: Any, tmp_path: Path, tiny: Any
 ) -> None:
     output = tmp_path / "out.jsonl"
-    options = ["generate", rows_file(prompts(3000)), "--llm", "tiny-ngram", "-o", output]
+    source = rows_file(prompts(3000))
+    options = ["generate", source, "--llm", "tiny-ngram", "-o", output]
     stopped = run(*options)
     assert stopped.status == 1
     tried = len(tiny.CALLS)
@@ -106,12 +108,23 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     status = run("status", output)
     assert f"to be tried again  {tried} rows, by the same command" in status.out
     assert FAILED in status.out
+    again = shlex.join(
+        ["stillhouse", "generate", str(source), "--llm", "tiny-ngram", "--output", str(output)]
+    )
+    assert f"\nto resume, run again: {again}\n" in status.out
+    assert "state              stopped; run the same command again to resume\n" in status.out
     facts = json.loads(run("status", output, "--json").out)
     assert facts["messages"] == [
         {"kind": "unknown", "message": FAILED, "rows": tried, "examples": [1, 2, 3, 4, 5],
          "retry": None}
     ]  # fmt: skip
-    assert FAILED in Path(run("report", output).out.strip()).read_text().replace("&#39;", "'")
+    page = Path(run("report", output).out.strip()).read_text().replace("&#39;", "'")
+    assert FAILED in page
+    assert (
+        f'To generate them again:</p>\n<div class="copied"><pre tabindex="0">{again}</pre>'
+        in page.replace("        ", "")
+    )
+    assert json.loads(run("report", output, "--json").out)["failures"][0]["retry"] == again
 
     tiny.MENDED.append(True)
     tiny.CALLS.clear()

@@ -52,7 +52,7 @@ def test_a_complete_run_says_what_it_was_and_of_how_many_rows(
     assert lines["input"] == str(output.with_name("in.jsonl"))
     assert lines["rows finished"] == "60 of 60"
     assert re.fullmatch("[0-9]+:[0-9]{2}", lines["elapsed"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", lines["last row finished"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d", lines["last row finished"])
     assert not {"speed", "ETA"} & {*lines}
     facts = json.loads(run("status", output, "--json").out)
     assert (facts["total"], facts["llm"], facts["model"], facts["rows"]) == (60, "echo", "echo", 60)

@@ -78,6 +78,7 @@ def after_generate(
     error: GenerationError | None,
     from_hook: bool,
     row: Row | None,
+    seconds: float,
 ) -> None:
     """Observe the result of an input: its output or its error.
 
@@ -93,6 +94,8 @@ def after_generate(
         error: the error, a copy for this plugin; `None` if there is an output.
         from_hook: whether the output came from a plugin's `before_generate`, so that it cost nothing.
         row: the row that the input was made from, a copy for this plugin; `None` outside a bulk run.
+        seconds: how long the call took, with its retries; that of the whole list where a list was one call,
+            and 0 where nothing was called.
     """
 
 

@@ -67,6 +67,7 @@ class HookCalls(Protocol):
         result: GenerateOutput | GenerationError,
         from_hook: bool,
         row: Row | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Pass the result of an input to every plugin."""
 

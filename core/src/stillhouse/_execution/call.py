@@ -154,9 +154,9 @@ class Call:
         return answer
 
     def end(
-        self, index: int, input: Any, result: Any, own: InForce | None = None
+        self, index: int, input: Any, result: Any, seconds: float, own: InForce | None = None
     ) -> GenerateOutput | Exception:
-        """Check the result of an input, pass it to hooks, and return it; arguments as in `begin`."""
+        """Check the result of an input, which took `seconds`, pass it to hooks, and return it."""
         if not isinstance(result, Exception):
             try:
                 result = check_output(result, self.num_generations, self._name)
@@ -167,7 +167,7 @@ class Call:
         if self._shows and not isinstance(input, GenerationError):
             self._show("<", index, result, own)
         if self._after is not None:
-            self._observe(index, input, result, own)
+            self._observe(index, input, result, seconds, own)
         checked: GenerateOutput | Exception = result
         return checked
 
@@ -196,7 +196,7 @@ class Call:
         head = f"{sign} {self._name}, input {index + 1}:"
         messages.show(head, messages.as_text(value), self._secrets(own).redact)
 
-    def _observe(self, index: int, input: Any, result: Any, own: InForce | None) -> None:
+    def _observe(self, index: int, input: Any, result: Any, seconds: float, own: InForce | None) -> None:
         """Pass the result of an input to hooks. An input that could not be made is passed as `None`."""
         assert self._after is not None
         seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
@@ -210,6 +210,7 @@ class Call:
             seen,
             from_hook,
             None if self._row_at is None else self._row_at(index),
+            seconds,
         )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
@@ -238,7 +239,7 @@ def finish_group(
     finished: list[Finished] = []
     fatal: Exception | None = None
     for index, input, result, seconds in group:
-        ended = call.end(index, input, result)
+        ended = call.end(index, input, result, seconds)
         if isinstance(ended, Exception):
             failure = GenerationError.wrap(ended)
             if on_error == "raise" or failure.stops_run:

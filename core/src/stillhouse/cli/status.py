@@ -17,6 +17,7 @@ from stillhouse.cli.standard import output as standard_output
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.pace import RunPace
+    from stillhouse.jobs.runs.provenance import Provenance
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.jobs.store.damage import Damage
 
@@ -38,6 +39,7 @@ class _Status(NamedTuple):
         pace: how fast it is.
         damage: what of the state is damaged; `None` if nothing is.
         owner: the name of another output whose state this is; empty if it is that of this one.
+        provenance: how the run was begun; `None` if that is not known.
     """
 
     working: bool
@@ -45,6 +47,7 @@ class _Status(NamedTuple):
     pace: RunPace
     damage: Damage | None
     owner: str
+    provenance: Provenance | None
 
 
 @click.command(
@@ -118,6 +121,7 @@ def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
     """Read the status of a run; `answers` is whether to look at every answer of one that is running."""
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.runs.pace import pace_of
+    from stillhouse.jobs.runs.provenance import provenances_of
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.found import state_of
@@ -134,13 +138,16 @@ def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
     with intact(path, checked=not working) as (connection, damage):
         # To look at every answer every few seconds would slow the run down.
         summary = explained(summarize(connection), connection, answers=answers or not working)
+        provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
         owner = facts_of(connection).get("output") or place.name
     is_other = path == store_path(place) and not is_same_name(owner, place.name)
-    return _Status(working, summary, pace, damage, owner if is_other else "")
+    first = provenances[min(provenances)] if provenances else None
+    return _Status(working, summary, pace, damage, owner if is_other else "", first)
 
 
 def _print_status(found: _Status) -> None:
+    from stillhouse.jobs.reporting.commands import line_to_copy
     from stillhouse.jobs.reporting.tables import failure_lines, status_lines
 
     lines = status_lines(found.summary, found.working, found.pace)
@@ -152,3 +159,5 @@ def _print_status(found: _Status) -> None:
     reasons = found.summary.reasons
     for line in () if reasons is None else failure_lines(reasons.failures, found.summary.failed):
         print_line(line)
+    if not found.working and not found.summary.complete and found.summary.sessions:
+        print_line(f"to resume, run again: {line_to_copy(found.provenance)}")

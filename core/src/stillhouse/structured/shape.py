@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, Field
+from typing import Any
 
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.typing import Capability, StructuredOutput
 
-__all__ = [
-    "StructuredOutputField",
-    "StructuredOutputMixin",
-    "capability_of",
-    "normalize_structured_output",
-]
+__all__ = ["capability_of", "normalize_structured_output"]
 
 _CAPABILITIES: dict[str, Capability] = {"json": "json_schema", "regex": "regex", "choice": "choice"}
 
@@ -83,8 +76,12 @@ def _guess_format(schema: Any) -> str:
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+    if isinstance(schema, type):
+        # Only here: whoever reads a run needs the form of its rows, and not pydantic.
+        from pydantic import BaseModel
+
+        if issubclass(schema, BaseModel):
+            return schema.model_json_schema()
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -131,16 +128,3 @@ def _choices(schema: Any) -> list[str]:
 
 
 _NORMALIZE = {"json": _json_schema, "regex": _pattern, "choice": _choices}
-
-
-StructuredOutputField = Annotated[dict[str, Any] | None, BeforeValidator(normalize_structured_output)]
-"""The type of the field `structured_output`: normalised when it is set."""
-
-
-class StructuredOutputMixin(BaseModel):
-    """The field `structured_output`, for backends that support it."""
-
-    structured_output: StructuredOutputField = Field(
-        default=None,
-        description="The form of every answer: a dict with format and schema.",
-    )

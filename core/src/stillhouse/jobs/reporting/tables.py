@@ -14,10 +14,10 @@ from stillhouse.jobs.reporting.units import (
     about,
     count,
     duration,
+    moment,
     rows_rate,
     seconds_text,
     stopwatch,
-    zoned_clock,
 )
 from stillhouse.jobs.runs.reasons import (
     Endings,
@@ -216,7 +216,7 @@ def failure_lines(
         retry: returns the command that generates the rows of these kinds again, if it can be said whole.
     """
     lines, left = [], failures.rows
-    for kind, message, rows, example, _ in failures.most_common(SHOWN_FAILURES):
+    for kind, message, rows, example, *_ in failures.most_common(SHOWN_FAILURES):
         first = f"row {example:,}"
         which = first if rows == 1 else f"{rows:,} rows, the first of them {first}"
         lines.append(f"  {which}: {kind}: {message}")
@@ -235,7 +235,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     """Return the status of a run, read from another process, as labels and values."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
-        state = f"running (process {last.process} on {last.host}, started {zoned_clock(last.started)})"
+        state = f"running (process {last.process} on {last.host}, started {moment(last.started)})"
     elif summary.complete:
         state = "complete"
     elif last is None:
@@ -258,7 +258,7 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     if summary.cost is not None:
         lines.append(("cost", f"{cost_text(summary.cost)} (prices of {summary.prices or ''})"))
     if summary.last_finished is not None:
-        lines.append(("last row finished", zoned_clock(summary.last_finished)))
+        lines.append(("last row finished", moment(summary.last_finished)))
     return lines
 
 

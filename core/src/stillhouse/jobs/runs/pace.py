@@ -1,4 +1,4 @@
-"""`RunPace`: how long a run took so far and how fast it is, read from its state by another process."""
+"""`RunPace`: the duration and the speed of a run, read from its state by another process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stillhouse.jobs.runs.reach import REACH, seconds_left
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.store.seals import facts_of
 
-__all__ = ["RunPace", "pace_of"]
+__all__ = ["WINDOW_SECONDS", "RunPace", "pace_of"]
 
-# What happened longer ago says little about the rest of a run.
 WINDOW_SECONDS = 30.0
+"""What happened longer ago says little about the rest of a run."""
 
 
 @dataclass(frozen=True)

@@ -233,10 +233,10 @@ def _shown(llm: EchoLLM) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "before_generate", call
     output = prepare_output(["The Ucayali."], [4], [3], finish_reasons=["stop"])
     yield "after_generate", {**copy.deepcopy(_without(call)), "llm": llm, "output": output, "error": None,
-                             "from_hook": False}  # fmt: skip
+                             "from_hook": False, "seconds": 0.5}  # fmt: skip
     error = GenerationError("the server is busy", kind="server", outputs=[output])
     yield "after_generate", {**copy.deepcopy(_without(call)), "llm": llm, "output": None, "error": error,
-                             "from_hook": False}  # fmt: skip
+                             "from_hook": False, "seconds": 0.5}  # fmt: skip
     run = RunInfo("rows.jsonl", "answers.jsonl", "echo", "echo", 3, resumed=False)
     yield "run_started", {"run": run}
     yield "run_finished", {"summary": RunSummary(run, "complete", 2, {"server": 1}, 0, 4, 3, None, 1.0)}
