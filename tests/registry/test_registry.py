@@ -179,7 +179,7 @@ def test_create_without_a_model_to_choose(site: Any) -> None:
         ("echo:", {}, "'echo:' names no model after the colon", "write echo:MODEL"),
         ("echo:a", {"model": "b"}, "the model is given twice, in 'echo:a' and as model='b'", "give it once"),
         ("echo", {"latenci": 1}, "echo: there is no 'latenci'", "did you mean 'latency'?"),
-        ("echo", {"latency": "long"}, "echo: latency: Input should be a valid number", ""),
+        ("echo", {"latency": "long"}, "echo: latency: must be a number", ""),
     ],
 )
 def test_create_with_a_wrong_spec_or_field(

@@ -15,8 +15,9 @@ from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
 from stillhouse.http.request import Request, RequestForm
 from stillhouse.structured.answers import answer_problem
+from stillhouse.structured.field import StructuredOutputMixin
 from stillhouse.structured.instructor import check_mode
-from stillhouse.structured.shape import StructuredOutputMixin, normalize_structured_output
+from stillhouse.structured.shape import normalize_structured_output
 from stillhouse.typing import FormattedInput, GenerateOutput, StructuredOutput
 
 __all__ = ["RequestForm", "StructuredHTTPLLM"]
@@ -25,8 +26,8 @@ __all__ = ["RequestForm", "StructuredHTTPLLM"]
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     """An `HTTPLLM` with structured output.
 
-    A backend implements `form_fields`, and puts the form that `split` returns into its `Request`. A form
-    that the API cannot honour exactly is rejected when it is set, or before anything is sent.
+    A backend implements `form_fields`, and passes the form that `split` returns to its `Request`. A form
+    that the API cannot enforce exactly is rejected when it is set, or before anything is sent.
     """
 
     raw_forms: ClassVar[bool] = False
@@ -61,13 +62,13 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     @classmethod
     @abstractmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        """Return the fields of a request that demand a form.
+        """Return the fields of a request that ask for a form.
 
         Args:
-            structured_output: in its one shape; of JSON types, and its schema is valid.
+            structured_output: the normalised structured output, of JSON types, with a valid schema.
 
         Raises:
-            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
+            UnsupportedError: the API cannot enforce it exactly; the message names the keyword and its place.
         """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What can be wrong with a plugin, as data: `Problem` has what was found and what to try."""
+"""`Problem`: a fault of a plugin as data, with the cause and a suggested fix."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ _CORE = PurePath(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a plugin.
+    """A fault of a plugin.
 
     Attributes:
         code: a key of `CODES`; `E…` makes the plugin unusable, `W…` does not.
-        cause: what was found.
-        hint: what to try.
-        exception: what the plugin raised, if it raised something.
-        summary: what the code says about this plugin, where `CODES` has it too narrowly.
+        cause: the cause.
+        hint: a suggested fix.
+        exception: the exception that the plugin raised, if any.
+        summary: the meaning of the code for this plugin, if the text in `CODES` is too narrow.
     """
 
     code: str

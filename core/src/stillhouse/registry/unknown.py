@@ -13,6 +13,9 @@ __all__ = ["hint_for"]
 _MAX_NAME_LENGTH = 100
 """Comparing costs the product of two lengths, and a name may be anything that somebody passed."""
 
+_MIN_LIKENESS = 0.65
+"""How much like a name another one must be to be named at all."""
+
 _MAX_DISTANCE = 0.2
 """How much less like the name than the nearest one another may be that is named beside it."""
 
@@ -78,7 +81,8 @@ def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
 
 def _near(plain: str, installed: Collection[str]) -> str:
     """Return which names are near; of one that is not installed, also how to get it."""
-    near = difflib.get_close_matches(plain, sorted({*installed, *PACKAGES, *SERVERS}), n=3, cutoff=0.6)
+    known = sorted({*installed, *PACKAGES, *SERVERS})
+    near = difflib.get_close_matches(plain, known, n=3, cutoff=_MIN_LIKENESS)
     if not near:
         return ""
     # Beside a near miss, what is like it by chance only distracts.

@@ -48,6 +48,7 @@ class Library:
     sampling: Any
     structure: Any
     final: Any
+    deltas: Any
     lora: Any
     platform: Any
     make_prompt: Any
@@ -113,6 +114,7 @@ def _imported() -> Library:
             sampling=sampling.SamplingParams,
             structure=sampling.StructuredOutputsParams,
             final=sampling.RequestOutputKind.FINAL_ONLY,
+            deltas=sampling.RequestOutputKind.DELTA,
             lora=importlib.import_module("vllm.lora.request").LoRARequest,
             platform=importlib.import_module("vllm.platforms").current_platform,
             make_prompt=importlib.import_module("vllm.inputs.engine").tokens_input,

@@ -24,6 +24,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.loading import collecting_less
 from stillhouse.jobs.runs.looking import Look, check_columns, look
 from stillhouse.jobs.runs.online import RunStatistics, run
+from stillhouse.jobs.runs.reach import share_read
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
@@ -247,16 +248,10 @@ def _online(llm: LLM) -> Iterator[None]:
 def _watched(
     llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View, follower: Follower
 ) -> Iterator[Stop]:
-    def share() -> float | None:
-        most = command.choice.at_most()
-        if most is None:
-            return rows.share_read
-        return max(rows.share_read or 0.0, statistics.pulled / max(1, most - statistics.repeats))
-
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     slots = llm.engine_slots
     extent = Extent(
-        share,
+        lambda: share_read(command.choice, rows, statistics),
         lambda: number_of_rows(rows),
         window,
         None if slots is None else max(1, slots // command.num_generations),

@@ -60,6 +60,7 @@ class Failure(NamedTuple):
         rows: how many they are.
         example: the number of the first of them, from 1.
         examples: the numbers of the first few.
+        seen: when the first and the last of them failed, in seconds since 1970; `None` where nobody noted it.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Failure(NamedTuple):
     rows: int
     example: int
     examples: tuple[int, ...] = ()
+    seen: tuple[float, float] | None = None
 
 
 class Failures:
@@ -84,14 +86,16 @@ class Failures:
         self.kinds: dict[str, int] = {}
         self._found: dict[tuple[str, str], list[int]] = {}  # the number of rows, and the first of them
         self._messages: dict[tuple[str, str], str] = {}
+        self._seen: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def add(self, row: int, kind: str, message: str) -> None:
+    def add(self, row: int, kind: str, message: str, finished: float | None = None) -> None:
         """Count a row.
 
         Args:
             row: its index.
             kind: of its error.
             message: likewise.
+            finished: when it failed, in seconds since 1970.
         """
         self.rows += 1
         kind = kind if kind in ERROR_KINDS else UNKNOWN
@@ -106,6 +110,11 @@ class Failures:
         elif len(self._found) < MAX_FAILURES:
             self._found[reason] = [1, row]
             self._messages[reason] = message
+        else:
+            return
+        if finished is not None:
+            first, last = self._seen.get(reason, (finished, finished))
+            self._seen[reason] = min(first, finished), max(last, finished)
 
     def most_common(self, count: int) -> list[Failure]:
         """Return why rows failed, the most frequent first.
@@ -124,6 +133,7 @@ class Failures:
                 rows,
                 found[0] + 1,
                 tuple(row + 1 for row in found),
+                self._seen.get(reason),
             )
             for reason, (rows, *found) in ordered
             if reason in shown
@@ -216,16 +226,17 @@ class Reasons:
         self.not_finite = 0
         self.answer: tuple[int, str] | None = None
 
-    def add(self, row: int, columns: Mapping[str, Any]) -> None:
+    def add(self, row: int, columns: Mapping[str, Any], finished: float | None = None) -> None:
         """Count a row.
 
         Args:
             row: its index.
             columns: the columns that the output gets for it.
+            finished: when it was, in seconds since 1970.
         """
         error = columns["error"]
         if error is not None:
-            self.failures.add(row, error["kind"], str(error["message"]))
+            self.failures.add(row, error["kind"], str(error["message"]), finished)
             return
         statistics = columns.get("statistics")
         if statistics and NOT_FINITE in statistics:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stillhouse._settings.serialization import described
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
 __all__ = [
-    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "offer_of", "price_of", "spent",
+    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "no_prices", "offer_of", "price_of",
+    "spent",
 ]  # fmt: skip
 
 # The prices of a call for text. If a model has another price that a call for text may incur, its cost is
@@ -202,11 +203,20 @@ def cost_text(cost: float) -> str:
 
 def offer_of(llm: LLM) -> dict[str, Any]:
     """Return what the prices of an LLM are found by, as JSON types without secrets."""
+    from stillhouse._settings.serialization import described
+
     return {
         "backend": described(llm)["llm"],
         "model": llm.model_name,
         "api_url": getattr(llm, "api_url", None),
     }
+
+
+def no_prices() -> str:
+    """Say why there are no prices, and what helps."""
+    if find_spec("genai_prices") is None:
+        return 'genai-prices has the prices; pip install "stillhouse[cost]"'
+    return "genai-prices has no price of this model"
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:

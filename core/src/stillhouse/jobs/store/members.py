@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse._execution.slots import current_input
 from stillhouse._settings.digest import digest
@@ -21,7 +21,9 @@ from stillhouse.errors import StillhouseError
 from stillhouse.hookspecs import hookimpl
 from stillhouse.jobs.store.database import translated
 from stillhouse.jobs.store.seals import sealed
-from stillhouse.llm import LLM
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
 
 __all__ = ["MemberCache"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.database import StoreError
-from stillhouse.jobs.store.members import MemberCache
 from stillhouse.typing import GenerateOutput
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.formats.rows import Row
+    from stillhouse.jobs.store.members import MemberCache
 
 __all__ = ["Part", "Repeated", "RunStore"]
 
