@@ -263,7 +263,7 @@ def test_saved_settings(run: Any, rows_file: Any, read: Any, tmp_path: Path) -> 
         (["{rows}", "--llm", "echo"], 2, "no output is named", "-o OUTPUT.jsonl"),
         (["{rows}", "-o", "{out}"], 2, "no LLM is named", "stillhouse list"),
         (["{rows}", "--llm", "ecko", "-o", "{out}"], 1, 'no LLM "ecko"', "did you mean 'echo'?"),
-        (["{rows}", "--llm", "llamacpp", "-o", "{out}"], 1, "is not installed", "pip install stillhouse-llamacpp"),
+        (["{rows}", "--llm", "llamacpp", "-o", "{out}"], 1, "is not installed", "stillhouse install stillhouse-llamacpp"),
         (["{rows}", "--llm", "echo", "--set", "latencyy=1", "-o", "{out}"], 2, "no field 'latencyy'", "'latency'"),
         (["{rows}", "--llm", "echo", "--set", "latency=long", "-o", "{out}"], 2, "must be a number", "float"),
         (["{rows}", "--llm", "echo", "--set", "latency=-1", "-o", "{out}"], 2, "must be 0 or more", ""),

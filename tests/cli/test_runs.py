@@ -237,7 +237,7 @@ def test_a_state_of_a_newer_version(generate: Any, rows_file: Any, tmp_path: Pat
     refused = generate()
     assert refused.status == 1
     assert "newer version of stillhouse" in refused.err
-    assert "pip install --upgrade stillhouse" in refused.err
+    assert "stillhouse install --upgrade stillhouse" in refused.err
     assert (tmp_path / STATE).read_bytes() == before
 
 

@@ -120,7 +120,7 @@ def test_known_but_uninstalled_llm_names_the_package_to_install(name: str) -> No
     with pytest.raises(UnknownLLMError) as caught:
         Registry(entry_points=[]).get_llm(name)
     assert caught.value.message == f'the LLM "{name}" is not installed'
-    assert caught.value.hint == f"pip install {PACKAGES[name]}"
+    assert caught.value.hint == f"stillhouse install {PACKAGES[name]}"
 
 
 def test_near_matches_include_known_uninstalled_llms() -> None:
@@ -221,7 +221,7 @@ def test_register_refuses_an_invalid_name_or_class(name: str, cls: Any, code: st
     with pytest.raises(PluginError) as caught:
         registry.register(name, cls)
     assert caught.value.code == code
-    assert "else pip install" not in str(caught.value), "it came from no package"
+    assert "else stillhouse install" not in str(caught.value), "it came from no package"
     with pytest.raises(UnknownLLMError):
         registry.get_llm(name)
 

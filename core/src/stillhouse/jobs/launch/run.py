@@ -159,7 +159,7 @@ def run(
         max_cost: stop before the run costs more than this, in USD.
         max_failures: stop once N rows failed in this call; 0 means never. By default, a hopeless run stops:
             one whose first rows all fail with an error that no row causes.
-        metrics: a file with the progress of the run for Prometheus, replaced every few seconds.
+        metrics: a file for Prometheus with the progress of the run, replaced every few seconds.
         on_progress: called about twice a second from another thread, with a `Progress`, whose text is a line.
         show_bar: whether to show a bar if `on_progress` is not given.
         parameters: generation parameters of the LLM, such as `temperature`.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -236,7 +237,7 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
             return None
         raise ConfigurationError(
             "a ceiling on the cost needs prices: genai-prices is not installed",
-            hint='pip install "stillhouse[cost]"',
+            hint=install_command("stillhouse[cost]"),
         ) from None
     source = f"genai-prices {genai_prices.__version__}"
     url = offer["api_url"]
