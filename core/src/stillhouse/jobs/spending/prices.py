@@ -1,9 +1,8 @@
 """`Prices`: the cost of a model's tokens, from the prices that genai-prices maintains.
 
-The core knows no provider: the price is found by the address of the API, or by the registered name of
-the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
-that better prices give better figures later. The tokens that a provider says it bills count before those that
-the model read and wrote, and a row whose cost the provider itself says cost that.
+The core knows no provider: the price is found by the address of the API, or by the backend's registered
+name, and the model's name. Costs are computed from stored token counts, so better prices give better figures
+later. Billed tokens that a provider reports win over other counts, and a reported cost is the row's cost.
 """
 
 from __future__ import annotations
