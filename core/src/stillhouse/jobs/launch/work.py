@@ -248,7 +248,7 @@ def _watched(
         share,
         lambda: number_of_rows(rows),
         window,
-        None if slots is None else max(1, slots // command.num_generations),
+        None if slots is None else max(1, slots * (command.workers or 1) // command.num_generations),
     )
     statistics.started = time.monotonic()
     with collecting_less(), view.working(statistics, extent) as stopping:
