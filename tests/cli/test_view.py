@@ -116,7 +116,7 @@ def test_without_the_library_the_remedy_is_named(
     result = run("view", output)
     assert (result.status, result.out) == (1, "")
     assert "needs aiohttp" in result.err
-    assert 'pip install "stillhouse[view]"' in result.err
+    assert 'stillhouse install "stillhouse[view]"' in result.err
 
 
 def test_what_is_no_run_is_one_error(tmp_path: Path, run: Run) -> None:

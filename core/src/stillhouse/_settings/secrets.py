@@ -249,7 +249,7 @@ def is_secret_header(value: Any, key: str = "") -> bool:
 
 
 def is_secret(key: str, value: Any) -> bool:
-    """Whether a value is a secret in plain text, as its key says or the value itself."""
+    """Check whether a value is a secret in plain text, according to its key or to the value itself."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(is_secret(key, item) for item in value)
     if not isinstance(value, (str, bytes)):

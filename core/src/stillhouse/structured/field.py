@@ -15,9 +15,9 @@ StructuredOutputField = Annotated[dict[str, Any] | None, BeforeValidator(normali
 
 
 class StructuredOutputMixin(BaseModel):
-    """The field `structured_output`, for every backend that has the capability."""
+    """The field `structured_output`, for backends that support it."""
 
     structured_output: StructuredOutputField = Field(
         default=None,
-        description="The form that every answer must have: a dict with format and schema.",
+        description="The form of every answer: a dict with format and schema.",
     )

@@ -1,4 +1,4 @@
-"""The one shape in which a structured output is requested, the same for every backend."""
+"""The normalised shape of a structured output, the same for every backend."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ _CAPABILITIES: dict[str, Capability] = {"json": "json_schema", "regex": "regex",
 
 
 def normalize_structured_output(value: Any) -> StructuredOutput | None:
-    """Normalise `value` to its one shape: a dict with `format` and a plain, serialisable `schema`.
+    """Normalise a structured output to a dict with `format` and a plain, serialisable `schema`.
 
-    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with
-    its flags. A missing `format` is derived from the schema. A new dict is returned; `value` is left
-    alone.
+    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with its flags. A
+    missing `format` is derived from the schema. A new dict is returned; `value` is not changed.
 
     Raises:
-        ConfigurationError: it has another shape, an unknown key, or an unusable schema.
+        ConfigurationError: `value` has another shape, an unknown key, or an unusable schema.
     """
     if value is None:
         return None
@@ -48,7 +47,7 @@ def normalize_structured_output(value: Any) -> StructuredOutput | None:
 
 
 def capability_of(structured_output: Any) -> Capability:
-    """The capability that a backend needs to honour this structured output."""
+    """Return the capability that a backend needs for this structured output."""
     if isinstance(structured_output, Mapping):
         given = structured_output.get("format")
         if isinstance(given, str) and given in _CAPABILITIES:

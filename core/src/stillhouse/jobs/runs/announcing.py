@@ -11,7 +11,7 @@ from stillhouse.jobs.store.database import Outcome
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader, RunInfo, RunSummary
 
-__all__ = ["announced", "number_of_rows", "run_info"]
+__all__ = ["announced", "name_of", "number_of_rows", "run_info"]
 
 
 def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: bool = False) -> RunInfo:
@@ -24,11 +24,15 @@ def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: 
         reader: reads the rows of the run.
         resumed: whether an earlier process worked on it.
     """
+    return RunInfo(source, output, name_of(llm), llm.model_name, number_of_rows(reader), resumed)
+
+
+def name_of(llm: LLM) -> str:
+    """Return the registered name of an LLM, or its class where it has none."""
     try:
-        name = llm.registry.name_of(type(llm))
+        return llm.registry.name_of(type(llm))
     except StillhouseError:  # it is registered nowhere
-        name = type(llm).__qualname__
-    return RunInfo(source, output, name, llm.model_name, number_of_rows(reader), resumed)
+        return type(llm).__qualname__
 
 
 def number_of_rows(reader: RowReader) -> int | None:

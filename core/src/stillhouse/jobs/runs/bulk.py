@@ -8,7 +8,7 @@ from typing import Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -16,6 +16,7 @@ from stillhouse.jobs.runs.offline import COMMIT_ROWS, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.output import set_complete, write_output
+from stillhouse.jobs.runs.reach import REACH, recorded_total
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
@@ -174,9 +175,8 @@ class BulkRun:
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
-        total = number_of_rows(opened.reader)
-        if total is not None:  # for those who look at the run from another process
-            self.store.set("total", total)
+        # For those who look at the run from another process.
+        self.store.record(REACH, lambda: recorded_total(opened.command.choice, opened.reader, statistics))
         self._find_repeats(statistics, stopping)
         retried = False
         while True:

@@ -52,6 +52,7 @@ class Command:
         spool: saves an input that is no file, such as standard input; `None` for the others.
         writing: how the output is written; it may differ when the run is resumed.
         state: where the run's state is; `None` for the place beside the output.
+        metrics: the file that has the run's progress for Prometheus; `None` for no file.
         given: the command in parts that belong together, as it was given, without secrets; for the report.
         reads: the files other than the source that were read for the run, such as settings.
     """
@@ -80,6 +81,7 @@ class Command:
     verbose: bool = False
     writing: Writing = field(default_factory=Writing)
     state: Path | None = None
+    metrics: Path | None = None
     given: Sequence[Sequence[str]] = ()
     reads: Sequence[Path] = ()
     spool: Spool | None = None

@@ -12,7 +12,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look_at_run
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
-from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
+from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, no_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.found import state_of
@@ -82,7 +82,7 @@ class Estimate:
             ("output tokens, at most", self._text(self.max_output)),
         ]
         if self.prices is None:
-            lines.append(("cost, at most", "the model's prices are not known"))
+            lines.append(("cost, at most", f"unknown: {no_prices()}"))
         elif self.cost is None:
             lines.append(("cost, at most", self._text(None)))
         else:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
 __all__ = [
-    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "offer_of", "price_of", "spent",
+    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "no_prices", "offer_of", "price_of",
+    "spent",
 ]  # fmt: skip
 
 # The prices of a call for text. If a model has another price that a call for text may incur, its cost is
@@ -210,6 +213,13 @@ def offer_of(llm: LLM) -> dict[str, Any]:
     }
 
 
+def no_prices() -> str:
+    """Say why there are no prices, and what helps."""
+    if find_spec("genai_prices") is None:
+        return 'genai-prices has the prices; pip install "stillhouse[cost]"'
+    return "genai-prices has no price of this model"
+
+
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
     """Find the prices of a model, without using the network.
 
@@ -227,7 +237,7 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
             return None
         raise ConfigurationError(
             "a ceiling on the cost needs prices: genai-prices is not installed",
-            hint='pip install "stillhouse[cost]"',
+            hint=install_command("stillhouse[cost]"),
         ) from None
     source = f"genai-prices {genai_prices.__version__}"
     url = offer["api_url"]

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Literal
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import beside
@@ -244,7 +245,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by a newer version of stillhouse (schema {version}; this one knows "
             f"{SCHEMA_VERSION})",
-            hint="pip install --upgrade stillhouse",
+            hint=install_command("stillhouse", options="--upgrade"),
         )
     if version < SCHEMA_VERSION:
         raise StoreError(

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,9 @@ __all__ = ["SqliteStore"]
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
 
+# Seconds between two records of a fact that changes.
+RECORD_SECONDS = 1.0
+
 _INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -92,6 +95,8 @@ class SqliteStore:
         self._buffer: list[tuple[Any, ...]] = []
         self._session: tuple[Any, ...] = ()
         self._queued: set[int] = set()
+        self._recorded: dict[str, Callable[[], Any]] = {}
+        self._last_recorded = 0.0
         self._upkeep: Upkeep | None = None
         self._reserve = reserve_path(self.path)
         self._has_reserve = False
@@ -216,9 +221,17 @@ class SqliteStore:
     def set(self, key: str, value: Any) -> None:
         """Record a fact about the run; JSON types."""
         with self._transaction():
-            self.connection.execute(
-                "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", key, to_json(value))
-            )
+            self._put_fact(key, value)
+
+    def _put_fact(self, key: str, value: Any) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", key, to_json(value))
+        )
+
+    def record(self, key: str, value: Callable[[], Any]) -> None:
+        """Record a fact that changes now, and each second with the rows; JSON types."""
+        self._recorded[key] = value
+        self.set(key, value())
 
     @property
     def session(self) -> int:
@@ -352,7 +365,12 @@ class SqliteStore:
             self._insert()
 
     def _insert(self) -> None:
+        now = time.monotonic()
         with self._transaction():
+            if self._recorded and now >= self._last_recorded + RECORD_SECONDS:
+                self._last_recorded = now
+                for key, value in self._recorded.items():
+                    self._put_fact(key, value())
             try:
                 self.connection.executemany(_INSERT, self._buffer)
             except Exception as error:
