@@ -2,8 +2,6 @@
 
 What a backend says is not trusted: however many words and messages it has, and however long they are, they
 take little room and a line each.
-
-Over 300 lines: endings and failures are counted together, and share how their texts are shortened.
 """
 
 from __future__ import annotations
