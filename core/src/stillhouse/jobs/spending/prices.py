@@ -31,6 +31,7 @@ _UNITS = {"input": "input_mtok", "cached": "cache_read_mtok", "written": "cache_
           "output": "output_mtok", "written_1h": "cache_write_1h_mtok"}  # fmt: skip
 _OTHERS = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
 
+
 PROVIDER = "the provider"
 """The source of prices where the provider itself says what a row cost."""
 
