@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillhouse._wording import install_command
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
 __all__ = [
-    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "no_prices", "offer_of", "price_of",
+    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "offer_of", "price_of",
     "spent",
 ]  # fmt: skip
 
@@ -211,13 +210,6 @@ def offer_of(llm: LLM) -> dict[str, Any]:
         "model": llm.model_name,
         "api_url": getattr(llm, "api_url", None),
     }
-
-
-def no_prices() -> str:
-    """Say why there are no prices, and what helps."""
-    if find_spec("genai_prices") is None:
-        return 'genai-prices has the prices; pip install "stillhouse[cost]"'
-    return "genai-prices has no price of this model"
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
