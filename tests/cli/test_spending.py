@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
-from stillhouse.jobs.runs import estimate
+from stillhouse.jobs.spending import prices
 
 ROWS = [{"prompt": f"the words of row {number}"} for number in range(60)]
 
@@ -246,12 +246,12 @@ def test_an_estimate_without_a_bound_says_what_bounds_it(run: Any, rows_file: An
     ("has_prices", "reason"),
     [
         (True, "genai-prices has no price of this model"),
-        (False, 'genai-prices has the prices; pip install "stillhouse[cost]"'),
+        (False, 'genai-prices has the prices; run stillhouse install "stillhouse[cost]"'),
     ],
 )
 def test_an_estimate_without_prices_says_why(
     run: Any, rows_file: Any, monkeypatch: pytest.MonkeyPatch, has_prices: bool, reason: str
 ) -> None:
-    monkeypatch.setattr(estimate, "find_spec", lambda _: object() if has_prices else None)
+    monkeypatch.setattr(prices, "find_spec", lambda _: object() if has_prices else None)
     found = facts(run("generate", rows_file(ROWS), "--llm", "echo", "--estimate").out)
     assert found["cost, at most"] == f"unknown: {reason}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.opening import output_path
@@ -13,7 +12,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look_at_run
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
-from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
+from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, no_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.found import state_of
@@ -83,7 +82,7 @@ class Estimate:
             ("output tokens, at most", self._text(self.max_output)),
         ]
         if self.prices is None:
-            lines.append(("cost, at most", f"unknown: {_no_prices()}"))
+            lines.append(("cost, at most", f"unknown: {no_prices()}"))
         elif self.cost is None:
             lines.append(("cost, at most", self._text(None)))
         else:
@@ -148,13 +147,6 @@ def estimate(llm: LLM, command: Command) -> Estimate:
         found.bytes_per_token = known_bytes / tokens
         found.is_measured = True
     return found
-
-
-def _no_prices() -> str:
-    """Say why there are no prices, and what helps."""
-    if find_spec("genai_prices") is None:
-        return 'genai-prices has the prices; pip install "stillhouse[cost]"'
-    return "genai-prices has no price of this model"
 
 
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:

@@ -12,7 +12,8 @@ from typing import Any
 from stillhouse._execution.stopping import has_stopped
 from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, StillhouseError, UnsupportedError
-from stillhouse.jobs.runs.reasons import Failure, Failures, in_a_line, masked, retried_kinds
+from stillhouse.jobs.runs.reasons import Failure, Failures, retried_kinds
+from stillhouse.jobs.runs.said import in_a_line, masked
 
 __all__ = ["HOPELESS_ROWS", "FailureWatch", "FailuresError"]
 
