@@ -2,8 +2,7 @@
 
 The price is found by the address of the API, or by the registered name of the backend, and the model's name.
 The cost of a run is computed from the token counts that it stores, so that better prices give better figures
-later. Tokens that a provider bills count before those that the model read and wrote, and a cost that it
-reports before any other.
+later. The tokens that a provider bills come first, and a cost that it reports comes before any other.
 """
 
 from __future__ import annotations
