@@ -215,9 +215,8 @@ def offer_of(llm: LLM) -> dict[str, Any]:
 
 def no_prices() -> str:
     """Say why there are no prices, and what helps."""
-    if find_spec("genai_prices") is None:
-        return 'genai-prices has the prices; pip install "stillhouse[cost]"'
-    return "genai-prices has no price of this model"
+    missing = f"genai-prices has the prices; {install_command('stillhouse[cost]')}"
+    return "genai-prices has no price of this model" if find_spec("genai_prices") else missing
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
