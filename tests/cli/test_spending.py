@@ -246,7 +246,7 @@ def test_an_estimate_without_a_bound_says_what_bounds_it(run: Any, rows_file: An
     ("has_prices", "reason"),
     [
         (True, "genai-prices has no price of this model"),
-        (False, 'genai-prices has the prices; stillhouse install "stillhouse[cost]"'),
+        (False, 'genai-prices has the prices; run stillhouse install "stillhouse[cost]"'),
     ],
 )
 def test_an_estimate_without_prices_says_why(

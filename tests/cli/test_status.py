@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from stillhouse.jobs.reporting.status import Places, latest_counts, status_as_json
 from stillhouse.jobs.reporting.tables import status_lines
 from stillhouse.jobs.runs import pace, reach
 from stillhouse.jobs.runs.statistics import RunStatistics
@@ -231,3 +234,66 @@ def test_watching_prints_few_lines_where_none_can_change(tmp_path: Path, environ
     assert all("in flight" not in line for line in lines)
     assert text.startswith("state  running (process ")
     assert "\nstate              interrupted; run the same command again to resume\n" in text
+
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "status.schema.json").read_text(encoding="utf-8"))
+
+
+def check_status(facts: dict[str, Any]) -> None:
+    """Hold the facts to the schema, which describes every key."""
+    jsonschema.validate(facts, SCHEMA)
+    assert {*facts} <= {*SCHEMA["properties"]}
+    for name in ("places", "session", "answers", "damaged"):
+        assert {*(facts.get(name) or {})} <= {*SCHEMA["properties"][name]["properties"]}, name
+
+
+def test_the_json_of_a_complete_run_follows_the_schema(run: Callable[..., Result], output: Path) -> None:
+    facts = json.loads(run("status", output, "--json").out)
+    check_status(facts)
+    assert (facts["status"], facts["outcome"], facts["process"]) == (1, "complete", None)
+    assert facts["places"] == {
+        "output": str(output), "state": f"{output}.run.db", "copied_from": None,
+    }  # fmt: skip
+    assert (facts["session"]["number"], facts["session"]["done"], facts["session"]["failed"]) == (1, 60, 0)
+    assert facts["endings"] == {"stop": 60}
+
+
+def test_the_json_of_a_resumed_run_tells_the_latest_session_from_the_whole_run(
+    run: Callable[..., Result], output: Path
+) -> None:
+    source = output.with_name("in.jsonl")
+    with source.open("a") as stream:
+        stream.write('{"prompt": "b"}\nnot JSON\n')
+    assert run("generate", source, "--llm", "echo", "-o", output, "--extend", "--quiet").status == 3
+    facts = json.loads(run("status", output, "--json").out)
+    check_status(facts)
+    assert (facts["done"], facts["failed"]) == (61, {"invalid_input": 1})
+    assert (facts["session"]["number"], facts["session"]["done"], facts["session"]["failed"]) == (2, 1, 1)
+    assert facts["messages"][0]["kind"] == "invalid_input"
+
+
+def test_the_json_of_a_stopped_and_of_a_copied_run_says_so(
+    run: Callable[..., Result], output: Path, tmp_path: Path
+) -> None:
+    stopped = tmp_path / "stopped.jsonl"
+    source = output.with_name("in.jsonl")
+    failing = ["--llm", "echo", "--set", "failure_rate=1.0", "--max-failures", 1]
+    assert run("generate", source, *failing, "-o", stopped).status
+    facts = json.loads(run("status", stopped, "--json").out)
+    check_status(facts)
+    assert (facts["complete"], facts["outcome"]) == (False, "stopped")
+    shutil.copy(f"{output}.run.db", tmp_path / "copied.jsonl.run.db")
+    facts = json.loads(run("status", tmp_path / "copied.jsonl", "--json").out)
+    check_status(facts)
+    assert facts["places"]["copied_from"] == "out.jsonl"
+
+
+def test_the_json_of_a_working_run_names_its_process(output: Path) -> None:
+    with state_of(output) as connection:
+        summary = summarize(connection)
+        found = status_as_json(
+            "out.jsonl", True, summary, pace.pace_of(connection, summary, True),
+            Places(output, output.with_name("out.jsonl.run.db"), ""), latest_counts(connection, summary), None,
+        )  # fmt: skip
+    check_status(found)
+    assert (found["outcome"], found["process"]) == ("working", summary.sessions[-1].process)

@@ -126,7 +126,7 @@ AFTER = f"{CALL}, output, error, from_hook, row, seconds"
         (
             SomethingElse(),
             "there is no hook zzz",
-            "rename it to after_generate or before_generate or configure or open_reader or open_writer or output_path "
+            "rename it to after_generate or before_generate or configure or make_executor or open_reader or open_writer or output_path "
             "or run_finished or run_started or settings_model",
         ),
         (

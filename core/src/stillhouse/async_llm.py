@@ -328,10 +328,10 @@ class AsyncLLM(LLM):
     ) -> GenerateOutput:
         """Generate once for one input, and pass the text to `on_piece` as it comes.
 
-        Callers call `stream` or `astream`. This one calls `agenerate`, and a backend whose `agenerate` can
-        stream gets `on_piece` there from `claim_stream`; overriding this method is another way to stream. The
-        pieces, joined, must be the text of the output, or its beginning. If the caller closes the stream, the
-        coroutine is cancelled.
+        Callers call `stream` or `astream`. This method calls `agenerate`, where a backend that can stream
+        gets `on_piece` from `claim_stream`; a backend may override this method instead. The pieces, joined,
+        must be the text of the output, or its beginning. If the caller closes the stream, the coroutine is
+        cancelled.
 
         Args:
             input: the input, which must not be changed.

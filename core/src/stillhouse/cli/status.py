@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
@@ -16,6 +15,7 @@ from stillhouse.cli.output import flush, guarded, is_read, print_facts, print_js
 from stillhouse.cli.standard import output as standard_output
 
 if TYPE_CHECKING:
+    from stillhouse.jobs.reporting.status import Places
     from stillhouse.jobs.runs.pace import RunPace
     from stillhouse.jobs.runs.provenance import Provenance
     from stillhouse.jobs.runs.summary import Summary
@@ -38,7 +38,8 @@ class _Status(NamedTuple):
         summary: its state.
         pace: how fast it is.
         damage: what of the state is damaged; `None` if nothing is.
-        owner: the name of another output whose state this is; empty if it is that of this one.
+        places: where the run is.
+        latest: how many rows the latest session finished and failed.
         provenance: how the run was begun; `None` if that is not known.
     """
 
@@ -46,7 +47,8 @@ class _Status(NamedTuple):
     summary: Summary
     pace: RunPace
     damage: Damage | None
-    owner: str
+    places: Places
+    latest: tuple[int, int] | None
     provenance: Provenance | None
 
 
@@ -80,12 +82,15 @@ def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
 
 def _print_json(output: str, state: Path | None, watch: bool) -> None:
     """Print the facts once, or on a line each until the run ends."""
+    from stillhouse.jobs.reporting.status import status_as_json
+
     while True:
         began = time.monotonic()
         found = _read(output, state, answers=not watch)
         took = time.monotonic() - began
-        facts = {"output": output, "working": found.working, **asdict(found.pace), **found.summary.as_json()}
-        facts["damaged"] = None if found.damage is None else found.damage._asdict()
+        facts = status_as_json(
+            output, found.working, found.summary, found.pace, found.places, found.latest, found.damage
+        )
         print_json(facts, indent=None if watch else 2)
         flush()
         if not watch or not found.working or not is_read():
@@ -120,6 +125,7 @@ def _pause(seconds: float, took: float) -> None:
 def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
     """Read the status of a run; `answers` is whether to look at every answer of one that is running."""
     from stillhouse.jobs.formats.opening import output_path
+    from stillhouse.jobs.reporting.status import Places, latest_counts
     from stillhouse.jobs.runs.pace import pace_of
     from stillhouse.jobs.runs.provenance import provenances_of
     from stillhouse.jobs.runs.summary import explained, summarize
@@ -140,10 +146,12 @@ def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
         summary = explained(summarize(connection), connection, answers=answers or not working)
         provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
+        latest = latest_counts(connection, summary)
         owner = facts_of(connection).get("output") or place.name
     is_other = path == store_path(place) and not is_same_name(owner, place.name)
     first = provenances[min(provenances)] if provenances else None
-    return _Status(working, summary, pace, damage, owner if is_other else "", first)
+    places = Places(place, path, owner if is_other else "")
+    return _Status(working, summary, pace, damage, places, latest, first)
 
 
 def _print_status(found: _Status) -> None:
@@ -153,8 +161,8 @@ def _print_status(found: _Status) -> None:
     lines = status_lines(found.summary, found.working, found.pace)
     if found.damage is not None:
         lines[0] = ("state", f"damaged; with the same command, {found.damage.told}")
-    if found.owner:
-        lines.insert(1, ("state of", f"{found.owner}: it was copied or renamed"))
+    if found.places.copied_from:
+        lines.insert(1, ("state of", f"{found.places.copied_from}: it was copied or renamed"))
     print_facts(lines)
     reasons = found.summary.reasons
     for line in () if reasons is None else failure_lines(reasons.failures, found.summary.failed):

@@ -98,7 +98,7 @@ def unreadable(error: Exception) -> GenerationError:
     return GenerationError(
         f"the answer has another shape than the API's: {clean(described(error))}{where}",
         kind="server",
-        hint="check that base_url is that of an API of this kind",
+        hint="check that base_url is the address of an API of this kind",
         request_id=request_id_of(answered.get({})),
         place=place,
     )

@@ -268,8 +268,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
 
         Returns:
             Usually `dataclasses.replace(request, body={**request.body, "stream": True}, wire="events")`. The
-                wire is `events`, or `lines`, each of which must be JSON, or a function that returns a
-                `StreamReader`.
+                wire is `events` or `lines`, and each event or line must be JSON; or it is a function that
+                returns a `StreamReader`.
         """
         return None
 

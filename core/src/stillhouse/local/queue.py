@@ -32,8 +32,8 @@ class Job(Generic[R, T]):
     Attributes:
         request: the request for the engine.
         size: the length of its prompt in tokens; jobs of similar size are taken together.
-        on_piece: takes each piece of the text as it comes, in the engine's thread; `None` if no caller waits
-            for pieces.
+        on_piece: called with each piece of the text as it comes, in the engine's thread; `None` if the job is
+            not streamed.
     """
 
     __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "on_piece", "request", "size")

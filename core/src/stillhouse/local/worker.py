@@ -85,8 +85,8 @@ class EngineWorker(Generic[E, R, T]):
         Args:
             request: the request for the engine.
             size: the length of the prompt in tokens.
-            on_piece: takes the pieces of the text on this loop, those that the engine passes to the job's
-                `on_piece`. If it raises, the job is dropped, and this method raises the same.
+            on_piece: called on this loop with each piece of the text that the engine passes to the job's
+                `on_piece`. If it raises, the job is dropped, and the exception is raised here.
 
         Raises:
             GenerationError: the engine failed, or was closed.

@@ -118,7 +118,7 @@ class Job:
             raise UnclearError(
                 "the provider's id of a job is invalid",
                 kind="server",
-                hint="check that base_url is that of an API with offline batches",
+                hint="check that base_url is the address of an API with offline batches",
             )
         failure = self.failure
         if failure is not None:

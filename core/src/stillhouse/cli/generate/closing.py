@@ -45,7 +45,7 @@ def print_peek(reasons: Reasons, look: Look | None, command: Command) -> None:
     """Print the first row that has an answer, where somebody looks: a log need not have it."""
     from stillhouse.errors import GenerationError
     from stillhouse.inputs import split_input
-    from stillhouse.jobs.runs.reasons import in_a_line, shortened
+    from stillhouse.jobs.runs.said import in_a_line, shortened
     from stillhouse.protocols import InputWithArguments
 
     if reasons.answer is None or not sys.stderr.isatty():

@@ -19,14 +19,8 @@ from stillhouse.jobs.reporting.units import (
     seconds_text,
     stopwatch,
 )
-from stillhouse.jobs.runs.reasons import (
-    Endings,
-    Failures,
-    Reasons,
-    common_endings,
-    in_a_line,
-    retried_kinds,
-)
+from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons, common_endings, retried_kinds
+from stillhouse.jobs.runs.said import in_a_line
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`RunPace`: how long a run took so far and how fast it is, read from its state by another process."""
+"""`RunPace`: the duration and the speed of a run, read from its state by another process."""
 
 from __future__ import annotations
 

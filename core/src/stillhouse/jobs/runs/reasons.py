@@ -6,24 +6,20 @@ take little room and a line each.
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from stillhouse._execution.messages import printable
 from stillhouse.errors import ERROR_KINDS
+from stillhouse.jobs.runs.said import MAX_CHARACTERS, in_a_line, masked, printable_line, shortened
 from stillhouse.outputs import NOT_FINITE, count_of
 
-__all__ = ["UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "in_a_line", "masked",
-           "retried_kinds", "shortened"]  # fmt: skip
+__all__ = ["UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "retried_kinds"]
 
 # So many failures, and so many reasons to end, are told apart; the others are counted together.
 MAX_FAILURES = 1000
 MAX_ENDINGS = 100
 
-# How many characters of a message, and of a reason to end, tell them apart; and how many an answer keeps.
-MAX_CHARACTERS = 200
+# How many characters of a reason to end tell them apart, and how many an answer keeps.
 ENDING_CHARACTERS = 24
 ANSWER_CHARACTERS = 2000
 
@@ -38,17 +34,6 @@ OTHER = "other"
 # The reasons that explain why there is no text, or whose number a user must see.
 _NO_TEXT = frozenset({"tool_calls", "content_filter", "refusal"})
 _SHOWN = _NO_TEXT | {"length"}
-
-# Numbers, and ids that have a digit in them; looked for from the beginning of each word, once.
-_NUMBERED = re.compile(r"\b[^\W\d]*\d\w*")
-
-# What stands in quotes; an apostrophe inside a word is none. Messages are cut before they are searched.
-_QUOTED = re.compile(
-    r"(?<![\w\\])(?P<quote>[\"'`])(?:\\.|(?!(?P=quote)).)*(?P=quote)(?!\w)|“[^”]*”|‘[^’]*’|«[^»]*»|„[^“”]*[“”]",
-    re.DOTALL,
-)
-
-_SPACES = re.compile(r"\s+")
 
 
 class Failure(NamedTuple):
@@ -266,24 +251,6 @@ def common_endings(endings: Mapping[str, int], count: int) -> list[tuple[str, in
     return ordered
 
 
-def masked(message: str) -> str:
-    """Return what messages have in common that differ only in numbers or in what stands in quotes."""
-    return _masked(message if len(message) <= 2 * MAX_CHARACTERS else shortened(message, 2 * MAX_CHARACTERS))
-
-
-@functools.lru_cache(256)
-def _masked(message: str) -> str:
-    return _NUMBERED.sub("#", _QUOTED.sub("'…'", message))[:MAX_CHARACTERS]
-
-
-def shortened(text: str, length: int) -> str:
-    """Return a text of at most so many characters, with its end: that may say where something happened."""
-    if len(text) <= length:
-        return text
-    end = length // 4
-    return f"{text[: length - end - 3]} … {text[-end:]}"
-
-
 def _some(items: Iterable[Any], count: int) -> list[Any]:
     return [item for item, _ in zip(items, range(count), strict=False)]
 
@@ -297,15 +264,5 @@ def _calls(output: Mapping[str, Any], place: int) -> bool:
 def _ending(reason: Any) -> str:
     if not isinstance(reason, str) or not reason.strip():
         return UNKNOWN
-    text = _printable(reason[: 4 * ENDING_CHARACTERS])
+    text = printable_line(reason[: 4 * ENDING_CHARACTERS])
     return text if len(text) <= ENDING_CHARACTERS else f"{text[: ENDING_CHARACTERS - 1]}…"
-
-
-def in_a_line(text: str) -> str:
-    """Return a text of somebody else in one line of bounded length that a terminal only shows."""
-    return shortened(_printable(shortened(text, 2 * MAX_CHARACTERS)), MAX_CHARACTERS)
-
-
-def _printable(text: str) -> str:
-    """Return a text in one line that a terminal only shows."""
-    return printable(_SPACES.sub(" ", text).strip())

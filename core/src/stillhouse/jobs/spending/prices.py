@@ -1,9 +1,8 @@
 """`Prices`: the cost of a model's tokens, from the prices that genai-prices maintains.
 
-The core knows no provider: the price is found by the address of the API, or by the registered name of
-the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
-that better prices give better figures later. The tokens that a provider says it bills count before those that
-the model read and wrote, and a row whose cost the provider itself says cost that.
+The price is found by the address of the API, or by the registered name of the backend, and the model's name.
+The cost of a run is computed from the token counts that it stores, so that better prices give better figures
+later. The tokens that a provider bills come first, and a cost that it reports comes before any other.
 """
 
 from __future__ import annotations
@@ -198,7 +197,7 @@ def _cache_costs(rates: Rates, cached: float, written: float, written_1h: float)
 
 
 def cost_text(cost: float) -> str:
-    """Format an amount of USD: in cents, or with more digits if it is less than a dollar."""
+    """Format an amount of USD: in cents, or with more digits below a dollar."""
     return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.6f}".rstrip("0").ljust(5, "0")
 
 
@@ -215,8 +214,9 @@ def offer_of(llm: LLM) -> dict[str, Any]:
 
 def no_prices() -> str:
     """Say why there are no prices, and what helps."""
-    missing = f"genai-prices has the prices; {install_command('stillhouse[cost]')}"
-    return "genai-prices has no price of this model" if find_spec("genai_prices") else missing
+    if find_spec("genai_prices"):
+        return "genai-prices has no price of this model"
+    return f"genai-prices has the prices; run {install_command('stillhouse[cost]')}"
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:

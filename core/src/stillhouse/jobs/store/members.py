@@ -1,7 +1,7 @@
 """`MemberCache`: the outputs of a composite LLM's members, kept until the row they belong to is finished.
 
 A composite calls several LLMs for one row. If one of them fails, or the process ends, the outputs of the
-others are paid for: the next attempt at the row gets them from here.
+others have been paid for: the next attempt for the row takes them from here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CREATE INDEX IF NOT EXISTS members_of_row ON members (row);
 
 
 class MemberCache:
-    """A plugin of hooks that answers for members with their earlier outputs for the same row.
+    """A hook plugin that answers for members with their earlier outputs for the same row.
 
     Args:
         path: the database of the run.
@@ -88,7 +88,7 @@ class MemberCache:
             return None
         with self._lock:
             outputs = self._outputs[row][self._key(llm, input, num_generations, arguments)]
-            # Each is returned once: a caller that asks twice wants two.
+            # Each output is returned once: a caller that asks twice needs two.
             return json.loads(outputs.pop()) if outputs else None
 
     @hookimpl

@@ -70,13 +70,13 @@ class SqliteStore:
     Args:
         output: the path of the output of the run.
         model_name: the model's name, for every row.
-        held: the lock of the run, if the caller has it already; else it is acquired here.
-        state: the file, if it is not beside the output; then it may be that of several outputs.
+        held: the lock of the run, if the caller has it already; otherwise it is acquired here.
+        state: the file, if it is not next to the output; then several outputs may share it.
 
     Attributes:
         path: the file.
         connection: the database; see `reading`.
-        told: what has to be said about damage to the state, in the order in which it was seen.
+        told: messages about damage to the state, in the order of detection.
 
     Raises:
         StoreError: another process works on the run, or its state cannot be used, or is that of another
@@ -193,7 +193,7 @@ class SqliteStore:
             self._lock.release()
 
     def give_up_reserve(self) -> bool:
-        """Free the room on the disk that was kept for results, and return whether there was any."""
+        """Free the disk space that was reserved for results, and return whether there was any."""
         had, self._has_reserve = self._has_reserve, False
         if had:
             with contextlib.suppress(OSError):  # as above
@@ -202,7 +202,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the database, for reading; SQLite's errors become `StoreError` while the block runs."""
+        """Provide the database for reading; SQLite's errors become `StoreError` in the block."""
         with translated(self.path):
             yield self.connection
 
@@ -240,7 +240,7 @@ class SqliteStore:
 
     @property
     def known_rows(self) -> int:
-        """How many rows the state has, those that are queued included."""
+        """Number of rows in the state, including queued ones."""
         with translated(self.path):
             count: int = self.connection.execute("SELECT count(*) FROM rows").fetchone()[0]
         return count
@@ -326,9 +326,9 @@ class SqliteStore:
         return output_of(json.loads(record[5]))
 
     def repeat(self, repeat: Repeat) -> Repeated | None:
-        """Give a row the result of the row that it repeats; `None` if that one has none.
+        """Give a row the result of the row that it repeats; return `None` if that row has no result.
 
-        Its statistics say which row it repeats, and no tokens: it took none.
+        Its statistics name the repeated row, and have no tokens, because it used none.
         """
         query = "SELECT * FROM rows WHERE row = ?"
         with translated(self.path):
@@ -382,7 +382,7 @@ class SqliteStore:
         self._buffer.clear()
 
     def _insert_each(self) -> None:
-        """Store the rows one by one, so that one that cannot be stored costs no other."""
+        """Store the rows one by one, so that a row that cannot be stored does not affect the others."""
         for place, record in enumerate(self._buffer):
             try:
                 self.connection.execute(_INSERT, record)
@@ -393,7 +393,7 @@ class SqliteStore:
                 self.connection.execute(_INSERT, self._buffer[place])
 
     def finished_rows(self) -> Iterator[FinishedRow]:
-        """Yield every finished row that is as it was stored, in the order of the input."""
+        """Yield every finished row that is not damaged, in the order of the input."""
         with translated(self.path):
             for record in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
                 if row_seal(record[:-1]) == record[-1]:
@@ -437,7 +437,7 @@ class SqliteStore:
             return found.fetchone() is not None
 
     def forget(self, rows: Iterable[int]) -> None:
-        """Delete what is stored of these rows."""
+        """Delete the stored results of these rows."""
         with self._transaction():
             self.connection.executemany("DELETE FROM rows WHERE row = ?", ((row,) for row in rows))
 

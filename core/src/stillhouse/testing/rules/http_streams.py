@@ -31,7 +31,7 @@ class HTTPStreamRules(HTTPBase):
 
     @rule(after="C53", since="0.2")
     def test_h40_pieces_come_while_the_answer_is_sent(self) -> None:
-        """The text of a stream comes in pieces while it is sent, wherever the network cuts its bytes.
+        """The text of a stream comes in pieces while it is sent, wherever the network splits its bytes.
 
         Why: a caller shows the pieces as they come, and keeps the answer.
 
@@ -62,8 +62,8 @@ class HTTPStreamRules(HTTPBase):
 
     @rule(after="H40", since="0.2")
     def test_h41_what_breaks_a_stream_is_an_error(self) -> None:
-        """A stream that breaks off, reports an error, falls silent or does not end is a `GenerationError` of
-        the right kind, behind the pieces that came; nothing is requested again.
+        """A stream that breaks off, reports an error, stalls or does not end is a `GenerationError` of the
+        right kind, after the pieces that came; nothing is requested again.
 
         Why: half an answer must not be kept as a whole one, nor be shown twice.
 
@@ -110,7 +110,7 @@ class HTTPStreamRules(HTTPBase):
 
     @rule(after=("H40", "H07"), since="0.2")
     def test_h42_a_stream_that_has_not_begun_is_requested_again(self) -> None:
-        """A 429, and a connection that is closed before the first piece, are tried again.
+        """A 429, and a connection that is closed before the first piece, are retried.
 
         Why: a caller who waits for pieces must not have to retry.
 
@@ -128,7 +128,7 @@ class HTTPStreamRules(HTTPBase):
 
     @rule(after="H40", since="0.2")
     def test_h43_a_stream_that_is_left_is_broken_off(self) -> None:
-        """When the caller takes no more, the connection is closed, and its place under `max_concurrency` is
+        """When the caller closes a stream, its connection is closed, and its slot of `max_concurrency` is
         free.
 
         Why: the provider bills what it generates for nobody.
