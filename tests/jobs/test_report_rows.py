@@ -37,6 +37,7 @@ from stillhouse.jobs.reporting.comparison_page import compare_runs
 from stillhouse.jobs.reporting.report import _over_time, report_as_json, report_run, write_report
 from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Spans, Timeline
 from stillhouse.jobs.runs.provenance import provenance_of
+from stillhouse.jobs.runs.reach import REACH
 from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.columns import Tokens
 from stillhouse.jobs.store.database import connect, read, store_path
@@ -332,7 +333,7 @@ def test_finish_reasons_say_how_many_answers_were_cut(make: Make) -> None:
     assert found["finish_reasons"] == {"length": 28, "stop": 37}
     page = page_of()
     assert "28 answers (43%) were cut at max_new_tokens=8." in page
-    assert "65 rows" not in page
+    assert "65 rows have the same content" not in page
     assert "63 rows have the same content as an earlier row" in page
 
 
@@ -383,15 +384,17 @@ def test_report_of_a_working_run_says_how_far_it_is(make: Make) -> None:
     assert "<progress" not in page_of()
     with contextlib.closing(connect(store_path(Path("out.jsonl")))) as connection:
         connection.execute("DELETE FROM info WHERE key = 'complete'")
-        connection.execute("INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", "total", "120"))
+        connection.execute(
+            "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", REACH, "[120, true]")
+        )
     found = as_json()
-    assert (found["total"], found["seconds_left"]) == (120, None)
+    assert (found["total"], found["total_is_estimated"], found["seconds_left"]) == (120, True, None)
     with contextlib.closing(read(store_path(Path("out.jsonl")))) as connection:
         write_report(connection, "out.jsonl", True, Path("working.html"))
     text = Path("working.html").read_text()
     bar = '<progress max="100" value="25.0" aria-label="Rows finished"></progress>'
-    assert f"{bar} 30 of 120 rows (25%), " in text
-    assert re.search("rows/(s|min), about .* left</p>", text)
+    assert f"{bar} 30 of ~120 rows (25%), " in text
+    assert re.search("rows/(s|min)(, about .* left)?</p>", text)
     assert "The run was working when this page was written." in text
 
 

@@ -254,7 +254,7 @@ def _watched(
         lambda: share_read(command.choice, rows, statistics),
         lambda: number_of_rows(rows),
         window,
-        None if slots is None else max(1, slots // command.num_generations),
+        None if slots is None else max(1, slots * (command.workers or 1) // command.num_generations),
     )
     statistics.started = time.monotonic()
     with (

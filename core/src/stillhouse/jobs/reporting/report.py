@@ -23,12 +23,13 @@ from stillhouse.jobs.reporting.sections import (
     endings_of,
     environment_of,
     failures_of,
+    progress_of,
     sessions_of,
     settings_of,
     warnings_of,
 )
 from stillhouse.jobs.reporting.twin import run_as_json
-from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, rows_rate, seconds_text
+from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, seconds_text
 from stillhouse.jobs.runs.summary import Summary
 from stillhouse.jobs.spending.prices import cost_text
 from stillhouse.jobs.store.found import state_of
@@ -149,7 +150,7 @@ def _shown(facts: RunFacts) -> dict[str, Any]:
         "model": str((summary.command or {}).get("model_name") or ""),
         "state": state_text(facts),
         "working": facts.working,
-        "progress": _progress(facts),
+        "progress": progress_of(facts),
         "made": moment(facts.made),
         "times": _times(facts),
         "figures": figures_of(facts),
@@ -195,20 +196,6 @@ def _times(facts: RunFacts) -> list[tuple[str, str, str]]:
     if last is not None and not facts.working:
         found.append(("ended", last))
     return [(label, iso_moment(seconds), moment(seconds)) for label, seconds in found]
-
-
-def _progress(facts: RunFacts) -> tuple[float, str] | None:
-    """Return how far a run is that is not complete: the share in percent, and words; `None` if not known."""
-    total, rows = facts.pace.total, facts.summary.rows
-    if total is None or not total or facts.state == "complete":
-        return None
-    share = min(1.0, rows / total)
-    parts = [f"{rows:,} of {total:,} rows ({int(100 * share)}%)"]
-    if facts.pace.rows_per_second:
-        parts.append(rows_rate(facts.pace.rows_per_second))
-    if facts.pace.seconds_left is not None:
-        parts.append(f"about {duration(facts.pace.seconds_left)} left")
-    return 100 * share, ", ".join(parts)
 
 
 def _why(facts: RunFacts) -> list[tuple[str, int]]:

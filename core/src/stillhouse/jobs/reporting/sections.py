@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from stillhouse._wording import number_of
 from stillhouse.jobs.reporting.commands import retry_text
 from stillhouse.jobs.reporting.facts import RunFacts, outcome_of
-from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment
+from stillhouse.jobs.reporting.units import about, count, duration, iso_moment, moment, rows_rate
 from stillhouse.jobs.runs.provenance import Provenance
 from stillhouse.jobs.runs.reasons import Failure, common_endings
 from stillhouse.jobs.runs.summary import Session
 
 __all__ = [
-    "Ending", "Kind", "answers_of", "endings_of", "environment_of", "failures_of", "sessions_of",
+    "Ending", "Kind", "answers_of", "endings_of", "environment_of", "failures_of", "progress_of",
+    "sessions_of",
     "settings_of", "warnings_of",
 ]  # fmt: skip
 
@@ -142,6 +143,21 @@ def _answers(number: int) -> str:
 
 def _were(number: int) -> str:
     return "was" if number == 1 else "were"
+
+
+def progress_of(facts: RunFacts) -> tuple[float, str] | None:
+    """Return how far a run is that is not complete: the share in percent, and words; `None` if not known."""
+    total, rows = facts.pace.total, facts.summary.rows
+    if total is None or not total or facts.state == "complete":
+        return None
+    share = min(1.0, rows / total)
+    whole = about(total) if facts.pace.total_is_estimated else f"{total:,}"
+    parts = [f"{rows:,} of {whole} rows ({int(100 * share)}%)"]
+    if facts.pace.rows_per_second:
+        parts.append(rows_rate(facts.pace.rows_per_second))
+    if facts.pace.seconds_left is not None:
+        parts.append(f"about {duration(facts.pace.seconds_left)} left")
+    return 100 * share, ", ".join(parts)
 
 
 def sessions_of(facts: RunFacts) -> list[tuple[str, ...]]:

@@ -33,6 +33,7 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
         "failed": summary.failed,
         "queued": summary.queued,
         "total": facts.pace.total,
+        "total_is_estimated": facts.pace.total_is_estimated,
         "seconds_left": facts.pace.seconds_left,
         "seconds_at_work": facts.seconds,
         "seconds_before_first_row": facts.loading,
