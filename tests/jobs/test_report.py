@@ -134,7 +134,7 @@ def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
     # Every chart has its numbers in a table, and says what it is.
     figures = [attributes for tag, attributes in page.tags if tag == "figure"]
     assert [attributes["id"] for attributes in figures] == [
-        "rows", "failed", "tokens", "flight", "latency", "input", "output",
+        "rows", "finished", "failed", "tokens", "flight", "latency", "input", "output",
     ]  # fmt: skip
     assert names.count("table") == len(figures) + 4  # three kinds of failures, and the sessions
     images = [attributes for tag, attributes in page.tags if attributes.get("role") == "img"]
