@@ -1,6 +1,7 @@
 """`stillhouse install`: what a name means, which installer is used, and what is said when it fails.
 
-The installers are scripts that record how they are called. `docs/install.md`, which a test runs, has pip itself.
+The installers are scripts that record how they are called; `tests/system/packaging/test_install.py` has real
+ones.
 """
 
 from __future__ import annotations

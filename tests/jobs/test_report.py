@@ -342,7 +342,7 @@ def test_the_page_in_a_browser(made: Run, browser: Any, width: int, height: int,
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure.chart svg")
-    assert figures.count() == 7
+    assert figures.count() == 8
     for number in range(7):
         box = figures.nth(number).bounding_box()
         assert box["width"] > 200
