@@ -306,3 +306,11 @@ def test_an_output_in_a_pipe_that_is_closed_does_not_trace_back(start: Any, rows
     process.stdout = None
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
+
+
+def test_the_hint_for_an_unknown_field_names_those_that_the_backend_uses(run: Any, rows_file: Any) -> None:
+    """echo has no offline batches: the fields of these would be the first that a new user reads."""
+    result = run("generate", rows_file([{"prompt": "a"}]), "--llm", "echo", "-o", "-", "--set", "xyz=1")
+    assert result.status == 2
+    assert "failure_rate" in result.err
+    assert "offline" not in result.err

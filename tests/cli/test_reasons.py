@@ -80,7 +80,7 @@ def test_a_run_of_which_every_row_fails_says_why(
         "  1,200 rows, the first of them row 3: invalid_input: line 3: the row has no messages, conversations, "
         "prompt or instruction; its columns are: text",
         "  31 rows, the first of them row 1: invalid_input: line 1: not valid JSON: Expecting property name "
-        "enclosed in double quotes at character 2",
+        "enclosed in double quotes at character 2, after '{'",
         "  row 2: invalid_input: line 2: the column prompt is a number, not a text",
     ]
 

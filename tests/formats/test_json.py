@@ -265,7 +265,7 @@ def test_several_objects_on_a_line_in_the_middle_fail_alone(write: Write) -> Non
     )
     assert found.errors == [
         "line 2: several JSON values on one line: jq -c . FILE writes each on its own",
-        "line 3: not valid JSON: Extra data at character 16",
+        """line 3: not valid JSON: Extra data at character 16, after '{"prompt": "d"}'""",
     ]
 
 

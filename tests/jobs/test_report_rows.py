@@ -393,7 +393,7 @@ def test_report_of_a_working_run_says_how_far_it_is(make: Make) -> None:
         write_report(connection, "out.jsonl", True, Path("working.html"))
     text = Path("working.html").read_text()
     bar = '<progress max="100" value="25.0" aria-label="Rows finished"></progress>'
-    assert f"{bar} 30 of ~120 rows (25%), " in text
+    assert f"{bar} 30 of ~120, 25%, " in text
     assert re.search("rows/(s|min)(, about .* left)?</p>", text)
     assert "The run was working when this page was written." in text
 
@@ -476,7 +476,7 @@ def test_the_head_says_when_with_the_offset_and_what(make: Make) -> None:
     make(some_rows(30))
     page = page_of()
     times = re.findall(r'<time datetime="(\S+)">(\S+ \S+ [+-]\d\d:\d\d)</time>', page)
-    assert len(times) == 2
+    assert len(times) >= 2  # of the run; and when rows failed
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", iso) for iso, _ in times)
     assert "<bdi>noisy-1</bdi>" in page
     (session,) = as_json()["sessions"]

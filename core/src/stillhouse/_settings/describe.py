@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stillhouse._settings.runtime import RuntimeParametersMixin
 
-__all__ = ["describe", "describe_fields", "field_groups", "type_name"]
+__all__ = ["describe", "describe_fields", "field_groups", "type_name", "usable_fields"]
 
 _CONTRACT = ("stillhouse.llm", "stillhouse.async_llm")
 
@@ -83,6 +83,11 @@ def describe_fields(model: type[BaseModel]) -> list[dict[str, Any]]:
         }
         for name, field in model.model_fields.items()
     ]
+
+
+def usable_fields(cls: type[Any]) -> list[str]:
+    """Return the names of a backend's fields, without those of what it cannot do."""
+    return [name for name, _ in _own_first(cls)]
 
 
 def _own_first(cls: type[Any]) -> list[tuple[str, FieldInfo]]:

@@ -16,6 +16,9 @@ from stillhouse.jobs.formats.rows import Row, digest_of, invalid_row
 
 __all__ = ["JsonlReader"]
 
+SHOWN_CHARACTERS = 20
+"""How much of a broken line is shown: what stands before the character that is wrong."""
+
 
 class JsonlReader(FileReader):
     """The rows of a JSONL file, or of standard input for `-`. Blank lines are skipped."""
@@ -85,6 +88,8 @@ def _object(
         if len(line) == MAX_ROW_BYTES:
             return {}, invalid_row(number, f"longer than {MAX_ROW_BYTES >> 20} MiB, which no model takes")
         problem = f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        if error.pos:
+            problem += f", after {error.doc[max(0, error.pos - SHOWN_CHARACTERS) : error.pos]!r}"
         if error.msg == "Extra data" and error.doc[error.pos] in "{[":
             problem = "several JSON values on one line: jq -c . FILE writes each on its own"
         return {}, invalid_row(number, problem)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stillhouse._settings.describe import usable_fields
 from stillhouse._settings.serialization import read_settings
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.llm import LLM
@@ -62,7 +63,7 @@ def check_fields(cls: type[LLM], name: str, fields: Iterable[str]) -> None:
                     f"{name} handles its inputs in lists", hint="leave out --max-concurrency"
                 )
             raise ConfigurationError(
-                f"{name} has no field {field!r}", hint=near_matches(field, cls.model_fields)
+                f"{name} has no field {field!r}", hint=near_matches(field, usable_fields(cls))
             )
 
 

@@ -225,7 +225,7 @@ def figures_of(facts: RunFacts) -> list[tuple[str, str, str, str]]:
         ("Time at work", duration(seconds), before, ""),
     ]
     if summary.queued:
-        figures.insert(2, ("To be tried again", f"{summary.queued:,}", "by the same command", ""))
+        figures.insert(2, ("To be retried", f"{summary.queued:,}", "by the same command", ""))
     if summary.cost is not None:
         figures.append(("Cost", cost_text(summary.cost), f"prices of {summary.prices}", ""))
     return figures

@@ -152,7 +152,7 @@ def progress_of(facts: RunFacts) -> tuple[float, str] | None:
         return None
     share = min(1.0, rows / total)
     whole = about(total) if facts.pace.total_is_estimated else f"{total:,}"
-    parts = [f"{rows:,} of {whole} rows ({int(100 * share)}%)"]
+    parts = [f"{rows:,} of {whole}, {int(100 * share)}%"]
     if facts.pace.rows_per_second:
         parts.append(rows_rate(facts.pace.rows_per_second))
     if facts.pace.seconds_left is not None:
