@@ -47,21 +47,23 @@ class ExecutorKit(HookKit):
     @classmethod
     def teardown_class(cls) -> None:
         """Clean up; pytest calls it after the last test of the class."""
-        cls._discard()
+        cls.discard()
         super().teardown_class()
 
     @classmethod
-    def _discard(cls) -> None:
+    def discard(cls) -> None:
+        """Leave the executor that several rules use."""
         shared, cls._shared = cls._shared, None
         if shared is not None:
             shared.close()
 
     def make_executor(self, llm: Any) -> Any:
-        """Return an executor that was not entered.
+        """Return an executor that was not entered; no other one is entered.
 
         Args:
             llm: the LLM.
         """
+        self.discard()
         executor = self.call(
             "make_executor", name=self.executor, address=self.address, llm=llm, workers=WORKERS
         )
@@ -106,7 +108,7 @@ class ExecutorKit(HookKit):
                 with logged() as entered.logged:
                     entered.enter()
             except BaseException:
-                cls._discard()
+                cls.discard()
                 raise
         cls._shared.desk.begin()
         return cls._shared

@@ -37,6 +37,8 @@ MAX_PULLED = 10_000
 class ExecutorRules(ExecutorKit):
     """What an executor does. An author gives `make` and `executor`."""
 
+    # Those that use one executor, one after the other, come first; x04 is the last of them.
+
     @rule(since="0.2")
     def test_x00_it_generates(self) -> None:
         """Entered, it generates for inputs, and each result is that of one process. While this rule is
@@ -54,7 +56,6 @@ class ExecutorRules(ExecutorKit):
             wanted = dict(llm.iter_outputs(_numbers(3)))
         expect(found == wanted, f"it gave {found}, and one process gives {wanted}")
 
-    # Second, whatever its number: the rules after it use one executor for one iteration after the other.
     @rule(since="0.2")
     def test_x11_one_iteration_follows_the_other(self) -> None:
         """Once an iteration has ended, another one may begin; each counts its inputs from 0, and may have
@@ -69,44 +70,6 @@ class ExecutorRules(ExecutorKit):
             found = _texts_of(entered.collect(_numbers(count)))
             wanted = {number: [f"{number}!"] for number in range(count)}
             expect(found == wanted, f"for {count} inputs it gave {found}")
-
-    @rule(since="0.2")
-    def test_x01_other_names_are_left_alone(self) -> None:
-        """For a name that is not its own, `make_executor` returns `None`.
-
-        Why: the first plugin that returns an executor wins, also over the one of Stillhouse.
-
-        Fix: compare the name before anything else.
-        """
-        llm = self.llm(self.desk())
-        for name in OTHERS:
-            found = self.call("make_executor", name=name, address=None, llm=llm, workers=None)
-            expect(found is None, f"it returned an executor for {name!r}")
-
-    @rule(since="0.2")
-    def test_x02_it_starts_on_entry_and_ends_on_exit(self) -> None:
-        """`make_executor` starts no thread and no process, and loads nothing; when the executor is left, all
-        that it started has ended.
-
-        Why: an estimate and a refused command make an executor and never enter it; workers that stay hold
-        memory, GPUs and nodes.
-
-        Fix: start in `__enter__`; in `__exit__`, end the workers and wait for them.
-        """
-        self._discard()
-        before, processes = threads(), children()
-        entered = self.made()
-        new = _names(threads() - before)
-        expect(not new, f"the executor that was not entered has started {new}")
-        expect(children() <= processes, "the executor that was not entered has started a process")
-        expect(not entered.desk.loaded, "the executor that was not entered has loaded an LLM")
-        entered.enter()
-        entered.collect([chat("one")])
-        entered.leave()
-        expect(self._is_gone(entered), f"{entered.desk.alive} loaded LLMs are left after it was left")
-        entered.desk.wait(lambda: threads() <= before and children() <= processes, GRACE_SECONDS)
-        expect(threads() <= before, f"{_names(threads() - before)} has not ended after it was left")
-        expect(children() <= processes, "a process has not ended after it was left")
 
     @rule(after="X11", since="0.2")
     def test_x03_results_come_once_and_in_order_on_request(self) -> None:
@@ -124,6 +87,114 @@ class ExecutorRules(ExecutorKit):
                 (indexes if ordered else sorted(indexes)) == wanted,
                 f"with ordered={ordered} the results of 8 inputs came as {indexes}",
             )
+
+    @rule(after="X11", since="0.2")
+    def test_x10_arguments_reach_the_workers(self) -> None:
+        """`num_generations`, generation parameters and those of an input's own reach the LLM of the worker.
+
+        Why: an answer that was made otherwise than asked for looks like any other.
+
+        Fix: send them with the inputs; inputs are `InputWithArguments` where `RowInputs.has_arguments` is
+        set, so let the workers iterate over a `RowInputs` that has it too.
+        """
+        entered = self.shared()
+        found = _texts_of(entered.collect([chat(0), chat(1)], 2, max_new_tokens=7, seed=5))
+        expect(found == {0: ["0!"] * 2, 1: ["1!"] * 2}, f"for two generations of two inputs it gave {found}")
+        seen = [asked.arguments for asked in entered.desk.asked]
+        wanted: dict[str, Any] = {"max_new_tokens": 7, "seed": 5}
+        expect(seen == [wanted, wanted], f"the parameters {wanted} reached the LLM as {seen}")
+        entered.desk.begin()
+        rows = _Rows([chat(0), InputWithArguments(chat(1), {"max_new_tokens": 9}, 9), chat(2)])
+        found = _texts_of(entered.collect(rows, seed=5))
+        expect(found == {number: [f"{number}!"] for number in range(3)}, f"rows with arguments gave {found}")
+        own = {asked.text: asked.arguments["max_new_tokens"] for asked in entered.desk.asked}
+        expect(
+            own == {"0": None, "1": 9, "2": None}, f"max_new_tokens of the second row alone arrived as {own}"
+        )
+        seeds = {asked.arguments["seed"] for asked in entered.desk.asked}
+        expect(seeds == {5}, f"the seed of rows with arguments arrived as {seeds}")
+
+    @rule(after="X11", since="0.2")
+    def test_x12_hooks_are_called_once_where_the_run_is(self) -> None:
+        """Hooks are called once for each input, in the process of the run, with its row; an answer of a hook
+        is not asked for again.
+
+        Why: a hook counts, and holds what is in this process; one that is called twice counts double.
+
+        Fix: call them here, with the registry of the LLM, and take them from the copies in the workers, as
+        `Workers` does.
+        """
+        entered = self.shared()
+        desk, seen = entered.desk, entered.seen
+        desk.begin()
+        seen.before.clear()
+        seen.after.clear()
+        found = entered.collect(_Rows([chat(0), chat(1), chat(ANSWERED)]), on_error="yield")
+        expect(not desk.hooks, "hooks were called in a worker")
+        for name, calls in (("before_generate", seen.before), ("after_generate", seen.after)):
+            expect(sorted(calls) == [0, 1, 2], f"{name} was called for the rows {calls}, of 3")
+        answered = _texts_of({2: found.get(2)})
+        expect(answered == {2: ["answered"]}, f"an input that a hook answered gave {answered}")
+        expect(ANSWERED not in desk.texts, "an input that a hook answered was sent to a worker")
+
+    @rule(after="X11", since="0.2")
+    def test_x15_a_secret_stays_secret(self) -> None:
+        """The secrets of an LLM are in no command line, no environment, no log record and not in
+        `repr(executor)`.
+
+        Why: everybody on the machine sees command lines, and logs are sent around.
+
+        Fix: send the LLM to a worker by a pipe or a connection, as bytes with `repr=False`.
+        """
+        entered = self.shared()
+        shown = [repr(entered)]
+        with logged() as lines:
+            entered.collect([chat("one")])
+        shown.append(repr(entered))
+        expect(not entered.desk.exposed, f"it is in the {' and the '.join(sorted({*entered.desk.exposed}))}")
+        expect(not any(SECRET in text for text in shown), "it is in repr(executor)")
+        found = [line for line in [*entered.logged, *lines] if SECRET in line]
+        expect(not found, f"it is logged: {found and found[0].replace(SECRET, '(the key)')[:200]!r}")
+
+    @rule(after="X11", since="0.2")
+    def test_x16_limits_are_those_of_the_run(self) -> None:
+        """All workers together have at most `max_concurrency` inputs in flight.
+
+        Why: the limit is that of an account or of a server, which does not know how many workers there are.
+
+        Fix: give each worker its share of the limits, as `Workers` does.
+        """
+        entered = self.shared()
+        desk = entered.desk
+        desk.begin(held=lambda _: True)
+        work = entered.begin(lambda: list(entered.iterate(_numbers(MANY))))
+        desk.wait(lambda: len(desk.in_flight) >= LIMIT or work.done(), self.seconds / 6)
+        desk.wait(lambda: len(desk.in_flight) > LIMIT, GRACE_SECONDS)
+        desk.let_go()
+        entered.wait(work, "an iteration")
+        expect(desk.most <= LIMIT, f"{desk.most} inputs were in flight, and max_concurrency is {LIMIT}")
+
+    @rule(after="X11", since="0.2")
+    def test_x17_an_input_can_be_checked(self) -> None:
+        """`check_input` takes an input that the LLM takes, and raises the LLM's own error for another.
+
+        Why: a run checks its first row before anything is written or paid for.
+
+        Fix: let a worker, or a loaded copy, call `check_input` of the LLM.
+        """
+        entered = self.shared()
+        entered.check_input(chat("one"))
+        for input, what in (("a text", "raw_prompt"), (7, "int")):
+            try:
+                entered.check_input(input)
+            except StillhouseError as error:
+                expect(what in said(error), f"for {input!r} check_input raised {said(error)!r}")
+            except Broken:
+                raise
+            except Exception as error:
+                raise Broken(f"check_input raised {type(error).__name__}: {error}") from error
+            else:
+                raise Broken(f"check_input took {input!r}, which the LLM refuses")
 
     @rule(after="X11", since="0.2")
     def test_x04_a_failed_input_fails_alone(self) -> None:
@@ -159,7 +230,47 @@ class ExecutorRules(ExecutorKit):
         else:
             raise Broken("with on_error='raise' it raised nothing")
         finally:
-            self._discard()
+            self.discard()
+
+    # Those that need a new one.
+
+    @rule(since="0.2")
+    def test_x01_other_names_are_left_alone(self) -> None:
+        """For a name that is not its own, `make_executor` returns `None`.
+
+        Why: the first plugin that returns an executor wins, also over the one of Stillhouse.
+
+        Fix: compare the name before anything else.
+        """
+        llm = self.llm(self.desk())
+        for name in OTHERS:
+            found = self.call("make_executor", name=name, address=None, llm=llm, workers=None)
+            expect(found is None, f"it returned an executor for {name!r}")
+
+    @rule(since="0.2")
+    def test_x02_it_starts_on_entry_and_ends_on_exit(self) -> None:
+        """`make_executor` starts no thread and no process, and loads nothing; when the executor is left, all
+        that it started has ended.
+
+        Why: an estimate and a refused command make an executor and never enter it; workers that stay hold
+        memory, GPUs and nodes.
+
+        Fix: start in `__enter__`; in `__exit__`, end the workers and wait for them.
+        """
+        self.discard()
+        before, processes = threads(), children()
+        entered = self.made()
+        new = _names(threads() - before)
+        expect(not new, f"the executor that was not entered has started {new}")
+        expect(children() <= processes, "the executor that was not entered has started a process")
+        expect(not entered.desk.loaded, "the executor that was not entered has loaded an LLM")
+        entered.enter()
+        entered.collect([chat("one")])
+        entered.leave()
+        expect(self._is_gone(entered), f"{entered.desk.alive} loaded LLMs are left after it was left")
+        entered.desk.wait(lambda: threads() <= before and children() <= processes, GRACE_SECONDS)
+        expect(threads() <= before, f"{_names(threads() - before)} has not ended after it was left")
+        expect(children() <= processes, "a process has not ended after it was left")
 
     @rule(after="X04", since="0.2")
     def test_x05_an_error_that_stops_the_run_is_raised(self) -> None:
@@ -299,55 +410,6 @@ class ExecutorRules(ExecutorKit):
         count = next(pulled)
         expect(count <= MAX_PULLED, f"{count} inputs were pulled for the first three results")
 
-    @rule(after="X11", since="0.2")
-    def test_x10_arguments_reach_the_workers(self) -> None:
-        """`num_generations`, generation parameters and those of an input's own reach the LLM of the worker.
-
-        Why: an answer that was made otherwise than asked for looks like any other.
-
-        Fix: send them with the inputs; inputs are `InputWithArguments` where `RowInputs.has_arguments` is
-        set, so let the workers iterate over a `RowInputs` that has it too.
-        """
-        entered = self.shared()
-        found = _texts_of(entered.collect([chat(0), chat(1)], 2, max_new_tokens=7, seed=5))
-        expect(found == {0: ["0!"] * 2, 1: ["1!"] * 2}, f"for two generations of two inputs it gave {found}")
-        seen = [asked.arguments for asked in entered.desk.asked]
-        wanted: dict[str, Any] = {"max_new_tokens": 7, "seed": 5}
-        expect(seen == [wanted, wanted], f"the parameters {wanted} reached the LLM as {seen}")
-        entered.desk.begin()
-        rows = _Rows([chat(0), InputWithArguments(chat(1), {"max_new_tokens": 9}, 9), chat(2)])
-        found = _texts_of(entered.collect(rows, seed=5))
-        expect(found == {number: [f"{number}!"] for number in range(3)}, f"rows with arguments gave {found}")
-        own = {asked.text: asked.arguments["max_new_tokens"] for asked in entered.desk.asked}
-        expect(
-            own == {"0": None, "1": 9, "2": None}, f"max_new_tokens of the second row alone arrived as {own}"
-        )
-        seeds = {asked.arguments["seed"] for asked in entered.desk.asked}
-        expect(seeds == {5}, f"the seed of rows with arguments arrived as {seeds}")
-
-    @rule(after="X11", since="0.2")
-    def test_x12_hooks_are_called_once_where_the_run_is(self) -> None:
-        """Hooks are called once for each input, in the process of the run, with its row; an answer of a hook
-        is not asked for again.
-
-        Why: a hook counts, and holds what is in this process; one that is called twice counts double.
-
-        Fix: call them here, with the registry of the LLM, and take them from the copies in the workers, as
-        `Workers` does.
-        """
-        entered = self.shared()
-        desk, seen = entered.desk, entered.seen
-        desk.begin({"1": "fail"})
-        seen.before.clear()
-        seen.after.clear()
-        found = entered.collect(_Rows([chat(0), chat(1), chat(ANSWERED)]), on_error="yield")
-        expect(not desk.hooks, "hooks were called in a worker")
-        for name, calls in (("before_generate", seen.before), ("after_generate", seen.after)):
-            expect(sorted(calls) == [0, 1, 2], f"{name} was called for the rows {calls}, of 3")
-        answered = _texts_of({2: found.get(2)})
-        expect(answered == {2: ["answered"]}, f"an input that a hook answered gave {answered}")
-        expect(ANSWERED not in desk.texts, "an input that a hook answered was sent to a worker")
-
     @rule(since="0.2")
     def test_x13_an_llm_that_cannot_be_loaded_says_so_on_entry(self) -> None:
         """If the workers cannot load the LLM, entering raises their error, and nothing is left.
@@ -385,65 +447,6 @@ class ExecutorRules(ExecutorKit):
         llm = self.llm(desk)
         with llm:
             self._refused("is loaded", llm, desk)
-
-    @rule(after="X11", since="0.2")
-    def test_x15_a_secret_stays_secret(self) -> None:
-        """The secrets of an LLM are in no command line, no environment, no log record and not in
-        `repr(executor)`.
-
-        Why: everybody on the machine sees command lines, and logs are sent around.
-
-        Fix: send the LLM to a worker by a pipe or a connection, as bytes with `repr=False`.
-        """
-        entered = self.shared()
-        shown = [repr(entered)]
-        with logged() as lines:
-            entered.collect([chat("one")])
-        shown.append(repr(entered))
-        expect(not entered.desk.exposed, f"it is in the {' and the '.join(sorted({*entered.desk.exposed}))}")
-        expect(not any(SECRET in text for text in shown), "it is in repr(executor)")
-        found = [line for line in [*entered.logged, *lines] if SECRET in line]
-        expect(not found, f"it is logged: {found and found[0].replace(SECRET, '(the key)')[:200]!r}")
-
-    @rule(after="X11", since="0.2")
-    def test_x16_limits_are_those_of_the_run(self) -> None:
-        """All workers together have at most `max_concurrency` inputs in flight.
-
-        Why: the limit is that of an account or of a server, which does not know how many workers there are.
-
-        Fix: give each worker its share of the limits, as `Workers` does.
-        """
-        entered = self.shared()
-        desk = entered.desk
-        desk.begin(held=lambda _: True)
-        work = entered.begin(lambda: list(entered.iterate(_numbers(MANY))))
-        desk.wait(lambda: len(desk.in_flight) >= LIMIT or work.done(), self.seconds / 6)
-        desk.wait(lambda: len(desk.in_flight) > LIMIT, GRACE_SECONDS)
-        desk.let_go()
-        entered.wait(work, "an iteration")
-        expect(desk.most <= LIMIT, f"{desk.most} inputs were in flight, and max_concurrency is {LIMIT}")
-
-    @rule(after="X11", since="0.2")
-    def test_x17_an_input_can_be_checked(self) -> None:
-        """`check_input` takes an input that the LLM takes, and raises the LLM's own error for another.
-
-        Why: a run checks its first row before anything is written or paid for.
-
-        Fix: let a worker, or a loaded copy, call `check_input` of the LLM.
-        """
-        entered = self.shared()
-        entered.check_input(chat("one"))
-        for input, what in (("a text", "raw_prompt"), (7, "int")):
-            try:
-                entered.check_input(input)
-            except StillhouseError as error:
-                expect(what in said(error), f"for {input!r} check_input raised {said(error)!r}")
-            except Broken:
-                raise
-            except Exception as error:
-                raise Broken(f"check_input raised {type(error).__name__}: {error}") from error
-            else:
-                raise Broken(f"check_input took {input!r}, which the LLM refuses")
 
     def _refused(self, what: str, llm: ExecutedLLM, desk: Desk) -> None:
         """Expect that an LLM is refused, or generated with."""
