@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -260,3 +261,8 @@ def nothing_is_left_running() -> Iterator[None]:
 def registry() -> Registry:
     """A registry of its own: nothing is installed, nothing registered but `echo`."""
     return Registry(entry_points=[])
+
+
+def squeezed(text: str) -> str:
+    """Return a text with one space for several: where a number stands depends on those below it."""
+    return re.sub(" {2,}", " ", text)

@@ -258,6 +258,65 @@ class LocalEngineReports:
         answer = texts(outputs)[0]
         assert answer == json.dumps(json.loads(answer), separators=(",", ":"))
 
+    # Streams.
+
+    @pytest.mark.parametrize(
+        "parameters", [GREEDY, {**GREEDY, "temperature": 1, "seed": 11, "max_new_tokens": 40}]
+    )
+    @pytest.mark.parametrize("input", [said("Hi"), "Hi"])
+    def test_the_pieces_of_a_stream_are_the_text_of_generate(
+        self, llm: AsyncLLM, input: Any, parameters: Any
+    ) -> None:
+        *pieces, output = llm.stream(input, logit_bias={self.eos: -1000}, **parameters)
+        (whole,) = llm.generate_outputs([input], logit_bias={self.eos: -1000}, **parameters)
+        assert len(pieces) > 3
+        assert "".join(pieces) == whole["generations"][0]  # type: ignore[arg-type]
+        assert {**output, "statistics": None} == {**whole, "statistics": None}  # type: ignore[dict-item]
+        for name in ("input_tokens", "output_tokens"):
+            assert output["statistics"][name] == whole["statistics"][name]  # type: ignore[index]
+
+    def test_no_piece_has_a_part_of_a_stop_text(self, llm: AsyncLLM) -> None:
+        whole = texts(llm.generate_outputs([said("Hi")], **GREEDY))[0]
+        for start in range(1, len(whole) - 3, 2):
+            stop = whole[start : start + 3]
+            if "\ufffd" in stop:
+                continue
+            *pieces, output = llm.stream(said("Hi"), stop=[stop, whole[start + 1 :] + "?"], **GREEDY)
+            assert "".join(pieces) == whole[: whole.find(stop)]  # type: ignore[arg-type]
+            assert output["finish_reasons"] == ["stop"]  # type: ignore[index]
+
+    def test_a_form_and_log_probabilities_are_those_of_generate(self, llm: AsyncLLM) -> None:
+        given: dict[str, Any] = {"temperature": 0, "max_new_tokens": 40}
+        if "logprobs" in llm.capabilities:
+            given["top_logprobs"] = 2
+        (whole,) = llm.generate_outputs([(said("Hi"), FORM)], **given)
+        *pieces, output = llm.stream((said("Hi"), FORM), **given)
+        assert len(pieces) > 1
+        assert "".join(pieces) == whole["generations"][0]  # type: ignore[arg-type]
+        assert output.get("logprobs") == whole.get("logprobs")  # type: ignore[union-attr]
+
+    def test_a_stream_that_is_left_does_not_disturb_its_neighbours(self, llm: AsyncLLM) -> None:
+        alone = texts(llm.generate_outputs(MIXED[:6], **GREEDY))
+
+        async def main() -> Any:
+            calls = asyncio.ensure_future(llm.agenerate_outputs(MIXED[:6], **GREEDY))
+            endless: dict[str, Any] = {"max_new_tokens": 400, "logit_bias": {self.eos: -1000}}
+            async with contextlib.aclosing(llm.astream(said("Hi"), **endless)) as items:  # type: ignore[type-var]
+                assert isinstance(await anext(items), str)
+            *pieces, output = [item async for item in llm.astream(MIXED[2], **GREEDY)]
+            return "".join(pieces), output["generations"][0], texts(await calls)  # type: ignore[arg-type, index]
+
+        assert asyncio.run(main()) == (alone[2], alone[2], alone)
+
+    def test_unloading_ends_a_stream_with_an_error(self, model: Path) -> None:
+        with self.loaded(model) as llm:
+            items = llm.stream(said("Hi"), max_new_tokens=400, logit_bias={self.eos: -1000})
+            assert isinstance(next(items), str)
+            llm.unload()
+            with pytest.raises(GenerationError) as caught:
+                list(items)
+            assert caught.value.kind == "connection"
+
     # Log-probabilities, templates, two engines.
 
     def test_log_probabilities_can_be_written_as_json(self, llm: AsyncLLM) -> None:

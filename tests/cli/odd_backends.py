@@ -96,6 +96,9 @@ class PiecesLLM(AsyncLLM):
         for piece in self.model.split("|"):
             if piece == "wait":
                 await asyncio.sleep(60)
+            if piece == "warn":
+                logging.getLogger("stillhouse.llm.pieces").warning("it is slow")
+                continue
             if piece == "fail":
                 raise stillhouse.GenerationError("the stream broke", kind="connection")
             if piece != "none":

@@ -37,6 +37,10 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["--prompt", "a", "--llm", "online", *options]
         for options in (["--images-from", "."], ["--image-column", "x"])
     ],
+    "--metrics is the progress of a run": [
+        ["{rows}", "--llm", "online", "--metrics", "{out}", *options]
+        for options in (["--estimate"], ["--preview", "1"])
+    ] + [["--prompt", "a", "--llm", "online", "--metrics", "{out}"]],
     "a raw prompt has no images": [
         ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--image-column", "x"]
     ],

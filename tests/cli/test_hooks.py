@@ -246,4 +246,4 @@ def test_source_that_no_plugin_opens_is_an_error(
     assert "give a .jsonl, .json, .csv" in result.err
     for source, target in (("datasets:in", "memory:out"), ("memory:in", "datasets:out")):
         result = run("generate", source, "--llm", "echo", "-o", target)
-        assert (result.status, "pip install stillhouse-datasets" in result.err) == (1, True)
+        assert (result.status, "stillhouse install stillhouse-datasets" in result.err) == (1, True)

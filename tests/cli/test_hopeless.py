@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from stillhouse._execution.stopping import current_stop
 from stillhouse.http import HTTPLLM
 from stillhouse.jobs.runs.hopeless import HOPELESS_ROWS
 from stillhouse.testing.server import Reply, ScriptedServer
+
+from ..support import squeezed
 
 METADATA = "Metadata-Version: 2.1\nName: stillhouse-tiny-ngram\nVersion: 0.1.0\n"
 ENTRY_POINTS = "[stillhouse.llms]\ntiny-ngram = stillhouse_tiny_ngram.llm:TinyNgramLLM\n"
@@ -84,12 +87,13 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     run: Any, rows_file: Any, read: Any, tmp_path: Path, tiny: Any
 ) -> None:
     output = tmp_path / "out.jsonl"
-    options = ["generate", rows_file(prompts(3000)), "--llm", "tiny-ngram", "-o", output]
+    source = rows_file(prompts(3000))
+    options = ["generate", source, "--llm", "tiny-ngram", "-o", output]
     stopped = run(*options)
     assert stopped.status == 1
     tried = len(tiny.CALLS)
     assert HOPELESS_ROWS <= tried < 300
-    assert f"failed: unknown           {tried}\n" in stopped.err
+    assert f"failed: unknown {tried}\n" in squeezed(stopped.err)
     assert (
         f"all {tried} rows that were tried failed, in a way that no row causes: unknown: {FAILED}"
         in stopped.err
@@ -104,12 +108,23 @@ def test_a_run_stops_whose_rows_all_fail_by_a_bug_and_goes_on_once_it_is_mended(
     status = run("status", output)
     assert f"to be tried again  {tried} rows, by the same command" in status.out
     assert FAILED in status.out
+    again = shlex.join(
+        ["stillhouse", "generate", str(source), "--llm", "tiny-ngram", "--output", str(output)]
+    )
+    assert f"\nto resume, run again: {again}\n" in status.out
+    assert "state              stopped; run the same command again to resume\n" in status.out
     facts = json.loads(run("status", output, "--json").out)
     assert facts["messages"] == [
         {"kind": "unknown", "message": FAILED, "rows": tried, "examples": [1, 2, 3, 4, 5],
          "retry": None}
     ]  # fmt: skip
-    assert FAILED in Path(run("report", output).out.strip()).read_text().replace("&#39;", "'")
+    page = Path(run("report", output).out.strip()).read_text().replace("&#39;", "'")
+    assert FAILED in page
+    assert (
+        f'To generate them again:</p>\n<div class="copied"><pre tabindex="0">{again}</pre>'
+        in page.replace("        ", "")
+    )
+    assert json.loads(run("report", output, "--json").out)["failures"][0]["retry"] == again
 
     tiny.MENDED.append(True)
     tiny.CALLS.clear()
@@ -299,7 +314,7 @@ def test_rows_that_fail_fast_do_not_condemn_the_slow_ones(
     own_registry.register_hooks("watcher", Watcher())
     result = moody(["invalid_request no"] * 30 + ["slow"] * 500)
     assert result.status == 3
-    assert "done                      500\n" in result.err
+    assert "done 500\n" in squeezed(result.err)
 
 
 def test_rows_that_a_cache_answered_are_no_sign_of_hope(
@@ -336,7 +351,7 @@ def test_what_was_not_sent_when_the_limit_was_reached_is_not_sent(moody: Any) ->
     texts = [f"schema {number}" if number == 0 else "slow" for number in range(500)]
     result = moody(texts, "--max-failures", 1, "--max-concurrency", 8)
     assert result.status == 1
-    assert "done                      8\n" in result.err
+    assert "done 8\n" in squeezed(result.err)
     assert len(MoodyLLM.asked) == 9  # the one that failed, and eight in flight
 
 
@@ -526,10 +541,10 @@ def test_answers_that_were_cut_empty_refused_or_filtered_are_counted(
     output = tmp_path / "out.jsonl"
     source = rows_file([{"prompt": text} for text in texts])
     result = run("generate", source, "--llm", "ending", "-o", output)
-    assert "ended: length             4 (26.7%), cut off: raise max_new_tokens\n" in result.err
-    assert "ended: refusal            2 (13.3%), refused by the model\n" in result.err
-    assert "ended: content_filter     1 (6.7%), filtered by the provider\n" in result.err
-    assert "empty answers             3\n" in result.err
+    assert "ended: length 4 (26.7%), cut off: raise max_new_tokens\n" in squeezed(result.err)
+    assert "ended: refusal 2 (13.3%), refused by the model\n" in squeezed(result.err)
+    assert "ended: content_filter 1 (6.7%), filtered by the provider\n" in squeezed(result.err)
+    assert "empty answers 3\n" in squeezed(result.err)
     counts = {"total": 15, "cut": 4, "empty": 3, "refused": 2, "filtered": 1}
     assert json.loads(run("status", output, "--json").out)["answers"] == counts
     status = run("status", output).out

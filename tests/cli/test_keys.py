@@ -182,7 +182,7 @@ def test_without_the_library_the_error_says_how_to_get_it(
     assert key_of() == ""
     result = put("keyed")
     assert result.status == 1
-    assert 'pip install "stillhouse[keys]"' in result.err
+    assert 'stillhouse install "stillhouse[keys]"' in result.err
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": 5}', '{"keys": [5, "a b"]}'])

@@ -173,3 +173,11 @@ def test_new_replaces_nothing(run: Run, tmp_path: Path, kind: str, option: tuple
     assert (after[0], after[1].st_ino, after[1].st_mtime_ns) == (
         before[0], before[1].st_ino, before[1].st_mtime_ns,
     )  # fmt: skip
+
+
+def test_the_name_is_refused_before_the_folder(run: Any, tmp_path: Path) -> None:
+    result = run("new", "Bad Name", "--into", tmp_path / "missing")
+    assert (result.status, "'Bad Name' cannot be the name" in result.err) == (2, True), result.err
+    result = run("new", "rivers", "--into", tmp_path / "missing")
+    assert (result.status, "missing is not a folder" in result.err) == (2, True), result.err
+    assert not (tmp_path / "missing").exists()

@@ -18,6 +18,8 @@ from stillhouse.jobs.reporting.tables import SHOWN_ENDINGS, failure_lines, summa
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.statistics import RunStatistics
 
+from ..support import squeezed
+
 HEAD = "why rows failed, most often:\n"
 
 
@@ -71,7 +73,7 @@ def test_a_run_of_which_every_row_fails_says_why(
     target = output if output == "-" else tmp_path / output
     result = run("generate", source, "--llm", "echo", "-o", target)
     assert result.status == 3
-    assert "failed: invalid_input     1,232" in result.err
+    assert "failed: invalid_input 1,232" in squeezed(result.err)
     table, _, reasons = result.err.partition(HEAD)
     assert "output tokens per second" in table
     assert reasons.splitlines()[:3] == [
@@ -172,14 +174,14 @@ def test_the_table_says_how_many_rows_were_cut_off(
         "generate", rows_file([{"prompt": prompt} for prompt in prompts]), "--llm", "moody", "-o", target
     )
     assert result.status == 3
-    table = result.err.partition("input tokens")[0].splitlines()[-6:]
+    table = squeezed(result.err.partition("input tokens")[0]).splitlines()[-6:]
     assert table == [
-        "rows                      2,001",
-        "done                      2,000",
-        "failed: server            1",
-        "ended: stop               1,199 (60.0%)",
-        "ended: length             800 (40.0%), cut off: raise max_new_tokens",
-        "ended: unknown            1 (0.1%)",
+        "rows 2,001",
+        "done 2,000",
+        "failed: server 1",
+        "ended: stop 1,199 (60.0%)",
+        "ended: length 800 (40.0%), cut off: raise max_new_tokens",
+        "ended: unknown 1 (0.1%)",
     ]
     assert all(len(line) <= 80 for line in result.err.partition("why rows")[0].splitlines())
 
@@ -189,9 +191,9 @@ def test_rows_of_earlier_processes_and_each_generation_count(
 ) -> None:
     source = rows_file([{"prompt": "end:stop"}, {"prompt": "end:length"}, {"prompt": "end:stop"}])
     options = ["generate", source, "--llm", "moody", "-o", tmp_path / "out.jsonl", "-n", 2]
-    assert "ended: stop               2 generations\n" in run(*options, "--limit", 1).err
+    assert "ended: stop 2 generations\n" in squeezed(run(*options, "--limit", 1).err)
     result = run(*options)
-    table = {line[:24].strip(): line[26:].split("  ") for line in result.err.splitlines()}
+    table = {line[:24].strip(): re.split(" {2,}", line[26:].strip()) for line in result.err.splitlines()}
     assert table["ended: stop"] == ["4 generations (66.7%)", "2 generations (50.0%)"]
     assert table["ended: length"] == [
         "2 generations (33.3%)", "2 generations (50.0%)", "cut off: raise max_new_tokens"
@@ -208,7 +210,7 @@ def test_a_kind_that_is_none_is_unknown_and_ends_no_run(run: Any, rows_file: Any
     source = rows_file([{"prompt": f"odd{number % 7} no"} for number in range(20)])
     result = run("generate", source, "--llm", "moody", "-o", tmp_path / "out.jsonl", "--max-failures", 0)
     assert result.status == 3
-    assert "failed: unknown           20\n" in result.err
+    assert "failed: unknown 20\n" in squeezed(result.err)
     assert "20 rows, the first of them row 1: unknown: no\n" in result.err
 
 

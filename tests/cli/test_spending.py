@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 
 import stillhouse
 from stillhouse import AsyncLLM, FormattedInput, GenerateOutput, GenerationError, prepare_output
+from stillhouse.jobs.spending import prices
 
 ROWS = [{"prompt": f"the words of row {number}"} for number in range(60)]
 
@@ -188,7 +189,7 @@ def test_cost_that_the_provider_says_is_the_cost(
     [
         (["--max-cost", 1], "echo", "no price of the model echo"),
         (["--max-tokens-total", 100, "--param", "max_new_tokens=null"], "echo", "max_new_tokens"),
-        (["--max-tokens-total", 0], "echo", "0 is not in the range"),
+        (["--max-tokens-total", 0], "echo", "'0' is not a whole number of 1 or more"),
     ],
 )
 def test_a_ceiling_that_cannot_be_held_is_refused(
@@ -239,3 +240,18 @@ def test_estimate_of_a_resumed_run_covers_the_remaining_rows(generate: Any, tmp_
 def test_an_estimate_without_a_bound_says_what_bounds_it(run: Any, rows_file: Any) -> None:
     found = facts(run("generate", rows_file(ROWS), "--llm", "echo", "--estimate").out)
     assert found["output tokens, at most"] == "no bound; give --param max_new_tokens=N"
+
+
+@pytest.mark.parametrize(
+    ("has_prices", "reason"),
+    [
+        (True, "genai-prices has no price of this model"),
+        (False, 'genai-prices has the prices; run stillhouse install "stillhouse[cost]"'),
+    ],
+)
+def test_an_estimate_without_prices_says_why(
+    run: Any, rows_file: Any, monkeypatch: pytest.MonkeyPatch, has_prices: bool, reason: str
+) -> None:
+    monkeypatch.setattr(prices, "find_spec", lambda _: object() if has_prices else None)
+    found = facts(run("generate", rows_file(ROWS), "--llm", "echo", "--estimate").out)
+    assert found["cost, at most"] == f"unknown: {reason}"

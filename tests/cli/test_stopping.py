@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -259,3 +260,19 @@ def test_watching_a_status_ends_with_the_status_of_an_interrupt(
     watch.send_signal(signal.SIGINT)
     assert ended(watch)[0] == 130
     run.kill()
+
+
+def test_watching_a_status_ends_with_the_run(
+    begin: Any, backends: Start, server: Gate, tmp_path: Path
+) -> None:
+    run = begin()
+    server.wait_for(8)
+    watch = backends("status", tmp_path / "out.jsonl", "--watch")
+    assert watch.stdout is not None
+    assert watch.stdout.readline().startswith("state  running (process ")
+    server.opened.set()
+    assert ended(run)[0] == 0
+    text = watch.communicate(timeout=PATIENCE)[0]
+    assert watch.returncode == 0
+    assert re.search("^state +complete$", text, re.M)
+    assert re.search("^rows finished +40 of 40$", text, re.M)

@@ -62,6 +62,15 @@ def test_pieces_are_one_line_in_the_end(start: Start) -> None:
     assert ended(start("one |two\n| three")) == (0, "one two\n three\n", "")
 
 
+def test_a_warning_does_not_break_the_line() -> None:
+    process = subprocess.run(
+        [sys.executable, BACKENDS, *command("one |warn|two")],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+        text=True, check=True,
+    )  # fmt: skip
+    assert process.stdout == "one two\nit is slow\n"
+
+
 def test_an_error_follows_what_was_printed(start: Start) -> None:
     status, out, err = ended(start("one |fail"))
     assert (status, out) == (1, "one \n")

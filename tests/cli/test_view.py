@@ -116,7 +116,7 @@ def test_without_the_library_the_remedy_is_named(
     result = run("view", output)
     assert (result.status, result.out) == (1, "")
     assert "needs aiohttp" in result.err
-    assert 'pip install "stillhouse[view]"' in result.err
+    assert 'stillhouse install "stillhouse[view]"' in result.err
 
 
 def test_what_is_no_run_is_one_error(tmp_path: Path, run: Run) -> None:
@@ -139,3 +139,33 @@ def test_help_and_other_commands_do_not_import_the_server(tmp_path: Path) -> Non
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("options", "needed"), [({}, set()), ({"template": "{{ prompt }}"}, {"jinja2"})])
+def test_view_imports_no_more_than_it_needs(
+    tmp_path: Path, options: dict[str, str], needed: set[str]
+) -> None:
+    """Half of the time until the first row was the import of libraries that a viewer has no use for."""
+    source = write_rows(tmp_path / "in.jsonl", [{"prompt": "a"}])
+    stillhouse.run(source, llm="echo", output=tmp_path / "out.jsonl", **options)  # type: ignore[arg-type]
+    code = (
+        "import sys, os, json, importlib_metadata\n"
+        "importlib_metadata.distributions = lambda **_: []\n"  # a plugin imports what it likes
+        "import urllib.request\n"
+        "from stillhouse.cli.app import app\n"
+        "def ask(address):\n"
+        "    for name in ('', 'page.js', 'api/run', 'api/rows', 'api/row?row=1'):\n"
+        "        with urllib.request.urlopen(address + name) as answer:\n"
+        "            content = answer.read()\n"
+        "    assert 'input' in json.loads(content), content\n"
+        "    print('|', *sys.modules, flush=True)\n"
+        "    os._exit(0)\n"
+        "import stillhouse.cli.view\n"
+        "stillhouse.cli.view.print_line = ask\n"
+        f"app(['view', {str(tmp_path / 'out.jsonl')!r}, '--no-open'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    modules = set(ended.stderr.rpartition("|")[2].split())
+    assert "aiohttp.web" in modules, ended.stderr[-2000:]
+    heavy = {"pydantic", "pydantic_core", "jinja2", "yaml", "orjson", "rich", "pyarrow", "genai_prices"}
+    assert modules & {*heavy, "stillhouse.llm", "stillhouse.http"} == needed

@@ -244,3 +244,25 @@ def test_an_llm_calls_the_hooks_of_the_registry_that_made_it(registry: Registry)
         assert recorder.events == []
         made.generate_outputs(chats("made"))
         assert recorder.of("before") == [("made", 1, {}, "echo")]
+
+
+@ALL
+def test_hooks_are_shown_how_long_a_call_took(kind: Any, generate: Any, registry: Registry) -> None:
+    times: dict[Any, float] = {}
+
+    class Clock:
+        @stillhouse.hookimpl
+        def before_generate(self, input: Any) -> Any:
+            return stillhouse.prepare_output(["kept"]) if text_of(input) == "b" else None
+
+        @stillhouse.hookimpl
+        def after_generate(self, output: Any, seconds: float) -> None:
+            times[output["generations"][0]] = seconds
+
+    registry.register_hooks("clock", Clock())
+    llm = kind()
+    llm.use_registry(registry)
+    with llm:
+        generate(llm, chats("a", "b"))
+    assert times["kept"] == 0
+    assert times["a"] > 0

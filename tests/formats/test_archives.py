@@ -128,7 +128,7 @@ def test_zstd_without_its_library(write: Write, monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setitem(__import__("sys").modules, name, None)
     result = generate(write("in.jsonl.zst", b"\x28\xb5\x2f\xfd"))
     assert result.status == 1
-    assert 'pip install "stillhouse[zstd]"' in result.err
+    assert 'stillhouse install "stillhouse[zstd]"' in result.err
 
 
 def test_standard_input_may_be_packed_and_an_array(start_piped: Any, tmp_path: Path) -> None:

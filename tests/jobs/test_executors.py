@@ -254,6 +254,34 @@ def test_what_a_worker_prints_is_not_among_the_rows(
     assert "printed in a worker" in printed.err
 
 
+def test_a_report_counts_every_row_once_also_of_a_run_whose_worker_was_killed(tmp_path: Path) -> None:
+    run_fragile(tmp_path, ["kill" if number == 7 else f"row {number}" for number in range(40)])
+    reports = []
+    for _ in range(2):
+        program = [sys.executable, "-m", "stillhouse", "report", tmp_path / "o.jsonl"]
+        ended = subprocess.run([*program, "--json"], capture_output=True, check=True)
+        reports.append(json.loads(ended.stdout))
+        subprocess.run(program, capture_output=True, check=True)
+        assert (tmp_path / "o.jsonl.report.html").stat().st_size
+    first, second = reports
+    assert (first["rows"], first["done"], first["failed"]) == (40, 39, {"server": 1})
+    assert {**first, "made": ""} == {**second, "made": ""}
+
+
+def test_workers_draw_no_bars(tmp_path: Path) -> None:
+    """The lines of a run with workers are those of one without: the process of the run alone reports."""
+    source = write(tmp_path / "in.jsonl", [f"row {number}" for number in range(40)])
+    told = []
+    for number, more in enumerate(([], ["--executor", "processes", "--workers", "2"])):
+        ended = subprocess.run(
+            [*command(source, "echo"), "-o", tmp_path / f"{number}.jsonl", *more],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        assert not ended.stdout
+        told.append([line.split()[0] for line in ended.stderr.splitlines() if b"per second" not in line])
+    assert told[0] == told[1]
+
+
 def refused(tmp_path: Path, llm: Any, **options: Any) -> str:
     """How a run is refused; nothing was written."""
     source = write(tmp_path / "in.jsonl", ["a", "b"])

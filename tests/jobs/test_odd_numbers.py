@@ -27,6 +27,7 @@ from stillhouse.jobs.formats.writers import to_json
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.selection.choosing import Choice
 
+from ..support import squeezed
 from .odd_answers import ANSWERS, OddLLM, registered  # noqa: F401
 
 JSON = ("logprobs", "statistics")
@@ -235,7 +236,7 @@ def test_the_table_and_the_rows_say_what_is_no_number(
         asked = command(tmp_path, target, 2)
         assert (print_rows if target == "-" else generate_file)(OddLLM(), asked) == 0
         captured = capsys.readouterr()
-        assert "rows with NaN             1, null in the output\n" in captured.err
+        assert "rows with NaN 1, null in the output\n" in squeezed(captured.err)
     row = strict(captured.out.splitlines()[0])
     assert [item["logprob"] for item in row["logprobs"][0][0]] == [-0.1, None, None]
     assert row["statistics"] == {"not_finite": [1]}

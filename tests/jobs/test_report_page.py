@@ -13,6 +13,8 @@ import stillhouse
 from stillhouse.jobs.reporting.comparison_page import compare_runs
 from stillhouse.jobs.reporting.report import report_run
 
+from ..axe import audit
+
 pytestmark = pytest.mark.browser
 
 
@@ -67,6 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "max_new_tokens": 20, "system": HOSTILE,
     }  # fmt: skip
     _run(folder, "big.jsonl", rows, max_concurrency=4, **options)
+    _run(folder, "big.jsonl", rows, max_concurrency=4, retry="timeout", **options)  # a table of two sessions
     _run(folder, "two.jsonl", rows)
     _run(folder, "none.jsonl", [])
     _run(folder, "one.jsonl", [{"prompt": "What is the capital of Peru?"}])
@@ -239,3 +242,16 @@ def test_everything_to_operate_is_reached_with_the_tab_key_and_shows_its_focus(
             assert found[2] != "none"
     assert len(reached) == wanted
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["big.jsonl", "compared", "one.jsonl"])
+def test_axe_finds_nothing_in_a_report(browser: Any, made: Path, name: str, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    page.goto(page_of(made, name))
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    found = audit(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    found += audit(page)
+    page.close()
+    assert found == []

@@ -18,7 +18,9 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jsonschema
@@ -26,17 +28,20 @@ import pytest
 from pydantic import SecretStr
 
 import stillhouse
+from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.launch.given import assignment
+from stillhouse.jobs.reporting.charts import Distribution
 from stillhouse.jobs.reporting.chats import answers_in, cut, inert, turns_of
 from stillhouse.jobs.reporting.comparison import comparison_as_json
 from stillhouse.jobs.reporting.comparison_page import compare_runs
-from stillhouse.jobs.reporting.report import report_as_json, report_run, write_report
-from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Timeline
-from stillhouse.jobs.runs.prompted import RunInput
-from stillhouse.jobs.runs.provenance import Provenance, provenance_of
+from stillhouse.jobs.reporting.report import _over_time, report_as_json, report_run, write_report
+from stillhouse.jobs.reporting.timeline import ROUNDS_PER_SPAN, Spans, Timeline
+from stillhouse.jobs.runs.provenance import provenance_of
+from stillhouse.jobs.runs.reach import REACH
 from stillhouse.jobs.sources.names import Names
 from stillhouse.jobs.store.columns import Tokens
 from stillhouse.jobs.store.database import connect, read, store_path
+from stillhouse.jobs.store.places import spool_path
 from stillhouse.jobs.store.seals import sealed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -221,11 +226,14 @@ def test_settings_with_large_numbers_are_exact(make: Make) -> None:
 def test_an_input_that_is_gone_leaves_the_answers(make: Make) -> None:
     make(some_rows(30))
     Path("in.jsonl").unlink()
+    Path("out.jsonl").unlink()
     found = as_json()
-    assert "in.jsonl is not on this machine any more" in found["samples_note"]
+    assert (
+        "in.jsonl is not a file that can be read here, and out.jsonl does not exist" in found["samples_note"]
+    )
     assert all(sample["prompt"] is None for sample in found["samples"])
     assert any(sample["answers"] for sample in found["samples"])
-    assert "Without prompts: the input in.jsonl" in page_of()
+    assert "Without prompts: the input " in page_of()
 
 
 def test_an_input_that_moved_with_its_output_is_found(make: Make) -> None:
@@ -247,12 +255,42 @@ def test_rows_that_were_changed_since_are_not_shown_as_asked(make: Make) -> None
     assert "something else" not in page_of()
 
 
-def test_rows_that_were_no_file_have_no_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_prompts_of_rows_from_memory_are_those_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    stillhouse.run([{"prompt": "a"}], llm=NoisyLLM(), output="out.jsonl", show_bar=False)
-    found = as_json()
-    assert "the input was no file" in found["samples_note"]
-    assert found["samples"][0]["answers"][0]["text"] == "a"
+    rows = [{"id": number, "topic": f"t{number % 2}", "word": f"w{number}"} for number in range(9)]
+    stillhouse.run(
+        rows, llm=NoisyLLM(), output=name, template="Say {{ word }}", where="id > 3", show_bar=False
+    )
+    found = as_json(name, by="topic")
+    assert found["samples_note"] is None
+    assert {sample["row"]: sample["prompt"][-1]["text"] for sample in found["samples"]} == {
+        number + 1: f"Say w{number}" for number in range(4, 9)
+    }
+    assert [sample["columns"].keys() - {"id", "topic"} for sample in found["samples"]] == [set()] * 5
+    assert {sample["place"] for sample in found["samples"]} == {None}
+    assert {group["value"]: group["rows"] for group in found["by"]["groups"]} == {"t0": 3, "t1": 2}
+    Path(name).unlink()
+    found = as_json(name)
+    assert found["samples_note"] == (
+        f"the state does not name a file as the input, and {name} does not exist"
+    )
+    assert found["samples"][0]["answers"]
+
+
+def test_prompts_of_rows_from_memory_are_shown_while_the_run_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": "a"}, {"prompt": "b"}]
+    stillhouse.run(rows, llm=NoisyLLM(), output="out.jsonl", show_bar=False)
+    Path("out.jsonl").unlink()
+    saved = PartialFolder.path_of(spool_path(Path("out.jsonl")))  # as a working run has it
+    saved.mkdir()
+    (saved / "rows.jsonl").write_text('{"prompt":"a"}\n{"prompt":"b"}\n')
+    assert [sample["prompt"][0]["text"] for sample in as_json()["samples"]] == ["a", "b"]
 
 
 def test_names_of_an_input_are_kept_so_that_they_can_be_found_and_without_secrets(
@@ -264,8 +302,6 @@ def test_names_of_an_input_are_kept_so_that_they_can_be_found_and_without_secret
     assert provenance_of(NoisyLLM(), [], Names(names)).input == [
         str(tmp_path / "rows.jsonl"), str(tmp_path / "*.jsonl"), "datasets:org/name", "https://host/rows.jsonl",
     ]  # fmt: skip
-    note = RunInput({}, Provenance(input=["datasets:org/name"])).note
-    assert note == "the input datasets:org/name is not a file on this machine"
 
 
 def test_prompts_are_those_of_templates_and_system_messages(make: Make) -> None:
@@ -297,7 +333,7 @@ def test_finish_reasons_say_how_many_answers_were_cut(make: Make) -> None:
     assert found["finish_reasons"] == {"length": 28, "stop": 37}
     page = page_of()
     assert "28 answers (43%) were cut at max_new_tokens=8." in page
-    assert "65 rows" not in page
+    assert "65 rows have the same content" not in page
     assert "63 rows have the same content as an earlier row" in page
 
 
@@ -319,6 +355,47 @@ def test_failures_are_grouped_by_message_and_can_be_copied(make: Make) -> None:
     # The call of a program cannot be copied into a shell.
     assert "the same command with <code>--retry timeout</code>" in page
     assert "stillhouse.run(&#39;in.jsonl&#39;, llm=&lt;NoisyLLM noisy-1&gt;" in page
+
+
+def test_failures_have_the_times_of_the_first_and_the_last(make: Make) -> None:
+    make(some_rows(30))
+    with contextlib.closing(read(store_path(Path("out.jsonl")))) as connection:
+        times = [
+            finished for (finished,) in connection.execute("SELECT finished FROM rows WHERE kind IS NOT NULL")
+        ]
+    assert len(times) > 1
+    (found,) = as_json()["failures"]
+    first, last = (datetime.fromisoformat(found[name]).timestamp() for name in ("first_seen", "last_seen"))
+    assert (first, last) == (int(min(times)), int(max(times)))
+    text = page_of()
+    assert "first and last seen" in text
+    assert f'<time datetime="{found["first_seen"]}">' in text
+
+
+def test_progress_curve_ends_with_the_rows_of_the_run() -> None:
+    spans = Spans(1.0, [0.0, 1.0, 2.0, 3.0], [3, 0, 2], [0, 0, 0], [0, 0, 0], [0.0, 0.0, 0.0])
+    facts: Any = SimpleNamespace(spans=spans, starts=[0.0], latency=Distribution({}))
+    chart = next(chart for chart in _over_time(facts) if chart.name == "finished")
+    assert [value for _, value in chart.rows] == ["3", "3", "5"]
+
+
+def test_report_of_a_working_run_says_how_far_it_is(make: Make) -> None:
+    make(some_rows(30))
+    assert "<progress" not in page_of()
+    with contextlib.closing(connect(store_path(Path("out.jsonl")))) as connection:
+        connection.execute("DELETE FROM info WHERE key = 'complete'")
+        connection.execute(
+            "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", REACH, "[120, true]")
+        )
+    found = as_json()
+    assert (found["total"], found["total_is_estimated"], found["seconds_left"]) == (120, True, None)
+    with contextlib.closing(read(store_path(Path("out.jsonl")))) as connection:
+        write_report(connection, "out.jsonl", True, Path("working.html"))
+    text = Path("working.html").read_text()
+    bar = '<progress max="100" value="25.0" aria-label="Rows finished"></progress>'
+    assert f"{bar} 30 of ~120 rows (25%), " in text
+    assert re.search("rows/(s|min)(, about .* left)?</p>", text)
+    assert "The run was working when this page was written." in text
 
 
 def test_failures_over_time_are_drawn(make: Make) -> None:
@@ -439,7 +516,8 @@ def test_a_state_without_provenance_opens(make: Make) -> None:
     found = as_json()
     assert found["command"] is None
     assert found["sessions"][0]["environment"] is None
-    assert found["samples_note"] == "the state of this run does not say where its input is"
+    assert found["samples_note"] is None
+    assert all(sample["prompt"] for sample in found["samples"])  # those of the output
     assert "No row is finished yet" not in page_of()
 
 
@@ -644,7 +722,7 @@ def test_groups_of_odd_values_have_names(make: Make) -> None:
     make([{"prompt": "a", **value} for value in values])
     groups = as_json(by="k")["by"]["groups"]
     assert {group["value"]: group["rows"] for group in groups} == {
-        "(null)": 1, "(no such column)": 1, "(empty)": 1, "1": 2, "true": 1, '[1, "a"]': 1, str(2**60): 1,
+        "(null)": 1, "(no such column)": 1, "(empty)": 1, "1": 2, "true": 1, '[1,"a"]': 1, str(2**60): 1,
     }  # fmt: skip
 
 
@@ -654,7 +732,8 @@ def test_groups_of_a_column_that_does_not_exist_are_refused(make: Make) -> None:
         as_json(by="topik")
     assert "topic" in caught.value.hint
     Path("in.jsonl").unlink()
-    with pytest.raises(stillhouse.ConfigurationError, match="not on this machine any more"):
+    Path("out.jsonl").unlink()
+    with pytest.raises(stillhouse.ConfigurationError, match="not a file that can be read here"):
         as_json(by="topic")
 
 

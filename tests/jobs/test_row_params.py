@@ -150,7 +150,7 @@ def test_cells_of_a_csv_are_read_by_the_declared_types(tmp_path: Path) -> None:
     ("columns", "words"),
     [
         ({"temperature": "hot"}, ["line 2", "temperature", "number"]),
-        ({"temperature": -1}, ["line 2", "temperature", "greater than or equal to 0"]),
+        ({"temperature": -1}, ["line 2", "temperature", "must be 0 or more"]),
         ({"max_new_tokens": 0}, ["line 2", "max_new_tokens"]),
         ({"max_new_tokens": 1.5}, ["line 2", "max_new_tokens"]),
         ({"max_new_tokens": True}, ["line 2", "max_new_tokens", "true"]),

@@ -14,6 +14,7 @@ from stillhouse.jobs import viewing
 from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.viewing.server import ViewServer
 
+from ..axe import audit
 from .viewed import echo_run, fill, note, viewed, write_jsonl
 
 pytestmark = pytest.mark.browser
@@ -371,3 +372,17 @@ def test_script_makes_nothing_of_texts_but_texts() -> None:
         "srcdoc",
     ):
         assert name not in script
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_page(tmp_path: Path, show: Open, scheme: str) -> None:
+    output = echo_run(tmp_path, ROWS, num_generations=3, fields={"failure_rate": 0.1})
+    page = show(output, scheme=scheme)
+    page.wait_for_selector("#rows > li:nth-child(50) .prompts .text")
+    page.click("#picked")
+    page.click("#keys summary")
+    assert audit(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{page.base}#row=4")
+    page.wait_for_selector("#one-body section")
+    assert audit(page) == []

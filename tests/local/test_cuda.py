@@ -627,4 +627,4 @@ def test_trouble_with_nvml_is_a_clear_error(host: Host, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(ConfigurationError, match="needs NVML") as caught:
         GpuLLM().load()
-    assert caught.value.hint == 'pip install "stillhouse[cuda]"'
+    assert caught.value.hint == 'stillhouse install "stillhouse[cuda]"'

@@ -242,7 +242,9 @@ class Spelling:
         texts = TokenTexts(self.tokenizer)
         tokens = self.tokenizer.encode(self.says, add_special_tokens=False)
         for job in iter(lambda: (queue.take(1) or [None])[0], None):
-            answer = Answer(job.request, Prompts(self.tokenizer), self.tokenizer, texts, self.eos)
+            answer = Answer(
+                job.request, Prompts(self.tokenizer), self.tokenizer, texts, self.eos, job.on_piece
+            )
             reason = None
             for token in [*tokens, 2]:
                 report = (
@@ -294,6 +296,44 @@ def test_an_answer_ends_where_its_limit_its_stop_text_or_the_model_says() -> Non
         assert "".join(position[0]["token"] for position in output["logprobs"][0]) == "the river"
         assert [candidate["logprob"] for candidate in output["logprobs"][0][0]] == [-0.5, -2.0]
         assert output["statistics"]["cached_tokens"] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("says", "parameters", "pieces"),
+    [
+        ("the river and", {}, ["the", " river", " and"]),
+        ("the river and the rain", {"stop": " and the river"}, ["the", " river", " and the rain"]),
+        ("the river and the rain", {"stop": "and the"}, ["the", " river", " "]),
+        ("the river", {"stop": "the"}, []),
+        ("a🙂b", {}, ["a", "🙂", "b"]),
+        ("🙂🙂", {"max_new_tokens": 5}, ["🙂", "\ufffd"]),
+    ],
+)
+def test_a_stream_gives_what_can_no_longer_change(
+    monkeypatch: pytest.MonkeyPatch, says: str, parameters: dict[str, Any], pieces: list[str]
+) -> None:
+    monkeypatch.setattr(Spelling, "says", says)
+    parameters = {"max_new_tokens": 30, **parameters}
+    with SpellingLLM() as llm:
+        *given, output = llm.stream(USER, **parameters)
+        assert given == pieces
+        assert output == llm.generate_outputs([USER], **parameters)[0]
+
+
+def test_only_the_one_generation_of_a_stream_is_streamed() -> None:
+    """A call that asks the LLM for more within a stream, such as a backend that wraps it, gets no pieces."""
+
+    class TwiceLLM(SpellingLLM):
+        async def agenerate(self, input: Any, num_generations: int = 1) -> GenerateOutput:  # type: ignore[override]
+            await super().agenerate(input, num_generations=2)
+            first = await super().agenerate(input)
+            assert first == await super().agenerate(input)
+            return first
+
+    with TwiceLLM() as llm:
+        *pieces, output = llm.stream(USER)
+    assert "".join(pieces) == output["generations"][0]  # type: ignore[arg-type, index]
+    assert len(pieces) > 1
 
 
 def test_a_prompt_that_leaves_no_room_for_a_token_is_that_rows_error() -> None:

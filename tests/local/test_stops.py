@@ -44,6 +44,37 @@ def test_the_first_stop_text_cuts_also_across_pieces() -> None:
     assert StopTexts(["", "b"]).stops == ("b",)
 
 
+def test_the_beginning_of_a_stop_text_is_held_back() -> None:
+    stops = StopTexts(["abc", "b#"])
+    assert [stops.held(text) for text in ("x", "xa", "xab", "xabb", "xb", "", "ab#a")] == [
+        0,
+        1,
+        2,
+        1,
+        1,
+        0,
+        1,
+    ]
+    assert StopTexts(None).held("x") == 0
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    text=st.text("ab#", max_size=30),
+    stops=st.lists(st.text("ab#", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_what_is_not_held_back_is_never_cut_off_again(text: str, stops: list[str]) -> None:
+    cutting, given = StopTexts(stops), 0
+    for end in range(1, len(text) + 1):
+        cut = cutting.cut(text[:end], end - 1)
+        if cut is not None:
+            assert given <= cut
+            return
+        now = end - cutting.held(text[:end])
+        assert now >= given
+        given = now
+
+
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
     text=st.text("ab#", max_size=30),

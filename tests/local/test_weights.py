@@ -107,7 +107,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigurationError) as raised:
         find_model("owner/name")
-    assert "pip install huggingface-hub" in raised.value.hint
+    assert "stillhouse install huggingface-hub" in raised.value.hint
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,87 @@ async def test_every_request_gets_its_own_answer_and_like_sizes_go_together() ->
         worker.close()
 
 
+class Pieces:
+    """Gives the letters of a request, and waits before each one but the first; `dropped` is then set."""
+
+    def __init__(self) -> None:
+        self.step = threading.Semaphore(1)
+        self.dropped = threading.Event()
+        self.died: Exception | None = None
+
+    def serve(self, queue: JobQueue[str, str]) -> None:
+        for job in queue.take(1):
+            for letter in job.request:
+                self.step.acquire()
+                if job.cancelled:
+                    self.dropped.set()
+                    job.fail(RuntimeError("nobody waits"))
+                    return
+                if self.died is not None:
+                    raise self.died
+                if job.on_piece is not None:
+                    job.on_piece(letter)
+            job.finish(job.request.upper())
+
+
+@on_loop
+async def test_pieces_come_on_the_loop_before_the_result() -> None:
+    engine, given = Pieces(), asyncio.Queue[str]()
+    worker = EngineWorker(lambda: engine, Pieces.serve, "test")
+    try:
+        call = asyncio.ensure_future(worker.run("abc", on_piece=given.put_nowait))
+        assert await given.get() == "a"
+        assert not call.done()
+        engine.step.release(2)
+        assert await call == "ABC"
+        assert [given.get_nowait(), given.get_nowait()] == ["b", "c"]
+        engine.step.release(3)
+        assert await worker.run("abc") == "ABC"
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("no more")])
+def test_a_receiver_that_raises_drops_the_job(error: BaseException) -> None:
+    async def main() -> None:
+        engine, calls = Pieces(), []
+
+        def receive(piece: str) -> None:
+            calls.append(piece)
+            raise error
+
+        worker = EngineWorker(lambda: engine, Pieces.serve, "test")
+        try:
+            with pytest.raises(type(error)):
+                await worker.run("abc", on_piece=receive)
+            engine.step.release()
+            await asyncio.to_thread(engine.dropped.wait)
+            assert calls == ["a"]
+            engine.step.release()
+            with pytest.raises(type(error)):  # also of the last piece, behind which the result is
+                await worker.run("a", on_piece=receive)
+        finally:
+            worker.close()
+
+    asyncio.run(main())
+
+
+@on_loop
+async def test_an_engine_that_fails_after_a_piece_fails_the_call() -> None:
+    engine, given = Pieces(), asyncio.Queue[str]()
+    worker = EngineWorker(lambda: engine, Pieces.serve, "test")
+    try:
+        call = asyncio.ensure_future(worker.run("abc", on_piece=given.put_nowait))
+        assert await given.get() == "a"
+        engine.died = ValueError("out of memory")
+        engine.step.release()
+        with pytest.raises(GenerationError, match="out of memory") as caught:
+            await call
+        assert caught.value.kind == "server"
+    finally:
+        worker.close()
+
+
 @on_loop
 async def test_the_oldest_is_always_among_those_that_are_taken() -> None:
     queue: JobQueue[str, str] = JobQueue()

@@ -178,7 +178,7 @@ error[E103] llm "echo" from shadow 1.0 claims the name of a built-in LLM
 error[E104] llm "later" from later 1.0 is written for another major version of the contract
   entry point  stillhouse.llms.v2: later = later:FakeLLM
   cause        the group stillhouse.llms.v2 is not known to stillhouse {core}, which reads stillhouse.llms
-  try          pip install --upgrade stillhouse""",
+  try          stillhouse install --upgrade stillhouse""",
     ),
     Case(
         "E105",
@@ -188,7 +188,7 @@ error[E104] llm "later" from later 1.0 is written for another major version of t
 error[E105] llm "eager" from eager 1.0 needs another version of stillhouse
   entry point  stillhouse.llms: eager = eager:FakeLLM
   cause        it requires stillhouse<100,>=99.1, and stillhouse {core} is installed
-  try          pip install --upgrade "stillhouse[http]>=99.1,<100\"""",
+  try          stillhouse install --upgrade "stillhouse[http]>=99.1,<100\"""",
     ),
     Case(
         "W106",
@@ -208,7 +208,7 @@ warning[W106] llm "twice" from twice 1.0 is installed twice
 error[E201] llm "import-fails" from import-fails 1.0 could not be imported
   entry point  stillhouse.llms: import-fails = import_fails:FakeLLM
   cause        ModuleNotFoundError: No module named 'no_such_library' (import_fails.py:2)
-  try          pip install "import-fails[fast]"
+  try          stillhouse install "import-fails[fast]"
   traceback    stillhouse check import-fails --traceback""",
     ),
     Case(
@@ -220,7 +220,7 @@ error[E202] llm "no-attribute" from no-attribute 1.0 is not where its entry poin
   entry point  stillhouse.llms: no-attribute = no_attribute:MyLLM
   cause        no_attribute has no MyLLM (no_attribute.py); it has MyLLm
   try          correct the entry point, or define MyLLM in no_attribute, if it is yours; \
-else pip install --upgrade no-attribute""",
+else stillhouse install --upgrade no-attribute""",
     ),
     Case(
         "E203",
@@ -231,7 +231,7 @@ error[E203] llm "no-llm" from no-llm 1.0 is not a subclass of LLM
   entry point  stillhouse.llms: no-llm = no_llm:Stranger
   cause        Stranger is a class of another kind (no_llm.py:2)
   try          derive it from stillhouse.LLM or stillhouse.AsyncLLM, if it is yours; \
-else pip install --upgrade no-llm""",
+else stillhouse install --upgrade no-llm""",
     ),
     Case(
         "E204",
@@ -241,7 +241,7 @@ else pip install --upgrade no-llm""",
 error[E204] llm "half" from half 1.0 leaves abstract members unimplemented
   entry point  stillhouse.llms: half = half:Half
   cause        Half does not implement generate (half.py:4)
-  try          implement generate, if it is yours; else pip install --upgrade half""",
+  try          implement generate, if it is yours; else stillhouse install --upgrade half""",
     ),
     Case(
         "E205",
@@ -252,7 +252,7 @@ error[E205] llm "no-count" from no-count 1.0 has a generate method with a wrong 
   entry point  stillhouse.llms: no-count = no_count:NoCount
   cause        NoCount.agenerate takes no num_generations (no_count.py:9)
   try          write it as async def agenerate(self, input, num_generations=1, …), if it is yours; \
-else pip install --upgrade no-count""",
+else stillhouse install --upgrade no-count""",
     ),
     Case(
         "E206",
@@ -262,7 +262,7 @@ else pip install --upgrade no-count""",
 error[E206] hook "typo-hook" from typo-hook 1.0 has a hook that does not fit its specification
   entry point  stillhouse.hooks: typo-hook = typo_hook
   cause        there is no hook before_generat (typo_hook.py:5)
-  try          rename it to before_generate, if it is yours; else pip install --upgrade typo-hook""",
+  try          rename it to before_generate, if it is yours; else stillhouse install --upgrade typo-hook""",
     ),
     Case(
         "E207",
@@ -272,7 +272,7 @@ error[E206] hook "typo-hook" from typo-hook 1.0 has a hook that does not fit its
 error[E207] llm "leaky" from leaky 1.0 has a field or parameter that cannot be described or stored
   entry point  stillhouse.llms: leaky = leaky:Leaky
   cause        the field api_key of Leaky holds a secret as plain text (leaky.py:16)
-  try          annotate it as api_key: pydantic.SecretStr, if it is yours; else pip install --upgrade leaky""",
+  try          annotate it as api_key: pydantic.SecretStr, if it is yours; else stillhouse install --upgrade leaky""",
     ),
     Case(
         "W208",
@@ -282,7 +282,7 @@ error[E207] llm "leaky" from leaky 1.0 has a field or parameter that cannot be d
 warning[W208] llm "slow" from slow 1.0 takes long to import
   entry point  stillhouse.llms: slow = slow:Slow
   cause        importing slow took 501 ms
-  try          import heavy libraries in load(), if it is yours; else pip install --upgrade slow""",
+  try          import heavy libraries in load(), if it is yours; else stillhouse install --upgrade slow""",
     ),
 ]
 

@@ -101,7 +101,7 @@ class Raising:
 
 CALL = "llm, input, num_generations, arguments"
 BEFORE = f"{CALL}, row"
-AFTER = f"{CALL}, output, error, from_hook, row"
+AFTER = f"{CALL}, output, error, from_hook, row, seconds"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ AFTER = f"{CALL}, output, error, from_hook, row"
         (
             SomethingElse(),
             "there is no hook zzz",
-            "rename it to after_generate or before_generate or configure or open_reader or open_writer or output_path "
+            "rename it to after_generate or before_generate or configure or make_executor or open_reader or open_writer or output_path "
             "or run_finished or run_started or settings_model",
         ),
         (
@@ -167,7 +167,7 @@ def test_error_names_the_line_of_a_wrong_hook_signature(site: Any) -> None:
     registry.check()
     problem = site.info(registry).troubles[0]
     assert problem.cause == f"before_generate takes model, but the hook has only {BEFORE} (plug_module.py:5)"
-    assert problem.hint.endswith("if it is yours; else pip install --upgrade plug")
+    assert problem.hint.endswith("if it is yours; else stillhouse install --upgrade plug")
 
 
 def test_unknown_optional_hook_is_ignored(registry: Registry) -> None:

@@ -165,7 +165,7 @@ def test_remedy_for_a_range_upgrades_whichever_is_too_old(
     candidate = Candidate("plug", "m:C", "stillhouse.llms", "plug", "1.0", requires=tuple(requirements))
     (problem,) = static_problems(candidate, version)
     assert problem.code == "E105"
-    assert problem.hint == f"pip install --upgrade {remedy}"
+    assert problem.hint == f"stillhouse install --upgrade {remedy}"
 
 
 def test_the_old_name_of_a_problem_warns() -> None:

@@ -43,7 +43,7 @@ def problem_of(
 def test_the_cause_of_a_failed_import(site: Any, source: str, cause: str) -> None:
     problem = problem_of(site, source)
     assert (problem.code, problem.cause) == ("E201", cause)
-    assert problem.hint == "pip install --upgrade plug"
+    assert problem.hint == "stillhouse install --upgrade plug"
     assert cause.partition(":")[0].partition(" ")[0] in problem.traceback
 
 
@@ -91,16 +91,19 @@ def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
         pytest.param(
             "absent_library.sub",
             ["aiohttp", "Absent.Library[speed]>=2 ; extra == 'fast'"],
-            'pip install "plug[fast]"',
+            'stillhouse install "plug[fast]"',
             id="an extra of the plugin",
         ),
         pytest.param(
-            "absent_library", ["absent-library>=1,<2"], "pip install --upgrade plug", id="a requirement"
+            "absent_library",
+            ["absent-library>=1,<2"],
+            "stillhouse install --upgrade plug",
+            id="a requirement",
         ),
         pytest.param(
             "absent_library",
             ["absent-library; extra == 'all'", "absent-library>=1"],
-            "pip install --upgrade plug",
+            "stillhouse install --upgrade plug",
             id="a requirement and an extra",
         ),
         pytest.param(
@@ -110,9 +113,12 @@ def test_a_keyboard_interrupt_goes_through_a_check(site: Any) -> None:
             "plug does not say which",
             id="a stranger, whom we do not guess",
         ),
-        pytest.param("psutil", [], 'pip install "stillhouse[cuda]"', id="an extra of the core"),
+        pytest.param("psutil", [], 'stillhouse install "stillhouse[cuda]"', id="an extra of the core"),
         pytest.param(
-            "stillhouse.absent", ["stillhouse"], "pip install --upgrade stillhouse plug", id="a newer core"
+            "stillhouse.absent",
+            ["stillhouse"],
+            "stillhouse install --upgrade stillhouse plug",
+            id="a newer core",
         ),
         pytest.param(
             "plug_module.absent",
@@ -135,7 +141,7 @@ def test_missing_module_hint_names_the_package_to_install(
 def test_missing_core_name_suggests_upgrading_the_core(site: Any) -> None:
     problem = problem_of(site, "from stillhouse import FutureLLM\n")
     assert problem.cause.startswith("ImportError: cannot import name 'FutureLLM' from 'stillhouse'")
-    assert problem.hint == "pip install --upgrade stillhouse plug"
+    assert problem.hint == "stillhouse install --upgrade stillhouse plug"
 
 
 def test_a_plugin_whose_module_is_gone(site: Any) -> None:

@@ -91,5 +91,5 @@ def test_missing_jsonschema_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "jsonschema.validators", None)
     with pytest.raises(ConfigurationError) as caught:
         value_problem({"type": "string"})
-    assert caught.value.hint == 'pip install "stillhouse[schema]"'
+    assert caught.value.hint == 'stillhouse install "stillhouse[schema]"'
     assert form(schema=["a"]).problem("a") == ""

@@ -103,7 +103,7 @@ def test_without_instructor_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "instructor", None)
     with pytest.raises(ConfigurationError, match="needs instructor") as caught:
         ScriptedLLM()._prepare_structured_output(FORM, object(), "openai")
-    assert caught.value.hint == 'pip install "stillhouse[instructor]"'
+    assert caught.value.hint == 'stillhouse install "stillhouse[instructor]"'
 
 
 def test_prepare_kwargs_adds_the_instructor_arguments() -> None:

@@ -168,7 +168,7 @@ def create(spec: str, **fields: Any) -> LLM:
 
 
 def get_llm(name: str) -> type[LLM]:
-    """The class of an LLM in the default registry; errors as `create`."""
+    """Return the class of an LLM in the default registry; errors are those of `create`."""
     from stillhouse.registry import default_registry
 
     return default_registry().get_llm(name)

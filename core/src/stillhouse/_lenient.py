@@ -45,7 +45,7 @@ def _loads(raw: bytes | str) -> Any:
             parse_constant=_nothing,
         )
     except json.JSONDecodeError as error:
-        # Its own exception holds the whole document, which is no matter of whoever logs the error.
+        # Its own exception contains the whole document, which does not belong in a log.
         raise ValueError(f"not JSON: {error.msg}, at character {error.pos}") from None
     except RecursionError:
         _too_deep()

@@ -1,8 +1,10 @@
-"""Counts in messages: a number with what it counts, in the singular or the plural."""
+"""Words of messages that many modules need: counts, and the command that installs a package."""
 
 from __future__ import annotations
 
-__all__ = ["number_of"]
+import re
+
+__all__ = ["install_command", "number_of"]
 
 
 def number_of(number: int, noun: str, verbs: str = "", plural: str = "") -> str:
@@ -19,3 +21,16 @@ def number_of(number: int, noun: str, verbs: str = "", plural: str = "") -> str:
     if number != 1:
         noun = plural or noun + ("es" if noun.endswith("ch") else "s")
     return f"{number:,} {noun} {verb}".rstrip()
+
+
+def install_command(*packages: str, options: str = "") -> str:
+    """Return the command that installs packages into the environment that Stillhouse runs in.
+
+    A shell's `pip` may belong to another environment, and those of pipx and uv have none.
+
+    Args:
+        packages: names, with extras and versions as pip takes them; what a shell would read is quoted.
+        options: of the command, such as `--upgrade`.
+    """
+    names = (name if re.fullmatch(r"[\w.=-]+", name) else f'"{name}"' for name in packages)
+    return " ".join(filter(None, ("stillhouse install", options, *names)))

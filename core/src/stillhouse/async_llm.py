@@ -27,6 +27,7 @@ from pydantic import Field, PrivateAttr
 
 from stillhouse._execution.arguments import check_num_generations
 from stillhouse._execution.call import Call, Finished, OnError, finish_group
+from stillhouse._execution.claims import claimed, offered
 from stillhouse._execution.list_outputs import Outputs
 from stillhouse._execution.loop_thread import LoopThread
 from stillhouse._execution.order import Order
@@ -52,15 +53,15 @@ T = TypeVar("T")
 
 
 class AsyncLLM(LLM):
-    """A language model that a coroutine asks for one input.
+    """An `LLM` whose backend handles one input in a coroutine.
 
-    A backend implements `model_name` and `agenerate`. Every loaded `AsyncLLM` runs on a loop of
-    its own in a thread of its own, so that it works inside a running event loop (a notebook, a
-    server) and from several threads at once; nobody else's loop is touched.
+    A backend implements `model_name` and `agenerate`. Every loaded `AsyncLLM` has its own event loop in its
+    own thread. So it works inside a running event loop (in a notebook or a server) and from several threads
+    at once, and no other loop is affected.
     """
 
     max_concurrency: RuntimeParameter[int] = Field(
-        default=64, ge=1, description="How many inputs may be in flight at once."
+        default=64, ge=1, description="Maximum number of inputs in flight."
     )
 
     _num_generations_param_supported: bool = PrivateAttr(default=True)
@@ -69,18 +70,18 @@ class AsyncLLM(LLM):
 
     @classmethod
     def supports_num_generations(cls) -> bool:
-        """Whether `agenerate` takes `num_generations`.
+        """Whether `agenerate` accepts `num_generations`.
 
-        Where it does not (`_num_generations_param_supported` is False), it is called that many
-        times, a given `seed` raised by one each time, and the responses are merged in that order.
+        If not (`_num_generations_param_supported` is False), it is called once for each generation, with the
+        `seed` raised by one each time, and the results are merged in that order.
         """
         return bool(cls.__private_attributes__["_num_generations_param_supported"].default)
 
     @property
     def makes_several(self) -> bool:
-        """Whether one call of `agenerate` of this LLM makes several generations.
+        """Whether one call of this LLM's `agenerate` can make several generations.
 
-        The class says it for all of its LLMs (`supports_num_generations`), unless one of them sets
+        The class decides it (`supports_num_generations`), unless the LLM sets
         `_num_generations_param_supported` in its `load`.
         """
         return self._num_generations_param_supported
@@ -91,11 +92,11 @@ class AsyncLLM(LLM):
 
     @property
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that this LLM runs on; it runs in a thread of its own."""
+        """The event loop of this LLM, which runs in its own thread."""
         return self._loop_thread().loop
 
     def require_loaded(self) -> None:
-        """Raise a `ConfigurationError` unless the LLM is loaded, in this process."""
+        """Raise a `ConfigurationError` unless the LLM is loaded in this process."""
         super().require_loaded()
         if self._thread is not None and not self._thread.is_own:
             raise ConfigurationError(
@@ -104,18 +105,18 @@ class AsyncLLM(LLM):
             )
 
     def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on this LLM's loop and wait for it, such as one that opens a connection.
+        """Run a coroutine on this LLM's loop, such as one that opens a connection, and wait for its result.
 
-        It is for `load` and `unload`; what `agenerate` calls runs on that loop anyway.
+        Use it in `load` and `unload`; coroutines that `agenerate` awaits run on that loop already.
         """
         return self._loop_thread().run(coroutine)
 
     def _loop_thread(self) -> LoopThread:
         thread = self._thread
         if thread is not None and thread.is_own:
-            # Without the lock: an `unload` holds it, and waits for coroutines that need the thread.
+            # Without the lock: `unload` holds it while it waits for coroutines that need the thread.
             return thread
-        with self._lifecycle.lock:  # while it is held, only this thread can be changing anything
+        with self._lifecycle.lock:  # while it is held, no other thread can load or unload
             if not self._lifecycle.changing:
                 self.require_loaded()
             if self._thread is None:
@@ -126,19 +127,19 @@ class AsyncLLM(LLM):
     def _prepare_structured_output(
         self, structured_output: Any, client: Any = None, framework: str | None = None
     ) -> dict[str, Any]:
-        """A client wrapped by `instructor`, for a backend without a JSON mode that can be relied on.
+        """Return a client wrapped by `instructor`, for a backend without a reliable JSON mode.
 
         Args:
             structured_output: the form; a JSON schema of an object.
             client: the backend's own client, which stays as it is and serves plain calls.
-            framework: whose client it is: `openai`, `anthropic`, `mistral`, `groq`, `cohere`, …
+            framework: the library of the client: `openai`, `anthropic`, `mistral`, `groq`, `cohere`, …
 
         Returns:
             A dict with `client`, the wrapped one, and `structured_output`, normalised.
 
         Raises:
             ConfigurationError: instructor is missing, or the framework or the mode is unknown.
-            UnsupportedError: no client was given, or the form is no JSON schema.
+            UnsupportedError: no client was given, or the form is not a JSON schema.
         """
         from stillhouse.structured.instructor import wrap_client
 
@@ -147,9 +148,9 @@ class AsyncLLM(LLM):
         return wrap_client(structured_output, client, framework)
 
     def _prepare_kwargs(self, arguments: dict[str, Any], structured_output: Any = None) -> dict[str, Any]:
-        """The arguments of a call on the wrapped client: with `response_model` and `max_retries`.
+        """Return the arguments of a call of the wrapped client, with `response_model` and `max_retries`.
 
-        Without a structured output they are those of a plain call, as given.
+        Without a structured output, the arguments are returned as given.
         """
         from stillhouse.structured.instructor import prepare_kwargs
 
@@ -172,28 +173,28 @@ class AsyncLLM(LLM):
 
     @abstractmethod
     async def agenerate(self, input: FormattedInput, *args: Any, **kwargs: Any) -> GenerateOutput:
-        """The output for one input.
+        """Return the output for one input. Callers call `generate_outputs` or `agenerate_outputs`.
 
         A backend implements it as `agenerate(self, input, num_generations=1, …)`, followed by its
-        generation parameters: typed, each with a default and a line in the docstring. `None`
-        means the provider's default.
+        generation parameters. Each has a type, a default and a line in the docstring. `None` means the
+        provider's default.
 
         Args:
-            input: the input, not to be mutated.
-            args: `num_generations`, how many generations, at least 1.
+            input: the input, which must not be changed.
+            args: `num_generations`, the number of generations, at least 1.
             kwargs: generation parameters.
 
         Raises:
-            GenerationError: it failed; `kind` says how.
+            GenerationError: generating failed; `kind` says how.
         """
 
     def generate(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
-        """The outputs for a list of inputs, at most `max_concurrency` of them in flight.
+        """Return the outputs for a list of inputs, with at most `max_concurrency` inputs in flight.
 
-        The first error cancels the calls in flight, waits until they have ended, and is raised
-        as a `GenerationError` whose `outputs` keeps what was finished.
+        The first error cancels the calls in flight. Once they have ended, it is raised as a
+        `GenerationError` whose `outputs` has the finished outputs.
         """
         check_num_generations(num_generations)
         outputs = Outputs(len(inputs))
@@ -222,7 +223,7 @@ class AsyncLLM(LLM):
     async def agenerate_outputs(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
-        """`generate_outputs` for a caller that is a coroutine itself; same arguments and errors."""
+        """Do the same as `generate_outputs`, for a caller that is a coroutine; same arguments and errors."""
         call, inputs = self._prepared(inputs, num_generations, kwargs)
         if not inputs:
             return []
@@ -244,7 +245,7 @@ class AsyncLLM(LLM):
         return outputs.finish(pump.window.remaining(), call)
 
     async def _offline_outputs(self, call: Call, inputs: Sequence[FormattedInput]) -> list[GenerateOutput]:
-        """As `generate_outputs` offline, with the caller's loop free between two polls."""
+        """Do the same as `generate_outputs` offline; the caller's loop is free between two polls."""
         if self.orders_batches:
             order = Order(self.batch_key, inputs)
             with order.restoring():
@@ -271,9 +272,9 @@ class AsyncLLM(LLM):
         ordered: bool = True,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, GenerateOutput | GenerationError]]:
-        """`iter_outputs` for a caller that is a coroutine itself; same arguments and errors.
+        """Do the same as `iter_outputs`, for a caller that is a coroutine; same arguments and errors.
 
-        `inputs` may be an asynchronous iterable too. Hooks are called on the caller's loop.
+        `inputs` may also be an asynchronous iterable. Hooks are called on the caller's loop.
         """
         call = self._begin_stream(inputs, num_generations, kwargs, on_error, instead="agenerate_outputs")
         return self._aiter_outputs(call, inputs, on_error, ordered)
@@ -300,16 +301,16 @@ class AsyncLLM(LLM):
         return pieces_of(call, input, on_loop(self._loop_thread(), self._streaming(call, input)))
 
     def astream(self, input: FormattedInput, **kwargs: Any) -> AsyncIterator[StreamItem]:
-        """`stream` for a caller that is a coroutine itself; same arguments and errors.
+        """Do the same as `stream`, for a caller that is a coroutine; same arguments and errors.
 
-        Whoever leaves it early closes it, or uses `contextlib.aclosing`: else the request ends when the
-        iterator is collected.
+        To stop early, close the iterator or use `contextlib.aclosing`. Otherwise the request ends only when
+        the iterator is garbage-collected.
         """
         call = self._begin_single(input, kwargs)
         return apieces_of(call, input, aon_loop(self._loop_thread(), self._streaming(call, input)))
 
     def _streaming(self, call: Call, input: FormattedInput) -> Callable[[OnPiece], Awaitable[GenerateOutput]]:
-        # A call that asks its own LLM again holds a slot already, and might wait for that one.
+        # A call that streams from its own LLM already holds a slot, and could wait for itself.
         slots = Slots() if self._slots in inside.get() else self._slots
 
         async def run(on_piece: OnPiece) -> GenerateOutput:
@@ -325,20 +326,36 @@ class AsyncLLM(LLM):
     async def agenerate_streamed(
         self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
     ) -> GenerateOutput:
-        """Generate once for one input, and give the text to `on_piece` as it comes.
+        """Generate once for one input, and pass the text to `on_piece` as it comes.
 
-        A backend that can stream overrides it; callers call `stream` or `astream`. What was given must be the
-        text of the output, or its beginning. Where the caller takes no more, the coroutine is cancelled.
+        Callers call `stream` or `astream`. This method calls `agenerate`, where a backend that can stream
+        gets `on_piece` from `claim_stream`; a backend may override this method instead. The pieces, joined,
+        must be the text of the output, or its beginning. If the caller closes the stream, the coroutine is
+        cancelled.
 
         Args:
-            input: the input, not to be mutated.
-            on_piece: called with each piece of the text; it does not wait.
+            input: the input, which must not be changed.
+            on_piece: called with each piece of the text; it does not block.
             kwargs: the generation parameters of `agenerate`.
 
         Raises:
-            GenerationError: it failed; `kind` says how.
+            GenerationError: generating failed; `kind` says how.
         """
-        return await self.agenerate(input, **({"num_generations": 1} if self.makes_several else {}), **kwargs)
+        with offered(self, on_piece):
+            return await self.agenerate(
+                input, **({"num_generations": 1} if self.makes_several else {}), **kwargs
+            )
+
+    def claim_stream(self) -> OnPiece | None:
+        """Return what takes the pieces of the text, in an `agenerate` that is called for a stream.
+
+        It returns it once, so that of several requests for an input only the first one streams. `on_piece`
+        must be called on the loop of this LLM.
+
+        Returns:
+            `on_piece` of `agenerate_streamed`; `None` where nobody waits for pieces.
+        """
+        return claimed(self)
 
     def _window_settings(
         self,
@@ -348,7 +365,7 @@ class AsyncLLM(LLM):
         raises: bool,
         have_own: bool = False,
     ) -> WindowSettings:
-        """The settings of the window for a call with these arguments; its inputs may have their own."""
+        """Return the settings of the window for a call; with `have_own`, inputs may have arguments."""
         thread = self._loop_thread()
         calls: Sequence[Callable[[Any], Awaitable[GenerateOutput]]]
         if have_own:
@@ -359,7 +376,7 @@ class AsyncLLM(LLM):
             calls = [functools.partial(self.agenerate, num_generations=num_generations, **arguments)]
         elif arguments.get("seed") is None:
             calls = [functools.partial(self.agenerate, **arguments)] * num_generations
-        else:  # one seed would give the same generation every time
+        else:  # with one seed, all generations would be the same
             calls = [
                 functools.partial(self.agenerate, **{**arguments, "seed": arguments["seed"] + number})
                 for number in range(num_generations)

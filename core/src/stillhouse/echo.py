@@ -1,4 +1,4 @@
-"""The built-in LLM `echo`: it answers with its input, for trying a pipeline and for tests."""
+"""The built-in LLM `echo`, which answers with its input, for trying commands and for tests."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ _PIECES = re.compile(r"\S+\s*|\s+")
 
 
 class EchoLLM(AsyncLLM):
-    """Answers with the last message of a chat, or with a raw prompt, as it is.
+    """Answers with the last message of a chat, or with the raw prompt, unchanged.
 
-    The same input always gets the same answer, and fails or not in the same way. A token is a
-    word here.
+    The same input always has the same result, failures included. A token is a word.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "raw_prompt", "num_generations"})
 
-    model: str = Field(default="echo", description="The name to answer under.")
+    model: str = Field(default="echo", description="The model name to report.")
     latency: RuntimeParameter[float] = Field(
         default=0.0, ge=0, description="Seconds to wait before each answer."
     )
@@ -50,8 +49,8 @@ class EchoLLM(AsyncLLM):
 
         Args:
             input: the input.
-            num_generations: how many times to answer.
-            max_new_tokens: how many words to answer with at most; `None` means all.
+            num_generations: number of answers.
+            max_new_tokens: maximum number of words of an answer; `None` means all.
         """
         if self.latency:
             await asyncio.sleep(self.latency)
@@ -60,7 +59,7 @@ class EchoLLM(AsyncLLM):
     async def agenerate_streamed(
         self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
     ) -> GenerateOutput:
-        """Answer with the input, word by word; the latency is that of the whole answer."""
+        """Answer with the input, word by word; `latency` applies to the whole answer."""
         latency = self.latency or 0.0
         try:
             output = self._answer(input, 1, kwargs.get("max_new_tokens"))

@@ -1,7 +1,7 @@
-"""Everything that Stillhouse raises, each error with what to do next.
+"""The exceptions of Stillhouse. Each says what happened and what to do next.
 
-All exceptions derive from `StillhouseError`. They carry their facts as attributes, pickle, and
-never contain a secret.
+All derive from `StillhouseError`. They have their facts as attributes, can be pickled, and never contain
+a secret.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "near_matches",
 ]
 
-# So many names `near_matches` lists.
+# Maximum number of names that `near_matches` lists.
 _MAX_NAMES = 100
 
 ErrorKind = Literal[
@@ -46,17 +46,17 @@ ErrorKind = Literal[
     "truncated",
     "unknown",
 ]
-"""What kind of failure an input met.
+"""The kind of a failure.
 
-`invalid_input` is a row that could not be read, so that nothing was sent; `invalid_request` is a
-request that the backend or the provider refused. The others say what their names say.
+`invalid_input`: the row could not be read, and nothing was sent. `invalid_request`: the backend or the
+provider refused the request. The other names speak for themselves.
 """
 
 ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 
 
 class StillhouseError(Exception):
-    """Base of every error of Stillhouse.
+    """Base class of all errors of Stillhouse.
 
     Attributes:
         message: what happened, in a sentence.
@@ -80,7 +80,8 @@ class UnsupportedError(StillhouseError, NotImplementedError):
     """The backend has no such capability; nothing was sent.
 
     Attributes:
-        stops_run: whether every input of the call would meet it, as with a parameter that the model lacks.
+        stops_run: whether every input of the call would fail in the same way, as with a parameter that the
+            model does not support.
     """
 
     def __init__(self, message: str, *, hint: str = "", stops_run: bool = False) -> None:
@@ -92,7 +93,7 @@ class UnknownLLMError(StillhouseError, LookupError):
     """No usable LLM has this name.
 
     Attributes:
-        name: the name that was asked for.
+        name: the requested name.
     """
 
     def __init__(self, message: str, *, name: str = "", hint: str = "") -> None:
@@ -101,10 +102,10 @@ class UnknownLLMError(StillhouseError, LookupError):
 
 
 class PluginError(StillhouseError):
-    """An installed plugin is broken. The message is the whole report, with what to try.
+    """An installed plugin is broken. The message is the whole report, with a suggested fix.
 
     Attributes:
-        code: the code of the trouble, such as `E201`.
+        code: the code of the problem, such as `E201`.
         entry_point: `group: name = module:attribute`.
         distribution: name and version of the package that declares it.
     """
@@ -131,14 +132,14 @@ class GenerationError(StillhouseError):
     """Generating failed, for one input or for a list of them.
 
     Attributes:
-        kind: what failed, one of `ERROR_KINDS`; any other becomes `unknown`.
-        attempts: how often the request was tried; 0 when nothing was sent.
-        request_id: the provider's id of the request, if it gave one.
+        kind: what failed, one of `ERROR_KINDS`; any other value becomes `unknown`.
+        attempts: number of attempts; 0 if nothing was sent.
+        request_id: the provider's id of the request, if it returned one.
         stops_run: whether every further request would fail in the same way, as with a refused key.
-        outputs: where a list of inputs was given, one entry per input: its output, or `None`
-            where it was not finished. For a single input, at most its partial output.
-        place: where a backend's own bug raised, such as `my_backend/llm.py:62`, with the exception as the
-            cause; empty for every other error.
+        outputs: for a list of inputs, one entry per input: its output, or `None` if it was not finished. For
+            a single input, at most its partial output.
+        place: for a bug in a backend, where the exception was raised, such as `my_backend/llm.py:62`; the
+            exception is the cause. Empty for every other error.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class GenerationError(StillhouseError):
 
     @classmethod
     def wrap(cls, error: Exception) -> GenerationError:
-        """`error` itself if it is a `GenerationError`, else a new one that it is the cause of."""
+        """Return `error` itself if it is a `GenerationError`, or else a new one with `error` as its cause."""
         if isinstance(error, cls):
             return error
         if isinstance(error, StillhouseError):
@@ -176,7 +177,7 @@ class GenerationError(StillhouseError):
 
 
 def described(error: BaseException) -> str:
-    """Return the name of an exception and what it says; one whose own `__str__` fails says nothing."""
+    """Return the name and the message of an exception, also if its own `__str__` fails."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"
@@ -185,7 +186,7 @@ def described(error: BaseException) -> str:
 
 
 class OfflineBatchNotFinishedError(StillhouseError):
-    """The provider is still working on the batch; the same call later returns the outputs.
+    """The provider is still working on the batch. Repeat the call later to get the outputs.
 
     Attributes:
         jobs_ids: the provider's ids of the submitted jobs.
@@ -203,12 +204,12 @@ class OfflineBatchNotFinishedError(StillhouseError):
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Build a sentence that names near matches of `name` among `known`, or lists them all."""
+    """Return a sentence that suggests names similar to `name`, or lists all names if none is similar."""
     names = sorted(known)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if matches:
         return f"did you mean {' or '.join(repr(match) for match in matches)}?"
-    # The names of columns may be many, long, and anything.
+    # Names of columns can be many and long, and can contain any character.
     shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
     return f"available: {', '.join(shown[:_MAX_NAMES])}{more}" if names else "there are none"

@@ -1,8 +1,8 @@
 """The hooks that a plugin in the entry-point group `stillhouse.hooks` may implement.
 
-A plugin is a module or an object whose functions are marked with `stillhouse.hookimpl` and named
-as below. It may take fewer arguments than a specification lists. It must import light: hooks are
-imported when the first run starts, whatever backend it uses.
+A plugin is a module or an object whose functions have the names below and are marked with
+`stillhouse.hookimpl`. A function may take fewer arguments than its specification. A plugin must be light
+to import: hooks are imported when the first run starts, whatever backend it uses.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def before_generate(
     arguments: Mapping[str, Any],
     row: Row | None,
 ) -> GenerateOutput | None:
-    """Answer an input instead of the LLM, or return `None` to let it generate.
+    """Answer an input instead of the LLM, or return `None` to let the LLM generate.
 
-    The first plugin that answers wins. The answer must hold `num_generations` generations; one
-    that does not is ignored with a warning.
+    The first answer wins. It must have `num_generations` generations; any other answer is ignored with a
+    warning.
 
     Args:
         llm: the loaded LLM.
         input: the input, a copy for this plugin.
-        num_generations: how many generations were asked for.
-        arguments: the generation parameters in force, one read-only dict for all inputs of a call that have
-            the same ones.
-        row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
+        num_generations: the requested number of generations.
+        arguments: the generation parameters that apply. Inputs of a call with the same parameters share one
+            read-only dict.
+        row: the row that the input was made from, a copy for this plugin; `None` outside a bulk run.
     """
 
 
@@ -78,29 +78,32 @@ def after_generate(
     error: GenerationError | None,
     from_hook: bool,
     row: Row | None,
+    seconds: float,
 ) -> None:
     """Observe the result of an input: its output or its error.
 
-    A row that cannot be read, or of which no input can be made, has a result too: an error of the kind
+    A row that cannot be read or converted to an input has a result too: an error of the kind
     `invalid_input`, with `None` as its input.
 
     Args:
         llm: the loaded LLM.
         input: the input, a copy for this plugin; `None` if there is none.
-        num_generations: how many generations were asked for.
-        arguments: the generation parameters in force, as `before_generate` is shown them.
+        num_generations: the requested number of generations.
+        arguments: the generation parameters that apply, as in `before_generate`.
         output: the output, a copy for this plugin; `None` if there is an error.
-        error: the error, likewise; `None` if there is an output.
-        from_hook: whether a plugin's `before_generate` gave the output, so that nothing was paid.
-        row: the row that the input was made of, a copy for this plugin; `None` outside a bulk run.
+        error: the error, a copy for this plugin; `None` if there is an output.
+        from_hook: whether the output came from a plugin's `before_generate`, so that it cost nothing.
+        row: the row that the input was made from, a copy for this plugin; `None` outside a bulk run.
+        seconds: how long the call took, with its retries; that of the whole list where a list was one call,
+            and 0 where nothing was called.
     """
 
 
 @hookspec
 def run_started(run: RunInfo) -> None:
-    """Learn that a process begins to work on a bulk run: all checks have passed, no row was read yet.
+    """Called when a process starts to work on a bulk run: all checks have passed, and no row was read yet.
 
-    A run that is complete already, and a direct use of an LLM, begin nothing.
+    It is not called for a run that is already complete, or if an LLM is used without a run.
 
     Args:
         run: the run.
@@ -109,13 +112,13 @@ def run_started(run: RunInfo) -> None:
 
 @hookspec
 def run_finished(summary: RunSummary) -> None:
-    """Learn how that work ended: what was done, and whether the run is complete.
+    """Called when the work of a process on a bulk run ends.
 
-    It is called once after each `run_started`, also after an error or an interrupt; not if the process is
-    killed.
+    It is called once after each `run_started`, also after an error or an interrupt, but not if the process
+    is killed.
 
     Args:
-        summary: what this process did.
+        summary: the work of this process, and whether the run is complete.
     """
 
 
@@ -139,26 +142,26 @@ def make_executor(
 
 @hookspec(firstresult=True)
 def open_reader(source: str) -> RowReader | None:
-    """Open a source of rows, or return `None` if it is not one of this plugin's.
+    """Open a source of rows, or return `None` if the plugin does not handle it.
 
-    The first plugin that opens it wins, also over the formats of Stillhouse. A `ConfigurationError`
-    says that the source is this plugin's and cannot be read. If the reader has an attribute `places`, the
-    paths that it reads on this machine, a run refuses an output that would replace one of them.
+    The first plugin that opens the source wins, also over Stillhouse's own formats. Raise a
+    `ConfigurationError` if the plugin handles the source but cannot read it. A reader may have an attribute
+    `places`, the paths that it reads on this machine: a run refuses an output that would replace one.
 
     Args:
-        source: what the user gave as INPUT, such as a path or `name:…`.
+        source: the INPUT that the user gave, such as a path or `name:…`.
     """
 
 
 @hookspec(firstresult=True)
 def open_writer(target: str, schema: pa.Schema | None, columns: OutputColumns | None) -> RowWriter | None:
-    """Open a target for rows, or return `None` if it is not one of this plugin's.
+    """Open a target for rows, or return `None` if the plugin does not handle it.
 
-    The first plugin that opens it wins. A `ConfigurationError` says that it cannot be written.
+    The first plugin that opens the target wins. Raise a `ConfigurationError` if it cannot be written.
 
     Args:
-        target: what the user gave as OUTPUT.
-        schema: the types of the input's columns, where its format has them.
+        target: the OUTPUT that the user gave.
+        schema: the types of the input's columns, if its format has types.
         columns: the columns that the output adds to those of the input, for a format that needs their names
             or types before it has all rows.
     """
@@ -166,13 +169,13 @@ def open_writer(target: str, schema: pa.Schema | None, columns: OutputColumns | 
 
 @hookspec(firstresult=True)
 def output_path(target: str) -> Path | None:
-    """Return the final path of one of this plugin's targets, or `None` for any other target.
+    """Return the final path of a target that the plugin handles, or `None` for any other target.
 
-    The state of the run is kept beside that path, as `PATH.run.db`, also for a target that is on no
-    disk. Nothing may be opened or made: `stillhouse status` asks too.
+    The state of the run is next to that path, as `PATH.run.db`, also if the target is not a file. The hook
+    must not open or create anything: `stillhouse status` calls it too.
 
     Args:
-        target: what the user gave as OUTPUT.
+        target: the OUTPUT that the user gave.
     """
 
 
@@ -180,18 +183,18 @@ def output_path(target: str) -> Path | None:
 def settings_model() -> type[BaseModel]:  # type: ignore[empty-body]
     """Return the pydantic model of this plugin's settings, for `configure` and for `stillhouse show`.
 
-    Every field has a description, and a default if the plugin can do without the setting. Import pydantic
-    in this function: hooks must import light.
+    Every field has a description, and a default unless the setting is required. Import pydantic in this
+    function: hooks must be light to import.
     """
 
 
 @hookspec
 def configure(settings: BaseModel) -> None:
-    """Take this plugin's settings: those of the table `[hooks.NAME]` of the user's config file, checked.
+    """Receive this plugin's settings: the checked table `[hooks.NAME]` of the user's config file.
 
-    It is called before any other hook of the plugin, also where there is no table; again when hooks are
-    loaded again. A `ConfigurationError` says which setting cannot be used; nothing is generated then.
+    It is called before any other hook of the plugin, also if there is no table, and again if hooks are
+    reloaded. Raise a `ConfigurationError` for a setting that cannot be used; nothing is generated then.
 
     Args:
-        settings: an instance of what `settings_model` returns.
+        settings: an instance of the model that `settings_model` returns.
     """

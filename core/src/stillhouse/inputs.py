@@ -12,10 +12,10 @@ from stillhouse.typing import FormattedInput, StandardInput, StructuredOutput
 
 __all__ = ["check_input", "split_input"]
 
-# The scheme of an address; a letter and a colon is a drive of Windows.
+# The scheme of an address. A single letter and a colon is a drive on Windows.
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 
-# What only this machine, or the browser that made it, could read, and what no provider fetches.
+# Addresses that only this machine or a browser can read, and those that no provider fetches.
 _UNREADABLE = frozenset({"about", "blob", "file", "filesystem", "ftp", "ftps", "javascript", "sftp"})
 
 _URLS = ("image_url", "video_url", "audio_url", "file_url")
@@ -30,7 +30,7 @@ _HINTS = {
 def split_input(
     input: FormattedInput,
 ) -> tuple[StandardInput | str, StructuredOutput | None]:
-    """The chat or the raw prompt of an input, and its own structured output or `None`."""
+    """Return the chat or the raw prompt of an input, and its own structured output or `None`."""
     if isinstance(input, tuple):
         chat, structured_output = input
         return chat, structured_output
@@ -38,12 +38,17 @@ def split_input(
 
 
 def check_input(input: Any, capabilities: Collection[str], llm: str) -> None:
-    """Reject an invalid input, or one that needs a capability which `llm` lacks.
+    """Reject an invalid input, and one that needs a missing capability.
+
+    Args:
+        input: the input.
+        capabilities: the capabilities of the backend.
+        llm: the name of the backend, for messages.
 
     Raises:
-        ConfigurationError: it is not a chat, a chat with a structured output, or a string; or a part of
-            it is a file of this machine.
-        UnsupportedError: it needs a capability that is not among `capabilities`.
+        ConfigurationError: the input is not a chat, a chat with a structured output, or a string; or a part
+            of it refers to a file on this machine.
+        UnsupportedError: the input needs a capability that is not among `capabilities`.
     """
     if type(input) is str:
         if "raw_prompt" not in capabilities:
@@ -96,9 +101,9 @@ def _has_image(parts: list[Any]) -> bool:
 
 
 def _check_part(part: dict[str, Any]) -> None:
-    """Reject a part that leads to a file of this machine.
+    """Reject a part that refers to a file on this machine.
 
-    It is not read, either: who writes the rows of an input must not choose which files leave the machine.
+    The file is not read: the author of the rows must not choose which files leave the machine.
     """
     for name in _URLS:
         given = part.get(name)
@@ -111,7 +116,7 @@ def _check_part(part: dict[str, Any]) -> None:
 
 def _check_url(url: Any) -> None:
     if not isinstance(url, str) or not url:
-        return  # the backend says what it needs
+        return  # the backend reports what is missing
     found = _SCHEME.match(url[:80])
     if found is None or found[1].lower() in _UNREADABLE:
         raise ConfigurationError(

@@ -57,9 +57,9 @@ _WRAPPERS: dict[str, Any] = {
 class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, ABC):
     """A language model: inputs go in, generations come out.
 
-    A backend implements `model_name` and `generate`, declares its `capabilities`, and acquires and
-    releases what it needs in `load` and `unload` (calling `super()`'s). Fields are pydantic's: an
-    unknown one is refused, an assignment is validated.
+    A backend implements `model_name` and `generate`, and declares its `capabilities`. It acquires resources
+    in `load` and releases them in `unload`; both call `super()`. Fields are pydantic fields: an unknown
+    field is refused, and assignments are validated.
     """
 
     model_config = ConfigDict(
@@ -73,14 +73,14 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     )
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
-    """What the backend can do. An input that needs more is refused before anything is sent."""
+    """What the backend can do. An input that needs another capability is refused before anything is sent."""
 
     preferred_batch_size: ClassVar[int] = 32
-    """How many inputs `iter_outputs` gives to one call of a synchronous `generate`."""
+    """Number of inputs that `iter_outputs` passes to one call of a synchronous `generate`."""
 
     generation_kwargs: RuntimeParameter[dict[str, Any]] = Field(
         default_factory=dict,
-        description="Generation parameters that hold for every call unless it gives its own.",
+        description="Generation parameters for every call; an argument of a call wins.",
     )
 
     _logger: logging.Logger | None = PrivateAttr(default=None)
@@ -111,25 +111,25 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return self._lifecycle.registry or default_backends()
 
     def use_registry(self, registry: Backends) -> None:
-        """Call the hooks of this registry, and name backends as it does."""
+        """Use this registry for hooks and for the names of backends."""
         self._lifecycle.registry = registry
 
     def _serializing_registry(self) -> Backends | None:
         return self._lifecycle.registry
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is of the same class with equal fields, loaded or not."""
+        """Whether the other LLM has the same class and equal fields, loaded or not."""
         if type(self) is not type(other):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign; an assignment that is refused changes nothing."""
+        """Set a field; a refused assignment changes nothing."""
         before = dict(self.__dict__)
         try:
             super().__setattr__(name, value)
         except ValidationError:
-            # A validator of the whole model sees the new value, and would leave it behind.
+            # A validator of the whole model runs after the assignment: without this, the value would stay.
             object.__setattr__(self, "__dict__", before)
             raise
 
@@ -140,17 +140,17 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return copy
 
     def _redactor(self) -> Redactor:
-        """What masks the secrets of this LLM in an error."""
+        """Return an object that masks the secrets of this LLM in errors."""
         return Redactor(secret_values(self))
 
     # Loading
 
     @loading
     def load(self) -> None:
-        """Acquire what generating needs: connections, a model. On a loaded LLM it does nothing.
+        """Acquire the resources for generating, such as a model or connections.
 
-        A backend that overrides it calls `super().load()`, from which on `self._logger` is there. A `with`
-        block calls it, and `unload` at the end.
+        Does nothing if the LLM is loaded. A `with` block calls it at the beginning, and `unload` at the end.
+        A backend that overrides it calls `super().load()`; from then on, `self._logger` is available.
 
         Examples:
             >>> with stillhouse.create("echo") as llm:
@@ -161,7 +161,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     @unloading
     def unload(self) -> None:
-        """Release what `load` acquired. On an LLM that is not loaded it does nothing.
+        """Release what `load` acquired. Does nothing if the LLM is not loaded.
 
         A backend that overrides it calls `super().unload()` last.
         """
@@ -179,7 +179,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     @property
     def is_loaded(self) -> bool:
-        """Whether `load()` was called, and not `unload()` since."""
+        """Whether the LLM is loaded: `load()` was called, and `unload()` was not called since."""
         return self._lifecycle.loaded
 
     def require_loaded(self) -> None:
@@ -200,19 +200,19 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
 
     @abstractmethod
     def generate(self, inputs: list[FormattedInput], *args: Any, **kwargs: Any) -> list[GenerateOutput]:
-        """The outputs for a list of inputs, in their order.
+        """Return the outputs for a list of inputs, in the same order. Callers call `generate_outputs`.
 
         A backend implements it as `generate(self, inputs, num_generations=1, …)`, followed by its
-        generation parameters: typed, each with a default and a line in the docstring. `None`
-        means the engine's default.
+        generation parameters. Each has a type, a default and a line in the docstring. `None` means the
+        engine's default.
 
         Args:
-            inputs: the inputs, not to be mutated; `[]` gives `[]`.
-            args: `num_generations`, how many generations of each, at least 1.
+            inputs: the inputs, which must not be changed; `[]` gives `[]`.
+            args: `num_generations`, the number of generations for each input, at least 1.
             kwargs: generation parameters.
 
         Raises:
-            GenerationError: an input failed; `outputs` holds what was finished.
+            GenerationError: an input failed; `outputs` has the finished outputs.
 
         Examples:
             >>> class Shouting(stillhouse.LLM):
@@ -231,15 +231,15 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def generate_outputs(
         self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
-        """Generate for a list of inputs: what callers call.
+        """Generate for a list of inputs.
 
-        `generation_kwargs` are applied, and an explicit argument wins over them. With
-        `use_offline_batch_generation` it goes through the provider's batch API; an engine on this
-        machine takes the inputs in its own order instead (see `batch_key`), at once.
+        `generation_kwargs` apply, and an argument of the call wins over them. With
+        `use_offline_batch_generation` the inputs are submitted to the provider's batch API; an engine on this
+        machine generates for them at once instead, in its own order (see `batch_key`).
 
         Args:
-            inputs: the inputs; every one is checked before anything is sent.
-            num_generations: how many generations of each input, at least 1.
+            inputs: the inputs; all are checked before anything is sent.
+            num_generations: the number of generations for each input, at least 1.
             kwargs: generation parameters.
 
         Returns:
@@ -248,8 +248,8 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         Raises:
             ConfigurationError: the LLM is not loaded, or an argument has a wrong name or value.
             UnsupportedError: an input needs a capability that the backend lacks.
-            GenerationError: an input failed; `outputs` holds what was finished.
-            OfflineBatchNotFinishedError: the offline batch was submitted and is not done.
+            GenerationError: an input failed; `outputs` has the finished outputs.
+            OfflineBatchNotFinishedError: the offline batch was submitted and is not finished.
 
         Examples:
             >>> chat = [{"role": "user", "content": "Name a river in Peru."}]
@@ -275,44 +275,43 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return generate_list(call, self.generate, inputs)
 
     def batch_key(self, input: FormattedInput) -> int | str | None:
-        """Where an input belongs among many that are generated for together.
+        """Return the sort key of an input in a batch that an engine on this machine generates.
 
-        A backend whose engine is on this machine overrides it if the engine is faster in some order:
-        it returns a number, such as the length of the prompt, or a text, such as the prompt itself where
-        common beginnings are computed once. Inputs are then taken in ascending order by `--batch`
-        and with `use_offline_batch_generation`; what is generated, and the order of the outputs, stay
-        the same. It may be called before anything checked the input, and from any thread; an input for
-        which it raises is generated for as if it had returned `None`.
+        A backend overrides it if its engine is faster when inputs come in a certain order. The key is a
+        number, such as the length of the prompt, or a text, such as the prompt itself if the engine computes
+        common beginnings once. `--batch` and `use_offline_batch_generation` then process inputs in ascending
+        order; the outputs and their order stay the same. The method may be called from any thread, and with
+        an input that has not been checked. If it raises, the input is treated as if the key were `None`.
 
         Args:
             input: the input.
 
         Returns:
-            A number or a text, the same kind for all inputs; `None` for no place of its own.
+            A number or a text, the same kind for all inputs; `None` if its place does not matter.
         """
         return None
 
     @property
     def orders_batches(self) -> bool:
-        """Whether a batch is generated on this machine, at once and in the order of `batch_key`.
+        """Whether this machine generates a batch, immediately and in the order of `batch_key`.
 
-        Otherwise it is submitted to a provider, by a backend with the capability `offline_batch`.
+        Otherwise a backend with the capability `offline_batch` submits the batch to a provider.
         """
         return type(self).batch_key is not LLM.batch_key and "offline_batch" not in self.capabilities
 
     @property
     def engine_slots(self) -> int | None:
-        """How many generations the engine works on at once; `None` where the backend does not know.
+        """Number of generations that the engine works on at once; `None` if the backend does not know it.
 
-        A backend whose engine is on this machine overrides it. Of the rows in flight, the progress of a run
-        then tells apart those that are generated for and those that wait.
+        A backend with an engine on this machine overrides it. The progress of a run then shows how many of
+        the rows in flight are running and how many are waiting.
         """
         return None
 
     def _offline_batch_generate_here(
         self, inputs: Sequence[FormattedInput] | None, num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
-        """Generate a batch at once, where it is generated on this machine."""
+        """Generate a batch immediately, if this machine generates it."""
         if not self.orders_batches:
             return super()._offline_batch_generate_here(inputs, num_generations, kwargs)
         if inputs is None:
@@ -330,7 +329,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def _prepared(
         self, inputs: Iterable[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> tuple[Call, list[FormattedInput]]:
-        """Begin the call for a list of inputs, and check all of them before anything is sent."""
+        """Begin a call for a list of inputs, and check all inputs before anything is sent."""
         call = self._begin_call(num_generations, kwargs)
         inputs = list(inputs)
         for input in inputs:
@@ -338,7 +337,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return call, inputs
 
     def _begin_call(self, num_generations: int, kwargs: dict[str, Any], kind: type[Call] = Call) -> Call:
-        """Check the arguments of a call; an explicit one wins over the LLM's own."""
+        """Check the arguments of a call and begin it; an argument wins over `generation_kwargs`."""
         arguments = effective_arguments(self, num_generations, kwargs)
         return kind(self, num_generations, arguments, self.registry.hooks(), self.check_input, self._redactor)
 
@@ -356,7 +355,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def _begin_stream(
         self, inputs: object, num_generations: int, kwargs: dict[str, Any], on_error: OnError, instead: str
     ) -> Call:
-        """`_begin_call` for a stream of inputs; `instead` is the method that takes a list."""
+        """Begin a call for a stream of inputs; `instead` names the method that takes a list."""
         if on_error not in ("raise", "yield"):
             raise ConfigurationError(f"on_error is {on_error!r}", hint='give "raise" or "yield"')
         if self.use_offline_batch_generation:
@@ -381,23 +380,22 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     ) -> Iterator[tuple[int, GenerateOutput | GenerationError]]:
         """Generate for any iterable of inputs, in bounded memory.
 
-        Inputs are pulled lazily, in the calling thread. An item that is itself a
-        `GenerationError` (a row that could not be read) is its own result, in its place.
+        Inputs are pulled lazily, in the calling thread. If an item is a `GenerationError` (a row that could
+        not be read), it is yielded as the result at its position.
 
         Args:
             inputs: the inputs.
-            num_generations: how many generations of each input, at least 1.
-            on_error: `raise` stops at the first failed input; `yield` gives its error in the place
-                of an output. An error that every further input would meet, such as a refused key,
-                is raised in either case.
-            ordered: give the results in the order of the inputs, or as they are finished.
+            num_generations: the number of generations for each input, at least 1.
+            on_error: `raise` stops at the first failed input; `yield` yields its error instead of an output.
+                An error that every further input would cause, such as a refused key, is always raised.
+            ordered: whether results come in the order of the inputs, or as soon as they are finished.
             kwargs: generation parameters.
 
         Yields:
             The index of the input, and its output or its error.
 
         Raises:
-            ConfigurationError: as `generate_outputs`, at once and not at the first result.
+            ConfigurationError: as `generate_outputs`; raised by the call itself, not at the first result.
             GenerationError, UnsupportedError: an input failed.
 
         Examples:
@@ -421,10 +419,10 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         ordered: bool = True,
         **kwargs: Any,
     ) -> Generator[list[Finished], None, None]:
-        """As `iter_outputs`, but yield several results at a time: those that came in meanwhile.
+        """Do the same as `iter_outputs`, but yield lists of the results that have arrived since the last one.
 
-        It is for a caller that writes results somewhere: one transaction for each list keeps all of them
-        safe before anything else is waited for. `RowInputs` may have inputs with arguments of their own.
+        This is for a caller that stores results: one transaction per list saves all of them before the
+        caller waits again. In `RowInputs`, inputs may have their own arguments.
         """
         call = self._begin_stream(inputs, num_generations, kwargs, on_error, instead="generate_outputs")
         return self._iter_finished(call, inputs, on_error, ordered)
@@ -445,24 +443,32 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
     def stream(self, input: FormattedInput, **kwargs: Any) -> Iterator[StreamItem]:
         """Generate once for one input, and yield the text as it comes.
 
-        The pieces together are the text. A backend that cannot stream, or cannot stream what is asked for,
-        gives the whole text as one piece. A text that the provider withdraws is `None` in the output, even
-        if pieces of it were given. Closing the iterator early ends the request.
+        The pieces, joined, are the text. A backend that cannot stream, or cannot stream what is requested,
+        yields the whole text as one piece. If the provider withdraws the text, the generation is `None` in
+        the output, even if pieces were yielded. Closing the iterator early ends the request.
 
-        Hooks see one generation: an answer of `before_generate` is one piece, and `after_generate` gets the
-        output, or the error, once; of a stream that is left early, it gets nothing.
+        Hooks see one generation: an answer of `before_generate` is one piece, and `after_generate` receives
+        the output or the error once. If the caller closes the stream early, it receives nothing.
 
         Args:
             input: the input.
-            kwargs: generation parameters, as of `generate_outputs`.
+            kwargs: generation parameters, as for `generate_outputs`.
 
         Yields:
-            Pieces of the text, none of them empty, and last the output that `generate_outputs` gives.
+            Pieces of the text, none of them empty; then the output that `generate_outputs` returns.
 
         Raises:
-            ConfigurationError, UnsupportedError: as `generate_outputs`, at once and not at the first piece;
-                an offline batch cannot be streamed.
-            GenerationError: it failed. Once a piece was given, nothing is retried.
+            ConfigurationError, UnsupportedError: as `generate_outputs`; raised by the call itself, not at the
+                first piece. An offline batch cannot be streamed.
+            GenerationError: generating failed. After the first piece, nothing is retried.
+
+        Examples:
+            >>> with stillhouse.create("echo") as llm:
+            ...     for item in llm.stream("a word"):
+            ...         print(repr(item) if isinstance(item, str) else item["finish_reasons"])
+            'a '
+            'word'
+            ['stop']
         """
         call = self._begin_single(input, kwargs)
         if type(self).generate_streamed is LLM.generate_streamed:
@@ -474,7 +480,7 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         )
 
     def _begin_single(self, input: FormattedInput, kwargs: dict[str, Any]) -> Call:
-        """Begin the call for a stream of one generation, and check its input."""
+        """Begin a call that streams one generation, and check its input."""
         if self.use_offline_batch_generation and not self.orders_batches:
             raise UnsupportedError(
                 "an offline batch cannot be streamed", hint="set use_offline_batch_generation to False"
@@ -483,57 +489,57 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         return call
 
     def generate_streamed(self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any) -> GenerateOutput:
-        """Generate once for one input, and give the text to `on_piece` as it comes.
+        """Generate once for one input, and pass the text to `on_piece` as it comes.
 
-        A backend that can stream overrides it; callers call `stream`. It runs in a thread of its own. What
-        was given must be the text of the output, or its beginning.
+        A backend that can stream overrides it; callers call `stream`. It runs in its own thread. The pieces,
+        joined, must be the text of the output, or its beginning.
 
         Args:
-            input: the input, not to be mutated.
-            on_piece: called with each piece of the text. It raises a `CancelledError` where the caller takes
-                no more: let that pass, and stop the engine.
+            input: the input, which must not be changed.
+            on_piece: called with each piece of the text. It raises `CancelledError` if the caller has closed
+                the stream: do not catch it, and stop the engine.
             kwargs: the generation parameters of `generate`.
 
         Raises:
-            GenerationError: it failed; `kind` says how.
+            GenerationError: generating failed; `kind` says how.
         """
         return self.generate([input], 1, **kwargs)[0]
 
     def check_input(self, input: Any) -> None:
-        """Refuse an input that the backend cannot take, before anything is sent.
+        """Reject an input that the backend does not support, before anything is sent.
 
-        A backend may add checks of its own after `super().check_input(input)`, such as one of the
-        schema that an input asks for. It is called for every input.
+        It is called for every input. A backend may add its own checks after `super().check_input(input)`,
+        such as a check of the schema that an input requests.
 
         Raises:
-            ConfigurationError, UnsupportedError: it says what is wrong with the input.
+            ConfigurationError, UnsupportedError: the message says what is wrong with the input.
         """
         check_input(input, self.capabilities, type(self).__name__)
 
     def get_generation_kwargs(self) -> dict[str, Any]:
-        """The generation parameters in force when a call gives none."""
+        """Return the generation parameters that apply if a call passes none."""
         return self.generation_kwargs or {}
 
     # What a backend may also have
 
     def list_models(self) -> list[ModelInfo]:
-        """The models that the provider offers, whether or not the LLM is loaded.
+        """List the models that the provider offers. The LLM need not be loaded.
 
         Returns:
-            One entry per model, each with its `name` and whatever else the provider tells.
+            One entry per model, with its `name` and whatever else the provider reports.
 
         Raises:
-            UnsupportedError: the backend lists none.
-            ConfigurationError: something is missing without which nobody can be asked, such as a key.
-            GenerationError: the provider did not answer, or not with a list.
+            UnsupportedError: the backend cannot list models.
+            ConfigurationError: a setting that the request needs is missing, such as a key.
+            GenerationError: the provider did not answer, or did not answer with a list.
         """
         raise cannot_list(type(self).__name__)
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:
-        """The last hidden states of each input, an array `[num_tokens, hidden_size]`.
+        """Return the last hidden states of each input, as an array `[num_tokens, hidden_size]`.
 
         Raises:
-            UnsupportedError: the backend has none.
+            UnsupportedError: the backend does not provide hidden states.
         """
         raise UnsupportedError(
             f"{type(self).__name__} gives no hidden states",
@@ -541,10 +547,10 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         )
 
     def _prepare_structured_output(self, structured_output: Any) -> Any:
-        """The backend's guide (a grammar, a request field) for a structured output.
+        """Return what makes the backend produce a structured output, such as a grammar or a request field.
 
         Raises:
-            UnsupportedError: the backend has no structured output.
+            UnsupportedError: the backend does not support structured output.
         """
         raise UnsupportedError(
             f"{type(self).__name__} has no structured output",

@@ -1,6 +1,6 @@
 """Building, merging and checking outputs.
 
-Over 300 lines: what an output may hold is decided here alone, for every backend, online and offline.
+Over 300 lines: this module alone decides what an output may hold, for every backend, online and offline.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from stillhouse.typing import ChatItem, GenerateOutput, Logprob
 __all__ = ["check_output", "compute_tokens", "count_of", "merge_responses", "prepare_output"]
 
 MAX_COUNT = 2**53
-"""A larger count is nobody's: JSON's numbers are exact up to here."""
+"""A larger count is unknown: numbers in JSON are exact up to here."""
 
 MAX_DEPTH = 64
-"""How deep what a backend adds to an output may be nested; deeper, no format of tables takes it."""
+"""Maximum nesting of a value that a backend adds to an output; table formats accept no deeper one."""
 
 NOT_FINITE = "not_finite"
-"""The statistic that says how many numbers of an output are none: NaN, and infinities but for a log
-probability of minus infinity, which is that of what cannot be."""
+"""The statistic that counts the numbers of an output that are NaN or infinite. A log probability of minus
+infinity does not count: it is that of an impossible token."""
 
-# There is no text without tokens, so a zero of these beside a text is no report.
+# A text has tokens, so a zero next to a text means that the count is unknown.
 _USED = frozenset({"input_tokens", "output_tokens"})
 
 _CHECKED = frozenset({"generations", "statistics"})
@@ -37,21 +37,21 @@ _REPORT = "report it to the authors of the backend"
 
 
 class Tokenizer(Protocol):
-    """Whatever turns a text into a sequence of tokens."""
+    """An object that converts a text to a sequence of tokens."""
 
     def encode(self, text: str) -> Sequence[Any]: ...
 
 
 def count_of(value: object) -> int | None:
-    """Return a count that somebody reports, such as a number of tokens; `None` if it is unknown.
+    """Return a reported count, such as a number of tokens, as an integer; `None` if it is not a count.
 
-    A count is a whole number from 0 to 2**53; a float without a fraction and a text of digits are
-    read as one. Everything else is unknown: a negative number, NaN, a Boolean, a list.
+    A count is a whole number from 0 to 2**53. A float without a fraction and a text of digits are converted.
+    Anything else is not a count: a negative number, NaN, a Boolean, a list.
     """
     if type(value) is int:
         return value if 0 <= value <= MAX_COUNT else None
     if isinstance(value, str):
-        # Longer ones are beyond the largest, and `int` is slow with very long ones.
+        # A longer text is above the maximum, and `int` is slow for very long texts.
         value = int(value) if value.isascii() and value.isdecimal() and len(value) <= 16 else None
     elif isinstance(value, float):
         value = int(value) if value.is_integer() else None
@@ -108,13 +108,13 @@ def _counts(given: Any) -> list[int | None] | None:
 def merge_responses(responses: Sequence[GenerateOutput], n: int = 1) -> list[GenerateOutput]:
     """Merge consecutive groups of `n` responses into one output each.
 
-    Entry *i* of every list of the merged output belongs to generation *i*: a key that only some
-    responses have, and a statistic that a response gives for the whole request rather than for
-    each of its generations, is filled up with `None`. Sums over a statistic stay right.
+    Entry *i* of every list of the merged output belongs to generation *i*. Missing entries are `None`: for a
+    key that only some responses have, and for a statistic that has one entry for a whole request. So the sum
+    of a statistic is unchanged.
 
     Args:
-        responses: the responses, in order. The last group may be short; `[]` gives `[]`.
-        n: how many responses make one output, at least 1.
+        responses: the responses, in order. The last group may be shorter; `[]` gives `[]`.
+        n: the number of responses that make one output, at least 1.
     """
     if n < 1:
         raise ConfigurationError(f"n is {n}, but a group has at least one response")
@@ -156,8 +156,8 @@ def _concatenate(parts: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dic
 def merge_results(results: Sequence[Any], llm: str = "the backend") -> Any:
     """Merge the results of several calls for one input into one output.
 
-    If one of them is an error, or no output, the first error, whose `outputs` has everything that was
-    finished.
+    If a result is an error or not a valid output, return the first error; its `outputs` has the finished
+    outputs.
     """
     outputs: list[Any] = []
     first: BaseException | None = None
@@ -169,7 +169,7 @@ def merge_results(results: Sequence[Any], llm: str = "the backend") -> Any:
             except GenerationError as error:
                 item = error
         first = first or item
-        if isinstance(item, GenerationError):  # it may hold generations, or report what was paid for
+        if isinstance(item, GenerationError):  # it may hold generations, or the usage that was paid for
             outputs.extend(output for output in item.outputs if output is not None)
     if first is None:
         return merge_responses(outputs, len(outputs))[0]
@@ -181,7 +181,7 @@ def merge_results(results: Sequence[Any], llm: str = "the backend") -> Any:
 def compute_tokens(text_or_messages: str | Iterable[ChatItem], tokenizer: Tokenizer) -> int:
     """Count the tokens of a text, or of the contents of a chat; a chat template is not counted.
 
-    Of a content that is a list of parts, the text parts count.
+    If a content is a list of parts, its text parts count.
     """
     if isinstance(text_or_messages, str):
         return len(tokenizer.encode(text_or_messages))
@@ -196,22 +196,21 @@ def compute_tokens(text_or_messages: str | Iterable[ChatItem], tokenizer: Tokeni
 
 
 def check_output(output: Any, num_generations: int | None, llm: str) -> GenerateOutput:
-    """Hold a backend to the rules: as many generations as were asked for, and everything of its type.
+    """Check the output of a backend: the number of generations, and the type of every value.
 
-    What is of another type than the contract's beside the generations is left out, in a copy: the output
-    itself may be somebody else's. A count is unknown where `count_of` says so, and a zero is where there
-    is a text.
+    If a value other than a generation has a wrong type, it is left out of a copy; the output itself is not
+    changed. A count is left out if `count_of` rejects it, or if it is zero although there is a text.
 
     Args:
-        output: what the backend returned.
-        num_generations: how many generations were asked for; `None` for any number.
+        output: the value that the backend returned.
+        num_generations: the requested number of generations; `None` for any number.
         llm: the backend's name, for messages.
 
     Returns:
         The output, or the copy.
 
     Raises:
-        GenerationError: the backend `llm` broke the rule.
+        GenerationError: the value is not an output, or has a wrong number or type of generations.
     """
     generations = output.get("generations") if type(output) is dict else None
     if type(generations) is not list:
@@ -250,7 +249,7 @@ def check_output(output: Any, num_generations: int | None, llm: str) -> Generate
 
 
 def _repaired(output: Any, llm: str) -> dict[str, Any]:
-    """Return an output that is no dict with a list as one; raise if it is none at all."""
+    """Convert an output that is not a dict with a list of generations; raise if that is impossible."""
     try:
         known = {key: output[key] for key in output.keys()}  # noqa: SIM118
         if isinstance(known["generations"], (list, tuple)):
@@ -266,7 +265,7 @@ def _repaired(output: Any, llm: str) -> dict[str, Any]:
 
 
 def _no_text(output: dict[str, Any], text: Any, llm: str) -> NoReturn:
-    """Fail for a generation that is no text, with the counts of what was paid for."""
+    """Raise an error for a generation that is not a text, with the reported usage."""
     statistics = _statistics(output.get("statistics"), True)
     raise GenerationError(
         f"{llm} returned a generation of type {type(text).__name__} instead of a text",
@@ -276,7 +275,7 @@ def _no_text(output: dict[str, Any], text: Any, llm: str) -> NoReturn:
 
 
 def _mended(output: dict[str, Any]) -> GenerateOutput:
-    """Return a copy of an output with what is of the contract's types."""
+    """Return a copy of an output that has only the values with the contract's types."""
     generations = output["generations"]
     mended: dict[str, Any] = {
         "generations": generations,
@@ -295,14 +294,14 @@ def _mended(output: dict[str, Any]) -> GenerateOutput:
             mended[key] = value
             count += _not_finite(value)
     count += len(odd)
-    # What was checked before has said so.
+    # An output that was checked before already has this count.
     if count and count > sum(count_of(told) or 0 for told in mended["statistics"].get(NOT_FINITE, ())):
         mended["statistics"][NOT_FINITE] = [count]
     return cast(GenerateOutput, mended)
 
 
 def _statistics(given: Any, has_text: bool) -> dict[str, list[Any]]:
-    """Return the statistics that are known: counts of tokens, and numbers and texts of a backend's own."""
+    """Return the valid statistics: counts of tokens, and the backend's own numbers and texts."""
     known: dict[str, list[Any]] = {}
     for name, entries in given.items() if isinstance(given, dict) else ():
         entries = list(entries) if isinstance(entries, (list, tuple)) else [entries]
@@ -320,7 +319,7 @@ def _statistics(given: Any, has_text: bool) -> dict[str, list[Any]]:
 
 
 def _own_numbers(statistics: Any) -> list[float]:
-    """Return the numbers among the statistics that are no counts."""
+    """Return the numbers among the statistics that are not counts of tokens."""
     given = statistics if isinstance(statistics, dict) else {}
     own = (entries for name, entries in given.items() if not str(name).endswith("_tokens"))
     listed = (entries if isinstance(entries, (list, tuple)) else [entries] for entries in own)
@@ -328,18 +327,18 @@ def _own_numbers(statistics: Any) -> list[float]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a text, a Boolean, a finite number or, among the whole ones, one of 64 bits."""
+    """Whether a value is a text, a Boolean, a finite float or an integer of 64 bits."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 def _logprobs(positions: Any, odd: list[float]) -> list[list[Logprob]] | None:
-    """Return the candidates of every position: those whose token is a text.
+    """Return the candidates of every position whose token is a text.
 
     Args:
-        positions: what a backend gave.
-        odd: gets the log probabilities that are no numbers.
+        positions: the value that the backend returned.
+        odd: receives the log probabilities that are not numbers.
     """
     if not isinstance(positions, (list, tuple)):
         return None
@@ -349,14 +348,14 @@ def _logprobs(positions: Any, odd: list[float]) -> list[list[Logprob]] | None:
             return None
         kept: list[Logprob] = []
         for item in candidates:
-            # Nearly every one is as it should be, and a row has hundreds.
+            # Nearly all are valid, and a row has hundreds.
             if type(item) is dict and type(item.get("token")) is str:
                 value = item.get("logprob")
                 if type(value) is float and value < math.inf:
                     kept.append(cast(Logprob, item))
                     continue
             if isinstance(item, dict) and isinstance(item.get("token"), str):
-                # A candidate stays one: without a number it has none, and is no likelier for it.
+                # A candidate without a number keeps its place, with NaN as its log probability.
                 value = _number(item.get("logprob"))
                 kept.append(cast(Logprob, {**item, "logprob": value}))
                 if math.isnan(value):
@@ -366,16 +365,16 @@ def _logprobs(positions: Any, odd: list[float]) -> list[list[Logprob]] | None:
 
 
 def _number(value: Any) -> float:
-    """Return a number of any library as a float, minus infinity included; NaN if it is none."""
+    """Convert a number of any library to a float, minus infinity included; NaN if it is not a number."""
     try:
         number = math.nan if isinstance(value, (str, bytes, bool, type(None))) else float(value)
-    except Exception:  # whatever it is, it is no number
+    except Exception:  # not a number
         return math.nan
     return number if number < math.inf else math.nan
 
 
 def _not_finite(value: Any, *, of_array: bool = False) -> int:
-    """Count the numbers within a value, which is not too deep, that are none; an array holds no other."""
+    """Count the NaNs and infinities in a value that is not too deep; an array contains no other array."""
     todo: list[tuple[Any, ...]] = [(value,)]
     count = 0
     while todo:
@@ -404,7 +403,7 @@ def _calls(calls: Any) -> list[dict[str, Any]] | None:
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Whether a value is nested deeper than it can be stored; one that holds itself is."""
+    """Whether a value is nested too deeply to be stored, as one that contains itself is."""
     todo = [(value, 0)]
     while todo:
         holder, depth = todo.pop()
@@ -427,4 +426,4 @@ _KNOWN: dict[str, Callable[[Any], Any]] = {
     "reasoning": _text,
     "tool_calls": _calls,
 }
-"""The keys, beside `logprobs`, of which the contract says what an entry is: how one is read."""
+"""The keys other than `logprobs` whose entries have a type in the contract, and how an entry is read."""

@@ -1,4 +1,4 @@
-"""What lower floors need of higher ones, as protocols, so that they need not import them.
+"""Protocols of objects that lower floors use and higher floors implement.
 
 Over 300 lines: a class for each of them, and most lines document its members.
 """
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class HookCalls(Protocol):
-    """The installed hooks, as the code that calls them sees them.
+    """The installed hooks, for the code that calls them.
 
     Attributes:
         before: whether any plugin implements `before_generate`.
@@ -56,7 +56,7 @@ class HookCalls(Protocol):
         arguments: Mapping[str, Any],
         row: Row | None = None,
     ) -> GenerateOutput | None:
-        """The first answer of a plugin, or `None`."""
+        """Return the first answer of a plugin, or `None`."""
 
     def after_generate(
         self,
@@ -67,40 +67,41 @@ class HookCalls(Protocol):
         result: GenerateOutput | GenerationError,
         from_hook: bool,
         row: Row | None = None,
+        seconds: float = 0.0,
     ) -> None:
-        """Show every plugin the result of an input."""
+        """Pass the result of an input to every plugin."""
 
     def run_started(self, run: RunInfo) -> None:
-        """Tell every plugin that a run begins."""
+        """Notify every plugin that a run starts."""
 
     def run_finished(self, summary: RunSummary) -> None:
-        """Tell every plugin how the work on a run ended."""
+        """Notify every plugin that the work on a run has ended."""
 
     def open_reader(self, source: str) -> RowReader | None:
-        """The reader of the first plugin that opens the source, or `None`."""
+        """Return the reader of the first plugin that opens the source, or `None`."""
 
     def make_executor(
         self, name: str, address: str | None, llm: Any, workers: int | None
     ) -> AbstractContextManager[Executor] | None:
-        """The executor of the first plugin that has one of this name, or `None`."""
+        """Return the executor of the first plugin that has one of this name, or `None`."""
 
     def open_writer(
         self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
     ) -> RowWriter | None:
-        """The writer of the first plugin that opens the target, or `None`."""
+        """Return the writer of the first plugin that opens the target, or `None`."""
 
     def output_path(self, target: str) -> Path | None:
-        """The path that the first plugin gives whose target it is, or `None`."""
+        """Return the path of the target, from the first plugin that handles it, or `None`."""
 
 
 class Backends(Protocol):
-    """A registry, as an LLM sees it: `stillhouse.registry.Registry` is one."""
+    """The members of a registry that an LLM uses; `stillhouse.registry.Registry` implements them."""
 
     def plugins(self) -> Sequence[Any]:
-        """Every plugin, each as a `stillhouse.registry.PluginInfo`, without importing any."""
+        """List every plugin as a `stillhouse.registry.PluginInfo`, without importing any."""
 
     def hooks(self) -> HookCalls:
-        """The installed hooks."""
+        """Return the installed hooks."""
 
     def register_hooks(self, name: str, plugin: object) -> None:
         """Add a plugin's hooks under a name."""
@@ -109,20 +110,20 @@ class Backends(Protocol):
         """Remove the hooks of that name."""
 
     def name_of(self, cls: type[Any]) -> str:
-        """The registered name of a class of LLMs."""
+        """Return the registered name of an LLM's class."""
 
     @property
     def default_llm(self) -> str:
-        """The LLM to use where none is named, or an empty string."""
+        """The LLM to use if none is named, or an empty string."""
 
     def resolve(self, spec: str) -> str:
-        """What an alias stands for; anything else as it is."""
+        """Return the target of an alias, and any other text unchanged."""
 
     def get_llm(self, name: str) -> type[Any]:
-        """The class of LLMs of that name."""
+        """Return the class of the LLM with that name."""
 
     def create(self, spec: str, **fields: Any) -> Any:
-        """A new LLM, by `NAME` or `NAME:MODEL`."""
+        """Create an LLM from `NAME` or `NAME:MODEL`."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,12 @@ class Row:
 
     Attributes:
         index: its position among the rows, from 0.
-        line: the line of the file that it begins at, from 1.
+        line: the line of the file where it begins, from 1.
         columns: its columns; empty if it could not be read.
-        error: why it could not be read, or `None`.
-        digest: a number of 64 bits that changes with the row's content.
-        typed: whether its columns have types, so that an object in one has the fields of all rows: one that
-            is null may be one that this row does not have.
+        error: the reason why it could not be read, or `None`.
+        digest: a 64-bit number that changes with the row's content.
+        typed: whether its columns have types. An object in a typed column has the fields of all rows, so a
+            null field may be a field that this row does not have.
     """
 
     index: int
@@ -148,19 +149,19 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Where it is, for a message: `line 3`, of a table `row 3`; of several files, `b.csv, line 3`."""
+        """Its place, for messages: `line 3`, `row 3` of a table, or `b.csv, line 3` of several files."""
         return f"row {self.line}" if self.typed else f"line {self.line}"
 
 
 class InputWithArguments:
-    """An input with generation parameters of its own, which win over those of the call.
+    """An input with its own generation parameters, which win over those of the call.
 
-    An LLM checks the parameters together with those of the call, once for all inputs of the same `key`.
+    An LLM checks the parameters together with those of the call, once for all inputs with the same `key`.
 
     Args:
         input: the input.
         arguments: the generation parameters.
-        key: equal for equal arguments, and for no others.
+        key: a key that is equal for equal arguments only.
     """
 
     __slots__ = ("_in_force", "arguments", "input", "key")
@@ -176,7 +177,7 @@ class InputWithArguments:
 
 
 class RowInputs(ABC):
-    """Inputs that were made of rows: an LLM that generates for them shows hooks the row of each.
+    """Inputs that were made from rows. An LLM that generates for them passes the row of each to hooks.
 
     Attributes:
         has_arguments: whether an input may be an `InputWithArguments`.
@@ -189,20 +190,20 @@ class RowInputs(ABC):
 
     @abstractmethod
     def row_at(self, position: int) -> Row | None:
-        """Return the row of the input at a position of the latest iteration, while it has no result."""
+        """Return the row of the input at a position of the latest iteration, as long as it has no result."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A bulk run, as hooks are shown it when it begins.
+    """A bulk run, as `run_started` receives it.
 
     Attributes:
         source: the input, as the user gave it.
         output: the output, as the user gave it; `-` for standard output.
-        llm: the registered name of the LLM, or its class where it has none.
+        llm: the registered name of the LLM, or the name of its class if it is not registered.
         model: the name of the model.
-        rows: how many rows belong to the run; `None` where that is not known before they are read.
-        resumed: whether the run was begun earlier: the rows that are finished are not generated again.
+        rows: number of rows of the run; `None` if it is unknown until they are read.
+        resumed: whether the run was started earlier; finished rows are not generated again.
     """
 
     source: str
@@ -215,19 +216,19 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How the work of one process on a run ended: what this process did, without what was done before.
+    """The work of one process on a run, without the work of earlier processes.
 
     Attributes:
-        run: the run, as `run_started` was shown it.
-        outcome: `complete`: every row is finished and the output written; `interrupted`: by a signal or the
-            caller; `stopped`: by an error; `waiting`: for offline batches.
-        done: rows with an output.
-        failed: rows without, by the kind of their error.
-        skipped: rows that had been finished before.
-        input_tokens: as far as the backend reported them; `None` if it reported none.
-        output_tokens: likewise.
-        cost: in USD; `None` where neither the prices are known nor the provider reports it.
-        seconds: how long the work took.
+        run: the run, as `run_started` received it.
+        outcome: `complete`: every row is finished and the output is written; `interrupted` by a signal or the
+            caller; `stopped` by an error; `waiting` for offline batches.
+        done: number of rows with an output.
+        failed: number of failed rows, by the kind of their error.
+        skipped: number of rows that were finished before.
+        input_tokens: the sum of the reported input tokens; `None` if the backend reported none.
+        output_tokens: the sum of the reported output tokens; `None` if the backend reported none.
+        cost: the cost in USD; `None` if the prices are unknown and the provider does not report the cost.
+        seconds: the duration of the work.
     """
 
     run: RunInfo
@@ -242,7 +243,7 @@ class RunSummary:
 
     @property
     def failures(self) -> int:
-        """How many rows failed."""
+        """Number of failed rows."""
         return sum(self.failed.values())
 
 
@@ -271,28 +272,27 @@ class Executor(Protocol):
 class RowReader(Protocol):
     """The rows of one source.
 
-    Iterating yields every row, in order and from the first on each time; a row that cannot be
-    read is yielded with its error.
+    Each iteration yields every row in order, starting with the first. A row that cannot be read is yielded
+    with its error.
 
     A reader may have three more attributes. `names` lists the columns that are known without reading a row,
-    as a header has them, where there is no schema. `places`, a sequence of paths, has the files and folders
-    that it reads: a run refuses an output that would replace one of them; without it, they are found by the
-    name of the source. `num_rows` is how many rows there are, or `None` where they would have to be read for
-    that.
+    such as those of a header, if there is no schema. `places` is a sequence of the files and folders that it
+    reads: a run refuses an output that would replace one of them. Without it, the name of the source is
+    used. `num_rows` is the number of rows, or `None` if it is unknown until they are read.
     """
 
     @property
     def schema(self) -> pa.Schema | None:
-        """The types of the columns, which an output with types keeps; `None` where there are none."""
+        """The types of the columns, which a typed output keeps; `None` if columns have no types."""
 
     @property
     def share_read(self) -> float | None:
-        """How much of the source was read, from 0 to 1; `None` where its size is not known."""
+        """The share of the source that was read, from 0 to 1; `None` if its size is unknown."""
 
     def __iter__(self) -> Iterator[Row]: ...
 
     def digest(self) -> str:
-        """A digest of the whole content: another one if any row is another."""
+        """Return a digest of the whole content, which changes if any row changes."""
 
     def close(self) -> None:
         """Release the source."""
@@ -302,27 +302,27 @@ class OutputColumns(Protocol):
     """The columns that an output adds to those of its input.
 
     Attributes:
-        given: the columns that every row of the input has, where a schema or a header says so.
+        given: the columns that every row of the input has, according to a schema or a header.
     """
 
     given: Sequence[str]
 
     @property
     def names(self) -> Collection[str]:
-        """Their names, in order. Those that only an answer shows are known when its row was written."""
+        """Their names, in order. Names that come from an answer are known after its row was written."""
 
     def types(self) -> dict[str, pa.DataType]:
-        """Return the Arrow types of those for which they are known before any row is written."""
+        """Return the Arrow types of the columns whose types are known before any row is written."""
 
 
 class RowWriter(Protocol):
-    """Takes rows in their order. Nobody sees the output before `finish`."""
+    """Writes rows in order. The output is not visible before `finish`."""
 
     def write(self, record: dict[str, Any]) -> None:
         """Add the next row."""
 
     def finish(self) -> None:
-        """Move the output to its place, once every row was written; an earlier one is replaced."""
+        """Move the output to its place after the last row; an earlier output is replaced."""
 
     def abandon(self) -> None:
-        """Remove what was written; an earlier output stays as it is."""
+        """Remove the unfinished output; an earlier output is not changed."""

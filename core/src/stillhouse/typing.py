@@ -1,7 +1,7 @@
 """The types of inputs and outputs.
 
-The typed dicts are those of `typing_extensions`: pydantic takes no others below Python 3.12, be it in
-`@validate_call` or as the type of a field.
+The typed dicts come from `typing_extensions`: before Python 3.12, pydantic accepts no others, neither in
+`@validate_call` nor as the type of a field.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ Capability = Literal[
 ]
 """What a backend can do.
 
-`num_generations`: the engine or the API makes several generations of one input in one call. Without
-it several are as many calls, whose generations are merged: what comes back has as many either way.
+`num_generations`: the engine or the API makes several generations for one input in one call. Without it,
+each generation is one call, and the results are merged; the output has the same number either way.
 """
 
 CAPABILITIES: frozenset[Capability] = frozenset(get_args(Capability))
@@ -70,7 +70,7 @@ CAPABILITIES: frozenset[Capability] = frozenset(get_args(Capability))
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "max"]
 """How long a model thinks before it answers.
 
-A backend maps it to its provider's levels or budget, and refuses a level that the provider lacks.
+A backend maps it to the provider's levels or budgets, and refuses a level that the provider does not have.
 """
 
 
@@ -79,7 +79,7 @@ class ChatItem(TypedDict):
 
     `role` is `system`, `user`, `assistant` or `tool`. `content` is a string, or a list of parts
     such as `{"type": "text", "text": …}` and `{"type": "image_url", "image_url": {"url": …}}`.
-    Any other key that the provider's chat format knows is passed through, never dropped.
+    Any other key is passed on to the provider, never dropped.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -93,8 +93,8 @@ class StructuredOutput(TypedDict, total=False):
     """The form that a generation must have.
 
     `format` is `json`, `regex` or `choice`; `schema` is a pydantic class, a JSON schema (dict or
-    string), a pattern, or a list of choices. `max_retries` is how often the request is retried when
-    an answer violates the form, where that can happen; 1 by default.
+    string), a pattern, or a list of choices. `max_retries` is the number of retries for an answer that
+    violates the form; 1 by default.
     `mode` is for `instructor`; `whitespace_pattern` is a pattern for the white space between JSON tokens.
     """
 
@@ -118,8 +118,8 @@ class GenerateOutput(TypedDict):
     `generations` has one entry per generation, `None` where there is no text.
     `statistics` maps a name (`input_tokens`, `output_tokens`, …) to a list with one entry per
     generation, or one entry for the whole request. `logprobs[generation][position][candidate]`
-    is present when it was asked for. Every other key, those below or a backend's own, holds a
-    list with one entry per generation.
+    is present if it was requested. Every other key, one of those below or the backend's own, holds a list
+    with one entry per generation.
     """
 
     generations: list[str | None]
@@ -131,18 +131,18 @@ class GenerateOutput(TypedDict):
 
 
 StreamItem: TypeAlias = "str | GenerateOutput"
-"""What a stream yields: pieces of a text, and last the output."""
+"""An item of a stream: a piece of the text or, as the last item, the output."""
 
 OnPiece: TypeAlias = "Callable[[str], None]"
-"""What a backend gives the pieces of a text to as they come; see `LLM.generate_streamed`."""
+"""The function to which a backend passes the pieces of a text; see `LLM.generate_streamed`."""
 
 
 class ModelInfo(TypedDict):
     """A model that a provider offers, as `LLM.list_models` returns it.
 
-    `name` is what the field `model` takes. What is not known is left out: `context_length`, the tokens of
-    input and output together; `max_new_tokens`, the most that one generation may have; `created`, a date
-    or a time in ISO 8601; `input_price` and `output_price`, in USD for a million tokens.
+    `name` is a value for the field `model`. Unknown values are left out: `context_length`, the maximum
+    number of tokens of input and output together; `max_new_tokens`, the maximum for one generation;
+    `created`, a date or a time in ISO 8601; `input_price` and `output_price`, in USD per million tokens.
     """
 
     name: str
@@ -153,7 +153,7 @@ class ModelInfo(TypedDict):
     output_price: NotRequired[float]
 
 
-# Validated by pydantic, as in `@validate_call`, they keep every key, also one that is not declared above.
+# When pydantic validates them, as in `@validate_call`, they keep every key, including undeclared ones.
 for _open in (ChatItem, StructuredOutput, GenerateOutput):
     setattr(_open, "__pydantic_config__", {"extra": "allow"})  # noqa: B010
 
@@ -162,7 +162,7 @@ StandardInput: TypeAlias = list[ChatItem]
 """A chat."""
 
 StructuredInput: TypeAlias = tuple[StandardInput, StructuredOutput | None]
-"""A chat, and the form that its answer must have. It wins over the LLM's own."""
+"""A chat, and the form of its answer, which wins over the LLM's `structured_output`."""
 
 FormattedInput: TypeAlias = StandardInput | StructuredInput | str
 """A chat, a chat with a form, or a raw prompt that is sent without a chat template."""
@@ -170,7 +170,7 @@ FormattedInput: TypeAlias = StandardInput | StructuredInput | str
 HiddenState: TypeAlias = "numpy.typing.NDArray[numpy.floating[Any]]"
 """An array `[num_tokens, hidden_size]` of the last hidden states of one input, padding removed."""
 
-# distilabel's names for the same, so that a class written for it needs no change but of its imports.
+# distilabel's names, so that a class written for distilabel works after a change of its imports.
 
 ChatType: TypeAlias = StandardInput
 """distilabel's name for `StandardInput`."""
@@ -179,19 +179,19 @@ TextContent: TypeAlias = dict[str, Any]
 """distilabel's name for a part of a message: `{"type": "text", "text": …}`."""
 
 ImageUrl: TypeAlias = dict[str, Any]
-"""distilabel's name for what a part with an image holds: `{"url": …}`."""
+"""distilabel's name for the value of `image_url` in a part with an image: `{"url": …}`."""
 
 ImageContent: TypeAlias = dict[str, Any]
 """distilabel's name for a part of a message: `{"type": "image_url", "image_url": {"url": …}}`."""
 
 InstructorStructuredOutputType: TypeAlias = StructuredOutput
-"""distilabel's name for a `StructuredOutput` by way of `instructor`."""
+"""distilabel's name for a `StructuredOutput` through `instructor`."""
 
 OutlinesStructuredOutputType: TypeAlias = StructuredOutput
 """distilabel's name for a `StructuredOutput` by constrained decoding."""
 
 StructuredOutputType: TypeAlias = StructuredOutput
-"""distilabel's name for either; here they are one."""
+"""distilabel's name for either of these two, which are the same here."""
 
 LLMOutput: TypeAlias = list[str | None]
 """distilabel's name for the `generations` of an output."""

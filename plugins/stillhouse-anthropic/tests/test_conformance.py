@@ -6,6 +6,7 @@ import json
 from typing import Any, ClassVar
 
 import pytest
+from streamed_chats import event_of, thirds
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
@@ -70,6 +71,28 @@ class TestAnthropic(HTTPConformance):
             "stop_sequence": None,
             "usage": {"input_tokens": len(str(prompt).split()), "output_tokens": len(text.split())},
         }
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if not (body and body.get("stream")):
+            return None
+        answer = self.message(body)
+        (whole,), usage = answer["content"], answer["usage"]
+        start = {**answer, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+        deltas = [{"type": "text_delta", "text": text} for text in thirds(whole["text"])]
+        values = [
+            {"type": "message_start", "message": start},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "ping"},
+            *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+            {"type": "message_stop"},
+        ]
+        return [event_of(value, value["type"]) for value in values]
+
+    def streamed_error(self, message: str) -> bytes:
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": message}}
+        return event_of(error, "error")
 
     def refusal(self, message: str) -> Any:
         return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}

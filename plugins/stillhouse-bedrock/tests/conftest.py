@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
+from binascii import crc32
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +42,39 @@ def refused(status: int, name: str, message: str, **body: Any) -> Reply:
         "x-amzn-requestid": "5b3b2a57-0000-4000-8000-00000000e441",
     }
     return Reply(status, {"message": message, **body}, headers)
+
+
+def frame(name: str, payload: Any, kind: str = "event") -> bytes:
+    """A message of a stream, as AWS frames it; `payload` is JSON, or bytes as they are."""
+    headers = b""
+    for key, text in (
+        (f":{kind}-type", name),
+        (":content-type", "application/json"),
+        (":message-type", kind),
+    ):
+        headers += bytes([len(key)]) + key.encode() + b"\x07" + struct.pack("!H", len(text)) + text.encode()
+    body = payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False).encode()
+    prelude = struct.pack("!II", 16 + len(headers) + len(body), len(headers))
+    message = prelude + struct.pack("!I", crc32(prelude)) + headers + body
+    return message + struct.pack("!I", crc32(message))
+
+
+def block(number: int, *deltas: dict[str, Any], start: Any = None) -> list[bytes]:
+    """The messages of a block of an answer."""
+    begun = [] if start is None else [("contentBlockStart", {"start": start})]
+    named = [*begun, *(("contentBlockDelta", {"delta": delta}) for delta in deltas), ("contentBlockStop", {})]
+    return [frame(name, {**fields, "contentBlockIndex": number}) for name, fields in named]
+
+
+def streamed(*blocks: list[bytes], stop: str = "end_turn", **usage: int) -> list[bytes]:
+    """The messages of an answer of `converse-stream`."""
+    whole = answer(**usage)
+    return [
+        frame("messageStart", {"role": "assistant"}),
+        *(message for messages in blocks for message in messages),
+        frame("messageStop", {"stopReason": stop}),
+        frame("metadata", {"usage": whole["usage"], "metrics": whole["metrics"]}),
+    ]
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import SecretStr
+from streamed_chats import thirds
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
 from stillhouse_bedrock import BedrockLLM
+
+from .conftest import block, frame, streamed
 
 
 class TestBedrock(HTTPConformance):
@@ -24,7 +27,7 @@ class TestBedrock(HTTPConformance):
         """What the Converse API answers: the question again, or the form that was asked for."""
         if body is None:
             return self.models(path)
-        assert path == "/model/anthropic.test-v1%3A0/converse"
+        assert path.removesuffix("-stream") == "/model/anthropic.test-v1%3A0/converse"
         text = body["messages"][-1]["content"][0].get("text", "a result")
         if "textFormat" in body.get("outputConfig", {}):
             text = self.example("json")
@@ -35,6 +38,17 @@ class TestBedrock(HTTPConformance):
             "usage": {"inputTokens": count, "outputTokens": made, "totalTokens": count + made},
             "metrics": {"latencyMs": 1},
         }
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if not path.endswith("/converse-stream"):
+            return None
+        answer = self.respond(path, body)
+        (whole,) = answer["output"]["message"]["content"]
+        *events, _ = streamed(block(0, *({"text": text} for text in thirds(whole["text"]))))
+        return [*events, frame("metadata", {"usage": answer["usage"], "metrics": answer["metrics"]})]
+
+    def streamed_error(self, message: str) -> bytes:
+        return frame("serviceUnavailableException", {"message": message}, "exception")
 
     def models(self, path: str) -> Any:
         if path == "/inference-profiles":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamed_chats import DONE, event_of, thirds
+
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
 from stillhouse_cohere import CohereLLM
@@ -34,6 +36,33 @@ class TestCohere(HTTPConformance):
         if body.get("logprobs"):
             answer["logprobs"] = [{"text": "a b", "token_ids": [1, 2], "logprobs": [-0.5, -0.25]}]
         return answer
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if not body.get("stream"):
+            return None
+        answer = self.respond(path, body)
+        (whole,) = answer["message"]["content"]
+        values: list[Any] = [
+            {"type": "message-start", "id": "c14c80c3", "delta": {"message": {"role": "assistant"}}},
+            {
+                "type": "content-start",
+                "index": 0,
+                "delta": {"message": {"content": {"type": "text", "text": ""}}},
+            },
+            *(
+                {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}}
+                for text in thirds(whole["text"])
+            ),
+            {"type": "content-end", "index": 0},
+            {
+                "type": "message-end",
+                "delta": {"finish_reason": answer["finish_reason"], "usage": answer["usage"]},
+            },
+        ]
+        return [*(event_of(value, value["type"]) for value in values), DONE]
+
+    def streamed_error(self, message: str) -> bytes:
+        return event_of({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}})
 
     def refusal(self, message: str) -> Any:
         return {"id": "c14c80c3", "message": message}

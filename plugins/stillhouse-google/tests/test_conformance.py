@@ -6,6 +6,7 @@ import json
 from typing import Any, ClassVar
 
 from pydantic import SecretStr
+from streamed_chats import event_of, thirds
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance, Reply
@@ -44,6 +45,20 @@ class GoogleConformance(HTTPConformance):
             "modelVersion": "gemini-3-flash",
             "responseId": "r-1",
         }
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if ":streamGenerateContent" not in path:
+            return None
+        answer = self.respond(path, body)
+        (whole,) = answer["candidates"]
+        (part,) = whole["content"]["parts"]
+        unfinished = {name: value for name, value in whole.items() if name != "finishReason"}
+        candidates = [
+            {**unfinished, "content": {"parts": [{"text": text}], "role": "model"}}
+            for text in thirds(part["text"])
+        ]
+        candidates.append({**whole, "content": {"parts": [], "role": "model"}})
+        return [event_of({**answer, "candidates": [candidate]}) for candidate in candidates]
 
     def other(self, path: str, body: Any) -> Any:
         """What the API answers to another request than one that generates."""

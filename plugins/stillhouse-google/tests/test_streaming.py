@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from stillhouse import GenerationError
 from stillhouse.testing import Reply, ScriptedServer
 from stillhouse_google import GeminiLLM, VertexAILLM
 
@@ -88,24 +87,6 @@ def test_what_is_withheld_is_none(server: ScriptedServer) -> None:
     assert piece == "Well"
     assert output["generations"] == [None]  # type: ignore[index]
     assert output["finish_reasons"] == ["content_filter"]  # type: ignore[index]
-
-
-@pytest.mark.parametrize(
-    ("ending", "kind"),
-    [
-        (events({"error": {"code": 503, "status": "UNAVAILABLE", "message": "overloaded"}}), "server"),
-        (b"", "connection"),
-    ],
-)
-def test_an_error_in_the_middle_has_its_kind(server: ScriptedServer, ending: bytes, kind: str) -> None:
-    server.script = [Reply(body=events(answer({"text": "Rain"})) + ending)]
-    with gemini(server.origin) as llm:
-        items = llm.stream(CHAT)
-        assert next(items) == "Rain"
-        with pytest.raises(GenerationError) as caught:
-            next(items)
-    assert caught.value.kind == kind
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("kind", [GeminiLLM, VertexAILLM])

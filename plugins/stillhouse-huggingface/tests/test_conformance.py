@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from streamed_chats import chunks_of
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
@@ -54,6 +55,9 @@ class Endpoint(HTTPConformance):
             "object": "chat.completion", "id": "", "created": 1730000000, "model": "m",
             "system_fingerprint": "3.3.6-native", "choices": choices, "usage": usage,
         }  # fmt: skip
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        return chunks_of(self.chat(body)) if body and body.get("stream") else None
 
     def refusal(self, message: str) -> Any:
         return {"error": message, "error_type": "validation"}

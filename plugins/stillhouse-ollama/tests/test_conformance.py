@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from streamed_chats import thirds
 
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
@@ -40,6 +43,22 @@ class TestOllama(HTTPConformance):
             top = [{"token": "a", "logprob": -0.5, "bytes": [97]}, {"token": "b", "logprob": -1.5}]
             answer["logprobs"] = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": top}]
         return answer
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if not (body and body["stream"]):
+            return None
+        answer = self.respond(path, body)
+        chat = "message" in answer
+        text = answer["message"]["content"] if chat else answer["response"]
+        lines = []
+        for part in [*thirds(text), ""]:
+            added = {"message": {"role": "assistant", "content": part}} if chat else {"response": part}
+            kept = {"model": body["model"], "created_at": answer["created_at"], "done": False}
+            lines.append({**(kept if part else answer), **added})
+        return [json.dumps(line).encode() + b"\n" for line in lines]
+
+    def streamed_error(self, message: str) -> bytes:
+        return json.dumps({"error": message}).encode() + b"\n"
 
     def refusal(self, message: str) -> Any:
         return {"error": message}

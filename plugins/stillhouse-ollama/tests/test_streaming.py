@@ -6,9 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from stillhouse import GenerationError
 from stillhouse.testing import ScriptedServer
 from stillhouse_ollama import OllamaLLM
 
@@ -48,21 +45,6 @@ def test_a_raw_prompt_comes_in_pieces(make: Callable[..., OllamaLLM], says: Any)
     *pieces, output = make().stream("Once upon")
     assert pieces == [" a", " time"]
     assert output["generations"] == [" a time"]  # type: ignore[index]
-
-
-@pytest.mark.parametrize(
-    ("ending", "kind"), [(lines({"error": "the runner crashed"}), "server"), (b"", "connection")]
-)
-def test_an_error_in_the_middle_has_its_kind(
-    make: Callable[..., OllamaLLM], server: ScriptedServer, says: Any, ending: bytes, kind: str
-) -> None:
-    says(lines(chat(content="The "), chat(content="U")) + ending)
-    items = make().stream(CHAT)
-    assert [next(items), next(items)] == ["The ", "U"]
-    with pytest.raises(GenerationError) as caught:
-        next(items)
-    assert caught.value.kind == kind
-    assert len(server.requests) == 1
 
 
 def test_another_server_streams_what_it_answers(aimock: Any) -> None:

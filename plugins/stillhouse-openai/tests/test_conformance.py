@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from streamed_chats import chunks_of
+
 from stillhouse import LLM
 from stillhouse.testing import HTTPConformance
 from stillhouse_openai import (
@@ -33,6 +35,10 @@ class Compatible(HTTPConformance):
         if place.startswith(("files", "batches")):
             return self.batch(place, body)
         return self.completion(body)
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        is_stream = isinstance(body, dict) and body.get("stream")
+        return chunks_of(self.completion(body)) if is_stream else None
 
     def batch(self, place: str, body: Any) -> Any:
         """An offline batch: it is done when somebody asks, and its results come in another order."""

@@ -33,7 +33,7 @@ def test_missing_instructor_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "instructor", None)
     with pytest.raises(ConfigurationError) as caught:
         OpenAILLM.form_of({**form(), "schema": {"type": "object", "title": "Another"}})
-    assert caught.value.hint == 'pip install "stillhouse[instructor]"'
+    assert caught.value.hint == 'stillhouse install "stillhouse[instructor]"'
 
 
 class TestWithInstructor:

@@ -70,7 +70,7 @@ class Broken:
 
 
 def else_upgrade(package: str) -> str:
-    return f", if it is yours; else pip install --upgrade {package}"
+    return f", if it is yours; else stillhouse install --upgrade {package}"
 
 
 BROKEN = [
@@ -107,14 +107,14 @@ BROKEN = [
         "broken-e104-group",
         "E104",
         r"the group stillhouse\.llms\.v9 is not known to stillhouse \d\S*, which reads stillhouse\.llms",
-        "pip install --upgrade stillhouse",
+        "stillhouse install --upgrade stillhouse",
         "incompatible",
     ),
     Broken(
         "broken-e105-core",
         "E105",
         r"it requires stillhouse<100,>=99, and stillhouse \d\S* is installed",
-        r'pip install --upgrade "stillhouse>=99,<100"',
+        r'stillhouse install --upgrade "stillhouse>=99,<100"',
         "incompatible",
     ),
     Broken(
@@ -129,25 +129,25 @@ BROKEN = [
         "broken-e201-import",
         "E201",
         r"ImportError: cannot import name 'a_name_that_json_lacks' from 'json' .*\(broken_e201_import\.py:3\)",
-        "pip install --upgrade broken-e201-import",
+        "stillhouse install --upgrade broken-e201-import",
     ),
     Broken(
         "broken-e201-exit",
         "E201",
         r"SystemExit: this is a script \(broken_e201_exit\.py:5\)",
-        "pip install --upgrade broken-e201-exit",
+        "stillhouse install --upgrade broken-e201-exit",
     ),
     Broken(
         "broken-e201-syntax",
         "E201",
         r"SyntaxError: .+ \(broken_e201_syntax\.py:3\)",
-        "pip install --upgrade broken-e201-syntax",
+        "stillhouse install --upgrade broken-e201-syntax",
     ),
     Broken(
         "broken-e201-missing",
         "E201",
         r"ModuleNotFoundError: No module named 'a_library_that_nobody_has' \(broken_e201_missing\.py:3\)",
-        r'pip install "broken-e201-missing\[fast\]"',
+        r'stillhouse install "broken-e201-missing\[fast\]"',
     ),
     Broken(
         "broken-e202-attribute",

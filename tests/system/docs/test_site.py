@@ -60,6 +60,35 @@ def test_every_name_in_the_menu_is_there_once() -> None:
     assert [name for name in names if names.count(name) > 1] == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "from-distilabel.md", "from-llm.md", "from-litellm.md", "second-pass.md", "structured-output.md",
+        "cluster.md", "cutting-cost.md",
+    ],
+)  # fmt: skip
+def test_page_of_a_task_is_in_the_menu_and_its_commands_run(name: str) -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert name in pages_in(nav)
+    assert any(block.runs for block in blocks(DOCS / name))
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        ("backends.html", "logprobs</th>"),
+        ("bulk-runs.html", 'id="resume"'),
+        ("registry.html", 'id="e201"'),
+        ("cutting-cost.html", 'id="price-the-run-first"'),
+        ("write-a-backend.html", 'id="the-smallest-backend"'),
+    ],
+)
+def test_home_links_to_the_page_that_answers_a_common_question(site: Path, target: str, answer: str) -> None:
+    _, _, article = (site / "index.html").read_text(encoding="utf-8").partition("<article")
+    assert re.search(rf'href="(\./)?{target}[#"]', article)
+    assert answer in re.sub(r"<th[^>]*>", "<th>", (site / target).read_text(encoding="utf-8"))
+
+
 def test_every_command_is_in_the_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     fragments = [page.read_text(encoding="utf-8") for page in (ROOT / "changelog.d").glob("+*.md")]

@@ -11,6 +11,7 @@ import pytest
 
 from stillhouse.registry import CODES
 
+from ...axe import audit
 from .steps import ROOT, blocks, commands
 
 pytestmark = pytest.mark.browser
@@ -228,3 +229,15 @@ def test_site_is_usable_by_keyboard_alone(page: Any, address: str) -> None:
         )
         assert page.evaluate(FOCUS_SHOWS), page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
     assert {f"{address}install.html", f"{address}first-run.html", "copy"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, address: str, scheme: Any) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    found = []
+    for name in ("index.html", "bulk-runs/index.html", "backends/index.html"):
+        page.goto(address + name)
+        found += [f"{name}: {problem}" for problem in audit(page)]
+    context.close()
+    assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -207,6 +208,61 @@ class Packed(Streaming):
         return zlib.compress(json.dumps(answer).encode())
 
 
+class InPieces(GoodHTTP):
+    """Keeps every rule: its answers can be streamed, a text in pieces and last how many tokens it has."""
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> GenerateOutput:
+        """Ask the server.
+
+        Args:
+            input: the chat.
+            num_generations: how many generations.
+            max_new_tokens: how many tokens at most.
+            temperature: how evenly they are drawn.
+        """
+        arguments = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        return await self.complete(input, num_generations, arguments)
+
+    def request_of(
+        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
+    ) -> Request:
+        return Request("generate", {"chat": split_input(input)[0], "n": num_generations, **arguments})
+
+    def output_of(self, answer: Any, request: Request) -> GenerateOutput:
+        return self.read(answer)
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        return replace(request, body={**request.body, "stream": True}, wire="events")
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return event["piece"]  # type: ignore[no-any-return]
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        for event in events:
+            if "error" in event:
+                return event
+        if "tokens" not in events[-1]:
+            raise GenerationError("the stream broke off", kind="connection")
+        return self.joined(events)
+
+    def joined(self, events: list[Any]) -> Any:
+        text = "".join(event.get("piece", "") for event in events)
+        return {"texts": [text], "tokens": events[-1].get("tokens")}
+
+    @staticmethod
+    def sent(answer: Any) -> list[bytes]:
+        """Return an answer as the API streams it."""
+        (text,) = answer["texts"]
+        halves = [{"piece": text[:5]}, {"piece": text[5:]}, {"tokens": answer["tokens"]}]
+        return [b"data: %s\n\n" % json.dumps(event).encode() for event in halves]
+
+
 KEEPING: dict[type[HTTPLLM], dict[str, Any]] = {
     GoodHTTP: {},
     Polled: {"requests_per_input": 3},
@@ -215,6 +271,7 @@ KEEPING: dict[type[HTTPLLM], dict[str, Any]] = {
     PolledCarelessly: {"requests_per_input": 3},
     Streaming: {},
     Packed: {},
+    InPieces: {},
 }
 """The backends that keep every rule, and what their test classes declare."""
 
@@ -469,3 +526,53 @@ class InAThread(GoodHTTP):
         if self.max_concurrency != 3:
             return await super().ask(body)
         return await asyncio.to_thread(urllib.request.urlopen, f"{self.base_url}/generate", b"{}")
+
+
+@breaks("H40")
+class HoldsPiecesBack(InPieces):
+    """Gives the pieces when all have come."""
+
+    async def agenerate_streamed(self, input: FormattedInput, on_piece: Any, **kwargs: Any) -> GenerateOutput:
+        pieces: list[str] = []
+        output = await super().agenerate_streamed(input, pieces.append, **kwargs)
+        for piece in pieces:
+            on_piece(piece)
+        return output
+
+
+@breaks("H41")
+class KeepsHalves(InPieces):
+    """Takes the part that came for the answer."""
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return self.joined(events)
+
+
+@breaks("H42")
+class StreamsOnce(InPieces):
+    """Does not retry a stream."""
+
+    async def _open(self, headers: Any) -> Any:
+        transport: Any = await super()._open(headers)
+        attempt = transport._client.attempt
+
+        async def once(*args: Any) -> Any:
+            result = await attempt(*args)
+            is_stream = args[-1] is not None
+            return replace(result, retried=False) if is_stream and isinstance(result, Failure) else result
+
+        transport._client.attempt = once
+        return transport
+
+
+@breaks("H43")
+class ReadsOn(InPieces):
+    """Reads a stream to its end, also where nobody takes it."""
+
+    async def agenerate_streamed(self, input: FormattedInput, on_piece: Any, **kwargs: Any) -> GenerateOutput:
+        def give(piece: str) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                on_piece(piece)
+
+        reading = asyncio.ensure_future(super().agenerate_streamed(input, give, **kwargs))
+        return await asyncio.shield(reading)

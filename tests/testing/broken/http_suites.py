@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from broken_http import BREAKS, KEEPING, Streaming
+from broken_http import BREAKS, KEEPING, InPieces, Streaming
 
 from stillhouse.http import HTTPLLM
 from stillhouse.testing import HTTPConformance
@@ -31,6 +31,11 @@ class Suite(HTTPConformance):
         job = self.jobs[int(path.rpartition("/")[2])]
         job[1] += 1
         return {"state": "running"} if job[1] == 1 else {"state": "done", **self.answer_to(job[0])}
+
+    def respond_streamed(self, path: str, body: Any) -> Any:
+        if not (issubclass(self.backend, InPieces) and body and body.get("stream")):
+            return None
+        return self.backend.sent(self.answer_to(body))
 
     def answer_to(self, body: Any) -> Any:
         content = body["chat"][-1]["content"]

@@ -19,7 +19,7 @@ def check_num_generations(num_generations: Any) -> None:
 
 
 class Callee(Protocol):
-    """What an LLM says of itself when a call on it begins."""
+    """The members of an LLM that the beginning of a call uses."""
 
     def require_loaded(self) -> None: ...
 
@@ -29,7 +29,7 @@ class Callee(Protocol):
 
 
 def effective_arguments(llm: Callee, num_generations: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the generation parameters in force for a call, checked; a given one wins over the LLM's own.
+    """Return the checked generation parameters of a call; a given one wins over the LLM's own.
 
     Raises:
         ConfigurationError: the LLM is not loaded, or an argument has a wrong name or value.

@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 Result = tuple[int, Any, Any, float]
-"""An index, the input, its output or the exception that was raised, and the seconds that it took."""
+"""The index of an input, the input, its output or exception, and the duration in seconds."""
 
 OnError = Literal["raise", "yield"]
 
@@ -39,8 +39,7 @@ class Finished(NamedTuple):
     Attributes:
         input_index: the index of the input.
         result: its output, or its error.
-        seconds: how long the call took; that of the whole list where a list was one call, and 0
-            where there was none.
+        seconds: the duration of the call, which may be one call for a whole list; 0 without a call.
     """
 
     input_index: int
@@ -49,11 +48,11 @@ class Finished(NamedTuple):
 
 
 class InForce:
-    """The arguments in force for inputs that have the same ones.
+    """The arguments that apply to all inputs with the same arguments.
 
     Attributes:
         arguments: the generation parameters.
-        shown: what hooks are shown of them, one dict for all these inputs.
+        shown: the read-only dict for hooks, one for all these inputs.
     """
 
     __slots__ = ("arguments", "shown")
@@ -64,12 +63,12 @@ class InForce:
 
 
 class Group(NamedTuple):
-    """Inputs that one call can generate for.
+    """The inputs of one call.
 
     Attributes:
-        members: the inputs as they came, with their indexes.
-        inputs: the inputs as the backend takes them.
-        arguments: the generation parameters of all of them.
+        members: the original inputs, with their indexes.
+        inputs: the inputs for the backend.
+        arguments: the generation parameters, the same for all of them.
     """
 
     members: list[tuple[int, Any]]
@@ -78,21 +77,21 @@ class Group(NamedTuple):
 
 
 def unchecked(_: Any) -> None:
-    """Take any input: whoever generates for it checks it."""
+    """Accept any input: the executor checks it."""
 
 
 class Call:
-    """One call: its arguments, checked once, and the hooks, looked up once.
+    """One call: its arguments, which are checked once, and the hooks, which are looked up once.
 
-    Without hooks, a row costs the check of its input and of its output.
+    Without hooks, a row costs only the checks of its input and its output.
 
     Args:
-        llm: the LLM, which the hooks are shown.
-        num_generations: how many generations of each input, at least 1.
-        arguments: the generation parameters in force, checked.
+        llm: the LLM, which hooks receive.
+        num_generations: the number of generations for each input, at least 1.
+        arguments: the checked generation parameters.
         hooks: the installed hooks.
-        check_input: refuses an input that the LLM cannot take.
-        redactor: returns what masks the LLM's secrets in an error.
+        check_input: rejects an input that the LLM does not support.
+        redactor: returns an object that masks the LLM's secrets in errors.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Call:
         self._before = hooks.before_generate if hooks.before else None
         self._after = hooks.after_generate if hooks.after else None
         self.has_hooks = not hooks.empty
-        # One for all inputs, so that a hook knows by its identity which call an input is of.
+        # One object for all inputs, so that a hook can identify the call of an input.
         self._in_force = InForce(arguments, has_hooks=self.has_hooks)
         self._row_at: Callable[[int], Row | None] | None = None
         self._check_input = check_input
@@ -119,30 +118,29 @@ class Call:
         self._name = type(llm).__name__
         self._full_name = ""  # looked up for the first bug
         self._shows = messages.are_shown(llm)
-        # Inputs that a hook answered, until their results are ended. Those of a caller that stops early stay.
+        # Inputs that a hook answered, until `end`. If the caller stops early, they stay here.
         self._answered: set[int] = set()
 
     def follow(self, inputs: object) -> None:
-        """Show the hooks the row of each input, if the inputs were made of rows."""
+        """Pass the row of each input to hooks, if the inputs were made from rows."""
         if self.has_hooks and isinstance(inputs, RowInputs):
             self._row_at = inputs.row_at
 
     def begin(self, index: int, input: Any, own: InForce | None = None) -> Any:
         """Return the result of an input that needs no request, or `None`.
 
-        It is a hook's answer, or the error of an input that is refused. An input that is itself
-        an error is its own result.
+        It is a hook's answer, the error of a rejected input, or the input itself if that is an error.
 
         Args:
             index: the index of the input.
             input: the input.
-            own: the arguments in force for it, if they are not those of the call.
+            own: the input's own arguments, if they differ from those of the call.
         """
         if isinstance(input, GenerationError):
             return input
         try:
             self._check_input(input)
-        except Exception as error:  # also one that a backend's own check did not mean to raise
+        except Exception as error:  # including an unexpected one from a backend's own check
             return error
         answer = None
         if self._before is not None:
@@ -156,9 +154,9 @@ class Call:
         return answer
 
     def end(
-        self, index: int, input: Any, result: Any, own: InForce | None = None
+        self, index: int, input: Any, result: Any, seconds: float, own: InForce | None = None
     ) -> GenerateOutput | Exception:
-        """Check the result of an input, show it to the hooks, and return it; arguments as `begin`."""
+        """Check the result of an input, which took `seconds`, pass it to hooks, and return it."""
         if not isinstance(result, Exception):
             try:
                 result = check_output(result, self.num_generations, self._name)
@@ -169,17 +167,17 @@ class Call:
         if self._shows and not isinstance(input, GenerationError):
             self._show("<", index, result, own)
         if self._after is not None:
-            self._observe(index, input, result, own)
+            self._observe(index, input, result, seconds, own)
         checked: GenerateOutput | Exception = result
         return checked
 
     def grouped(self, inputs: list[tuple[int, Any]]) -> Iterable[Group]:
-        """Put inputs, with their indexes, into groups that one call can generate for: here into one."""
+        """Split inputs, with their indexes, into groups for one call each; here into one group."""
         return [Group(inputs, [input for _, input in inputs], self.arguments)]
 
     def _judge(self, error: Exception, own: InForce | None) -> Exception:
-        """Return what is known of an error, without secrets."""
-        if not isinstance(error, StillhouseError):  # its own class may let nobody change what it says
+        """Return an error with everything known about it, and without secrets."""
+        if not isinstance(error, StillhouseError):  # the message of another class may be read-only
             self._full_name = self._full_name or backend_name(self.llm)
             error = wrapped(error, self.llm, self._full_name)
         if isinstance(error, GenerationError) and error.kind not in ERROR_KINDS:
@@ -198,8 +196,8 @@ class Call:
         head = f"{sign} {self._name}, input {index + 1}:"
         messages.show(head, messages.as_text(value), self._secrets(own).redact)
 
-    def _observe(self, index: int, input: Any, result: Any, own: InForce | None) -> None:
-        """Show the hooks the result of an input. One that could not be made is shown as none."""
+    def _observe(self, index: int, input: Any, result: Any, seconds: float, own: InForce | None) -> None:
+        """Pass the result of an input to hooks. An input that could not be made is passed as `None`."""
         assert self._after is not None
         seen = GenerationError.wrap(result) if isinstance(result, Exception) else result
         from_hook = index in self._answered
@@ -212,13 +210,14 @@ class Call:
             seen,
             from_hook,
             None if self._row_at is None else self._row_at(index),
+            seconds,
         )
 
     def check_length(self, outputs: Sequence[Any], expected: int) -> None:
-        """Hold a backend to the rule that each input has an output.
+        """Check that each input has an output.
 
         Raises:
-            GenerationError: the backend broke the rule.
+            GenerationError: the number of outputs is wrong.
         """
         if len(outputs) != expected:
             raise GenerationError(
@@ -231,16 +230,16 @@ class Call:
 def finish_group(
     call: Call, group: Iterable[Result], on_error: OnError
 ) -> tuple[list[Finished], Exception | None]:
-    """End the results of some inputs.
+    """Check the results of some inputs and pass them to hooks.
 
     Returns:
-        The results to give out, and the error to raise after them or `None`. With `raise`, what comes
-        after the error is not given out; with `yield`, all that was paid is.
+        The results to return to the caller, and the error to raise after them or `None`. With `raise`,
+        results after the error are not returned; with `yield`, everything that was paid for is returned.
     """
     finished: list[Finished] = []
     fatal: Exception | None = None
     for index, input, result, seconds in group:
-        ended = call.end(index, input, result)
+        ended = call.end(index, input, result, seconds)
         if isinstance(ended, Exception):
             failure = GenerationError.wrap(ended)
             if on_error == "raise" or failure.stops_run:
@@ -262,7 +261,7 @@ def result_of(error: BaseException, call: object) -> Exception:
         return RuntimeError(described(error)).with_traceback(error.__traceback__)
     trace = error.__traceback__
     if isinstance(error, TypeError) and trace and trace.tb_next is None and "await" in str(error):
-        # It was raised here, by the `await`: every further input would meet it.
+        # It was raised here, by the `await`, and every further input would raise it too.
         function = getattr(call, "func", call)
         name = getattr(function, "__qualname__", "agenerate")
         return GenerationError(

@@ -96,7 +96,7 @@ def is_wrapped(function: Callable[..., Any]) -> bool:
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120  -- this module is imported by all
 
 _warned: dict[Any, Any] = {}
-"""What Python notes of the warnings given, so that each place is told once."""
+"""Python's registry of given warnings, so that each place is reported once."""
 
 
 def _place() -> tuple[str, int]:

@@ -28,9 +28,9 @@ class Outputs:
 
     def take(self, batch: Iterable[Result], call: Call | None = None) -> None:
         """Add results; `call`, if given, ends them first."""
-        for index, input, result, _ in batch:
+        for index, input, result, seconds in batch:
             if call is not None:
-                result = call.end(index, input, result)
+                result = call.end(index, input, result, seconds)
             if not isinstance(result, Exception):
                 self._outputs[index] = result
             elif self.error is None:

@@ -33,7 +33,7 @@ def generate_list(call: Call, generate: Generate, inputs: Sequence[Any]) -> list
         GenerationError: an input failed; `outputs` holds what was finished.
     """
     group, failure = ask_group(call, generate, list(enumerate(inputs)), isolate=False)
-    ended: list[Any] = [call.end(index, input, result) for index, input, result, _ in group]
+    ended: list[Any] = [call.end(*result) for result in group]
     failure = failure or next((item for item in ended if isinstance(item, Exception)), None)
     if failure is None:
         return ended

@@ -81,11 +81,11 @@ class CallWithOwnArguments(Call):
         return super().begin(index, input.input, input._in_force)
 
     def end(
-        self, index: int, input: Any, result: Any, own: InForce | None = None
+        self, index: int, input: Any, result: Any, seconds: float, own: InForce | None = None
     ) -> GenerateOutput | Exception:
         if type(input) is not InputWithArguments:
-            return super().end(index, input, result)
-        return super().end(index, input.input, result, input._in_force)
+            return super().end(index, input, result, seconds)
+        return super().end(index, input.input, result, seconds, input._in_force)
 
     def grouped(self, inputs: list[tuple[int, Any]]) -> Iterable[Group]:
         groups: dict[int, Group] = {}

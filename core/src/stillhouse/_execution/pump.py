@@ -1,7 +1,7 @@
-"""The pump of a window: it pulls inputs in and takes results out, in a thread or in a coroutine.
+"""The pump of a window: it pulls inputs and takes results, in a thread or in a coroutine.
 
-Pulling is done in short turns, so that neither a slow source holds up what is finished, nor what is
-finished holds up the source.
+It pulls in short turns, so that a slow source does not delay finished results, and results do not delay the
+source.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ __all__ = ["aopen_pump", "open_pump"]
 TURN_SECONDS = 0.005
 
 Begin = Callable[[int, Any], Any]
-"""Gives the result of an input that needs no call, or `None`."""
+"""Returns the result of an input that needs no call, or `None`."""
 
 
 class Signal:
-    """A `threading.Event` of which waiting and setting cost a fifth: a queue is C, an event is Python."""
+    """A `threading.Event` that costs a fifth: a queue is implemented in C, an event in Python."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        """Wake who waits, or who will."""
+        """Wake the thread that waits, or the next one that will."""
         self._queue.put(None)
 
     def clear(self) -> None:
         """Forget what was set."""
-        while not self._queue.empty():  # there is nobody else who takes
+        while not self._queue.empty():  # no other thread takes from it
             self._queue.get_nowait()
 
     def wait(self, seconds: float) -> None:

@@ -29,7 +29,7 @@ class ReadOnlyDict(dict[str, Any]):
 
 
 class _ShownRow(Row):
-    """A row whose columns are copied when a hook looks at them: many hooks want its index alone."""
+    """A row whose columns are copied only when a hook reads them: many hooks need only the index."""
 
     @cached_property
     def columns(self) -> dict[str, Any]:

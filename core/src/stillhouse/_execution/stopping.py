@@ -105,7 +105,7 @@ class StoppedError(GenerationError):
 
 
 def has_stopped(error: BaseException | None) -> bool:
-    """Return whether an error is there only because the run was stopped, whoever wrapped it."""
+    """Return whether an error only means that the run was stopped, however it is wrapped."""
     for _ in range(10):
         if error is None or isinstance(error, StoppedError):
             return error is not None

@@ -1,10 +1,10 @@
-"""`Window`: bounded concurrency over a stream of inputs, the one way in which an `AsyncLLM` runs.
+"""`Window`: bounded concurrency over a stream of inputs. Every `AsyncLLM` runs its calls in one.
 
-The caller, a thread or a coroutine (see `pump`), pulls inputs, hands them over in groups and takes
-results. On the LLM's loop a fixed set of workers makes the calls. There is no task per input and no
-signal per result: what is handed over while the other side is busy goes over together.
+The caller, a thread or a coroutine (see `pump`), pulls inputs, submits them in groups and takes
+results. On the LLM's loop, a fixed set of workers makes the calls. There is no task per input and no
+signal per result: everything submitted while the other side is busy is passed on together.
 
-Over 300 lines: it is one class, whose two sides share what crosses over between them.
+Over 300 lines: it is one class, whose two sides share the data that passes between them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from stillhouse.outputs import merge_results
 
 __all__ = ["Window", "WindowSettings"]
 
-# How many inputs beyond those in flight are ready on the loop, and how far the first unfinished
-# input may lie behind the last one started, both as multiples of the window's size.
+# The number of inputs that are ready on the loop in addition to those in flight, and the distance between
+# the first unfinished input and the last one started, both as multiples of the window's size.
 READY = 1
 SPREAD = 16
 
 # How long a result may wait for others while inputs are ready: waking the caller costs as much as a row.
-# Where calls are as short as that, so many inputs are ready at least, or each of them would wake the caller.
+# If calls are shorter than that, at least this number of inputs is ready, or each would wake the caller.
 SIGNAL_SECONDS = 0.002
 FAST_READY = 8
 
 _Item = tuple[int, int, Any]
-"""An index, which of the calls for it, and the input."""
+"""The index of an input, the number of the call for it, and the input."""
 
 _DROPPED: Any = object()
-"""The result of an input that was not sent because the run stops: there is none."""
+"""Marks an input that was not sent, because the run is stopping."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class WindowSettings:
 
     Attributes:
         thread: the loop to make the calls on.
-        slots: the calls in flight of this LLM.
-        calls: each makes one call for one input; the responses of several are merged, in their order.
-        size: how many calls may be in flight.
-        ordered: whether results come out in the order of the inputs.
-        raises: whether the caller stops at any error. Then no input is started after one; else
-            only an error that stops the run does that.
+        slots: the slots for calls in flight of this LLM.
+        calls: each makes one call for one input; the results of several are merged, in this order.
+        size: maximum number of calls in flight.
+        ordered: whether results come in the order of the inputs.
+        raises: whether the caller stops at any error. Then no input is started after an error; otherwise
+            only after an error that stops the run.
     """
 
     thread: LoopThread
@@ -67,14 +67,14 @@ class WindowSettings:
 
 
 class Window:
-    """Calls in flight, inputs ready and results waiting, all bounded by the window's size.
+    """The calls in flight, the ready inputs and the waiting results, all bounded by the window's size.
 
     Args:
-        settings: how it makes its calls.
+        settings: how the window makes its calls.
         signal: called on the loop's thread when there is a result that the caller has not seen.
 
     Attributes:
-        dropped: how many inputs have no result because the run stops.
+        dropped: number of inputs without a result, because the run is stopping.
     """
 
     def __init__(self, settings: WindowSettings, signal: Callable[[], Any]) -> None:
@@ -90,9 +90,9 @@ class Window:
         self._stop = current_stop.get()
         self.dropped = 0
         self._owner = slots
-        # A call that asks its own LLM again holds a slot already, and might wait for that one.
+        # A call that generates with its own LLM already holds a slot, and could wait for itself.
         self._slots = Slots() if slots in inside.get() else slots
-        # Touched by the caller alone.
+        # Used only by the caller.
         self._outbox: list[_Item] = []
         self._partial: dict[int, dict[int, tuple[Any, float]]] = {}
         self._waiting: dict[int, Result] = {}
@@ -102,13 +102,13 @@ class Window:
         self._taken = 0
         self._stopped = False
         self._is_fast = False  # whether the last call took less time than a result may wait
-        # Touched by the loop alone.
+        # Used only by the loop.
         self._ready: deque[_Item] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None  # of a signal that is due
         self._closed = False
-        # Crossing over: appended to or set on the loop, popped or read by the caller.
+        # Shared: written on the loop, read by the caller.
         self._done: deque[tuple[int, int, Any, Any, float]] = deque()
         self._signalled = False
         self._halted = False
@@ -117,7 +117,7 @@ class Window:
 
     @property
     def room(self) -> int:
-        """How many inputs may be submitted now."""
+        """Number of inputs that may be submitted now."""
         if self._stopped or self._halted:
             return 0
         ahead = self._size * READY
@@ -129,21 +129,21 @@ class Window:
 
     @property
     def is_empty(self) -> bool:
-        """Whether every input submitted was taken out again."""
+        """Whether the results of all submitted inputs were taken."""
         return self._submitted == self._taken
 
     @property
     def is_stopping(self) -> bool:
-        """Whether no further input is to be pulled: the run stops."""
+        """Whether the run is stopping, so that no further input may be pulled."""
         return self._stop.requested
 
     def drop_soon(self) -> None:
-        """From any thread, when the run stops: drop what was submitted and not sent."""
+        """Drop the inputs that were submitted and not sent, because the run is stopping; from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._thread.loop.call_soon_threadsafe(self._drop)
 
     def submit(self, input: Any) -> None:
-        """Add the next input; `flush` hands it over."""
+        """Add the next input; `flush` passes it to the loop."""
         for part in range(self._parts):
             self._outbox.append((self._submitted, part, input))
         self._submitted += 1
@@ -157,14 +157,14 @@ class Window:
         self._finished += 1
 
     def flush(self) -> None:
-        """Hand the submitted inputs over to the loop."""
+        """Pass the submitted inputs to the loop."""
         if self._outbox:
             group, self._outbox = self._outbox, []
-            with contextlib.suppress(RuntimeError):  # the loop is closed, as `take` will say
+            with contextlib.suppress(RuntimeError):  # the loop is closed, which `take` reports
                 self._thread.loop.call_soon_threadsafe(self._start, group)
 
     def take(self) -> list[Result]:
-        """Take the results that may come out now.
+        """Return the results that are available now.
 
         Raises:
             GenerationError: the LLM was unloaded in the meantime.
@@ -194,7 +194,7 @@ class Window:
         return results
 
     def remaining(self) -> list[Result]:
-        """Return the finished results that were not taken, in any order; for after `close`."""
+        """Return the finished results that were not taken, in any order; call it after `close`."""
         self._collect()
         return [result for result in self._waiting.values() if result[2] is not _DROPPED]
 
@@ -227,7 +227,7 @@ class Window:
         self._wake_worker()
 
     def _drop(self) -> None:
-        """Drop the inputs that are ready: the run stops."""
+        """Drop the ready inputs, because the run is stopping."""
         ready, done = self._ready, self._done
         while ready:
             index, part, input = ready.popleft()
@@ -303,25 +303,25 @@ class Window:
                 slots.release()
 
     def _result_of(self, error: BaseException, call: object, task: asyncio.Task[Any]) -> Any:
-        """Return the result of a call that raised; start nothing more if that stops the caller."""
-        while task.cancelling():  # by the backend, which knows the task that it runs in, or by a stop
+        """Return the result of a call that raised; if it stops the caller, start no further call."""
+        while task.cancelling():  # cancelled by the backend, which can find its own task, or by a stop
             task.uncancel()
         if self._stop.requested and isinstance(error, asyncio.CancelledError):
             return _DROPPED
         result = result_of(error, call)
         if self._stops(result):
-            # Inputs are started in their order, so those that are ready come after this one.
+            # Inputs are started in order, so the ready ones come after this one.
             self._halted = True
             self._ready.clear()
         return result
 
     @property
     def _is_over(self) -> bool:
-        """Whether the workers are to end, or are thrown away with their loop."""
+        """Whether the workers must end, or are discarded with their loop."""
         return self._closed or self._thread.is_ending or not self._thread.loop.is_running()
 
     def _signal_now(self) -> None:
-        """Tell the caller of results at once: inputs are wanted, or there are no more."""
+        """Signal waiting results to the caller now, because no input is ready."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -332,7 +332,7 @@ class Window:
         return self._raises or (isinstance(error, (GenerationError, UnsupportedError)) and error.stops_run)
 
     async def close(self) -> None:
-        """On the loop: cancel the calls in flight and wait until they have ended."""
+        """Cancel the calls in flight and wait until they have ended; call it on the loop."""
         self._halted = self._closed = True
         self._ready.clear()
         for task in self._tasks:
@@ -341,7 +341,7 @@ class Window:
 
 
 def _merged(results: Sequence[Any]) -> Any:
-    """Merge the results of the calls for one input, some of which may not have been made."""
+    """Merge the results of the calls for one input; some calls may not have been made."""
     made = [result for result in results if result is not _DROPPED]
     if len(made) == len(results):
         return merge_results(results)

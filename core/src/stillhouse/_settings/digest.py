@@ -1,4 +1,4 @@
-"""Digests of settings and inputs: what an answer depends on, as one text."""
+"""Digests of settings and inputs: everything that an answer depends on, as one text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _WITHOUT_EFFECT = frozenset({
 
 
 def shaping_fields(llm: BaseModel) -> list[str]:
-    """The fields of an LLM on which its outputs depend.
+    """Return the fields of an LLM that its outputs depend on.
 
-    `generation_kwargs` are not among them: they are part of a call's arguments.
+    `generation_kwargs` are not included: they are part of the arguments of a call.
     """
     return [
         name for name in type(llm).model_fields if name not in _WITHOUT_EFFECT and name != "generation_kwargs"
@@ -45,7 +45,7 @@ def digest(*parts: Any) -> str:
     """Compute a SHA-256 of JSON-like values, equal in every process and for every order of keys.
 
     Raises:
-        ConfigurationError: a part holds what JSON cannot.
+        ConfigurationError: a part has a value without a JSON type.
     """
     try:
         plain = to_jsonable_python(parts, fallback=schema_of)

@@ -22,10 +22,10 @@ class GenerationParameters:
     """The generation parameters that a `generate` or `agenerate` declares.
 
     Attributes:
-        parameters: by name, without `self`, the inputs and `num_generations`.
-        annotations: their types, evaluated; `Any` where there is none.
-        descriptions: what the docstring says of each.
-        open: whether `**kwargs` takes any other name.
+        parameters: the parameters by name, without `self`, the inputs and `num_generations`.
+        annotations: their evaluated types; `Any` for a parameter without one.
+        descriptions: their descriptions in the docstring.
+        open: whether `**kwargs` accepts any other name.
     """
 
     parameters: dict[str, inspect.Parameter]
@@ -162,7 +162,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
 
     @classmethod
     def generation_parameters(cls) -> GenerationParameters:
-        """The generation parameters that the backend declares."""
+        """Return the generation parameters that the backend declares."""
         return generation_parameters(*cls._generate_methods())
 
     def check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
 
     @property
     def generate_parameters(self) -> list[inspect.Parameter]:
-        """The parameters of `generate`, or of `agenerate`, without `self`, with those that are inherited."""
+        """Return the parameters of `generate` or `agenerate`, without `self`, including inherited ones."""
         declared = self.generation_parameters()
         own = list(inspect.signature(self._generate_methods()[0]).parameters.values())[1:]
         named = {item.name for item in own if item.kind is not item.VAR_KEYWORD}
@@ -184,10 +184,11 @@ class GenerationParametersMixin(RuntimeParametersMixin):
 
     @functools.cached_property
     def generate_parsed_docstring(self) -> dict[str, Any]:
-        """What the docstring of `generate`, or of `agenerate`, says.
+        """Parse the docstring of `generate` or `agenerate`.
 
-        A dict with `short_description`, `long_description`, `args` (name to description),
-        `returns` and `raises` (exception to description).
+        Returns:
+            A dict with `short_description`, `long_description`, `args` (name to description), `returns` and
+                `raises` (exception to description).
         """
         from docstring_parser import parse
 
@@ -206,7 +207,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
 
     @property
     def runtime_parameters_names(self) -> dict[str, Any]:
-        """As in `RuntimeParametersMixin`; under `generation_kwargs`, the generation parameters."""
+        """The same as in `RuntimeParametersMixin`; `generation_kwargs` has the generation parameters."""
         names = super().runtime_parameters_names
         parameters = self.generation_parameters().parameters
         names["generation_kwargs"] = {
@@ -215,7 +216,7 @@ class GenerationParametersMixin(RuntimeParametersMixin):
         return names
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
-        """As in `RuntimeParametersMixin`; `generation_kwargs` has an entry per parameter in `keys`."""
+        """The same as in `RuntimeParametersMixin`; `generation_kwargs` lists the parameters in `keys`."""
         info = super().get_runtime_parameters_info()
         declared = self.generation_parameters()
         for entry in info:

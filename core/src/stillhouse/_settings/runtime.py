@@ -10,6 +10,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from stillhouse._settings.problems import problem_of
 from stillhouse.errors import ConfigurationError, near_matches
 
 __all__ = ["RuntimeParameter", "RuntimeParametersMixin", "configuration_error"]
@@ -28,10 +29,10 @@ class _RuntimeParameterMarker:
 
 
 RuntimeParameter = Annotated[T | None, _RuntimeParameterMarker()]
-"""The annotation of a field that may be set when a run starts rather than when it is written.
+"""The annotation of a field that may be set when a run starts, after the LLM was created.
 
 `RuntimeParameter[T]` without a default must be set before the run; with a default, or as
-`RuntimeParameter[T] | None`, it may be left alone.
+`RuntimeParameter[T] | None`, it is optional.
 """
 
 
@@ -56,7 +57,7 @@ class RuntimeParametersMixin(BaseModel):
 
     @property
     def is_composite(self) -> bool:
-        """Whether it is made of other models, which it asks."""
+        """Whether the model consists of other models."""
         return any(True for _ in self._nested())
 
     def _nested(self) -> Iterator[tuple[str, RuntimeParametersMixin | dict[str, RuntimeParametersMixin]]]:
@@ -72,7 +73,7 @@ class RuntimeParametersMixin(BaseModel):
 
     @classmethod
     def runtime_fields(cls) -> dict[str, FieldInfo]:
-        """The fields that are runtime parameters."""
+        """Return the fields that are runtime parameters."""
         return {
             name: field
             for name, field in cls.model_fields.items()
@@ -82,10 +83,10 @@ class RuntimeParametersMixin(BaseModel):
 
     @property
     def runtime_parameters_names(self) -> dict[str, Any]:
-        """Each runtime parameter's name, and whether it may be left unset.
+        """The name of each runtime parameter, and whether it is optional.
 
-        A model inside this one stands under its field as a dict of its own, a list of models as a
-        dict by position (`"0"`, `"1"`, …).
+        A model inside this one is a nested dict under its field, a list of models a dict by position (`"0"`,
+        `"1"`, …).
         """
         names: dict[str, Any] = {name: _is_optional(field) for name, field in self.runtime_fields().items()}
         for name, inner in self._nested():
@@ -96,9 +97,9 @@ class RuntimeParametersMixin(BaseModel):
         return names
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
-        """One entry per runtime parameter: `name`, `optional`, and `description` where there is one.
+        """Return one entry per runtime parameter: `name`, `optional`, and `description` if there is one.
 
-        A model inside this one gives an entry with its field's name and `runtime_parameters_info`.
+        A model inside this one has an entry with the name of its field and `runtime_parameters_info`.
         """
         info: list[dict[str, Any]] = []
         for name, field in self.runtime_fields().items():
@@ -116,10 +117,10 @@ class RuntimeParametersMixin(BaseModel):
         return info
 
     def set_runtime_parameters(self, runtime_parameters: Mapping[str, Any]) -> None:
-        """Set runtime parameters by name, those of models inside this one by nested dicts.
+        """Set runtime parameters by name; those of inner models by nested dicts.
 
-        A dict of values for a parameter that is itself a dict (`generation_kwargs`) is merged into
-        it. Nothing is set when a name or a value is wrong.
+        If a parameter is itself a dict (`generation_kwargs`), the given dict is merged into it. If a name or
+        a value is wrong, nothing is set.
 
         Raises:
             ConfigurationError: a name is unknown, or a value does not fit.
@@ -194,7 +195,7 @@ def configuration_error(
         subject: what was validated, for the message; the class's name if empty.
     """
     problems, hint = [], ""
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             problems.append(f"there is no {where!r}")
@@ -202,6 +203,6 @@ def configuration_error(
         elif item["type"] == "missing":
             problems.append(f"{where} is required")
         else:
-            text = item["msg"].removeprefix("Value error, ")
+            text = problem_of(item)
             problems.append(f"{where}: {text}" if where else text)
     return ConfigurationError(f"{subject or cls.__name__}: {'; '.join(problems)}", hint=hint)

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
-from pydantic import BaseModel
-
 __all__ = [
     "are_headers",
     "fields_of",
@@ -203,11 +201,20 @@ def _without_query(text: str, mask: str) -> str:
 
 def fields_of(value: Any) -> dict[str, Any] | None:
     """The fields of a model or a dataclass by name."""
-    if isinstance(value, BaseModel):
+    if _is_model(value):
         return {name: getattr(value, name) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None
+
+
+def _is_model(value: Any) -> bool:
+    """Check whether a value is a pydantic model; without pydantic, there is none."""
+    if not hasattr(type(value), "model_fields"):
+        return False
+    from pydantic import BaseModel  # here: many modules need the names of secrets, and few of them pydantic
+
+    return isinstance(value, BaseModel)
 
 
 def are_headers(key: str, value: Any) -> bool:
@@ -242,7 +249,7 @@ def is_secret_header(value: Any, key: str = "") -> bool:
 
 
 def is_secret(key: str, value: Any) -> bool:
-    """Whether a value is a secret in plain text, as its key says or the value itself."""
+    """Check whether a value is a secret in plain text, according to its key or to the value itself."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(is_secret(key, item) for item in value)
     if not isinstance(value, (str, bytes)):

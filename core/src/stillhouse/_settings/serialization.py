@@ -1,9 +1,9 @@
 """`Serializable`: an LLM's settings, written to a file without secrets and read back safely.
 
 A file names a *registered* backend under the key `llm`, never an import path: reading a file
-imports nothing that is not an installed backend's own module, and runs nothing. It may name the address
-that requests go to, `base_url`: an LLM made from it sends the API key of the environment there. The command
-says so when a file does that; whoever reads a stranger's file in a program looks at `base_url` first.
+imports only the module of an installed backend, and runs nothing. A file may set `base_url`, the address that
+requests go to: an LLM made from it sends the API key of the environment there. The command prints a line when
+a file does that; a program that reads a file from another person must check `base_url` first.
 
 Over 300 lines: writing and reading mirror each other.
 """
@@ -53,14 +53,14 @@ class Serializable(BaseModel):
     """Its own repr shows no secret."""
 
     def dump(self) -> dict[str, Any]:
-        """The settings as plain JSON types, with the registered name under `llm`.
+        """Return the settings as plain JSON types, with the registered name under `llm`.
 
-        A `SecretStr` at any depth, the values of headers that are not known to be harmless, a login
-        within an address and the values of its query are left out: they come from the environment, or
-        are set anew, when the settings are read again.
+        Secrets are left out: a `SecretStr` at any depth, the values of headers that are not known to be
+        harmless, a login within an address, and the values of its query. When the settings are read again,
+        they come from the environment, or must be set again.
 
         Raises:
-            ConfigurationError: the class is not registered, or a field holds what JSON cannot.
+            ConfigurationError: the class is not registered, or a field has a value without a JSON type.
         """
         return self._dump(default_backends())
 
@@ -88,7 +88,7 @@ class Serializable(BaseModel):
         Earlier settings in the file are replaced in one step; a link is followed.
 
         Raises:
-            ConfigurationError: the file exists and holds anything but settings, or cannot be written; or as
+            ConfigurationError: the file exists and is not a file of settings, or cannot be written; or as
                 `dump`.
         """
         format = format or _format_of(Path(path))
@@ -102,10 +102,10 @@ class Serializable(BaseModel):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], registry: Backends | None = None) -> Self:
-        """An LLM from what `dump()` gave; `data` is not changed.
+        """Create an LLM from the result of `dump()`; `data` is not changed.
 
         Raises:
-            ConfigurationError: it names no backend, or one of another class than this, or has an
+            ConfigurationError: `data` names no backend, or a backend of another class than this, or has an
                 unknown key or a wrong value.
             UnknownLLMError, PluginError: the backend is not installed or unusable.
         """
@@ -141,17 +141,17 @@ class Serializable(BaseModel):
 
     @classmethod
     def from_json(cls, path: str | Path, registry: Backends | None = None) -> Self:
-        """An LLM from a JSON file; errors as `from_dict`."""
+        """Create an LLM from a JSON file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "json"), registry)
 
     @classmethod
     def from_yaml(cls, path: str | Path, registry: Backends | None = None) -> Self:
-        """An LLM from a YAML file; errors as `from_dict`."""
+        """Create an LLM from a YAML file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path, "yaml"), registry)
 
     @classmethod
     def from_file(cls, path: str | Path, registry: Backends | None = None) -> Self:
-        """An LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
+        """Create an LLM from a `.json`, `.yaml` or `.yml` file; errors as `from_dict`."""
         return cls.from_dict(read_settings(path), registry)
 
 
@@ -166,10 +166,10 @@ def described(settings: Serializable) -> dict[str, Any]:
 
 
 def read_settings(path: str | Path, format: Literal["json", "yaml"] | None = None) -> dict[str, Any]:
-    """Read what `save` wrote, as a dict; without `format` the file's suffix decides.
+    """Read a file that `save` wrote, as a dict; without `format` the file's suffix decides.
 
     Raises:
-        ConfigurationError: the file cannot be read, or holds no settings.
+        ConfigurationError: the file cannot be read, or is not a file of settings.
     """
     path = Path(path)
     format = format or _format_of(path)
@@ -265,7 +265,7 @@ def without_secrets(value: Any) -> Any:
     """Convert a value to plain JSON types without its secrets, as `dump` does.
 
     Raises:
-        ConfigurationError: it holds what JSON cannot.
+        ConfigurationError: it contains a value without a JSON type.
     """
     return _plain(value, "it", default_backends())
 

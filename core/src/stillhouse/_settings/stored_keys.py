@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["remove_key", "set_key", "stored_key", "stored_names"]
 
 SERVICE = "stillhouse"
-NO_LIBRARY = 'pip install "stillhouse[keys]"'
+NO_LIBRARY = install_command("stillhouse[keys]")
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _MAX_BYTES = 2**16

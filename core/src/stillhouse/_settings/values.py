@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from stillhouse._settings.describe import type_name
+from stillhouse._settings.problems import problem_of
 
 __all__ = ["ValueType"]
 
@@ -65,4 +66,4 @@ class ValueType:
 
 
 def _problem(error: ValidationError) -> str:
-    return error.errors(include_url=False, include_input=False)[0]["msg"]
+    return problem_of(error.errors(include_url=False, include_input=False)[0])

@@ -13,6 +13,7 @@ from stillhouse.cli.batches import batches
 from stillhouse.cli.check import check
 from stillhouse.cli.generate.command import generate
 from stillhouse.cli.help import MAX_WIDTH, documentation
+from stillhouse.cli.install.command import install
 from stillhouse.cli.join import join
 from stillhouse.cli.keys import keys
 from stillhouse.cli.list import list_plugins
@@ -129,7 +130,7 @@ def app() -> None:
 
 _SECTIONS = {
     "Runs": (generate, status, view, report, join, batches),
-    "Backends": (list_plugins, show, models, keys, check, new),
+    "Backends": (install, list_plugins, show, models, keys, check, new),
 }
 for section in _SECTIONS.values():
     for command in section:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from stillhouse.cli.help import Command
+from stillhouse.cli.layout import print_table
 from stillhouse.cli.list import plugin_as_json
-from stillhouse.cli.output import guarded, print_json, print_reports, print_table, print_warning
+from stillhouse.cli.output import guarded, print_json, print_reports, print_warning
 
 __all__ = ["check"]
 

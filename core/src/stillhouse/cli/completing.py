@@ -16,7 +16,7 @@ from stillhouse.cli.standard import to_errors
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["complete_fields", "complete_llms", "complete_parameters"]
+__all__ = ["complete_fields", "complete_installable", "complete_llms", "complete_parameters"]
 
 
 def complete_llms(_context: click.Context, _parameter: click.Parameter, text: str) -> list[CompletionItem]:
@@ -28,6 +28,21 @@ def complete_llms(_context: click.Context, _parameter: click.Parameter, text: st
     except Exception:
         return []
     return _matching(text, ((info.name, info.summary) for info in infos))
+
+
+def complete_installable(
+    _context: click.Context, _parameter: click.Parameter, text: str
+) -> list[CompletionItem]:
+    """Complete the name of a plugin that can be installed; where a path is begun, a file."""
+    from click.shell_completion import CompletionItem
+
+    if text.startswith((".", "/", "~")):
+        return [CompletionItem(text, type="file")]
+    try:
+        from stillhouse.registry.available import available
+    except Exception:
+        return []
+    return _matching(text, ((item.name, item.summary) for item in available()))
 
 
 def complete_fields(context: click.Context, _parameter: click.Parameter, text: str) -> list[CompletionItem]:

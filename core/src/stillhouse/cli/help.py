@@ -75,7 +75,10 @@ class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
-        return self._range.convert(value, param, ctx)
+        try:
+            return self._range.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{str(value)!r} is not a whole number of {self._range.min} or more", param, ctx)
 
 
 def documentation() -> str | None:

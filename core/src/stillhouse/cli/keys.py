@@ -8,7 +8,8 @@ import sys
 import click
 
 from stillhouse.cli.help import Command, Commands
-from stillhouse.cli.output import guarded, print_note, print_table
+from stillhouse.cli.layout import print_table
+from stillhouse.cli.output import guarded, print_note
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["keys"]

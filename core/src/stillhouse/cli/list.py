@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stillhouse.cli.help import Command
-from stillhouse.cli.output import guarded, print_json, print_line, print_reports, print_table, print_warning
+from stillhouse.cli.layout import print_table
+from stillhouse.cli.output import guarded, print_json, print_line, print_reports, print_warning
 
 if TYPE_CHECKING:
     from stillhouse.registry import PluginInfo

@@ -9,7 +9,8 @@ import click
 
 from stillhouse.cli.completing import complete_llms
 from stillhouse.cli.help import Command
-from stillhouse.cli.output import guarded, print_json, print_note, print_table, usage_errors
+from stillhouse.cli.layout import print_table
+from stillhouse.cli.output import guarded, print_json, print_note, usage_errors
 
 if TYPE_CHECKING:
     from stillhouse.llm import LLM

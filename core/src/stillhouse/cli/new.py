@@ -9,6 +9,7 @@ import click
 
 from stillhouse.cli.help import Command
 from stillhouse.cli.output import guarded, print_line, print_warning, usage_errors
+from stillhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from stillhouse.scaffold import Kind
@@ -32,7 +33,7 @@ __all__ = ["new"]
 @click.option("--writer", "kind", flag_value="writer", help="Not a backend: it opens OUTPUTs of a new kind.")
 @click.option(
     "--into",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default=Path(),
     metavar="FOLDER",
     help="Where to make its folder; here if not given.",
@@ -52,6 +53,8 @@ def new(name: str, kind: Kind | None, into: Path) -> None:
     registry = default_registry()
     with usage_errors():
         package = Package(name, kind or "async", registry.core_version)
+        if not into.is_dir():
+            raise ConfigurationError(f"--into {into} is not a folder", hint="create it, or check the path")
     folder = write(package, into)
     candidates = [info.candidate for info in registry.plugins()]
     packages = {normalize(item.distribution) for item in candidates} | {*PACKAGES.values()}

@@ -1,4 +1,4 @@
-"""Output that all commands print in the same way: lines, tables, facts, JSON, errors, warnings.
+"""Output that all commands print in the same way: lines, facts, JSON, errors, warnings, styles.
 
 Everything that a command prints goes through here, to the streams of `stillhouse.cli.streams`.
 """
@@ -19,8 +19,9 @@ from stillhouse.cli.streams import shown
 from stillhouse.errors import ConfigurationError, StillhouseError
 
 __all__ = [
-    "flush", "guarded", "is_read", "print_error", "print_facts", "print_json", "print_line", "print_note",
-    "print_piece", "print_reports", "print_styled", "print_table", "print_warning", "usage_errors",
+    "console_of", "flush", "guarded", "has_styles", "is_read", "print_error", "print_facts", "print_json",
+    "print_line", "print_note", "print_piece", "print_reports", "print_styled", "print_warning",
+    "usage_errors",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -29,16 +30,13 @@ T = TypeVar("T")
 USAGE = 2
 
 _COLORS = {"error": "bold red", "warning": "bold yellow"}
-_STATES = {"complete": "green", "running": "cyan", "damaged": "red", "killed": "yellow", "stopped": "yellow"}
-_STATUSES = {
-    "loaded": "green",
-    "built-in": "green",
-    "failed": "red",
-    "conflict": "red",
-    "incompatible": "red",
-    "disabled": "yellow",
-    "settled": "yellow",
-    "not": "dim",
+_STATES = {
+    "complete": "green",
+    "running": "cyan",
+    "damaged": "red",
+    "killed": "yellow",
+    "stopped": "yellow",
+    "interrupted": "yellow",
 }
 
 
@@ -118,50 +116,18 @@ def is_read() -> bool:
     return not getattr(output(), "is_gone", False)
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: with rich on a terminal, aligned with spaces in a pipe."""
-    rows = [list(row) for row in rows]
-    stream = output()
-    if stream.isatty():
-        from rich.table import Table
-
-        rows = [[shown(cell) for cell in row] for row in rows]
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        # Names are copied, so they are never cut off.
-        table.add_column(header[0], no_wrap=True, min_width=max(len(row[0]) for row in [header, *rows]))
-        for title in header[1:]:
-            table.add_column(title, overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(title, cell) for title, cell in zip(header, row, strict=True)))
-        stream.flush()
-        _console(stream).print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for line in [header, *rows]:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print_line("  ".join(cells).rstrip())
-
-
-def _cell(title: str, text: str) -> Any:
-    """Return a cell of a table for a terminal."""
-    from rich.text import Text
-
-    style = _STATUSES.get(text.partition(" ")[0], "") if title == "STATUS" else ""
-    return Text(text, style)
-
-
 def print_facts(lines: Sequence[tuple[str, str]], stream: TextIO | None = None) -> None:
     """Print labels and values in two columns, on standard output or another stream."""
     target: Any = output() if stream is None else stream
     width = max(len(label) for label, _ in lines)
-    if not _has_styles(target):
+    if not has_styles(target):
         for label, value in lines:
             target.write(f"{label.ljust(width)}  {value}\n")
         return
     from rich.text import Text
 
     target.flush()
-    console = _console(target)
+    console = console_of(target)
     for label, value in lines:
         style = _fact_style(label, value)
         line = shown(f"{label.ljust(width)}  {value}")
@@ -211,28 +177,40 @@ def print_warning(text: str) -> None:
     _print_colored("warning", f": {text}", _COLORS["warning"])
 
 
-def _has_styles(stream: Any) -> bool:
-    """Whether a stream is a terminal whose text passes our filter, which styles go around."""
-    return stream.isatty() and getattr(stream, "unfiltered", stream) is not stream
+def has_styles(stream: Any) -> bool:
+    """Whether text on a stream has styles: on a terminal, and in a pipe where `FORCE_COLOR` is set.
+
+    The text must pass our filter, because styles go around it.
+    """
+    if getattr(stream, "unfiltered", stream) is stream:
+        return False
+    return stream.isatty() or (bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR"))
 
 
 def _print_colored(head: str, rest: str, style: str, stream: Any = None) -> None:
     """Print a line on standard error or another stream, on a terminal with its beginning in a style."""
     stream = sys.stderr if stream is None else stream
-    if style and _has_styles(stream):
+    if style and has_styles(stream):
         from rich.text import Text
 
         text = Text.assemble((shown(head), style), shown(rest))
         stream.flush()
-        _console(stream).print(text, highlight=False, soft_wrap=True)
+        console_of(stream).print(text, highlight=False, soft_wrap=True)
     else:
         stream.write(f"{head}{rest}\n")
 
 
-def _console(stream: Any) -> Any:
-    """Return what formats for a terminal. Only what has been made harmless is given to it."""
+def console_of(stream: Any, width: int | None = None) -> Any:
+    """Return what formats for a terminal. Only what has been made harmless is given to it.
+
+    Args:
+        stream: a stream that has styles.
+        width: how wide its lines are, where that matters.
+    """
     from rich.console import Console
 
     # The convention of NO_COLOR is about colours; whoever sets it wants no other marks either.
-    colors: Any = None if os.environ.get("NO_COLOR") else "auto"
-    return Console(file=getattr(stream, "unfiltered", stream), color_system=colors)
+    colors: Any = None if os.environ.get("NO_COLOR") else "auto" if stream.isatty() else "standard"
+    terminal = getattr(stream, "unfiltered", stream)
+    # Without a height, a terminal that is dumb would be 80 wide.
+    return Console(file=terminal, color_system=colors, width=width, height=None if width is None else 25)

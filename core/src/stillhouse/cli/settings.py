@@ -26,7 +26,7 @@ def parse_fields(cls: type[LLM], name: str, assignments: Sequence[str]) -> dict[
     given = _split(assignments, "--set")
     check_fields(cls, name, given)
     return {
-        field: _typed(text, cls.model_fields[field].annotation, f"--set {field}")
+        field: _typed(name, text, cls.model_fields[field].annotation, f"--set {field}")
         for field, text in given.items()
     }
 
@@ -89,7 +89,7 @@ def foreign_addresses(
     return [*found]
 
 
-def parse_arguments(cls: type[LLM], assignments: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(cls: type[LLM], backend: str, assignments: Sequence[str]) -> dict[str, Any]:
     """Convert generation parameters to the types that the backend declares.
 
     Raises:
@@ -101,11 +101,11 @@ def parse_arguments(cls: type[LLM], assignments: Sequence[str]) -> dict[str, Any
     for name, text in values.items():
         if name not in declared.parameters and not declared.open:
             raise ConfigurationError(
-                f"{cls.__name__} has no generation parameter {name!r}",
+                f"{backend} has no generation parameter {name!r}",
                 hint=near_matches(name, declared.parameters),
             )
-        typed[name] = _typed(text, declared.annotations.get(name, Any), f"--param {name}")
-    return declared.check(typed, cls.__name__)
+        typed[name] = _typed(backend, text, declared.annotations.get(name, Any), f"--param {name}")
+    return declared.check(typed, backend)
 
 
 def _split(assignments: Sequence[str], option: str) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _split(assignments: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
-def _typed(text: str, annotation: Any, subject: str) -> Any:
+def _typed(backend: str, text: str, annotation: Any, subject: str) -> Any:
     """Convert a text to a type."""
     from stillhouse._settings.values import ValueType
 
@@ -131,5 +131,5 @@ def _typed(text: str, annotation: Any, subject: str) -> Any:
         return declared.of_text(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"{subject}: {error}", hint=f"give a value of the type {declared.name}"
+            f"{subject}: {error}", hint=f"stillhouse show {backend} describes it; its type is {declared.name}"
         ) from None

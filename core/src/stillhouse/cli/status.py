@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 import click
 
 from stillhouse.cli.help import Command
 from stillhouse.cli.output import flush, guarded, is_read, print_facts, print_json, print_line
+from stillhouse.cli.standard import output as standard_output
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.reporting.status import Places
+    from stillhouse.jobs.runs.pace import RunPace
+    from stillhouse.jobs.runs.provenance import Provenance
+    from stillhouse.jobs.runs.summary import Summary
+    from stillhouse.jobs.store.damage import Damage
 
 __all__ = ["status"]
 
-WATCH_SECONDS = 2.0
+WATCH_SECONDS = 1.0
+JSON_SECONDS = 2.0
+
+# Reading the state of a run with millions of rows takes a while: it must not take the time of the run.
+MAX_SHARE_OF_TIME = 0.1
+
+
+class _Status(NamedTuple):
+    """What is known of a run at one moment.
+
+    Attributes:
+        working: whether a process works on it.
+        summary: its state.
+        pace: how fast it is.
+        damage: what of the state is damaged; `None` if nothing is.
+        places: where the run is.
+        latest: how many rows the latest session finished and failed.
+        provenance: how the run was begun; `None` if that is not known.
+    """
+
+    working: bool
+    summary: Summary
+    pace: RunPace
+    damage: Damage | None
+    places: Places
+    latest: tuple[int, int] | None
+    provenance: Provenance | None
 
 
 @click.command(
@@ -34,18 +70,64 @@ def status(output: str, as_json: bool, watch: bool, state: Path | None) -> None:
 
     OUTPUT can also be the state of a run.
     """
+    if as_json:
+        _print_json(output, state, watch)
+        return
+    found = _read(output, state, answers=not watch)
+    if watch and found.working:
+        found = _watch(lambda: _read(output, state, answers=False), found)
+    if is_read():
+        _print_status(found)
+
+
+def _print_json(output: str, state: Path | None, watch: bool) -> None:
+    """Print the facts once, or on a line each until the run ends."""
+    from stillhouse.jobs.reporting.status import status_as_json
+
     while True:
-        working = _print_status(output, state, as_json, one_line=watch)
+        began = time.monotonic()
+        found = _read(output, state, answers=not watch)
+        took = time.monotonic() - began
+        facts = status_as_json(
+            output, found.working, found.summary, found.pace, found.places, found.latest, found.damage
+        )
+        print_json(facts, indent=None if watch else 2)
         flush()
-        if not watch or not working or not is_read():
+        if not watch or not found.working or not is_read():
             return
-        time.sleep(WATCH_SECONDS)
+        _pause(JSON_SECONDS, took)
 
 
-def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: bool) -> bool:
+def _watch(read: Callable[[], _Status], found: _Status) -> _Status:
+    """Show the progress of a run until it ends, in a line that changes or in a few; return its status."""
+    from stillhouse.jobs.reporting.showing import display_on
+    from stillhouse.jobs.reporting.tables import source_lines, status_lines
+    from stillhouse.jobs.reporting.watched import progress_of
+
+    print_facts([status_lines(found.summary, found.working)[0], *source_lines(found.pace)])
+    flush()
+    took = 0.0
+    with closing(display_on(cast("TextIO", standard_output()))) as display:
+        while found.working and is_read():
+            display(progress_of(found.summary, found.pace))
+            _pause(WATCH_SECONDS, took)
+            began = time.monotonic()
+            found = read()
+            took = time.monotonic() - began
+    return found
+
+
+def _pause(seconds: float, took: float) -> None:
+    """Wait before the state is read again; `took` is how many seconds that took the last time."""
+    time.sleep(max(seconds, took / MAX_SHARE_OF_TIME))
+
+
+def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
+    """Read the status of a run; `answers` is whether to look at every answer of one that is running."""
     from stillhouse.jobs.formats.opening import output_path
-    from stillhouse.jobs.reporting.tables import failure_lines, status_lines
+    from stillhouse.jobs.reporting.status import Places, latest_counts
     from stillhouse.jobs.runs.pace import pace_of
+    from stillhouse.jobs.runs.provenance import provenances_of
     from stillhouse.jobs.runs.summary import explained, summarize
     from stillhouse.jobs.store.database import store_path
     from stillhouse.jobs.store.found import state_of
@@ -61,24 +143,29 @@ def _print_status(output: str, state: Path | None, as_json: bool, *, one_line: b
     # A process that works on it looked for damage when it began; looking again reads every row.
     with intact(path, checked=not working) as (connection, damage):
         # To look at every answer every few seconds would slow the run down.
-        summary = explained(summarize(connection), connection, answers=not (working and one_line))
+        summary = explained(summarize(connection), connection, answers=answers or not working)
+        provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
+        latest = latest_counts(connection, summary)
         owner = facts_of(connection).get("output") or place.name
-    if as_json:
-        facts = {"output": output, "working": working, **asdict(pace), **summary.as_json()}
-        facts["damaged"] = None if damage is None else damage._asdict()
-        print_json(facts, indent=None if one_line else 2)
-        return working
-    lines = status_lines(summary, working, pace)
-    if damage is not None:
-        lines[0] = ("state", f"damaged; with the same command, {damage.told}")
-    if path == store_path(place) and not is_same_name(owner, place.name):
-        lines.insert(1, ("state of", f"{owner}: it was copied or renamed"))
+    is_other = path == store_path(place) and not is_same_name(owner, place.name)
+    first = provenances[min(provenances)] if provenances else None
+    places = Places(place, path, owner if is_other else "")
+    return _Status(working, summary, pace, damage, places, latest, first)
+
+
+def _print_status(found: _Status) -> None:
+    from stillhouse.jobs.reporting.commands import line_to_copy
+    from stillhouse.jobs.reporting.tables import failure_lines, status_lines
+
+    lines = status_lines(found.summary, found.working, found.pace)
+    if found.damage is not None:
+        lines[0] = ("state", f"damaged; with the same command, {found.damage.told}")
+    if found.places.copied_from:
+        lines.insert(1, ("state of", f"{found.places.copied_from}: it was copied or renamed"))
     print_facts(lines)
-    for line in (
-        failure_lines(summary.reasons.failures, summary.failed) if summary.reasons is not None else ()
-    ):
+    reasons = found.summary.reasons
+    for line in () if reasons is None else failure_lines(reasons.failures, found.summary.failed):
         print_line(line)
-    if one_line:
-        print_line()
-    return working
+    if not found.working and not found.summary.complete and found.summary.sessions:
+        print_line(f"to resume, run again: {line_to_copy(found.provenance)}")

@@ -46,7 +46,7 @@ from stillhouse.http.transport.quotas import (
     quota_left,
     seconds_until,
 )
-from stillhouse.http.transport.reading import ServerEvent, Wire
+from stillhouse.http.transport.reading import ServerEvent, StreamReader, Wire
 from stillhouse.offline.failures import Failure, UnclearError
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "RequestForm",
     "ServerEvent",
     "ServerLLM",
+    "StreamReader",
     "StructuredHTTPLLM",
     "UnclearError",
     "Upload",

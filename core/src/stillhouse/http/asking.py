@@ -18,27 +18,27 @@ from stillhouse.typing import ChatItem, FormattedInput, GenerateOutput
 __all__ = ["Ask", "ask_until_done", "continued", "total_statistics", "unreadable", "validate_once"]
 
 Ask = Callable[[int, int, Sequence[ChatItem]], Awaitable[GenerateOutput]]
-"""Makes one request: the number of generations, the number made before, and messages to add.
+"""Makes one request. The arguments: the number of generations, the number made before, messages to add.
 
-The number made before must be added to a seed, or the same generations are made again. A raw prompt
-takes no messages.
+Add the number made before to a seed; otherwise the same generations are made again. A raw prompt accepts no
+messages.
 """
 
 
 async def ask_until_done(ask: Ask, num_generations: int, form: RequestForm | None = None) -> GenerateOutput:
-    """Return this number of generations, made in as few requests as the server allows.
+    """Return the requested number of generations, with as few requests as the server allows.
 
-    A generation that violates the form is retried, with a message that says what was wrong, as often
-    as the form allows. One that was cut off is not: it would be cut off again. The statistics count the
-    tokens of all answers, including the rejected ones.
+    A generation that violates the form is retried, with a message that describes the error, as often as the
+    form allows. A generation that was cut off is not retried: it would be cut off again. The statistics
+    count the tokens of all answers, including rejected ones.
 
-    An exception of another type that `ask` raises after a request was answered, such as a `KeyError`,
-    becomes a `GenerationError` that says that the answer has another shape.
+    If `ask` raises an exception of another type after a request was answered, such as a `KeyError`, it
+    becomes a `GenerationError` about the shape of the answer.
 
     Raises:
-        GenerationError: what `ask` raised, an answer without a generation, or `truncated` or `schema`. Its
-            `attempts` counts every answer, and the attempts of a request that failed; its `outputs` has
-            the valid generations and the statistics of all answers.
+        GenerationError: `ask` raised it, an answer has no generation, or a generation is `truncated` or
+            violates the form (`schema`). `attempts` counts every answer and every failed attempt; `outputs`
+            has the valid generations and the statistics of all answers.
     """
     answers = _Answers(ask, form)
     try:
@@ -98,7 +98,7 @@ def unreadable(error: Exception) -> GenerationError:
     return GenerationError(
         f"the answer has another shape than the API's: {clean(described(error))}{where}",
         kind="server",
-        hint="check that base_url is that of an API of this kind",
+        hint="check that base_url is the address of an API of this kind",
         request_id=request_id_of(answered.get({})),
         place=place,
     )

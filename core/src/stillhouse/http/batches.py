@@ -54,20 +54,20 @@ _RESULTS_AT_ONCE = 1000
 
 
 class BatchHTTPLLM(StructuredHTTPLLM):
-    """An `HTTPLLM` whose API takes requests in a file, and answers hours later for less.
+    """An `HTTPLLM` whose API accepts a file of requests, and answers within hours at a lower price.
 
-    A backend says what a job may hold (the class variables), how a request stands in the file and its
-    result is read (`batch_line`, `batch_result`; what goes into them is that of `request_of` and
-    `output_of`, as online), and how the provider is asked (the coroutines). `OfflineBatch`, which sees
-    it as a `stillhouse.offline.provider.Provider`, decides which rows go into which job and which are
-    sent again, and makes no job twice.
+    A backend defines the limits of a job (the class variables), how a request is written to the file and its
+    result is read (`batch_line`, `batch_result`; `request_of` and `output_of` are used as online), and the
+    requests to the provider (the coroutines). `OfflineBatch` uses it as a
+    `stillhouse.offline.provider.Provider`: it decides which rows go into which job and which are sent again,
+    and never creates a job twice.
     """
 
     batch_limits: ClassVar[BatchLimits]
-    """What one job may hold."""
+    """The limits of one job."""
 
     batch_framing: ClassVar[Framing] = Framing()
-    """What stands around the requests of a job."""
+    """The text around the requests of a job."""
 
     # How a request and its answer look
 

@@ -1,4 +1,4 @@
-"""What a backend makes an output of. Nothing in an answer is taken to be of the right type."""
+"""Helpers that build an output from an answer. They accept values of any type."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def string_of(value: Any) -> str | None:
 
 
 def finish_reason(word: Any, table: Mapping[str, str]) -> str | None:
-    """Return a provider's word for why a generation ended in the words of the contract.
+    """Return the finish reason of the contract for a provider's word.
 
     Args:
-        word: the provider's word; what is no word is `None`.
-        table: the contract's word for each of the provider's, which are in lower case. Any other word is
-            kept, in lower case.
+        word: the provider's word; any value that is not a text gives `None`.
+        table: the contract's word for each of the provider's words, in lower case. Any other word is kept,
+            in lower case.
     """
     if not isinstance(word, str) or not word:
         return None
@@ -42,13 +42,13 @@ def finish_reason(word: Any, table: Mapping[str, str]) -> str | None:
 
 
 def total_of(first: Any, *others: Any) -> int | None:
-    """Return the sum of counts: unknown if the first is, while others that are unknown count nothing."""
+    """Return the sum of counts; `None` if the first is unknown. Others that are unknown count as 0."""
     total = count_of(first)
     return None if total is None else total + sum(count_of(count) or 0 for count in others)
 
 
 def statistics_of(**counts: Any) -> dict[str, list[Any]]:
-    """Return the statistics of a request: those of the counts that are known, by their names."""
+    """Return the statistics of a request from the given counts; unknown counts are left out."""
     return {
         name: [known]
         for name, count in counts.items()
@@ -57,21 +57,21 @@ def statistics_of(**counts: Any) -> dict[str, list[Any]]:
 
 
 def counted(statistics: dict[str, list[Any]]) -> list[GenerateOutput]:
-    """Return the `outputs` of the error for an answer that cannot be read: what was counted is paid for.
+    """Return the `outputs` of the error for an unreadable answer, so that its usage counts as paid for.
 
     Args:
-        statistics: as `statistics_of` makes them; none are no output.
+        statistics: the result of `statistics_of`; if it is empty, there is no output.
     """
     return [{"generations": [], "statistics": statistics}] if statistics else []
 
 
 def tool_call(id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    """Return a tool call in the form that a chat takes it back in, whichever backend continues the chat.
+    """Return a tool call in OpenAI's format, with which any backend can continue the chat.
 
     Args:
-        id: of the call; an id that is no text becomes one.
-        name: of the function.
-        arguments: JSON as text, or JSON types; none are `{}`.
+        id: the id of the call; it is converted to a text.
+        name: the name of the function.
+        arguments: JSON as text, or JSON types; no arguments are `{}`.
     """
     return {
         "id": id if id is None or isinstance(id, str) else str(id),
@@ -86,10 +86,10 @@ def tool_call(id: Any, name: Any, arguments: Any) -> dict[str, Any]:
 
 
 def chat_logprobs(positions: Any) -> list[list[Logprob]] | None:
-    """Return log probabilities in the form of OpenAI's chats, a list of `{token, logprob, top_logprobs}`.
+    """Convert log probabilities in the format of OpenAI's chats, a list of `{token, logprob, top_logprobs}`.
 
-    Each position has the generated token first, then the likeliest others. One that cannot be read has none;
-    what is no list is `None`.
+    Each position has the generated token first, then the most likely others. An unreadable position has no
+    candidates; a value that is not a list gives `None`.
     """
     if not isinstance(positions, list):
         return None
@@ -109,12 +109,13 @@ def chat_logprobs(positions: Any) -> list[list[Logprob]] | None:
 
 
 def logprobs_of(token: Any, value: Any, others: list[tuple[Any, Any]]) -> list[Logprob]:
-    """Return the candidates of one position: the generated token, then the likeliest others.
+    """Return the candidates of one position: the generated token, then the most likely others.
 
     Args:
         token: the generated token.
         value: its log probability.
-        others: tokens with theirs, most likely first; the generated one may be among them.
+        others: other tokens with their log probabilities, most likely first; the generated token may be one
+            of them.
     """
     return [
         Logprob(token=name, logprob=number)

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class LimitedLLM(PacingMixin, AsyncLLM):
-    """An LLM behind a library that sends its requests itself, such as a provider's SDK.
+    """An LLM behind a library that sends the requests, such as a provider's SDK.
 
-    The library makes one attempt at a time, with its own retries switched off, and everything else is done
-    here as `HTTPLLM` does it: concurrency that adapts, quotas, shared pauses, retries, time limits. A backend
-    makes each call with `limited`, and says in `failure_of` which failure an exception is.
+    The library makes single attempts, with its own retries switched off. Everything else works as in
+    `HTTPLLM`: adaptive concurrency, quotas, shared pauses, retries, time limits. A backend makes each call
+    with `limited`, and `failure_of` maps an exception to a `Failure`.
     """
 
     _calls: LimitedCalls | None = PrivateAttr(default=None)
@@ -48,7 +48,7 @@ class LimitedLLM(PacingMixin, AsyncLLM):
         return super()._redactor() if self._masking is None else self._masking
 
     def further_secrets(self) -> Iterable[str]:
-        """Return secrets to mask besides those of the fields, such as keys that the library finds itself."""
+        """Return further secrets to mask, such as keys that the library finds itself."""
         return ()
 
     async def _open(self) -> LimitedCalls:
@@ -60,15 +60,15 @@ class LimitedLLM(PacingMixin, AsyncLLM):
         )
 
     def failure_of(self, error: Exception) -> Failure:
-        """Return the failure that an exception of a call is; a backend knows those of its library.
+        """Return the `Failure` for an exception of a call. A backend overrides it for its library.
 
-        `stillhouse.http.failure_of(status, headers, body)` says it for an exception that has these three.
-        Secrets are masked in what it says.
+        If an exception has the status, the headers and the body of a response, use
+        `stillhouse.http.failure_of(status, headers, body)`. Secrets are masked in the message.
         """
         return Failure("unknown", clean(described(error)))
 
     def failure_in(self, answer: Any) -> Failure | None:
-        """Return the failure that an answer is, or `None` if it is an answer."""
+        """Return the `Failure` that an answer reports, or `None` if it is a real answer."""
         return None
 
     async def limited(
@@ -80,17 +80,18 @@ class LimitedLLM(PacingMixin, AsyncLLM):
     ) -> T:
         """Make a call of the library under the limits of this LLM, and return the answer.
 
-        A failed attempt is repeated, slows all calls down, or stops the run, as its `Failure` says. A
-        cancelled call is not repeated; the library must let `CancelledError` pass.
+        The `Failure` of an attempt decides whether it is repeated, slows all calls down, or stops the run. A
+        cancelled call is not repeated; the library must not catch `CancelledError`.
 
         Args:
             call: makes one attempt, such as `lambda: client.chat(**arguments)`; called for every attempt.
-            tokens: how many tokens it may use, input and output together, for `tokens_per_minute`.
-            used_tokens: returns how many an answer says that it used. It need not check the answer's shape.
+            tokens: the maximum number of tokens, input and output together, for `tokens_per_minute`.
+            used_tokens: returns the number of tokens that an answer reports as used. It need not check the
+                shape of the answer.
 
         Raises:
-            GenerationError: it failed after all retries; `kind` says how. It has no cause: an exception of a
-                library may hold the key.
+            GenerationError: the call failed after all retries; `kind` says how. It has no cause, because an
+                exception of a library may contain the key.
         """
         calls = self._calls
         if calls is None:

@@ -1,14 +1,13 @@
 """`HTTPLLM`: the base of every backend that asks a server.
 
-Over 300 lines: it is one class, and most lines document what a backend says.
+Over 300 lines: it is one class, and most lines document what a backend defines.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -43,47 +42,37 @@ __all__ = ["HTTPLLM"]
 MIN_ANSWER_BYTES = 8 * 2**20
 BYTES_PER_TOKEN = 8 * 2**10
 MAX_ANSWER_BYTES = 64 * 2**20
-"""The bound on an answer's size: the least, what each token asked for adds, and the most. A token with the
-log probabilities of twenty candidates has about 2 KiB."""
+"""The bound on the size of an answer: the minimum, the addition for each requested token, and the maximum. A
+token with the log probabilities of twenty candidates takes about 2 KiB."""
 
 MAX_PATHS = 64
-"""How many addresses are remembered."""
-
-
-@dataclass(slots=True)
-class _Streaming:
-    """A stream that somebody waits for, and the LLM that is asked for it."""
-
-    llm: HTTPLLM
-    on_piece: OnPiece
-    is_used: bool = False
-
-
-_streaming: ContextVar[_Streaming | None] = ContextVar("streaming", default=None)
+"""Number of addresses that are kept in memory."""
 
 
 class HTTPLLM(PacingMixin, ServerLLM):
     """A model behind an HTTP API.
 
-    A backend says where the API is and how it is authorised (the class variables, and `auth_headers`).
-    It gives two plain functions: `request_of` turns an input into a `Request`, and `output_of` turns an
-    answer into a `GenerateOutput`. Its `agenerate` declares the parameters, and returns
-    `await self.complete(input, num_generations, arguments)`. This class handles connections, retries,
-    rate limits, timeouts, answers that are short or ill-formed, and errors.
+    A backend defines where the API is and how requests are authorised (the class variables, and
+    `auth_headers`). It implements two plain functions: `request_of` turns an input into a `Request`, and
+    `output_of` turns an answer into a `GenerateOutput`. Its `agenerate` declares the generation parameters
+    and returns `await self.complete(input, num_generations, arguments)`. This class handles connections,
+    retries, rate limits, timeouts, incomplete and invalid answers, and errors.
     """
 
     quota_headers: ClassVar[tuple[QuotaHeaders, ...]] = X_RATELIMIT
-    """The headers of a response that say what is left of a quota."""
+    """The headers of a response that report the remaining quotas."""
 
     models_path: ClassVar[str | tuple[str, ...] | None] = None
-    """The path below `base_url` at which the API lists its models, or several; `None` where it lists none.
+    """The path, or paths, below `base_url` that list the models of the API; `None` if there is no list.
 
-    A backend whose paths depend on its settings makes it a property, which is read while it is loaded."""
+    If the paths depend on the settings, make it a property; it is read while the LLM is loaded."""
 
     _shows_messages: ClassVar[bool] = True  # the transport shows what is sent and answered
 
     max_answer_bytes: RuntimeParameter[int] | None = Field(
-        default=None, gt=0, description="Size above which an answer is refused; None follows max_new_tokens."
+        default=None,
+        gt=0,
+        description="Maximum size of an answer in bytes; None derives it from max_new_tokens.",
     )
 
     _transport: Transport | None = PrivateAttr(default=None)
@@ -168,8 +157,8 @@ class HTTPLLM(PacingMixin, ServerLLM):
     def models_in(self, answer: Any) -> Iterable[ModelInfo]:
         """Return the models in an answer of `models_path`.
 
-        This one reads OpenAI's form, and a bare list. Nothing need be checked: what is not well formed is
-        left out, and an exception becomes an error that says that the answer has another shape.
+        The default reads OpenAI's format, and a plain list. An override need not check the answer: malformed
+        entries are left out, and an exception becomes an error about the shape of the answer.
 
         Args:
             answer: JSON types.
@@ -177,7 +166,7 @@ class HTTPLLM(PacingMixin, ServerLLM):
         return cast("Iterable[ModelInfo]", listed_models(answer))
 
     def models_page_after(self, answer: Any) -> Mapping[str, str | int] | None:
-        """Return the query of the page after an answer of `models_path`; `None` after the last.
+        """Return the query of the page that follows an answer of `models_path`; `None` after the last page.
 
         Args:
             answer: JSON types.
@@ -201,92 +190,94 @@ class HTTPLLM(PacingMixin, ServerLLM):
         """Return the headers that sign one attempt.
 
         It is called for every attempt, on the LLM's loop, and only if a backend overrides it. It must
-        not wait: what has to be waited for, such as fresh credentials, is fetched in `authorize`.
+        not block: fetch credentials in `authorize`.
 
         Args:
             method: the method.
             url: the address, exactly as it is sent.
-            headers: those of the API and of `authorize`; the client adds only those of the connection.
-            body: exactly what is sent; an `Upload` if that is a file.
+            headers: the headers of the API and of `authorize`; the client adds only those of the connection.
+            body: the body, exactly as it is sent; an `Upload` if it is a file.
         """
         return {}
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-        """Return the failure that a response with an error status is; a backend may know better."""
+        """Return the `Failure` for a response with an error status. A backend may correct the default."""
         return failure_of(status, headers, body)
 
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
-        """Return the failure that an answer with a good status is, or `None` if it is an answer.
+        """Return the `Failure` that an answer with a good status reports, or `None` if it is a real answer.
 
-        What follows is what follows from an error status: the request is retried, all requests pause or
-        slow down, or the run stops, as the `Failure` says. This one knows an `error` at the top of a JSON
-        object, of a line or of an event, and an event of the type `error`; it asks `classify` what the same
-        refusal with an error status is. An answer with nothing in it never gets here: it is retried.
+        A `Failure` has the same effect as an error status: the request is retried, all requests pause or slow
+        down, or the run stops. The default recognises an `error` at the top of a JSON object, a line or an
+        event, and an event of the type `error`, and passes it to `classify`. Empty answers are retried
+        without calling this method.
 
-        It looks at what `complete` gets. What `post` gets is looked at only where a backend overrides it, and
-        what `request` gets only with `check`.
+        It is called for the answers of `complete`; for those of `post` only if a backend overrides it, and
+        for those of `request` only with `check`.
 
         Args:
-            answer: as `output_of` gets it.
-            headers: of the response.
+            answer: the answer, as in `output_of`.
+            headers: the headers of the response.
         """
         return failure_in(answer, headers, self.classify)
 
     def quotas_in(self, answer: Any, headers: Mapping[str, str]) -> Mapping[str, QuotaLeft | None]:
-        """Return what an answer itself says is left of the provider's quotas, by their names.
+        """Return the remaining quotas that an answer reports in its body, by name.
 
-        It is for an API that says so in the body, and called for every good answer only if a backend
-        overrides it. Requests slow down before they are refused, as they do by `quota_headers`. A quota
-        whose name has `token` in it is one of tokens; every other is one of requests. An answer that says
-        nothing, or says it in another shape, changes nothing: it need not be checked first.
+        Override it for an API that reports quotas in the body; it is then called for every good answer.
+        Requests slow down before they are refused, as with `quota_headers`. A quota whose name contains
+        `token` counts tokens; any other counts requests. An answer without quotas, or with another shape,
+        has no effect, so an override need not check it.
 
         Args:
-            answer: as `output_of` gets it.
-            headers: of the response.
+            answer: the answer, as in `output_of`.
+            headers: the headers of the response.
 
         Returns:
-            What `quota_left` makes of each quota.
+            The result of `quota_left` for each quota.
         """
         return {}
 
     def answer_of_events(self, events: list[Any]) -> Any:
-        """Join a stream into the answer that was asked for, where a server streams it all the same.
+        """Join the events of a stream into the answer that the API gives without streaming.
 
-        Only if a backend overrides it; else such an answer is a failure that says what came.
+        It is used for streams, and if a server streams although it was not asked to. Without an override,
+        such an answer is a failure.
 
         Args:
             events: the JSON of each event's data, or of each line of an API that streams lines; the last is
                 the text `[DONE]` if the stream ended with it.
 
         Raises:
-            ValueError: it is not a stream of this API.
-            GenerationError: it broke off, which is of the kind `connection`, or it has no answer, of the kind
-                `server`. Of either kind, the request is retried.
+            ValueError: this is not a stream of this API.
+            GenerationError: the stream broke off (kind `connection`), or has no answer (kind `server`). The
+                request is retried in both cases.
         """
         raise ValueError("the API streams nothing")
 
     def stream_request_of(self, request: Request) -> Request | None:
-        """Return the request for the same answer as a stream; `None` where the API does not stream it.
+        """Return a request that streams the answer; `None` if the API cannot stream it.
 
-        A backend that can stream overrides it, `piece_of_event` and `answer_of_events`, with which the end of
-        a stream is read as the same answer in one piece. A structured output is never streamed: an answer
-        that violates the form is retried. Where the server refuses to stream, or answers in one piece all
-        the same, the whole text comes at once.
+        A backend that can stream overrides this method, `piece_of_event`, and `answer_of_events`, which joins
+        the events into one answer at the end. A structured output is never streamed, because an answer that
+        violates the form is retried. If the server refuses to stream, or answers in one piece, the whole text
+        is one piece.
 
         Args:
-            request: for one generation, as `request_of` made it; it and its body are not to be mutated.
+            request: a request for one generation, as `request_of` made it. Do not change it or its body.
 
         Returns:
             Usually `dataclasses.replace(request, body={**request.body, "stream": True}, wire="events")`. The
-                wire is `events`, or `lines`; each of them must be JSON.
+                wire is `events` or `lines`, and each event or line must be JSON; or it is a function that
+                returns a `StreamReader`.
         """
         return None
 
     def piece_of_event(self, event: Any) -> str | None:
         """Return the text that an event of a stream adds to the answer; `None` for any other event.
 
-        Nothing need be checked: an event that has another shape, so that this raises a `KeyError` or such,
-        adds nothing, and what is returned and is no text is passed over.
+        An override need not check the event: if it raises an exception such as a `KeyError`, or returns
+        something other than a text, the event adds nothing.
 
         Args:
             event: JSON types, as in `answer_of_events`.
@@ -296,32 +287,33 @@ class HTTPLLM(PacingMixin, ServerLLM):
     def request_of(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> Request:
-        """Return the request for an input; online, offline and when it is repeated.
+        """Return the request for an input. It is used online, in offline batches, and for retries.
 
         Args:
-            input: the input, not to be mutated.
-            num_generations: how many generations to ask for.
-            arguments: the generation parameters that were given; `None` means the API's default.
+            input: the input, which must not be changed.
+            num_generations: the number of generations to request.
+            arguments: the given generation parameters; `None` means the API's default.
 
         Raises:
-            UnsupportedError, ConfigurationError: the API cannot be asked for this.
+            UnsupportedError, ConfigurationError: the API does not support this request.
         """
         raise NotImplementedError(f"{type(self).__name__} has no request_of, which complete() needs")
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
-        """Return the output of an answer, before anything is validated.
+        """Return the output of an answer, before it is validated.
 
-        An exception of another type, such as a `KeyError`, becomes a `GenerationError` that says that the
-        answer has another shape: an answer need not be checked first.
+        The answer need not be checked first: an exception such as a `KeyError` becomes a `GenerationError`
+        about the shape of the answer.
 
         Args:
-            answer: JSON types, or what `request.wire` gives.
-            request: the request. Of one of an offline batch only the path is known: its body is `None`.
+            answer: JSON types, or the type that belongs to `request.wire`.
+            request: the request. For a request of an offline batch, only the path is known; its body is
+                `None`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no output_of, which complete() needs")
 
     def used_tokens(self, output: GenerateOutput) -> int | None:
-        """Return the tokens that an answer counts towards the quota; `None` without both counts."""
+        """Return the number of tokens that count towards the quota; `None` unless both counts are known."""
         total = 0
         for name in ("input_tokens", "output_tokens"):
             counts = output["statistics"].get(name)
@@ -336,21 +328,21 @@ class HTTPLLM(PacingMixin, ServerLLM):
     async def complete(
         self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]
     ) -> GenerateOutput:
-        """Generate for one input, by `request_of` and `output_of`: what `agenerate` returns.
+        """Generate for one input with `request_of` and `output_of`; call it in `agenerate`.
 
-        Generations that are missing, or violate the form, are asked for again.
+        Generations that are missing or violate the form are requested again.
 
         Raises:
-            GenerationError: it failed after all retries; `kind` says how.
+            GenerationError: the request failed after all retries; `kind` says how.
         """
         request = self.request_of(input, num_generations, arguments)
         if request.max_new_tokens is None:
             request.max_new_tokens = arguments.get("max_new_tokens")
         output = None
         if request.form is None:
-            streaming = _streaming.get()
-            if streaming is not None and streaming.llm is self and num_generations == 1:
-                output = await self._streamed(request, streaming)
+            on_piece = self.claim_stream() if num_generations == 1 else None
+            if on_piece is not None:
+                output = await self._streamed(request, on_piece)
             if output is None:
                 output = await self.exchange(request, num_generations)
             if len(output["generations"]) == num_generations:
@@ -358,29 +350,19 @@ class HTTPLLM(PacingMixin, ServerLLM):
         ask = self._asker(input, arguments, request, output)
         return await ask_until_done(ask, num_generations, request.form)
 
-    async def agenerate_streamed(
-        self, input: FormattedInput, on_piece: OnPiece, **kwargs: Any
-    ) -> GenerateOutput:
-        """As `agenerate`; the first request of `complete` streams where `stream_request_of` says how."""
-        token = _streaming.set(_Streaming(self, on_piece))
-        try:
-            return await super().agenerate_streamed(input, on_piece, **kwargs)
-        finally:
-            _streaming.reset(token)
-
-    async def _streamed(self, request: Request, streaming: _Streaming) -> GenerateOutput | None:
+    async def _streamed(self, request: Request, on_piece: OnPiece) -> GenerateOutput | None:
         """Send a request as a stream, and return its output; `None` if it must be sent as it is."""
-        asked = None if streaming.is_used else self.stream_request_of(request)
+        asked = self.stream_request_of(request)
         if asked is None:
             return None
-        streaming.is_used = True
-        feed = Feed(asked.wire, self.piece_of_event, streaming.on_piece)
+        feed = Feed(asked.wire, self.piece_of_event, on_piece)
         asked = replace(asked, wire="json")  # the end of a stream is read as an answer
         asked._feed = feed
         try:
             return await self.exchange(asked)
         except GenerationError as error:
-            refused = error.kind == "invalid_request" and "stream" in error.message.lower()
+            kinds = ("authentication", "invalid_request")  # a permission may be for whole answers only
+            refused = error.kind in kinds and "stream" in error.message.lower()
             if feed.has_given or not refused:
                 raise
             return None
@@ -427,15 +409,15 @@ class HTTPLLM(PacingMixin, ServerLLM):
         *,
         read: Callable[[Any, Request], GenerateOutput] | None = None,
     ) -> GenerateOutput:
-        """Send one request, and return the output of its answer, whatever it lacks.
+        """Send one request, and return the output of its answer, even if generations are missing.
 
         Args:
             request: the request.
-            num_generations: how many generations it asks for.
-            read: returns the output of an answer; `None` is `output_of`.
+            num_generations: the number of generations that it asks for.
+            read: returns the output of an answer; `None` means `output_of`.
 
         Raises:
-            GenerationError: it failed after all retries; `kind` says how.
+            GenerationError: the request failed after all retries; `kind` says how.
         """
         transport = self._connected()
         path, query = request.path, request.query
@@ -496,18 +478,18 @@ class HTTPLLM(PacingMixin, ServerLLM):
     ) -> Any:
         """Send a body to a path below `base_url`, and return the JSON of the answer.
 
-        It is for a backend whose `agenerate` makes its requests itself; `complete` does all of it.
+        Use it in a backend whose `agenerate` makes its requests itself; `complete` does all of this.
 
         Args:
             path: such as `chat/completions`.
-            body: what to send; JSON types.
-            max_new_tokens: how many tokens may be generated, for the estimate that
+            body: the body to send; JSON types.
+            max_new_tokens: the maximum number of generated tokens, for the estimate that
                 `tokens_per_minute` needs.
-            used_tokens: returns how many tokens an answer says that it used, for the same. It need
-                not check the shape of the answer.
+            used_tokens: returns the number of tokens that an answer reports as used, for the same purpose.
+                It need not check the shape of the answer.
 
         Raises:
-            GenerationError: it failed after all retries; `kind` says how.
+            GenerationError: the request failed after all retries; `kind` says how.
         """
         transport = self._connected()
         url = transport.urls.get(path) or self._url(transport, path)
@@ -541,25 +523,25 @@ class HTTPLLM(PacingMixin, ServerLLM):
     ) -> Any:
         """Make any other request to a path below `base_url`, and return the answer.
 
-        A `POST` of bytes counts towards `tokens_per_minute`, since it may generate; every request counts
-        towards `requests_per_minute`.
+        Every request counts towards `requests_per_minute`. A `POST` of bytes also counts towards
+        `tokens_per_minute`, because it may generate.
 
         Args:
             method: such as `GET`.
             path: such as `batches`.
             data: the body: JSON, or a file.
-            query: the parameters of the query, besides those of `base_url`.
-            headers: to send besides those of every request.
+            query: the parameters of the query, in addition to those of `base_url`.
+            headers: headers to send in addition to those of every request.
             wire: how the body of the answer is read, as in `Request`.
-            max_new_tokens: how many tokens it may generate.
-            check: whether `failure_in` looks at the answer. A job may have an `error` and still be an answer.
-            save_to: a file for an answer of any size; `None` is returned then. It may take any time, as
-                long as no more than `timeout` seconds pass without a byte.
-            once: do not repeat it when it may have been carried out.
+            max_new_tokens: the maximum number of tokens that it may generate.
+            check: whether `failure_in` checks the answer. A job with an `error` may still be a valid answer.
+            save_to: a file for an answer of any size; `None` is returned then. The download may take any
+                time, as long as no more than `timeout` seconds pass without a byte.
+            once: whether the request must not be repeated if it may have been carried out.
 
         Raises:
-            UnclearError: it was made `once`, and may have been carried out.
-            GenerationError: it failed after all retries; `kind` says how.
+            UnclearError: `once` is set, and the request may have been carried out.
+            GenerationError: the request failed after all retries; `kind` says how.
         """
         transport = self._connected()
         url = self.url_of(self._base, path)

@@ -1,7 +1,7 @@
-"""What a backend reads from a chat and its tools, to write them as its API takes them.
+"""Helpers that convert chats and tools to the format of an API.
 
-Chats come in OpenAI's form, as `ChatItem` has it. A part, a tool or a choice in the provider's own form is
-the backend's to pass on. Nothing here changes what it is given.
+Chats are in OpenAI's format, like `ChatItem`. The backend passes on parts, tools and choices that are in the
+provider's own format. No function changes its arguments.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _MAX_SHOWN = 40
 
 
 class InlineImage(NamedTuple):
-    """An image that a chat has in it.
+    """An image whose bytes are in the chat.
 
     Attributes:
-        media_type: such as `image/png`, in the one name that APIs know.
+        media_type: the media type, such as `image/png`, under the name that APIs use.
         data: its bytes as base64, without white space.
     """
 
@@ -73,7 +73,7 @@ class NamedTool(NamedTuple):
 
 
 def split_system(chat: Collection[ChatItem]) -> tuple[list[ChatItem], list[ChatItem]]:
-    """Return the messages of the roles `system` and `developer`, and all others, each in their order."""
+    """Return the messages with the roles `system` and `developer`, and all others, both in order."""
     system = [message for message in chat if message["role"] in _SYSTEM_ROLES]
     return system, [message for message in chat if message["role"] not in _SYSTEM_ROLES] if system else [
         *chat
@@ -81,10 +81,11 @@ def split_system(chat: Collection[ChatItem]) -> tuple[list[ChatItem], list[ChatI
 
 
 def lean_message(given: ChatItem) -> tuple[dict[str, Any], str | None]:
-    """Return a new message without what an API would refuse as an unknown field, and its reasoning.
+    """Return a copy of a message without empty fields, and its reasoning.
 
-    OpenAI's SDK writes many fields that are null or empty lists: they are left out, but for `content`. The
-    role `developer` becomes `system`. The reasoning of an answer is taken out; `None` means that it has none.
+    Fields that are null or empty lists, such as OpenAI's SDK writes, are left out, except `content`. The role
+    `developer` becomes `system`. The reasoning of an answer is removed and returned; `None` means that there
+    is none.
     """
     message = {
         key: value
@@ -104,10 +105,10 @@ def lean_message(given: ChatItem) -> tuple[dict[str, Any], str | None]:
 
 
 def text_of(content: Any) -> str:
-    """Return a content as one text: the texts of its parts follow each other, and `None` is empty.
+    """Return a content as one text, with the texts of its parts joined; `None` gives an empty text.
 
     Raises:
-        ConfigurationError: a part is not a text, where the API takes nothing else.
+        ConfigurationError: a part is not a text.
     """
     if isinstance(content, str):
         return content
@@ -129,16 +130,16 @@ def text_of(content: Any) -> str:
 def image_of(
     part: Mapping[str, Any], media_types: Collection[str], *, urls: bool = True
 ) -> InlineImage | str:
-    """Return the image of an `image_url` part: its bytes, or its address on the web.
+    """Return the image of an `image_url` part: its bytes, or its web address.
 
     Args:
         part: the part.
-        media_types: those that the API takes, such as `image/png`.
-        urls: whether the API fetches an image from an address.
+        media_types: the media types that the API accepts, such as `image/png`.
+        urls: whether the API fetches images from web addresses.
 
     Raises:
-        ConfigurationError: the part has no address, or its bytes are not base64 of one of these types, or the
-            API fetches none.
+        ConfigurationError: the part has no address, its bytes are not base64 of one of these types, or it has
+            a web address and the API fetches none.
     """
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given
@@ -166,10 +167,10 @@ def image_of(
 
 
 def media_type_of(given: Any, media_types: Collection[str], hint: str = "") -> str:
-    """Return the media type of an image as the API names it.
+    """Return the API's name of an image's media type.
 
     Raises:
-        ConfigurationError: the API does not take it.
+        ConfigurationError: the API does not accept the type.
     """
     name = given.strip().lower() if isinstance(given, str) else ""
     name = _ALIASES.get(name, name)
@@ -183,9 +184,9 @@ def media_type_of(given: Any, media_types: Collection[str], hint: str = "") -> s
 
 
 def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a tool call in a chat, which are JSON as text, as an object.
+    """Parse the arguments of a tool call in a chat, which are JSON as text.
 
-    None are `{}`, whether they are missing, an empty text or `null`.
+    Missing arguments, an empty text and `null` give `{}`.
 
     Raises:
         ConfigurationError: they are not a JSON object.
@@ -208,9 +209,10 @@ def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tool_names(chat: Collection[ChatItem]) -> dict[str, str]:
-    """Return the name of the function that each tool call in a chat calls, by the call's id.
+    """Return the name of the function of each tool call in a chat, by the id of the call.
 
-    It is for APIs whose results of tools name the function: a message of the role `tool` has the id only.
+    Use it for APIs in which a tool's result names the function; a message with the role `tool` has only the
+    id.
     """
     names = {}
     for message in chat:
@@ -225,15 +227,15 @@ def tool_names(chat: Collection[ChatItem]) -> dict[str, str]:
 
 
 def function_of(tool: Any) -> dict[str, Any] | None:
-    """Return the `function` of a tool, or of a call, in OpenAI's form; `None` means it has another form."""
+    """Return the `function` of a tool or a call in OpenAI's format; `None` for any other format."""
     function = tool.get("function") if isinstance(tool, dict) else None
     return function if isinstance(function, dict) else None
 
 
 def complete_tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """Return a tool as the APIs take it that refuse fields that are null, and want parameters in every tool.
+    """Return a tool without null fields and with `parameters`, for APIs that require this.
 
-    A tool in the provider's own form is returned as it is.
+    A tool in the provider's own format is returned unchanged.
     """
     function = function_of(tool)
     if function is None:
@@ -244,9 +246,9 @@ def complete_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def choice_of(tool_choice: Any) -> str | NamedTool | None:
-    """Return which tool is to be called: `auto`, `none`, `required`, one by name, or another word.
+    """Return the choice of a tool: `auto`, `none`, `required`, a `NamedTool`, or another word.
 
-    `None` means that the choice is in the provider's own form.
+    `None` means that the choice is in the provider's own format.
     """
     if isinstance(tool_choice, str):
         return tool_choice
@@ -256,15 +258,15 @@ def choice_of(tool_choice: Any) -> str | NamedTool | None:
 
 
 def effort_of(effort: str, levels: Mapping[str, T], llm: str) -> T:
-    """Return what a `reasoning_effort` is to a provider.
+    """Return the provider's word or budget for a `reasoning_effort`.
 
     Args:
-        effort: the level, as `stillhouse.typing.ReasoningEffort` has them.
+        effort: the level, one of `stillhouse.typing.ReasoningEffort`.
         levels: the provider's word or budget for each level that it has.
         llm: the name of the LLM, for the message.
 
     Raises:
-        UnsupportedError: the provider has no such level; the hint lists those that it has. It stops the run.
+        UnsupportedError: the provider does not have this level; the hint lists its levels. It stops the run.
     """
     try:
         return levels[effort]

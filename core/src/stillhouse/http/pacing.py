@@ -18,16 +18,16 @@ __all__ = ["PacingMixin"]
 
 
 class PacingMixin(BaseModel):
-    """The fields of every backend whose requests wait for limits and are retried, whoever sends them."""
+    """The fields for the limits and retries of requests, for every backend that sends requests."""
 
     timeout: RuntimeParameter[float] = Field(
-        default=120.0, gt=0, description="Seconds that one attempt may take."
+        default=120.0, gt=0, description="Time limit for one attempt, in seconds."
     )
     retry_timeout: RuntimeParameter[float] = Field(
-        default=180.0, ge=0, description="Seconds after its first failure until a request is given up."
+        default=180.0, ge=0, description="Seconds after its first failure during which a request is retried."
     )
     requests_per_minute: RuntimeParameter[float] | None = Field(
-        default=None, gt=0, description="The quota of requests, if you know it; None learns the pace."
+        default=None, gt=0, description="The quota of requests, if you know it; None learns the rate."
     )
     tokens_per_minute: RuntimeParameter[float] | None = Field(
         default=None, gt=0, description="The quota of tokens, if you know it."

@@ -1,4 +1,4 @@
-"""`Request`: what a backend makes of an input, and `RequestForm`: the form that it demands."""
+"""`Request`: the request that a backend makes from an input, and `RequestForm`: the form of its answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Request", "RequestForm"]
 
 @dataclass(frozen=True)
 class RequestForm(AnswerForm):
-    """The form that an answer must have, and how a request demands it.
+    """The form of an answer, and how a request asks for it.
 
     Attributes:
-        fields: the fields of the request.
-        asked: the structured output, in its one shape.
+        fields: the fields of the request that ask for the form.
+        asked: the normalised structured output.
     """
 
     fields: dict[str, Any]
@@ -28,7 +28,7 @@ class RequestForm(AnswerForm):
 
     @property
     def retries(self) -> int:
-        """How often an answer that violates the form is retried."""
+        """Number of retries for an answer that violates the form."""
         given = self.asked.get("max_retries")
         return 1 if given is None else given
 
@@ -43,17 +43,17 @@ class Request:
     """A request that generates.
 
     Attributes:
-        path: below `base_url`, such as `chat/completions`. What is percent-encoded in it stays so.
+        path: the path below `base_url`, such as `chat/completions`; percent-encoded parts stay encoded.
         body: JSON types; bytes are sent as they are.
-        form: the form that the answer must have, as `StructuredHTTPLLM.split` gives it, or `None`.
+        form: the form of the answer, as `StructuredHTTPLLM.split` returns it, or `None`.
         method: the method.
-        headers: to send besides those of every request.
-        query: the parameters of the query, besides those of `base_url`.
-        wire: how the body of the answer is read, and so what `output_of` gets: `json` its value,
-            `bytes` the body as it is, `lines` a list of its lines as bytes, `events` a list of
-            `ServerEvent`.
-        max_new_tokens: how many tokens each generation may have, for the quota of tokens and the bound
-            on the answer's size; `None` takes the argument `max_new_tokens` of the call.
+        headers: headers to send in addition to those of every request.
+        query: the parameters of the query, in addition to those of `base_url`.
+        wire: how the body of the answer is read, which decides the type that `output_of` receives: for
+            `json` its value, for `bytes` the body, for `lines` a list of its lines as bytes, for `events` a
+            list of `ServerEvent`, and for a function that returns a `StreamReader` a list of its values.
+        max_new_tokens: the maximum number of tokens of each generation, for the quota of tokens and the
+            bound on the size of the answer; `None` means the argument `max_new_tokens` of the call.
     """
 
     path: str

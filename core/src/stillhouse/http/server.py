@@ -26,22 +26,22 @@ MIN_UNKNOWN_CHARS = 16
 
 
 class ServerLLM(AsyncLLM):
-    """A model on a server: what a user sets to reach it, and what a backend says about that.
+    """A model on a server: its address, its key, and how a backend defines them.
 
     It is the part of `HTTPLLM` that sends nothing.
     """
 
     default_base_url: ClassVar[str | None] = None
-    """Where the API is if neither the field nor the variable says so."""
+    """The address of the API if neither the field nor the variable is set."""
 
     base_url_variable: ClassVar[str | None] = None
     """The environment variable for `base_url`."""
 
     base_path: ClassVar[str] = ""
-    """The path that is added to a `base_url` without one, such as `v1`."""
+    """The path that is added to a `base_url` without a path, such as `v1`."""
 
     api_key_variable: ClassVar[str | None] = None
-    """The environment variable for `api_key`; `None` where the API needs no key."""
+    """The environment variable for `api_key`; `None` if the API needs no key."""
 
     api_key_required: ClassVar[bool] = True
     """Whether loading without any credential is refused."""
@@ -53,15 +53,15 @@ class ServerLLM(AsyncLLM):
     """What may replace an API key, such as `azure_ad_token_provider`; the message about a missing key
     names it."""
 
-    model: str = Field(description="The model's name, as the API knows it.")
+    model: str = Field(description="The name of the model in the API.")
     base_url: RuntimeParameter[str] | None = Field(
-        default=None, description="The address of the API; the environment's or the provider's if None."
+        default=None, description="The address of the API; from the environment, or the provider's, if None."
     )
     api_key: RuntimeParameter[SecretStr] | None = Field(
-        default=None, description="The API key; the environment's if None."
+        default=None, description="The API key; from the environment or the keyring if None."
     )
     default_headers: RuntimeParameter[dict[str, str | SecretStr]] = Field(
-        default_factory=dict, description="Headers to send with every request besides the API's own."
+        default_factory=dict, description="Headers to send with every request, in addition to the API's own."
     )
 
     _base: URL = PrivateAttr()
@@ -84,10 +84,10 @@ class ServerLLM(AsyncLLM):
 
     @property
     def resolved_key(self) -> str:
-        """The API key: of the field, the environment or the keyring; an empty string if there is none.
+        """The API key from the field, the environment or the keyring; an empty string if there is none.
 
-        It is for an API that does not take the key in a header: a backend may put it into the query of
-        `url_of`, or sign with it. It is masked in every error.
+        Use it for an API that does not take the key in a header: put it into the query in `url_of`, or sign
+        with it. It is masked in every error.
         """
         return self._find_api_key() if self._key is None else self._key
 
@@ -131,52 +131,52 @@ class ServerLLM(AsyncLLM):
         return found
 
     def has_credential(self, headers: Mapping[str, str]) -> bool:
-        """Return whether requests with these headers are authorised; there may be more than one way.
+        """Return whether requests with these headers are authorised.
 
-        A backend that overrides `authorize` or `sign` overrides it too, for credentials that are not
-        known yet.
+        A backend that overrides `authorize` or `sign` also overrides this method, because its credentials are
+        not in the headers yet.
         """
         return bool(self.resolved_key) or any(headers.get(name) for name in self.credential_headers)
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
-        """Return the headers that authorise a request; a backend whose API has others overrides it.
+        """Return the headers that authorise a request. The default is `Authorization: Bearer …`.
 
         Args:
-            api_key: the key of the field or the environment; an empty string if there is none.
+            api_key: the key from the field, the environment or the keyring; an empty string if there is none.
         """
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     def url_of(self, base_url: URL, path: str) -> URL:
-        """Return the address of a path of the API; a backend overrides it if that is not simply below.
+        """Return the address of a path of the API. By default, the path is appended to `base_url`.
 
-        The query of `base_url` is kept. `resolved_key` may go into the query here.
+        The query of `base_url` is kept. A backend may add `resolved_key` to the query.
         """
         return url_below(base_url, path)
 
     @property
     def api_url(self) -> str:
-        """The address of the API, without credentials; also while the LLM is not loaded.
+        """The address of the API, without credentials. The LLM need not be loaded.
 
         Raises:
-            ConfigurationError: it is not known, or not an address.
+            ConfigurationError: the address is unknown or not valid.
         """
         url = self._find_base_url()
         return f"{url.origin()}{url.path}"
 
     def configured_base_url(self) -> str | None:
-        """Return the address of the API as it is configured: by the field, the environment, or the class.
+        """Return the configured address of the API: from the field, the environment, or the class.
 
-        A backend that knows further places, or further forms of an address, overrides it. It is called
-        when the LLM is loaded, and also before that: it opens no connection.
+        A backend overrides it to read the address from other places, or to accept other forms. It may be
+        called before the LLM is loaded, and must not open a connection.
         """
         variable = self.base_url_variable
         return self.base_url or (os.environ.get(variable) if variable else None) or self.default_base_url
 
     def configured_api_key(self) -> str:
-        """Return the API key as it is configured; an empty string if it is not.
+        """Return the configured API key; an empty string if there is none.
 
-        It is that of the field, of the environment, or of the system's keyring (`stillhouse keys set`). A
-        backend that knows further places overrides it.
+        It comes from the field, the environment, or the system's keyring (`stillhouse keys set`). A backend
+        overrides it to read the key from other places.
         """
         if self.api_key is not None:
             return self.api_key.get_secret_value()

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import PrivateAttr, field_validator
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, UnsupportedError
 from stillhouse.http.instructed import ask_instructed
 from stillhouse.http.llm import HTTPLLM
 from stillhouse.http.request import Request, RequestForm
 from stillhouse.structured.answers import answer_problem
+from stillhouse.structured.field import StructuredOutputMixin
 from stillhouse.structured.instructor import check_mode
-from stillhouse.structured.shape import StructuredOutputMixin, normalize_structured_output
+from stillhouse.structured.shape import normalize_structured_output
 from stillhouse.typing import FormattedInput, GenerateOutput, StructuredOutput
 
 __all__ = ["RequestForm", "StructuredHTTPLLM"]
@@ -25,8 +27,8 @@ __all__ = ["RequestForm", "StructuredHTTPLLM"]
 class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     """An `HTTPLLM` with structured output.
 
-    A backend implements `form_fields`, and puts the form that `split` returns into its `Request`. A form
-    that the API cannot honour exactly is rejected when it is set, or before anything is sent.
+    A backend implements `form_fields`, and passes the form that `split` returns to its `Request`. A form
+    that the API cannot enforce exactly is rejected when it is set, or before anything is sent.
     """
 
     raw_forms: ClassVar[bool] = False
@@ -61,13 +63,13 @@ class StructuredHTTPLLM(HTTPLLM, StructuredOutputMixin):
     @classmethod
     @abstractmethod
     def form_fields(cls, structured_output: StructuredOutput) -> dict[str, Any]:
-        """Return the fields of a request that demand a form.
+        """Return the fields of a request that ask for a form.
 
         Args:
-            structured_output: in its one shape; of JSON types, and its schema is valid.
+            structured_output: the normalised structured output, of JSON types, with a valid schema.
 
         Raises:
-            UnsupportedError: the API cannot honour it exactly; it says which keyword, and where.
+            UnsupportedError: the API cannot enforce it exactly; the message names the keyword and its place.
         """
 
     @classmethod
@@ -151,6 +153,15 @@ def _form(cls: type[StructuredHTTPLLM], key: bytes) -> RequestForm:
         cls.sdk_answer({})
     except ImportError as error:
         raise ConfigurationError(
-            f"a structured output with a mode needs {error.name}", hint=f"pip install {error.name}"
+            f"a structured output with a mode needs {error.name}", hint=_hint_for_sdk(cls, error)
         ) from None
     return RequestForm(normal["format"], problem, {}, normal)
+
+
+def _hint_for_sdk(cls: type[StructuredHTTPLLM], error: ImportError) -> str:
+    """Return how to install the types of an SDK: the extra of the package that reads its answers."""
+    module = next(base.__module__ for base in cls.__mro__ if "sdk_answer" in vars(base))
+    package = module.partition(".")[0].replace("_", "-")
+    if package.startswith("stillhouse-"):
+        return install_command(f"{package}[instructor]")
+    return f"install {error.name} in the environment of stillhouse"

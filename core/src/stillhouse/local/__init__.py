@@ -1,4 +1,4 @@
-"""What engines on this machine share."""
+"""The common parts of engines on this machine."""
 
 from __future__ import annotations
 

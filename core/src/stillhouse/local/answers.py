@@ -1,4 +1,4 @@
-"""An answer as it grows, token by token, and the output that it makes."""
+"""A growing answer, token by token, and the output made from it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stillhouse.local.generation import Generation
 from stillhouse.local.stops import Detokenizer
 from stillhouse.local.templates import Prompts
 from stillhouse.outputs import prepare_output
-from stillhouse.typing import GenerateOutput, Logprob
+from stillhouse.typing import GenerateOutput, Logprob, OnPiece
 
 __all__ = ["Answer", "TokenTexts"]
 
 
 class TokenTexts:
-    """The texts of single tokens, for log-probabilities. It may be used by one thread.
+    """The texts of single tokens, for log-probabilities. Use it from one thread only.
 
     Args:
         tokenizer: of the library `transformers`.
@@ -30,7 +30,7 @@ class TokenTexts:
         self._length = len(self._decoded(self._before))
 
     def __getitem__(self, token: int) -> str:
-        """Return the text of a token, a special one's too."""
+        """Return the text of a token, also of a special token."""
         text = self._texts.get(token)
         if text is None:
             text = self._texts[token] = self._decoded([*self._before, token])[self._length :]
@@ -43,17 +43,19 @@ class TokenTexts:
 
 
 class Answer:
-    """What has come of a generation.
+    """The answer of a generation so far.
 
     Args:
-        generation: what is asked.
-        prompts: makes text of tokens.
-        tokenizer: of the library `transformers`.
-        texts: of single tokens; one object serves all answers of an engine.
+        generation: the requested generation.
+        prompts: converts tokens to text.
+        tokenizer: a tokenizer of the library `transformers`.
+        texts: the texts of single tokens; one object serves all answers of an engine.
         eos: the tokens that end an answer. They have no text and no log-probabilities.
+        on_piece: takes the text as it grows, but for an end that may be the beginning of a stop text, or of
+            a character; `None` where nobody waits for it.
 
     Attributes:
-        tokens: those that came, the one that ended it included.
+        tokens: the generated tokens, including the one that ended the answer.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Answer:
         tokenizer: Any,
         texts: TokenTexts,
         eos: Collection[int],
+        on_piece: OnPiece | None = None,
     ) -> None:
         self.tokens: list[int] = []
         self._generation = generation
@@ -73,21 +76,23 @@ class Answer:
         self._cut: int | None = None  # where a stop text begins
         self._ended = False  # by a token that ends an answer
         self._add: Callable[[int], str] | None = None
-        if generation.stops or generation.candidates is not None:
+        self._on_piece = on_piece
+        self._given = 0  # how much of the text `on_piece` has got
+        if generation.stops or generation.candidates is not None or on_piece is not None:
             self._add = Detokenizer(tokenizer).add
         self._starts: list[int] = []  # where in the text each position with log-probabilities begins
         self._logprobs: list[list[Logprob]] = []
 
     def add(self, token: int, candidates: Sequence[tuple[int, float]] | None = None) -> str | None:
-        """Go on by a token.
+        """Add a token to the answer.
 
         Args:
             token: the token.
-            candidates: with their log-probabilities, the token itself first, if they are wanted. One that
-                is not finite is left out.
+            candidates: if requested, the candidates with their log-probabilities, the token itself first.
+                Values that are not finite are left out.
 
         Returns:
-            Why the answer ends with it, `stop` or `length`; `None` if it goes on.
+            The reason why the answer ends here, `stop` or `length`; `None` if it continues.
         """
         self.tokens.append(token)
         if token in self._eos:
@@ -101,9 +106,18 @@ class Answer:
                 self._starts.append(start)
                 self._logprobs.append(self._position(token, piece, candidates))
             self._cut = self._generation.stops.cut(self._text, start) if piece else None
+            if piece and self._on_piece is not None:
+                self._give(self._on_piece)
             if self._cut is not None:
                 return "stop"
         return "length" if len(self.tokens) >= self._generation.limit else None
+
+    def _give(self, on_piece: OnPiece) -> None:
+        held = self._generation.stops.held
+        end = len(self._text) - held(self._text) if self._cut is None else self._cut
+        if end > self._given:
+            on_piece(self._text[self._given : end])
+            self._given = end
 
     def _position(self, token: int, piece: str, candidates: Sequence[tuple[int, float]]) -> list[Logprob]:
         return [
@@ -116,8 +130,8 @@ class Answer:
         """Return the output, with one generation.
 
         Args:
-            reason: why the answer ended.
-            cached: how many tokens of the prompt were not computed again; `None` if that is not known.
+            reason: the reason why the answer ended.
+            cached: number of prompt tokens that were taken from a cache; `None` if unknown.
         """
         logprobs = self._logprobs
         if self._cut is None:

@@ -1,7 +1,8 @@
-"""Placing the LLMs of one host on its CUDA devices, so that no two take the same one.
+"""Placement of the LLMs of a host on its CUDA devices, so that no two use the same device.
 
-Who holds which device is in a map that all processes of a user share. No environment variable is changed:
-a backend hands `cuda_ordinals` to an engine in this process, or `cuda_environment()` to a child process.
+A map that all processes of a user share records which LLM holds which devices. No environment variable is
+changed: a backend passes `cuda_ordinals` to an engine in this process, or `cuda_environment()` to a child
+process.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _logger = logging.getLogger("stillhouse.cuda")
 
 
 def visible_devices() -> list[int]:
-    """The indices, as nvidia-smi has them, of the devices that this process may use.
+    """Return the indices, as in nvidia-smi, of the devices that this process may use.
 
-    They are in the order in which CUDA numbers them here. If `CUDA_VISIBLE_DEVICES` is set, they are
-    those that it names, be it by index, by UUID or by the id of a MIG instance, read as CUDA reads it.
+    They are in the order in which CUDA numbers the devices in this process. `CUDA_VISIBLE_DEVICES` is read
+    as CUDA reads it: it may name devices by index, by UUID, or by the id of a MIG instance.
 
     Raises:
         ConfigurationError: NVML is missing or fails.
@@ -40,15 +41,15 @@ def visible_devices() -> list[int]:
 class CudaDevicePlacementMixin(Holder):
     """Device placement for backends that run an engine on CUDA devices in this process or a child.
 
-    `load()` of the backend calls `super().load()`, or this class's `load`, before it starts its
-    engine. `unload()` gives the devices back. A backend whose engine may also run without CUDA
-    overrides `uses_cuda`; one that wants several devices sets `_desired_num_gpus`.
+    The backend's `load()` calls `super().load()`, or this class's `load`, before it starts its engine.
+    `unload()` releases the devices. A backend whose engine can also run without CUDA overrides `uses_cuda`;
+    a backend that needs several devices sets `_desired_num_gpus`.
     """
 
     cuda_devices: RuntimeParameter[list[int] | Literal["auto"]] = Field(
         default="auto",
-        description="The indices of the CUDA devices to run on, as nvidia-smi has them, "
-        'or "auto" for those that the fewest hold.',
+        description="The indices of the CUDA devices to use, as in nvidia-smi, "
+        'or "auto" for the devices with the fewest LLMs.',
     )
     disable_cuda_device_placement: RuntimeParameter[bool] = Field(
         default=False, description="Whether to leave the choice of devices to the engine."
@@ -60,47 +61,47 @@ class CudaDevicePlacementMixin(Holder):
     _held_devices: list[Device] = PrivateAttr(default_factory=list)
 
     def uses_cuda(self) -> bool:
-        """Whether the engine runs on CUDA devices, here and with these fields. Asked once per `load()`.
+        """Whether the engine runs on CUDA devices, on this machine and with these fields; read once per load.
 
-        If it does not, nothing is placed: NVML is not needed, and no map is written.
+        If not, no device is placed, NVML is not needed, and no map is written.
         """
         return True
 
     @property
     def cuda_device_ids(self) -> list[int]:
-        """The indices, as nvidia-smi has them, of the devices that this LLM holds; empty before `load()`."""
+        """The indices, as in nvidia-smi, of the devices that this LLM holds; empty before `load()`."""
         return [device.index for device in self._held_devices]
 
     @property
     def cuda_device_names(self) -> list[str]:
-        """What names the held devices in the `CUDA_VISIBLE_DEVICES` of a child process.
+        """The names of the held devices for the `CUDA_VISIBLE_DEVICES` of a child process.
 
-        They are UUIDs, or the indices with which this process's own variable names them.
+        They are UUIDs, or the indices that this process's own variable uses.
         """
         return [device.name for device in self._held_devices]
 
     @property
     def cuda_ordinals(self) -> list[int]:
-        """The held devices as CUDA numbers them in this process: the N of `cuda:N`.
+        """The numbers of the held devices in this process: the N of `cuda:N`.
 
-        CUDA and NVML count alike if all GPUs of the host are of one kind, if `CUDA_VISIBLE_DEVICES` is
-        set, or if `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`.
+        CUDA and NVML number devices alike if all GPUs of the host are of one kind, if `CUDA_VISIBLE_DEVICES`
+        is set, or if `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`.
         """
         return [device.ordinal for device in self._held_devices]
 
     def cuda_environment(self) -> dict[str, str]:
-        """The environment for a child process that must see only this LLM's devices."""
+        """Return the environment for a child process that sees only this LLM's devices."""
         if not self._held_devices and not (self._is_placed and self.cuda_devices == []):
             return dict(os.environ)
         return {**os.environ, VARIABLE: ",".join(self.cuda_device_names)}
 
     def load(self) -> None:
-        """Take the devices now; the LLM's own `load()` would do it too, perhaps later."""
+        """Acquire the devices now; otherwise the LLM's own `load()` acquires them, perhaps later."""
         super().load()
         self._place()
 
     def unload(self) -> None:
-        """Give the devices back."""
+        """Release the devices."""
         self._give_back()
         super().unload()
 

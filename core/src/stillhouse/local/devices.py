@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["INSTALL", "VARIABLE", "Device", "devices_named", "visible"]
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
-INSTALL = 'pip install "stillhouse[cuda]"'
+INSTALL = install_command("stillhouse[cuda]")
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 

@@ -1,4 +1,4 @@
-"""A generation that is asked of an engine which leaves the choice of the next token to us."""
+"""A generation requested from an engine that returns logits, so that Stillhouse chooses the next token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Generation:
     """One generation of an input.
 
     Attributes:
-        prompt: the tokens of the prompt, one at least.
-        limit: how many tokens to generate at most, at least 1.
+        prompt: the tokens of the prompt, at least one.
+        limit: maximum number of tokens to generate, at least 1.
         sampling: how the next token is chosen.
-        stops: the texts that end it.
-        guide: the form that the answer must have.
-        compiler: of the guide, if there is one.
-        candidates: how many candidates to give for each position, the generated token among them; `None`
-            for no log-probabilities.
-        seed: of the input's first generation; `None` for chance.
-        number: of the generation of its input.
+        stops: the texts that end the generation.
+        guide: the form of the answer.
+        compiler: the compiler of the guide, if there is a guide.
+        candidates: number of candidates for each position, including the generated token; `None` for no
+            log-probabilities.
+        seed: the seed of the input's first generation; `None` for a random one.
+        number: the number of the generation within its input.
     """
 
     prompt: Sequence[int]
@@ -42,14 +42,14 @@ class Generation:
     number: int = 0
 
     def chance(self) -> random.Random:
-        """Return the generation's own source of chance, from its beginning."""
+        """Return the generation's own random numbers, from the beginning."""
         return uniforms(self.seed, self.number)
 
     def matcher(self) -> Matcher | None:
-        """Return what holds the answer to its form, from its beginning.
+        """Return a matcher that enforces the form of the answer, from the beginning.
 
         Raises:
-            UnsupportedError: the form cannot be honoured.
+            UnsupportedError: the form cannot be enforced.
         """
         if self.guide is None or self.compiler is None:
             return None
@@ -58,13 +58,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What the model's own `generation_config.json` says, for what a call leaves open.
+    """The defaults of a model, from its `generation_config.json`, for parameters that a call leaves out.
 
     Attributes:
-        do_sample: whether the next token is drawn, rather than the most probable one taken.
-        temperature, top_k, top_p, min_p, repetition_penalty: as the model has them; `None` where it
-            says nothing.
-        max_new_tokens: how many tokens it generates at most.
+        do_sample: whether the next token is sampled; otherwise the most probable token is taken.
+        temperature, top_k, top_p, min_p, repetition_penalty: the model's defaults; `None` if it has none.
+        max_new_tokens: the model's maximum number of generated tokens.
     """
 
     do_sample: bool = False
@@ -77,7 +76,7 @@ class SamplingDefaults:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> SamplingDefaults:
-        """Return what a `generation_config.json` says. An entry of another type says nothing."""
+        """Read the defaults from a `generation_config.json`. Entries of a wrong type are ignored."""
         numbers: dict[str, Any] = {}
         for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"):
             value = config.get(name)
@@ -93,16 +92,16 @@ class SamplingDefaults:
     def sampling(self, parameters: Mapping[str, Any], tokenizer: Any, vocabulary_size: int) -> Sampling:
         """Return how the next token is chosen.
 
-        A model that does not sample by itself takes the most probable token always, unless the call says
-        how to sample.
+        A model that does not sample by default always takes the most probable token, unless the call has a
+        parameter for sampling.
 
         Args:
-            parameters: generation parameters by their names; `None` leaves one to the model.
-            tokenizer: of the library `transformers`, for `logit_bias`.
-            vocabulary_size: how many tokens there are.
+            parameters: generation parameters by name; `None` means the model's default.
+            tokenizer: a tokenizer of the library `transformers`, for `logit_bias`.
+            vocabulary_size: number of tokens in the vocabulary.
 
         Raises:
-            ConfigurationError: `logit_bias` names a token that there is not.
+            ConfigurationError: `logit_bias` names a token that does not exist.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         samples = self.do_sample or bool({"temperature", "top_k", "top_p", "min_p"} & given.keys())

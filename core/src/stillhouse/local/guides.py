@@ -1,8 +1,8 @@
-"""Constrained decoding: what holds the answer of an engine on this machine to a form.
+"""Constrained decoding: enforces the form of an answer while an engine on this machine generates it.
 
-The library is LLGuidance, which llama.cpp has compiled in and other engines get as a package. Of a JSON
-schema only those keywords are allowed that it enforces; whatever it does not take is refused before
-anything is generated; and every answer is checked all the same, for it may have been cut off.
+The library is LLGuidance, which is compiled into llama.cpp and is a package for other engines. A JSON schema
+may contain only keywords that it enforces; any other form is rejected before anything is generated. Every
+answer is still checked, because it may have been cut off.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, GenerationError, UnsupportedError
 from stillhouse.structured import AnswerForm, answer_problem, check_schema, normalize_structured_output
 
@@ -46,7 +47,7 @@ _REMEMBERED = 64
 
 @dataclass(frozen=True)
 class Guide(AnswerForm):
-    """The form that an answer must have, for an engine.
+    """The form of an answer, for an engine.
 
     Attributes:
         body: the form, as an expression of a grammar of LLGuidance.
@@ -62,10 +63,10 @@ class Guide(AnswerForm):
         return f"{GUIDE_HEAD}start: {self.body}"
 
     def refusal(self, reason: str = "") -> UnsupportedError:
-        """Return the error for a guide that the engine does not take.
+        """Return the error for a guide that the engine rejects.
 
         Args:
-            reason: why, in the engine's words.
+            reason: the reason, in the engine's words.
         """
         hints = {
             "json": "it may have a reference that leads nowhere, a format or a pattern that is not known, "
@@ -83,7 +84,7 @@ class Guide(AnswerForm):
 def guide_for(structured_output: Any, llm: str = "the LLM") -> Guide:
     """Return the guide for a structured output, in any of its shapes; equal ones give the same guide.
 
-    `mode` and `max_retries`, which are for backends that ask again, mean nothing here.
+    `mode` and `max_retries` have no effect: they are for backends that retry.
 
     Args:
         structured_output: the form.
@@ -144,7 +145,7 @@ def _json_body(schema: dict[str, Any], whitespace: str | None) -> str:
 
 
 class Matcher:
-    """How far one answer has got in its form. It belongs to one generation, and to one thread."""
+    """The progress of one answer within its form. Use it for one generation, from one thread."""
 
     def __init__(self, matcher: Any, vocabulary_size: int, words: int) -> None:
         self._matcher = matcher
@@ -153,14 +154,14 @@ class Matcher:
 
     @property
     def is_done(self) -> bool:
-        """Whether the form is complete and nothing may follow but the end of the answer."""
+        """Whether the form is complete, so that only the end of the answer may follow."""
         return bool(self._matcher.is_stopped())
 
     def mask(self) -> NDArray[numpy.bool_]:
-        """Return which tokens may come next, an array of `vocabulary_size` truth values.
+        """Return which tokens may come next, as an array of `vocabulary_size` Booleans.
 
         Raises:
-            GenerationError: the library gave up on the form, for instance because it grew too large.
+            GenerationError: the library gave up on the form, for example because it became too large.
         """
         import numpy
 
@@ -185,10 +186,10 @@ class Matcher:
             raise _gave_up(self._matcher.get_error())
 
     def accept(self, token: int) -> None:
-        """Go on by a token that was generated.
+        """Advance by a generated token.
 
         Raises:
-            GenerationError: the token may not come here, or the library gave up on the form.
+            GenerationError: the token is not allowed here, or the library gave up on the form.
         """
         if not self._matcher.consume_token(token):
             raise _gave_up(self._matcher.get_error() or f"token {token} may not come here")
@@ -245,10 +246,10 @@ class GuideCompiler:
             ) from error
 
     def require(self, guide: Guide) -> None:
-        """Try a guide.
+        """Check that the library accepts a guide.
 
         Raises:
-            UnsupportedError: the library does not take it; the message says why.
+            UnsupportedError: the library rejects it; the message says why.
         """
         self._compiled(guide)
 
@@ -286,5 +287,5 @@ def _llguidance() -> Any:
     except ImportError:
         raise ConfigurationError(
             "structured output of this LLM needs llguidance, which is not installed",
-            hint='pip install "stillhouse[local]"',
+            hint=install_command("stillhouse[local]"),
         ) from None

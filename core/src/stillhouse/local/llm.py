@@ -1,4 +1,4 @@
-"""`LocalLLM`: what the backends of engines on this machine have alike."""
+"""`LocalLLM`: the base of backends with an engine on this machine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["LocalLLM"]
 class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
     """A language model on this machine.
 
-    A backend implements `load`, `unload` and `agenerate`. Its `load` calls `use_tokenizer` where the
-    engine works with tokens and a tokenizer of the library `transformers`; then `prompt_ids`, the checks
-    of inputs and the guides of structured outputs are there. An engine that renders chats itself
-    overrides `check_chat`, `require_guide` and what else it does differently.
+    A backend implements `load`, `unload` and `agenerate`. If the engine works with tokens and a tokenizer of
+    the library `transformers`, its `load` calls `use_tokenizer`; this enables `prompt_ids`, the checks of
+    inputs and the guides of structured outputs. For an engine that renders chats itself, override
+    `check_chat`, `require_guide` and any other method that differs.
     """
 
     chat_template: str | None = Field(
         default=None,
-        description="A chat template in Jinja2, or the path of a file with one, instead of the model's own.",
+        description="A Jinja2 chat template, or the path of a file with one, instead of the model's own.",
     )
     chat_template_kwargs: RuntimeParameter[dict[str, Any]] | None = Field(
         default=None,
@@ -54,16 +54,16 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
     def use_tokenizer(
         self, tokenizer: Any, vocabulary_size: int | None = None, eos_ids: Sequence[int] = ()
     ) -> None:
-        """Make prompts with this tokenizer, and guides if the size of the vocabulary is given.
+        """Use this tokenizer for prompts and, if the size of the vocabulary is given, for guides.
 
         Args:
-            tokenizer: of the library `transformers`.
-            vocabulary_size: the width of the model's logits; `None` for an engine with guides of its own.
+            tokenizer: a tokenizer of the library `transformers`.
+            vocabulary_size: the width of the model's logits; `None` for an engine with its own guides.
             eos_ids: the tokens that end an answer.
 
         Raises:
-            ConfigurationError: `chat_template` is none, or no pre-query template for Magpie follows from it.
-            UnsupportedError: `structured_output` cannot be honoured.
+            ConfigurationError: `chat_template` is not a template, or gives no pre-query template for Magpie.
+            UnsupportedError: `structured_output` cannot be enforced.
         """
         self._prompts = Prompts(
             tokenizer, self.chat_template, arguments=self.chat_template_kwargs, llm=type(self).__name__
@@ -78,7 +78,7 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
 
     @property
     def prompts(self) -> Prompts:
-        """What makes prompts.
+        """The `Prompts` that render chats and tokenise prompts.
 
         Raises:
             GenerationError, ConfigurationError: the LLM is not loaded.
@@ -90,11 +90,11 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
 
     @property
     def guides(self) -> GuideCompiler:
-        """What compiles guides.
+        """The compiler of guides.
 
         Raises:
             GenerationError, ConfigurationError: the LLM is not loaded.
-            UnsupportedError: the model's tokenizer cannot be used for that.
+            UnsupportedError: the model's tokenizer cannot be used for guides.
         """
         if self._compiler is None:
             if self._compiler_of is None:
@@ -109,25 +109,25 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         return None if structured_output is None else guide_for(structured_output, type(self).__name__)
 
     def require_guide(self, guide: Guide) -> None:
-        """Refuse a form that the engine would not honour.
+        """Reject a form that the engine would not enforce.
 
         Raises:
-            UnsupportedError: it says which part of it.
+            UnsupportedError: the message names the part that is not enforced.
         """
         if self._compiler_of is not None:
             self.guides.require(guide)
 
     def check_chat(self, content: StandardInput | str) -> None:
-        """Refuse a chat that the model has no prompt for, as far as that is known without rendering it.
+        """Reject a chat that the model has no prompt for, as far as this is known without rendering it.
 
         Raises:
-            UnsupportedError: there is no chat template, or it refuses a role.
+            UnsupportedError: there is no chat template, or it does not accept a role.
         """
         if self._prompts is not None:
             self._prompts.check(content)
 
     def is_magpie(self, content: StandardInput | str) -> bool:
-        """Whether the model is to write the user's message that comes next."""
+        """Whether the model writes the user's next message."""
         if not self.use_magpie_template or isinstance(content, str):
             return False
         return not content or content[-1]["role"] != "user"
@@ -163,20 +163,20 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         return self.apply_magpie_pre_query_template(rendered, content)
 
     def render_chat(self, chat: Sequence[ChatItem]) -> str:
-        """Return a chat as the chat template renders it, with no answer begun."""
+        """Return a chat as the chat template renders it, without the beginning of an answer."""
         return self.prompts.render(chat, answer=False)
 
     # The contract
 
     def unload(self) -> None:
-        """Forget the tokenizer; the LLM's own `unload` ends what is under way."""
+        """Release the tokenizer; the LLM's own `unload` ends the running calls."""
         self._prompts = self._compiler = self._compiler_of = None
         super().unload()
 
     def check_input(self, input: Any) -> None:
-        """As in `LLM`; a structured output that the engine cannot honour is refused too.
+        """Do the same as `LLM.check_input`, and reject a structured output that the engine cannot enforce.
 
-        A chat without a message is an input when Magpie is on: the model writes the first one.
+        With Magpie, a chat without messages is valid: the model writes the first message.
         """
         content, _ = input if type(input) is tuple and len(input) == 2 else (input, None)
         if not (self.use_magpie_template and content == []):
@@ -187,7 +187,7 @@ class LocalLLM(AsyncLLM, StructuredOutputMixin, MagpieChatTemplateMixin):
         self.check_chat(content)
 
     def batch_key(self, input: FormattedInput) -> int | str | None:
-        """Return how long an input is, in characters: inputs of like lengths go well together."""
+        """Return the length of an input in characters: inputs of similar length are faster together."""
         content, _ = split_input(input)
         return len(content) if isinstance(content, str) else sum(map(_length, content))
 

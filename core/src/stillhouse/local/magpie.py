@@ -1,8 +1,8 @@
-"""Magpie: letting a model write the user's message by ending the prompt where one would begin.
+"""Magpie: a model writes the user's message, because the prompt ends where a user's message would begin.
 
-The method is Xu et al., 2024, https://arxiv.org/abs/2406.08464. What stands before a user's message is given
-by name or as text, or is taken from the model's own chat template: a chat is rendered with a marker as the
-user's next message, and cut where the marker begins.
+The method is from Xu et al., 2024, https://arxiv.org/abs/2406.08464. The text before a user's message is
+given by name or as a text, or comes from the model's own chat template: a chat is rendered with a marker as
+the user's next message, and cut where the marker begins.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _tells_roles_apart(render: Callable[[Sequence[ChatItem]], str]) -> bool:
 
 
 class MagpieChatTemplateMixin(BaseModel, validate_assignment=True):
-    """For backends that render the chat template themselves."""
+    """Magpie for backends that render the chat template themselves."""
 
     use_magpie_template: RuntimeParameter[bool] = Field(
         default=False,
@@ -95,12 +95,12 @@ class MagpieChatTemplateMixin(BaseModel, validate_assignment=True):
         return self
 
     def render_chat(self, chat: Sequence[ChatItem]) -> str:
-        """Return a chat as the chat template renders it, with no answer begun.
+        """Return a chat as the chat template renders it, without the beginning of an answer.
 
-        A backend overrides it for the pre-query template "auto".
+        A backend overrides it to support the pre-query template "auto".
 
         Raises:
-            GenerationError: the template refuses the chat.
+            GenerationError: the template rejects the chat.
             ConfigurationError: this backend cannot render a chat.
         """
         raise ConfigurationError(
@@ -109,12 +109,12 @@ class MagpieChatTemplateMixin(BaseModel, validate_assignment=True):
         )
 
     def check_magpie_template(self) -> None:
-        """For "auto", refuse a chat template from which no pre-query template follows.
+        """For "auto", reject a chat template that gives no pre-query template.
 
         A backend calls it in `load`, once it can render chats.
 
         Raises:
-            ConfigurationError: the template says nothing of its own before a user's message.
+            ConfigurationError: the template has no text of its own before a user's message.
         """
         if not self.use_magpie_template or self.magpie_pre_query_template != "auto":
             return
@@ -131,15 +131,15 @@ class MagpieChatTemplateMixin(BaseModel, validate_assignment=True):
             )
 
     def apply_magpie_pre_query_template(self, prompt: str, input: StandardInput | list[Any]) -> str:
-        """The prompt, followed by the pre-query template where the next message is the user's.
+        """Return the prompt, followed by the pre-query template if the next message is the user's.
 
         Args:
             prompt: the chat, rendered with its template.
-            input: the chat. If its last message is the user's, or Magpie is off, the prompt stays. For
-                "auto" it is rendered anew: some templates write a system prompt into the user's message.
+            input: the chat. If its last message is the user's, or Magpie is off, the prompt is unchanged. For
+                "auto" it is rendered again: some templates write a system prompt into the user's message.
 
         Raises:
-            GenerationError: for "auto", the chat template refuses the chat, or leaves the message out.
+            GenerationError: for "auto", the chat template rejects the chat, or leaves the message out.
             ConfigurationError: for "auto", this backend cannot render a chat.
         """
         if not self.use_magpie_template or (input and input[-1]["role"] == "user"):

@@ -1,4 +1,4 @@
-"""What engines on this machine say alike: seeds, generations as one output, and errors by meaning."""
+"""Seeds, merged outputs and errors of engines on this machine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SEEDS = 2**32 - 1
 
 
 def seed_of(seed: int, generation: int) -> int:
-    """Return the seed of a generation of an input: the seed, the seed plus one, and so on."""
+    """Return the seed of a generation of an input: `seed`, `seed + 1`, and so on."""
     return (seed + generation) % _SEEDS
 
 
 def merged(results: Sequence[GenerateOutput | BaseException]) -> GenerateOutput:
-    """Return one output of those of the generations.
+    """Merge the outputs of single generations into one output.
 
     Args:
-        results: of each generation its output, which has one generation, or what it ended with.
+        results: for each generation, its output with one generation, or the exception that ended it.
 
     Raises:
         GenerationError: the first error, with the generations that were finished in `outputs`. Any other
@@ -39,11 +39,11 @@ def merged(results: Sequence[GenerateOutput | BaseException]) -> GenerateOutput:
 
 
 def too_long(tokens: int | str, limit: int | str, field: str = "") -> GenerationError:
-    """Return the error of a prompt for which the context has no room.
+    """Return the error for a prompt that is too long for the context.
 
     Args:
-        tokens: how many the prompt has.
-        limit: how many the context has room for, the first token of the answer included.
+        tokens: number of tokens of the prompt.
+        limit: number of tokens that fit into the context, including the first token of the answer.
         field: the field of the LLM that makes the context larger, if there is one.
     """
     return GenerationError(
@@ -54,7 +54,7 @@ def too_long(tokens: int | str, limit: int | str, field: str = "") -> Generation
 
 
 def unloaded() -> GenerationError:
-    """Return the error of a call that found its LLM unloaded."""
+    """Return the error for a call whose LLM was unloaded."""
     return GenerationError(
         "the LLM was unloaded while it was generating",
         kind="connection",
@@ -63,11 +63,11 @@ def unloaded() -> GenerationError:
 
 
 def engine_failed(error: object, hint: str = "") -> GenerationError:
-    """Return the error of a call whose engine failed, in the engine's own words.
+    """Return the error for a call whose engine failed, in the engine's words.
 
     Args:
-        error: what the engine raised or said.
-        hint: what to do; by default, what helps where memory is short.
+        error: the exception or the message of the engine.
+        hint: what to do next; by default, advice for a lack of memory.
     """
     words = str(error).strip()
     if isinstance(error, BaseException):

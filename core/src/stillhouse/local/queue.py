@@ -1,4 +1,4 @@
-"""`JobQueue`: what waits for an engine, and what it has in hand."""
+"""`JobQueue`: the jobs that wait for an engine, and those that it works on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from stillhouse._execution.stopping import current_stop
 from stillhouse.errors import GenerationError
 from stillhouse.local.outputs import engine_failed, unloaded
+from stillhouse.typing import OnPiece
 
 __all__ = ["Job", "JobQueue"]
 
@@ -26,18 +27,21 @@ _BATCHES = 16
 
 
 class Job(Generic[R, T]):
-    """One generation that somebody waits for.
+    """One generation that a caller waits for.
 
     Attributes:
-        request: what is asked of the engine.
-        size: how long its prompt is, in tokens; jobs of like sizes are taken together.
+        request: the request for the engine.
+        size: the length of its prompt in tokens; jobs of similar size are taken together.
+        on_piece: called with each piece of the text as it comes, in the engine's thread; `None` if the job is
+            not streamed.
     """
 
-    __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "request", "size")
+    __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "on_piece", "request", "size")
 
     def __init__(self, request: R, size: int, queue: JobQueue[R, T]) -> None:
         self.request = request
         self.size = size
+        self.on_piece: OnPiece | None = None
         self._queue = queue
         self._future: Future[T] = Future()
         self._number = 0
@@ -45,29 +49,29 @@ class Job(Generic[R, T]):
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for it any more: the engine may drop it."""
+        """Whether no caller waits for the job any more, so that the engine may drop it."""
         return self._future.cancelled() or self._queue.is_closed
 
     @property
     def is_taken(self) -> bool:
-        """Whether the engine has it in hand, or is done with it."""
+        """Whether the engine works on the job, or has finished it."""
         return self in self._queue._in_hand or self._future.done()
 
     def finish(self, result: T) -> None:
-        """Give the result to the one who waits. Only the first end of a job counts."""
+        """End the job with a result. Only the first end of a job counts."""
         self._queue._discard(self)
         with contextlib.suppress(InvalidStateError):
             self._future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Give an error to the one who waits. Only the first end of a job counts."""
+        """End the job with an error. Only the first end of a job counts."""
         self._queue._discard(self)
         with contextlib.suppress(InvalidStateError):
             self._future.set_exception(error)
 
 
 class JobQueue(Generic[R, T]):
-    """The jobs that wait for an engine, and those that it has in hand."""
+    """The jobs that wait for an engine, and those that it works on."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -79,24 +83,24 @@ class JobQueue(Generic[R, T]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the engine is to end."""
+        """Whether the queue is closed, so that the engine must end."""
         return self._closed
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is a job that has not ended."""
+        """Whether a job has not ended yet."""
         return bool(self._waiting or self._in_hand)
 
     def take(self, count: int, *, wait: bool = True) -> list[Job[R, T]]:
-        """Return the next jobs: the oldest one, and others that are like it in size.
+        """Return the next jobs: the oldest one, and others of similar size.
 
         Args:
-            count: how many at most, at least 1.
-            wait: whether to wait until there is one, and then some milliseconds for more to come.
+            count: maximum number of jobs, at least 1.
+            wait: whether to wait for a job, and then some milliseconds for more jobs.
 
         Returns:
-            The jobs, from the smallest to the largest. None if the queue is closed or, without `wait`,
-            if there are none.
+            The jobs, from the smallest to the largest. An empty list if the queue is closed or, without
+            `wait`, if no job is waiting.
         """
         with self._changed:
             jobs: list[Job[R, T]] = []

@@ -1,4 +1,4 @@
-"""How an engine chooses the next token: the settings of a generation, and its own source of chance."""
+"""How an engine chooses the next token: the settings of a generation, and its own random numbers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Sampling:
     """How the next token is chosen. The order is: bias, penalties, temperature, top_k, top_p, min_p.
 
     Attributes:
-        temperature: 0 takes the most probable token always.
-        top_k: among how many of the most probable tokens, 0 for all.
-        top_p: among the most probable tokens of this total probability, 1 for all.
-        min_p: only tokens that are at least this share as probable as the most probable one.
-        frequency_penalty: subtracted from a token's logit for every time that it was generated.
+        temperature: the sampling temperature; 0 always takes the most probable token.
+        top_k: sample from this number of most probable tokens; 0 for all.
+        top_p: sample from the most probable tokens with this total probability; 1 for all.
+        min_p: sample only from tokens with at least this share of the highest probability.
+        frequency_penalty: subtracted from a token's logit for each time it was generated.
         presence_penalty: subtracted from the logit of every token that was generated.
-        repetition_penalty: divides the logits above 0 of the tokens that the prompt or the answer has, and
-            multiplies those below.
-        bias: added to logits, by token.
+        repetition_penalty: for tokens of the prompt and the answer, divides logits above 0 and multiplies
+            logits below 0.
+        bias: values to add to logits, by token.
     """
 
     temperature: float = 1.0
@@ -45,12 +45,12 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most probable token is taken always."""
+        """Whether the most probable token is always taken."""
         return self.temperature == 0 or self.top_k == 1
 
     @property
     def is_plain(self) -> bool:
-        """Whether the logits are taken as the model gives them, without bias and penalties."""
+        """Whether the model's logits are used unchanged, without bias and penalties."""
         return (
             not self.bias
             and not self.frequency_penalty
@@ -60,14 +60,15 @@ class Sampling:
 
 
 def uniforms(seed: int | None, generation: int = 0) -> random.Random:
-    """Return the source of chance of one generation: `.random()` gives a number in [0, 1) for each token.
+    """Return the random numbers of one generation: `.random()` gives a number in [0, 1) for each token.
 
-    A generation with a source of its own does not depend on what is generated beside it. The token is
-    the first one, in an order that the engine chooses, whose cumulative probability exceeds the number.
+    With its own random numbers, a generation does not depend on the other generations of a batch. The next
+    token is the first one, in an order that the engine chooses, whose cumulative probability exceeds the
+    number.
 
     Args:
-        seed: the seed of the input's first generation; `None` for chance.
-        generation: the number of the generation of its input.
+        seed: the seed of the input's first generation; `None` for a random one.
+        generation: the number of the generation within its input.
     """
     return random.Random(None if seed is None else seed_of(seed, generation))  # noqa: S311
 
@@ -75,16 +76,16 @@ def uniforms(seed: int | None, generation: int = 0) -> random.Random:
 def bias_of(
     logit_bias: Mapping[int | str, float] | None, tokenizer: Any, vocabulary_size: int
 ) -> dict[int, float]:
-    """Return `logit_bias` by the numbers of tokens.
+    """Convert `logit_bias` to values by token id.
 
     Args:
-        logit_bias: by the number of a token, or by a text, which means each token of it. A number may be
-            written as a text, as JSON has it.
-        tokenizer: of the library `transformers`.
-        vocabulary_size: how many tokens there are.
+        logit_bias: values by token id, or by a text, which means each of its tokens. An id may be a text, as
+            in JSON.
+        tokenizer: a tokenizer of the library `transformers`.
+        vocabulary_size: number of tokens in the vocabulary.
 
     Raises:
-        ConfigurationError: there is no such token, or a bias is no number.
+        ConfigurationError: a token does not exist, or a value is not a number.
     """
     bias: dict[int, float] = {}
     for key, value in (logit_bias or {}).items():

@@ -1,4 +1,4 @@
-"""The text of an answer as it grows, and the stop texts that end it."""
+"""The growing text of an answer, and the stop texts that end it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ __all__ = ["Detokenizer", "StopTexts"]
 class Detokenizer:
     """The text of one generation, token by token.
 
-    Characters that are spread over several tokens come with the last of them, and special tokens have no
-    text.
+    A character that takes several tokens comes with the last of them; special tokens have no text.
 
     Args:
-        tokenizer: of the library `transformers`; a fast one is quicker.
+        tokenizer: a tokenizer of the library `transformers`, preferably a fast one.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -61,7 +60,7 @@ class StopTexts:
     """The texts that end an answer and are left out of it.
 
     Args:
-        stops: a text, several, or none. Empty ones count for nothing.
+        stops: a text, several texts, or none. Empty texts are ignored.
     """
 
     def __init__(self, stops: str | Sequence[str] | None) -> None:
@@ -72,13 +71,24 @@ class StopTexts:
     def __bool__(self) -> bool:
         return bool(self.stops)
 
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text may be the beginning of a stop text.
+
+        Args:
+            text: the answer so far, in which there is no whole stop text.
+        """
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            end = text[start:]
+            if any(stop.startswith(end) for stop in self.stops):
+                return len(end)
+        return 0
+
     def cut(self, text: str, start: int = 0) -> int | None:
         """Return where the first stop text begins, or `None`.
 
         Args:
             text: the answer so far.
-            start: how long it was when it was looked at last; what ends before that is not looked at
-                again.
+            start: the length of the answer at the previous check; stop texts that end before are not found.
         """
         begin = max(0, start - self._longest + 1)
         places = [place for stop in self.stops if (place := text.find(stop, begin)) >= 0]

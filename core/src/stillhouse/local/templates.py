@@ -1,4 +1,4 @@
-"""Prompts: a chat as the tokens that the model's own chat template makes of it."""
+"""`Prompts`: converts chats to tokens with the model's own chat template."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Prompts"]
 
 
 class Prompts:
-    """Makes prompts with the tokenizer of a model, whose settings stay as they are found.
+    """Makes prompts with the tokenizer of a model, without changing its settings.
 
-    A chat is rendered by the chat template and then tokenised without further special tokens, since the
-    template has written them: there is never a second token that begins a text. A raw prompt gets those
-    that the tokenizer adds. It may be called from any thread.
+    A chat is rendered by the chat template and then tokenised without further special tokens, because the
+    template writes them. So there is never a second token that begins a text. A raw prompt gets the special
+    tokens that the tokenizer adds. The methods may be called from any thread.
 
     Args:
-        tokenizer: of the library `transformers`.
-        chat_template: a template in Jinja2, the path of a file with one, or the name of one of several
-            that the model has; `None` for the model's own.
+        tokenizer: a tokenizer of the library `transformers`.
+        chat_template: a Jinja2 template, the path of a file with one, or the name of one of the model's
+            templates; `None` for the model's own.
         arguments: further variables of the template, such as `enable_thinking`.
         llm: the class of the LLM, for messages.
 
@@ -60,7 +60,7 @@ class Prompts:
 
     @property
     def template(self) -> str | None:
-        """The text of the template that was given; `None` for the model's own."""
+        """The text of the given template; `None` for the model's own."""
         return self._template
 
     @property
@@ -70,7 +70,7 @@ class Prompts:
 
     @functools.cached_property
     def takes_system(self) -> bool:
-        """Whether the template takes a message with the role `system`."""
+        """Whether the template accepts a message with the role `system`."""
         try:
             self.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
         except GenerationError:
@@ -87,11 +87,11 @@ class Prompts:
         return True
 
     def check(self, content: StandardInput | str) -> None:
-        """Refuse what the model has no prompt for.
+        """Reject an input that the model has no prompt for.
 
         Raises:
-            UnsupportedError: a chat, and there is no chat template; or a message of the role `system`,
-                and the template refuses it.
+            UnsupportedError: the input is a chat and there is no chat template, or it has a message with the
+                role `system` that the template does not accept.
         """
         if isinstance(content, str):
             return

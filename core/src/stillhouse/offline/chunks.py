@@ -31,7 +31,7 @@ def new_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows that go into one job of the provider.
+    """The rows of one job of the provider.
 
     Attributes:
         name: the id that is sent to the provider; no other chunk anywhere has it.

@@ -28,7 +28,7 @@ Generate = TypeVar("Generate", bound=Callable[..., list[GenerateOutput]])
 
 
 class OfflineBatchMixin(BaseModel):
-    """Generating through a provider's batch API: cheaper, and hours later."""
+    """Generating through a provider's batch API, at a lower price and within hours."""
 
     use_offline_batch_generation: RuntimeParameter[bool] = Field(
         default=False,
@@ -37,7 +37,7 @@ class OfflineBatchMixin(BaseModel):
     offline_batch_generation_block_until_done: RuntimeParameter[float] | None = Field(
         default=None,
         ge=0,
-        description="Ask every so many seconds until the batch is done; None returns at once.",
+        description="Seconds between two polls while waiting for the batch; None does not wait.",
     )
     jobs_ids: tuple[str, ...] | None = Field(
         default=None, description="The provider's ids of the jobs submitted and not yet collected."
@@ -54,21 +54,21 @@ class OfflineBatchMixin(BaseModel):
         num_generations: int = 1,
         **kwargs: Any,
     ) -> list[GenerateOutput]:
-        """Submit a batch, or collect it if `jobs_ids` says that it was submitted.
+        """Submit a batch, or collect it if it was submitted before.
 
-        A backend implements it: submit when `jobs_ids` is `None`, else look at those jobs. It
-        raises `OfflineBatchNotFinishedError` with their ids until they are done. A wrapper keeps
-        the ids, checks that they belong to these inputs and arguments, and forgets them once the
-        outputs are collected. Where the engine is on this machine (see `LLM.batch_key`), a backend
-        implements nothing: the outputs are generated at once.
+        A backend implements it: if `jobs_ids` is `None`, submit the inputs; otherwise check these jobs. It
+        raises `OfflineBatchNotFinishedError` with the ids until the jobs are done. A wrapper stores the ids,
+        checks that they belong to these inputs and arguments, and removes them after the outputs were
+        collected. If the engine is on this machine (see `LLM.batch_key`), a backend implements nothing: the
+        outputs are generated at once.
 
         Args:
-            inputs: the inputs; `None` collects what was submitted before.
-            num_generations: how many generations of each input, at least 1.
+            inputs: the inputs; `None` collects the batch that was submitted before.
+            num_generations: the number of generations for each input, at least 1.
             kwargs: generation parameters.
 
         Raises:
-            OfflineBatchNotFinishedError: the provider is not done; `jobs_ids` says which jobs.
+            OfflineBatchNotFinishedError: the provider is still working; `jobs_ids` has the jobs.
             UnsupportedError: the backend has no offline batches.
         """
         return self._offline_batch_generate_here(inputs, num_generations, kwargs)
@@ -85,12 +85,12 @@ class OfflineBatchMixin(BaseModel):
     def open_offline_batch(
         self, ledger: BatchLedger, key: str, num_generations: int, arguments: Mapping[str, Any]
     ) -> OfflineBatchCalls:
-        """The batches of a bulk run, for inputs that are many and outputs that go elsewhere.
+        """Open the batches of a bulk run, for any number of inputs, with outputs that are not kept in memory.
 
         Args:
-            ledger: where their state is kept.
-            key: their name in it.
-            num_generations: how many generations of each input.
+            ledger: the ledger for their state.
+            key: the name of the run in the ledger.
+            num_generations: the number of generations for each input.
             arguments: generation parameters.
 
         Returns:
@@ -112,7 +112,7 @@ class OfflineBatchMixin(BaseModel):
         """Call `offline_batch_generate` until the batch is done.
 
         Raises:
-            OfflineBatchNotFinishedError: somebody interrupted; the jobs go on.
+            OfflineBatchNotFinishedError: the caller was interrupted; the jobs are still running.
         """
         while True:
             try:

@@ -28,7 +28,7 @@ __all__ = ["OfflineBatch"]
 
 DOWNLOAD_ATTEMPTS = 3
 
-# What is noted of a chunk whose results came cut off at every attempt: the next time what there is counts.
+# The note on a chunk whose results were cut off at every attempt: the next time, the available results count.
 _NOT_WHOLE = "its results were not whole"
 
 # What is noted of a chunk whose job, or whose results, the provider says it does not have.
@@ -36,22 +36,22 @@ _GONE = "not found at the provider"
 
 
 class OfflineBatch:
-    """The offline batch of one run: its rows, in as many jobs as the provider's limits make them.
+    """The offline batch of one run: its rows, in as many jobs as the provider's limits require.
 
-    Everything is in the ledger, so that this object may be dropped and created anew, in another
-    process, at any time; only one at a time may work on a run. The order of a start, of which every
-    step may be repeated: `reconcile`, `submit` with the rows that have no result yet, then from time
-    to time `poll` and `collect`, until `is_finished`.
+    All state is in the ledger, so this object may be dropped and created again at any time, in another
+    process; only one at a time may work on a run. The steps of a start, each of which may be repeated:
+    `reconcile`, `submit` with the rows that have no result yet, then `poll` and `collect` from time to time,
+    until `is_finished`.
 
-    No job is made twice. A chunk is recorded before it is sent, and its name is sent with it. After a
-    crash, or an answer that was lost, the provider's own list of jobs says whether there is one of
-    that name; only if there is none, a minute after it was requested, is another made.
+    No job is created twice. A chunk is recorded before it is sent, and its name is sent with it. After a
+    crash, or a lost answer, the provider's own list of jobs shows whether the job exists. Another job is
+    created only if none exists a minute after the request.
 
     Args:
         provider: a loaded LLM with offline batches.
-        ledger: where the state is.
+        ledger: the ledger with the state.
         key: the name of the run in the ledger.
-        num_generations: how many generations of each row.
+        num_generations: the number of generations for each row.
         arguments: generation parameters; they, and the inputs, must be the same every time.
     """
 

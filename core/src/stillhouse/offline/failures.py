@@ -21,16 +21,16 @@ class Failure:
     """Why a request failed.
 
     Attributes:
-        kind: as in `GenerationError`.
-        message: what the provider says, or what was seen.
+        kind: the kind, as in `GenerationError`.
+        message: the provider's message, or a description of what happened.
         hint: what to do next.
-        retried: whether the same request may succeed.
-        congestion: whether the provider has too much to do.
+        retried: whether the request is retried, because it may succeed.
+        congestion: whether the provider is overloaded, so that all requests slow down.
         stops_run: whether every further request would fail in the same way.
-        retry_after: seconds that the provider asks to wait, or `None`.
+        retry_after: the number of seconds that the provider asks to wait, or `None`.
         request_id: the provider's id of the request, or an empty string.
-        unclear: whether the request may have been carried out all the same.
-        unknown_model: whether there may be no model of that name: the nearest names go into the hint.
+        unclear: whether the request may have been carried out although it failed.
+        unknown_model: whether the model may not exist; the hint then gets the nearest names.
     """
 
     kind: ErrorKind
@@ -46,7 +46,7 @@ class Failure:
 
 
 class UnclearError(GenerationError):
-    """A request that must not be repeated failed, and nobody knows whether it was carried out."""
+    """A request that must not be repeated failed, and it is unknown whether it was carried out."""
 
 
 def backoff_seconds(attempt: int, random_share: float | None = None) -> float:

@@ -67,16 +67,16 @@ def path_segment(id: str) -> str:
 
 
 class UndecidedError(Exception):
-    """There is a job that may be the one looked for, and only its results will decide."""
+    """A job may be the requested one, and only its results will show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one job may hold.
+    """The limits of one job.
 
     Attributes:
-        requests: how many requests.
-        bytes: how many bytes all of them are, as they are sent.
+        requests: maximum number of requests.
+        bytes: maximum size of all requests together, as they are sent.
     """
 
     requests: int
@@ -85,7 +85,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """What stands around the requests: a line each, or items of a list in a body."""
+    """The text around the requests: one line each, or items of a list in a body."""
 
     head: bytes = b""
     separator: bytes = b"\n"
@@ -94,15 +94,15 @@ class Framing:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job of the provider. Its words and counts are as the provider gives them, and are cleaned here.
+    """A job of the provider. Its texts and counts come from the provider, and are sanitised here.
 
     Attributes:
         id: the provider's id.
         state: `created` while it is running, else how it ended: `finished`, `expired`, `failed` or
             `cancelled`.
         provider_state: the provider's own word for it.
-        counts: how many requests are `completed`, `failed`, …, as far as the provider says.
-        result_files: where the results are, those of failed requests included.
+        counts: the provider's numbers of `completed`, `failed`, … requests, if it reports them.
+        result_files: the files of results, including those of failed requests.
         failure: why the job as a whole failed; `None` if it did not.
     """
 
@@ -118,7 +118,7 @@ class Job:
             raise UnclearError(
                 "the provider's id of a job is invalid",
                 kind="server",
-                hint="check that base_url is that of an API with offline batches",
+                hint="check that base_url is the address of an API with offline batches",
             )
         failure = self.failure
         if failure is not None:
@@ -144,9 +144,9 @@ class JobResult:
     """The result of one request.
 
     Attributes:
-        answer: what the API would have answered online; `None` if the request failed.
-        failure: why it failed; one that is `retried` is sent again. `None` without an answer means
-            that it was cancelled.
+        answer: the answer, as the API gives it online; `None` if the request failed.
+        failure: why the request failed; with `retried` it is sent again. Without answer and failure, the
+            request was cancelled.
     """
 
     answer: Any = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+from stillhouse._wording import install_command
 from stillhouse.errors import UnknownLLMError
 from stillhouse.registry.candidates import LLMS_GROUP, Candidate, Scan, normalize
 from stillhouse.registry.info import PluginInfo, errors, unloaded
@@ -74,7 +75,7 @@ class Assessment:
 
         if name in PACKAGES:
             return UnknownLLMError(
-                f'the LLM "{name}" is not installed', name=name, hint=f"pip install {PACKAGES[name]}"
+                f'the LLM "{name}" is not installed', name=name, hint=install_command(PACKAGES[name])
             )
         if any(info.name == name for info in self.infos):
             return UnknownLLMError(

@@ -1,4 +1,4 @@
-"""What could be installed: `available.toml`, which is read when somebody asks for it, and never before."""
+"""The plugins that can be installed: `available.toml`, which is read only when it is needed."""
 
 from __future__ import annotations
 

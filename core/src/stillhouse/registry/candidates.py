@@ -28,21 +28,21 @@ _Distribution = importlib_metadata.Distribution
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one entry point says, before anything is imported.
+    """The metadata of one entry point, before anything is imported.
 
     Attributes:
-        name: the name under which the plugin is asked for.
+        name: the name of the plugin.
         value: `module:attribute`.
         group: the entry-point group.
         distribution: the distribution's name as its metadata writes it; empty if unknown.
         version: the distribution's version; empty if unknown.
         summary: one line about the distribution.
         requires: its `Requires-Dist` lines.
-        location: the folder that it is installed in.
-        shadowed: the metadata folders of the same distribution besides the one used, whether
-            later on `sys.path` or earlier without a declaration.
-        is_one_of_several: whether the distribution declares other plugins, so that `summary` is not
-            about this one.
+        location: the folder in which it is installed.
+        shadowed: other metadata folders of the same distribution, either later on `sys.path` or earlier
+            without a declaration.
+        is_one_of_several: whether the distribution declares other plugins too, so that `summary` is not
+            about this one alone.
     """
 
     name: str

@@ -181,13 +181,14 @@ class Hooks:
         result: GenerateOutput | GenerationError,
         from_hook: bool,
         row: Row | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Show every plugin the result of an input. A plugin that raises is reported and skipped."""
         given: tuple[object, ...]
         if isinstance(result, GenerationError):
-            given = (llm, input, num_generations, arguments, None, result, from_hook, row)
+            given = (llm, input, num_generations, arguments, None, result, from_hook, row, seconds)
         else:
-            given = (llm, input, num_generations, arguments, result, None, from_hook, row)
+            given = (llm, input, num_generations, arguments, result, None, from_hook, row, seconds)
         self._show_all("after_generate", self._after, given)
 
     def run_started(self, run: RunInfo) -> None:

@@ -1,4 +1,4 @@
-"""What is known of one plugin: `PluginInfo` and its `Status`."""
+"""`PluginInfo`: the facts about one plugin, and its `Status`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Status = Literal["built-in", "found", "disabled", "settled", "incompatible", "co
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """What is known of one plugin now.
+    """The facts about one plugin that are known now.
 
     Attributes:
-        name: the name under which it is asked for.
-        status: its state. `built-in` and `found` have not been imported yet.
-        candidate: what its metadata says.
-        troubles: its problems, as far as they are known without loading it or since it was loaded.
-        settled_by: for one that is `settled`, which switch prefers which other distribution.
+        name: its name.
+        status: its state. `built-in` and `found` plugins are not imported yet.
+        candidate: its metadata.
+        troubles: its problems that are known, before or after loading it.
+        settled_by: for a `settled` plugin, the switch, and the distribution that it prefers.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PluginInfo:
 
     @property
     def package(self) -> str:
-        """Distribution and version."""
+        """The distribution and its version."""
         return self.candidate.package
 
     @property
@@ -58,7 +58,7 @@ class PluginInfo:
 
     @property
     def reports(self) -> list[str]:
-        """Each problem as people read it."""
+        """The report of each problem."""
         return [report(self.candidate, problem) for problem in self.troubles]
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, overload
 
 from stillhouse._execution.exits import is_from_signal
+from stillhouse._wording import install_command
 from stillhouse.registry.candidates import Candidate
 from stillhouse.registry.problems import Problem, describe, missing_module_hint, source_of
 
@@ -50,9 +51,7 @@ def with_user_hint(problem: Problem | None, candidate: Candidate) -> Problem | N
     """Add to a hint for the plugin's author what a user can do who only installed it."""
     if problem is None or not candidate.distribution:
         return problem
-    return replace(
-        problem, hint=f"{problem.hint}, if it is yours; else pip install --upgrade {candidate.distribution}"
-    )
+    return replace(problem, hint=f"{problem.hint}, if it is yours; else {_upgrade(candidate)}")
 
 
 def _load(candidate: Candidate, place_for_imports: str) -> Loaded:
@@ -100,10 +99,14 @@ def _import_problem(candidate: Candidate, error: BaseException) -> Problem:
         core_requires = tuple(importlib_metadata.requires("stillhouse") or ())
         hint = missing_module_hint(candidate, error.name, core_requires)
     elif candidate.distribution:
-        hint = f"pip install --upgrade {candidate.distribution}"
+        hint = _upgrade(candidate)
     else:
         hint = f"correct {candidate.value.partition(':')[0]}"
     return Problem("E201", describe(error), hint, exception=error)
+
+
+def _upgrade(candidate: Candidate) -> str:
+    return install_command(candidate.distribution, options="--upgrade")
 
 
 def _is_missing(error: ImportError) -> bool:

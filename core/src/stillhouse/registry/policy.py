@@ -1,6 +1,6 @@
-"""Which plugins may be used, settings of hooks, aliases: from the environment and the user's config file.
+"""Switches for plugins, settings of hooks, and aliases: from the environment and the user's config file.
 
-They limit what is loaded by accident. They are no sandbox: an installed package can run code anyway.
+Switches prevent accidental loading. They are not a sandbox: an installed package can run code anyway.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _MIN_AGE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Policy:
-    """Switches, keyed on the normalised name of the distribution.
+    """Switches, by the normalised name of the distribution, and the other settings of the user.
 
     Attributes:
         allow: the distributions that may be used, or `None` for all.
-        deny: the distributions that may not; it wins over `allow`.
-        prefer: for a name that several distributions claim, the one to take.
+        deny: the distributions that may not be used; it wins over `allow`.
+        prefer: for a name that several distributions claim, the one to use.
         hooks: the settings of hook plugins, by the name of the plugin.
-        llm: the LLM that is used where none is named, or an empty string.
-        aliases: what short names stand for, each `NAME` or `NAME:MODEL`.
+        llm: the default LLM, or an empty string.
+        aliases: the targets of aliases, each `NAME` or `NAME:MODEL`.
         sources: where each of these was set, for messages.
-        unknown_keys: a sentence for each key of the config file that has no meaning.
+        unknown_keys: a sentence for each unknown key of the config file.
     """
 
     allow: frozenset[str] | None = None
@@ -185,7 +185,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def config_file() -> Path:
-    """Return the user's config file. A project folder's file is never read: it is somebody else's."""
+    """Return the user's config file. A project's folder is never read: others may have written it."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("stillhouse", appauthor=False)) / "config.toml"

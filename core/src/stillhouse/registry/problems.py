@@ -1,4 +1,4 @@
-"""What can be wrong with a plugin, as data: `Problem` has what was found and what to try."""
+"""`Problem`: a fault of a plugin as data, with the cause and a suggested fix."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import importlib_metadata
 
+from stillhouse._wording import install_command
 from stillhouse.errors import PluginError
 from stillhouse.registry.candidates import Candidate, normalize
 
@@ -51,14 +52,14 @@ _CORE = PurePath(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a plugin.
+    """A fault of a plugin.
 
     Attributes:
         code: a key of `CODES`; `E…` makes the plugin unusable, `W…` does not.
-        cause: what was found.
-        hint: what to try.
-        exception: what the plugin raised, if it raised something.
-        summary: what the code says about this plugin, where `CODES` has it too narrowly.
+        cause: the cause.
+        hint: a suggested fix.
+        exception: the exception that the plugin raised, if any.
+        summary: the meaning of the code for this plugin, if the text in `CODES` is too narrow.
     """
 
     code: str
@@ -200,21 +201,21 @@ def missing_module_hint(candidate: Candidate, module: str, core_requires: tuple[
     """
     top = module.partition(".")[0]
     if top == "stillhouse":
-        return f"pip install --upgrade stillhouse {candidate.distribution}".rstrip()
+        return install_command(*filter(None, ("stillhouse", candidate.distribution)), options="--upgrade")
     if top == candidate.value.partition(":")[0].strip().partition(".")[0]:
         if not candidate.distribution:
             return f"correct {candidate.value}: there is no such module"
         return f"pip install --force-reinstall {candidate.distribution}; a file of it is missing"
     name = normalize(top)
     if any(_required(line) == name and not _extra(line) for line in candidate.requires):
-        return f"pip install --upgrade {candidate.distribution}"
+        return install_command(candidate.distribution, options="--upgrade")
     for distribution, requires in (
         (candidate.distribution, candidate.requires),
         ("stillhouse", core_requires),
     ):
         for line in requires:
             if _required(line) == name and _extra(line):
-                return f'pip install "{distribution}[{_extra(line)}]"'
+                return install_command(f"{distribution}[{_extra(line)}]")
     return (
         f"install the package that brings the module {top}, often of the same name; "
         f"{candidate.distribution or 'the plugin'} does not say which"

@@ -30,14 +30,14 @@ __all__ = ["Registry", "default_registry"]
 
 
 class Registry:
-    """Finds backends by name among the installed packages and loads the one that is asked for.
+    """Finds backends by name among the installed packages, and loads the requested one.
 
-    Discovery reads metadata, imports nothing, happens at the first call that needs it and is
-    remembered until `refresh()`. The switches are read once per call.
+    Discovery reads metadata and imports nothing. It happens at the first call that needs it, and its result
+    is kept until `refresh()`. The switches are read once per call.
 
     Args:
-        entry_points: use these instead of looking through the installed distributions.
-        policy: use this instead of reading the environment and the user's config file.
+        entry_points: entry points to use instead of those of the installed distributions.
+        policy: a policy to use instead of the environment and the user's config file.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Registry:
 
     @property
     def core_version(self) -> str:
-        """The version of stillhouse that is installed."""
+        """The installed version of stillhouse."""
         return self._discovery.scan().core_version
 
     def plugins(self) -> list[PluginInfo]:
@@ -65,11 +65,11 @@ class Registry:
         return self._plugins(self._discovery.assess())
 
     def available_llms(self) -> list[PluginInfo]:
-        """List every LLM, in whatever state, sorted by name, without importing any."""
+        """List every LLM, whatever its state, sorted by name, without importing any."""
         return [info for info in self.plugins() if info.kind == "llm"]
 
     def warnings(self) -> list[str]:
-        """List what the switches name that is not installed, and packages that cannot be read."""
+        """List names in the switches that are not installed, and packages that cannot be read."""
         return list(self._discovery.assess().warnings)
 
     def refresh(self) -> None:
@@ -96,18 +96,18 @@ class Registry:
 
     @property
     def default_llm(self) -> str:
-        """The LLM that the user's config file names for where none is named, or an empty string."""
+        """The default LLM of the user's config file, or an empty string."""
         return self._discovery.assess().policy.llm
 
     @property
     def aliases(self) -> dict[str, str]:
-        """What the aliases of the user's config file stand for, each `NAME` or `NAME:MODEL`."""
+        """The aliases of the user's config file and their targets, each `NAME` or `NAME:MODEL`."""
         return dict(self._discovery.assess().policy.aliases)
 
     def resolve(self, spec: str) -> str:
-        """Return what an alias stands for; anything else is returned as it is.
+        """Return the target of an alias; any other text is returned unchanged.
 
-        An installed LLM wins over an alias of its name, and a model after a colon is that of an LLM.
+        An installed LLM wins over an alias of the same name. A name with a model is never an alias.
 
         Raises:
             UnknownLLMError, PluginError: as `get_llm`, for the target of an alias.
@@ -131,7 +131,7 @@ class Registry:
         return target
 
     def create(self, spec: str, **fields: Any) -> LLM:
-        """Make an LLM; it is not loaded yet.
+        """Create an LLM; it is not loaded yet.
 
         Args:
             spec: `NAME`, `NAME:MODEL`, or an alias of the user's config file; the model sets the field
@@ -173,7 +173,7 @@ class Registry:
         return llm
 
     def register(self, name: str, cls: type[LLM]) -> None:
-        """Make a class known under a name, for tests and notebooks. It wins over an installed one.
+        """Register a class under a name, for tests and notebooks. It wins over an installed one.
 
         Raises:
             PluginError: the name or the class breaks a rule.
@@ -189,7 +189,7 @@ class Registry:
             self._registered[name] = cls
 
     def name_of(self, cls: type[LLM]) -> str:
-        """Return the name under which `cls` can be asked for, without importing another package.
+        """Return the name of `cls` in the registry, without importing another package.
 
         Raises:
             ConfigurationError: no usable name leads to this class.
@@ -289,7 +289,7 @@ class Registry:
         self._registered_hooks[name] = plugin
 
     def unregister_hooks(self, name: str) -> None:
-        """Remove what `register_hooks` added."""
+        """Remove the hooks that `register_hooks` added."""
         del self._registered_hooks[name]
         self.hooks().unregister(name)
 

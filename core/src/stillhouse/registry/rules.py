@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stillhouse._wording import install_command
 from stillhouse.registry.candidates import HOOKS_GROUP, LLMS_GROUP, Candidate, normalize
 from stillhouse.registry.known import BUILT_IN
 from stillhouse.registry.policy import PREFER_VARIABLE, Policy
@@ -42,7 +43,7 @@ def static_problems(candidate: Candidate, core_version: str) -> list[Problem]:
             Problem(
                 "E104",
                 f"the group {candidate.group} is not known to stillhouse {core_version}, which reads {known}",
-                "pip install --upgrade stillhouse",
+                install_command("stillhouse", options="--upgrade"),
             )
         )
     unmet = _unmet_range(candidate.requires, core_version)
@@ -127,11 +128,11 @@ def _remedy(unmet: Requirement, core_version: str, distribution: str) -> str:
     """Return the command that makes a plugin and the core fit each other."""
     if not _is_core_too_old(unmet, core_version):
         # pip then takes a version of the plugin, and of the core with it, that fit together.
-        return f"pip install --upgrade {distribution}"
+        return install_command(distribution, options="--upgrade")
     # Upgrading the plugin does nothing: pip has it already. Its own range says which core it needs.
     clauses = sorted(map(str, unmet.specifier), key=lambda clause: (clause.startswith(("<", "!")), clause))
     extras = f"[{','.join(sorted(unmet.extras))}]" if unmet.extras else ""
-    return f'pip install --upgrade "{unmet.name}{extras}{",".join(clauses)}"'
+    return install_command(f"{unmet.name}{extras}{','.join(clauses)}", options="--upgrade")
 
 
 def _is_core_too_old(unmet: Requirement, core_version: str) -> bool:

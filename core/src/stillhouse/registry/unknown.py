@@ -6,12 +6,16 @@ import difflib
 import re
 from collections.abc import Collection
 
+from stillhouse._wording import install_command
 from stillhouse.registry.known import ALIASES, MODELS, PACKAGES, SERVERS
 
 __all__ = ["hint_for"]
 
 _MAX_NAME_LENGTH = 100
 """Comparing costs the product of two lengths, and a name may be anything that somebody passed."""
+
+_MIN_LIKENESS = 0.65
+"""How much like a name another one must be to be named at all."""
 
 _MAX_DISTANCE = 0.2
 """How much less like the name than the nearest one another may be that is named beside it."""
@@ -51,11 +55,11 @@ def _how_to_get(known: str, installed: Collection[str]) -> str:
     """Return how to get an LLM that is known and not installed: its package, or what speaks its API."""
     server = SERVERS.get(known)
     if server is None:
-        return f"pip install {PACKAGES[known]}"
+        return install_command(PACKAGES[known])
     how = f"use {server.backend}:MODEL with base_url={server.base_url}"
     if server.backend in installed:
         return f"{server.backend} speaks its API: {how}"
-    return f"pip install {PACKAGES[server.backend]}, which speaks its API, and {how}"
+    return f"{install_command(PACKAGES[server.backend])}, which speaks its API, and {how}"
 
 
 def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
@@ -78,7 +82,8 @@ def _hint_for_model(name: str, plain: str, installed: Collection[str]) -> str:
 
 def _near(plain: str, installed: Collection[str]) -> str:
     """Return which names are near; of one that is not installed, also how to get it."""
-    near = difflib.get_close_matches(plain, sorted({*installed, *PACKAGES, *SERVERS}), n=3, cutoff=0.6)
+    known = sorted({*installed, *PACKAGES, *SERVERS})
+    near = difflib.get_close_matches(plain, known, n=3, cutoff=_MIN_LIKENESS)
     if not near:
         return ""
     # Beside a near miss, what is like it by chance only distracts.
@@ -89,7 +94,7 @@ def _near(plain: str, installed: Collection[str]) -> str:
         others = f"; installed is {' or '.join(here)}" if here else ""
         return f"{_meant(near[0], installed)}{others}"
     absent = [name for name in near if name not in installed and name in PACKAGES]
-    there = "".join(f", or {name!r}, not installed (pip install {PACKAGES[name]})" for name in absent)
+    there = "".join(f", or {name!r}, not installed ({install_command(PACKAGES[name])})" for name in absent)
     return f"did you mean {' or '.join(here)}{there}?"
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.structured.schema import is_too_deep
 from stillhouse.typing import StructuredOutput
@@ -41,7 +42,7 @@ class AnswerForm:
     problem: Callable[[str], str]
 
     def check(self, text: str | None, finish_reason: str | None) -> None:
-        """Check an answer against the form. One that was declined, or only calls tools, has no text.
+        """Check an answer against the form. An answer that was declined or only calls tools has no text.
 
         Raises:
             GenerationError: it is `truncated`, or violates the form (`schema`).
@@ -65,7 +66,7 @@ class AnswerForm:
 
 
 def answer_problem(structured_output: StructuredOutput) -> Callable[[str], str]:
-    """Return a function that says what is wrong with an answer, or an empty string.
+    """Return a function that describes what is wrong with an answer; an empty string if nothing is.
 
     Args:
         structured_output: the form, in its one shape (see `normalize_structured_output`).
@@ -101,7 +102,7 @@ def _no_json(name: str) -> Any:
 
 
 def value_problem(schema: dict[str, Any]) -> Callable[[Any], str]:
-    """Return a function that says why a value does not validate against a schema, or an empty string.
+    """Return a function that says why a value violates a schema; an empty string if it does not.
 
     References to other documents are not followed, and `format` is checked where it is known.
 
@@ -161,5 +162,5 @@ def _import(name: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             "a JSON schema is checked with jsonschema, which is not installed",
-            hint='pip install "stillhouse[schema]"',
+            hint=install_command("stillhouse[schema]"),
         ) from None

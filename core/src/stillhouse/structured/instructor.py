@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, UnsupportedError, near_matches
 from stillhouse.structured.answers import value_problem
 from stillhouse.structured.shape import normalize_structured_output
@@ -188,5 +189,5 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise ConfigurationError(
-            f"this structured output needs {name}", hint='pip install "stillhouse[instructor]"'
+            f"this structured output needs {name}", hint=install_command("stillhouse[instructor]")
         ) from None

@@ -14,17 +14,17 @@ _UNSUPPORTED_PATTERN = re.compile(r"\(\?[=!<]|\\[1-9bB]|\(\?P=")
 
 
 def closed_schema(schema: dict[str, Any], llm: str) -> dict[str, Any]:
-    """Return a JSON schema in which no object has other properties than those that are named.
+    """Return a JSON schema in which objects allow no properties other than the named ones.
 
-    It is as narrow as the one given or narrower, so that every answer also validates against that. Claude's
-    constrained decoding takes no other, wherever the model is asked.
+    It is equally narrow or narrower, so that every answer also validates against the given schema. Claude's
+    constrained decoding requires this, through whichever API the model is used.
 
     Args:
-        schema: the JSON schema; it is left alone.
+        schema: the JSON schema; it is not changed.
         llm: the name of the LLM, for the message.
 
     Raises:
-        UnsupportedError: a keyword, or its value, is none that is kept to; it says which, and where.
+        UnsupportedError: a keyword or its value is not enforced; the message names it and its place.
     """
     return _Closing(schema, llm).run()
 

@@ -1,4 +1,4 @@
-"""`SchemaRewriter`: a JSON schema as a provider takes it, or a refusal that names the keyword."""
+"""`SchemaRewriter`: rewrites a JSON schema for a provider, or rejects it and names the keyword."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ class _Link(NamedTuple):
 
 
 class SchemaRewriter:
-    """Writes a JSON schema as a provider takes it: equal in meaning or narrower, or not at all.
+    """Rewrites a JSON schema for a provider: to an equivalent or narrower one, or not at all.
 
-    A provider keeps to a part of JSON Schema, and ignores the rest without an error. A subclass says which
-    keywords it keeps to, and overrides `keyword` for those that it keeps to in a part of their uses. This
-    class follows references, takes apart an `allOf` of one schema, and makes an `anyOf` of a `oneOf` whose
-    branches exclude each other.
+    A provider enforces a part of JSON Schema, and ignores the rest without an error. A subclass lists the
+    keywords that are enforced, and overrides `keyword` for those that are enforced only in some uses. This
+    class resolves references, unwraps an `allOf` of one schema, and turns a `oneOf` whose branches exclude
+    each other into an `anyOf`.
 
     Args:
-        schema: the JSON schema; it is left alone.
+        schema: the JSON schema; it is not changed.
         llm: the name of the LLM, for the message.
     """
 
     keywords: ClassVar[frozenset[str]]
-    """The keywords that the provider keeps to, and those that `keyword` rewrites to others."""
+    """The keywords that the provider enforces, and those that `keyword` rewrites to others."""
 
     formats: ClassVar[frozenset[str]] = frozenset()
-    """The values of `format` that it keeps to."""
+    """The values of `format` that the provider enforces."""
 
     alone: ClassVar[tuple[str, ...]] = ()
-    """The keywords beside which it keeps to no other but `type`."""
+    """The keywords next to which the provider enforces no other keyword except `type`."""
 
     def __init__(self, schema: dict[str, Any], llm: str) -> None:
         self._root = schema
@@ -61,10 +61,10 @@ class SchemaRewriter:
         self._here = ""  # the definition that is being written
 
     def run(self) -> dict[str, Any]:
-        """Return the schema as the provider takes it.
+        """Return the rewritten schema.
 
         Raises:
-            UnsupportedError: there is none; it says which keyword, and where.
+            UnsupportedError: the schema cannot be rewritten; the message names the keyword and its place.
         """
         try:
             if is_too_deep(self._root):
@@ -84,18 +84,18 @@ class SchemaRewriter:
         return {**made, "$defs": definitions} if definitions else made
 
     def refusal(self, keyword: str, path: str, why: str, hint: str) -> UnsupportedError:
-        """Return the error of a keyword that the provider does not keep to."""
+        """Return the error for a keyword that the provider does not enforce."""
         return UnsupportedError(
             f"{self._llm} cannot honour the keyword {keyword!r} at {path} of the JSON schema: {why}",
             hint=hint,
         )
 
     def schema(self, schema: Any, path: str) -> dict[str, Any]:
-        """Return a schema within the schema, rewritten.
+        """Rewrite a schema within the schema.
 
         Args:
-            schema: the schema; one that is `True` or `False` is refused.
-            path: where it stands, such as `#/properties/name`.
+            schema: the inner schema; `True` and `False` are rejected.
+            path: its place, such as `#/properties/name`.
         """
         if not isinstance(schema, dict):
             raise UnsupportedError(
@@ -126,13 +126,13 @@ class SchemaRewriter:
         return made
 
     def keyword(self, key: str, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
-        """Write one keyword of a schema; a subclass overrides it, and calls this one for most keywords.
+        """Rewrite one keyword of a schema. A subclass overrides it, and calls this method for most keywords.
 
         Args:
             key: the keyword.
-            schema: the schema that has it.
-            made: the schema as it is written so far; it is to be changed.
-            path: where the schema stands.
+            schema: the schema that has the keyword.
+            made: the new schema so far, to which the keyword is added.
+            path: the place of the schema.
         """
         value, here = schema[key], f"{path}/{key}"
         if key in ("anyOf", "oneOf"):
@@ -156,29 +156,29 @@ class SchemaRewriter:
             made[key] = value
 
     def finish(self, schema: dict[str, Any], made: dict[str, Any], path: str) -> None:
-        """Look at a schema, all keywords of which are written; this one refuses what is beside `alone`."""
+        """Check a rewritten schema. This method rejects keywords next to those in `alone`."""
         for key in self.alone:
             beside = sorted(made.keys() & self.keywords - {key, "type"})
             if key in made and beside:
                 raise self.refusal(beside[0], path, f"{key} stands beside it", "write it in one place")
 
     def definition(self, reference: str, schema: Any) -> dict[str, Any]:
-        """Return a definition, rewritten; it is written once, whatever refers to it."""
+        """Rewrite a definition; it is rewritten once, however many references it has."""
         return self.schema(schema, reference)
 
     def is_bound(self) -> bool:
-        """Return whether a reference that stands here counts towards a recursion.
+        """Return whether a reference at this place counts towards a recursion.
 
-        A recursion in which one does not is left alone.
+        A recursion that contains a reference that does not count is allowed.
         """
         return True
 
     def recursion(self, reference: str, path: str) -> None:
-        """Refuse a reference that leads back to where it stands, or let it be."""
+        """Reject a recursive reference, or allow it."""
         raise self.refusal("$ref", path, "it leads back to itself", "spell out as many levels as you need")
 
     def resolved(self, schema: Any) -> Any:
-        """Return the definition that a schema refers to, `None` if it is not there, or the schema itself."""
+        """Return the definition that a schema refers to (`None` if missing), or the schema itself."""
         if not isinstance(schema, dict) or "$ref" not in schema:
             return schema
         place = _place_of(schema["$ref"])

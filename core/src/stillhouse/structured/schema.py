@@ -78,15 +78,15 @@ def json_schema_of(
     llm: str,
     hint: str = "ask for JSON: an object with a property that has an enum for choices, or a pattern",
 ) -> Any:
-    """Return the schema of a structured output, for a backend whose API has none but JSON.
+    """Return the JSON schema of a structured output, for a backend whose API supports no other format.
 
     Args:
-        structured_output: in its one shape.
-        llm: who refuses, for the message.
-        hint: how a choice, or what fits a pattern, can be asked for instead.
+        structured_output: the normalised structured output.
+        llm: the name of the LLM, for the message.
+        hint: how to request a choice or a pattern instead.
 
     Raises:
-        UnsupportedError: it is a regex or a choice.
+        UnsupportedError: the format is a regex or a choice.
     """
     if structured_output["format"] != "json":
         raise UnsupportedError(
@@ -96,17 +96,17 @@ def json_schema_of(
 
 
 def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -> None:
-    """Reject a JSON schema with a keyword that a backend would not honour exactly.
+    """Reject a JSON schema with a keyword that a backend does not enforce exactly.
 
     Keywords that only describe (`title`, `default`, …) are always allowed.
 
     Args:
         schema: the JSON schema.
-        supported: the keywords that the backend honours.
-        llm: who refuses, for the message.
+        supported: the keywords that the backend enforces.
+        llm: the name of the LLM, for the message.
 
     Raises:
-        UnsupportedError: it names the keyword and where it stands.
+        UnsupportedError: the message names the keyword and its place.
     """
     for path, inner in subschemas(schema):
         for keyword in inner:
@@ -118,10 +118,10 @@ def check_schema(schema: dict[str, Any], supported: Collection[str], llm: str) -
 
 
 def is_too_deep(schema: Any) -> bool:
-    """Return whether a JSON schema has more than `MAX_DEPTH` levels, each an object or a list in another.
+    """Return whether a JSON schema has more than `MAX_DEPTH` levels of objects and lists.
 
-    Whoever walks through a schema calls itself at each level, and what the interpreter allows depends on
-    who else runs in it.
+    Functions that walk through a schema recurse at each level, and the interpreter's limit may be nearly
+    reached already.
     """
     level = [schema] if isinstance(schema, (dict, list)) else []
     for _ in range(MAX_DEPTH + 1):
@@ -137,9 +137,9 @@ def is_too_deep(schema: Any) -> bool:
 
 
 def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return a JSON schema and every schema in it, its definitions included, each with where it stands.
+    """Return a JSON schema and every schema in it, definitions included, each with its place.
 
-    It is for a backend whose provider honours a keyword in some places only.
+    Use it for a provider that enforces a keyword only in some places.
     """
     if not isinstance(schema, dict):
         return

@@ -1,36 +1,28 @@
-"""The one shape in which a structured output is requested, the same for every backend."""
+"""The normalised shape of a structured output, the same for every backend."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, Field
+from typing import Any
 
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.typing import Capability, StructuredOutput
 
-__all__ = [
-    "StructuredOutputField",
-    "StructuredOutputMixin",
-    "capability_of",
-    "normalize_structured_output",
-]
+__all__ = ["capability_of", "normalize_structured_output"]
 
 _CAPABILITIES: dict[str, Capability] = {"json": "json_schema", "regex": "regex", "choice": "choice"}
 
 
 def normalize_structured_output(value: Any) -> StructuredOutput | None:
-    """Normalise `value` to its one shape: a dict with `format` and a plain, serialisable `schema`.
+    """Normalise a structured output to a dict with `format` and a plain, serialisable `schema`.
 
-    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with
-    its flags. A missing `format` is derived from the schema. A new dict is returned; `value` is left
-    alone.
+    A pydantic class or a JSON string becomes a JSON schema, a compiled pattern its source with its flags. A
+    missing `format` is derived from the schema. A new dict is returned; `value` is not changed.
 
     Raises:
-        ConfigurationError: it has another shape, an unknown key, or an unusable schema.
+        ConfigurationError: `value` has another shape, an unknown key, or an unusable schema.
     """
     if value is None:
         return None
@@ -55,7 +47,7 @@ def normalize_structured_output(value: Any) -> StructuredOutput | None:
 
 
 def capability_of(structured_output: Any) -> Capability:
-    """The capability that a backend needs to honour this structured output."""
+    """Return the capability that a backend needs for this structured output."""
     if isinstance(structured_output, Mapping):
         given = structured_output.get("format")
         if isinstance(given, str) and given in _CAPABILITIES:
@@ -84,8 +76,12 @@ def _guess_format(schema: Any) -> str:
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+    if isinstance(schema, type):
+        # Only here: whoever reads a run needs the form of its rows, and not pydantic.
+        from pydantic import BaseModel
+
+        if issubclass(schema, BaseModel):
+            return schema.model_json_schema()
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -132,16 +128,3 @@ def _choices(schema: Any) -> list[str]:
 
 
 _NORMALIZE = {"json": _json_schema, "regex": _pattern, "choice": _choices}
-
-
-StructuredOutputField = Annotated[dict[str, Any] | None, BeforeValidator(normalize_structured_output)]
-"""The type of the field `structured_output`: normalised when it is set."""
-
-
-class StructuredOutputMixin(BaseModel):
-    """The field `structured_output`, for every backend that has the capability."""
-
-    structured_output: StructuredOutputField = Field(
-        default=None,
-        description="The form that every answer must have: a dict with format and schema.",
-    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import pytest
 
 from stillhouse.errors import GenerationError
+from stillhouse.http.transport.reading import looks_like_events
 from stillhouse.llm import LLM
 from stillhouse.testing.base import Conformance, quietly_unload
 from stillhouse.testing.rewriting import without_text
@@ -16,7 +18,7 @@ from stillhouse.testing.rule import Broken, said
 from stillhouse.testing.server import Reply, ScriptedServer
 from stillhouse.typing import FormattedInput, GenerateOutput
 
-__all__ = ["KEY", "HTTPBase"]
+__all__ = ["KEY", "HTTPBase", "in_parts"]
 
 KEY = "sk-5d41402abc4b2a76b9719d911017c592"
 """The LLM's key, which must not appear anywhere but where `credential` says."""
@@ -57,6 +59,27 @@ class HTTPBase(Conformance):
         """
         raise NotImplementedError(f"{type(self).__name__} has no respond(path, body)")
 
+    def respond_streamed(self, path: str, body: Any) -> Sequence[bytes] | None:
+        """Return the API's answer to a request for a stream; `None` if this is not such a request.
+
+        It should say what `respond` says, with the text in two events or more.
+
+        Args:
+            path: the path of the request, with its query.
+            body: its body, as in `respond`.
+
+        Returns:
+            The events, each as the bytes that are sent for it.
+        """
+        return None
+
+    def streamed_error(self, message: str) -> bytes | None:
+        """Return the event with which the API reports in a stream that the model is overloaded.
+
+        By default, it is a server-sent event with an `error` whose code is 503. `None` skips the case.
+        """
+        return b"data: %s\n\n" % json.dumps({"error": {"message": message, "code": 503}}).encode()
+
     def refusal(self, message: str) -> Any:
         """Return the body with which the API refuses a request."""
         return {"error": {"message": message}}
@@ -74,11 +97,15 @@ class HTTPBase(Conformance):
 
     # For the rules
 
+    def _any_response(self, path: str, body: Any) -> Any:
+        events = self.respond_streamed(path, body)
+        return self.respond(path, body) if events is None else in_parts(events)
+
     @classmethod
     def setup_class(cls) -> None:
         """Start the server; pytest calls it before the first test of the class."""
         super().setup_class()
-        cls._server = ScriptedServer(lambda path, body: cls().respond(path, body))
+        cls._server = ScriptedServer(lambda path, body: cls()._any_response(path, body))
 
     @classmethod
     def teardown_class(cls) -> None:
@@ -111,7 +138,7 @@ class HTTPBase(Conformance):
         Fields that the LLM does not have are left out: an author whose backend has none of them sets
         short timeouts in `make_at`.
         """
-        self._own_server = ScriptedServer(self.respond)
+        self._own_server = ScriptedServer(self._any_response)
         self._stack.callback(self._own_server.close)
         llm = self.new()
         for name, value in fields.items():
@@ -165,3 +192,12 @@ class HTTPBase(Conformance):
         except GenerationError as error:
             return error
         raise Broken(f"no error was raised; the output is {str(output)[:200]}")
+
+
+def in_parts(
+    parts: Sequence[bytes | threading.Event], fault: Literal["", "truncate", "stall", "huge"] = ""
+) -> Reply:
+    """Return a reply that is sent in parts, with the type of a stream if it begins as one."""
+    is_stream = isinstance(parts[0], bytes) and looks_like_events(parts[0])
+    kind = "text/event-stream" if is_stream else "application/octet-stream"
+    return Reply(parts=parts, headers={"content-type": kind}, fault=fault)

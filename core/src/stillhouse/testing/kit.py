@@ -17,8 +17,8 @@ _KIT = "stillhouse.testing."
 _FOR_AUTHORS = {
     "address", "answers_are_scripted", "arguments", "credential", "example", "executor", "input_of", "make",
     "make_at", "make_bad_row", "make_empty", "make_failing", "make_source", "make_target", "pytestmark",
-    "read", "refusal", "requests_per_input", "respond", "rows", "seconds", "settings", "setup_class",
-    "teardown_class", "texts",
+    "read", "refusal", "requests_per_input", "respond", "respond_streamed", "rows", "seconds", "settings",
+    "setup_class", "streamed_error", "teardown_class", "texts",
 }  # fmt: skip
 """What a subclass may define; every other name belongs to the kit."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["with_counts", "with_error", "without_text"]
+__all__ = ["unescaped", "with_counts", "with_error", "without_text"]
 
 # What counts something in an answer; another number may be a state that somebody waits for.
 _COUNTS = re.compile(r"token|usage|count|billed", re.IGNORECASE)
@@ -67,6 +67,17 @@ def with_error(answer: Any, error: Any) -> Any:
         if is_json:
             break
     return b"\n".join(pieces)
+
+
+def unescaped(answer: bytes) -> bytes:
+    """Return an answer with characters other than ASCII as they are, where it has them as escapes of JSON."""
+    lines = answer.split(b"\n")
+    for place, line in enumerate(lines):
+        start = b"data: " if line.startswith(b"data:") else b""
+        item = _loads(line.removeprefix(b"data:"))
+        if item is not None:
+            lines[place] = start + json.dumps(item, ensure_ascii=False).encode()
+    return b"\n".join(lines)
 
 
 def _in_json(raw: bytes, change: Callable[[Any], Any]) -> tuple[bytes, bool]:

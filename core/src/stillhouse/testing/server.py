@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ HUGE_BYTES = 256 * 2**20
 
 _CHUNK = b" " * 2**20
 _POLL_SECONDS = 0.05
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class Reply:
         body: the body; JSON types, bytes as they are, or `None` for the ordinary answer.
         headers: headers in addition to the ordinary ones.
         fault: `drop` closes the connection without a response, `truncate` in the middle of the
-            body, `stall` sends nothing, `huge` sends a body of `HUGE_BYTES`.
+            body, `stall` sends nothing, `huge` sends a body of `HUGE_BYTES`. Of a body in parts, they follow
+            the last part.
+        parts: a body that is sent in parts instead of `body`; an event among them is waited for.
     """
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     fault: Literal["", "drop", "truncate", "stall", "huge"] = ""
+    parts: Sequence[bytes | threading.Event] | None = None
 
 
 class ScriptedServer:
@@ -66,6 +70,7 @@ class ScriptedServer:
         in_flight: how many requests are being answered; `most` is its maximum.
         hung_up: set when a client closed the connection of an answer that stalled.
         sent: bytes sent of huge bodies.
+        is_late: whether an event among the parts of a body was not set in time.
     """
 
     def __init__(self, respond: Callable[[str, Any], Any]) -> None:
@@ -93,6 +98,7 @@ class ScriptedServer:
         self.meeting: threading.Barrier | None = None
         self.requests: list[Request] = []
         self.in_flight = self.most = self.sent = 0
+        self.is_late = False
         self.hung_up = threading.Event()
 
     def close(self) -> None:
@@ -152,6 +158,7 @@ def _read(raw: bytes) -> Any:
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the parts of a body arrive in parts
 
     def _serve(self) -> None:
         scripted = self.server.scripted
@@ -171,9 +178,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     def _answer(self, reply: Reply, body: Any) -> None:
-        if reply.body is None and reply.fault in ("", "truncate"):
+        if reply.body is None and reply.parts is None and reply.fault in ("", "truncate"):
             reply = _ordinary(self.server.scripted, reply, self.path, body)
-        if reply.fault == "drop":
+        if reply.parts is not None:
+            self._send_parts(reply, reply.parts)
+        elif reply.fault == "drop":
             self.close_connection = True
         elif reply.fault == "stall":
             self._stall()
@@ -199,6 +208,31 @@ class _Handler(BaseHTTPRequestHandler):
             while scripted.sent < HUGE_BYTES:
                 self.wfile.write(_CHUNK)
                 scripted.sent += len(_CHUNK)
+
+    def _send_parts(self, reply: Reply, parts: Sequence[bytes | threading.Event]) -> None:
+        scripted = self.server.scripted
+        self.send_response(reply.status)
+        for name, text in {"content-type": "application/octet-stream", **reply.headers}.items():
+            self.send_header(name, text)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for part in parts:
+            if isinstance(part, threading.Event):
+                scripted.is_late = not part.wait(_PATIENCE_SECONDS) or scripted.is_late
+            elif part:
+                self._send_chunk(part)
+        while reply.fault == "huge" and scripted.sent < HUGE_BYTES:
+            self._send_chunk(_CHUNK)
+            scripted.sent += len(_CHUNK)
+        if reply.fault == "stall":
+            self._stall()
+        elif reply.fault:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _send_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _stall(self) -> None:
         """Send nothing until the client hangs up."""

@@ -182,5 +182,5 @@ def _odd(what: str) -> UnclearError:
     return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
-        hint="check that base_url is that of an Anthropic API",
+        hint="check that base_url is the address of an Anthropic API",
     )

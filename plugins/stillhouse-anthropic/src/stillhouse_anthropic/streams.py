@@ -107,7 +107,8 @@ class _Joined:
             raise GenerationError(
                 "the server sent a stream of events without a message",
                 kind="server",
-                hint="check that base_url is that of an Anthropic API, and that nothing requests a stream",
+                hint="check that base_url is the address of an Anthropic API, and that "
+                "nothing requests a stream",
             )
         if not (ended or self._is_stopped or self._message.get("stop_reason")):
             raise GenerationError(

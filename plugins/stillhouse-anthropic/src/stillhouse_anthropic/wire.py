@@ -10,7 +10,7 @@ from stillhouse.outputs import count_of
 
 __all__ = ["message_output"]
 
-HINT = "check that base_url is that of an Anthropic API"
+HINT = "check that base_url is the address of an Anthropic API"
 
 _MAX_SAID = 500
 """How many characters of a server's message are shown."""

@@ -56,7 +56,7 @@ def find_credentials(profile: str | None) -> Any:
         if told.source:
             raise ConfigurationError(
                 f"the profile {told.name!r} gets its credentials from {told.source}, which requires botocore",
-                hint=f'pip install "{EXTRA}"',
+                hint=f'stillhouse install "{EXTRA}"',
             ) from None
         return None
     except Exception as error:  # botocore has more than fifty classes of them

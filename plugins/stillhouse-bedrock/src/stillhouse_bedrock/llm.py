@@ -25,11 +25,13 @@ from stillhouse.typing import ModelInfo
 from stillhouse_bedrock.body import check_given, request_body
 from stillhouse_bedrock.credentials import Credentials, read_profile
 from stillhouse_bedrock.failures import bedrock_failure, is_expired
+from stillhouse_bedrock.frames import FrameReader
 from stillhouse_bedrock.keys import Keys, find_credentials
 from stillhouse_bedrock.models import models_in, page_after
 from stillhouse_bedrock.parameters import ConverseParameters
 from stillhouse_bedrock.regions import host_of, region_of_arn
 from stillhouse_bedrock.signing import signed_headers
+from stillhouse_bedrock.streams import answer_of_events, piece_of_event
 from stillhouse_bedrock.wire import converse_output
 
 if TYPE_CHECKING:
@@ -238,6 +240,15 @@ class BedrockLLM(StructuredHTTPLLM):
             chat, form, arguments, llm=type(self).__name__, prompt_caching=self.prompt_caching
         )
         return Request(f"model/{quote(self.model, safe='')}/converse", body, form)
+
+    def stream_request_of(self, request: Request) -> Request | None:
+        return replace(request, path=f"{request.path}-stream", wire=FrameReader)
+
+    def piece_of_event(self, event: Any) -> str | None:
+        return piece_of_event(event)
+
+    def answer_of_events(self, events: list[Any]) -> Any:
+        return answer_of_events(events)
 
     def output_of(self, answer: Any, request: Request) -> GenerateOutput:
         if self._keys is not None:

@@ -53,7 +53,7 @@ def converse_output(answer: Any) -> GenerateOutput:
             f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:_MAX_SAID],
             kind="server",
             outputs=counted(statistics),
-            hint="check that base_url is that of Bedrock's runtime",
+            hint="check that base_url is the address of Bedrock's runtime",
         ) from None
 
 

@@ -10,7 +10,7 @@ from stillhouse_cohere.failures import FAILED
 
 __all__ = ["chat_output"]
 
-HINT = "check that base_url is that of Cohere's API"
+HINT = "check that base_url is the address of Cohere's API"
 
 _FINISH_REASONS = {
     "complete": "stop",

@@ -105,7 +105,7 @@ class BatchContentLLM(BatchHTTPLLM, GenerateContentLLM):
             raise GenerationError(
                 "the server returned no upload address for the batch file",
                 kind="server",
-                hint="check that base_url is that of an API with offline batches",
+                hint="check that base_url is the address of an API with offline batches",
             )
         return address.path, dict(parse_qsl(address.query))  # whatever host it names, the key goes to ours
 
@@ -235,5 +235,5 @@ def _odd(what: str) -> UnclearError:
     return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
-        hint="check that base_url is that of an API with offline batches",
+        hint="check that base_url is the address of an API with offline batches",
     )

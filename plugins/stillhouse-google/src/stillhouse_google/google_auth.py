@@ -31,7 +31,7 @@ def default_token() -> tuple[GoogleToken, str]:
     except ImportError as error:
         raise ConfigurationError(
             f"the credentials of this machine for Google Cloud require {error.name}, which is not installed",
-            hint='pip install "stillhouse-google[auth]", or set access_token_provider or api_key',
+            hint='stillhouse install "stillhouse-google[auth]", or set access_token_provider or api_key',
         ) from None
     try:
         credentials, project = auth.default(scopes=_SCOPES)

@@ -48,7 +48,7 @@ def content_output(answer: Any) -> GenerateOutput:
             f"the answer has another shape than the API's: {type(error).__name__}: {error}"[:500],
             kind="server",
             outputs=counted(statistics),
-            hint="check that base_url is that of an API of this kind",
+            hint="check that base_url is the address of an API of this kind",
         ) from None
     output["statistics"] = statistics
     return output

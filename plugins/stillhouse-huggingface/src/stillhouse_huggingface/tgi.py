@@ -11,7 +11,7 @@ from stillhouse_huggingface.parameters import TGI_CHAT, TGI_RAW
 
 __all__ = ["chat_arguments", "check_parameters", "generate_body", "generated", "keep_counts", "without_stop"]
 
-HINT = "check that base_url is that of a Text Generation Inference server, or set api to openai"
+HINT = "check that base_url is the address of a Text Generation Inference server, or set api to openai"
 
 _REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
 

@@ -196,5 +196,5 @@ def _unusable(message: str) -> Failure:
     """An answer that came whole is paid for; the next one would have the same shape."""
     return Failure(
         "server", f"LiteLLM cannot read the answer: {message}",
-        hint="check that base_url is that of an API of the provider that the model names", unclear=True,
+        hint="check that base_url is the address of the provider that the model names", unclear=True,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from stillhouse.outputs import prepare_output
 from stillhouse.typing import GenerateOutput, Logprob
 
-__all__ = ["read_answer"]
+__all__ = ["read_answer", "text_of"]
 
 
 def read_answer(pieces: Iterable[dict[str, Any]], candidates: int | None) -> GenerateOutput:
@@ -26,8 +26,8 @@ def read_answer(pieces: Iterable[dict[str, Any]], candidates: int | None) -> Gen
     usage: dict[str, Any] = {}
     for piece in pieces:
         for choice in piece["choices"]:
-            part = choice.get("delta") or choice.get("message") or choice
-            text.append(part.get("content") or part.get("text") or "")
+            part = _part_of(choice)
+            text.append(_text_in(part))
             reasoning.append(part.get("reasoning_content") or "")
             if choice.get("logprobs"):
                 positions.extend(choice["logprobs"].get("content") or ())
@@ -45,6 +45,21 @@ def read_answer(pieces: Iterable[dict[str, Any]], candidates: int | None) -> Gen
     if cached is not None:
         output["statistics"]["cached_tokens"] = [cached]
     return output
+
+
+def text_of(piece: Any) -> str:
+    """Return the text that a piece of a stream adds to the answer; a piece of another shape adds none."""
+    choices = piece.get("choices") if isinstance(piece, dict) else None
+    return "".join(_text_in(_part_of(choice)) for choice in choices or ())
+
+
+def _part_of(choice: dict[str, Any]) -> dict[str, Any]:
+    part: dict[str, Any] = choice.get("delta") or choice.get("message") or choice
+    return part
+
+
+def _text_in(part: dict[str, Any]) -> str:
+    return part.get("content") or part.get("text") or ""
 
 
 def _logprobs(positions: list[dict[str, Any]], candidates: int) -> list[list[Logprob]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from stillhouse.errors import GenerationError
 from stillhouse.local import EngineWorker, Guide, JobQueue
-from stillhouse.typing import ChatItem, HiddenState
+from stillhouse.typing import ChatItem, HiddenState, OnPiece
 from stillhouse_llamacpp.crowding import Crowding
 from stillhouse_llamacpp.guides import SENTINEL, probe_of
 from stillhouse_llamacpp.server import Route, Server, Settings
@@ -24,7 +24,8 @@ T = TypeVar("T")
 Cancelled = Callable[[], bool]
 """Says whether the one who asked has gone away."""
 
-Call = Callable[[Cancelled], Any]
+Call: TypeAlias = "Callable[[Cancelled, OnPiece | None], Any]"
+"""A request, called in a thread of the engine; it gives the pieces of its text to the second argument."""
 
 _REMEMBERED = 4096
 
@@ -57,14 +58,22 @@ class Engine:
         """Whether a request is under way."""
         return self._worker.is_busy
 
-    async def run(self, function: Callable[[Cancelled], T]) -> T:
+    async def run(
+        self, function: Callable[[Cancelled, OnPiece | None], T], on_piece: OnPiece | None = None
+    ) -> T:
         """What `function` returns, called in a thread when a slot is free; see `EngineWorker.run`."""
-        result: T = await self._worker.run(function)
+        result: T = await self._worker.run(function, on_piece=on_piece)
         return result
 
-    def generate(self, route: Route, body: dict[str, Any], cancelled: Cancelled) -> list[Any]:
+    def generate(
+        self,
+        route: Route,
+        body: dict[str, Any],
+        cancelled: Cancelled,
+        on_answer: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
         """Return the engine's answer to a request; see `Server.generate`."""
-        answers = self._server.generate(route, body, cancelled)
+        answers = self._server.generate(route, body, cancelled, on_answer)
         self._crowding.look()
         return answers
 
@@ -181,7 +190,7 @@ def _serve_one(queue: JobQueue[Call, Any]) -> bool:
     jobs = queue.take(1)
     for job in jobs:
         try:
-            job.finish(job.request(lambda: job.cancelled))  # noqa: B023
+            job.finish(job.request(lambda: job.cancelled, job.on_piece))  # noqa: B023
         except BaseException as error:
             job.fail(error)
     return bool(jobs)

@@ -7,8 +7,8 @@ from typing import Any
 
 from stillhouse import GenerateOutput
 from stillhouse.local import Guide
-from stillhouse.typing import StandardInput
-from stillhouse_llamacpp.answers import read_answer
+from stillhouse.typing import OnPiece, StandardInput
+from stillhouse_llamacpp.answers import read_answer, text_of
 from stillhouse_llamacpp.engine import Cancelled, Engine
 from stillhouse_llamacpp.server import Route
 
@@ -20,6 +20,7 @@ def generate_one(
     route: Route,
     body: dict[str, Any],
     cancelled: Cancelled,
+    on_piece: OnPiece | None,
     *,
     guide: Guide | None,
     prompt: StandardInput | str | Callable[[], str],
@@ -32,6 +33,7 @@ def generate_one(
         route: the engine's route for the prompt.
         body: the request, without prompt and grammar.
         cancelled: ends the request when it says so.
+        on_piece: takes the text as it comes; `None` where nobody waits for it.
         guide: the form that the answer must have.
         prompt: a chat, a text, or what makes one when it is called.
         candidates: see `read_answer`.
@@ -45,7 +47,8 @@ def generate_one(
     if guide is not None:
         engine.require(guide)
         body["grammar"] = guide.grammar
-    output = read_answer(engine.generate(route, body, cancelled), candidates)
+    on_answer = None if on_piece is None else lambda answer: on_piece(text_of(answer))
+    output = read_answer(engine.generate(route, body, cancelled, on_answer), candidates)
     if guide is not None:
         guide.check(output["generations"][0] or "", output["finish_reasons"][0])
     return output

@@ -91,7 +91,7 @@ def _read(path: Path, content: mmap.mmap, size: int) -> Header:
     if header is None:
         raise ConfigurationError(
             f"{path} has the version {version} of the GGUF format, but the engine reads only 2 and 3",
-            hint="download the model again, or: pip install --upgrade xllamacpp",
+            hint="download the model again, or: stillhouse install --upgrade xllamacpp",
         )
     if header.bytes > size:
         raise _damaged(path, f"is cut off: it has {size:,} bytes of at least {header.bytes:,}")

@@ -225,10 +225,11 @@ class LlamaCppLLM(LocalLLM):
             prompt=functools.partial(self.prompt_text, content) if magpie else content,
             candidates=(top_logprobs or 0) if wants_logprobs else None,
         )
+        on_piece = self.claim_stream() if num_generations == 1 else None
         calls = []
         for generation in range(num_generations):
             own = body if seed is None else {**body, "seed": seed_of(seed, generation)}
-            calls.append(engine.run(functools.partial(generate, own)))
+            calls.append(engine.run(functools.partial(generate, own), on_piece))
         return merged(await asyncio.gather(*calls, return_exceptions=True))
 
     def get_last_hidden_states(self, inputs: Sequence[FormattedInput]) -> list[HiddenState]:

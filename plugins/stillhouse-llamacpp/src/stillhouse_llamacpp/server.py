@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -85,8 +86,8 @@ class Server:
             raise ConfigurationError(
                 f"the engine could not load {settings.path}, "
                 f"whose architecture is {header.architecture or 'unknown'}",
-                hint="set verbose to True to see why. A new architecture needs a new engine (pip install "
-                "--upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
+                hint="set verbose to True to see why. A new architecture needs a new engine (stillhouse "
+                "install --upgrade xllamacpp); a lack of memory, a smaller n_ctx or fewer slots"
                 + ("; a mistake in chat_template, a correction" if settings.chat_template else ""),
             ) from error
         address = urlsplit(self._engine.listening_address)
@@ -95,10 +96,17 @@ class Server:
         # A server that is dropped before its loop has begun never ends; this call waits for the loop.
         self._engine.handle_completions({"prompt": "Hi", "max_tokens": 1})
 
-    def generate(self, route: Route, body: dict[str, Any], cancelled: Callable[[], bool]) -> list[Any]:
+    def generate(
+        self,
+        route: Route,
+        body: dict[str, Any],
+        cancelled: Callable[[], bool],
+        on_answer: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
         """Return the engine's answer to a request, piece by piece if the body asks for a stream.
 
-        `cancelled` is asked at every piece, and ends the request in the engine when it is true.
+        `cancelled` is asked at every piece, and ends the request in the engine when it is true. `on_answer`
+        gets each piece when it comes, and must not raise.
 
         Raises:
             GenerationError: the engine refused it or failed, or it was cancelled.
@@ -109,6 +117,9 @@ class Server:
 
         def receive(piece: str) -> bool:  # the engine swallows what is raised in here
             pieces.append(piece)
+            if on_answer is not None:
+                with contextlib.suppress(ValueError):  # it is read again, and reported, at the end
+                    on_answer(json.loads(piece))
             return cancelled()
 
         try:

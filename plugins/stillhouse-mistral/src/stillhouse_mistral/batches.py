@@ -128,5 +128,5 @@ def _odd(what: str) -> UnclearError:
     return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
-        hint="check that base_url is that of Mistral's API",
+        hint="check that base_url is the address of Mistral's API",
     )

@@ -9,6 +9,7 @@ import numpy
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.local import Answer, Generation, Prompts, TokenTexts
+from stillhouse.typing import OnPiece
 from stillhouse_mlx.choosers import Chooser
 from stillhouse_mlx.library import Library
 from stillhouse_mlx.memory import Memory, Needs
@@ -112,9 +113,9 @@ class Engine:
         """The arrays."""
         return self._library.mx
 
-    def answer(self, generation: Generation) -> Answer:
-        """The answer to a generation, of which nothing has come yet."""
-        return Answer(generation, self.prompts, self.tokenizer, self._texts, self.eos)
+    def answer(self, generation: Generation, on_piece: OnPiece | None = None) -> Answer:
+        """The answer to a generation, still empty; `on_piece` takes its text as it grows."""
+        return Answer(generation, self.prompts, self.tokenizer, self._texts, self.eos, on_piece)
 
     def sequences(self) -> Sequences:
         """What sequences are put into, none yet."""

@@ -61,7 +61,8 @@ def load_library() -> Library:
             first_line = str(error).strip().partition("\n")[0]
             raise ConfigurationError(
                 f"MLX cannot be imported: {type(error).__name__}: {first_line}",
-                hint="pip install mlx-lm   on a Mac with Apple silicon; pip install 'mlx-lm[cpu]'   on Linux",
+                hint="stillhouse install mlx-lm   on a Mac with Apple silicon; "
+                "stillhouse install 'mlx-lm[cpu]'   on Linux",
             ) from error
 
 

@@ -145,7 +145,10 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
     if "trust_remote_code" in words:
         hint = "if you trust the code that comes with the model: --set trust_remote_code=true"
     elif "not supported" in words:
-        hint = "a new architecture needs a new mlx-lm: pip install --upgrade mlx-lm   or use another engine"
+        hint = (
+            "a new architecture needs a new mlx-lm: stillhouse install --upgrade mlx-lm   "
+            "or use another engine"
+        )
     else:
         hint = "check that the folder is whole, and that config.json belongs to the weights"
     return ConfigurationError(f"mlx-lm cannot read the model {path}: {words}", hint=hint)

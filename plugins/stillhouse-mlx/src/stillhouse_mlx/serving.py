@@ -63,7 +63,7 @@ class _Batch:
         if engine.prefixes is not None:
             kept, cache = engine.prefixes.take(request.prompt)
         try:
-            growing = Growing(request, engine.answer(request), engine.eos)
+            growing = Growing(request, engine.answer(request, job.on_piece), engine.eos)
         except StillhouseError as error:
             job.fail(error)
             return

@@ -100,7 +100,7 @@ class OllamaLLM(StructuredHTTPLLM):
     def failure_in(self, answer: Any, headers: Mapping[str, str]) -> Failure | None:
         failure = super().failure_in(answer, headers)
         if failure is None and isinstance(answer, dict) and answer.get("done") is False:
-            failure = Failure("server", "the answer is not whole", retried=True, unclear=True)
+            failure = Failure("connection", "the answer broke off before its end", retried=True, unclear=True)
         return failure
 
     def stream_request_of(self, request: Request) -> Request | None:

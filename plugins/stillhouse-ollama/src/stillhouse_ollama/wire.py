@@ -10,7 +10,7 @@ from stillhouse.http import chat_logprobs, counted, finish_reason, statistics_of
 
 __all__ = ["output_of"]
 
-HINT = "check that base_url is that of an Ollama server"
+HINT = "check that base_url is the address of an Ollama server"
 
 
 def output_of(answer: Any, *, chat: bool) -> GenerateOutput:

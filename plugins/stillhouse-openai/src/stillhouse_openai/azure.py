@@ -131,7 +131,7 @@ class AzureOpenAILLM(FileBatchLLM):
                 raise GenerationError(
                     "the server did not answer with a file",
                     kind="server",
-                    hint="check that base_url is that of a resource on Azure",
+                    hint="check that base_url is the address of a resource on Azure",
                 )
             if status in ("processed", "succeeded", "uploaded"):
                 return name

@@ -200,5 +200,5 @@ def _odd(what: str) -> UnclearError:
     return UnclearError(
         f"the server answered with something else than {what}",
         kind="server",
-        hint="check that base_url is that of an API with offline batches",
+        hint="check that base_url is the address of an API with offline batches",
     )

@@ -17,7 +17,7 @@ _RESPONSES_ONLY = re.compile(
     r"(o\d|gpt-).*-(pro|codex|cyber|deep-research|research|law)\b|(codex|computer-use)-"
     r"|gpt-daybreak-|gpt-.*\brosalind\b"
 )
-_HINT = "check that base_url is that of an OpenAI API; api says which"
+_HINT = "check that base_url is the address of an OpenAI API; the field api sets which one"
 _UNKNOWN = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
 
 

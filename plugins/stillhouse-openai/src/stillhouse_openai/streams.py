@@ -107,7 +107,8 @@ class _Joined:
             raise GenerationError(
                 "the server sent a stream of events without an answer",
                 kind="server",
-                hint="check that base_url is that of an OpenAI API, and that nothing requests a stream",
+                hint="check that base_url is the address of an OpenAI API, and that "
+                "nothing requests a stream",
             )
         if not ended and not all(choice.is_finished for choice in self._choices.values()):
             raise GenerationError(

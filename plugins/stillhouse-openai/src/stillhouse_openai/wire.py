@@ -14,7 +14,7 @@ from stillhouse_openai.reasoning import detailed
 
 __all__ = ["call_of", "detail", "output_of", "said"]
 
-HINT = "check that base_url is that of an OpenAI API"
+HINT = "check that base_url is the address of an OpenAI API"
 
 FINISH_REASONS = {
     "end_turn": "stop",

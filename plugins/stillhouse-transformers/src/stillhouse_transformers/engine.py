@@ -122,7 +122,7 @@ class Engine:
                 continue
             if matcher is not None and request.compiler is not None:
                 words = request.compiler.words
-            answer = Answer(request, self.prompts, self.tokenizer, self._texts, self.eos)
+            answer = Answer(request, self.prompts, self.tokenizer, self._texts, self.eos, job.on_piece)
             rows.append(Row(job, answer, matcher))
         jobs[:] = [row.job for row in rows]
         if not rows:

@@ -180,5 +180,5 @@ def _loading() -> Any:
     except ImportError as error:
         raise ConfigurationError(
             f"transformers cannot be used here: {error}",
-            hint="pip install torch transformers accelerate gguf",
+            hint="stillhouse install --upgrade stillhouse-transformers",
         ) from error

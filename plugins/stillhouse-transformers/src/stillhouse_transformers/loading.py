@@ -166,7 +166,11 @@ def _context(model: Any, tokenizer: Any, settings: Settings) -> int:
 
 def _failed(what: str, error: Exception) -> ConfigurationError:
     words = str(error)
-    hint = "check that the model is whole; for a new architecture, pip install -U transformers"
+    # With a version, it is the library's name: the plain name is that of this backend.
+    hint = (
+        "check that the model is whole; for a new architecture, "
+        'stillhouse install --upgrade "transformers>=5"'
+    )
     if "trust_remote_code" in words:
         hint = "set trust_remote_code to True if you trust the code that comes with the model"
     elif isinstance(error, MemoryError) or "memory" in words.lower():

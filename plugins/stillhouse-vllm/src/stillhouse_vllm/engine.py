@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import weakref
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from stillhouse import ConfigurationError, GenerationError
 from stillhouse.local import too_long, unloaded
+from stillhouse.typing import OnPiece
 from stillhouse_vllm.failures import died, failure, gave_up, not_started
 from stillhouse_vllm.launch import Launch
 from stillhouse_vllm.library import Library
@@ -93,15 +95,16 @@ class Engine:
         params = self.library.sampling(max_tokens=1, temperature=0.0, output_kind=self.library.final)
         await self.generate([0], params)
 
-    async def generate(self, tokens: list[int], params: Any) -> Any:
+    async def generate(self, tokens: list[int], params: Any, on_piece: OnPiece | None = None) -> Any:
         """Return the engine's answer to a prompt: a `RequestOutput` of vLLM, finished.
 
-        A cancelled call ends the request in the engine.
+        A cancelled call, or one whose `on_piece` raises, ends the request in the engine.
 
         Args:
             tokens: the prompt.
             params: `SamplingParams` of vLLM, which belong to this call alone, with `final` as their
-                kind of output.
+                kind of output, or `deltas`.
+            on_piece: takes the texts of the deltas.
 
         Raises:
             GenerationError: the prompt is too long, the engine refused the request, or it died.
@@ -114,7 +117,7 @@ class Engine:
         try:
             if self._is_dead(self._core) or self._closed:
                 await self._revived()
-            return await self._answer(task, tokens, params)
+            return await self._answer(task, tokens, params, on_piece)
         except asyncio.CancelledError:
             if self._closed:
                 raise unloaded() from None
@@ -122,10 +125,12 @@ class Engine:
         finally:
             self._tasks.discard(task)
 
-    async def _answer(self, task: asyncio.Task[Any], tokens: list[int], params: Any) -> Any:
+    async def _answer(
+        self, task: asyncio.Task[Any], tokens: list[int], params: Any, on_piece: OnPiece | None
+    ) -> Any:
         core, launch = self._core, self._launch
         try:
-            answer = await self._asked(task, core, tokens, params)
+            answer = await self._asked(task, core, tokens, params, on_piece)
         except asyncio.CancelledError:
             if self._closed or task not in self._lost or task.uncancel():
                 raise
@@ -141,13 +146,31 @@ class Engine:
         self._deaths = 0
         return answer
 
-    async def _asked(self, task: asyncio.Task[Any], core: Any, tokens: list[int], params: Any) -> Any:
+    async def _asked(
+        self,
+        task: asyncio.Task[Any],
+        core: Any,
+        tokens: list[int],
+        params: Any,
+        on_piece: OnPiece | None,
+    ) -> Any:
         self._asking.add(task)
         try:
             self._number += 1
             prompt, lora = self.library.make_prompt(tokens), self._settings.lora
             answers = core.generate(prompt, params, str(self._number), lora_request=lora)
-            return [item async for item in answers][-1]  # the final one is the only one
+            answer: Any = None
+            async with contextlib.aclosing(answers):  # else a request that is left would go on
+                async for item in answers:
+                    if on_piece is not None and item.outputs[0].text:
+                        on_piece(item.outputs[0].text)
+                    if answer is None:
+                        answer = item
+                    else:
+                        answer.add(item, aggregate=True)
+            if answer is None:
+                raise RuntimeError("it returned no answer")
+            return answer
         finally:
             self._asking.discard(task)  # who knows of the death need not be told
 

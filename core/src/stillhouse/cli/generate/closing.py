@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_peek", "print_places", "print_table", "retry_command"]
 
-# A longer command is not worth copying from a terminal.
-MAX_COMMAND_CHARACTERS = 500
-
 # What of a prompt and of its answer is shown.
 PEEK_CHARACTERS = 150
 
@@ -38,23 +35,17 @@ def print_table(statistics: RunStatistics, reasons: Reasons, whole: Summary | No
 
 def retry_command(command: Command, kinds: str) -> str:
     """Return the command that generates failed rows again, as it can be copied."""
-    from stillhouse._settings.redaction import MASK
-    from stillhouse.jobs.reporting.commands import retry_text
+    from stillhouse.jobs.reporting.commands import line_to_copy
     from stillhouse.jobs.runs.provenance import Provenance
 
-    option = f"--retry {kinds}"
-    text = retry_text(Provenance(command=[list(part) for part in command.given]), option)
-    # One with a secret cannot be repeated as it is printed.
-    if text and MASK not in text and len(text) <= MAX_COMMAND_CHARACTERS and text.isprintable():
-        return text
-    return f"the same command with {option}"
+    return line_to_copy(Provenance(command=[list(part) for part in command.given]), f"--retry {kinds}")
 
 
 def print_peek(reasons: Reasons, look: Look | None, command: Command) -> None:
     """Print the first row that has an answer, where somebody looks: a log need not have it."""
     from stillhouse.errors import GenerationError
     from stillhouse.inputs import split_input
-    from stillhouse.jobs.runs.reasons import in_a_line, shortened
+    from stillhouse.jobs.runs.said import in_a_line, shortened
     from stillhouse.protocols import InputWithArguments
 
     if reasons.answer is None or not sys.stderr.isatty():

@@ -121,4 +121,4 @@ def _read(values: dict[str, Any]) -> tuple[Options, LLM, dict[str, Any]]:
     if options.config is not None:
         for address, key in foreign_addresses(default_registry(), settings, fields):
             print_note(f"{options.config} names the address {address}: the key in {key} is sent there")
-    return options, llm, parse_arguments(cls, values["param"])
+    return options, llm, parse_arguments(cls, name, values["param"])

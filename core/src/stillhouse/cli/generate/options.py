@@ -187,6 +187,12 @@ _RUNNING: list[Callable[[Any], Any]] = [
         "--max-concurrency", metavar="N", type=Whole(1), help="The maximum number of rows in flight."
     ),
     click.option(
+        "--metrics",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write the progress to FILE every few seconds, as text for Prometheus.",
+    ),
+    click.option(
         "--executor",
         metavar="NAME[:ADDRESS]",
         help="Generate by several workers: processes on this machine, or what a plugin has, such as ray.",

@@ -179,10 +179,16 @@ class Client:
             return too_large(max_bytes, received)
         if not raw and status == 204 and wire == "json":  # there is nothing to be said, as of a deletion
             return None
-        return self._answer(url, received, raw, wire, is_checked, feed is not None)
+        return self._answer(url, received, raw, wire, is_checked, feed)
 
     def _answer(
-        self, url: URL, received: Mapping[str, str], raw: bytes, wire: Wire, is_checked: bool, is_asked: bool
+        self,
+        url: URL,
+        received: Mapping[str, str],
+        raw: bytes,
+        wire: Wire,
+        is_checked: bool,
+        feed: Feed | None,
     ) -> Any:
         """Return the answer in a body with a good status, or the failure that it is."""
         for quota in self._quotas:
@@ -199,7 +205,7 @@ class Client:
             try:
                 answer = orjson.loads(raw)
             except orjson.JSONDecodeError:
-                answer = self._not_json(url, received, raw, is_asked)
+                answer = self._not_json(url, received, raw, feed)
                 if isinstance(answer, Failure):
                     return answer
         else:
@@ -272,10 +278,12 @@ class Client:
             raise broken_hook("classify", error, self._hooks.classify) from error
         return checked("classify", failure, self._hooks.classify)
 
-    def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes, is_asked: bool) -> Any:
+    def _not_json(self, url: URL, headers: Mapping[str, str], raw: bytes, feed: Feed | None) -> Any:
         """Return what can be read of an answer that is no JSON, or the failure; a stream may be asked for."""
         try:
-            join = self._hooks.answer_of_events
+            join, is_asked = self._hooks.answer_of_events, feed is not None
+            if join is not None and feed is not None and callable(feed.wire):
+                return join(list(feed.wire().add(raw)))
             if join is not None and looks_like_events(raw):
                 return join(json_of_events(raw))
             with suppress(ValueError):

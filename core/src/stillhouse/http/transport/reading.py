@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from stillhouse._lenient import loads
 from stillhouse.errors import ConfigurationError
@@ -19,6 +20,7 @@ __all__ = [
     "EventReader",
     "LineReader",
     "ServerEvent",
+    "StreamReader",
     "Wire",
     "events_in",
     "json_of_events",
@@ -30,12 +32,26 @@ __all__ = [
     "read_body",
 ]
 
-Wire = Literal["json", "bytes", "lines", "events"]
+
+class StreamReader(Protocol):
+    """Reads a body in a framing of its own, for an API whose streams are neither lines nor events."""
+
+    def add(self, chunk: bytes, /) -> Iterable[Any]:
+        """Return the values, as JSON types, that a further piece of the body completes.
+
+        Raises:
+            ValueError: the body has another framing.
+        """
+        ...
+
+
+Wire: TypeAlias = Literal["json", "bytes", "lines", "events"] | Callable[[], StreamReader]
 """How the body of an answer is read.
 
 `json` gives its value; `bytes` gives it as it is; `lines` gives a list of its lines, as bytes without
 their ends, and without empty ones; `events` gives a list of `ServerEvent`, of which the last is
-`[DONE]` where the API ends its streams with that.
+`[DONE]` where the API ends its streams with that. A function that returns a `StreamReader` gives a list of
+its values.
 """
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -131,6 +147,10 @@ def parts_of(raw: bytes, wire: Wire) -> Any:
     Raises:
         ConfigurationError: there is no such wire.
     """
+    if callable(wire):
+        with contextlib.suppress(ValueError):
+            return list(wire().add(raw))
+        return []
     if wire == "bytes":
         return raw
     if wire == "lines":

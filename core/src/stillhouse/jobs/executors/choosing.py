@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.jobs.executors.processes import ProcessWorker
 from stillhouse.jobs.executors.workers import Workers
@@ -60,7 +61,8 @@ def _here(llm: LLM) -> Iterator[Executor]:
 def _built_in(name: str, address: str | None, llm: LLM, workers: int | None) -> Workers:
     if name == _RAY:
         raise ConfigurationError(
-            "the executor ray comes with a plugin that is not installed", hint="install stillhouse-ray"
+            "the executor ray comes with a plugin that is not installed",
+            hint=f"run {install_command('stillhouse-ray')}",
         )
     if name != PROCESSES:
         raise ConfigurationError(f"there is no executor {name!r}", hint=near_matches(name, [PROCESSES, _RAY]))

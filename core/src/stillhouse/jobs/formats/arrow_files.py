@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow import rows_of
 from stillhouse.jobs.formats.content import open_source
@@ -209,7 +210,7 @@ def _pyarrow(name: str) -> None:
     except ImportError:
         raise ConfigurationError(
             f"{name} is in the Arrow format, which needs pyarrow; it is not installed",
-            hint='pip install "stillhouse[parquet]"',
+            hint=install_command("stillhouse[parquet]"),
         ) from None
 
 

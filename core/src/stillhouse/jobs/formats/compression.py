@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 
 __all__ = ["Compression", "compressed", "compression_of", "zstandard"]
@@ -55,5 +56,5 @@ def zstandard(name: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             f"{name} needs Zstandard, which this Python does not have",
-            hint='pip install "stillhouse[zstd]"',
+            hint=install_command("stillhouse[zstd]"),
         ) from None

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.columns import ResultColumns
 from stillhouse.jobs.formats.compression import compression_of
@@ -189,7 +190,7 @@ def _remedy(place: str, formats: str) -> str:
 
     name, colon, _ = place.partition(":")
     package = SOURCES.get(name) if colon else None
-    return f"{formats}; plugins may add others" if package is None else f"pip install {package}"
+    return f"{formats}; plugins may add others" if package is None else install_command(package)
 
 
 def _open_jsonl(content: Content, _: Reading) -> FileReader:

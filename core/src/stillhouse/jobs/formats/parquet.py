@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.arrow import RowSpool, rows_of
 from stillhouse.jobs.formats.content import Content
@@ -220,7 +221,7 @@ def pyarrow_parquet() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise ConfigurationError(
-            "Parquet files need pyarrow, which is not installed", hint='pip install "stillhouse[parquet]"'
+            "Parquet files need pyarrow, which is not installed", hint=install_command("stillhouse[parquet]")
         ) from None
     return pyarrow.parquet
 

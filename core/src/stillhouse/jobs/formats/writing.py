@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.batch_results import BatchResults
 from stillhouse.jobs.formats.columns import ResultColumns
-from stillhouse.llm import LLM
 from stillhouse.structured import normalize_structured_output
 from stillhouse.typing import StructuredOutput
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
 
 __all__ = ["BATCH", "FORMATS", "Writing", "schema_of", "schema_of_form"]
 

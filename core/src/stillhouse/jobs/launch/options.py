@@ -79,6 +79,7 @@ class Options:
         max_cost: the run stops before it costs more, in USD.
         max_failures: the run stops once so many rows failed; 0 for any number, and `None` to stop only if the
             run is hopeless.
+        metrics: a file that has the run's progress for Prometheus, replaced every few seconds.
         traceback: whether the traceback of a backend's own bug is printed; for the command alone.
         verbose: whether what is sent and answered is printed; for the command alone.
         quiet: whether only warnings and errors are printed; for the command alone.
@@ -143,6 +144,7 @@ class Options:
     max_tokens_total: int | None = None
     max_cost: float | None = None
     max_failures: int | None = None
+    metrics: str | PathLike[str] | None = None
     traceback: bool = False
     verbose: bool = False
     quiet: bool = False
@@ -207,6 +209,11 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         lambda o: o.prompt is not None and o.has_writing,
         "--prompt prints a text, and writes no columns",
         "leave out --output-prefix, --text, --expand, --format and --state",
+    ),
+    (
+        lambda o: o.metrics is not None and bool(o.prompt is not None or o.estimate or o.preview),
+        "--metrics is the progress of a run",
+        "leave it out, or give INPUT and -o OUTPUT without --estimate and --preview",
     ),
     (
         lambda o: o.num_generations > 1 and (o.text or o.expand),

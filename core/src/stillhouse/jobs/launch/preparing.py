@@ -88,6 +88,7 @@ def prepare(
             schema=schema_of(llm, formatter.form) if options.expand else None,
         ),
         state=_state(options),
+        metrics=None if options.metrics is None else Path(options.metrics),
         spool=spool,
     )
 

@@ -85,90 +85,94 @@ def run(
     max_tokens_total: int | None = None,
     max_cost: float | None = None,
     max_failures: int | None = None,
+    metrics: str | PathLike[str] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     show_bar: bool = True,
     **parameters: Any,
 ) -> Run:
-    """Generate for every row of an input, and write the rows with what was generated.
+    """Generate an answer for every row of an input, and write the rows with their answers.
 
-    It does what `stillhouse generate` does, with the command's options as keywords. What is finished is
-    kept beside the output at once: the same call again resumes, and generates for no finished row again.
-    A row that fails is data. An interrupt ends the call with `KeyboardInterrupt` when what is in flight has
-    ended; a second one ends it at once.
+    It does what `stillhouse generate` does; the command's options are keywords. Finished rows are saved next
+    to the output at once. Repeat the call to resume: no finished row is generated again. A failed row is
+    data, not an exception. An interrupt waits for the rows in flight and then raises `KeyboardInterrupt`; a
+    second interrupt does not wait.
 
-    Nothing is printed; what was taken for the prompt goes to the logger `stillhouse.jobs`.
-    On a terminal and in a notebook there is a bar while it works.
+    Nothing is printed. The logger `stillhouse.jobs` reports which columns became the prompt. A terminal and a
+    notebook show a progress bar.
 
     Args:
-        input: a path, a folder, a glob, an address such as `s3://…`, or what a plugin opens, such as
+        input: a path, a folder, a glob, an address such as `s3://…`, or a source of a plugin, such as
             `datasets:…`; a list of `pathlib.Path`; a list or a generator of rows, each a dict of its columns,
             a text or a list of messages; a table with the Arrow stream protocol, such as a pandas or polars
-            frame; a `datasets.Dataset`. What is no file is saved beside the output while the run works.
-        llm: `NAME`, `NAME:MODEL`, an alias, or an LLM. One that is loaded stays loaded. `None` is the default
+            frame; a `datasets.Dataset`. An input that is not a file is saved next to the output during the
+            run.
+        llm: `NAME`, `NAME:MODEL`, an alias, or an LLM; a loaded LLM stays loaded. `None` means the default
             LLM of the user's config file.
-        output: the .jsonl, .csv, .tsv or .parquet file to write, or what a plugin writes. Without it the
-            state is temporary, and the rows are kept for iterating as long as the result is.
-        prompt_column: the column that has the prompt. By default, the prompt is the first of the
+        output: the .jsonl, .csv, .tsv or .parquet file to write, or a target of a plugin. Without it, the
+            state is temporary, and the rows are available as long as the result exists.
+        prompt_column: the column with the prompt. By default, the prompt is the first of the
             columns `messages`, `conversations`, `prompt`, and `instruction` with `input`.
-        messages_column: the column that has the chat.
-        template: a Jinja2 template over a row's columns, for the prompt.
-        template_file: a file with one.
-        system: a system message, for rows that have none of their own.
-        system_file: a file with one.
+        messages_column: the column with the chat.
+        template: a Jinja2 template that makes the prompt from the columns of a row.
+        template_file: a file with the template.
+        system: a system message for chats that do not begin with one.
+        system_file: a file with the system message.
         drop_last_assistant: leave out the assistant's answer at the end of a chat.
         raw: send the text as a raw prompt, without a chat template.
-        image_column: the column with the images of a row: a path, bytes, an address on the web, or several.
-        images_from: the folder, or folders, from which files of images are read; from nowhere else.
-        output_prefix: what the names of the columns begin with that the output adds, so that none is that of
-            a column of the input.
-        text: write the one text instead of a list, for one generation.
-        expand: write the fields of an answer that is a JSON object as columns too, for one generation.
-        format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the name of the output ends in.
-        state: where the state of the run is; `OUTPUT.run.db` if not said. With the state of a finished run,
+        image_column: the column with the images of a row: a path, bytes, a web address, or a list of these.
+        images_from: the folder, or folders, from which image files may be read.
+        output_prefix: a prefix for the names of the columns that the output adds, so that none clashes with a
+            column of the input.
+        text: write the text itself instead of a list with one text; requires one generation.
+        expand: also write the fields of an answer that is a JSON object as columns; requires one generation.
+        format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the suffix of the output.
+        state: the path of the run's state; `OUTPUT.run.db` by default. With the state of a finished run,
             another output is written, and nothing is generated again.
-        num_generations: how many generations of each row.
-        param: generation parameters, for one whose name is that of an option here.
-        row_params: take generation parameters, `tools` and `structured_output` of a row from its columns of
+        num_generations: number of generations for each row.
+        param: generation parameters, for those that have the name of an option of this function.
+        row_params: read a row's generation parameters, `tools` and `structured_output` from its columns of
             these names; they win over those of the run.
-        schema: the form of the answers: a file with a JSON schema, its fields in a line, such as
-            `name, age int`, the schema, or a pydantic class.
-        fields: fields of the LLM, where it is named.
-        config: a file with the saved settings of an LLM, JSON or YAML.
-        delimiter: what separates the fields of CSV and TSV, instead of what is found: a character, or
+        schema: the form of the answers: a file with a JSON schema, the fields in a line, such as
+            `name, age int`, the schema itself, or a pydantic class.
+        fields: fields of the LLM, if `llm` is a name.
+        config: a JSON or YAML file with the saved settings of an LLM.
+        delimiter: the separator of the fields of CSV and TSV, instead of the detected one: a character, or
             `comma`, `semicolon`, `tab`, `pipe`.
-        encoding: the encoding of text, instead of what is found.
-        max_concurrency: how many rows may be in flight.
-        executor: generate by several workers: `'processes'` on this machine, or those of a plugin, as `NAME`
-            or `NAME:ADDRESS`.
-        workers: how many workers the executor has; by default one for each core.
-        where: generate only for the rows for which this Jinja2 expression over their columns is true.
-        sample: of these, generate for so many at random only; the same ones each time.
-        shard: of these, generate for the I-th of N parts only, `'I/N'`; `stillhouse join` joins the outputs.
-        limit: generate for the first so many rows only.
-        dedupe: generate once for rows that ask for the same, and give each of them the result.
-        restart: forget an earlier run of this output, and replace it.
-        extend: go on although rows were added to the input: what is finished is kept.
+        encoding: the encoding of text, instead of the detected one.
+        max_concurrency: maximum number of rows in flight.
+        executor: generate with several workers: `'processes'` on this machine, or those of a plugin, as
+            `NAME` or `NAME:ADDRESS`.
+        workers: number of workers of the executor; by default one for each core.
+        where: process only the rows for which this Jinja2 expression over their columns is true.
+        sample: of these, process only N random rows, the same ones each time.
+        shard: of these, process only the I-th of N parts, `'I/N'`; `stillhouse join` joins the outputs.
+        limit: process only the first N rows.
+        dedupe: generate once for rows with the same request, and give each of them the result.
+        restart: discard an earlier run of this output, and replace the output.
+        extend: resume although rows were added to the input; finished rows are kept.
         retry: generate the rows again that failed with these kinds, or `all`.
-        batch: generate through the provider's offline batches; with an engine on this machine, at once.
-        wait: ask every so many seconds until the batches are done; `True` means 60.
-        finish_online: cancel the batches that go on, keep what they did, and generate the rest online.
-        max_tokens_total: stop before the run takes more tokens, input and output together.
-        max_cost: stop before the run costs more, in USD.
-        max_failures: stop once so many rows failed in this call; 0 means never. By default the run stops if
-            it is hopeless: if its first rows all fail in a way that no row causes.
-        on_progress: called from another thread about twice a second, with a `Progress`, whose text is a line.
-        show_bar: whether there is a bar, where `on_progress` is not given.
+        batch: generate through the provider's offline batches, or, with an engine on this machine, in one
+            batch at once.
+        wait: wait for the batches, polling every N seconds; `True` means 60.
+        finish_online: cancel unfinished batches, keep their results, and generate the other rows online.
+        max_tokens_total: stop before the run uses more tokens than this, input and output together.
+        max_cost: stop before the run costs more than this, in USD.
+        max_failures: stop once N rows failed in this call; 0 means never. By default, a hopeless run stops:
+            one whose first rows all fail with an error that no row causes.
+        metrics: a file for Prometheus with the progress of the run, replaced every few seconds.
+        on_progress: called about twice a second from another thread, with a `Progress`, whose text is a line.
+        show_bar: whether to show a bar if `on_progress` is not given.
         parameters: generation parameters of the LLM, such as `temperature`.
 
     Raises:
         ConfigurationError: an option has a wrong value, the input or the output cannot be used, or the
             run was started with other options.
         UnknownLLMError, PluginError: the LLM is not installed or unusable.
-        GenerationError: an error that every further row would meet, such as a refused key.
-        StillhouseError: the run is hopeless, or too many rows failed; the same call generates the rows again
-            that made it hopeless.
+        GenerationError: an error that every further row would cause, such as a refused key.
+        StillhouseError: the run is hopeless, or too many rows failed. If it was hopeless, the same call
+            generates the failed rows again.
         StoreError: another process works on the run, or its state cannot be used.
-        KeyboardInterrupt: the run was interrupted; what is finished is kept.
+        KeyboardInterrupt: the run was interrupted; finished rows are kept.
 
     Examples:
         >>> rows = [{"id": 1, "prompt": "Name a river in Peru."}]
@@ -230,7 +234,7 @@ def estimate(
     batch: bool = False,
     **parameters: Any,
 ) -> Estimate:
-    """Return how much a run has left to do; nothing is loaded, sent or written. See `run` for the arguments.
+    """Estimate the remaining work of a run. Nothing is loaded, sent or written. See `run` for the arguments.
 
     Raises:
         ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
@@ -246,15 +250,15 @@ def estimate(
 
 
 def _like(_: Callable[P, Run]) -> Callable[[Callable[..., Any]], Callable[P, Coroutine[Any, Any, Run]]]:
-    """Give a function the parameters of another one, for those who read its type."""
+    """Give a function the parameters of another one, for type checkers."""
     return lambda function: function
 
 
 @_like(run)
 async def arun(*args: Any, **kwargs: Any) -> Run:
-    """`run` for a coroutine: the loop goes on meanwhile, and the work is done on a thread of its own.
+    """Do the same as `run`, for a coroutine: the work is done in its own thread, and the loop is free.
 
-    Cancelling it ends the run when what is in flight has ended; what is finished is kept.
+    Cancel it to stop the run once the rows in flight are finished; finished rows are kept.
     """
     stop = Stop()
     context = copy_context()
@@ -267,14 +271,14 @@ async def arun(*args: Any, **kwargs: Any) -> Run:
         except asyncio.CancelledError:
             stop.request()
             await asyncio.wait([future])
-            with contextlib.suppress(BaseException):  # that it was interrupted, or what else ended it
+            with contextlib.suppress(BaseException):  # the interrupt, or another error that ended the run
                 future.result()
             raise
 
 
 @contextlib.contextmanager
 def _in_python() -> Iterator[None]:
-    """Name the options in the messages of errors as they are named here."""
+    """Rename the command's options in error messages to the keywords of Python."""
     try:
         yield
     except (ConfigurationError, FailuresError) as error:
@@ -284,7 +288,7 @@ def _in_python() -> Iterator[None]:
 
 
 def _read(options: Options) -> tuple[LLM, Command]:
-    """Return the LLM of the options, which is not loaded unless it was, and the command."""
+    """Return the LLM of the options, which this function does not load, and the command."""
     _check_values(options)
     check_options(options)
     llm = options.llm if isinstance(options.llm, LLM) else _new(options)
@@ -312,7 +316,7 @@ def _new(options: Options) -> LLM:
 
 
 def _check_values(options: Options) -> None:
-    """Refuse what the command's own parser refuses, before anything is loaded."""
+    """Reject the values that the command's parser would reject, before anything is loaded."""
     if isinstance(options.llm, LLM) and (options.fields or options.config or options.max_concurrency):
         raise ConfigurationError(
             "the LLM is given, and so are fields of one", hint="set them where the LLM is created"

@@ -13,6 +13,7 @@ from stillhouse._execution.stopping import Stop
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.executors.choosing import Executing, executing_of
 from stillhouse.jobs.formats.writers import JsonlWriter
+from stillhouse.jobs.launch.following import Follower, followed
 from stillhouse.jobs.reporting.progress import Extent
 from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
@@ -23,6 +24,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.loading import collecting_less
 from stillhouse.jobs.runs.looking import Look, check_columns, look
 from stillhouse.jobs.runs.online import RunStatistics, run
+from stillhouse.jobs.runs.reach import share_read
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary
@@ -93,6 +95,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         KeyboardInterrupt: the work was interrupted before the run was open.
     """
     with contextlib.ExitStack() as resources:
+        follower = resources.enter_context(followed(llm, command))
         resources.enter_context(_online(llm))
         executing = executing_of(llm, command)  # refuses what cannot be, before anything is written
         bulk = resources.enter_context(_open(llm, command))
@@ -103,7 +106,8 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         statistics = RunStatistics(prices=find_prices(offer_of(llm)))
         if bulk.is_complete:
             return Ended("complete", statistics, summary=bulk.summary, nothing_to_do=True)
-        ended = _work(llm, bulk, command, statistics, view, executing)
+        ended = _work(llm, bulk, command, statistics, view, executing, follower)
+        follower.outcome = ended.outcome
         with contextlib.suppress(StillhouseError):  # it may be the state itself that cannot be used
             is_full = isinstance(ended.problem, FailuresError)
             ended.summary, ended.jobs = bulk.explained if is_full else bulk.summary, bulk.jobs
@@ -130,13 +134,14 @@ def _work(
     statistics: RunStatistics,
     view: View,
     executing: Executing,
+    follower: Follower,
 ) -> Ended:
     begun = contextlib.nullcontext(None) if bulk.is_generated else executing()
     try:
         with (
             # An engine on this machine takes minutes to load.
             begun as executor,
-            _watched(llm, command, statistics, bulk.rows, view) as stopping,
+            _watched(llm, command, statistics, bulk.rows, view, follower) as stopping,
         ):
             again = executing if executor is None else _given(executor)
             if bulk.work(statistics, stopping, again):
@@ -166,6 +171,13 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
         StillhouseError: as `work`, and whatever ends it.
         KeyboardInterrupt: the work was interrupted at once.
     """
+    with followed(llm, command) as follower:
+        ended = _stream(llm, command, view, out, follower)
+        follower.outcome = ended.outcome
+        return ended
+
+
+def _stream(llm: LLM, command: Command, view: View, out: BinaryIO, follower: Follower) -> Ended:
     hooks, reasons = llm.registry.hooks(), Reasons()
     statistics = RunStatistics(
         prices=find_prices(offer_of(llm)),
@@ -198,7 +210,7 @@ def stream(llm: LLM, command: Command, view: View, out: BinaryIO) -> Ended:
             store = StreamStore(writer, llm.model_name, columns, reasons.add)
             info = run_info(llm, command.source, command.output, rows)
             with (
-                _watched(llm, command, statistics, rows, view) as stopping,
+                _watched(llm, command, statistics, rows, view, follower) as stopping,
                 announced(llm, info, statistics, lambda: "interrupted" if stopping() else "complete"),
             ):
                 ending.append(stopping)
@@ -234,24 +246,22 @@ def _online(llm: LLM) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(
-    llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View
+    llm: LLM, command: Command, statistics: RunStatistics, rows: RowReader, view: View, follower: Follower
 ) -> Iterator[Stop]:
-    def share() -> float | None:
-        most = command.choice.at_most()
-        if most is None:
-            return rows.share_read
-        return max(rows.share_read or 0.0, statistics.pulled / max(1, most - statistics.repeats))
-
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     slots = llm.engine_slots
     extent = Extent(
-        share,
+        lambda: share_read(command.choice, rows, statistics),
         lambda: number_of_rows(rows),
         window,
-        None if slots is None else max(1, slots // command.num_generations),
+        None if slots is None else max(1, slots * (command.workers or 1) // command.num_generations),
     )
     statistics.started = time.monotonic()
-    with collecting_less(), view.working(statistics, extent) as stopping:
+    with (
+        collecting_less(),
+        view.working(statistics, extent) as stopping,
+        follower.working(statistics, extent),
+    ):
         yield stopping
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.jobs.prompts.batch_lines import BatchLine, read_line
 from stillhouse.jobs.prompts.parameters import STRUCTURED_OUTPUT, RowParameters
-from stillhouse.llm import LLM
 from stillhouse.protocols import InputWithArguments
 from stillhouse.typing import FormattedInput
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
 
 __all__ = ["BatchContents", "BatchRequests"]
 

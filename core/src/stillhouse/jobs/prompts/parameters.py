@@ -6,16 +6,18 @@ import json
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stillhouse._settings.values import ValueType
 from stillhouse.errors import ConfigurationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.prompts.chats import without_unions
-from stillhouse.llm import LLM
 from stillhouse.protocols import InputWithArguments, Row
 from stillhouse.structured.shape import normalize_structured_output
 from stillhouse.typing import FormattedInput
+
+if TYPE_CHECKING:
+    from stillhouse._settings.values import ValueType
+    from stillhouse.llm import LLM
 
 __all__ = ["STRUCTURED_OUTPUT", "RowParameters", "is_given", "parameter_names"]
 
@@ -111,6 +113,8 @@ class RowParameters:
             raise ValueError(f"{where}: {self._llm} takes no {name}")
         declared = self._types.get(name)
         if declared is None:
+            from stillhouse._settings.values import ValueType
+
             declared = self._types[name] = ValueType(self._annotations[name])
         try:
             typed = declared.of_value(value)

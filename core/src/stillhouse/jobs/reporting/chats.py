@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stillhouse.errors import GenerationError
 from stillhouse.inputs import split_input
+from stillhouse.jobs.formats.writers import to_json
 from stillhouse.typing import FormattedInput
 
 __all__ = [
-    "Answer", "Turn", "answers_in", "cut", "inert", "json_text", "text_of_part", "turns_of", "without_data",
+    "Answer", "Turn", "answers_in", "cut", "inert", "json_text", "messages_of", "text_of_part",
+    "text_of_value", "turns_of", "without_data",
 ]  # fmt: skip
 
 # What a page or a terminal would obey instead of show: controls but for the end of a line and a tab, marks of
@@ -88,13 +89,17 @@ def turns_of(input: FormattedInput | GenerationError, limit: int) -> list[Turn]:
     if isinstance(input, GenerationError):
         return [Turn("not sent", cut(input.message, limit))]
     content, form = split_input(input)
-    if isinstance(content, str):
-        turns = [Turn("raw prompt", content)]
-    else:
-        turns = [turn for message in content for turn in _of_message(message)]
+    turns = messages_of(content)
     if form is not None:
         turns.append(Turn("structured output", json_text(form)))
     return list(_within(turns, limit))
+
+
+def messages_of(content: Any) -> list[Turn]:
+    """Return the messages of a chat, or a raw prompt, with their whole texts."""
+    if isinstance(content, str):
+        return [Turn("raw prompt", content)]
+    return [turn for message in content for turn in _of_message(message)]
 
 
 def answers_in(columns: Mapping[str, Any], limit: int) -> list[Answer]:
@@ -110,7 +115,7 @@ def answers_in(columns: Mapping[str, Any], limit: int) -> list[Answer]:
     found = []
     for place, text in enumerate(generations[:MAX_ANSWERS]):
         more = [
-            Turn(name, item if isinstance(item, str) else json_text(item))
+            Turn(name, text_of_value(item))
             for name in ("reasoning", "tool_calls")
             if (item := _at(columns.get(name), place))
         ]
@@ -129,7 +134,10 @@ def answers_in(columns: Mapping[str, Any], limit: int) -> list[Answer]:
     return found
 
 
-def _of_message(message: Mapping[str, Any]) -> Iterable[Turn]:
+def _of_message(message: Any) -> Iterable[Turn]:
+    if not isinstance(message, Mapping):  # whatever a template or a column made
+        yield Turn("message", text_of_value(message))
+        return
     role, content = str(message.get("role", "")), message.get("content")
     parts = content if isinstance(content, list) else [content]
     text = "\n".join(text_of_part(part) for part in parts)
@@ -150,11 +158,19 @@ def text_of_part(value: Any) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON, or as Python writes one that JSON cannot hold."""
+    """Return a value as JSON; one that JSON cannot hold becomes the name of its type."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, TypeError, RecursionError):
-        return str(value)
+        return to_json(value)
+    except (ValueError, RecursionError):
+        return f"<{type(value).__name__}>"
+
+
+def text_of_value(value: Any) -> str:
+    """Return a value as text: a text as it is, a number with all its digits, anything else as JSON.
+
+    So nothing is rounded by a reader for which every number is a float of 64 bits.
+    """
+    return value if isinstance(value, str) else json_text(value)
 
 
 def _at(items: Any, place: int) -> Any:

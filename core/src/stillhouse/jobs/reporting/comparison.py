@@ -21,6 +21,7 @@ from stillhouse.jobs.reporting.samples import MAX_SAMPLE_BYTES, Sample, mixed, r
 from stillhouse.jobs.reporting.sections import environment_of
 from stillhouse.jobs.reporting.twin import REPORT_VERSION, run_as_json
 from stillhouse.jobs.runs.prompted import RunInput
+from stillhouse.jobs.runs.sources import RunSource
 from stillhouse.jobs.store.database import DONE
 from stillhouse.jobs.store.fingerprint import differences
 from stillhouse.jobs.store.seals import is_sealed
@@ -119,10 +120,13 @@ def compared(target: str, other: str, hooks: HookCalls) -> Iterator[Comparison]:
         (one, working), (two, other_working) = (
             resources.enter_context(opened(name, hooks)) for name in (target, other)
         )
-        first = read_facts(one, str(output_path(target, hooks)), working, hooks=hooks, has_samples=False)
-        second = read_facts(
-            two, str(output_path(other, hooks)), other_working, hooks=hooks, has_samples=False
-        )
+        first, second = (
+            read_facts(
+                connection, str(output_path(name, hooks)), is_working, target=name, hooks=hooks,
+                has_samples=False,
+            )
+            for connection, name, is_working in ((one, target, working), (two, other, other_working))
+        )  # fmt: skip
         names = first.name, second.name
         found = Comparison(
             first, second, _settings(first, second), (target, other) if first.name == second.name else names
@@ -182,7 +186,7 @@ def _read_pairs(
     found: Comparison, one: sqlite3.Connection, two: sqlite3.Connection, heaps: dict[str, list[Any]]
 ) -> None:
     """Read the rows to look at; the prompts are those of the first run, or else of the second."""
-    nothing = RunInput(None, None)
+    nothing = RunInput(None, RunSource("", None), two)
     for how, items in heaps.items():
         if not items:
             continue

@@ -13,11 +13,14 @@ from stillhouse.jobs.reporting.charts import Distribution
 from stillhouse.jobs.reporting.groups import Groups, groups_of
 from stillhouse.jobs.reporting.samples import Sample, Tally, samples_of
 from stillhouse.jobs.reporting.timeline import Spans, Timeline
+from stillhouse.jobs.runs.pace import RunPace, pace_of
 from stillhouse.jobs.runs.prompted import RunInput
 from stillhouse.jobs.runs.provenance import Provenance, provenances_of
 from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons
+from stillhouse.jobs.runs.sources import source_of
 from stillhouse.jobs.runs.summary import Summary, explained, summarize
 from stillhouse.jobs.spending.prices import find_prices
+from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.protocols import HookCalls
 
@@ -40,6 +43,7 @@ class RunFacts:
         latency: the seconds of its calls.
         inputs: the input tokens of its rows.
         outputs: the output tokens of its rows.
+        pace: how much of it is left, and how fast it is.
         tally: its rows by session.
         samples: rows to look at.
         source: its input.
@@ -59,6 +63,7 @@ class RunFacts:
     latency: Distribution
     inputs: Distribution
     outputs: Distribution
+    pace: RunPace
     tally: Tally
     samples: list[Sample]
     source: RunInput
@@ -111,6 +116,8 @@ def read_facts(
     output: str,
     working: bool,
     *,
+    target: str | None = None,
+    state: Path | None = None,
     by: str | None = None,
     hooks: HookCalls | None = None,
     has_samples: bool = True,
@@ -121,6 +128,8 @@ def read_facts(
         connection: its database.
         output: its output, as it was named.
         working: whether a process works on it now.
+        target: its output, as the run was given it; where a plugin wrote it, `output` is another name.
+        state: the path of its state, if that is not beside the output.
         by: the column of the input to group its rows by.
         hooks: the installed plugins, which may read the input.
         has_samples: whether to pick rows to look at.
@@ -130,8 +139,9 @@ def read_facts(
     """
     summary = explained(summarize(connection), connection)
     provenances = provenances_of(connection)
-    latest = provenances[max(provenances)] if provenances else None
-    source = RunInput(summary.command, latest, hooks, Path(output).parent)
+    place = Path(output)
+    found = source_of(connection, target or output, place, state or store_path(place), hooks, is_local=True)
+    source = RunInput(summary.command, found, connection)
     spans = _spans(connection, summary, working)
     timeline, tally = Timeline(spans), Tally([start for start, _ in spans])
     query = "SELECT row, state, finished, seconds, input_tokens, output_tokens FROM rows WHERE state != 0"
@@ -154,6 +164,7 @@ def read_facts(
         latency=latency,
         inputs=inputs,
         outputs=outputs,
+        pace=pace_of(connection, summary, working),
         tally=tally,
         groups=None if by is None else groups_of(connection, by, source, prices),
         samples=samples_of(connection, tally, failures, cut_off, source) if has_samples else [],

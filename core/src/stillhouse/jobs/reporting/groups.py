@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
 from stillhouse.errors import ConfigurationError, near_matches
 from stillhouse.jobs.reporting.chats import cut, json_text
+from stillhouse.jobs.runs.latencies import Latencies
 from stillhouse.jobs.runs.prompted import RunInput
 from stillhouse.jobs.spending.prices import Prices
 from stillhouse.jobs.store.columns import Tokens
@@ -22,9 +22,6 @@ MAX_GROUPS = 50
 
 MAX_COUNTED = 200
 LABEL_CHARACTERS = 80
-
-# Latencies are kept to 2 percent.
-_RESOLUTION = 50
 
 
 @dataclass
@@ -46,24 +43,17 @@ class Group:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: float | None = None
-    _seconds: dict[int, int] = field(default_factory=dict)
+    _seconds: Latencies = field(default_factory=Latencies)
 
     def percentile(self, share: float) -> float | None:
         """Return the seconds that this share of the calls does not exceed, to 2 percent."""
-        wanted, seen = share * sum(self._seconds.values()), 0
-        for key, count in sorted(self._seconds.items()):
-            seen += count
-            if seen >= wanted:
-                return math.exp((key + 0.5) / _RESOLUTION)
-        return None
+        return self._seconds.percentile(share)
 
     def add(self, state: int, seconds: float | None, tokens: Tokens, prices: Prices | None) -> None:
         """Count a row."""
         self.rows += 1
         self.failed += state == FAILED
-        if seconds:
-            key = math.floor(math.log(seconds) * _RESOLUTION)
-            self._seconds[key] = self._seconds.get(key, 0) + 1
+        self._seconds.add(seconds)
         if tokens.input is not None:
             self.input_tokens = tokens.input + (self.input_tokens or 0)
         if tokens.output is not None:
@@ -81,8 +71,7 @@ class Group:
             value = getattr(other, name)
             if value is not None:
                 setattr(self, name, value + (getattr(self, name) or 0))
-        for key, count in other._seconds.items():
-            self._seconds[key] = self._seconds.get(key, 0) + count
+        self._seconds.add_all(other._seconds)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON types."""

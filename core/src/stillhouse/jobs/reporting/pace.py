@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Pace"]
+from stillhouse.jobs.runs.pace import WINDOW_SECONDS
 
-WINDOW_SECONDS = 30.0
+__all__ = ["Pace"]
 
 # Samples closer together than this count as one, so that the window holds few of them.
 SAMPLE_SECONDS = 0.1
 
 
 class Pace:
-    """The rows and tokens per second of the last half minute, or since the beginning of a shorter run."""
+    """The rows and tokens per second of the last half minute, or since the beginning of a shorter run.
 
-    def __init__(self) -> None:
-        self._samples = deque([(0.0, 0, 0)])
+    Args:
+        rows: how many were finished at the beginning.
+    """
+
+    def __init__(self, rows: int = 0) -> None:
+        self._samples = deque([(0.0, rows, 0)])
 
     def add(self, seconds: float, rows: int, tokens: int) -> None:
         """Add how far the run is.
 
         Args:
             seconds: since the beginning.
-            rows: finished since then.
+            rows: finished so far.
             tokens: generated since then.
         """
         samples = self._samples

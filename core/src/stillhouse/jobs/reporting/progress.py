@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from stillhouse._wording import number_of
 from stillhouse.jobs.reporting.pace import Pace
 from stillhouse.jobs.reporting.units import about, rows_rate, stopwatch
+from stillhouse.jobs.runs.reach import seconds_left, total_of
 from stillhouse.jobs.spending.prices import cost_text
 
 if TYPE_CHECKING:
     from stillhouse.jobs.runs.statistics import RunStatistics
 
 __all__ = ["Extent", "Part", "Progress", "Tracker"]
-
-# Before so many seconds, and so many rows or this share of them, a speed says nothing about the end.
-MIN_SECONDS = 2.0
-MIN_ROWS = 20
-MIN_SHARE = 0.01
 
 # How wide the bar is in lines below a width: it does not depend on what else the line has.
 BAR_WIDTHS = (100, 10), (140, 20), (sys.maxsize, 30)
@@ -200,7 +196,7 @@ class Tracker:
         share = None
         if read is not None:
             share = min(1.0, read * finished / pulled) if pulled else 0.0
-        total, is_estimated = self._total(read, pulled)
+        total, is_estimated = total_of(extent.rows(), read, pulled)
         in_flight = max(0, min(statistics.in_flight, extent.window))
         is_slotted = extent.slots is not None and extent.slots < extent.window
         budget = statistics.budget
@@ -219,7 +215,9 @@ class Tracker:
             running=min(in_flight, extent.slots or 0) if is_slotted else None,
             rows_per_second=self._pace.rows_per_second,
             tokens_per_second=None if statistics.output_tokens is None else self._pace.tokens_per_second,
-            seconds_left=self._seconds_left(rows, finished, total, seconds),
+            seconds_left=seconds_left(
+                rows, None if total is None else total - finished, self._pace.rows_per_second, seconds
+            ),
             budget_left=None if budget is None else budget.left,
         )
 
@@ -232,19 +230,3 @@ class Tracker:
             read = max(read, self._read)
         self._read, self._pulled = read, pulled
         return read
-
-    def _total(self, read: float | None, pulled: int) -> tuple[int | None, bool]:
-        """Return how many rows there are, and whether that is estimated from how much was read."""
-        known = self._extent.rows()
-        if known is not None:
-            return max(known, pulled), False
-        if not read or not pulled:
-            return None, False
-        return max(pulled, round(pulled / read)), read < 1
-
-    def _seconds_left(self, rows: int, finished: int, total: int | None, seconds: float) -> float | None:
-        """Return how long the rest takes, as soon as the speed means something."""
-        speed = self._pace.rows_per_second
-        if total is None or not speed or seconds < MIN_SECONDS or rows < min(MIN_ROWS, MIN_SHARE * total):
-            return None
-        return (total - finished) / speed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from stillhouse.jobs.reporting.sections import (
     endings_of,
     environment_of,
     failures_of,
+    progress_of,
     sessions_of,
     settings_of,
     warnings_of,
@@ -65,9 +67,10 @@ def report_run(
     place = output_path(target, hooks)
     page = beside(place, ".report.html") if page is None else output_path(str(page))
     check_page_name(page)
+    path = state_of(place, state)
     with opened(target, hooks, state) as (connection, working):
         try:
-            write_report(connection, str(place), working, page, by=by, hooks=hooks)
+            write_report(connection, str(place), working, page, target=target, state=path, by=by, hooks=hooks)
         except OSError as error:
             raise ConfigurationError(
                 f"{page} cannot be written: {error.strerror or error}", hint="give another with -o FILE.html"
@@ -85,8 +88,11 @@ def report_as_json(
         StoreError: there is no run of that output, or its state cannot be read.
     """
     place = output_path(target, hooks)
+    path = state_of(place, state)
     with opened(target, hooks, state) as (connection, working):
-        return run_as_json(read_facts(connection, str(place), working, by=by, hooks=hooks))
+        return run_as_json(
+            read_facts(connection, str(place), working, target=target, state=path, by=by, hooks=hooks)
+        )
 
 
 @contextlib.contextmanager
@@ -110,6 +116,8 @@ def write_report(
     working: bool,
     path: Path,
     *,
+    target: str | None = None,
+    state: Path | None = None,
     by: str | None = None,
     hooks: HookCalls | None = None,
 ) -> None:
@@ -120,13 +128,15 @@ def write_report(
         output: the name of its output.
         working: whether a process works on it now.
         path: the file to write; an earlier report is replaced when the new one is whole.
+        target: its output, as the run was given it.
+        state: the path of its state, if that is not beside the output.
         by: a column of the input to group the rows by.
         hooks: the installed plugins, which may read the input.
 
     Raises:
         ConfigurationError, OSError: the file cannot be written, or is not a report.
     """
-    facts = read_facts(connection, output, working, by=by, hooks=hooks)
+    facts = read_facts(connection, output, working, target=target, state=state, by=by, hooks=hooks)
     write_page(path, "report.html.jinja", _shown(facts))
 
 
@@ -139,6 +149,8 @@ def _shown(facts: RunFacts) -> dict[str, Any]:
         "name": facts.name,
         "model": str((summary.command or {}).get("model_name") or ""),
         "state": state_text(facts),
+        "working": facts.working,
+        "progress": progress_of(facts),
         "made": moment(facts.made),
         "times": _times(facts),
         "figures": figures_of(facts),
@@ -237,6 +249,9 @@ def _over_time(facts: RunFacts) -> list[Chart]:
     mean, width = f"mean of each {duration(spans.width)}", duration(spans.width)
     rows, tokens = spans.per_second(spans.rows), spans.per_second(spans.output_tokens)
     charts = [series("rows", f"Rows per second ({mean})", rows, spans.edges, breaks, "rows/s")]
+    finished = list(accumulate(map(float, spans.rows)))
+    title = f"Rows finished (after each {width})"
+    charts.append(series("finished", title, finished, spans.edges, breaks, "rows"))
     if any(spans.failed):
         failed = list(map(float, spans.failed))
         charts.append(series("failed", f"Failed rows (per {width})", failed, spans.edges, breaks, "rows"))

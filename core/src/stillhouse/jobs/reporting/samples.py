@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillhouse.jobs.reporting.chats import Answer, Turn, answers_in, cut, json_text, turns_of
+from stillhouse.jobs.reporting.chats import Answer, Turn, answers_in, cut, text_of_value, turns_of
 from stillhouse.jobs.runs.prompted import Asked, RunInput
 from stillhouse.jobs.runs.reasons import Failure
 from stillhouse.jobs.store.database import DONE, FAILED
@@ -269,7 +269,7 @@ def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None, share:
         answers=answers_in(columns, int(share * ANSWER_CHARACTERS)),
     )
     if asked is not None:
-        sample.place = cut(asked.row.place, 100)
+        sample.place = cut(asked.place, 100)
         sample.turns = turns_of(asked.input, int(share * PROMPT_CHARACTERS))
         others = [name for name in asked.row.columns if name not in asked.used]
         for name in others[:MAX_COLUMNS]:
@@ -280,4 +280,4 @@ def _sample(record: tuple[Any, ...], why: list[str], asked: Asked | None, share:
 
 def _value(value: Any) -> str:
     """Return the value of a column as people read it, every digit of a number included."""
-    return cut(value if isinstance(value, str) else json_text(value), COLUMN_CHARACTERS)
+    return cut(text_of_value(value), COLUMN_CHARACTERS)

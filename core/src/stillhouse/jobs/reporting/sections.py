@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from stillhouse._wording import number_of
 from stillhouse.jobs.reporting.commands import retry_text
 from stillhouse.jobs.reporting.facts import RunFacts, outcome_of
-from stillhouse.jobs.reporting.units import count, duration, moment
+from stillhouse.jobs.reporting.units import about, count, duration, iso_moment, moment, rows_rate
 from stillhouse.jobs.runs.provenance import Provenance
 from stillhouse.jobs.runs.reasons import Failure, common_endings
 from stillhouse.jobs.runs.summary import Session
 
 __all__ = [
-    "Ending", "Kind", "answers_of", "endings_of", "environment_of", "failures_of", "sessions_of",
+    "Ending", "Kind", "answers_of", "endings_of", "environment_of", "failures_of", "progress_of",
+    "sessions_of",
     "settings_of", "warnings_of",
 ]  # fmt: skip
 
@@ -38,14 +39,16 @@ class Kind(NamedTuple):
         rows: how many they are.
         retry: the option that generates them again; empty where that would be in vain.
         command: the whole command that does so; empty where it is not known.
-        messages: how many rows failed for a reason, which are the first of them, and the reason.
+        is_queued: whether that command needs no option, since an earlier retry queued them.
+        messages: how many rows failed for a reason, which are the first of them, the reason, and when.
     """
 
     name: str
     rows: int
     retry: str
     command: str
-    messages: list[tuple[str, str, str]]
+    is_queued: bool
+    messages: list[tuple[str, str, str, list[tuple[str, str]]]]
 
 
 class Ending(NamedTuple):
@@ -63,9 +66,13 @@ def failures_of(facts: RunFacts) -> list[Kind]:
     found = {}
     for kind, rows in kinds:
         retry = summary.retry(kind) or ""
-        found[kind] = Kind(kind, rows, retry, retry_text(facts.first, retry) if retry else "", [])
+        is_queued = summary.is_queued(kind)
+        command = retry_text(facts.first, retry) if retry or is_queued else ""
+        found[kind] = Kind(kind, rows, retry, command, is_queued, [])
     for failure in failures.most_common(MAX_MESSAGES):
-        found[failure.kind].messages.append((f"{failure.rows:,}", _rows(failure), failure.message))
+        found[failure.kind].messages.append(
+            (f"{failure.rows:,}", _rows(failure), failure.message, _seen(failure))
+        )
     return list(found.values())
 
 
@@ -74,6 +81,14 @@ def _rows(failure: Failure) -> str:
     named = ", ".join(f"{row:,}" for row in failure.examples)
     more = failure.rows - len(failure.examples)
     return f"{named} and {more:,} more" if more else named
+
+
+def _seen(failure: Failure) -> list[tuple[str, str]]:
+    """Return when the first and the last row failed for a reason: for programs, and for people."""
+    if failure.seen is None:
+        return []
+    moments = [failure.seen[0]] if moment(failure.seen[0]) == moment(failure.seen[1]) else failure.seen
+    return [(iso_moment(seconds), moment(seconds)) for seconds in moments]
 
 
 def answers_of(facts: RunFacts) -> list[tuple[str, str, str]]:
@@ -128,6 +143,21 @@ def _answers(number: int) -> str:
 
 def _were(number: int) -> str:
     return "was" if number == 1 else "were"
+
+
+def progress_of(facts: RunFacts) -> tuple[float, str] | None:
+    """Return how far a run is that is not complete: the share in percent, and words; `None` if not known."""
+    total, rows = facts.pace.total, facts.summary.rows
+    if total is None or not total or facts.state == "complete":
+        return None
+    share = min(1.0, rows / total)
+    whole = about(total) if facts.pace.total_is_estimated else f"{total:,}"
+    parts = [f"{rows:,} of {whole} rows ({int(100 * share)}%)"]
+    if facts.pace.rows_per_second:
+        parts.append(rows_rate(facts.pace.rows_per_second))
+    if facts.pace.seconds_left is not None:
+        parts.append(f"about {duration(facts.pace.seconds_left)} left")
+    return 100 * share, ", ".join(parts)
 
 
 def sessions_of(facts: RunFacts) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import TextIO
 from stillhouse.jobs.reporting.lines import LiveLine, PlainLines
 from stillhouse.jobs.reporting.progress import Progress, Tracker
 
-__all__ = ["is_live", "show_progress", "watch"]
+__all__ = ["display_on", "is_live", "show_progress", "watch"]
 
 PLAIN_SECONDS = 0.5
 LIVE_SECONDS = 0.2
@@ -48,6 +48,11 @@ def is_live(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
+def display_on(stream: TextIO) -> LiveLine | PlainLines:
+    """Return what shows the progress of a run on a stream: a line that changes where one can, else lines."""
+    return LiveLine(stream, LIVE_SECONDS) if is_live(stream) else PlainLines(stream)
+
+
 @contextlib.contextmanager
 def show_progress(stream: TextIO, tracker: Tracker) -> Iterator[Callable[[str], None]]:
     """Show the progress as text while the block works: one live line on a terminal, else lines.
@@ -62,7 +67,7 @@ def show_progress(stream: TextIO, tracker: Tracker) -> Iterator[Callable[[str], 
         Prints a text, from any thread, without breaking the line.
     """
     live = is_live(stream)
-    display = LiveLine(stream, LIVE_SECONDS) if live else PlainLines(stream)
+    display = display_on(stream)
 
     def show(progress: Progress) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,20 +1,26 @@
-"""The closing table of a run, its status, and its failures, as labels and values."""
+"""The closing table of a run, its status, and its failures, as labels and values.
+
+Over 300 lines: the closing table and the status share most of their lines, so that a number has one name.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stillhouse._wording import number_of
-from stillhouse.jobs.reporting.units import count, duration, rows_rate, stopwatch, zoned_clock
-from stillhouse.jobs.runs.reasons import (
-    Endings,
-    Failures,
-    Reasons,
-    common_endings,
-    in_a_line,
-    retried_kinds,
+from stillhouse.jobs.reporting.units import (
+    about,
+    count,
+    duration,
+    moment,
+    rows_rate,
+    seconds_text,
+    stopwatch,
 )
+from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons, common_endings, retried_kinds
+from stillhouse.jobs.runs.said import in_a_line
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
@@ -23,10 +29,12 @@ if TYPE_CHECKING:
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
 
-__all__ = ["failure_lines", "job_lines", "status_lines", "summary_lines"]
+__all__ = ["failure_lines", "job_lines", "source_lines", "status_lines", "summary_lines"]
 
 SHOWN_FAILURES = 3
 SHOWN_ENDINGS = 6
+
+_HEAD = re.compile(r"\$?[0-9][0-9,]*|[a-z]+")
 
 _REMARKS = {
     "length": "cut off: raise max_new_tokens",
@@ -89,6 +97,10 @@ def summary_lines(
         _Line("time", duration(statistics.seconds)),
         _Line("rows per second", f"{statistics.rows / seconds:,.1f}"),
     ]
+    for percent in (50, 95):
+        latency = statistics.latencies.percentile(percent / 100)
+        if latency is not None:
+            lines.append(_Line(f"latency per row, p{percent}", seconds_text(latency)))
     tokens = statistics.output_tokens
     lines.append(
         _Line("output tokens per second", "unknown" if tokens is None else f"{tokens / seconds:,.0f}")
@@ -98,7 +110,10 @@ def summary_lines(
         lines.append(_Line("cost", _cost(statistics.cost), _cost(own.cost), f"(prices of {source})"))
     if statistics.budget is not None:
         lines.append(_Line("budget left", "", statistics.budget.left))
-    return _columns(lines) if is_resumed else _column(lines)
+    if is_resumed:
+        return _columns(lines)
+    labels, values = zip(*_column(lines), strict=True)
+    return list(zip(labels, _numbers(values), strict=True))
 
 
 def _column(lines: Sequence[_Line]) -> list[tuple[str, str]]:
@@ -110,12 +125,24 @@ def _column(lines: Sequence[_Line]) -> list[tuple[str, str]]:
 
 
 def _columns(lines: Sequence[_Line]) -> list[tuple[str, str]]:
-    lines = [_Line("", "this session", "whole run"), *lines]
-    widths = max(len(line.run) for line in lines), max(len(line.session) for line in lines)
+    runs = ["whole run", *_numbers(line.run for line in lines)]
+    sessions = ["this session", *_numbers(line.session for line in lines)]
+    widths = max(map(len, runs)), max(map(len, sessions))
     return [
         (label, f"{run:<{widths[0]}}  {session:<{widths[1]}}  {remark}".rstrip())
-        for label, session, run, remark in lines
-    ]
+        for label, run, session, remark in zip(
+            ["", *(line.label for line in lines)], runs, sessions, ["", *(line.remark for line in lines)],
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _numbers(texts: Iterable[str]) -> list[str]:
+    """Return texts with spaces before them, so that whole numbers end below each other, as words do."""
+    texts = list(texts)
+    heads = [found[0] if (found := _HEAD.match(text)) else "" for text in texts]
+    width = max(map(len, heads), default=0)
+    return [" " * (width - len(head)) + text if text else "" for head, text in zip(heads, texts, strict=True)]
 
 
 def _by_number(kinds: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -183,7 +210,7 @@ def failure_lines(
         retry: returns the command that generates the rows of these kinds again, if it can be said whole.
     """
     lines, left = [], failures.rows
-    for kind, message, rows, example, _ in failures.most_common(SHOWN_FAILURES):
+    for kind, message, rows, example, *_ in failures.most_common(SHOWN_FAILURES):
         first = f"row {example:,}"
         which = first if rows == 1 else f"{rows:,} rows, the first of them {first}"
         lines.append(f"  {which}: {kind}: {message}")
@@ -202,15 +229,15 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     """Return the status of a run, read from another process, as labels and values."""
     last = summary.sessions[-1] if summary.sessions else None
     if working and last is not None:
-        state = f"process {last.process} on {last.host} works on it, since {zoned_clock(last.started)}"
+        state = f"running (process {last.process} on {last.host}, started {moment(last.started)})"
     elif summary.complete:
         state = "complete"
     elif last is None:
         state = "not started"
     else:
-        state = f"{last.outcome or 'killed'}; the same command goes on with it"
-    total = "" if pace is None or pace.total is None else f" of {pace.total:,}"
-    lines = [("state", state), *_source_lines(pace), ("rows finished", f"{summary.rows:,}{total}")]
+        state = f"{last.outcome or 'killed'}; run the same command again to resume"
+    total = "" if pace is None or pace.total is None else f" of {_total(pace)}"
+    lines = [("state", state), *source_lines(pace), ("rows finished", f"{summary.rows:,}{total}")]
     lines += [*_pace_lines(pace), ("done", f"{summary.done:,}")]
     lines += [(f"failed: {kind}", f"{number:,}") for kind, number in _by_number(summary.failed)]
     endings = (summary.reasons or Reasons()).endings
@@ -225,11 +252,18 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
     if summary.cost is not None:
         lines.append(("cost", f"{cost_text(summary.cost)} (prices of {summary.prices or ''})"))
     if summary.last_finished is not None:
-        lines.append(("last row finished", zoned_clock(summary.last_finished)))
+        lines.append(("last row finished", moment(summary.last_finished)))
     return lines
 
 
-def _source_lines(pace: RunPace | None) -> list[tuple[str, str]]:
+def _total(pace: RunPace) -> str:
+    total = pace.total or 0
+    if not pace.total_is_estimated:
+        return f"{total:,}"
+    return about(total)
+
+
+def source_lines(pace: RunPace | None) -> list[tuple[str, str]]:
     """Return what a run generates with, and from what."""
     if pace is None:
         return []

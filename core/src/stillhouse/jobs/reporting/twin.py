@@ -9,6 +9,7 @@ from stillhouse.jobs.reporting.commands import command_text, retry_text
 from stillhouse.jobs.reporting.facts import RunFacts, outcome_of
 from stillhouse.jobs.reporting.sections import MAX_SESSIONS
 from stillhouse.jobs.reporting.units import iso_moment
+from stillhouse.jobs.runs.reasons import Failure
 
 __all__ = ["REPORT_VERSION", "run_as_json"]
 
@@ -31,6 +32,9 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
         "done": summary.done,
         "failed": summary.failed,
         "queued": summary.queued,
+        "total": facts.pace.total,
+        "total_is_estimated": facts.pace.total_is_estimated,
+        "seconds_left": facts.pace.seconds_left,
         "seconds_at_work": facts.seconds,
         "seconds_before_first_row": facts.loading,
         "tokens": {
@@ -42,7 +46,7 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
         "answers": facts.endings.as_json(),
         "finish_reasons": facts.endings.counts,
         "repeated_inputs": facts.repeated_inputs,
-        "failures": [_failure(facts, failure) for failure in facts.failures.as_json()[:MAX_MESSAGES]],
+        "failures": [_failure(facts, failure) for failure in facts.failures.most_common(MAX_MESSAGES)],
         "seconds_per_row": _distribution(facts.latency),
         "input_tokens_per_row": _distribution(facts.inputs),
         "output_tokens_per_row": _distribution(facts.outputs),
@@ -59,9 +63,16 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _failure(facts: RunFacts, failure: dict[str, Any]) -> dict[str, Any]:
-    retry = facts.summary.retry(failure["kind"])
-    return {**failure, "retry": (retry_text(facts.first, retry) or retry) if retry else None}
+def _failure(facts: RunFacts, failure: Failure) -> dict[str, Any]:
+    option = facts.summary.retry(failure.kind)
+    retry = None
+    if option is not None or facts.summary.is_queued(failure.kind):
+        retry = retry_text(facts.first, option or "") or option
+    seen = (None, None) if failure.seen is None else tuple(map(iso_moment, failure.seen))
+    return {
+        "kind": failure.kind, "message": failure.message, "rows": failure.rows,
+        "examples": list(failure.examples), "first_seen": seen[0], "last_seen": seen[1], "retry": retry,
+    }  # fmt: skip
 
 
 def _distribution(found: Distribution) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 
 __all__ = [
-    "about", "clock", "count", "duration", "iso_moment", "moment", "rows_rate", "seconds_text",
-    "stopwatch",
-    "zoned_clock",
+    "about", "count", "duration", "iso_moment", "moment", "rows_rate", "seconds_text", "stopwatch",
 ]  # fmt: skip
 
 
@@ -27,14 +25,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def clock(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
 def moment(seconds: float) -> str:
     """Format seconds since 1970 as local date and time with how far that is from UTC."""
-    text = zoned_clock(seconds)
+    text = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
     return f"{text[:-2]}:{text[-2:]}"
 
 
@@ -70,8 +63,3 @@ def about(number: float) -> str:
     """Format an estimated count with two digits that mean something, such as `~3,000`."""
     digits = max(0, len(str(int(number))) - 2)
     return f"~{round(number / 10**digits) * 10**digits:,}"
-
-
-def zoned_clock(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time, with the difference to UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""`announced`: hooks learn that a run begins, and how the work on it ended."""
+"""`announced`: notifies hooks that a run starts, and how the work on it ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillhouse.jobs.store.database import Outcome
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader, RunInfo, RunSummary
 
-__all__ = ["announced", "number_of_rows", "run_info"]
+__all__ = ["announced", "name_of", "number_of_rows", "run_info"]
 
 
 def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: bool = False) -> RunInfo:
@@ -20,15 +20,19 @@ def run_info(llm: LLM, source: str, output: str, reader: RowReader, *, resumed: 
     Args:
         llm: the LLM.
         source: the input, as the user gave it.
-        output: the output, likewise.
+        output: the output, as the user gave it.
         reader: reads the rows of the run.
         resumed: whether an earlier process worked on it.
     """
+    return RunInfo(source, output, name_of(llm), llm.model_name, number_of_rows(reader), resumed)
+
+
+def name_of(llm: LLM) -> str:
+    """Return the registered name of an LLM, or its class where it has none."""
     try:
-        name = llm.registry.name_of(type(llm))
+        return llm.registry.name_of(type(llm))
     except StillhouseError:  # it is registered nowhere
-        name = type(llm).__qualname__
-    return RunInfo(source, output, name, llm.model_name, number_of_rows(reader), resumed)
+        return type(llm).__qualname__
 
 
 def number_of_rows(reader: RowReader) -> int | None:
@@ -43,13 +47,13 @@ def number_of_rows(reader: RowReader) -> int | None:
 def announced(
     llm: LLM, run: RunInfo, statistics: RunStatistics, outcome: Callable[[], Outcome]
 ) -> Iterator[None]:
-    """Tell the hooks of an LLM that a run begins, and at the end of the block how it ended.
+    """Notify the hooks of an LLM that a run starts and, at the end of the block, how it ended.
 
     Args:
         llm: the LLM.
         run: the run.
-        statistics: what this process does, counted from zero.
-        outcome: how the work ended, where no exception ended it.
+        statistics: the counts of this process, from zero.
+        outcome: how the work ended, if no exception ended it.
     """
     hooks = llm.registry.hooks()
     ended: Outcome = "stopped"

@@ -1,4 +1,4 @@
-"""`assemble`: the output of a run, which is the rows of the input with their results, in order."""
+"""`assemble`: writes the output of a run, the rows of the input with their results, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["UnwritableError", "assemble"]
 
 
 class UnwritableError(ConfigurationError):
-    """The output cannot be written in its format, whatever is in the rows."""
+    """The output cannot be written in its format, whatever the rows contain."""
 
 
 def assemble(
@@ -27,23 +27,23 @@ def assemble(
     reasons: Reasons | None = None,
     columns: ResultColumns | None = None,
 ) -> list[int]:
-    """Write the output, unless rows of the input are not those that were generated for.
+    """Write the output, unless rows of the input have changed since they were generated for.
 
     Args:
         reader: the rows of the run.
         finished: the finished rows, in the order of the input.
         writer: writes the rows.
-        end: the index after that of the last row of the run, where later rows of the input do not belong to
-            it; `None` if all do.
+        end: the index after the last row of the run, if later rows of the input do not belong to it; `None`
+            if all rows do.
         reasons: counts why the rows ended.
         columns: the columns that the output adds.
 
     Returns:
-        The indexes of the rows that have no result or that of another row, and of the results that
-        have no row; where there are any, nothing was written.
+        The indexes of the rows without a result of their own, and of the results without a row; if there are
+        any, nothing was written.
 
     Raises:
-        UnwritableError: the format does not take what is in the rows.
+        UnwritableError: the format cannot hold the rows.
     """
     wrong: list[int] = []
     output = ResultColumns() if columns is None else columns
@@ -79,7 +79,7 @@ def assemble(
 
 
 def _refuse(error: Exception, where: str) -> NoReturn:
-    """Raise what a writer raised: its own errors for the user and those of the system as they are."""
+    """Raise the exception of a writer; errors for the user and those of the system are not changed."""
     if isinstance(error, (StillhouseError, OSError)):
         raise error
     text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()[:500]

@@ -18,7 +18,7 @@ STOP_CHECK_SECONDS = 0.5
 
 
 def finish_batches(opened: OpenRun, statistics: RunStatistics, stopping: Callable[[], bool]) -> bool:
-    """Submit, poll and collect the batches of a run, as its command says.
+    """Submit, poll and collect the batches of a run, according to its command.
 
     Args:
         opened: the run.
@@ -26,7 +26,7 @@ def finish_batches(opened: OpenRun, statistics: RunStatistics, stopping: Callabl
         stopping: once it returns true, nothing more is submitted or waited for.
 
     Returns:
-        Whether the provider has nothing of the run any more.
+        Whether no job of the run is left at the provider.
     """
     command, ledger, store = opened.command, opened.ledger, opened.store
     if ledger is None or not command.uses_batches:

@@ -22,9 +22,9 @@ __all__ = ["check_restart", "open_batches"]
 
 
 def check_restart(output: Path, path: Path) -> None:
-    """Refuse to delete the run of another output, or one whose jobs the provider works on.
+    """Refuse to delete the run of another output, or one with running jobs at the provider.
 
-    These jobs could not be collected or cancelled.
+    These jobs could not be collected or cancelled any more.
 
     Args:
         output: the output of the run.
@@ -60,7 +60,7 @@ def check_restart(output: Path, path: Path) -> None:
 def open_batches(output: Path, state: Path | None = None) -> Iterator[list[OfflineBatchCalls]]:
     """Open the offline batches of a run that no process works on, with the LLM that it was started with.
 
-    Secrets come from the environment, for the run does not keep them.
+    Secrets come from the environment, because the run does not store them.
 
     Args:
         output: the output of the run.

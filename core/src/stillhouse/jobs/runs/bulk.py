@@ -8,7 +8,7 @@ from typing import Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.batch_work import finish_batches
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.hopeless import FailuresError, FailureWatch
@@ -16,6 +16,7 @@ from stillhouse.jobs.runs.offline import COMMIT_ROWS, jobs_of
 from stillhouse.jobs.runs.online import RunStatistics, run
 from stillhouse.jobs.runs.open_run import OpenRun
 from stillhouse.jobs.runs.output import set_complete, write_output
+from stillhouse.jobs.runs.reach import REACH, recorded_total
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
@@ -32,11 +33,11 @@ __all__ = ["BulkRun", "InputChangedError", "open_bulk_run"]
 
 
 class InputChangedError(ConfigurationError):
-    """The input changed while the run went on, so that its output cannot be written."""
+    """The input changed during the run, so that its output cannot be written."""
 
 
 def open_bulk_run(llm: LLM, command: Command) -> BulkRun:
-    """Open the run of a command; see `OpenRun` for what is refused.
+    """Open the run of a command; `OpenRun` lists the errors.
 
     Args:
         llm: the LLM; `BulkRun.work` needs it loaded.
@@ -53,8 +54,8 @@ class BulkRun:
 
     Attributes:
         resumed: whether an earlier process worked on this run.
-        queued: how many failed rows are retried.
-        look: what the first rows of the input say of the prompt.
+        queued: number of failed rows that are retried.
+        look: the findings about the prompt in the first rows of the input.
         store: the rows.
         source: reads the input.
     """
@@ -79,28 +80,28 @@ class BulkRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row is finished and the output written."""
+        """Whether every row is finished and the output is written."""
         return self._run.is_complete
 
     @property
     def is_generated(self) -> bool:
-        """Whether every row is finished, so that nothing is left to do but to write an output."""
+        """Whether every row is finished, so that only an output has to be written."""
         return self._run.is_generated
 
     @property
     def rows(self) -> RowReader:
-        """Reads the rows of the input that belong to the run."""
+        """The reader of the input's rows that belong to the run."""
         return self._run.reader
 
     @property
     def summary(self) -> Summary:
-        """The state of the rows that belong to the run, those of earlier processes included."""
+        """The state of the rows that belong to the run, including those of earlier processes."""
         with self.store.reading() as connection:
             return summarize(connection, self._run.end)
 
     @property
     def explained(self) -> Summary:
-        """`summary`, with why generations ended and rows failed; it reads every row."""
+        """`summary` with the reasons why generations ended and rows failed; it reads every row."""
         end = self._run.end
         with self.store.reading() as connection:
             return explained(summarize(connection, end), connection, end)
@@ -129,8 +130,8 @@ class BulkRun:
 
         Args:
             statistics: updated while the run works.
-            stopping: once it returns true, no further row is started, and the work ends when those in
-                flight have ended.
+            stopping: once it returns true, no further row is started, and the work ends when the rows in
+                flight are finished.
             executing: gives what generates, where there is something to generate: by default the LLM, which
                 is loaded then.
 
@@ -138,7 +139,7 @@ class BulkRun:
             Whether the run is complete.
 
         Raises:
-            GenerationError: an error that every further row would meet.
+            GenerationError: an error that every further row would cause.
             ConfigurationError: the LLM would refuse every row, or the budget is used up.
             InputChangedError: the input changed while the run worked.
             FailuresError: the run is hopeless, or too many rows failed. The rows that made it hopeless are
@@ -164,7 +165,7 @@ class BulkRun:
                 raise
 
     def _work(self, statistics: RunStatistics, stopping: Callable[[], bool], executor: Executor) -> bool:
-        """`work`, once hooks know of it."""
+        """Do the work, after hooks were notified."""
         opened = self._run
         if all(job.state == "collected" for job in self.jobs):  # what was paid is collected in any case
             check_run(opened.llm, opened.command.formatter, executor)
@@ -174,9 +175,8 @@ class BulkRun:
         if opened.command.in_order:
             self.store.set("in_order", True)
         self.store.set("complete", None)
-        total = number_of_rows(opened.reader)
-        if total is not None:  # for those who look at the run from another process
-            self.store.set("total", total)
+        # For those who look at the run from another process.
+        self.store.record(REACH, lambda: recorded_total(opened.command.choice, opened.reader, statistics))
         self._find_repeats(statistics, stopping)
         retried = False
         while True:
@@ -206,7 +206,7 @@ class BulkRun:
         return True
 
     def _write_again(self) -> bool:
-        """Write an output again, or another one; whether its rows all are as they were written."""
+        """Write an output again, or another one; return whether no row has changed since."""
         outputs = self._run.outputs
         outputs.pop(self._run.written.key, None)
         self._check_input()
@@ -219,9 +219,9 @@ class BulkRun:
         return True
 
     def _forget(self, wrong: list[int]) -> None:
-        """Take rows for unfinished that do not read as they were written.
+        """Treat rows as unfinished if they differ from their state.
 
-        The input was another one for a while, and is now what it was, or the state was damaged meanwhile.
+        The input was changed and restored, or the state was damaged in the meantime.
         """
         self._check_input()
         self.store.forget(wrong)
@@ -242,14 +242,14 @@ class BulkRun:
             )
 
     def _find_repeats(self, statistics: RunStatistics, stopping: Callable[[], bool]) -> None:
-        """Look for the rows that ask for what an earlier one asks for, if these are generated for once."""
+        """Find the rows with the same request as an earlier row, if such rows are generated only once."""
         opened = self._run
         if opened.command.choice.dedupe:
             opened.repeats = find_repeats(opened.rows(stopping), opened.command.formatter, stopping)
             statistics.repeats = len(opened.repeats)
 
     def _give_repeats(self, statistics: RunStatistics) -> None:
-        """Give those rows the results of the rows that they repeat, which are finished."""
+        """Give these rows the results of the finished rows that they repeat."""
         for number, repeat in enumerate(self._run.repeats or (), 1):
             statistics.repeat(self.store.repeat(repeat))
             if number % COMMIT_ROWS == 0:
@@ -267,7 +267,7 @@ class BulkRun:
 
     @contextlib.contextmanager
     def _caching_members(self) -> Iterator[None]:
-        """Keep what the members of a composite give until their row is finished."""
+        """Keep the outputs of a composite's members until their row is finished."""
         if not self._run.llm.is_composite:
             yield
             return
@@ -280,6 +280,6 @@ class BulkRun:
                 self.store.members = None
 
     def _write_output(self) -> list[int]:
-        """Write the output, unless rows of the input are not those that were generated for: these."""
+        """Write the output, or return the rows of the input that changed since they were generated for."""
         wrong, self.reasons = write_output(self._run)
         return wrong

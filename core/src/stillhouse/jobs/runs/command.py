@@ -1,4 +1,4 @@
-"""`Command`: everything that a run is asked to do."""
+"""`Command`: the complete description of a run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["Command", "parse_kinds"]
 
 @dataclass(frozen=True)
 class Command:
-    """What a run is asked to do.
+    """The complete description of a run.
 
     Attributes:
         source: the input, for messages and hooks.
-        names: the names of files and of what plugins open that it is; `None` means `source` alone.
-        reading: how its files are read, as far as it is said.
-        output: the output: a file, or what a plugin opens.
+        names: the files and the sources of plugins that it consists of; `None` means only `source`.
+        reading: the given options for reading its files.
+        output: the output: a file, or a target of a plugin.
         formatter: turns a row into an input.
         formatting: the formatter's settings, as shown when a changed command is refused.
-        num_generations: how many generations of each row.
+        num_generations: number of generations for each row.
         arguments: generation parameters.
         choice: which rows of the input belong to the run.
         extend: whether the input may have more rows than the run was started with.
@@ -42,17 +42,18 @@ class Command:
         in_order: generate in the order of `LLM.batch_key`, on this machine.
         wait: seconds between two polls until the batches are done; `None` polls once.
         finish_online: cancel the batches that are not done, and generate their other rows online.
-        ceiling: what the run may spend; it may differ when the run is resumed.
-        max_failures: how many rows may fail, in one process, before the run stops: 0 for any number, and
-            `None` to stop only if the run is hopeless.
-        executor: where the generating is done, as `NAME` or `NAME:ADDRESS`; `None` is here.
-        workers: how many workers the executor has; `None` where that is not said.
+        ceiling: the limits of tokens and cost; they may differ when the run is resumed.
+        max_failures: number of rows that may fail, in one process, before the run stops: 0 for any number,
+            and `None` to stop only if the run is hopeless.
+        executor: the executor that generates, as `NAME` or `NAME:ADDRESS`; `None` means this process.
+        workers: number of workers of the executor; `None` means the default.
         traceback: whether the traceback of a backend's own bug is shown.
-        verbose: whether what is sent and answered is shown.
-        spool: saves an input that is no file, such as standard input; `None` for the others.
+        verbose: whether requests and answers are shown.
+        spool: saves an input that is not a file, such as standard input; `None` for other inputs.
         writing: how the output is written; it may differ when the run is resumed.
-        state: where the run's state is; `None` for the place beside the output.
-        given: the command in parts that belong together, as it was given, without secrets; for the report.
+        state: the path of the run's state; `None` for the path next to the output.
+        metrics: the file that gets the run's progress for Prometheus; `None` for no file.
+        given: the parts of the command, as they were given, without secrets; for the report.
         reads: the files other than the source that were read for the run, such as settings.
     """
 
@@ -80,6 +81,7 @@ class Command:
     verbose: bool = False
     writing: Writing = field(default_factory=Writing)
     state: Path | None = None
+    metrics: Path | None = None
     given: Sequence[Sequence[str]] = ()
     reads: Sequence[Path] = ()
     spool: Spool | None = None
@@ -94,7 +96,7 @@ class Command:
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """What the output depends on beside the LLM and its arguments, as shown when it is changed."""
+        """What the output depends on, in addition to the LLM and its arguments, as shown if it changes."""
         return {**self.formatting, **self.choice.shaping}
 
     @property

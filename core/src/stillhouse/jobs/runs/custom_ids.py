@@ -1,4 +1,4 @@
-"""`check_custom_ids`: every line of an OpenAI batch file has an id of its own."""
+"""`check_custom_ids`: checks that every line of an OpenAI batch file has a unique id."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MAX_SHOWN = 80
 
 
 def check_custom_ids(rows: RowReader) -> None:
-    """Refuse lines without an id or with the same one: whoever reads the results joins them by it.
+    """Refuse lines without an id or with the same id, because results are joined by it.
 
-    A line that cannot be read has none, and fails by itself.
+    A line that cannot be read has no id, and fails alone.
 
     Raises:
         ConfigurationError: there are such lines; the message names them.

@@ -1,4 +1,4 @@
-"""`estimate`: how much a run has left to do, from its input; nothing is loaded, sent or written."""
+"""`estimate`: computes the remaining work of a run from its input; nothing is loaded, sent or written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.looking import Look, look_at_run
 from stillhouse.jobs.selection.repeats import Repeats, find_repeats
 from stillhouse.jobs.spending.bounds import Bounds, size_of_input
-from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, offer_of
+from stillhouse.jobs.spending.prices import Prices, cost_text, find_prices, no_prices, offer_of
 from stillhouse.jobs.store.database import FAILED, QUEUED
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged, command_of
 from stillhouse.jobs.store.found import state_of
@@ -32,23 +32,23 @@ FINISHED, COUNTED = -1, -2
 
 @dataclass
 class Estimate:
-    """What is left to do of a run.
+    """The remaining work of a run.
 
     Attributes:
-        finished: rows that are finished.
-        rows: rows that are left, with those that cannot be used.
-        unusable: rows that cannot be used.
-        repeated: rows that ask for what an earlier one asks for, and are not paid again.
-        bytes: of the inputs that are left.
-        bytes_per_token: what the number of tokens is estimated with.
-        is_measured: whether that is the average of the finished rows.
-        max_input: input tokens at most; `None` where nothing bounds them.
-        max_output: output tokens at most, likewise.
-        cost: in USD at most; `None` where that or the prices are not known.
-        cache_cost: what of it is for the writing of the provider's cache: more than plain input costs.
+        finished: number of finished rows.
+        rows: number of remaining rows, including those that cannot be used.
+        unusable: number of rows that cannot be used.
+        repeated: number of rows with the same request as an earlier row, which are not paid for again.
+        bytes: size of the remaining inputs.
+        bytes_per_token: bytes per token, for the estimate of the input tokens.
+        is_measured: whether this is the average of the finished rows.
+        max_input: upper bound on the input tokens; `None` if there is none.
+        max_output: upper bound on the output tokens; `None` if there is none.
+        cost: upper bound on the cost in USD; `None` if it or the prices are unknown.
+        cache_cost: the part of the cost for writing the provider's cache, above the price of plain input.
         prices: the prices, if they are known.
-        advice: what gives the output a bound; empty if there is one, or nothing does.
-        look: what the first rows say of the prompt.
+        advice: how to bound the output; empty if there is a bound, or nothing gives one.
+        look: the findings about the prompt in the first rows.
     """
 
     finished: int = 0
@@ -82,7 +82,7 @@ class Estimate:
             ("output tokens, at most", self._text(self.max_output)),
         ]
         if self.prices is None:
-            lines.append(("cost, at most", "the model's prices are not known"))
+            lines.append(("cost, at most", f"unknown: {no_prices()}"))
         elif self.cost is None:
             lines.append(("cost, at most", self._text(None)))
         else:
@@ -98,7 +98,7 @@ class Estimate:
 
 
 def estimate(llm: LLM, command: Command) -> Estimate:
-    """Estimate what is left to do of a run, or all of one that has not started.
+    """Estimate the remaining work of a run, which may not have started.
 
     Raises:
         ConfigurationError: the input cannot be read, or lacks a column that the command names, or the run was
@@ -150,9 +150,9 @@ def estimate(llm: LLM, command: Command) -> Estimate:
 
 
 def _finished(llm: LLM, command: Command, reader: RowReader) -> tuple[array[int], int]:
-    """Return, for every row that the run has, how many generations it has, or that it is finished.
+    """Return, for every row of the run, the number of its generations, or that it is finished.
 
-    The second value is the number of the finished rows' input tokens, as far as the backend reported them.
+    The second value is the number of input tokens of the finished rows that the backend reported.
     """
     finished: array[int] = array("h")
     path = state_of(output_path(command.output, llm.registry.hooks()), command.state)

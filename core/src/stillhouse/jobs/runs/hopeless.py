@@ -1,7 +1,7 @@
-"""`FailureWatch`: a run that is hopeless, or in which too many rows fail, stops.
+"""`FailureWatch`: stops a run that is hopeless, or in which too many rows fail.
 
-It is asked about failed rows alone: a row that is done costs nothing here. No further row is started once it
-`holds`; what is in flight is waited for, and `judge` then says whether the run ends.
+It is called only for failed rows: other rows cost nothing here. Once it `holds`, no further row is started.
+The rows in flight finish, and then `judge` decides whether the run ends.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 from stillhouse._execution.stopping import has_stopped
 from stillhouse._wording import number_of
 from stillhouse.errors import GenerationError, StillhouseError, UnsupportedError
-from stillhouse.jobs.runs.reasons import Failure, Failures, in_a_line, masked, retried_kinds
+from stillhouse.jobs.runs.reasons import Failure, Failures, retried_kinds
+from stillhouse.jobs.runs.said import in_a_line, masked
 
 __all__ = ["HOPELESS_ROWS", "FailureWatch", "FailuresError"]
 
 HOPELESS_ROWS = 20
-"""How many rows must have failed alike, and none been generated, for the run to be hopeless."""
+"""Minimum number of rows with the same failure, and without any generated row, for a hopeless run."""
 
 # What the content of a row causes: the next one may well be done.
 _OF_ROWS = frozenset({"invalid_input", "context_length", "content_filter", "schema", "truncated"})
@@ -30,9 +31,9 @@ class FailuresError(StillhouseError):
     """The run stopped because rows failed. All of them are in its state.
 
     Attributes:
-        kinds: of a hopeless run, the kinds of the errors of the rows that the same command generates again;
-            empty if the run stopped at `max_failures`.
-        failures: how many rows failed in this process.
+        kinds: for a hopeless run, the error kinds of the rows that the same command generates again; empty
+            if the run stopped at `max_failures`.
+        failures: number of rows that failed in this process.
     """
 
     def __init__(
@@ -44,16 +45,16 @@ class FailuresError(StillhouseError):
 
 
 class FailureWatch:
-    """Looks at the failures of one process of a run.
+    """Watches the failures of one process of a run.
 
     Args:
-        limit: how many rows may fail before the run stops; 0 for any number, and `None` to stop only if the
-            run is hopeless: if at least `HOPELESS_ROWS` rows failed, all alike and for a reason that no row
+        limit: number of rows that may fail before the run stops; 0 for any number, and `None` to stop only if
+            the run is hopeless: if at least `HOPELESS_ROWS` rows failed, all with the same error that no row
             causes, and none was generated.
 
     Attributes:
-        holds: whether no further row is to be started before `judge` was asked.
-        on_limit: called once so many rows failed: what was not sent yet need not be.
+        holds: whether no further row may be started before `judge` was called.
+        on_limit: called when the limit is reached: rows that were not sent need not be sent.
         failures: why rows failed.
     """
 
@@ -71,7 +72,7 @@ class FailureWatch:
         self._hint = ""
 
     def see(self, error: GenerationError) -> None:
-        """Look at the error of a row."""
+        """Record the error of a row."""
         if has_stopped(error):  # it is no failure: the run sends nothing more
             return
         self.failures.add(self.failures.rows, error.kind, error.message)
@@ -97,10 +98,10 @@ class FailureWatch:
         return self._alike >= HOPELESS_ROWS and not self._differ
 
     def judge(self, generated: int, *, is_kept: bool = True) -> FailuresError | None:
-        """Return why the run stops, or `None` if it goes on: no further row is held then.
+        """Return why the run stops, or `None` if it continues; further rows may be started then.
 
         Args:
-            generated: how many rows were generated, by the backend and not by a hook such as a cache.
+            generated: number of rows that the backend generated, and not a hook such as a cache.
             is_kept: whether the run has a state, so that the same command resumes it.
         """
         if not self.holds:
@@ -142,5 +143,5 @@ class FailureWatch:
 
 
 def _is_of_row(error: GenerationError) -> bool:
-    """Whether an error comes of what is in its row; one that the backend lacks a capability for is such."""
+    """Whether the content of a row causes its error, as for a row that needs a missing capability."""
     return error.kind in _OF_ROWS or isinstance(error.__cause__, UnsupportedError)

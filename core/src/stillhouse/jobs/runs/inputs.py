@@ -1,4 +1,4 @@
-"""`input_of`: the input of a command, for whoever reads it without a run."""
+"""`input_of`: opens the input of a command without a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["input_of"]
 
 @contextlib.contextmanager
 def input_of(llm: LLM, command: Command) -> Iterator[RowReader]:
-    """Open the input of a command for the block; what has to be saved first is saved as long."""
+    """Open the input of a command for the block; an input that is not a file is saved during the block."""
     with contextlib.ExitStack() as resources:
         if command.spool is None:
             reader = command.open_input(llm.registry.hooks())

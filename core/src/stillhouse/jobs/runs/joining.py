@@ -1,4 +1,4 @@
-"""`join`: the outputs of all shards of a run become one output, in the order of the input."""
+"""`join`: combines the outputs of all shards of a run into one, in the order of the input."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = ["Joined", "join"]
 
 
 class Joined(NamedTuple):
-    """What was joined.
+    """The result of joining.
 
     Attributes:
         output: the path of the output.
-        rows: how many rows it has.
-        failed: of them, those that failed.
+        rows: number of its rows.
+        failed: number of failed rows among them.
     """
 
     output: Path
@@ -51,7 +51,7 @@ class Joined(NamedTuple):
 
 @dataclass
 class _Part:
-    """The output of a shard, which is complete and as its run wrote it."""
+    """The output of a shard, which is complete and unchanged."""
 
     name: str
     place: Path
@@ -64,7 +64,7 @@ class _Part:
     def rows(self) -> Iterator[tuple[Row, dict[str, Any], float]]:
         """Yield each row of the input, its result, and when it was finished.
 
-        The columns come from the output, and the result from the state, which has it as it was generated.
+        The columns come from the output, and the result from the state, which has it unchanged.
         """
         rows = iter(self.reader)
         finished = self.connection.execute("SELECT row, digest, result, finished FROM rows ORDER BY row")
@@ -98,9 +98,10 @@ def join(
 
     Args:
         shards: the outputs of the shards, in any order.
-        output: a file, or what a plugin opens, that does not exist yet.
+        output: a file or a target of a plugin, which must not exist.
         hooks: the installed plugins.
-        states: the states of those that have none beside them, in any order: each knows what it wrote.
+        states: the states of the outputs that have none next to them, in any order; each state records its
+            outputs.
 
     Raises:
         ConfigurationError: they are not all shards of one run, or one of them is not complete or was changed;
@@ -157,7 +158,7 @@ class _State(NamedTuple):
     facts: dict[str, Any]
 
     def key_of(self, output: Path) -> str | None:
-        """Return what tells an output from others of the run; `None` if it did not write this one."""
+        """Return the key of an output of this run; `None` if the run did not write it."""
         for name, fact in self.facts.items():
             kind, _, key = name.partition(" ")
             if kind == "written" and fact and is_marked(output, fact["mark"]):
@@ -215,7 +216,7 @@ def _part(
 
 
 def _facts(part: _Part) -> dict[str, Any]:
-    """Return what all shards of a run have in common: its command, and how the outputs are written."""
+    """Return the facts that all shards of a run share: its command, and how the outputs are written."""
     written = {name: value for name, value in part.written.items() if name != "format" or value == BATCH}
     return {**part.command, "shard": part.shard.total, "output": written}
 

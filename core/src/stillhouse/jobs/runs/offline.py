@@ -1,4 +1,4 @@
-"""`OfflineRun`: rows go out as jobs of the provider's offline batches, and come back hours later."""
+"""`OfflineRun`: sends rows as jobs of the provider's offline batches, and collects their results."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class OfflineRun:
         Raises:
             GenerationError: the provider refused a file or a job, or cannot be reached.
             StoreError: the store cannot be written.
-            CancelledError: the run shall stop.
+            CancelledError: the run is stopping.
         """
         finished = True
         for part, batch in self._parts:
@@ -153,12 +153,12 @@ class OfflineRun:
         return finished
 
     def cancel_and_collect(self, counts: RunStatistics) -> bool:
-        """Cancel the jobs that are not done, and store the results that there are.
+        """Cancel the unfinished jobs, and store the available results.
 
-        The rows that are not finished then are as if they had never been submitted.
+        The other rows are then free, as if they had never been submitted.
 
         Returns:
-            Whether the provider has nothing of this run any more.
+            Whether no job of this run is left at the provider.
         """
         for part, batch in self._parts:
             batch.cancel()
@@ -217,10 +217,10 @@ class OfflineRun:
         return released
 
     def _check_going_on(self) -> None:
-        """Leave off before the next job is submitted, once the run shall stop: the ledger stands that.
+        """Stop before the next job is submitted if the run is stopping; the ledger stays consistent.
 
         Raises:
-            CancelledError: it shall.
+            CancelledError: the run is stopping.
         """
         if self._stopping():
             raise asyncio.CancelledError

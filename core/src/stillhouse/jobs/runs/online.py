@@ -1,4 +1,4 @@
-"""`run`: generate for the rows of an input, a window of them at a time, until there are no more."""
+"""`run`: generates for the rows of an input, with a window of them in flight, until none is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stillhouse.typing import FormattedInput, GenerateOutput
 __all__ = ["RunStatistics", "run", "with_own_seed_offset", "with_seed_offset"]
 
 Item = FormattedInput | InputWithArguments | GenerationError
-"""What becomes of a row."""
+"""The result of a row."""
 
 
 def run(
@@ -87,7 +87,7 @@ def run(
 
 @contextlib.contextmanager
 def _obeying(stopping: Callable[[], bool], counts: RunStatistics) -> Iterator[None]:
-    """Send nothing more in the block once the run shall stop, or too many rows have failed."""
+    """Send nothing more in the block once the run is stopping, or too many rows have failed."""
     stop = Stop()
     if counts.watch is not None:
         counts.watch.on_limit = stop.request
@@ -114,12 +114,12 @@ def with_own_seed_offset(item: Item, made: int) -> Item:
 
 
 class _Feed(RowInputs):
-    """The inputs of one part, as far as the budget has room for them and failures do not stop them.
+    """The inputs of one part, as long as the budget has room for them and failures do not stop them.
 
-    What is in flight cannot be waited for while inputs are pulled. So if a row does not fit into the
-    budget, the iteration ends with that row in `held`, and the next iteration begins with it; by then
-    the results of the rows in flight have freed what they did not use. Where rows failed in a way that may
-    stop the run, it is the same: by then the rows in flight have shown whether all do.
+    It is impossible to wait for the rows in flight while inputs are pulled. So if a row does not fit into the
+    budget, the iteration ends with that row in `held`, and the next iteration begins with it; by then the
+    rows in flight have released the budget that they did not use. The same happens if rows failed in a way
+    that may stop the run: by then the rows in flight have shown whether all of them fail.
 
     Args:
         rows: the rows; every iteration continues where the last one ended.
@@ -131,8 +131,8 @@ class _Feed(RowInputs):
         orderer: the LLM in whose order the rows are taken; `None` for that of the input.
 
     Attributes:
-        counts: what was done so far.
-        budget: what the rows may spend, if there is a ceiling.
+        counts: the counts so far.
+        budget: the budget of the rows, if there is a ceiling.
         held: the row that was not started, with its input; `None` if the rows ended.
         pending: the rows without a result yet, by the position of their input in this iteration.
         is_stuck: whether the last iteration ended with a held row although nothing was in flight: it

@@ -1,4 +1,4 @@
-"""`OpenRun`: a run that this process holds, with everything that it works on."""
+"""`OpenRun`: a run that this process holds, with its input, its store and its output."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ class OpenRun:
         output: the path of the output.
         source: reads the input.
         reader: reads the rows of the input that belong to the run.
-        repeats: those of its rows that ask for what an earlier one asks for; `None` before anybody looked.
-        look: what its first rows say of the prompt.
-        digest: that of the input when the run was opened.
+        repeats: its rows with the same request as an earlier row; `None` until they are computed.
+        look: the findings about the prompt in its first rows.
+        digest: the digest of the input when the run was opened.
         store: the rows; it has the lock.
         ledger: the offline batches; `None` for a run without any.
-        budget: what the run may spend; `None` without a ceiling.
+        budget: the budget of the run; `None` without a ceiling.
         resumed: whether an earlier process worked on this run.
-        queued: how many failed rows are retried.
-        written: the output, as far as this run wrote it.
+        queued: number of failed rows that are retried.
+        written: the record of the output that this run wrote.
         outcome: how the work ended, for `close` to record.
 
     Raises:
@@ -153,7 +153,7 @@ class OpenRun:
         return replace(found, retried=self.queued, known=self.store.known_rows)
 
     def _check_written(self) -> None:
-        """Refuse to replace what is at the output's path, unless the run wrote it, or shall replace it."""
+        """Refuse to replace the file at the output's path, unless the run wrote it or `restart` is set."""
         if self.command.restart:
             self.written.adopt()
         elif self.command.retry or not self.is_complete:
@@ -217,7 +217,7 @@ class OpenRun:
         return resources.enter_context(closing(self._open()))
 
     def _save_input(self, resources: ExitStack) -> Path:
-        """Save an input that is no file, for a run reads its input several times; return its path."""
+        """Save an input that is not a file, because a run reads its input several times; return the path."""
         assert self.command.spool is not None
         folder = PartialFolder(spool_path(self.output))
         resources.callback(folder.remove)
@@ -243,7 +243,7 @@ class OpenRun:
         return True
 
     def _check_batches_ended(self) -> None:
-        """Refuse another input while offline batches go on: what was sent with them cannot be compared."""
+        """Refuse another input while offline batches are running: their requests cannot be compared."""
         with self.store.reading() as connection:
             if not has_batches(connection):
                 return

@@ -1,4 +1,4 @@
-"""`Ordered`: the rows of a run in the order that the engine prefers, through a database of their own."""
+"""`Ordered`: the rows of a run in the order that the engine prefers, by way of a temporary database."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Wanted(NamedTuple):
 class Ordered:
     """Rows in the order of `LLM.batch_key`; those with the same key stay in that of the input.
 
-    Where one call takes several rows, those with equal parameters of their own stand together.
+    If one call takes several rows, rows with equal parameters of their own are next to each other.
 
-    The inputs wait in a temporary database without a name, which the system removes with the process,
-    so that memory does not grow with their number. Rows that have no input come first, as they are read.
+    The inputs wait in an unnamed temporary database, which the system removes with the process, so that
+    memory does not grow with their number. Rows without an input come first, as they are read.
 
     Args:
         llm: the LLM.

@@ -1,4 +1,4 @@
-"""`write_output`: the output of an open run, in the way that its command says."""
+"""`write_output`: writes the output of an open run, according to its command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["set_complete", "write_output"]
 
 
 def write_output(opened: OpenRun) -> tuple[list[int], Reasons]:
-    """Write the output of a run, unless rows of the input are not those that were generated for.
+    """Write the output of a run, unless rows of the input have changed since they were generated for.
 
     Returns:
         The indexes of those rows, as `assemble` has them, and why the rows ended.

@@ -14,12 +14,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.jobs.sources.files import is_glob
 from stillhouse.jobs.sources.names import Names, is_address, shown
 from stillhouse.jobs.store.seals import facts_of
-from stillhouse.llm import LLM
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
 
 __all__ = ["Provenance", "provenance_of", "provenances_of"]
 

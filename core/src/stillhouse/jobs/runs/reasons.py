@@ -6,24 +6,20 @@ take little room and a line each.
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from stillhouse._execution.messages import printable
 from stillhouse.errors import ERROR_KINDS
+from stillhouse.jobs.runs.said import MAX_CHARACTERS, in_a_line, masked, printable_line, shortened
 from stillhouse.outputs import NOT_FINITE, count_of
 
-__all__ = ["UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "in_a_line", "masked",
-           "retried_kinds", "shortened"]  # fmt: skip
+__all__ = ["UNKNOWN", "Endings", "Failure", "Failures", "Reasons", "common_endings", "retried_kinds"]
 
 # So many failures, and so many reasons to end, are told apart; the others are counted together.
 MAX_FAILURES = 1000
 MAX_ENDINGS = 100
 
-# How many characters of a message, and of a reason to end, tell them apart; and how many an answer keeps.
-MAX_CHARACTERS = 200
+# How many characters of a reason to end tell them apart, and how many an answer keeps.
 ENDING_CHARACTERS = 24
 ANSWER_CHARACTERS = 2000
 
@@ -39,17 +35,6 @@ OTHER = "other"
 _NO_TEXT = frozenset({"tool_calls", "content_filter", "refusal"})
 _SHOWN = _NO_TEXT | {"length"}
 
-# Numbers, and ids that have a digit in them; looked for from the beginning of each word, once.
-_NUMBERED = re.compile(r"\b[^\W\d]*\d\w*")
-
-# What stands in quotes; an apostrophe inside a word is none. Messages are cut before they are searched.
-_QUOTED = re.compile(
-    r"(?<![\w\\])(?P<quote>[\"'`])(?:\\.|(?!(?P=quote)).)*(?P=quote)(?!\w)|“[^”]*”|‘[^’]*’|«[^»]*»|„[^“”]*[“”]",
-    re.DOTALL,
-)
-
-_SPACES = re.compile(r"\s+")
-
 
 class Failure(NamedTuple):
     """Why some rows failed.
@@ -60,6 +45,7 @@ class Failure(NamedTuple):
         rows: how many they are.
         example: the number of the first of them, from 1.
         examples: the numbers of the first few.
+        seen: when the first and the last of them failed, in seconds since 1970; `None` where nobody noted it.
     """
 
     kind: str
@@ -67,6 +53,7 @@ class Failure(NamedTuple):
     rows: int
     example: int
     examples: tuple[int, ...] = ()
+    seen: tuple[float, float] | None = None
 
 
 class Failures:
@@ -84,14 +71,16 @@ class Failures:
         self.kinds: dict[str, int] = {}
         self._found: dict[tuple[str, str], list[int]] = {}  # the number of rows, and the first of them
         self._messages: dict[tuple[str, str], str] = {}
+        self._seen: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def add(self, row: int, kind: str, message: str) -> None:
+    def add(self, row: int, kind: str, message: str, finished: float | None = None) -> None:
         """Count a row.
 
         Args:
             row: its index.
             kind: of its error.
             message: likewise.
+            finished: when it failed, in seconds since 1970.
         """
         self.rows += 1
         kind = kind if kind in ERROR_KINDS else UNKNOWN
@@ -106,6 +95,11 @@ class Failures:
         elif len(self._found) < MAX_FAILURES:
             self._found[reason] = [1, row]
             self._messages[reason] = message
+        else:
+            return
+        if finished is not None:
+            first, last = self._seen.get(reason, (finished, finished))
+            self._seen[reason] = min(first, finished), max(last, finished)
 
     def most_common(self, count: int) -> list[Failure]:
         """Return why rows failed, the most frequent first.
@@ -124,6 +118,7 @@ class Failures:
                 rows,
                 found[0] + 1,
                 tuple(row + 1 for row in found),
+                self._seen.get(reason),
             )
             for reason, (rows, *found) in ordered
             if reason in shown
@@ -216,16 +211,17 @@ class Reasons:
         self.not_finite = 0
         self.answer: tuple[int, str] | None = None
 
-    def add(self, row: int, columns: Mapping[str, Any]) -> None:
+    def add(self, row: int, columns: Mapping[str, Any], finished: float | None = None) -> None:
         """Count a row.
 
         Args:
             row: its index.
             columns: the columns that the output gets for it.
+            finished: when it was, in seconds since 1970.
         """
         error = columns["error"]
         if error is not None:
-            self.failures.add(row, error["kind"], str(error["message"]))
+            self.failures.add(row, error["kind"], str(error["message"]), finished)
             return
         statistics = columns.get("statistics")
         if statistics and NOT_FINITE in statistics:
@@ -255,24 +251,6 @@ def common_endings(endings: Mapping[str, int], count: int) -> list[tuple[str, in
     return ordered
 
 
-def masked(message: str) -> str:
-    """Return what messages have in common that differ only in numbers or in what stands in quotes."""
-    return _masked(message if len(message) <= 2 * MAX_CHARACTERS else shortened(message, 2 * MAX_CHARACTERS))
-
-
-@functools.lru_cache(256)
-def _masked(message: str) -> str:
-    return _NUMBERED.sub("#", _QUOTED.sub("'…'", message))[:MAX_CHARACTERS]
-
-
-def shortened(text: str, length: int) -> str:
-    """Return a text of at most so many characters, with its end: that may say where something happened."""
-    if len(text) <= length:
-        return text
-    end = length // 4
-    return f"{text[: length - end - 3]} … {text[-end:]}"
-
-
 def _some(items: Iterable[Any], count: int) -> list[Any]:
     return [item for item, _ in zip(items, range(count), strict=False)]
 
@@ -286,15 +264,5 @@ def _calls(output: Mapping[str, Any], place: int) -> bool:
 def _ending(reason: Any) -> str:
     if not isinstance(reason, str) or not reason.strip():
         return UNKNOWN
-    text = _printable(reason[: 4 * ENDING_CHARACTERS])
+    text = printable_line(reason[: 4 * ENDING_CHARACTERS])
     return text if len(text) <= ENDING_CHARACTERS else f"{text[: ENDING_CHARACTERS - 1]}…"
-
-
-def in_a_line(text: str) -> str:
-    """Return a text of somebody else in one line of bounded length that a terminal only shows."""
-    return shortened(_printable(shortened(text, 2 * MAX_CHARACTERS)), MAX_CHARACTERS)
-
-
-def _printable(text: str) -> str:
-    """Return a text in one line that a terminal only shows."""
-    return printable(_SPACES.sub(" ", text).strip())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.runs.hopeless import FailureWatch
+from stillhouse.jobs.runs.latencies import Latencies
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.spending.budget import Budget
 from stillhouse.jobs.spending.prices import Prices
@@ -37,6 +38,7 @@ class RunStatistics:
         repeated: of them, those that got its result.
         pulled: rows read, those included.
         waiting: of them, those that wait for their turn, where the engine has an order of its own.
+        latencies: how long they took, from submission to answer.
         started: when it began, on the monotonic clock.
         prices: those of the model, if they are known.
         cost: in USD, by these prices, or as the provider says; `None` as long as nothing says it.
@@ -57,6 +59,7 @@ class RunStatistics:
     repeated: int = 0
     pulled: int = 0
     waiting: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
     started: float = field(default_factory=time.monotonic)
     prices: Prices | None = None
     cost: float | None = None
@@ -82,6 +85,7 @@ class RunStatistics:
 
     def add(self, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
         """Count a row; `seconds` is how long the call took, 0 where there was none, `None` for a batch."""
+        self.latencies.add(seconds)
         if isinstance(result, GenerationError):
             self.failed[result.kind] += 1
             tokens = tokens_of(*result.outputs)

@@ -6,18 +6,20 @@ import json
 import sqlite3
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.jobs.runs.reasons import Endings, Reasons, retried_kinds
 from stillhouse.jobs.spending.prices import find_prices, spent
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED, Outcome
 from stillhouse.jobs.store.seals import facts_of, is_sealed
-from stillhouse.jobs.store.store import SqliteStore
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.store.store import SqliteStore
 
 __all__ = ["Session", "Summary", "explained", "keep_endings", "summarize"]
 
 # The place of the column `result` in the table of the rows.
-_RESULT = 5
+_RESULT, _FINISHED = 5, 6
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
@@ -100,6 +102,10 @@ class Summary:
         It is `None` where it would be in vain, and where the same command does so in any case.
         """
         return f"--retry {kind}" if kind in self.failed and retried_kinds([kind]) else None
+
+    def is_queued(self, kind: str) -> bool:
+        """Whether the same command generates the failed rows of a kind again, without an option."""
+        return self.queued > 0 and kind not in self.failed and bool(retried_kinds([kind]))
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON types; what nobody reported is `None`."""
@@ -184,7 +190,7 @@ def explained(
         query = "SELECT * FROM rows WHERE row < ? ORDER BY row"
     for record in connection.execute(query, (sys.maxsize if limit is None else limit,)):
         if is_sealed("rows", record):  # a row that is damaged says nothing
-            reasons.add(record[0], json.loads(record[_RESULT]))
+            reasons.add(record[0], json.loads(record[_RESULT]), record[_FINISHED])
     if kept is not None:
         reasons.endings = Endings(kept["endings"], kept["empty"])
     return replace(summary, reasons=reasons)

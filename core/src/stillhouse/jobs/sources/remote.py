@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from stillhouse._settings.redaction import Redactor
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.kinds import is_data
 from stillhouse.jobs.formats.opening import open_file
@@ -88,7 +89,7 @@ def _fsspec(name: str) -> Any:
     except ImportError:
         raise ConfigurationError(
             f"{shown(name)} is an address, which needs fsspec; it is not installed",
-            hint='pip install "stillhouse[remote]"',
+            hint=install_command("stillhouse[remote]"),
         ) from None
     return fsspec
 
@@ -150,7 +151,7 @@ def _unreadable(name: str, error: Exception) -> ConfigurationError:
     reason = Redactor(_secrets(name)).redact(str(error).strip())
     hint = "check the address, and the access to it"
     if isinstance(error, ImportError):
-        hint = f"pip install {_package(error)}"
+        hint = _hint_for_library(error)
     problem = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return ConfigurationError(f"{shown(name)} cannot be read: {problem}", hint=hint)
 
@@ -164,8 +165,8 @@ def _secrets(name: str) -> set[str]:
     return {secret for secret in secrets if secret}
 
 
-def _package(error: ImportError) -> str:
+def _hint_for_library(error: ImportError) -> str:
     for name in ("s3fs", "gcsfs", "adlfs", "huggingface_hub", "aiohttp", "requests", "paramiko"):
         if name in str(error):
-            return name
-    return "the library for this kind of address"
+            return install_command(name)
+    return "install the library for this kind of address"

@@ -1,18 +1,18 @@
 """`Prices`: the cost of a model's tokens, from the prices that genai-prices maintains.
 
-The core knows no provider: the price is found by the address of the API, or by the registered name of
-the backend, and the model's name. The cost of a run is computed from the token counts that it stores, so
-that better prices give better figures later. The tokens that a provider says it bills count before those that
-the model read and wrote, and a row whose cost the provider itself says cost that.
+The price is found by the address of the API, or by the registered name of the backend, and the model's name.
+The cost of a run is computed from the token counts that it stores, so that better prices give better figures
+later. The tokens that a provider bills come first, and a cost that it reports comes before any other.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stillhouse._settings.serialization import described
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.store.columns import Tokens
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
 __all__ = [
-    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "offer_of", "price_of", "spent",
+    "PROVIDER", "Prices", "Rates", "Spent", "cost_text", "find_prices", "no_prices", "offer_of", "price_of",
+    "spent",
 ]  # fmt: skip
 
 # The prices of a call for text. If a model has another price that a call for text may incur, its cost is
@@ -196,17 +197,26 @@ def _cache_costs(rates: Rates, cached: float, written: float, written_1h: float)
 
 
 def cost_text(cost: float) -> str:
-    """Format an amount of USD: in cents, or with more digits if it is less than a dollar."""
+    """Format an amount of USD: in cents, or with more digits below a dollar."""
     return f"${cost:,.2f}" if cost >= 1 or cost == 0 else f"${cost:.6f}".rstrip("0").ljust(5, "0")
 
 
 def offer_of(llm: LLM) -> dict[str, Any]:
     """Return what the prices of an LLM are found by, as JSON types without secrets."""
+    from stillhouse._settings.serialization import described
+
     return {
         "backend": described(llm)["llm"],
         "model": llm.model_name,
         "api_url": getattr(llm, "api_url", None),
     }
+
+
+def no_prices() -> str:
+    """Say why there are no prices, and what helps."""
+    if find_spec("genai_prices"):
+        return "genai-prices has no price of this model"
+    return f"genai-prices has the prices; run {install_command('stillhouse[cost]')}"
 
 
 def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | None:
@@ -226,7 +236,7 @@ def find_prices(offer: dict[str, Any], *, required: bool = False) -> Prices | No
             return None
         raise ConfigurationError(
             "a ceiling on the cost needs prices: genai-prices is not installed",
-            hint='pip install "stillhouse[cost]"',
+            hint=install_command("stillhouse[cost]"),
         ) from None
     source = f"genai-prices {genai_prices.__version__}"
     url = offer["api_url"]

@@ -16,13 +16,13 @@ __all__ = ["FinishedRow", "Tokens", "columns_of", "output_of", "tokens_of", "uns
 
 @dataclass(frozen=True)
 class FinishedRow:
-    """A finished row as the store has it.
+    """A finished row in the store.
 
     Attributes:
-        index: its place in the input.
-        digest: that of the row when it was sent.
-        columns: the columns that the output gets.
-        finished: when, in seconds since 1970.
+        index: its position in the input.
+        digest: the digest of the row when it was sent.
+        columns: the columns that are added to the output.
+        finished: the time when it was finished, in seconds since 1970.
     """
 
     index: int
@@ -35,14 +35,14 @@ class Tokens(NamedTuple):
     """Tokens of a row, and their cost, as far as the backend reported them.
 
     Attributes:
-        input: of the whole input.
-        output: of the output, reasoning included.
-        cached: of the input, what was read from the provider's cache.
-        written: of the input, what was written to it.
-        written_1h: of what was written, what is kept for an hour.
-        cost: in USD, where the provider itself says it.
-        billed_input: what is billed as input, where the provider says that this is another count.
-        billed_output: what is billed as output, likewise.
+        input: tokens of the whole input.
+        output: tokens of the output, reasoning included.
+        cached: input tokens that were read from the provider's cache.
+        written: input tokens that were written to it.
+        written_1h: written tokens that are kept for an hour.
+        cost: the cost in USD, if the provider reports it.
+        billed_input: tokens that are billed as input, if the provider reports another count for this.
+        billed_output: tokens that are billed as output, likewise.
     """
 
     input: int | None
@@ -93,7 +93,7 @@ def unstorable(error: Exception) -> GenerationError:
 
 
 def usable(outputs: Iterable[Any]) -> Iterator[GenerateOutput]:
-    """Yield the outputs of an error that are some: nobody has checked them yet."""
+    """Yield the valid outputs of an error, which are not checked yet."""
     for output in outputs:
         if output is not None:
             with contextlib.suppress(GenerationError):
@@ -101,7 +101,7 @@ def usable(outputs: Iterable[Any]) -> Iterator[GenerateOutput]:
 
 
 def output_of(columns: dict[str, Any]) -> GenerateOutput | None:
-    """Return the output that columns hold, or `None` if they hold none."""
+    """Return the output in the columns, or `None` if there is none."""
     if columns["generations"] is None:
         return None
     kept = {key: value for key, value in columns.items() if key not in ("model_name", "error")}

@@ -1,4 +1,4 @@
-"""`damage_of`: whether a state is damaged, which is looked for before it is used."""
+"""`damage_of`: checks a state for damage before it is used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Damage(NamedTuple):
     """Damage to a state.
 
     Attributes:
-        rows: how many rows are damaged; `None` where nobody knows, since the database itself is.
-        kept: how many can be read; 0 until they were.
+        rows: number of damaged rows; `None` if it is unknown because the database itself is damaged.
+        kept: number of readable rows; 0 until they were read.
     """
 
     rows: int | None
@@ -27,7 +27,7 @@ class Damage(NamedTuple):
 
     @property
     def told(self) -> str:
-        """Which rows are lost, as the end of a sentence."""
+        """The lost rows, as the end of a sentence."""
         if self.rows is None:
             return f"{number_of(self.kept, 'row')} can be read and kept, and the others are generated again"
         if self.rows == 0:
@@ -36,7 +36,7 @@ class Damage(NamedTuple):
 
 
 def damage_of(connection: sqlite3.Connection) -> Damage | None:
-    """Look for damage in a database: to its structure, and to every sealed record.
+    """Check a database for damage: its structure, and every sealed record.
 
     Raises:
         sqlite3.Error: a table is missing, or cannot be read.

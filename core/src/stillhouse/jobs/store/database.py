@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Literal
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import beside
@@ -37,7 +38,7 @@ PATIENCE_SECONDS = 1.0
 POLL_SECONDS = 0.05
 
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite raises; the latter where its message quotes a damaged name."""
+"""The exceptions of SQLite; it raises the latter if its message quotes a damaged name."""
 
 # What the system refused, whatever is in the file.
 _OF_THE_SYSTEM = frozenset(
@@ -55,11 +56,11 @@ class LostError(StoreError):
 
 
 class DamagedError(StoreError):
-    """The run's database is not what Stillhouse wrote; what can be read of it can be kept."""
+    """The run's database is not as Stillhouse wrote it; its readable records can be kept."""
 
 
 def not_ours(path: Path) -> StoreError:
-    """Return the error for something that Stillhouse did not make under a name that a run needs."""
+    """Return the error for a file that has a name that a run needs, and was not made by Stillhouse."""
     return StoreError(
         f"{path} exists, and Stillhouse did not make it; the run needs a file of that name",
         hint="move it away, or give another output",
@@ -94,7 +95,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _create(path: Path) -> None:
-    """Create an empty run's database, in one step: there is never one without its tables."""
+    """Create an empty database of a run, in one step, so that it never exists without its tables."""
     try:
         folder = PartialFolder(path)
         try:
@@ -122,7 +123,7 @@ def read(path: Path, options: str = "") -> sqlite3.Connection:
 
     Args:
         path: the database.
-        options: more of the address by which SQLite opens one that another process may write.
+        options: further options of the address with which SQLite opens a file that others may write.
 
     Raises:
         DamagedError: it is damaged, or not a run's.
@@ -143,7 +144,7 @@ def is_idle(path: Path) -> bool:
 
 
 def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
-    """Open an existing database, and check whose it is before anything is changed."""
+    """Open an existing database, and check that it belongs to a run before anything is changed."""
     try:
         is_empty = path.stat().st_size == 0
     except OSError as error:
@@ -167,7 +168,7 @@ def _open(path: Path, mode: str, options: str = "") -> sqlite3.Connection:
 
 
 def check_not_open(path: Path) -> None:
-    """Refuse a database that another process has open, for instance one whose lock file was removed.
+    """Refuse a database that another process has open, for example because its lock file was removed.
 
     Raises:
         StoreError: it is open elsewhere.
@@ -219,7 +220,7 @@ def sqlite_uri(path: PurePath) -> str:
 
 
 def has_application_id(path: Path) -> bool:
-    """Whether a file begins as a run's database does; an empty file holds nothing to lose."""
+    """Whether a file begins like a run's database, or is empty, so that there is nothing to lose."""
     try:
         with path.open("rb") as stream:
             head = stream.read(72)
@@ -244,7 +245,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} was written by a newer version of stillhouse (schema {version}; this one knows "
             f"{SCHEMA_VERSION})",
-            hint="pip install --upgrade stillhouse",
+            hint=install_command("stillhouse", options="--upgrade"),
         )
     if version < SCHEMA_VERSION:
         raise StoreError(

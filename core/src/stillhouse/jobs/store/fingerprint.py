@@ -22,7 +22,7 @@ _SHOWN = 60
 def command_of(
     llm: LLM, arguments: dict[str, Any], num_generations: int, formatting: dict[str, Any], input_digest: str
 ) -> dict[str, Any]:
-    """Return everything on which the output of a run depends, as JSON types without secrets.
+    """Return everything that the output of a run depends on, as JSON types without secrets.
 
     A setting that only changes the speed, such as `max_concurrency`, is not part of it.
     """
@@ -70,7 +70,7 @@ def check_unchanged(
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield what differs between two commands, but for their inputs: its name, and both values, shortened."""
+    """Yield each difference between two commands, except their inputs: the name and both values, cut."""
     if isinstance(one, dict) and isinstance(other, dict):
         # A value of None is not sent: it is the same as a parameter that is not given.
         for key in [*one, *(key for key in other if key not in one)]:
@@ -81,7 +81,7 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, str
 
 
 def _short(one: Any, other: Any) -> tuple[str, str]:
-    """Return two values as JSON, of long ones the part where they begin to differ."""
+    """Return two values as JSON; for long ones, the part where they start to differ."""
     texts = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
     start = 0
     if max(map(len, texts)) > _SHOWN:
@@ -96,7 +96,7 @@ def _short(one: Any, other: Any) -> tuple[str, str]:
 
 
 class InputChanges:
-    """How the rows of the input differ from those that the run has; it is looked at when it is asked for.
+    """How the rows of the input differ from those of the run; computed when it is needed.
 
     Args:
         reader: reads the whole input.
@@ -109,7 +109,7 @@ class InputChanges:
 
     @property
     def are_in_rows(self) -> bool:
-        """Whether a row that the run has is another one or missing; if not, rows may have been added."""
+        """Whether a row of the run was changed or removed; if not, rows may have been added."""
         return self._found[0]
 
     @property

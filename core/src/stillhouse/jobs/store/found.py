@@ -1,4 +1,4 @@
-"""`state_of`: where the state of a run is that somebody names."""
+"""`state_of`: finds the state of a run that a user names."""
 
 from __future__ import annotations
 

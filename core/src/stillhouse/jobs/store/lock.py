@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05
 class RunLock:
     """The lock of a run: an empty file that one process has locked, and that is removed with the lock.
 
-    It counts: what acquired it twice releases it twice.
+    It counts its holders: acquiring it twice requires releasing it twice.
 
     Args:
         path: the file.
@@ -41,8 +41,8 @@ class RunLock:
         """Acquire the lock, or count one more holder; return whether no other process has it.
 
         Raises:
-            OSError: the file cannot be made or locked.
-            StoreError: something that is no lock has that name.
+            OSError: the file cannot be created or locked.
+            StoreError: a file that is not a lock has that name.
         """
         if self._holders == 0:
             ends = time.monotonic() + PATIENCE_SECONDS
@@ -62,11 +62,11 @@ class RunLock:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is locked still is the one of that name."""
+        """Whether the locked file is still the one with that name."""
         return _is_at(self._descriptor, self.path)
 
     def put_back(self) -> None:
-        """Lock a new file in place of one that somebody removed, so that others see there is a process."""
+        """Lock a new file if the lock file was removed, so that other processes see the lock."""
         if self.is_in_place:
             return
         with contextlib.suppress(OSError, StoreError):
@@ -92,7 +92,7 @@ class RunLock:
 
 
 def _locked(path: Path, flags: int) -> int | None:
-    """Open a lock file, never through a link, and lock it; return `None` if somebody else has it."""
+    """Open a lock file, never through a link, and lock it; return `None` if another process has it."""
     if not _is_lock(path):
         raise not_ours(path)
     flags |= os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -109,7 +109,7 @@ def _locked(path: Path, flags: int) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether a path is free or is a lock: an empty file."""
+    """Whether a path does not exist or is a lock, that is an empty file."""
     try:
         status = path.lstat()
     except OSError:  # it is reported when it is opened
@@ -118,7 +118,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file, until it is closed or the process ends; return whether nobody else had it."""
+    """Lock an open file until it is closed or the process ends; return whether no other process had it."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -161,7 +161,7 @@ def acquire(path: Path, held: RunLock | None = None) -> RunLock:
         held: the lock, if this process has it already; it is acquired once more.
 
     Raises:
-        StoreError: another process has it, or the file cannot be made.
+        StoreError: another process has it, or the file cannot be created.
     """
     lock = RunLock(lock_path(path)) if held is None else held
     try:
@@ -180,7 +180,7 @@ def acquire(path: Path, held: RunLock | None = None) -> RunLock:
 
 
 def _worker(path: Path) -> str:
-    """Name the process that works on a run, as far as its database does."""
+    """Return the name of the process that works on a run, if its database has it."""
     with contextlib.suppress(StoreError), reading(path) as connection:
         found = connection.execute(
             "SELECT process, host, started FROM sessions ORDER BY session DESC LIMIT 1"

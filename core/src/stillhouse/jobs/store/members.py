@@ -1,7 +1,7 @@
 """`MemberCache`: the outputs of a composite LLM's members, kept until the row they belong to is finished.
 
 A composite calls several LLMs for one row. If one of them fails, or the process ends, the outputs of the
-others are paid for: the next attempt at the row gets them from here.
+others have been paid for: the next attempt for the row takes them from here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse._execution.slots import current_input
 from stillhouse._settings.digest import digest
@@ -21,7 +21,9 @@ from stillhouse.errors import StillhouseError
 from stillhouse.hookspecs import hookimpl
 from stillhouse.jobs.store.database import translated
 from stillhouse.jobs.store.seals import sealed
-from stillhouse.llm import LLM
+
+if TYPE_CHECKING:
+    from stillhouse.llm import LLM
 
 __all__ = ["MemberCache"]
 
@@ -34,7 +36,7 @@ CREATE INDEX IF NOT EXISTS members_of_row ON members (row);
 
 
 class MemberCache:
-    """A plugin of hooks that answers for members with their earlier outputs for the same row.
+    """A hook plugin that answers for members with their earlier outputs for the same row.
 
     Args:
         path: the database of the run.
@@ -86,7 +88,7 @@ class MemberCache:
             return None
         with self._lock:
             outputs = self._outputs[row][self._key(llm, input, num_generations, arguments)]
-            # Each is returned once: a caller that asks twice wants two.
+            # Each output is returned once: a caller that asks twice needs two.
             return json.loads(outputs.pop()) if outputs else None
 
     @hookimpl

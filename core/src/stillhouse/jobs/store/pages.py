@@ -1,6 +1,6 @@
-"""The records of an SQLite file, read page by page without SQLite: for a file that it cannot use any more.
+"""The records of an SQLite file, read page by page without SQLite, for a file that SQLite cannot read.
 
-Nothing in the file is believed, and what is read may be old or wrong: whoever uses a record checks its seal.
+Nothing in the file is trusted, and a record may be old or wrong: code that uses a record checks its seal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FLOAT, _FALSE, _TRUE, _FIRST_BLOB = 7, 8, 9, 12
 
 
 def records(path: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the number and the values of every record of a table that can be read, of the log as well."""
+    """Yield the number and the values of every readable record of a table, including those in the log."""
     with _Pages(path) as pages:
         for number in pages.numbers():
             page = pages[number]
@@ -56,7 +56,7 @@ def contains(path: Path, content: bytes) -> bool:
 
 
 class _Pages:
-    """The pages of a file, by their number from 1, each as the log has it last."""
+    """The pages of a file, by their number from 1, each in its latest version in the log."""
 
     def __init__(self, path: Path) -> None:
         self.files = [_mapped(path), _mapped(path.with_name(f"{path.name}-wal"))]
@@ -92,7 +92,7 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
 
 
 def _frames(log: mmap.mmap | bytes) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of the pages in a log and where they are, without those of an earlier log."""
+    """Yield the numbers of the pages in a log and their offsets, without those of an earlier log."""
     salt = log[_LOG_HEADER + 8 : _LOG_HEADER + 16]
     for start in range(_LOG_HEADER, len(log) - _FRAME_HEADER, _FRAME_HEADER + PAGE_BYTES):
         number = int.from_bytes(log[start : start + 4])
@@ -149,7 +149,7 @@ def _values(payload: bytes) -> list[Any]:
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return an integer of 1 to 9 bytes, 7 bits in each but the ninth, and where it ends."""
+    """Return an integer of 1 to 9 bytes, with 7 bits in each except the ninth, and where it ends."""
     value = 0
     for place in range(start, start + 8):
         value = value << 7 | data[place] & 0x7F

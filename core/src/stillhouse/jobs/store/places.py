@@ -1,4 +1,4 @@
-"""The paths of a run: what it reads, writes and replaces, compared before anything is written."""
+"""The paths that a run reads, writes and replaces, which are compared before anything is written."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _JOURNAL = (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8))
 
 
 def spool_path(output: Path) -> Path:
-    """Return where standard input is saved: a run reads its input several times."""
+    """Return the path where standard input is saved, because a run reads its input several times."""
     return beside(output, ".run.input")
 
 
 def reserve_path(state: Path) -> Path:
-    """Return the file that keeps room on the disk for the last results of a run."""
+    """Return the path of the file that reserves disk space for the last results of a run."""
     return state.with_name(f"{state.name}-reserve")
 
 
@@ -73,7 +73,7 @@ def written_places(output: Path, state: Path | None = None) -> list[Path]:
 
 
 def places_of(reader: RowReader, source: str, hooks: HookCalls | None = None) -> list[Path]:
-    """List the files and folders that a reader reads, as far as it or the name of its source says."""
+    """List the files and folders that a reader reads, according to the reader or the name of its source."""
     places: Iterable[Path] | None = getattr(reader, "places", None)
     if places is not None:
         return [Path(place) for place in places]
@@ -110,7 +110,8 @@ def check_places(
     Args:
         reads: the files and folders that are read.
         output: where the output will be.
-        uses: what the LLM may read: an output may lie in such a folder, and replaces none of them.
+        uses: the files and folders that the LLM may read: an output may be in such a folder, but must not
+            replace one.
         state: the run's state, if it is not beside the output.
 
     Raises:
@@ -145,7 +146,7 @@ def check_places(
 
 
 def _check_state(state: Path, output: Path, written: Sequence[Path]) -> None:
-    """Refuse a place of the state that the run needs for something else, or where there can be none."""
+    """Refuse a path of the state that the run needs for something else, or where no file can be."""
     check_target(state)
     for number, place in enumerate(written):
         if any(_Place(place).is_same(_Place(other)) for other in written[:number]):
@@ -158,7 +159,7 @@ def _check_state(state: Path, output: Path, written: Sequence[Path]) -> None:
 
 
 def check_source(source: str) -> None:
-    """Refuse an input that can be read only once, without opening it: that waits for whoever writes it.
+    """Refuse an input that can be read only once, without opening it: opening would wait for its writer.
 
     Raises:
         ConfigurationError: it is a pipe, a socket or a device.
@@ -213,7 +214,7 @@ def take(state: Path, held: RunLock | None = None) -> RunLock:
 
 
 def is_same_name(one: str, other: str) -> bool:
-    """Whether file systems that tell neither capitals nor composed letters apart take two names for one."""
+    """Whether two names are the same on file systems that ignore case and the composition of letters."""
     return _folded(one) == _folded(other)
 
 
@@ -240,7 +241,7 @@ def remove_state(state: Path) -> None:
 
 
 def _check(path: Path, is_expected: Callable[[BinaryIO], bool]) -> None:
-    """Refuse something that is not a file, or a file of other content, under a name that a run uses."""
+    """Refuse a name that a run uses if it belongs to something other than a file, or to a file of others."""
     try:
         if not os.path.lexists(path):
             return
@@ -259,12 +260,12 @@ def _begins(beginnings: tuple[bytes, ...], stream: BinaryIO) -> bool:
 
 
 def _is_zero(stream: BinaryIO) -> bool:
-    """Whether a file holds zeros alone, as the reserve does."""
+    """Whether a file contains only zeros, like the reserve."""
     return all(block.count(0) == len(block) for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 class _Place:
-    """A path, and what it leads to."""
+    """A path, and the file that it leads to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

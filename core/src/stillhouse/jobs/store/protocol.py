@@ -1,15 +1,17 @@
-"""`RunStore`: what a run needs of a store. It is the run's one seam: it knows no file and no database."""
+"""`RunStore`: the interface of a store for a run, which knows neither files nor databases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from stillhouse.errors import GenerationError
-from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.store.database import StoreError
-from stillhouse.jobs.store.members import MemberCache
 from stillhouse.typing import GenerateOutput
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.formats.rows import Row
+    from stillhouse.jobs.store.members import MemberCache
 
 __all__ = ["Part", "Repeated", "RunStore"]
 
@@ -18,8 +20,8 @@ class Part(NamedTuple):
     """Rows that need the same number of generations.
 
     Attributes:
-        made: how many generations they have already.
-        wants: whether a row, by its index, is one of them.
+        made: number of generations that they have already.
+        wants: whether the row with an index is one of them.
     """
 
     made: int
@@ -27,11 +29,11 @@ class Part(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """The result of a row that asks for what an earlier one asks for.
+    """The result of a row with the same request as an earlier row.
 
     Attributes:
-        columns: the columns that the output gets.
-        kind: of the error; `None` if there is none.
+        columns: the columns that are added to the output.
+        kind: the kind of the error; `None` if there is no error.
         is_new: whether the row did not have this result before.
     """
 
@@ -44,12 +46,12 @@ class RunStore(Protocol):
     """Stores the result of every row.
 
     Attributes:
-        ordered: whether rows must come in the order of the input. A store that can put them in
-            order itself takes them as they are finished.
-        problem: why it will soon store no more rows: no further row may be started, and the results of
-            those in flight are still stored. `None` while there is no reason.
-        members: the cache of what the members of a composite LLM give; `None` for another LLM, and
-            where nothing is kept.
+        ordered: whether rows must come in the order of the input. A store that can sort rows itself accepts
+            them as soon as they are finished.
+        problem: why the store will soon accept no more rows: no further row may be started, but the results
+            of those in flight are still stored. `None` if there is no problem.
+        members: the cache of the outputs of a composite LLM's members; `None` for any other LLM, and for a
+            store that keeps nothing.
     """
 
     ordered: bool
@@ -65,7 +67,7 @@ class RunStore(Protocol):
         Args:
             row: the row.
             result: its output, or its error.
-            seconds: how long the call took: 0 where there was none, `None` for a batch.
+            seconds: the duration of the call: 0 without a call, `None` for a batch.
         """
 
     def commit(self) -> None:

@@ -1,7 +1,7 @@
-"""What is done about damage to a state: every record that has its seal is kept.
+"""The repair of a damaged state: every record with a valid seal is kept.
 
-A damaged state is kept under another name, and what can be read of it becomes the new one, whose rows are
-finished; the others are generated again.
+A damaged state is kept under another name. Its readable records become the new state, whose rows are
+finished; the other rows are generated again.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _LEDGER = b"CREATE TABLE batch_chunks"
 
 
 def open_sound(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Open the database for the one process that writes it; a damaged one becomes what can be read of it.
+    """Open the database for the one process that writes it; a damaged one is reduced to its readable records.
 
     Returns:
-        The database, and what has to be said about damage; empty if there was none.
+        The database, and a message about the damage, which is empty if there was none.
 
     Raises:
-        DamagedError: nothing of it can be read, or it is not a run's.
+        DamagedError: no record can be read, or it is not a run's database.
         StoreError: it cannot be used for another reason.
     """
     problem, damage = DamagedError(f"the run's state {path} is damaged and cannot be used"), None
@@ -127,7 +127,7 @@ def _damage_of_rest(damage: Damage | None, rest: sqlite3.Connection) -> Damage:
 
 
 def unknown_command(path: Path) -> DamagedError:
-    """Return the error for a state that does not say what its rows are the results of."""
+    """Return the error for a state that has lost the command of its rows."""
     return DamagedError(
         f"the run's state {path} is damaged: what the run was asked for cannot be read",
         hint="put a copy in its place, or start over with --restart",
@@ -135,12 +135,12 @@ def unknown_command(path: Path) -> DamagedError:
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a file is a run's database, damaged or not; an empty file holds nothing to lose."""
+    """Whether a file is a run's database, damaged or not, or is empty, so that there is nothing to lose."""
     return has_application_id(path) or any(_sealed_records(path))
 
 
 def _lost(path: Path, problem: StoreError) -> StoreError:
-    """Return the error for a state of which nothing can be read."""
+    """Return the error for a state without a readable record."""
     hint = "put a copy in its place, or start over with --restart"
     if not has_application_id(path):
         hint = "put a copy in its place, or move it away and start over"
@@ -150,7 +150,7 @@ def _lost(path: Path, problem: StoreError) -> StoreError:
 
 
 def _rebuild(path: Path, problem: StoreError) -> Path:
-    """Put what can be read of a damaged state in its place, and return where the damaged one is kept."""
+    """Replace a damaged state by its readable records, and return the path of the damaged one."""
     if not any(table == "rows" for table, _ in _sealed_records(path)):
         raise _lost(path, problem)
     folder = PartialFolder(path)
@@ -202,7 +202,7 @@ def _copy(path: Path, connection: sqlite3.Connection) -> bool:
 
 
 def _sealed_records(path: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield the table and the columns of every record of a damaged state that has its seal."""
+    """Yield the table and the columns of every record with a valid seal in a damaged state."""
     for number, values in records(path):
         for table, columns in _COLUMNS.items():
             if len(values) != columns:
@@ -217,7 +217,7 @@ def _sealed_records(path: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
-    """Copy the tables of offline batches, which have no seals: what is lost of them is paid for in vain."""
+    """Copy the tables of offline batches, which have no seals: a lost record means paying for nothing."""
     # The tables are told by either: damage may have hit the other.
     if not ("batches" in facts_of(connection) or contains(path, _LEDGER)):
         return
@@ -244,7 +244,7 @@ def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _put_aside(path: Path) -> Path:
-    """Keep a damaged state, and what SQLite has beside it, under a free name as well."""
+    """Keep a damaged state, and SQLite's files next to it, under a free name too."""
     number, aside = 1, path.with_name(f"{path.name}.damaged")
     while os.path.lexists(aside):
         number += 1

@@ -1,6 +1,6 @@
-"""Seals: a digest beside each record of a state, by which damage to the record is seen.
+"""Seals: a digest next to each record of a state, which reveals damage to the record.
 
-A database notices damage to its own structure, and none to the values in it.
+A database detects damage to its own structure, but not to the values in it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sealed(table: str, *values: Any) -> tuple[Any, ...]:
 
 
 def is_sealed(table: str, record: Sequence[Any]) -> bool:
-    """Whether the seal of a record is its own: it is as it was written."""
+    """Whether the seal of a record is valid, so that the record is as it was written."""
     values = tuple(record)
     return bool(_seal(table, values[:-1]) == values[-1])
 

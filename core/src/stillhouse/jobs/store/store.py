@@ -13,15 +13,14 @@ import sqlite3
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse._execution.stopping import has_stopped
 from stillhouse.errors import GenerationError
 from stillhouse.jobs.formats.rows import Row
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.selection.repeats import Repeat
 from stillhouse.jobs.store.columns import (
     FinishedRow,
     Tokens,
@@ -42,7 +41,6 @@ from stillhouse.jobs.store.database import (
     translated,
 )
 from stillhouse.jobs.store.lock import RunLock
-from stillhouse.jobs.store.members import MemberCache
 from stillhouse.jobs.store.places import is_same_name, reserve_path, take
 from stillhouse.jobs.store.protocol import Part, Repeated
 from stillhouse.jobs.store.salvage import open_sound
@@ -51,10 +49,17 @@ from stillhouse.jobs.store.upkeep import Upkeep
 from stillhouse.outputs import count_of, merge_responses
 from stillhouse.typing import GenerateOutput
 
+if TYPE_CHECKING:
+    from stillhouse.jobs.selection.repeats import Repeat
+    from stillhouse.jobs.store.members import MemberCache
+
 __all__ = ["SqliteStore"]
 
 # Kept free for the results that come in when the disk is full.
 RESERVE_BYTES = 4 << 20
+
+# Seconds between two records of a fact that changes.
+RECORD_SECONDS = 1.0
 
 _INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -65,13 +70,13 @@ class SqliteStore:
     Args:
         output: the path of the output of the run.
         model_name: the model's name, for every row.
-        held: the lock of the run, if the caller has it already; else it is acquired here.
-        state: the file, if it is not beside the output; then it may be that of several outputs.
+        held: the lock of the run, if the caller has it already; otherwise it is acquired here.
+        state: the file, if it is not next to the output; then several outputs may share it.
 
     Attributes:
         path: the file.
         connection: the database; see `reading`.
-        told: what has to be said about damage to the state, in the order in which it was seen.
+        told: messages about damage to the state, in the order of detection.
 
     Raises:
         StoreError: another process works on the run, or its state cannot be used, or is that of another
@@ -90,6 +95,8 @@ class SqliteStore:
         self._buffer: list[tuple[Any, ...]] = []
         self._session: tuple[Any, ...] = ()
         self._queued: set[int] = set()
+        self._recorded: dict[str, Callable[[], Any]] = {}
+        self._last_recorded = 0.0
         self._upkeep: Upkeep | None = None
         self._reserve = reserve_path(self.path)
         self._has_reserve = False
@@ -186,7 +193,7 @@ class SqliteStore:
             self._lock.release()
 
     def give_up_reserve(self) -> bool:
-        """Free the room on the disk that was kept for results, and return whether there was any."""
+        """Free the disk space that was reserved for results, and return whether there was any."""
         had, self._has_reserve = self._has_reserve, False
         if had:
             with contextlib.suppress(OSError):  # as above
@@ -195,7 +202,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the database, for reading; SQLite's errors become `StoreError` while the block runs."""
+        """Provide the database for reading; SQLite's errors become `StoreError` in the block."""
         with translated(self.path):
             yield self.connection
 
@@ -214,9 +221,17 @@ class SqliteStore:
     def set(self, key: str, value: Any) -> None:
         """Record a fact about the run; JSON types."""
         with self._transaction():
-            self.connection.execute(
-                "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", key, to_json(value))
-            )
+            self._put_fact(key, value)
+
+    def _put_fact(self, key: str, value: Any) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO info VALUES (?, ?, ?)", sealed("info", key, to_json(value))
+        )
+
+    def record(self, key: str, value: Callable[[], Any]) -> None:
+        """Record a fact that changes now, and each second with the rows; JSON types."""
+        self._recorded[key] = value
+        self.set(key, value())
 
     @property
     def session(self) -> int:
@@ -225,7 +240,7 @@ class SqliteStore:
 
     @property
     def known_rows(self) -> int:
-        """How many rows the state has, those that are queued included."""
+        """Number of rows in the state, including queued ones."""
         with translated(self.path):
             count: int = self.connection.execute("SELECT count(*) FROM rows").fetchone()[0]
         return count
@@ -311,9 +326,9 @@ class SqliteStore:
         return output_of(json.loads(record[5]))
 
     def repeat(self, repeat: Repeat) -> Repeated | None:
-        """Give a row the result of the row that it repeats; `None` if that one has none.
+        """Give a row the result of the row that it repeats; return `None` if that row has no result.
 
-        Its statistics say which row it repeats, and no tokens: it took none.
+        Its statistics name the repeated row, and have no tokens, because it used none.
         """
         query = "SELECT * FROM rows WHERE row = ?"
         with translated(self.path):
@@ -350,7 +365,12 @@ class SqliteStore:
             self._insert()
 
     def _insert(self) -> None:
+        now = time.monotonic()
         with self._transaction():
+            if self._recorded and now >= self._last_recorded + RECORD_SECONDS:
+                self._last_recorded = now
+                for key, value in self._recorded.items():
+                    self._put_fact(key, value())
             try:
                 self.connection.executemany(_INSERT, self._buffer)
             except Exception as error:
@@ -362,7 +382,7 @@ class SqliteStore:
         self._buffer.clear()
 
     def _insert_each(self) -> None:
-        """Store the rows one by one, so that one that cannot be stored costs no other."""
+        """Store the rows one by one, so that a row that cannot be stored does not affect the others."""
         for place, record in enumerate(self._buffer):
             try:
                 self.connection.execute(_INSERT, record)
@@ -373,7 +393,7 @@ class SqliteStore:
                 self.connection.execute(_INSERT, self._buffer[place])
 
     def finished_rows(self) -> Iterator[FinishedRow]:
-        """Yield every finished row that is as it was stored, in the order of the input."""
+        """Yield every finished row that is not damaged, in the order of the input."""
         with translated(self.path):
             for record in self.connection.execute("SELECT * FROM rows WHERE state != 0 ORDER BY row"):
                 if row_seal(record[:-1]) == record[-1]:
@@ -417,7 +437,7 @@ class SqliteStore:
             return found.fetchone() is not None
 
     def forget(self, rows: Iterable[int]) -> None:
-        """Delete what is stored of these rows."""
+        """Delete the stored results of these rows."""
         with self._transaction():
             self.connection.executemany("DELETE FROM rows WHERE row = ?", ((row,) for row in rows))
 

@@ -1,4 +1,4 @@
-"""`StreamStore`: rows written as they come, and nothing kept."""
+"""`StreamStore`: writes rows as they come, and keeps nothing."""
 
 from __future__ import annotations
 

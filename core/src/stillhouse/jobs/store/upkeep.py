@@ -1,4 +1,4 @@
-"""`Upkeep`: what is done for a state each second while a process works on it."""
+"""`Upkeep`: the regular work on a state, each second, while a process works on the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 1.0
 
 
 class Upkeep:
-    """A thread that writes commits through to the file each second, and looks whether it is still there.
+    """A thread that writes commits to the file each second, and checks whether the file still exists.
 
     Args:
         path: the database, which is open.
@@ -46,7 +46,7 @@ class Upkeep:
             return os.path.samestat(self._path.stat(), self._status)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # the disk does not answer: whoever reads or writes the database meets it too
+        except OSError:  # the disk does not answer: the next access to the database reports it
             return True
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""`WrittenOutput`: what a run remembers of the output that it wrote, so that it replaces nothing else."""
+"""`WrittenOutput`: a run's record of the output that it wrote, so that it replaces nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WrittenOutput:
         path: where the output is.
 
     Attributes:
-        key: what tells the output from others of the same run; empty for the one beside its state.
+        key: identifies the output among those of the same run; empty for the one next to its state.
     """
 
     def __init__(self, store: SqliteStore, path: Path) -> None:
@@ -38,7 +38,7 @@ class WrittenOutput:
         self._fact = f"{_KEY} {self.key}".rstrip()
 
     def check_folder(self) -> None:
-        """Refuse to write the output where it was not meant to be.
+        """Refuse to write the output to a place that was not intended.
 
         Raises:
             ConfigurationError: its path is relative, and the working directory is not what it was.
@@ -71,7 +71,7 @@ class WrittenOutput:
         )
 
     def adopt(self) -> None:
-        """Take what is at the output's path, which the user wants to be replaced, for the run's."""
+        """Treat the file at the output's path as the run's, because the user wants to replace it."""
         self._store.set(self._fact, {"mark": mark_of(self._path), "moving": False})
 
     def recorded(self, writer: RowWriter) -> RowWriter:
@@ -79,7 +79,7 @@ class WrittenOutput:
         return _Recorded(self, writer)
 
     def move(self, writer: RowWriter) -> None:
-        """Let a writer move the output to its place."""
+        """Have a writer move the output to its place."""
         self.check()  # hours may have passed since the run was opened
         known = self._store.get(self._fact)
         self._store.set(self._fact, {"mark": known and known["mark"], "moving": True})
@@ -104,7 +104,7 @@ class _Recorded:
 
 
 def mark_of(path: Path) -> dict[str, Any] | None:
-    """Return what tells whether a file or a folder is what it was; `None` if there is none."""
+    """Return a mark that shows whether a file or a folder has changed; `None` if it does not exist."""
     try:
         return {"files": _stamps(path), "digest": _digest(path)}
     except OSError:
@@ -112,7 +112,7 @@ def mark_of(path: Path) -> dict[str, Any] | None:
 
 
 def is_marked(path: Path, mark: dict[str, Any] | None) -> bool:
-    """Whether a file or a folder is what `mark_of` was asked about."""
+    """Whether a file or a folder is the one that `mark_of` marked."""
     # A file system may round the times, and a copy has its own: then the content decides.
     try:
         return mark is not None and (_stamps(path) == mark["files"] or _digest(path) == mark["digest"])
@@ -129,7 +129,7 @@ def has_stamps(path: Path, mark: dict[str, Any] | None) -> bool:
 
 
 def _stamps(path: Path) -> list[list[Any]]:
-    """Return the name, the size and the time of change of each file, as JSON gives them back."""
+    """Return the name, the size and the modification time of each file, in the types that JSON restores."""
     statuses = ((name, file.lstat()) for name, file in _files(path))
     return [[name, status.st_size, status.st_mtime_ns] for name, status in statuses]
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 from stillhouse.errors import StillhouseError
+from stillhouse.jobs.runs.sources import RunSource
 from stillhouse.jobs.viewing.inputs import SourceRows
+from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.jobs.viewing.records import InputRecord, input_record
 from stillhouse.jobs.viewing.search import Scan
-from stillhouse.jobs.viewing.sources import RunSource
 from stillhouse.jobs.viewing.state import Result
 from stillhouse.jobs.viewing.survey import Survey
 from stillhouse.protocols import Row
@@ -27,6 +28,7 @@ class GivenRows:
 
     Args:
         source: where they come from.
+        prompts: makes the prompts.
         survey: counts the rows of the state: those of an output have no other index.
 
     Attributes:
@@ -36,12 +38,12 @@ class GivenRows:
         notice: what a person has to know; empty for nothing.
     """
 
-    def __init__(self, source: RunSource, survey: Survey) -> None:
+    def __init__(self, source: RunSource, prompts: Prompts, survey: Survey) -> None:
         self._survey = survey
         self._names: list[str] | None = None
-        self.prompts = source.prompts
+        self.prompts = prompts
         self.source = source
-        self.notice = self.source.notice
+        self.notice = _notice(source.missing) if source.missing else ""
         self.rows: SourceRows[InputRecord] | None = None
         if self.source.open is not None:
             self.rows = SourceRows(self.source.open, self._shortened)
@@ -172,5 +174,9 @@ class _Noting(suppress):
         is_noted = bool(super().__exit__(kind, error, traceback))
         if is_noted:
             reason = error.message if isinstance(error, StillhouseError) else error.strerror or error
-            self._owner.notice = f"Prompts and columns cannot be shown: {reason}."
+            self._owner.notice = _notice(reason)
         return is_noted
+
+
+def _notice(reason: object) -> str:
+    return f"Prompts and columns cannot be shown: {reason}."

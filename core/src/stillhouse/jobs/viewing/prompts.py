@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from stillhouse.errors import ConfigurationError, GenerationError
 from stillhouse.inputs import split_input
 from stillhouse.jobs.formats.rows import Row, RowFormatter
-from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.reporting.chats import without_data
+from stillhouse.jobs.reporting.chats import Turn, messages_of, without_data
 from stillhouse.jobs.runs.prompted import formatter_of
 
-__all__ = ["Message", "Prompts", "text_of_value"]
-
-
-class Message(NamedTuple):
-    """A part of a prompt.
-
-    Attributes:
-        role: who says it; `prompt` for a raw prompt.
-        text: what is said; the bytes of images are cut short.
-    """
-
-    role: str
-    text: str
+__all__ = ["Prompts"]
 
 
 class Prompts:
@@ -41,8 +28,8 @@ class Prompts:
         with contextlib.suppress(ConfigurationError, TypeError):  # of another version, or damaged
             self._formatter = formatter_of(command or {})
 
-    def messages(self, row: Row) -> tuple[list[Message], str | None]:
-        """Return the prompt of a row, and why there is none."""
+    def messages(self, row: Row) -> tuple[list[Turn], str | None]:
+        """Return the prompt of a row, without the bytes of images, and why there is none."""
         if self._formatter is None:
             return [], "the state does not say how the prompts were made"
         if row.error is not None:
@@ -56,46 +43,9 @@ class Prompts:
             return [], f"{type(error).__name__}: {error}"
         if isinstance(input, GenerationError):
             return [], input.message
-        content = split_input(input)[0]
-        return ([Message("prompt", content)] if isinstance(content, str) else _chat(content)), None
+        turns = messages_of(split_input(input)[0])
+        return [Turn(role, without_data(text)) for role, text in turns], None
 
     def text(self, row: Row) -> str:
         """Return the prompt of a row as one text, to search in it."""
         return "\n".join(message.text for message in self.messages(row)[0])
-
-
-def _chat(messages: Any) -> list[Message]:
-    found = []
-    for message in messages:
-        if not isinstance(message, Mapping):
-            found.append(Message("message", text_of_value(message)))
-            continue
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [content]
-        texts = [_text(part) for part in parts if part is not None]
-        texts += [
-            f"{name}: {text_of_value(value)}"
-            for name, value in message.items()
-            if name not in ("role", "content") and value is not None
-        ]
-        found.append(Message(str(message.get("role", "message")), without_data("\n".join(texts))))
-    return found
-
-
-def _text(part: Any) -> str:
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    return text_of_value(part)
-
-
-def text_of_value(value: Any) -> str:
-    """Return a value as text: a text as it is, a number with all its digits, anything else as JSON.
-
-    So nothing is rounded by a reader for which every number is a float of 64 bits.
-    """
-    if isinstance(value, str):
-        return value
-    try:
-        return to_json(value)
-    except (ValueError, RecursionError):
-        return f"<{type(value).__name__}>"

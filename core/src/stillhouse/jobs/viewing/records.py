@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.jobs.reporting.units import clock, duration
-from stillhouse.jobs.viewing.prompts import Message, Prompts, text_of_value
+from stillhouse.jobs.reporting.chats import Turn, text_of_value
+from stillhouse.jobs.reporting.units import duration, moment
+from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.jobs.viewing.state import Result
 from stillhouse.protocols import Row
 
@@ -85,7 +86,7 @@ def input_record(row: Row, prompts: Prompts, left_out: frozenset[str], limit: in
     return InputRecord(row.digest, facts)
 
 
-def _message(message: Message, limit: int) -> dict[str, Any]:
+def _message(message: Turn, limit: int) -> dict[str, Any]:
     return {"role": _sendable(message.role[:MAX_NAME_CHARACTERS]), **cut(message.text, limit)}
 
 
@@ -120,7 +121,7 @@ def row_record(result: Result, given: Mapping[str, Any] | None, limit: int) -> d
         ],
         "count": len(answers),
         "seconds": None if result.seconds is None else duration(result.seconds),
-        "finished": clock(result.finished) if result.finished else None,
+        "finished": moment(result.finished) if result.finished else None,
         "tokens": [None if count is None else f"{count:,}" for count in result.tokens],
         "input": given,
     }

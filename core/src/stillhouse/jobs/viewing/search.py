@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from stillhouse.jobs.formats.writers import to_json
+from stillhouse.jobs.reporting.chats import text_of_value
 from stillhouse.jobs.store.database import DONE, FAILED, QUEUED
-from stillhouse.jobs.viewing.prompts import text_of_value
 from stillhouse.protocols import Row
 
 __all__ = ["Filter", "Page", "Scan", "kinds_of", "search"]

@@ -21,6 +21,7 @@ from importlib import resources
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.viewing.inputs import Pending
 from stillhouse.jobs.viewing.questions import QUESTIONS
@@ -74,7 +75,7 @@ def check_installed() -> None:
         import aiohttp.web  # noqa: F401
     except ImportError:
         raise ConfigurationError(
-            "stillhouse view needs aiohttp, which is not installed", hint='pip install "stillhouse[view]"'
+            "stillhouse view needs aiohttp, which is not installed", hint=install_command("stillhouse[view]")
         ) from None
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stillhouse.jobs.formats.opening import output_path
+from stillhouse.jobs.reporting.chats import text_of_value
 from stillhouse.jobs.reporting.facts import outcome_of
-from stillhouse.jobs.reporting.units import clock, duration
+from stillhouse.jobs.reporting.pace import Pace
+from stillhouse.jobs.reporting.units import duration, moment, rows_rate
+from stillhouse.jobs.runs.sources import RunSource, source_of
 from stillhouse.jobs.runs.summary import Session
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
 from stillhouse.jobs.store.seals import facts_of, is_sealed
 from stillhouse.jobs.viewing.given import GivenRows
 from stillhouse.jobs.viewing.inputs import Pending
-from stillhouse.jobs.viewing.prompts import text_of_value
+from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.jobs.viewing.records import (
     LIST_CHARACTERS,
     ROW_CHARACTERS,
@@ -30,7 +32,6 @@ from stillhouse.jobs.viewing.records import (
     whole_text,
 )
 from stillhouse.jobs.viewing.search import Filter, Page, kinds_of, search
-from stillhouse.jobs.viewing.sources import source_of
 from stillhouse.jobs.viewing.state import Result, RunState, results
 from stillhouse.jobs.viewing.survey import Survey
 from stillhouse.protocols import HookCalls, Row
@@ -46,9 +47,6 @@ SLICE_SECONDS = 0.35
 """How long one question reads the state, and how long it waits for the input."""
 
 COUNT_SECONDS = 0.1
-
-RATE_SECONDS = 30.0
-"""The rate is that of the last half minute."""
 
 MIN_RATE_SECONDS = 2.0
 
@@ -74,14 +72,16 @@ class Viewer:
             self._target = str(self._place)
         self._survey = Survey()
         self._lock = threading.Lock()  # several requests may ask at a time
-        self._counts: deque[tuple[float, int]] = deque()
+        self._pace: Pace | None = None
+        self._began = 0.0
         self._input = self._opened_input()
 
     def _opened_input(self) -> GivenRows:
-        source = self._state.ask(
-            lambda connection: source_of(connection, self._target, self._place, self._state.path, self._hooks)
-        )
-        return GivenRows(source, self._survey)
+        def question(connection: sqlite3.Connection) -> tuple[RunSource, Prompts]:
+            source = source_of(connection, self._target, self._place, self._state.path, self._hooks)
+            return source, Prompts(facts_of(connection).get("command"))
+
+        return GivenRows(*self._state.ask(question), self._survey)
 
     @property
     def name(self) -> str:
@@ -131,7 +131,7 @@ class Viewer:
                 "state": state,
                 "failed": failed,
                 "last": 0 if last is None else last + 1,
-                "started": None if session is None else clock(session.started),
+                "started": None if session is None else moment(session.started),
             }
 
         found = self._state.ask(question)
@@ -145,7 +145,7 @@ class Viewer:
             "rows": rows,
             "counted": self._survey.is_whole,
             "total": total,
-            "rate": None if rate is None else f"{rate:,.1f} rows/s",
+            "rate": None if rate is None else rows_rate(rate),
             "left": None if left is None else duration(left),
         }
 
@@ -266,16 +266,14 @@ class Viewer:
                 self._survey.update(connection, self._state.version, COUNT_SECONDS)
 
     def _rate(self, rows: int) -> float | None:
-        """Return how many rows were finished in a second, in the last half minute."""
+        """Return how many rows are finished per second, as soon as that can be said."""
         now = time.monotonic()
         with self._lock:
-            self._counts.append((now, rows))
-            while now - self._counts[0][0] > RATE_SECONDS:
-                self._counts.popleft()
-            began, first = self._counts[0]
-        if now - began < MIN_RATE_SECONDS or rows <= first:
-            return None
-        return (rows - first) / (now - began)
+            if self._pace is None:
+                self._pace, self._began = Pace(rows), now
+            self._pace.add(now - self._began, rows, 0)
+            rate = self._pace.rows_per_second
+        return rate if rate > 0 and now - self._began >= MIN_RATE_SECONDS else None
 
 
 def _in_time(connection: sqlite3.Connection, rows: Sequence[int]) -> list[Result]:

@@ -56,7 +56,7 @@ class CapabilityRules(StructuredOutputRules):
 
     @rule(capability="raw_prompt")
     def test_c72_raw_prompts_are_continued(self) -> None:
-        """A text is sent as it is, without a chat template, and continued.
+        """A text is sent unchanged, without a chat template, and continued.
 
         Why: `raw_prompt` is declared.
 
@@ -78,7 +78,8 @@ class CapabilityRules(StructuredOutputRules):
 
     @rule(capability="tools")
     def test_c74_tools_are_taken(self) -> None:
-        """`tools` in OpenAI's form is a generation parameter, and a chat with calls and results goes on.
+        """`tools` in OpenAI's format is a generation parameter, and a chat with calls and results is
+        continued.
 
         Why: `tools` is declared.
 
@@ -194,7 +195,7 @@ class CapabilityRules(StructuredOutputRules):
 
     @rule(after=("C05", "C70"))
     def test_c83_what_works_is_declared(self) -> None:
-        """What works is declared. Breaking this rule is a warning.
+        """Every capability that works is declared. Breaking this rule is a warning.
 
         Why: an input that needs an undeclared capability is refused, although the backend could do it.
 

@@ -27,7 +27,7 @@ class ConcurrencyRules(Conformance):
 
     @rule
     def test_c40_it_works_inside_a_running_event_loop(self) -> None:
-        """`generate_outputs` works where an event loop runs already, and leaves that loop alone.
+        """`generate_outputs` works inside a running event loop, and does not affect that loop.
 
         Why: notebooks and servers are such places.
 
@@ -90,7 +90,7 @@ class ConcurrencyRules(Conformance):
 
     @rule(concurrent=True)
     def test_c43_concurrency_is_real(self) -> None:
-        """With `max_concurrency` of 4, four inputs are in flight at once, and none holds the others up.
+        """With `max_concurrency` of 4, four inputs are in flight at once, and none delays the others.
 
         Why: it is what an `AsyncLLM` is for: a million rows one by one take weeks.
 
@@ -155,8 +155,8 @@ class ConcurrencyRules(Conformance):
 
     @rule(concurrent=True)
     def test_c45_the_first_failure_cancels_the_others(self) -> None:
-        """The first failed input cancels the others, and is a `GenerationError` whose `outputs` keeps
-        what was finished.
+        """The first failed input cancels the others, and is a `GenerationError` whose `outputs` has the
+        finished outputs.
 
         Why: a caller that meets a failure must neither wait for the rest nor lose what was paid for.
 

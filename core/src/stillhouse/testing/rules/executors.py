@@ -41,13 +41,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x00_it_generates(self) -> None:
-        """Entered, it generates for inputs, and each result is that of one process. While this rule is
-        broken, no other is tested.
+        """It generates for inputs, with the same results as one process. While this rule is broken, no other
+        is tested.
 
-        Why: where rows are generated must change nothing in an output.
+        Why: the same command must write the same output with every executor.
 
-        Fix: let each worker load a copy of the LLM, and pass on what its `iter_finished` yields: the index
-        among all inputs, the result and the seconds.
+        Fix: let each worker load a copy of the LLM and call `iter_finished`; yield its results with the index
+        among all inputs.
         """
         self.needs("make_executor")
         entered = self.shared()
@@ -58,12 +58,11 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x11_one_iteration_follows_the_other(self) -> None:
-        """Once an iteration has ended, another one may begin; each counts its inputs from 0, and may have
-        none.
+        """After an iteration, another one can begin. Each counts its inputs from 0, and may have no inputs.
 
-        Why: a run with a ceiling iterates again where there was no room for a row.
+        Why: a run with a ceiling begins another iteration when the first one had no room for a row.
 
-        Fix: keep nothing of an iteration beyond its end.
+        Fix: keep the state of an iteration in the generator, not in the executor.
         """
         entered = self.shared()
         for count in (1, 0, 5):
@@ -74,11 +73,11 @@ class ExecutorRules(ExecutorKit):
     @rule(after="X11", since="0.2")
     def test_x03_results_come_once_and_in_order_on_request(self) -> None:
         """With `ordered=True` results come in the order of the inputs, although later ones are finished
-        first; with `ordered=False`, as they are finished. Each comes once.
+        first; with `ordered=False`, in any order. Each comes once.
 
-        Why: an output that is a stream, and a row that is written twice, cannot be mended afterwards.
+        Why: an output that is a stream cannot be put in order afterwards.
 
-        Fix: hold results back until those before them are there, if `ordered` is set.
+        Fix: if `ordered` is set, keep a result until all earlier ones have been yielded.
         """
         for ordered in (True, False):
             indexes = self._indexes(ordered=ordered)
@@ -90,12 +89,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X11", since="0.2")
     def test_x10_arguments_reach_the_workers(self) -> None:
-        """`num_generations`, generation parameters and those of an input's own reach the LLM of the worker.
+        """`num_generations`, the generation parameters of the call, and those of a single input reach the
+        worker.
 
-        Why: an answer that was made otherwise than asked for looks like any other.
+        Why: nobody can see that an answer was made with other parameters.
 
         Fix: send them with the inputs; inputs are `InputWithArguments` where `RowInputs.has_arguments` is
-        set, so let the workers iterate over a `RowInputs` that has it too.
+        set, so let the workers iterate over a `RowInputs` that sets it too.
         """
         entered = self.shared()
         found = _texts_of(entered.collect([chat(0), chat(1)], 2, max_new_tokens=7, seed=5))
@@ -116,13 +116,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X11", since="0.2")
     def test_x12_hooks_are_called_once_where_the_run_is(self) -> None:
-        """Hooks are called once for each input, in the process of the run, with its row; an answer of a hook
-        is not asked for again.
+        """Hooks are called once for each input, in the process of the run and with the row. An input that a
+        hook answers is not sent.
 
-        Why: a hook counts, and holds what is in this process; one that is called twice counts double.
+        Why: hooks count tokens and keep state in this process; a second call counts twice.
 
-        Fix: call them here, with the registry of the LLM, and take them from the copies in the workers, as
-        `Workers` does.
+        Fix: call the hooks of the LLM's registry in the process of the run, and give the copies in the
+        workers a registry without hooks.
         """
         entered = self.shared()
         desk, seen = entered.desk, entered.seen
@@ -139,12 +139,12 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X11", since="0.2")
     def test_x15_a_secret_stays_secret(self) -> None:
-        """The secrets of an LLM are in no command line, no environment, no log record and not in
+        """A secret of the LLM appears in no command line, environment or log record, and not in
         `repr(executor)`.
 
-        Why: everybody on the machine sees command lines, and logs are sent around.
+        Why: every user of the machine can read command lines, and logs are shared.
 
-        Fix: send the LLM to a worker by a pipe or a connection, as bytes with `repr=False`.
+        Fix: send the LLM to a worker through a pipe or a connection, and keep it out of `repr`.
         """
         entered = self.shared()
         shown = [repr(entered)]
@@ -160,9 +160,9 @@ class ExecutorRules(ExecutorKit):
     def test_x16_limits_are_those_of_the_run(self) -> None:
         """All workers together have at most `max_concurrency` inputs in flight.
 
-        Why: the limit is that of an account or of a server, which does not know how many workers there are.
+        Why: the limit protects an account or a server, whatever the number of workers.
 
-        Fix: give each worker its share of the limits, as `Workers` does.
+        Fix: give each worker an equal share of `max_concurrency` and of the rate limits.
         """
         entered = self.shared()
         desk = entered.desk
@@ -176,11 +176,11 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X11", since="0.2")
     def test_x17_an_input_can_be_checked(self) -> None:
-        """`check_input` takes an input that the LLM takes, and raises the LLM's own error for another.
+        """`check_input` accepts what the LLM accepts, and raises the LLM's error for everything else.
 
         Why: a run checks its first row before anything is written or paid for.
 
-        Fix: let a worker, or a loaded copy, call `check_input` of the LLM.
+        Fix: let a worker call `check_input` of its copy.
         """
         entered = self.shared()
         entered.check_input(chat("one"))
@@ -198,13 +198,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X11", since="0.2")
     def test_x04_a_failed_input_fails_alone(self) -> None:
-        """With `on_error="yield"` an input that fails gives its error, with its kind, message and attempts,
-        and the others are generated; so does an input that is an error itself. With `raise` the error is
-        raised.
+        """With `on_error="yield"`, the result of a failed input is its error, with its kind, message and
+        attempts, and an input that is an error is its own result; all others are generated. With
+        `on_error="raise"`, the error is raised.
 
         Why: one bad row in a million must not cost the others, and `--retry` chooses rows by the kind.
 
-        Fix: call `iter_finished` with `on_error="yield"` in the workers, and send errors as they are.
+        Fix: call `iter_finished` with `on_error="yield"` in the workers, and send errors unchanged.
         """
         given = GenerationError("a row that cannot be read", kind="invalid_input", attempts=0)
         entered = self.shared()
@@ -249,11 +249,10 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x02_it_starts_on_entry_and_ends_on_exit(self) -> None:
-        """`make_executor` starts no thread and no process, and loads nothing; when the executor is left, all
-        that it started has ended.
+        """`make_executor` starts no thread and no process, and loads nothing. After the executor is left, no
+        thread and no process of it is running.
 
-        Why: an estimate and a refused command make an executor and never enter it; workers that stay hold
-        memory, GPUs and nodes.
+        Why: a refused command never enters its executor, and workers that stay occupy memory, GPUs and nodes.
 
         Fix: start in `__enter__`; in `__exit__`, end the workers and wait for them.
         """
@@ -274,12 +273,11 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X04", since="0.2")
     def test_x05_an_error_that_stops_the_run_is_raised(self) -> None:
-        """An error that every further input would meet is raised, also with `on_error="yield"`, and no
-        further input is sent.
+        """An error with `stops_run` is raised, also with `on_error="yield"`, and no further input is sent.
 
         Why: a refused key would fail a million rows, and may lock the account.
 
-        Fix: look at `stops_run` of an error; tell all workers to send nothing more, and raise it.
+        Fix: check `stops_run` of each error; if it is set, tell all workers to stop, and raise the error.
         """
         entered = self.entered()
         desk = entered.desk
@@ -299,13 +297,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X05", since="0.2")
     def test_x06_a_request_to_stop_is_obeyed(self) -> None:
-        """After a request to stop, what is in flight ends and is given out, nothing more is sent, and the
-        iteration ends.
+        """After a request to stop, the inputs in flight are finished and yielded, no further input is sent,
+        and the iteration ends.
 
-        Why: the first Ctrl-C of a user must lose nothing that was paid for, and must end.
+        Why: the first Ctrl-C must end the run, and lose no answer that was paid for.
 
-        Fix: in the process of the run, watch `Stop` in the current context, as `Workers` does; in a worker,
-        stop pulling inputs.
+        Fix: in the process of the run, iterate with `current_stop` in force; tell the workers to pull no
+        further inputs.
         """
         entered = self.entered()
         desk, stop = entered.desk, Stop()
@@ -335,13 +333,13 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x07_leaving_in_the_middle_ends_the_workers(self) -> None:
-        """When an iteration is closed in the middle and the executor is left, the calls in flight are given
-        up, and the workers end.
+        """When an iteration is closed in the middle and the executor is left, the calls in flight are
+        cancelled, and the workers end.
 
-        Why: the second Ctrl-C of a user must end the run, however long an answer takes.
+        Why: the second Ctrl-C must end the run, however long an answer takes.
 
-        Fix: in `close()` of the iteration and in `__exit__`, cancel what is in flight; end a worker by force
-        that does not obey.
+        Fix: cancel the calls in flight when the iteration is closed, and in `__exit__`; kill a worker that
+        does not end.
         """
         entered = self.entered()
         desk = entered.desk
@@ -362,10 +360,10 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X04", since="0.2")
     def test_x08_a_worker_that_dies_costs_one_input(self) -> None:
-        """An input whose worker dies, again and again, fails alone with the kind `server`, after a bounded
-        number of attempts; every other input is generated.
+        """An input that kills every worker fails alone, with the kind `server`, after a bounded number of
+        attempts; all other inputs are generated.
 
-        Why: one row that takes too much memory must not end a long run, nor be tried for ever.
+        Why: one row that needs too much memory must not end a long run, and must not be tried for ever.
 
         Fix: replace a dead worker, and give its unfinished inputs to others; count the deaths of each input.
         """
@@ -387,11 +385,11 @@ class ExecutorRules(ExecutorKit):
 
     @rule(after="X07", since="0.2")
     def test_x09_inputs_are_pulled_as_they_are_needed(self) -> None:
-        """Inputs are pulled lazily: a bounded number of them is ahead of the results.
+        """Inputs are pulled lazily, a bounded number ahead of the results.
 
         Why: memory must not grow with the rows of a run, and a source may have no end.
 
-        Fix: pull an input when a worker has room for it.
+        Fix: pull an input only when a worker has room for it.
         """
         entered = self.entered()
         pulled = itertools.count()
@@ -412,12 +410,12 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x13_an_llm_that_cannot_be_loaded_says_so_on_entry(self) -> None:
-        """If the workers cannot load the LLM, entering raises their error, and nothing is left.
+        """If the workers cannot load the LLM, entering the executor raises their error, and no worker stays.
 
-        Why: a wrong name of a model must end a run before its first row, and say what is wrong.
+        Why: with a wrong model name, a run must end before its first row and say why.
 
-        Fix: wait in `__enter__` until the workers have loaded their copies, and raise the error of one that
-        has not.
+        Fix: wait in `__enter__` until the workers have loaded their copies, and raise the error of a worker
+        that failed.
         """
         entered = self.made(fails_loading=True)
         try:
@@ -434,10 +432,10 @@ class ExecutorRules(ExecutorKit):
 
     @rule(since="0.2")
     def test_x14_an_llm_that_cannot_be_sent_is_refused(self) -> None:
-        """An LLM that is loaded, or that does not pickle, is a `ConfigurationError`, in `make_executor` or
-        on entry, unless the executor generates with it all the same.
+        """An LLM that is loaded or does not pickle is a `ConfigurationError` before the first input, unless
+        the executor can generate with it.
 
-        Why: any other error, and one in the middle of a run, does not say what to change.
+        Why: another error, or an error in the middle of a run, does not say what to change.
 
         Fix: pickle the LLM in `make_executor`, and raise a `ConfigurationError` if that fails, or if the LLM
         is loaded.

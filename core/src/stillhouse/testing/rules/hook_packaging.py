@@ -28,7 +28,7 @@ class HookPackagingRules(HookKit):
 
     @rule(since="0.2")
     def test_g91_the_name_is_a_name(self) -> None:
-        """The entry point's name is made of small letters, digits and hyphens.
+        """The entry point's name consists of lowercase letters, digits and hyphens.
 
         Why: it is typed on command lines and written in the config file (E101).
 
@@ -39,8 +39,8 @@ class HookPackagingRules(HookKit):
 
     @rule(since="0.2")
     def test_g92_the_core_is_required_in_a_range(self) -> None:
-        """The distribution requires `stillhouse` from a version on and below another, and what is
-        installed lies between.
+        """The distribution requires `stillhouse` with a lower and an upper bound, between which the
+        installed version is.
 
         Why: with a core that it was not written for, it is refused with a reason (E105) instead of
         failing somewhere.

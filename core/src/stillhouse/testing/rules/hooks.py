@@ -32,8 +32,8 @@ class HookRules(HookKit):
 
     @rule(since="0.2")
     def test_g00_it_is_taken_in(self) -> None:
-        """Every hook of it fits its specification, and it takes its settings. While this rule is broken, no
-        other is tested.
+        """Every hook fits its specification, and the plugin accepts its settings. While this rule is broken,
+        no other is tested.
 
         Why: of a plugin with one hook that does not fit, none is called (E206).
 
@@ -83,7 +83,7 @@ class HookRules(HookKit):
 
     @rule(after="G01", since="0.2")
     def test_g03_nothing_that_it_is_shown_is_changed(self) -> None:
-        """The input, the arguments, the row, the output, the error and the summary stay as they are.
+        """The input, the arguments, the row, the output, the error and the summary are not changed.
 
         Why: each plugin is shown a copy: what it means to change stays as it is, and nothing says so.
 
@@ -141,7 +141,8 @@ class HookRules(HookKit):
 
     @rule(after="G01", since="0.2")
     def test_g06_the_process_is_left_as_it_is(self) -> None:
-        """The environment, the working folder, signal handlers, logging and the event loop stay as they are.
+        """The environment, the working folder, signal handlers, logging and the event loop are not
+        changed.
 
         Why: they belong to the program that the run is part of.
 
@@ -154,7 +155,7 @@ class HookRules(HookKit):
 
     @rule(after="G00", since="0.2")
     def test_g07_every_setting_has_a_default_and_a_description(self) -> None:
-        """The plugin works without settings, and describes each that it has.
+        """The plugin works without settings, and describes each of its settings.
 
         Why: it is used as soon as it is installed, before anybody knows of its settings; `stillhouse show`
         lists them.
@@ -232,10 +233,10 @@ def _shown(llm: EchoLLM) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "before_generate", call
     output = prepare_output(["The Ucayali."], [4], [3], finish_reasons=["stop"])
     yield "after_generate", {**copy.deepcopy(_without(call)), "llm": llm, "output": output, "error": None,
-                             "from_hook": False}  # fmt: skip
+                             "from_hook": False, "seconds": 0.5}  # fmt: skip
     error = GenerationError("the server is busy", kind="server", outputs=[output])
     yield "after_generate", {**copy.deepcopy(_without(call)), "llm": llm, "output": None, "error": error,
-                             "from_hook": False}  # fmt: skip
+                             "from_hook": False, "seconds": 0.5}  # fmt: skip
     run = RunInfo("rows.jsonl", "answers.jsonl", "echo", "echo", 3, resumed=False)
     yield "run_started", {"run": run}
     yield "run_finished", {"summary": RunSummary(run, "complete", 2, {"server": 1}, 0, 4, 3, None, 1.0)}

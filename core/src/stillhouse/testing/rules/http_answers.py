@@ -52,7 +52,7 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule
     def test_h22_a_huge_answer_is_not_read_to_its_end(self) -> None:
-        """A body without an end in sight is given up, as a `GenerationError`.
+        """A body that does not end is abandoned, with a `GenerationError`.
 
         Why: the memory of a run is not the server's to use up.
 
@@ -87,7 +87,7 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule
     def test_h24_the_key_is_in_no_error_and_no_log(self) -> None:
-        """The key is in no error, not even where the server quotes it, and in no log at any level.
+        """The key is in no error, not even if the server quotes it, and in no log at any level.
 
         Why: errors are written beside rows, and logs are shared.
 
@@ -146,7 +146,7 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule
     def test_h26_an_input_is_sent_once(self) -> None:
-        """Where nothing fails there is one request for each input, or as many as `requests_per_input` says.
+        """If nothing fails, there is one request for each input, or the number in `requests_per_input`.
 
         Why: every request is paid for.
 
@@ -160,7 +160,7 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule(concurrent=True)
     def test_h27_the_server_sees_as_many_at_once_as_allowed(self) -> None:
-        """The server is asked for `max_concurrency` inputs at once, and for no more.
+        """The server receives requests for `max_concurrency` inputs at once, and for no more.
 
         Why: a lock or a small pool behind `agenerate` makes a run many times slower, unseen.
 
@@ -174,7 +174,7 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule(concurrent=True)
     def test_h28_who_cancels_hangs_up(self) -> None:
-        """A cancelled request is broken off: the server sees its connection closed.
+        """A cancelled request is aborted: the server sees its connection closed.
 
         Why: otherwise it continues to generate, and the account to pay.
 

@@ -26,7 +26,7 @@ class HTTPRetryRules(HTTPBase):
     # First: without any retry, the rules below could only repeat it.
     @rule
     def test_h07_server_errors_are_tried_again(self) -> None:
-        """Several 5xx in a row are tried again until the server answers.
+        """Several 5xx in a row are retried until the server answers.
 
         Why: an overloaded server recovers within seconds, and a run must survive it.
 
@@ -103,7 +103,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule
     def test_h08_a_refused_key_stops_everything(self) -> None:
-        """A 401 is not tried again, has the kind `authentication`, and ends the run at once.
+        """A 401 is not retried, has the kind `authentication`, and ends the run at once.
 
         Why: a million rows would fail one by one, and the account may be locked.
 
@@ -123,7 +123,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule
     def test_h09_a_refused_request_is_not_tried_again(self) -> None:
-        """A 400 fails its own input, is not tried again, and the others go on.
+        """A 400 fails only its own input and is not retried; the other inputs continue.
 
         Why: the same request is refused again, and each attempt counts against the quota.
 
@@ -149,7 +149,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule
     def test_h11_what_does_not_recover_is_an_error_of_its_kind(self) -> None:
-        """What fails again and again is a `GenerationError` of the right kind: `rate_limit`, `server`,
+        """A request that keeps failing is a `GenerationError` of the right kind: `rate_limit`, `server`,
         `connection` or `timeout`.
 
         Why: failures are counted, and queued again, by kind.

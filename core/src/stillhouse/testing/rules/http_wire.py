@@ -37,7 +37,7 @@ class HTTPWireRules(HTTPBase):
 
     @rule(since="0.2")
     def test_h12_an_error_inside_an_answer_is_no_answer(self) -> None:
-        """An answer with status 200 and an `error` in it is tried again or fails, whatever else is in it.
+        """An answer with status 200 and an `error` in it is retried or fails, whatever else it contains.
 
         Why: gateways report an overloaded model so, and half an answer would be taken for a whole one.
 
@@ -124,7 +124,8 @@ class HTTPWireRules(HTTPBase):
 
     @rule(since="0.2")
     def test_h31_odd_texts_end_no_run(self) -> None:
-        """A text that is a number, a list, an object or `null` becomes no text, or fails its own row.
+        """A number, a list, an object or `null` instead of a text never becomes a text; it may fail its
+        own row.
 
         Why: what is written beside a row must be what the model wrote.
 

@@ -48,8 +48,8 @@ class InputRules(Conformance):
 
     @rule
     def test_c61_what_is_no_input_is_refused(self) -> None:
-        """What is no chat, no chat with a form and no text is a `ConfigurationError`, before anything is
-        sent.
+        """An input that is neither a chat, a chat with a form nor a text is a `ConfigurationError`, before
+        anything is sent.
 
         Why: a row with a number where a text should be is a mistake to report, not to generate for.
 

@@ -174,7 +174,7 @@ class LifecycleRules(Conformance):
 
     @rule
     def test_c28_nothing_global_is_changed(self) -> None:
-        """Environment, event loops, logging, signals and the working folder stay as they are.
+        """Environment, event loops, logging, signals and the working folder are not changed.
 
         Why: a library that sets any of these changes what other code in the process does.
 

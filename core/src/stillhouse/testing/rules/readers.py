@@ -138,7 +138,8 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i03_rows_are_numbered(self) -> None:
-        """The index counts the rows from 0; the line is where a row begins, from 1, and never goes back.
+        """The index counts the rows from 0; the line where a row begins counts from 1, and never
+        decreases.
 
         Why: results are joined to rows by the index, and people look for a row by its line.
 
@@ -152,7 +153,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i04_a_rows_digest_changes_with_the_row(self) -> None:
-        """`Row.digest` is a whole number of 64 bits, the same at every reading, and another for another row.
+        """`Row.digest` is a 64-bit integer, the same at every reading, and different for different rows.
 
         Why: it is how a run that is resumed knows that a finished row is still the same one.
 
@@ -171,7 +172,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i05_the_digest_changes_with_the_content(self) -> None:
-        """`digest()` is a text, the same for the same content, and another if any row is another.
+        """`digest()` is a text, the same for the same content, and different if any row differs.
 
         Why: a run that is resumed with another input would join answers to the wrong rows.
 
@@ -215,7 +216,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i07_a_source_that_cannot_be_read_is_a_configuration_error(self) -> None:
-        """A source that is not there is a `ConfigurationError`, raised when it is opened.
+        """A source that does not exist is a `ConfigurationError`, raised when it is opened.
 
         Why: any other exception is taken for a fault of the plugin, which is passed over: the user is told
         that the format is not known.
@@ -241,7 +242,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i08_closing_twice_is_harmless(self) -> None:
-        """`close()` may be called twice, and in the middle of a reading.
+        """`close()` may be called twice, and during an iteration.
 
         Why: a run that is interrupted closes what it has opened, in whatever state that is.
 
@@ -254,7 +255,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i09_what_it_reads_is_known_and_left_as_it_is(self) -> None:
-        """The files that it reads are named by `places`, or by the source itself, and stay as they are.
+        """The files that it reads are named by `places`, or by the source itself, and are not changed.
 
         Why: a run refuses an output that would replace what it reads, as far as it knows that.
 
@@ -280,7 +281,7 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i10_what_it_says_of_its_rows_is_true(self) -> None:
-        """`share_read` is `None` or between 0 and 1, and never goes back; `num_rows` and `schema`, if there
+        """`share_read` is `None` or between 0 and 1, and never decreases; `num_rows` and `schema`, if there
         are any, are those of the rows.
 
         Why: the progress display, the estimate and the types of the output come from them.

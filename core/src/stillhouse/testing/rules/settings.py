@@ -231,7 +231,7 @@ class SettingsRules(Conformance):
 
     @rule
     def test_c38_parameters_have_the_common_names(self) -> None:
-        """What the common vocabulary has a name for has that name.
+        """A parameter that the common vocabulary names has that name.
 
         Why: the same command must run on every backend.
 

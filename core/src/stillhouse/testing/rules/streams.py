@@ -81,7 +81,7 @@ class StreamRules(Conformance):
 
     @rule
     def test_c48_a_failed_input_is_yielded_in_its_place(self) -> None:
-        """With `on_error="yield"` a refused or unreadable input is an error in its place, and the
+        """With `on_error="yield"` a refused or unreadable input is an error at its position, and the
         others are generated.
 
         Why: one bad row must not end a run of a million.
@@ -100,7 +100,7 @@ class StreamRules(Conformance):
 
     @rule(concurrent=True, after="C05")
     def test_c49_coroutines_get_the_same(self) -> None:
-        """`agenerate_outputs` and `aiter_outputs` give what `generate_outputs` gives.
+        """`agenerate_outputs` and `aiter_outputs` give the same outputs as `generate_outputs`.
 
         Why: a server written with coroutines must not get other answers than a script.
 
@@ -122,7 +122,7 @@ class StreamRules(Conformance):
 
     @rule
     def test_c50_a_failure_is_an_error_of_a_kind(self) -> None:
-        """An input that fails raises `GenerationError` with one of the known kinds, and what to do.
+        """An input that fails raises `GenerationError` with one of the known kinds, and a hint.
 
         Why: failures are counted and retried by kind.
 

@@ -130,7 +130,7 @@ class WriterRules(HookKit):
 
     @rule(since="0.2")
     def test_o02_the_path_is_known_before_anything_is_opened(self) -> None:
-        """`output_path` returns a path for its own target, the same every time, and makes nothing.
+        """`output_path` returns a path for its own target, the same every time, and creates nothing.
 
         Why: the state of the run is kept beside that path, and `stillhouse status` asks for it too.
 
@@ -145,7 +145,7 @@ class WriterRules(HookKit):
 
     @rule(after="O02", since="0.2")
     def test_o03_nothing_is_seen_before_it_is_finished(self) -> None:
-        """Until `finish`, there is nothing at the path, or the earlier output as it was.
+        """Until `finish`, there is nothing at the path, or the unchanged earlier output.
 
         Why: who looks at an output must be able to trust that it is whole.
 
@@ -190,8 +190,8 @@ class WriterRules(HookKit):
 
     @rule(after="O02", since="0.2")
     def test_o05_what_the_format_did_not_make_is_not_replaced(self) -> None:
-        """A target where something else stands, such as a folder, is a `ConfigurationError` when it is
-        opened, and stays as it is.
+        """A target that is something else already, such as a folder, is a `ConfigurationError` when it is
+        opened, and is not changed.
 
         Why: a mistyped OUTPUT must not cost somebody's files.
 
@@ -219,8 +219,8 @@ class WriterRules(HookKit):
 
     @rule(after="O02", since="0.2")
     def test_o06_a_target_that_cannot_be_written_is_a_configuration_error(self) -> None:
-        """A target in a folder that is not there is a `ConfigurationError` when it is opened; no folder is
-        made.
+        """A target in a folder that does not exist is a `ConfigurationError` when it is opened; no folder
+        is created.
 
         Why: the folder is a typing mistake, or a disk that is not mounted. Any other exception is taken for a
         fault of the plugin, which is passed over.
@@ -288,7 +288,7 @@ class WriterRules(HookKit):
 
     @rule(since="0.2")
     def test_o09_the_rows_are_not_changed(self) -> None:
-        """`write` leaves the row that it is given as it is.
+        """`write` does not change its row.
 
         Why: the run goes on with it: it counts why rows ended.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from stillhouse.jobs.formats.opening import open_file, open_output
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.reading import Reading
 from stillhouse.jobs.formats.writing import BATCH
-from stillhouse.jobs.runs.prompted import place_of
 from stillhouse.jobs.runs.provenance import Provenance, provenances_of
+from stillhouse.jobs.sources.files import is_glob, local_path
 from stillhouse.jobs.sources.names import Names, is_address, shown
 from stillhouse.jobs.sources.opening import open_input
 from stillhouse.jobs.store.places import spool_path
 from stillhouse.jobs.store.seals import facts_of
 from stillhouse.jobs.store.written import has_stamps
-from stillhouse.jobs.viewing.prompts import Prompts
 from stillhouse.protocols import HookCalls, RowReader
 from stillhouse.typing import GenerateOutput
 
@@ -38,26 +37,30 @@ class RunSource:
     """Where the prompts and the columns of rows come from.
 
     Attributes:
-        prompts: makes the prompts of rows.
         name: what it is called.
         open: opens it; `None` if there is nothing to open.
+        missing: why there is nothing to open; empty if there is.
         is_output: whether it is the output: its rows are those of the state, without those that are missing.
         left_out: columns that the output added.
-        notice: what a person has to know about it; empty for nothing.
         total: returns how many rows of the source belong to the run.
     """
 
-    prompts: Prompts
     name: str
     open: Callable[[], RowReader] | None
+    missing: str = ""
     is_output: bool = False
     left_out: frozenset[str] = frozenset()
-    notice: str = ""
     total: Callable[[int | None], int | None] = lambda _: None
 
 
 def source_of(
-    connection: sqlite3.Connection, target: str, output: Path, state: Path, hooks: HookCalls
+    connection: sqlite3.Connection,
+    target: str,
+    output: Path,
+    state: Path,
+    hooks: HookCalls | None = None,
+    *,
+    is_local: bool = False,
 ) -> RunSource:
     """Find where the prompts of a run are.
 
@@ -67,30 +70,30 @@ def source_of(
         output: the path of the output.
         state: the path of the state.
         hooks: the installed plugins.
+        is_local: whether only files are read, and not what a plugin opens, which may be far away.
     """
     facts = facts_of(connection)
     command = facts.get("command") or {}
     sessions = provenances_of(connection)
     session = sessions[max(sessions)] if sessions else Provenance()
-    prompts, total = Prompts(command), _Total(facts, session)
+    total = _Total(facts, session)
     reading = Reading(command.get("delimiter"), command.get("encoding"))
     names = session.input
-    found = [_found(name, state.parent, hooks) for name in names]
+    folders = dict.fromkeys([state.parent, output.parent])
+    found = [_found(name, folders, None if is_local else hooks) for name in names]
     if names and None not in found:
         opening = partial(open_input, Names(map(str, found)), hooks, reading)
-        return RunSource(prompts, str(Names(names)), opening, total=total)
+        return RunSource(str(Names(names)), opening, total=total)
     spool = PartialFolder.path_of(spool_path(output))
     saved = next((spool / name for name in ("rows.jsonl", "rows.parquet") if (spool / name).is_file()), None)
     if not names and saved is not None:
-        return RunSource(
-            prompts, "the input of the run", partial(open_file, str(saved), reading), total=total
-        )
+        return RunSource("the input of the run", partial(open_file, str(saved), reading), total=total)
     missing = (
         f"the input {Names(names)} is not a file that can be read here"
         if names
         else "the state does not name a file as the input"
     )
-    return _of_output(prompts, facts, target, output, hooks, missing)
+    return _of_output(facts, target, output, hooks, missing)
 
 
 class _Total:
@@ -121,12 +124,12 @@ class _Total:
         return rows if self._limit is None else min(rows, self._limit)
 
 
-def _found(name: str, folder: Path, hooks: HookCalls) -> str | None:
+def _found(name: str, folders: Iterable[Path], hooks: HookCalls | None) -> str | None:
     """Return where a part of an input is now: a file, or what a plugin reads; `None` for neither."""
     if is_address(name) and not name.lower().startswith("file://"):
         return None  # it was copied for the run
-    place = place_of(name, folder)
-    if place is None:
+    place = _place_of(name, folders)
+    if place is None and hooks is not None:
         with contextlib.suppress(StillhouseError, OSError, ValueError):
             reader = hooks.open_reader(name)
             if reader is not None:
@@ -135,27 +138,40 @@ def _found(name: str, folder: Path, hooks: HookCalls) -> str | None:
     return place
 
 
+def _place_of(name: str, folders: Iterable[Path]) -> str | None:
+    """Return where a named file, folder or glob is now; one that was moved may be in a folder."""
+    with contextlib.suppress(OSError, ValueError, StillhouseError):
+        path = local_path(name)
+        if Path(path).exists() or is_glob(path):
+            return name
+        for folder in folders:
+            moved = folder / Path(path).name
+            if moved.exists():
+                return str(moved)
+    return None
+
+
 def _of_output(
-    prompts: Prompts, facts: Mapping[str, Any], target: str, output: Path, hooks: HookCalls, missing: str
+    facts: Mapping[str, Any], target: str, output: Path, hooks: HookCalls | None, missing: str
 ) -> RunSource:
     """Return the output as the source, if it is whole and as the run wrote it."""
     complete = facts.get("complete") or {}
     outputs = complete.get("outputs", {"": {}}) if complete else {}
     written = outputs.get("") if isinstance(outputs, dict) else None
     if written is None:
-        return _nothing(prompts, missing)
+        return _nothing(missing)
     if written.get("format") == BATCH:
-        return _nothing(prompts, f"{missing}, and its output has no columns of the input")
+        return _nothing(f"{missing}, and its output has no columns of the input")
     if not output.exists():
-        return _nothing(prompts, f"{missing}, and {shown(output.name)} does not exist")
+        return _nothing(f"{missing}, and {shown(output.name)} does not exist")
     mark = (facts.get("written") or {}).get("mark")
     if not has_stamps(output, mark):
-        return _nothing(prompts, f"{missing}, and {output.name} has changed since the run wrote it")
+        return _nothing(f"{missing}, and {output.name} has changed since the run wrote it")
     prefix = written.get("prefix") or ""
     names = {prefix + name for name in (*RESULTS, *GenerateOutput.__annotations__)}
     opening = partial(open_output, target, hooks, written.get("format"))
-    return RunSource(prompts, output.name, opening, is_output=True, left_out=frozenset(names))
+    return RunSource(output.name, opening, is_output=True, left_out=frozenset(names))
 
 
-def _nothing(prompts: Prompts, reason: str) -> RunSource:
-    return RunSource(prompts, "", None, notice=f"Prompts and columns cannot be shown: {reason}.")
+def _nothing(reason: str) -> RunSource:
+    return RunSource("", None, missing=reason)
