@@ -367,3 +367,30 @@ def test_the_bar_of_a_notebook_is_as_long_as_the_share(notebook: Page) -> None:
     bar(WHOLE)
     assert notebook.pages[0].startswith('<progress max="1" style')
     assert notebook.pages[1].startswith('<progress max="1" value="0.2350"')
+
+
+def test_a_run_of_two_worker_processes_has_one_line_from_the_parent_alone(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 40)
+    status, got = on_pty(
+        [
+            "generate",
+            "in.jsonl",
+            "--llm",
+            "echo",
+            "--executor",
+            "processes",
+            "--workers",
+            2,
+            "-o",
+            "out.jsonl",
+        ],
+        tmp_path,
+        80,
+    )
+    assert status == 0, got
+    assert got.count("\x1b[?25l") == 1  # the cursor is hidden once, by one display
+    _, _, rest = got.partition("\x1b[?25l")
+    line, _, after = rest.partition("\x1b[?25h")
+    assert "arning" not in got
+    assert "\n" not in line.strip()
+    assert re.search("^rows +40$", plain(after), re.M), got

@@ -134,7 +134,7 @@ def test_report_page_is_self_contained_and_escapes_content(made: Run) -> None:
     # Every chart has its numbers in a table, and says what it is.
     figures = [attributes for tag, attributes in page.tags if tag == "figure"]
     assert [attributes["id"] for attributes in figures] == [
-        "rows", "failed", "tokens", "flight", "latency", "input", "output",
+        "rows", "finished", "failed", "tokens", "flight", "latency", "input", "output",
     ]  # fmt: skip
     assert names.count("table") == len(figures) + 4  # three kinds of failures, and the sessions
     images = [attributes for tag, attributes in page.tags if attributes.get("role") == "img"]
@@ -342,7 +342,7 @@ def test_the_page_in_a_browser(made: Run, browser: Any, width: int, height: int,
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure.chart svg")
-    assert figures.count() == 7
+    assert figures.count() == 8
     for number in range(7):
         box = figures.nth(number).bounding_box()
         assert box["width"] > 200

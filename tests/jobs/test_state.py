@@ -26,7 +26,7 @@ from stillhouse.jobs.formats.rows import Row, RowFormatter
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.online import RunStatistics
-from stillhouse.jobs.store.database import LostError, StoreError, store_path
+from stillhouse.jobs.store.database import LostError, StoreError, store_path, translated
 from stillhouse.jobs.store.lock import RunLock, acquire, is_worked_on, lock_path
 from stillhouse.jobs.store.salvage import open_sound
 from stillhouse.jobs.store.store import SqliteStore
@@ -595,3 +595,19 @@ def test_a_finished_run_in_a_read_only_folder_can_be_looked_at(
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     status, out, err = stillhouse_command("status", folder / "out.jsonl")
     assert (status, "complete" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (sqlite3.SQLITE_FULL, "make room, then repeat the command to resume"),
+        (sqlite3.SQLITE_IOERR, "fix that, then repeat the command to resume"),
+        (sqlite3.SQLITE_READONLY, "check the folder and its permissions"),
+    ],
+)
+def test_what_to_do_about_an_error_of_the_disk(tmp_path: Path, code: int, hint: str) -> None:
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorcode = code
+    with pytest.raises(StoreError) as caught, translated(tmp_path / "state"):
+        raise error
+    assert caught.value.hint == hint

@@ -40,7 +40,7 @@ class TestLiteLLM(HTTPConformance):
                 for index in range(body.get("n") or 1)
             ],
             "usage": {
-                "prompt_tokens": len(str(body).split()),
+                "prompt_tokens": len(str(body["messages"]).split()),
                 "completion_tokens": used,
                 "total_tokens": used,
             },
@@ -56,3 +56,7 @@ class TestLiteLLM(HTTPConformance):
     @pytest.mark.xfail(reason="LiteLLM reads every body to its end")
     def test_h22_a_huge_answer_is_not_read_to_its_end(self) -> None:
         super().test_h22_a_huge_answer_is_not_read_to_its_end()
+
+    @pytest.mark.xfail(reason="LiteLLM reads a line to its end, however long it is", run=False)
+    def test_h41_what_breaks_a_stream_is_an_error(self) -> None:
+        super().test_h41_what_breaks_a_stream_is_an_error()

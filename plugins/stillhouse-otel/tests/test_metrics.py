@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from otlp_receiver import Receiver
 
 import stillhouse
-from stillhouse import GenerationError, Registry
+from stillhouse import GenerationError, Registry, hookimpl
 from stillhouse_otel.histograms import DURATION, MAX_SERIES, TOKENS, GivenHistograms, OwnHistograms
 
 
@@ -83,15 +83,16 @@ def test_unique_ids_and_texts_of_errors_make_no_series(
     (hooks,) = (plugin for name, plugin in registry.hooks()._manager.list_name_plugin() if name == "otel")
     sizes = []
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for number in range(count):
-            if number in (count // 100, count - 1):
-                sizes.append(
-                    (len(hooks._telemetry.histograms._series), len(hooks._runs), len(hooks._origins._known))
-                )
-            yield {"id": f"customer-{number}", "prompt": str(number)}
+    class Watcher:
+        @hookimpl
+        def after_generate(self, row: Any) -> None:
+            if row.index in (count // 100, count - 1):
+                histograms = hooks._telemetry.histograms
+                sizes.append((len(histograms._series), len(hooks._runs), len(hooks._origins._known)))
 
-    stillhouse.run(rows(), llm=registry.create("unique"), output=tmp_path / "out.jsonl")
+    registry.register_hooks("watcher", Watcher())
+    rows = ({"id": f"customer-{number}", "prompt": str(number)} for number in range(count))
+    stillhouse.run(rows, llm=registry.create("unique"), output=tmp_path / "out.jsonl")
     series = {(name, *sorted(attributes.items())) for name, attributes, _ in receiver.points}
     assert len(series) == 4  # durations of done and failed rows; tokens, in and out
     durations = by_name(receiver, "gen_ai.client.operation.duration")

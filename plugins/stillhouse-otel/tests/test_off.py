@@ -158,4 +158,4 @@ def test_a_missing_exporter_is_named_with_its_package(
     monkeypatch.setattr("stillhouse_otel.plan.entry_points", lambda **wanted: ())
     with pytest.raises(ConfigurationError) as caught:
         opened(enabled=True)
-    assert caught.value.hint == 'pip install "stillhouse-otel[otlp]"'
+    assert caught.value.hint == 'stillhouse install "stillhouse-otel[otlp]"'

@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 import orjson
@@ -18,16 +19,19 @@ from stillhouse import (
     ConfigurationError,
     FormattedInput,
     GenerateOutput,
+    GenerationError,
     RuntimeParameter,
     UnsupportedError,
 )
 from stillhouse.http import Failure, LimitedLLM, RequestForm, ask_until_done
 from stillhouse.inputs import split_input
 from stillhouse.structured import StructuredOutputMixin
+from stillhouse.typing import OnPiece
 from stillhouse_litellm.answers import failure_in, litellm_output
 from stillhouse_litellm.failures import failure_of_exception
 from stillhouse_litellm.forms import form_of
 from stillhouse_litellm.parameters import RENAMED, LiteLLMParameters, request_parameters
+from stillhouse_litellm.streams import BrokenStreamError, read_stream
 
 __all__ = ["LiteLLM"]
 
@@ -137,6 +141,10 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
         return checked
 
     def failure_of(self, error: Exception) -> Failure:
+        if isinstance(error, BrokenStreamError) and isinstance(error.__cause__, Exception):
+            return replace(self.failure_of(error.__cause__), retried=False)
+        if isinstance(error, GenerationError):  # of a stream
+            return Failure(error.kind, error.message, hint=error.hint, retried=True, unclear=True)
         return failure_of_exception(error)
 
     def failure_in(self, answer: Any) -> Failure | None:
@@ -184,7 +192,8 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
             given: dict[str, Any] = dict(arguments)
             if made and given.get("seed") is not None:
                 given["seed"] += made
-            return await self._ask(self._request([*chat, *messages], missing, given, form), given)
+            on_piece = self.claim_stream() if num_generations == 1 and form is None else None
+            return await self._ask(self._request([*chat, *messages], missing, given, form), given, on_piece)
 
         return await ask_until_done(ask, num_generations, form)
 
@@ -219,12 +228,30 @@ class LiteLLM(LimitedLLM, StructuredOutputMixin):
                 request[name] = value
         return request
 
-    async def _ask(self, request: dict[str, Any], arguments: Mapping[str, Any]) -> GenerateOutput:
+    async def _ask(
+        self, request: dict[str, Any], arguments: Mapping[str, Any], on_piece: OnPiece | None
+    ) -> GenerateOutput:
         acompletion: Callable[..., Any] = self._litellm.acompletion
 
+        if on_piece is not None:
+            request |= {"stream": True, "stream_options": {"include_usage": True}}
+
+        given: list[str] = []
+
+        def give(piece: str) -> None:
+            given.append(piece)
+            assert on_piece is not None
+            on_piece(piece)
+
         async def call() -> dict[str, Any]:
+            if given:  # the last attempt was given up because of its time limit
+                raise GenerationError(
+                    "the answer was not complete in time", kind="timeout", hint="raise timeout"
+                )
             # LiteLLM may write into the messages and tools that it is given.
             answer = await acompletion(**copy.deepcopy(request))
+            if on_piece is not None:
+                return await read_stream(answer, give)
             dumped: dict[str, Any] = answer.model_dump(warnings=False)
             return dumped
 

@@ -120,11 +120,11 @@ def _check(signal: str, name: str) -> None:
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         raise ConfigurationError(
             "opentelemetry-sdk is not installed, so nothing can be exported",
-            hint='pip install "stillhouse-otel[otlp]"',
+            hint='stillhouse install "stillhouse-otel[otlp]"',
         )
     if not entry_points(group=f"opentelemetry_{signal}_exporter", name=name):
         installed = sorted(point.name for point in entry_points(group=f"opentelemetry_{signal}_exporter"))
-        hint = 'pip install "stillhouse-otel[otlp]"'
+        hint = 'stillhouse install "stillhouse-otel[otlp]"'
         if name != "otlp_proto_http":
             hint = f"install the package of the exporter, or use one of these: {', '.join(installed)}"
         raise ConfigurationError(

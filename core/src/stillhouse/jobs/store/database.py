@@ -262,16 +262,18 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except SQLITE_ERRORS as error:
         code = _code_of(error)
-        hint = "fix that, then repeat the command to resume"
+        again = "then repeat the command to resume"
         if code == sqlite3.SQLITE_FULL:
-            raise StoreError(f"the disk of {path} is full", hint=f"make room; {hint[5:]}") from error
+            raise StoreError(f"the disk of {path} is full", hint=f"make room, {again}") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise StoreError(
                 f"the run's state {path} cannot be written: {error}",
                 hint="check the folder and its permissions",
             ) from error
         if code in _OF_THE_SYSTEM:
-            raise StoreError(f"the run's state {path} cannot be used: {error}", hint=hint) from error
+            raise StoreError(
+                f"the run's state {path} cannot be used: {error}", hint=f"fix that, {again}"
+            ) from error
         # Among others a table that is not there, and a text that is none.
         raise DamagedError(
             f"the run's state {path} is damaged and cannot be used: {error}",
