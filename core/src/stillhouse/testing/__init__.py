@@ -1,8 +1,8 @@
 """The conformance kit: tests that a plugin behaves as the contract says.
 
 Subclass `LLMConformance` (for a backend that asks a server, `HTTPConformance`; for hooks,
-`HookConformance`, `ReaderConformance` and `WriterConformance`) in a test module, give it `make()`, and run
-pytest. Tests of your own may use its `ScriptedServer`. It needs the extra
+`HookConformance`, `ReaderConformance`, `WriterConformance` and `ExecutorConformance`) in a test module,
+give it `make()`, and run pytest. Tests of your own may use its `ScriptedServer`. It needs the extra
 `stillhouse[testing]`.
 """
 
@@ -14,6 +14,7 @@ from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
     from stillhouse.testing.catalogue import all_rules as all_rules
+    from stillhouse.testing.hook_suites import ExecutorConformance as ExecutorConformance
     from stillhouse.testing.hook_suites import HookConformance as HookConformance
     from stillhouse.testing.hook_suites import ReaderConformance as ReaderConformance
     from stillhouse.testing.hook_suites import WriterConformance as WriterConformance
@@ -29,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "catalogue": ["all_rules"],
-        "hook_suites": ["HookConformance", "ReaderConformance", "WriterConformance"],
+        "hook_suites": ["ExecutorConformance", "HookConformance", "ReaderConformance", "WriterConformance"],
         "http_suite": ["HTTPConformance"],
         "rule": ["ConformanceWarning", "Rule"],
         "server": ["Reply", "ScriptedServer"],

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from stillhouse.testing.hook_suites import HookConformance, ReaderConformance, WriterConformance
+from stillhouse.testing.hook_suites import (
+    ExecutorConformance,
+    HookConformance,
+    ReaderConformance,
+    WriterConformance,
+)
 from stillhouse.testing.http_suite import HTTPConformance
 from stillhouse.testing.rule import FAMILIES, Rule, rule_of
 
@@ -13,7 +18,13 @@ def all_rules() -> list[Rule]:
     """Return every rule of the kit: of each family in turn, by id."""
     bases = [
         base
-        for suite in (HTTPConformance, HookConformance, ReaderConformance, WriterConformance)
+        for suite in (
+            HTTPConformance,
+            HookConformance,
+            ReaderConformance,
+            WriterConformance,
+            ExecutorConformance,
+        )
         for base in suite.__mro__
     ]
     members = [member for base in bases for member in vars(base).values()]

@@ -15,10 +15,10 @@ __all__ = ["Kit"]
 _KIT = "stillhouse.testing."
 
 _FOR_AUTHORS = {
-    "answers_are_scripted", "arguments", "credential", "example", "input_of", "make", "make_at",
-    "make_bad_row", "make_empty", "make_failing", "make_source", "make_target", "pytestmark", "read",
-    "refusal", "requests_per_input", "respond", "respond_streamed", "rows", "settings", "setup_class",
-    "streamed_error", "teardown_class", "texts",
+    "address", "answers_are_scripted", "arguments", "credential", "example", "executor", "input_of", "make",
+    "make_at", "make_bad_row", "make_empty", "make_failing", "make_source", "make_target", "pytestmark",
+    "read", "refusal", "requests_per_input", "respond", "respond_streamed", "rows", "seconds", "settings",
+    "setup_class", "streamed_error", "teardown_class", "texts",
 }  # fmt: skip
 """What a subclass may define; every other name belongs to the kit."""
 

@@ -31,6 +31,7 @@ FAMILIES = {
     "G": "G00",
     "I": "I00",
     "O": "O00",
+    "X": "X00",
 }
 """What the ids of rules begin with, in the order of the pages, and the rule without which no other of them
 can be judged."""
@@ -52,7 +53,7 @@ class Rule:
 
     Attributes:
         id: it never changes: `C01`, or `H01` for a rule on backends that ask a server; `G01` on plugins of
-            hooks, `I01` on readers, `O01` on writers.
+            hooks, `I01` on readers, `O01` on writers, `X01` on executors.
         promise: what is promised, in a sentence.
         why: what goes wrong for users if it is not kept.
         fix: what to do when it is broken.
