@@ -282,6 +282,35 @@ def test_workers_draw_no_bars(tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
+def test_a_system_without_room_for_a_process_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def popen(*arguments: Any, **options: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    said = refused(tmp_path, worker_llms.Fragile())
+    assert "a worker cannot be started: Resource temporarily unavailable" in said
+    assert "fewer" in said
+
+
+class NotSendable:
+    """Pickles; a worker has no such module."""
+
+
+def test_what_a_worker_cannot_read_ends_the_run() -> None:
+    """Else the worker would wait for ever, and the run for the worker."""
+    NotSendable.__module__ = "module_of_this_process"
+    sys.modules["module_of_this_process"] = sys.modules[__name__]
+    try:
+        with Workers(worker_llms.Fragile(), 2, ProcessWorker) as workers:
+            chat = [{"role": "user", "content": NotSendable()}]
+            with pytest.raises(GenerationError, match="a worker cannot read what it is sent"):
+                list(workers.iter_finished([chat], on_error="yield"))
+    finally:
+        del sys.modules["module_of_this_process"]
+
+
 def refused(tmp_path: Path, llm: Any, **options: Any) -> str:
     """How a run is refused; nothing was written."""
     source = write(tmp_path / "in.jsonl", ["a", "b"])

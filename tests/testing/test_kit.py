@@ -127,6 +127,19 @@ def test_importing_the_pytest_plugin_does_not_import_the_kit() -> None:
     ]  # fmt: skip
 
 
+def test_every_rule_can_be_read_without_the_http_extra() -> None:
+    """An author of hooks, or of an engine, installs `stillhouse[testing]` alone."""
+    code = (
+        "import sys\n"
+        "for name in ('aiohttp', 'orjson'):\n"
+        "    sys.modules[name] = None\n"
+        "from stillhouse.testing import all_rules\n"
+        "print(len(all_rules()))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(printed) == len(all_rules())
+
+
 def test_the_page_has_every_rule() -> None:
     text = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if re.match(r"\| [A-Z]\d\d ", line)]

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.transport.reading import looks_like_events
 from stillhouse.llm import LLM
 from stillhouse.testing.base import Conformance, quietly_unload
 from stillhouse.testing.rewriting import without_text
@@ -198,6 +197,6 @@ def in_parts(
     parts: Sequence[bytes | threading.Event], fault: Literal["", "truncate", "stall", "huge"] = ""
 ) -> Reply:
     """Return a reply that is sent in parts, with the type of a stream if it begins as one."""
-    is_stream = isinstance(parts[0], bytes) and looks_like_events(parts[0])
+    is_stream = isinstance(parts[0], bytes) and parts[0].startswith((b"data:", b"event:", b"id:", b":"))
     kind = "text/event-stream" if is_stream else "application/octet-stream"
     return Reply(parts=parts, headers={"content-type": kind}, fault=fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -80,12 +81,9 @@ class ProcessWorker(WorkerHandle):
     def _write_all(self) -> None:
         stream = self._process.stdin
         assert stream is not None
-        try:
+        with contextlib.suppress(OSError), stream:  # if it is dead, its reader says so
             while (content := self._outbox.get()) is not None:
                 write_packed(stream, content)
-            stream.close()
-        except OSError:  # it is dead, which its reader says
-            return
 
     def _read_all(self) -> None:
         stream = self._process.stdout

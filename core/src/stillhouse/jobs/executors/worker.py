@@ -85,6 +85,18 @@ class Worker:
         elif isinstance(message, Quit):
             self._tasks.put(None)
 
+    def fail(self, error: Exception) -> None:
+        """Say that a message cannot be read: nothing more can be taken."""
+        self._send(
+            Ended(
+                GenerationError(
+                    f"a worker cannot read what it is sent: {described(error)}",
+                    stops_run=True,
+                    hint="give values whose classes are in modules that the workers can import",
+                )
+            )
+        )
+
     def run(self, setup: Setup) -> None:
         """Work until `Quit` is taken."""
         with _passing_on(setup.levels, self._send), contextlib.ExitStack() as resources:

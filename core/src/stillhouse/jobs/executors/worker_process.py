@@ -57,6 +57,9 @@ def _read_all(reads: IO[bytes], worker: Any) -> None:
             message = read_message(reads)
         except (EOFError, OSError):
             message = Quit()
+        except Exception as error:  # what was sent cannot be read here, such as a class of the user's script
+            worker.fail(error)
+            message = Quit()
         worker.take(message)
     watch = threading.Timer(END_SECONDS, os._exit, (1,))
     watch.daemon = True

@@ -223,7 +223,16 @@ class Workers:
         self._shares[worker] = number
         levels = {name: logging.getLogger(name).getEffectiveLevel() for name in _LOGGERS}
         setup = Setup(self._content, Share(number, self._count), levels)
-        self._handles[worker] = self._launch(setup, lambda message: self._events.put((worker, message)))
+        try:
+            self._handles[worker] = self._launch(setup, lambda message: self._events.put((worker, message)))
+        except OSError as error:
+            del self._shares[worker]
+            raise GenerationError(
+                f"a worker cannot be started: {error.strerror or error}",
+                kind="server",
+                stops_run=True,
+                hint="give fewer --workers",
+            ) from error
 
     def _attend(self, worker: int, message: Any) -> None:
         """Note what every message means, whoever waits for it."""
