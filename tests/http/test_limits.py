@@ -286,6 +286,20 @@ def test_concurrency_window_grows_slowly_and_shrinks_once_per_congestion() -> No
     simulate(main)
 
 
+def test_the_time_that_requests_wait_is_counted() -> None:
+    async def main() -> None:
+        limits = Limits(1)
+        permit = await limits.acquire()
+        assert limits.seconds_waited == 0
+        waiting = asyncio.create_task(limits.acquire())
+        await asyncio.sleep(3)
+        limits.release(permit)
+        limits.release(await waiting)
+        assert limits.seconds_waited == pytest.approx(3)
+
+    simulate(main)
+
+
 def test_waiting_requests_are_admitted_in_order_and_cancelled_ones_skipped() -> None:
     async def main() -> None:
         limits = Limits(1)

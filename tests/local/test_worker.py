@@ -348,6 +348,25 @@ async def test_the_engine_is_freed_on_closing_and_when_the_worker_is_dropped() -
 
 
 @on_loop
+async def test_the_time_until_jobs_are_taken_is_counted() -> None:
+    engine = Engine(batch=1)
+    worker = start(engine)
+    try:
+        engine.gate.clear()
+        first = asyncio.ensure_future(worker.run("a"))
+        await asyncio.to_thread(engine.taken.wait)
+        alone = worker.seconds_waited
+        second = asyncio.ensure_future(worker.run("b"))
+        await asyncio.sleep(0.05)
+        assert worker.seconds_waited == alone  # nobody knows yet how long it will be
+        engine.gate.set()
+        await asyncio.gather(first, second)
+        assert worker.seconds_waited >= alone + 0.05
+    finally:
+        worker.close()
+
+
+@on_loop
 async def test_several_threads_serve_one_engine() -> None:
     both = threading.Barrier(2, timeout=10)
     engine = Engine(batch=1)

@@ -308,6 +308,16 @@ class LLM(GenerationParametersMixin, OfflineBatchMixin, Serializable, Holder, AB
         """
         return None
 
+    @property
+    def seconds_waited(self) -> float | None:
+        """Seconds that all calls together have waited since `load`; `None` if the backend does not know it.
+
+        They wait for a slot of the engine, for a limit, or before a request is sent again. The report of a
+        run then shows how much of the time of a row this is. Backends of `stillhouse.http` and those of
+        `TokenLLM` know it.
+        """
+        return None
+
     def _offline_batch_generate_here(
         self, inputs: Sequence[FormattedInput] | None, num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:

@@ -59,6 +59,12 @@ class LimitedLLM(PacingMixin, AsyncLLM):
             redactor=self._redactor(),
         )
 
+    @property
+    def seconds_waited(self) -> float | None:
+        """Seconds that calls have waited for a limit, or to be repeated; `None` if it is not loaded."""
+        calls = self._calls
+        return None if calls is None else calls.limits.seconds_waited
+
     def failure_of(self, error: Exception) -> Failure:
         """Return the `Failure` for an exception of a call. A backend overrides it for its library.
 

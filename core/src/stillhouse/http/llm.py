@@ -173,6 +173,12 @@ class HTTPLLM(PacingMixin, ServerLLM):
         """
         return None
 
+    @property
+    def seconds_waited(self) -> float | None:
+        """Seconds that requests have waited for a limit, or to be sent again; `None` if it is not loaded."""
+        transport = self._transport
+        return None if transport is None else transport.limits.seconds_waited
+
     def _redactor(self) -> Redactor:
         transport = self._transport
         return super()._redactor() if transport is None else transport.redactor

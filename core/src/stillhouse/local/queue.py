@@ -36,7 +36,9 @@ class Job(Generic[R, T]):
             not streamed.
     """
 
-    __slots__ = ("__weakref__", "_future", "_number", "_queue", "_stop", "on_piece", "request", "size")
+    __slots__ = (
+        "__weakref__", "_future", "_number", "_queue", "_since", "_stop", "on_piece", "request", "size",
+    )  # fmt: skip
 
     def __init__(self, request: R, size: int, queue: JobQueue[R, T]) -> None:
         self.request = request
@@ -45,6 +47,7 @@ class Job(Generic[R, T]):
         self._queue = queue
         self._future: Future[T] = Future()
         self._number = 0
+        self._since = time.monotonic()
         self._stop = current_stop.get()
 
     @property
@@ -71,9 +74,14 @@ class Job(Generic[R, T]):
 
 
 class JobQueue(Generic[R, T]):
-    """The jobs that wait for an engine, and those that it works on."""
+    """The jobs that wait for an engine, and those that it works on.
+
+    Attributes:
+        seconds_waited: how long all jobs together waited until the engine took them.
+    """
 
     def __init__(self) -> None:
+        self.seconds_waited = 0.0
         self._changed = threading.Condition()
         self._waiting: dict[int, Job[R, T]] = {}  # by number, so oldest first
         self._in_hand: set[Job[R, T]] = set()
@@ -115,8 +123,10 @@ class JobQueue(Generic[R, T]):
                 jobs = self._batch(count) if self._waiting else []
                 if not wait:
                     break
+            now = time.monotonic()
             for job in jobs:
                 del self._waiting[job._number]
+                self.seconds_waited += now - job._since
             self._in_hand.update(jobs)
             return jobs
 

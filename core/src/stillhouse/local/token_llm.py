@@ -77,6 +77,12 @@ class TokenLLM(LocalLLM):
     _engine: Any = PrivateAttr(default=None)
     _worker: EngineWorker[Any, Any, Any] | None = PrivateAttr(default=None)
 
+    @property
+    def seconds_waited(self) -> float | None:
+        """Seconds that calls have waited for the engine; `None` if the LLM is not loaded."""
+        worker = self._worker
+        return None if worker is None else worker.seconds_waited
+
     def use_engine(self, worker: EngineWorker[Any, Any, Any], engine: TokenEngine) -> None:
         """Use this engine from now on.
 

@@ -72,6 +72,11 @@ class EngineWorker(Generic[E, R, T]):
         self._finalizer = weakref.finalize(self, self._queue._close)
 
     @property
+    def seconds_waited(self) -> float:
+        """Seconds that all calls together waited until the engine took them."""
+        return self._queue.seconds_waited
+
+    @property
     def is_busy(self) -> bool:
         """Whether there is a job that has not ended."""
         return self._queue.is_busy

@@ -54,6 +54,11 @@ class Engine:
         self._honoured: dict[str, bool] = {}  # by grammar
 
     @property
+    def seconds_waited(self) -> float:
+        """Seconds that requests have waited for a slot."""
+        return self._worker.seconds_waited
+
+    @property
     def is_busy(self) -> bool:
         """Whether a request is under way."""
         return self._worker.is_busy

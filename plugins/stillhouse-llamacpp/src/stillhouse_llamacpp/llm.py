@@ -96,6 +96,12 @@ class LlamaCppLLM(LocalLLM):
         """How many sequences grow at once."""
         return self.parallel
 
+    @property
+    def seconds_waited(self) -> float | None:
+        """Seconds that calls have waited for a slot; `None` if the model is not loaded."""
+        engine = self._engine
+        return None if engine is None else engine.seconds_waited
+
     def load(self) -> None:
         """Load the model; a name on the Hugging Face Hub is downloaded first if need be.
 

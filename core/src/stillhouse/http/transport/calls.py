@@ -80,6 +80,7 @@ class LimitedCalls:
             delay = seconds_to_wait(result, backoff_seconds(attempt), now, deadline)
             if delay is None:
                 raise given_up(result, attempt, self._retry_timeout)
+            limits.seconds_waited += delay
             with stop.interrupting():
                 await asyncio.sleep(delay)
 

@@ -55,6 +55,7 @@ class Limits:
         tokens_per_minute: a known quota of input and output tokens together, or `None`.
 
     Attributes:
+        seconds_waited: how long requests have waited for permission, and before they were sent again.
         counts_tokens: whether a quota of tokens is known, set by the user or told by the provider.
     """
 
@@ -74,6 +75,7 @@ class Limits:
         self._requests = Bucket(requests_per_minute / 60, now) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute / 60, now) if tokens_per_minute else None
         self.counts_tokens = self._tokens is not None
+        self.seconds_waited = 0.0
         self._quotas: dict[str, tuple[Bucket, bool]] = {}  # those with little left; whether of tokens
         self._typical_tokens = 0.0  # of a request
         self._pace: float | None = None  # requests per second
@@ -108,8 +110,11 @@ class Limits:
                 self._wake_in(wait)
         future: asyncio.Future[Permit] = self._loop.create_future()
         self._waiting.append((future, tokens))
+        began = self._loop.time()
         try:
-            return await future
+            permit = await future
+            self.seconds_waited += self._loop.time() - began
+            return permit
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.release(future.result())

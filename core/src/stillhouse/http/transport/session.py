@@ -192,6 +192,7 @@ class Transport:
                 if result.unknown_model and self._explained is not None:
                     result = await self._explained(result)
                 raise given_up(result, attempt, self._retry_timeout, once=once)
+            limits.seconds_waited += delay
             with stop.interrupting():
                 await asyncio.sleep(delay)
 

@@ -19,6 +19,7 @@ from stillhouse.jobs.runs.provenance import Provenance, provenances_of
 from stillhouse.jobs.runs.reasons import Endings, Failures, Reasons
 from stillhouse.jobs.runs.sources import source_of
 from stillhouse.jobs.runs.summary import Summary, explained, summarize
+from stillhouse.jobs.runs.waits import Waits, waits_of
 from stillhouse.jobs.spending.prices import find_prices
 from stillhouse.jobs.store.database import store_path
 from stillhouse.jobs.store.seals import facts_of
@@ -49,6 +50,7 @@ class RunFacts:
         source: its input.
         provenances: what each session ran with, by its number.
         groups: its rows by a column, if that was asked for.
+        waits: of the time that rows took, how much they waited; `None` where no session said it.
         repeated_inputs: how many rows have the same content as an earlier one.
     """
 
@@ -70,6 +72,7 @@ class RunFacts:
     provenances: dict[int, Provenance]
     groups: Groups | None
     repeated_inputs: int
+    waits: Waits | None = None
 
     @property
     def state(self) -> str:
@@ -171,6 +174,7 @@ def read_facts(
         source=source,
         provenances=provenances,
         repeated_inputs=repeated.fetchone()[0],
+        waits=waits_of(connection),
     )
 
 

@@ -31,6 +31,7 @@ from stillhouse.jobs.reporting.sections import (
 from stillhouse.jobs.reporting.twin import run_as_json
 from stillhouse.jobs.reporting.units import count, duration, iso_moment, moment, seconds_text
 from stillhouse.jobs.runs.summary import Summary
+from stillhouse.jobs.runs.waits import Waits
 from stillhouse.jobs.spending.prices import cost_text
 from stillhouse.jobs.store.found import state_of
 from stillhouse.jobs.store.lock import is_worked_on
@@ -264,6 +265,16 @@ def _over_time(facts: RunFacts) -> list[Chart]:
     return charts
 
 
+def _waiting(waits: Waits | None) -> str:
+    """Say how much of the time of a row is not work."""
+    if waits is None:
+        return "Waiting for a free slot or a rate limit is included."
+    return (
+        f"On average, a row waited {seconds_text(waits.waited)} for a free slot or a rate limit, "
+        f"and was worked on for {seconds_text(waits.worked)}."
+    )
+
+
 def _distributions(facts: RunFacts) -> list[Chart]:
     def tokens(value: float) -> str:
         return f"{value:,.0f}"
@@ -271,7 +282,7 @@ def _distributions(facts: RunFacts) -> list[Chart]:
     charts = []
     if facts.latency.count:
         chart = histogram("latency", "Seconds from submission to answer", facts.latency, seconds_text)
-        chart.note = f"{chart.note} Waiting for a free slot or a rate limit is included.".strip()
+        chart.note = f"{chart.note} {_waiting(facts.waits)}".strip()
         charts.append(chart)
     if facts.inputs.count:
         charts.append(histogram("input", "Input tokens per row", facts.inputs, tokens, whole=True))

@@ -48,6 +48,7 @@ def run_as_json(facts: RunFacts) -> dict[str, Any]:
         "repeated_inputs": facts.repeated_inputs,
         "failures": [_failure(facts, failure) for failure in facts.failures.most_common(MAX_MESSAGES)],
         "seconds_per_row": _distribution(facts.latency),
+        "waiting": None if facts.waits is None else facts.waits._asdict(),
         "input_tokens_per_row": _distribution(facts.inputs),
         "output_tokens_per_row": _distribution(facts.outputs),
         "over_time": {

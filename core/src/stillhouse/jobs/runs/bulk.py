@@ -20,6 +20,7 @@ from stillhouse.jobs.runs.reach import REACH, recorded_total
 from stillhouse.jobs.runs.reasons import Endings
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary, explained, keep_endings, summarize
+from stillhouse.jobs.runs.waits import recorded_waits, seconds_waited, waits_key
 from stillhouse.jobs.selection.repeats import find_repeats
 from stillhouse.jobs.store.database import DamagedError
 from stillhouse.jobs.store.fingerprint import InputChanges
@@ -177,6 +178,10 @@ class BulkRun:
         self.store.set("complete", None)
         # For those who look at the run from another process.
         self.store.record(REACH, lambda: recorded_total(opened.command.choice, opened.reader, statistics))
+        if opened.command.num_generations == 1:  # else the calls of a row wait side by side
+            before = seconds_waited(opened.llm)
+            key = waits_key(self.store.session)
+            self.store.record(key, lambda: recorded_waits(opened.llm, before, statistics))
         self._find_repeats(statistics, stopping)
         retried = False
         while True:
@@ -184,6 +189,7 @@ class BulkRun:
                 opened.outcome = "interrupted" if stopping() else "waiting"
                 return False
             self._generate(statistics, stopping, executor)
+            self.store.record_now()
             if stopping():
                 opened.outcome = "interrupted"
                 return False

@@ -39,6 +39,8 @@ class RunStatistics:
         pulled: rows read, those included.
         waiting: of them, those that wait for their turn, where the engine has an order of its own.
         latencies: how long they took, from submission to answer.
+        timed_rows: the rows whose calls took a known time, those of failed rows too.
+        timed_seconds: how long these took together.
         started: when it began, on the monotonic clock.
         prices: those of the model, if they are known.
         cost: in USD, by these prices, or as the provider says; `None` as long as nothing says it.
@@ -60,6 +62,8 @@ class RunStatistics:
     pulled: int = 0
     waiting: int = 0
     latencies: Latencies = field(default_factory=Latencies)
+    timed_rows: int = 0
+    timed_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
     prices: Prices | None = None
     cost: float | None = None
@@ -86,6 +90,9 @@ class RunStatistics:
     def add(self, result: GenerateOutput | GenerationError, seconds: float | None) -> None:
         """Count a row; `seconds` is how long the call took, 0 where there was none, `None` for a batch."""
         self.latencies.add(seconds)
+        if seconds:
+            self.timed_rows += 1
+            self.timed_seconds += seconds
         if isinstance(result, GenerationError):
             self.failed[result.kind] += 1
             tokens = tokens_of(*result.outputs)

@@ -233,6 +233,11 @@ class SqliteStore:
         self._recorded[key] = value
         self.set(key, value())
 
+    def record_now(self) -> None:
+        """Record these facts as they are at this moment."""
+        for key, value in self._recorded.items():
+            self.set(key, value())
+
     @property
     def session(self) -> int:
         """The number of the present session, from 1; 0 before `start`."""
