@@ -195,6 +195,26 @@ def test_a_ceiling_holds_for_all_workers(tmp_path: Path) -> None:
     assert [row["generations"] for row in run] == [[f"row {number}"] for number in range(80)]
 
 
+def test_workers_resume_what_one_process_began_and_the_other_way_round(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [f"row {number}" for number in range(60)])
+    options: dict[str, Any] = {
+        "llm": "echo", "output": tmp_path / "o.jsonl", "param": {"max_new_tokens": 4}, "show_bar": False,
+    }  # fmt: skip
+    workers: dict[str, Any] = {"executor": "processes", "workers": 2}
+    left = [60]
+    for ceiling, more in ((150, {}), (300, workers)):
+        with pytest.raises(stillhouse.StillhouseError, match="token"):
+            stillhouse.run(source, max_tokens_total=ceiling, **options, **more)
+        estimate = stillhouse.estimate(
+            source, llm="echo", output=tmp_path / "o.jsonl", param={"max_new_tokens": 4}
+        )
+        left.append(estimate.rows)
+    assert left == sorted(left, reverse=True)
+    assert len(set(left)) == 3
+    run = stillhouse.run(source, **options)
+    assert [row["generations"] for row in run] == [[f"row {number}"] for number in range(60)]
+
+
 def run_fragile(tmp_path: Path, prompts: list[str], workers: int = 2, **fields: Any) -> list[dict[str, Any]]:
     source = write(tmp_path / "in.jsonl", prompts)
     stillhouse.run(
