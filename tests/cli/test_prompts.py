@@ -629,7 +629,7 @@ def test_a_preview_shows_what_is_sent_and_does_nothing(run: Any, rows_file: Any,
     assert result.status == 0
     assert result.err == "prompt: prompt or messages; unused: none\n"
     blocks = result.out.split("\n\n")
-    form = '  structured output: {"format": "json", "schema": ' + json.dumps(SCHEMA) + "}"
+    form = '  structured output: {"format":"json","schema":' + json.dumps(SCHEMA, separators=(",", ":")) + "}"
     assert blocks[0] == f"row 1, line 1\n  system: Be brief\n  user: two\n        lines\n{form}"
     assert blocks[1] == "row 2, line 2\n  invalid_input: line 2: its messages is null"
     assert blocks[2].startswith("row 3, line 3\n  invalid_input: line 3: not valid JSON")

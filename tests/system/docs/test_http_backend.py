@@ -62,7 +62,7 @@ def test_the_example_is_as_small_as_it_is_said_to_be() -> None:
 NOT_ITS_OWN = {
     "agenerate_streamed", "api_url", "batch_output", "cancel_offline_batch", "check_batch_input", "check_input", "complete", "exchange",
     "form_of", "list_models", "load", "makes_several", "model_name", "offline_batch_generate",
-    "open_offline_batch", "post", "request", "split", "unload",
+    "open_offline_batch", "post", "request", "seconds_waited", "split", "unload",
 }  # fmt: skip
 
 

@@ -26,6 +26,9 @@ PREFIX = "stillhouse-"
 # Nearer than this to a name of the table, a name is more likely a slip than a stranger's package.
 MIN_LIKENESS = 0.75
 
+_LIBRARIES = frozenset({"xllamacpp"})
+"""Libraries of backends whose names are near to those of the backends."""
+
 _MAX_CHARS = 1000
 _MAX_PROJECT_BYTES = 2**20
 _ARCHIVES = (".whl", ".tar.gz", ".zip")
@@ -200,7 +203,7 @@ def _refuse_slips(given: str, name: str, own: Collection[str]) -> None:
 
     if name in ALIASES or name in SERVERS:
         raise ConfigurationError(f"no backend is called {given}", hint=hint_for(name, own))
-    if _is_installed(name):
+    if name in _LIBRARIES or _is_installed(name):
         return
     # The common beginning would make all of them alike.
     choices = {name: name for name in (*own, *_known())}

@@ -15,7 +15,7 @@ from stillhouse.jobs.executors.choosing import Executing, executing_of
 from stillhouse.jobs.formats.writers import JsonlWriter
 from stillhouse.jobs.launch.following import Follower, followed
 from stillhouse.jobs.reporting.progress import Extent
-from stillhouse.jobs.runs.announcing import announced, number_of_rows, run_info
+from stillhouse.jobs.runs.announcing import announced, run_info
 from stillhouse.jobs.runs.bulk import BulkRun, open_bulk_run
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.custom_ids import check_custom_ids
@@ -24,7 +24,7 @@ from stillhouse.jobs.runs.inputs import input_of
 from stillhouse.jobs.runs.loading import collecting_less
 from stillhouse.jobs.runs.looking import Look, check_columns, look
 from stillhouse.jobs.runs.online import RunStatistics, run
-from stillhouse.jobs.runs.reach import share_read
+from stillhouse.jobs.runs.reach import number_of_rows, share_read
 from stillhouse.jobs.runs.reasons import Reasons
 from stillhouse.jobs.runs.refusals import check_run
 from stillhouse.jobs.runs.summary import Summary

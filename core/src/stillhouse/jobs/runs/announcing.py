@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from stillhouse.errors import StillhouseError
 from stillhouse.jobs.runs.online import RunStatistics
+from stillhouse.jobs.runs.reach import number_of_rows
 from stillhouse.jobs.store.database import Outcome
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader, RunInfo, RunSummary
@@ -33,14 +34,6 @@ def name_of(llm: LLM) -> str:
         return llm.registry.name_of(type(llm))
     except StillhouseError:  # it is registered nowhere
         return type(llm).__qualname__
-
-
-def number_of_rows(reader: RowReader) -> int | None:
-    """Return how many rows a reader has, where it knows that without reading them."""
-    rows = getattr(reader, "num_rows", None)
-    if not isinstance(rows, int) or isinstance(rows, bool):  # a plugin's reader may have anything there
-        return None
-    return rows
 
 
 @contextlib.contextmanager

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stillhouse.jobs.runs.announcing import number_of_rows
-from stillhouse.jobs.runs.statistics import RunStatistics
-from stillhouse.jobs.selection.choosing import Choice
-from stillhouse.protocols import RowReader
+if TYPE_CHECKING:
+    from stillhouse.jobs.runs.statistics import RunStatistics
+    from stillhouse.jobs.selection.choosing import Choice
+    from stillhouse.protocols import RowReader
 
-__all__ = ["REACH", "Total", "recorded_total", "seconds_left", "share_read", "total_of"]
+__all__ = [
+    "REACH",
+    "Total",
+    "number_of_rows",
+    "recorded_total",
+    "seconds_left",
+    "share_read",
+    "total_of",
+]
 
 REACH = "reach"
 """The name of the fact in the state that has the total, for other processes."""
@@ -30,6 +38,14 @@ class Total(NamedTuple):
 
     rows: int | None
     is_estimated: bool
+
+
+def number_of_rows(reader: RowReader) -> int | None:
+    """Return how many rows a reader has, where it knows that without reading them."""
+    rows = getattr(reader, "num_rows", None)
+    if not isinstance(rows, int) or isinstance(rows, bool):  # a plugin's reader may have anything there
+        return None
+    return rows
 
 
 def share_read(choice: Choice, rows: RowReader, statistics: RunStatistics) -> float | None:
