@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -329,6 +330,20 @@ def test_what_a_worker_cannot_read_ends_the_run() -> None:
                 list(workers.iter_finished([chat], on_error="yield"))
     finally:
         del sys.modules["module_of_this_process"]
+
+
+def test_what_a_worker_says_and_nobody_can_read_is_its_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the run would wait for it for ever."""
+
+    def read(stream: Any) -> Any:
+        stream.read(1)
+        raise pickle.UnpicklingError("pickle data was truncated")
+
+    monkeypatch.setattr("stillhouse.jobs.executors.processes.read_message", read)
+    said = refused(tmp_path, worker_llms.Fragile())
+    assert "a worker died while it loaded the LLM: what it said cannot be read: " in said
 
 
 def refused(tmp_path: Path, llm: Any, **options: Any) -> str:

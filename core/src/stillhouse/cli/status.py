@@ -86,7 +86,7 @@ def _print_json(output: str, state: Path | None, watch: bool) -> None:
 
     while True:
         began = time.monotonic()
-        found = _read(output, state, answers=not watch)
+        found = _read(output, state, answers=not watch, counts=True)
         took = time.monotonic() - began
         facts = status_as_json(
             output, found.working, found.summary, found.pace, found.places, found.latest, found.damage
@@ -122,8 +122,15 @@ def _pause(seconds: float, took: float) -> None:
     time.sleep(max(seconds, took / MAX_SHARE_OF_TIME))
 
 
-def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
-    """Read the status of a run; `answers` is whether to look at every answer of one that is running."""
+def _read(output: str, state: Path | None, *, answers: bool = True, counts: bool = False) -> _Status:
+    """Read the status of a run.
+
+    Args:
+        output: what the user gave.
+        state: the path of the state, if that was given.
+        answers: whether to look at every answer of a run that is working.
+        counts: whether to count the rows of the latest session.
+    """
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.status import Places, latest_counts
     from stillhouse.jobs.runs.pace import pace_of
@@ -146,7 +153,7 @@ def _read(output: str, state: Path | None, *, answers: bool = True) -> _Status:
         summary = explained(summarize(connection), connection, answers=answers or not working)
         provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
-        latest = latest_counts(connection, summary)
+        latest = latest_counts(connection, summary) if counts else None
         owner = facts_of(connection).get("output") or place.name
     is_other = path == store_path(place) and not is_same_name(owner, place.name)
     first = provenances[min(provenances)] if provenances else None

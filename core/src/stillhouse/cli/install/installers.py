@@ -46,6 +46,12 @@ class Wishes:
     def texts(self) -> list[str]:
         return [package.text for package in self.packages]
 
+    @property
+    def uv_upgrades(self) -> list[str]:
+        """Words that let uv upgrade the packages; as with pip, what they require only where it is too old."""
+        named = [package.name for package in self.packages if self.upgrade and package.name]
+        return [word for name in named for word in ("--upgrade-package", name)]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -150,11 +156,7 @@ def _with_uv_tool(prefix: Path, wishes: Wishes) -> Plan:
         and not wishes.no_deps
         and _is_in(prefix, _answer(uv, "tool", "dir"))
     ):
-        upgrades = [
-            word for item in wishes.packages if wishes.upgrade and item.name
-            for word in ("--upgrade-package", item.name)
-        ]  # fmt: skip
-        return Plan(((uv, "tool", "install", *upgrades, *receipt.words_with(wishes.packages)),))
+        return Plan(((uv, "tool", "install", *wishes.uv_upgrades, *receipt.words_with(wishes.packages)),))
     warning = _forgotten("uv tool", f"uv tool upgrade {prefix.name}", wishes)
     return Plan((_into_environment(wishes),), warning)
 
@@ -176,12 +178,7 @@ def _into_environment(wishes: Wishes) -> Command:
             f"there is no installer: {sys.executable} has no pip, and there is no uv on the PATH",
             hint=f"{sys.executable} -m ensurepip   or install uv",
         )
-    # As with pip, what the packages require is upgraded only where it is too old.
-    upgrades = [
-        word for item in wishes.packages if wishes.upgrade and item.name
-        for word in ("--upgrade-package", item.name)
-    ]  # fmt: skip
-    return (uv, "pip", "install", "--python", sys.executable, *upgrades, *no_deps, *wishes.texts)
+    return (uv, "pip", "install", "--python", sys.executable, *wishes.uv_upgrades, *no_deps, *wishes.texts)
 
 
 def _answer(*command: str) -> str:

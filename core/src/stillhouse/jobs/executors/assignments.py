@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MAX_DEATHS_ALONE", "Assignments"]
+__all__ = ["CHUNK", "MAX_DEATHS_ALONE", "Assignments", "Item"]
 
 MAX_DEATHS_ALONE = 2
 """How many workers an input may take with it that had no other input."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
 from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, near_matches
-from stillhouse.jobs.executors.processes import ProcessWorker
-from stillhouse.jobs.executors.workers import Workers
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.loading import loaded
+from stillhouse.jobs.runs.provenance import usable_cpus
 from stillhouse.llm import LLM
 from stillhouse.protocols import Executor
 
@@ -58,7 +56,9 @@ def _here(llm: LLM) -> Iterator[Executor]:
         yield llm
 
 
-def _built_in(name: str, address: str | None, llm: LLM, workers: int | None) -> Workers:
+def _built_in(
+    name: str, address: str | None, llm: LLM, workers: int | None
+) -> AbstractContextManager[Executor]:
     if name == _RAY:
         raise ConfigurationError(
             "the executor ray comes with a plugin that is not installed",
@@ -70,11 +70,8 @@ def _built_in(name: str, address: str | None, llm: LLM, workers: int | None) -> 
         raise ConfigurationError(
             f"the executor {name} is on this machine, and has no address", hint=f"give --executor {name}"
         )
-    return Workers(llm, workers or _cores(), ProcessWorker)
+    # Most runs have no workers.
+    from stillhouse.jobs.executors.processes import ProcessWorker
+    from stillhouse.jobs.executors.workers import Workers
 
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return Workers(llm, workers or usable_cpus() or 1, ProcessWorker)

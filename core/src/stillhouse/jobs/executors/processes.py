@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from stillhouse._execution.loop_thread import WAIT_SECONDS
+from stillhouse.errors import described
 from stillhouse.jobs.executors.messages import Died, Setup
 from stillhouse.jobs.executors.wire import packed, read_message, write_packed
 from stillhouse.jobs.executors.workers import Deliver, WorkerHandle
@@ -88,13 +89,18 @@ class ProcessWorker(WorkerHandle):
     def _read_all(self) -> None:
         stream = self._process.stdout
         assert stream is not None
+        unread = ""
         with stream:
             try:
                 while True:
                     self._deliver(read_message(stream))
             except (EOFError, OSError):
                 pass
-        self._deliver(Died(_reason(self._process.wait())))
+            except Exception as error:  # nothing that follows can be read
+                unread = f"what it said cannot be read: {described(error)}"
+                self._process.kill()
+        reason = _reason(self._process.wait())
+        self._deliver(Died(unread or reason))
 
 
 def _reason(status: int) -> str:

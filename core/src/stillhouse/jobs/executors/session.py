@@ -85,7 +85,7 @@ class Session:
         while not self._is_over():
             if self._stop.requested and not self._stopping:
                 self._stop_all()
-            if not self._exhausted:
+            if self._can_pull:
                 self._pull(source)
             self._send(self._work.give_suspects())
             if self._exhausted and not self._work.pending and not self._ending:
@@ -122,11 +122,7 @@ class Session:
 
     def _pull(self, source: Iterator[Item]) -> None:
         """Pull inputs for one turn, or until there is no room, and send them."""
-        room = self._work.room
-        if self._ordered:
-            room = min(room, SPREAD * self._work.whole - (self._pulled - self._emitted))
-        if room < max(1, self._work.whole // 8) and self._work.pending:
-            return
+        room = self._room
         items: list[Item] = []
         ends = perf_counter() + TURN_SECONDS
         begin = self.call.begin
@@ -153,19 +149,25 @@ class Session:
 
     def _take(self) -> list[Result]:
         """Return the results that are there; wait for something to happen if there is nothing else to do."""
-        is_busy = bool(self._results) or self._can_pull()
+        is_busy = bool(self._results) or self._can_pull
         while (event := self._workers.next_event(wait=not is_busy)) is not None:
             self._handle(*event)
             is_busy = True
         results, self._results = self._results, []
         return results
 
-    def _can_pull(self) -> bool:
-        if self._exhausted:
-            return False
+    @property
+    def _room(self) -> int:
+        """How many inputs may be pulled now."""
         room = self._work.room
-        if self._ordered:
-            room = min(room, SPREAD * self._work.whole - (self._pulled - self._emitted))
+        return (
+            min(room, SPREAD * self._work.whole - (self._pulled - self._emitted)) if self._ordered else room
+        )
+
+    @property
+    def _can_pull(self) -> bool:
+        """Whether inputs are wanted: a few at a time would cost a message each."""
+        room = 0 if self._exhausted else self._room
         return room > 0 and (room >= self._work.whole // 8 or not self._work.pending)
 
     def _handle(self, worker: int, message: Any) -> None:

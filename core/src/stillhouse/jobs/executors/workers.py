@@ -18,6 +18,7 @@ from stillhouse._execution.own_arguments import have_arguments
 from stillhouse._execution.share import Share
 from stillhouse._execution.stopping import current_stop
 from stillhouse.errors import GenerationError
+from stillhouse.jobs.executors.assignments import CHUNK
 from stillhouse.jobs.executors.messages import (
     Begin,
     Check,
@@ -95,7 +96,7 @@ class Workers:
         self._count = min(count, window) if window else count
         each = -(-window // self._count) if window else llm.preferred_batch_size
         self.capacity = 2 * each + (AHEAD if window else 0)
-        self.chunk = max(16, llm.preferred_batch_size if window is None else 0)
+        self.chunk = CHUNK if window else max(CHUNK, llm.preferred_batch_size)
         self._launch = launch
         self._events: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._handles: dict[int, WorkerHandle] = {}

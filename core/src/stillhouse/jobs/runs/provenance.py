@@ -23,7 +23,7 @@ from stillhouse.jobs.store.seals import facts_of
 if TYPE_CHECKING:
     from stillhouse.llm import LLM
 
-__all__ = ["Provenance", "provenance_of", "provenances_of"]
+__all__ = ["Provenance", "provenance_of", "provenances_of", "usable_cpus"]
 
 MAX_PACKAGES = 40
 
@@ -84,7 +84,7 @@ def provenance_of(llm: LLM, command: Sequence[Sequence[str]], names: Names | Non
         input=[_absolute(name) for name in names or () if name != "-"],
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        cpus=_cpus(),
+        cpus=usable_cpus(),
         packages=_packages(type(llm)),
         offset=time.localtime().tm_gmtoff,
     )
@@ -108,7 +108,8 @@ def _absolute(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).exists() or is_glob(name) else name
 
 
-def _cpus() -> int | None:
+def usable_cpus() -> int | None:
+    """Return how many processors this process may use; `None` where that is not known."""
     try:
         return len(os.sched_getaffinity(0))  # a container may have fewer than the machine
     except AttributeError:  # macOS and Windows do not say it
