@@ -90,7 +90,8 @@ def test_what_a_worker_shows_and_calls_is_seen(places: list[str], tmp_path: Path
         [sys.executable, program, str(desk.port), *more], env={**os.environ, **variables}, check=False
     )
     assert ended.returncode == 3
-    assert desk.wait(lambda: not desk.alive, 60)
+    # Each connection of a process that ends is noticed in a thread of its own.
+    assert desk.wait(lambda: not desk.alive and not desk.in_flight, 60)
     assert [asked.ended for asked in desk.asked] == [True, False]
     assert desk.hooks == 3  # before and after the first input, and before the second
     assert desk.exposed == places

@@ -166,6 +166,7 @@ class Desk:
             self._loads.add(id(stream))
             self._changed.notify_all()
         try:
+            line.sendall(b"\n")
             stream.readline()
         finally:
             with self._changed:

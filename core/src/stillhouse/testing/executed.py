@@ -62,6 +62,7 @@ class ExecutedLLM(AsyncLLM):
         super().load()
         line = socket.create_connection((HOST, self.port), SECONDS)
         line.sendall(_packed(event="load", process=os.getpid(), exposed=self._exposed()))
+        line.recv(1)  # the desk has noted that
         if os.getpid() == self.home:
             self._line = line
         else:
