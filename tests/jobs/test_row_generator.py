@@ -135,6 +135,7 @@ def test_a_row_has_parameters_of_its_own() -> None:
     ("options", "message"),
     [
         ({"max_new_token": 3}, "no generation parameter 'max_new_token'"),
+        ({"executor": "processes"}, "RowGenerator has no option 'executor'"),
         ({"max_new_tokens": "many"}, "max_new_tokens"),
         ({"num_generations": 0}, "num_generations is 0"),
         ({"text": True, "num_generations": 2}, "text=True"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.jobs.formats.rows import RowFormatter
-from stillhouse.jobs.launch.run import in_python_words, options_of, read_options
+from stillhouse.jobs.launch.run import in_python_words, options_of, read_options, run
 from stillhouse.jobs.prompts.shapes import SHAPES
 from stillhouse.jobs.runs.loading import loaded
 from stillhouse.jobs.runs.looking import look
@@ -80,6 +81,12 @@ class RowGenerator:
         **parameters: Any,
     ) -> None:
         given = {**locals(), "input": [], "fields": None, "config": None, "images_from": None}
+        for name in inspect.signature(run).parameters:
+            if name in parameters:
+                raise ConfigurationError(
+                    f"{type(self).__name__} has no option {name!r}, which is for a run",
+                    hint="leave it out, or use stillhouse.run",
+                )
         with in_python_words():
             # Nothing is written there: every run has an output.
             options = options_of(given, "rows.jsonl")

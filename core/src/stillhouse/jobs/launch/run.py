@@ -240,6 +240,12 @@ def estimate(
         ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
     """
     given = locals()
+    for name in inspect.signature(run).parameters:
+        if name in parameters:
+            raise ConfigurationError(
+                f"stillhouse.estimate has no option {name!r}, which does not change an estimate",
+                hint="leave it out",
+            )
     with in_python_words():
         options = options_of(given, output, estimate=True)
         generator, command = read_options(options)
