@@ -74,6 +74,10 @@ def test_a_column_that_no_row_has_is_an_error() -> None:
         with pytest.raises(ConfigurationError, match="no column question") as raised:
             generator.generate(rows({"questions": "a"}))
         assert "questions" in raised.value.hint
+        generator.check(["questions", "id"])
+        with pytest.raises(ConfigurationError, match="no column question") as raised:
+            generator.generate(rows({}))  # what `columns_read` leaves
+        assert "questions" in raised.value.hint
         # Later rows without it fail alone.
         generator.generate(rows({"question": "a"}))
         assert generator.generate(rows({"questions": "a"}))[0]["error"]["kind"] == "invalid_input"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
@@ -156,8 +157,10 @@ class RowGenerator:
             GenerationError: an error that every further row would cause, such as a refused key.
         """
         if rows and not self._has_looked:
+            # Rows may lack the columns that are not read: their names are for the message.
+            named = (replace(row, columns={**(self._given or {}), **row.columns}) for row in rows)
             with in_python_words():
-                look(self.llm, rows, self._formatter)
+                look(self.llm, named, self._formatter)
             self._has_looked = True
         results: list[Any] = [None] * len(rows)
         groups = self.llm.iter_finished(
