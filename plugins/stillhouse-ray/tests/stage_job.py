@@ -52,19 +52,21 @@ def refused_key() -> Any:
     """A row meets an error that every row would meet."""
     rows = [{"id": number, "question": "refuse" if number == 3 else "q"} for number in range(6)]
     try:
-        return generated(rows, 1, 6, llm=ObeyingLLM())
+        return generated(rows, 1, 6, actors=1, llm=ObeyingLLM())
     except Exception as error:
         return str(error)
 
 
-def generated(rows: list[dict[str, Any]], blocks: int, batch_size: int, **options: Any) -> list[Any]:
-    """Generate for rows with two actors."""
+def generated(
+    rows: list[dict[str, Any]], blocks: int, batch_size: int, *, actors: int = 2, **options: Any
+) -> list[Any]:
+    """Generate for rows in a job of Ray Data."""
     dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         GenerateStage,
         fn_constructor_kwargs={"prompt_column": "question", **options},
         batch_size=batch_size,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=2),
+        compute=ActorPoolStrategy(size=actors),
         num_cpus=0,
     )
     found: list[Any] = dataset.take_all()

@@ -195,6 +195,8 @@ def test_a_column_of_the_batch_is_not_replaced(format: str) -> None:
         ([1, 2], "a batch of the type list"),
         ("text", "a batch of the type str"),
         ({"prompt": ["a"], "id": [1, 2]}, "the column id of the batch has 2 values, the first one 1"),
+        ({"prompt": "abc"}, "the column prompt of the batch is of the type str"),
+        ({"prompt": ["a"], "id": 3}, "the column id of the batch is of the type int"),
         ({3: ["a"]}, "a column whose name is 3"),
         (pa.table([["a"], ["b"]], names=["prompt", "prompt"]), "2 columns with the name prompt"),
     ],

@@ -119,6 +119,12 @@ class _Arrays(_Batch):
     def __init__(self, batch: Mapping[Any, Any]) -> None:
         self._batch = batch
         self.names = _names(batch)
+        for name, column in batch.items():
+            if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
+                raise ConfigurationError(
+                    f"the column {name} of the batch is of the type {type(column).__name__}",
+                    hint="give an array or a list, with a value for each row",
+                )
         sizes = {name: len(column) for name, column in batch.items()}
         self.count = next(iter(sizes.values()), 0)
         for name, size in sizes.items():
