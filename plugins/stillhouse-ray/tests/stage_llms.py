@@ -56,6 +56,8 @@ class ObeyingLLM(AsyncLLM):
         text = input[-1]["content"]
         if len(text) > MAX_CHARACTERS:
             raise GenerationError("the prompt is longer than the context", kind="context_length")
+        if text == "fields":
+            text = " ".join(sorted(input[-1]))
         if text == "die":
             os._exit(1)
         if text == "refuse":

@@ -93,15 +93,16 @@ def test_failed_rows_have_their_errors(format: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_chats_are_lists_of_messages(format: str) -> None:
     chat = [
-        {"role": "user", "content": "a", "name": None},
-        {"role": "assistant", "content": "b", "name": "someone"},
-        {"role": "user", "content": "c", "name": None},
+        {"role": "user", "content": "a", "mood": None},
+        {"role": "assistant", "content": "b", "mood": "good"},
+        {"role": "user", "content": "fields", "mood": None},
     ]
     given = batch(format, messages=[chat, None])
     if format == "numpy":  # Ray Data gives arrays where Arrow has lists
         given["messages"][0] = array(chat)
-    found = listed(GenerateStage("echo")(given))
-    assert found["generations"] == [["c"], None]
+    found = listed(GenerateStage(ObeyingLLM())(given))
+    # A message does not get the fields that only others have.
+    assert found["generations"] == [["content role!"], None]
     assert found["error"][1]["message"] == "row 2 of the batch: its messages is null"
 
 
