@@ -40,7 +40,7 @@ class Used:
     Attributes:
         number: the one of `Opened`.
         turn: the one of the last `Terms` that the worker knew. What it says of permits counts for that turn.
-        in_flight: how many requests are in flight.
+        in_flight: how many requests are in flight, or were at the last overload.
         held: how many permits it holds, in the first message of a turn without slots.
         released: how many permits it returns.
         asked: the requests that wait for permission: a number that identifies each, and its tokens.

@@ -135,6 +135,7 @@ class LeasedLimits:
 
     def on_overload(self, permit: Permit, retry_after: float | None) -> None:
         """Lower the concurrency of all workers after the provider was overloaded, or did not answer."""
+        self._news.in_flight = max(self._news.in_flight, self.in_flight)
         self._news.congestions.append((False, permit.epoch, retry_after))
         self._send_soon()
 
@@ -211,6 +212,6 @@ class LeasedLimits:
         news = self._news
         if self._is_closed or news.is_empty:
             return
-        news.in_flight = self.in_flight
-        self._news = Used(self._number, news.turn, self.in_flight)
+        news.in_flight = max(news.in_flight, self.in_flight)
+        self._news = Used(self._number, news.turn, 0)
         self._leases.send(news)

@@ -299,8 +299,12 @@ class Limits:
             return
 
     def _wake_in(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(max(seconds, 0.001), self._wake)
+        at = self._loop.time() + max(seconds, 0.001)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()  # an estimate was corrected, and the quota has more than was thought
+        self._timer = self._loop.call_at(at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None

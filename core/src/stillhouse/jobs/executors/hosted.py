@@ -27,7 +27,7 @@ class _Tenant:
         turn: the one of its terms.
         has_slots: whether it need not ask.
         permits: how many it has; those in slots count whether it uses them or not.
-        in_flight: how many it used when it last said so.
+        in_flight: how many it used when it last said so; until it does, all that it has.
         is_exact: whether it has used, or will use, all of `permits`.
         asked: the requests that wait for permission.
         granted: permits that it has not been sent.
@@ -180,7 +180,7 @@ class HostedLimits:
                     self._forget(tenant)
                     limits.in_flight += further
                     tenant.permits += further
-                    tenant.is_exact = False
+                    tenant.is_exact, tenant.in_flight = False, tenant.permits
                     self._begin_turn(tenant, has_slots=True)
 
     def _begin_turn(self, tenant: _Tenant, *, has_slots: bool) -> None:
