@@ -104,6 +104,24 @@ class Crew:
     def in_flight(self) -> int:
         return sum(limits.in_flight for limits in self.limits.values())
 
+    def check(self, *, is_idle: bool = False) -> None:
+        """Compare what the workers have with what the run knows of them.
+
+        Args:
+            is_idle: whether all requests have ended, and all messages have arrived.
+        """
+        assert self.in_flight <= self._max_concurrency
+        tenants = self.host._tenants
+        assert sum(tenant.permits for tenant in tenants.values()) <= self.host._limits.in_flight
+        for worker, limits in self.limits.items():
+            tenant = tenants.get(worker)
+            assert limits.in_flight <= (tenant.permits if tenant else 0)
+            if is_idle:
+                assert tenant is not None
+                assert not tenant.asked
+                assert limits.in_flight == 0
+                assert tenant.permits == limits._slots == (tenant.opened.part if tenant.has_slots else 0)
+
 
 def simulated(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
@@ -395,16 +413,20 @@ ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(
             ["ask"] * 6
-            + ["end"] * 5
-            + ["cancel", "refused", "overload", "pause", "quota", "kill", "start", "wait", "wait", "long"]
+            + ["end"] * 4
+            + ["quota", "plenty", "cancel", "start", "wait", "long"] * 2
+            + ["refused", "overload", "pause", "kill"]
         ),
         st.integers(0, 7),
     ),
-    max_size=120,
+    min_size=20,
+    max_size=150,
 )
+QUOTAS = {"quota": 2.0, "plenty": 99.0}
+"""What is left of a hundred requests."""
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(actions=ACTIONS, max_concurrency=st.integers(3, 9), requests=st.sampled_from([None, None, 600.0]))
 def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
     actions: list[tuple[str, int]], max_concurrency: int, requests: float | None
@@ -426,10 +448,8 @@ def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
                 limits.on_success()
             elif how == "overload":
                 limits.on_overload(permit, None)
-            elif how != "quota":
-                limits.on_rate_limit(permit, 0.5 if how == "pause" else None)
             else:
-                limits.update_quota("requests", 2, 100, 10.0, is_tokens=False)
+                limits.on_rate_limit(permit, 0.5 if how == "pause" else None)
             limits.release(permit)
 
         def act(action: str, number: int) -> None:
@@ -453,26 +473,29 @@ def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
                 for task in asked.pop(worker):
                     task.cancel()
                 crew.kill(worker)
-            elif action in ("end", "refused", "overload", "pause", "quota"):
+            elif action in QUOTAS:
+                crew.limits[worker].update_quota("requests", QUOTAS[action], 100, 10.0, is_tokens=False)
+            elif action in ("end", "refused", "overload", "pause"):
                 end(worker, action)
 
         for action, number in actions:
             act(action, number)
             # Fractions of the time that a message takes, so that messages cross.
             await asyncio.sleep({"wait": 5 * LATENCY, "long": 2.0}.get(action, LATENCY * number / 8))
-            assert crew.in_flight <= max_concurrency
+            crew.check()
         while any(asked.values()):
             for worker in list(crew.limits):
                 for _ in range(len(asked[worker])):
                     end(worker, "end")
             assert asyncio.get_running_loop().time() < 3000, "every request that waits is admitted"
             await asyncio.sleep(0.5)
-            assert crew.in_flight <= max_concurrency
+            crew.check()
         await settle()
+        crew.check(is_idle=True)
         for limits in crew.limits.values():
             limits.close()
         await settle()
-        assert crew.in_flight == crew.host._limits.in_flight == 0
+        assert crew.host._limits.in_flight == 0
 
     simulate(main)
 
