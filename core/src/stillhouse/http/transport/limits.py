@@ -46,6 +46,7 @@ class Limits:
     Attributes:
         in_flight: how many permits are granted.
         unused: how many of them are known to have no request: workers hold them in advance.
+        epoch: how many congestions there have been.
         seconds_waited: how long requests have waited for permission, and before they were sent again.
         counts_tokens: whether a quota of tokens is known, set by the user or told by the provider.
     """
@@ -62,7 +63,7 @@ class Limits:
         self.limit = float(min(INITIAL_LIMIT, max_concurrency))
         self.in_flight = self.unused = 0
         self._slow_start = True
-        self._epoch = 0
+        self.epoch = 0
         self._requests = Bucket(requests_per_minute / 60, now) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute / 60, now) if tokens_per_minute else None
         self._max_tokens = tokens_per_minute or 0.0
@@ -89,11 +90,6 @@ class Limits:
         return self._pace
 
     @property
-    def epoch(self) -> int:
-        """How many congestions there have been."""
-        return self._epoch
-
-    @property
     def is_open(self) -> bool:
         """Whether nothing but `max_concurrency` restricts requests."""
         return (
@@ -107,17 +103,12 @@ class Limits:
     def try_acquire(self, tokens: int = 0) -> Permit | None:
         """Return permission to send a request at once, or `None` if it must wait.
 
-        Raises:
-            GenerationError: it is estimated to use more tokens than the quota has.
+        Like `acquire`, it raises a `GenerationError` for more tokens than the quota has.
         """
         return None if self._waiting or self._wait(tokens) else self._grant(tokens)
 
     async def acquire(self, tokens: int = 0) -> Permit:
-        """Wait for permission to send a request that is estimated to use this number of tokens.
-
-        Raises:
-            GenerationError: the quota has fewer tokens.
-        """
+        """Wait for permission to send a request that is estimated to use this number of tokens."""
         future = self.enqueue(tokens)
         if future.done():
             return future.result()
@@ -132,11 +123,7 @@ class Limits:
             raise
 
     def enqueue(self, tokens: int = 0) -> asyncio.Future[Permit]:
-        """Return a future for permission, which may be done. Cancel it to give up; then call `admit`.
-
-        Raises:
-            GenerationError: the quota has fewer tokens.
-        """
+        """Return a future for permission, which may be done. Cancel it to give up; then call `admit`."""
         if self._tokens is not None and tokens > self._max_tokens:
             raise too_many_tokens(tokens, self._max_tokens)
         future: asyncio.Future[Permit] = self._loop.create_future()
@@ -233,9 +220,9 @@ class Limits:
     def _is_new_congestion(self, permit: Permit) -> bool:
         """Return whether this congestion began after the last decrease: each congestion decreases once."""
         self._slow_start = False
-        if permit.epoch < self._epoch:
+        if permit.epoch < self.epoch:
             return False
-        self._epoch += 1
+        self.epoch += 1
         return True
 
     def _wait(self, tokens: int) -> float:
@@ -279,7 +266,7 @@ class Limits:
             self._tokens.take(tokens)
         for bucket, is_tokens in self._quotas.values():
             bucket.take(self._typical_tokens if is_tokens else 1)
-        return Permit(self._epoch)
+        return Permit(self.epoch)
 
     def admit(self) -> None:
         """Grant permits to waiting requests that may start, in their order."""
