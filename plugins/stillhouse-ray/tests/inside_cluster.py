@@ -152,6 +152,7 @@ def test_one_bad_row_fails_alone(tmp_path: Path) -> None:
     assert [row["id"] for row in failed] == [100]
 
 
+@pytest.mark.soak
 def test_rows_that_kill_their_worker_fail_and_their_neighbours_are_generated_once(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     prompts = ["die" if number in (10, 50, 51) else f"row {number}" for number in range(100)]

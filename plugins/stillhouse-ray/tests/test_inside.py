@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Inside
+
+HERE = Path(__file__).parent
+
+Inside = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

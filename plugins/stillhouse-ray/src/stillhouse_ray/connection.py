@@ -19,7 +19,7 @@ from typing import Any
 from stillhouse import ConfigurationError
 from stillhouse_ray.needs import Needs
 
-__all__ = ["check_address", "connected"]
+__all__ = ["check", "connected"]
 
 AUTO = "auto"
 
@@ -45,21 +45,23 @@ _VARIABLES = {
 _logger = logging.getLogger("stillhouse.ray")
 
 
-def check_address(address: str | None) -> None:
-    """Refuse what is no address.
+def check(address: str | None) -> None:
+    """Refuse what can be seen to be wrong before anything is started.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is no address, nobody listens there, or Ray cannot be imported.
     """
-    if address in (None, AUTO):
-        return
     matched = _ADDRESS.fullmatch(address or "")
-    if matched is None or int(matched["port"]) > 65535:
+    if address not in (None, AUTO) and (matched is None or int(matched["port"]) > 65535):
         raise ConfigurationError(
             f"{address!r} is not the address of a Ray cluster",
             hint="give --executor ray for this machine, ray:auto on a node of a cluster, ray:HOST:PORT, "
             "or ray:ray://HOST:PORT from outside",
         )
+    with _variables():
+        ray = _imported()
+    if address is not None and not ray.is_initialized():
+        _check_reachable(address)
 
 
 @contextlib.contextmanager
@@ -88,7 +90,6 @@ def connected(address: str | None, count: int | None, needs: Needs) -> Iterator[
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             options |= _local(count, needs) | {"address": "local", "_temp_dir": folder}
         else:
-            _check_reachable(address)
             options["address"] = address
         stack.enter_context(_quiet(ray))
         stack.enter_context(_started(ray, options, address))

@@ -13,7 +13,7 @@ from stillhouse import LLM, ConfigurationError
 from stillhouse.jobs.executors import Deliver, Setup, Workers, packed
 from stillhouse.protocols import Executor
 from stillhouse_ray import actor as actors
-from stillhouse_ray.connection import check_address, connected
+from stillhouse_ray.connection import check, connected
 from stillhouse_ray.hub import Hub
 from stillhouse_ray.needs import Needs, needs_of, shown
 from stillhouse_ray.nodes import difference, environment_of, versions_for
@@ -45,7 +45,7 @@ class RayExecutor(AbstractContextManager[Executor]):
     """
 
     def __init__(self, llm: LLM, address: str | None, count: int | None, settings: RaySettings) -> None:
-        check_address(address)
+        check(address)
         self._llm = llm
         self._address = address
         self._count = count
