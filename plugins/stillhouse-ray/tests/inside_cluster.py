@@ -300,11 +300,11 @@ def test_a_node_with_another_version_is_refused(tmp_path: Path, cluster: Any) ->
 
 
 def test_what_no_node_has_is_said_and_refused(caplog: pytest.LogCaptureFixture) -> None:
-    settings = RaySettings(resources={"no_such_thing": 1}, wait_seconds=11)
+    settings = RaySettings(resources={"no_such_thing": 1}, wait_seconds=16)
     executor = RayExecutor(Fragile(), "auto", 1, settings)
     with pytest.raises(ConfigurationError) as raised, executor:
         pass
-    assert "placed no worker within 11 s; each asks for 1 CPU, 1 no_such_thing" in raised.value.message
+    assert "placed no worker within 16 s; each asks for 1 CPU, 1 no_such_thing" in raised.value.message
     assert "[hooks.ray]" in raised.value.hint
     assert any("has placed no worker yet" in record.getMessage() for record in caplog.records)
 

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -28,6 +29,12 @@ CONNECT_SECONDS = 10.0
 
 START_SECONDS = 180.0
 """How long Ray may take to start on this machine, or to connect."""
+
+MAX_FOLDER = 17
+"""How long the path of the folder for temporary files may be: those of Ray's sockets have 107 characters."""
+
+LOCAL_TRIES = 2
+"""How often a cluster is started on this machine, which takes Ray too long if the machine is busy."""
 
 END_SECONDS = 60.0
 """How long it may take to end."""
@@ -85,8 +92,8 @@ def connected(address: str | None, count: int | None, needs: Needs) -> Iterator[
             return
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            # A folder of its own, so that nothing stays; its path is short, for the sockets in it.
-            folder = tempfile.mkdtemp(prefix="stillhouse-ray-")
+            # A folder of its own, so that nothing stays.
+            folder = tempfile.mkdtemp(prefix="stillhouse-ray-", dir=_short_folder())
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             options |= _local(count, needs) | {"address": "local", "_temp_dir": folder}
         else:
@@ -121,6 +128,11 @@ def _variables() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def _short_folder() -> str | None:
+    """Return a folder whose path leaves room for that of a socket; `None` for the usual one."""
+    return "/tmp" if len(tempfile.gettempdir()) > MAX_FOLDER and Path("/tmp").is_dir() else None  # noqa: S108
+
+
 def _local(count: int | None, needs: Needs) -> dict[str, Any]:
     """Return what a cluster on this machine has."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -150,42 +162,65 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator[None]:
-    """Start or connect, in bounded time; disconnect at the end, and end what was started.
-
-    This is done in a thread, so that Ray leaves the handlers of signals alone. The thread stays as long as
-    the connection: the system ends the processes of a cluster that was started here when it ends.
-    """
-    failures: list[BaseException] = []
-    ready, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            ray.init(**options)
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            ready.set()
-        over.wait()
-        ray.shutdown()
-
-    thread = threading.Thread(target=hold, name="stillhouse-ray-connection", daemon=True)
+    """Start or connect, in bounded time; disconnect at the end, and end what was started."""
+    tries = LOCAL_TRIES if address is None else 1
+    while True:
+        tries -= 1
+        connection = _Connection(ray, options)
+        error = connection.open()
+        if error is None:
+            break
+        if tries == 0 or "timed out" not in str(error):  # Ray gives itself half a minute
+            raise _explained(error, address) from error
     try:
-        with _quiet_logger():
-            thread.start()
-            _wait(ready, START_SECONDS)
-        if failures:
-            raise _explained(failures[0], address) from failures[0]
-        if not ready.is_set():
-            what = "did not start on this machine" if address is None else f"did not connect to {address}"
-            raise ConfigurationError(
-                f"Ray {what} within {START_SECONDS:g} s",
-                hint="try again when the machine is less busy, or look into Ray's logs",
-            )
         yield
     finally:
-        over.set()
-        if ready.is_set():
-            thread.join(END_SECONDS)
+        connection.close()
+
+
+class _Connection:
+    """Connects in a thread, so that Ray leaves the handlers of signals alone.
+
+    The thread stays as long as the connection: the system ends the processes of a cluster that was started
+    here when it ends.
+    """
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        self._ray = ray
+        self._options = options
+        self._error: BaseException | None = None
+        self._ready, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="stillhouse-ray-connection", daemon=True)
+
+    def open(self) -> BaseException | None:
+        """Connect, and return why that is not possible, if it is not."""
+        try:
+            with _quiet_logger():
+                self._thread.start()
+                _wait(self._ready, START_SECONDS)
+            if not self._ready.is_set():
+                return ConfigurationError(f"Ray did not answer within {START_SECONDS:g} s")
+        except BaseException:
+            self.close()
+            raise
+        return self._error
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._over.set()
+        if self._ready.is_set():
+            self._thread.join(END_SECONDS)
+
+    def _hold(self) -> None:
+        try:
+            self._ray.init(**self._options)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+        if self._error is None:
+            self._over.wait()
+            self._ray.shutdown()
 
 
 def _wait(event: threading.Event, seconds: float) -> None:
@@ -199,7 +234,8 @@ def _explained(error: BaseException, address: str | None) -> ConfigurationError:
     text = " ".join(str(error).split())
     if address is None:
         return ConfigurationError(
-            f"Ray cannot be started on this machine: {text[:500]}", hint="try ray start --head"
+            f"Ray cannot be started on this machine: {text[:500]}",
+            hint="try again when the machine is less busy; ray start --head shows more",
         )
     if "ersion mismatch" in text:
         return ConfigurationError(

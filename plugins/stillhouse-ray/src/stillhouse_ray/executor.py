@@ -22,7 +22,7 @@ from stillhouse_ray.worker import RayWorker
 
 __all__ = ["RayExecutor"]
 
-NOTICE_SECONDS = 10.0
+NOTICE_SECONDS = 15.0
 """How long workers may take to be placed before a line says what they wait for."""
 
 GATHER_SECONDS = 20.0
@@ -108,7 +108,7 @@ class _Crew:
     def _met(self, worker: RayWorker, about: dict[str, Any]) -> None:
         """Let a worker begin that was placed, or refuse it."""
         with self._lock:
-            self._placing.remove(worker)
+            self._placing = [other for other in self._placing if other is not worker]
         error = difference(self._versions, about)
         if error is not None:
             worker.refuse(error)
@@ -131,11 +131,13 @@ class _Crew:
         if self._noticed or now < self._started + NOTICE_SECONDS:
             return
         with self._lock:
-            placing = [worker for worker in self._placing if not worker.is_gone]
+            self._placing = [worker for worker in self._placing if not worker.is_gone]
+            placing = [worker for worker in self._placing if worker.asked < now - NOTICE_SECONDS]
         if placing and self._is_open:
             self._noticed = True
-            started = self._count - len(placing)
-            _logger.warning("%d of %d workers have started; %s", started, self._count, self._lack())
+            _logger.warning(
+                "%d of %d workers have not started yet; %s", len(placing), self._count, self._lack()
+            )
         elif placing and now > self._started + self._wait_seconds:
             self._noticed = True
             error = ConfigurationError(

@@ -37,6 +37,9 @@ class RayWorker(WorkerHandle):
         deliver: takes what it says.
         setup: what it needs to begin, packed.
         environment: variables for its process.
+
+    Attributes:
+        asked: when it was asked for, by the monotonic clock.
     """
 
     def __init__(
@@ -54,7 +57,8 @@ class RayWorker(WorkerHandle):
         self._deliver = deliver
         self._setup = setup
         self._environment = environment
-        self._where = "before it was placed"
+        self._where = "a worker that was not placed"
+        self.asked = monotonic()
         self._begun = False
         self._closing = False
         self._over = threading.Event()
