@@ -55,7 +55,7 @@ def test_a_cluster_of_its_own_leaves_nothing(inside: Inside, rows: Path, tmp_pat
         "app(sys.argv[1:], prog_name='stillhouse')"
     )
     command = ["generate", rows, "--llm", "fragile", "-o", "-"]
-    workers = ["--executor", "ray", "--workers", 2, "--max-failures", 1]
+    workers = ["--executor", "ray", "--workers", 2, "--max-failures", 0]
     ended = inside("-c", program, *command, *workers, TMPDIR=str(folder))
     assert ended.returncode == 3, ended.stderr  # a row has failed
     texts = [json.loads(line).get("generations") for line in ended.stdout.splitlines()]
