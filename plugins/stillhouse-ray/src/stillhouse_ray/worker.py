@@ -59,7 +59,9 @@ class RayWorker(WorkerHandle):
         self._environment = environment
         self._where = "a worker that was not placed"
         self.asked = monotonic()
+        self._lock = threading.Lock()
         self._begun = False
+        self._early: list[bytes] = []
         self._closing = False
         self._over = threading.Event()
         self._gone = threading.Event()
@@ -85,8 +87,12 @@ class RayWorker(WorkerHandle):
         """Send it the LLM, and listen to it."""
         if self._closing or self._gone.is_set():
             return
-        self._begun = True
         self._hub.ask(self._actor.begin.remote(self._setup, self._environment), self._has_begun)
+        with self._lock:
+            self._begun = True
+            for content in self._early:
+                self._actor.take.remote(content)
+            self._early.clear()
         self._listen()
 
     def refuse(self, error: StillhouseError) -> None:
@@ -96,8 +102,12 @@ class RayWorker(WorkerHandle):
         self._die(error.message)
 
     def send(self, message: Any) -> None:
-        if self._begun and not self._gone.is_set():
-            self._actor.take.remote(packed(message))
+        content = packed(message)
+        with self._lock:
+            if not self._begun:
+                self._early.append(content)
+            elif not self._gone.is_set():
+                self._actor.take.remote(content)
 
     def close(self, *, at_once: bool) -> None:
         self._closing = True
