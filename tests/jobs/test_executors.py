@@ -196,6 +196,25 @@ def test_a_ceiling_holds_for_all_workers(tmp_path: Path) -> None:
     assert [row["generations"] for row in run] == [[f"row {number}"] for number in range(80)]
 
 
+def test_too_many_failed_rows_stop_workers_too(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "in.jsonl", ["fail" if number % 4 == 1 else f"row {number}" for number in range(400)]
+    )
+    options: dict[str, Any] = {
+        "output": tmp_path / "o.jsonl", "show_bar": False, "executor": "processes", "workers": 2,
+    }  # fmt: skip
+
+    def llm() -> Any:
+        return worker_llms.Fragile(max_concurrency=2)
+
+    with pytest.raises(stillhouse.StillhouseError, match="--max-failures is 3|max_failures is 3"):
+        stillhouse.run(source, llm=llm(), max_failures=3, **options)
+    left = stillhouse.estimate(source, llm=llm(), output=tmp_path / "o.jsonl").rows
+    assert 0 < left < 400
+    run = stillhouse.run(source, llm=llm(), max_failures=0, retry="all", **options)
+    assert [row["generations"] is not None for row in run] == [number % 4 != 1 for number in range(400)]
+
+
 def test_workers_resume_what_one_process_began_and_the_other_way_round(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [f"row {number}" for number in range(60)])
     options: dict[str, Any] = {

@@ -94,6 +94,14 @@ def test_an_estimate_has_the_options_of_a_run_that_matter_to_it() -> None:
     assert {*run} - {*estimate} == unimportant | ONLY_PYTHON - {"parameters"}
 
 
+def test_an_estimate_refuses_what_would_not_change_it(source: Path) -> None:
+    """It is an option of `run`, and no generation parameter."""
+    with pytest.raises(
+        stillhouse.ConfigurationError, match="no option 'max_failures', which does not change"
+    ):
+        stillhouse.estimate(source, llm="echo", output="o.jsonl", max_failures=3)
+
+
 def test_the_output_is_that_of_the_command(source: Path, tmp_path: Path) -> None:
     stillhouse.run(source, llm="echo", output=tmp_path / "one.jsonl", num_generations=2, limit=7)
     with pytest.raises(SystemExit) as exited:

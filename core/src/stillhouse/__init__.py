@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stillhouse.errors import UnsupportedError as UnsupportedError
     from stillhouse.hookspecs import hookimpl as hookimpl
     from stillhouse.jobs.launch.result import Run as Run
+    from stillhouse.jobs.launch.row_generator import RowGenerator as RowGenerator
     from stillhouse.jobs.launch.run import arun as arun
     from stillhouse.jobs.launch.run import estimate as estimate
     from stillhouse.jobs.launch.run import run as run
@@ -89,6 +90,7 @@ _lazy, _, _names = lazy_names(
         ],
         "hookspecs": ["hookimpl"],
         "jobs.launch.result": ["Run"],
+        "jobs.launch.row_generator": ["RowGenerator"],
         "jobs.launch.run": ["arun", "estimate", "run"],
         "llm": ["LLM"],
         "local.cuda": ["CudaDevicePlacementMixin"],

@@ -340,6 +340,63 @@ def test_a_queue_at_a_synchronous_member_is_no_timeout_and_a_hanging_one_is(aske
         hold.set()
 
 
+# Streams
+
+
+class PiecesLLM(MemberLLM):
+    """An asynchronous member that streams: a word, and the rest when it is let go."""
+
+    async def agenerate(
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> GenerateOutput:
+        on_piece = self.claim_stream()
+        output = await super().agenerate(input, num_generations, temperature, seed)
+        text = output["generations"][0] or ""
+        if on_piece is not None:
+            on_piece(text[:5])
+            assert await asyncio.to_thread(GOES_ON.wait, 10)
+            on_piece(text[5:])
+        return output
+
+
+class ListPiecesLLM(ListLLM):
+    """A member that is asked in a thread, and streams likewise."""
+
+    def generate_streamed(self, input: FormattedInput, on_piece: Any, **arguments: Any) -> GenerateOutput:
+        output = self.generate([input])[0]
+        text = output["generations"][0] or ""
+        on_piece(text[:5])
+        assert GOES_ON.wait(10)
+        on_piece(text[5:])
+        return output
+
+
+GOES_ON = threading.Event()
+
+
+@pytest.mark.parametrize("cls", [PiecesLLM, ListPiecesLLM])
+def test_the_aggregators_answer_is_streamed(cls: type[Any], asked: Asked) -> None:
+    """The first piece comes before the answer is whole, and the proposers' texts are not among them."""
+    GOES_ON.clear()
+    with mixture("a", PiecesLLM(name="b"), aggregator_llm=cls(name="last")) as llm:
+        items = llm.stream(chat())
+        assert next(items) == "from "
+        GOES_ON.set()
+        *pieces, output = items
+        assert pieces == ["last"]
+        assert not isinstance(output, str)
+        assert output["generations"] == ["from last"]
+        assert output["statistics"] == {"input_tokens": [30], "output_tokens": [6]}
+        assert [len(asked.of(name)) for name in ("a", "b", "last")] == [1, 1, 1]
+        asked.says["last"] = GenerationError("no room", kind="server")
+        with pytest.raises(GenerationError, match="no room"):
+            list(llm.stream(chat()))
+
+
 # What is counted
 
 

@@ -209,11 +209,12 @@ class MixtureOfAgentsLLM(AsyncLLM, StructuredOutputMixin):
             seeds = [None if seed is None else seed + number * count + place for place in range(1, count + 1)]
             asked = with_proposals(chat, proposals)
             proposals = await self._propose(asked, number + 1, _seeded(given, seeds), row)
-        final = with_proposals(chat, proposals)
+        final: Any = with_proposals(chat, proposals)
+        final = final if form is None else (final, form)
         (arguments,) = _seeded([aggregator_llm or {}], [seed])
         try:
             output = await self._aggregator.ask(
-                final if form is None else (final, form), num_generations, arguments, self.member_timeout
+                final, num_generations, arguments, self.member_timeout, self.claim_stream()
             )
         except GenerationError as error:
             row.usage.add(self._aggregator, error)

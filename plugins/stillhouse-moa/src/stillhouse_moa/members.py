@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from stillhouse import LLM, AsyncLLM, FormattedInput, GenerateOutput, GenerationError, StillhouseError
+from stillhouse.typing import OnPiece
 
 __all__ = ["Member", "Worker"]
 
@@ -90,20 +91,39 @@ class Member:
         return f"{self.name} ({self.llm.model_name})"
 
     async def ask(
-        self, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any], seconds: float | None
+        self,
+        input: FormattedInput,
+        num_generations: int,
+        arguments: Mapping[str, Any],
+        seconds: float | None,
+        on_piece: OnPiece | None = None,
     ) -> GenerateOutput:
         """Return the output for one input.
+
+        Args:
+            input: the input.
+            num_generations: how many generations; 1 with `on_piece`.
+            arguments: generation parameters.
+            seconds: how long the call may take; `None` does not limit it.
+            on_piece: takes the pieces of the text, on this loop; `None` where nobody waits for them.
 
         Raises:
             GenerationError: it failed, or did not answer in time. Its `outputs` has what was paid for.
         """
         try:
             if self._worker is not None:
-                ask = functools.partial(_ask, self.llm, input, num_generations, arguments)
+                if on_piece is None:
+                    ask = functools.partial(_ask, self.llm, input, num_generations, arguments)
+                else:
+                    ask = functools.partial(_stream, self.llm, input, arguments, _in_this_loop(on_piece))
                 result = await self._worker.call(ask, seconds)
             else:
+                llm = cast(AsyncLLM, self.llm)
                 async with asyncio.timeout(seconds):
-                    result = await _ask_async(cast(AsyncLLM, self.llm), input, num_generations, arguments)
+                    if on_piece is None:
+                        result = await _ask_async(llm, input, num_generations, arguments)
+                    else:
+                        result = await _stream_async(llm, input, arguments, on_piece)
         except TimeoutError:
             raise GenerationError(
                 f"no answer within {seconds:g} s",
@@ -119,7 +139,17 @@ class Member:
         return cast(GenerateOutput, result)
 
 
-# These stream one input, because an error of a list carries no output of its own.
+def _in_this_loop(on_piece: OnPiece) -> OnPiece:
+    """Return what takes pieces in another thread, and passes them on in this loop, in their order."""
+    loop = asyncio.get_running_loop()
+
+    def take(piece: str) -> None:
+        loop.call_soon_threadsafe(on_piece, piece)
+
+    return take
+
+
+# These iterate over one input, because an error of a list carries no output of its own.
 
 
 def _ask(llm: LLM, input: FormattedInput, num_generations: int, arguments: Mapping[str, Any]) -> Any:
@@ -134,3 +164,23 @@ async def _ask_async(
     async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", results)):
         _, result = await anext(results)
         return result
+
+
+def _stream(llm: LLM, input: FormattedInput, arguments: Mapping[str, Any], on_piece: OnPiece) -> Any:
+    for item in llm.stream(input, **arguments):
+        if not isinstance(item, str):
+            return item
+        on_piece(item)
+    raise GenerationError("its stream has no output")
+
+
+async def _stream_async(
+    llm: AsyncLLM, input: FormattedInput, arguments: Mapping[str, Any], on_piece: OnPiece
+) -> Any:
+    items = llm.astream(input, **arguments)
+    async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", items)):
+        async for item in items:
+            if not isinstance(item, str):
+                return item
+            on_piece(item)
+    raise GenerationError("its stream has no output")

@@ -35,7 +35,7 @@ from stillhouse.jobs.runs.estimate import estimate as estimate_command
 from stillhouse.jobs.runs.hopeless import FailuresError
 from stillhouse.llm import LLM
 
-__all__ = ["arun", "estimate", "run"]
+__all__ = ["arun", "estimate", "in_python_words", "options_of", "read_options", "run"]
 
 P = ParamSpec("P")
 
@@ -185,7 +185,7 @@ def run(
     """
     given = locals()
     folder = None
-    with contextlib.ExitStack() as resources, _in_python():
+    with contextlib.ExitStack() as resources, in_python_words():
         if output is None:
             if state_copy is not None:
                 raise ConfigurationError(
@@ -195,8 +195,8 @@ def run(
             folder = TemporaryFolder()
             resources.callback(folder.remove)
             output = folder.path / f"output.{format or _suffix(input)}"
-        options = _options(given, output)
-        generator, command = _read(options)
+        options = options_of(given, output)
+        generator, command = read_options(options)
         ended = work(generator, command, PythonView(on_progress, show_bar))
         found = _result(generator, command, ended, folder)
         resources.pop_all()
@@ -248,9 +248,15 @@ def estimate(
         ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
     """
     given = locals()
-    with _in_python():
-        options = _options(given, output, estimate=True)
-        generator, command = _read(options)
+    for name in inspect.signature(run).parameters:
+        if name in parameters:
+            raise ConfigurationError(
+                f"stillhouse.estimate has no option {name!r}, which does not change an estimate",
+                hint="leave it out",
+            )
+    with in_python_words():
+        options = options_of(given, output, estimate=True)
+        generator, command = read_options(options)
         try:
             return estimate_command(generator, command)
         except OSError as error:
@@ -285,7 +291,7 @@ async def arun(*args: Any, **kwargs: Any) -> Run:
 
 
 @contextlib.contextmanager
-def _in_python() -> Iterator[None]:
+def in_python_words() -> Iterator[None]:
     """Rename the command's options in error messages to the keywords of Python."""
     try:
         yield
@@ -295,7 +301,7 @@ def _in_python() -> Iterator[None]:
         raise
 
 
-def _read(options: Options) -> tuple[LLM, Command]:
+def read_options(options: Options) -> tuple[LLM, Command]:
     """Return the LLM of the options, which this function does not load, and the command."""
     _check_values(options)
     check_options(options)
@@ -373,7 +379,7 @@ def _check_values(options: Options) -> None:
             raise ConfigurationError(f"{name} is {value!r}", hint="give a number above 0")
 
 
-def _options(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
+def options_of(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
     """Return the options among the keywords that a function was given.
 
     Raises:

@@ -28,7 +28,7 @@ class CapabilityRules(StructuredOutputRules):
     def test_c70_capabilities_are_known_ones(self) -> None:
         """`capabilities` is a frozenset of known names, with `chat` or `raw_prompt` among them.
 
-        Why: inputs are refused by it, and people choose a backend by it.
+        Why: inputs that need anything else are refused, and people choose a backend by it.
 
         Fix: write `capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", …})`.
         """
@@ -181,9 +181,9 @@ class CapabilityRules(StructuredOutputRules):
     def test_c82_the_same_seed_gives_the_same_generation(self) -> None:
         """`seed` is a generation parameter, and the same seed gives the same generation.
 
-        Why: `seed` is declared, and somebody wants to see a result again.
+        Why: `seed` is declared, and results must be reproducible.
 
-        Fix: pass `seed` on to the engine, and use no other source of chance; or take `seed` out.
+        Fix: pass `seed` on to the engine, and use no other source of randomness; or take `seed` out.
         """
         expect("seed" in self.cls.generation_parameters().parameters, "there is no parameter seed")
         llm = self.shared()

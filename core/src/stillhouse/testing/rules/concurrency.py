@@ -29,10 +29,10 @@ class ConcurrencyRules(Conformance):
     def test_c40_it_works_inside_a_running_event_loop(self) -> None:
         """`generate_outputs` works inside a running event loop, and does not affect that loop.
 
-        Why: notebooks and servers are such places.
+        Why: notebooks and servers run an event loop.
 
-        Fix: in an `AsyncLLM`, write `agenerate` and leave the loop to the contract, or use
-        `run_on_loop`; elsewhere never call `asyncio.run` or `run_until_complete`.
+        Fix: in an `AsyncLLM`, write `agenerate` and leave the loop to the contract, or use `run_on_loop`;
+        elsewhere never call `asyncio.run` or `run_until_complete`.
         """
         llm = self.shared()
 
@@ -50,8 +50,8 @@ class ConcurrencyRules(Conformance):
 
         Why: a server has a thread per request.
 
-        Fix: keep nothing of a call in attributes of the LLM; put a lock around an engine that takes
-        one call at a time.
+        Fix: store no data of a call in attributes of the LLM; put a lock around an engine that handles one
+        call at a time.
         """
         llm = self.shared()
         inputs = self.inputs()
@@ -76,7 +76,7 @@ class ConcurrencyRules(Conformance):
     def test_c42_concurrency_is_bounded(self) -> None:
         """At most `max_concurrency` inputs are in flight.
 
-        Why: it is what keeps a run within a provider's limits and a machine's memory.
+        Why: it keeps a run within a provider's limits and a machine's memory.
 
         Fix: do not override `generate`; if you must, hold a semaphore of that size.
         """
@@ -92,10 +92,10 @@ class ConcurrencyRules(Conformance):
     def test_c43_concurrency_is_real(self) -> None:
         """With `max_concurrency` of 4, four inputs are in flight at once, and none delays the others.
 
-        Why: it is what an `AsyncLLM` is for: a million rows one by one take weeks.
+        Why: this is the purpose of an `AsyncLLM`: one by one, a million rows take weeks.
 
-        Fix: `await` inside `agenerate`; move what blocks to `await asyncio.to_thread(…)`; do not hold
-        a lock around the request.
+        Fix: `await` inside `agenerate`; move blocking calls to `await asyncio.to_thread(…)`; do not hold a
+        lock around the request.
         """
         llm = self.shared()
         assert isinstance(llm, AsyncLLM)
@@ -121,7 +121,7 @@ class ConcurrencyRules(Conformance):
     def test_c44_who_cancels_leaves_nothing_running(self) -> None:
         """When the caller is cancelled, or stops reading, its calls are cancelled and have ended.
 
-        Why: requests that nobody waits for are paid for, and hold connections and slots.
+        Why: a request that nobody waits for still costs money, and holds a connection and a slot.
 
         Fix: let `asyncio.CancelledError` through; do not `shield` a request; await every task that
         `agenerate` starts.
@@ -158,7 +158,8 @@ class ConcurrencyRules(Conformance):
         """The first failed input cancels the others, and is a `GenerationError` whose `outputs` has the
         finished outputs.
 
-        Why: a caller that meets a failure must neither wait for the rest nor lose what was paid for.
+        Why: after a failure, a caller must neither wait for the rest nor lose the outputs that it has paid
+        for.
 
         Fix: do not override `generate`; raise `GenerationError` from `agenerate`.
         """

@@ -30,10 +30,10 @@ class GenerationRules(Conformance):
         """Every generation has a finish reason: `stop`, `length`, `tool_calls`, `content_filter` or
         `refusal`; for anything else, the provider's own word in lower case.
 
-        Why: truncated answers are found, and asked for again, by it, whatever backend gave them.
+        Why: callers use it to find and retry truncated answers, with every backend.
 
-        Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the
-        provider's words.
+        Fix: give `finish_reasons` to `prepare_output`, one word per generation, and translate the provider's
+        words.
         """
         for output in self._ask_raw(self.shared(), self.inputs(2)):
             reasons = output.get("finish_reasons")
@@ -49,7 +49,7 @@ class GenerationRules(Conformance):
     def test_c06_what_has_no_text_is_none_and_says_why(self) -> None:
         """A generation is a text or `None`; where it is `None`, `finish_reasons` says why.
 
-        Why: an empty text looks like an answer, and a `None` without a reason like a fault.
+        Why: an empty text looks like an answer, and a `None` without a reason looks like a bug.
 
         Fix: write `text or None`, and give `finish_reasons`, one entry per generation.
         """
@@ -57,24 +57,25 @@ class GenerationRules(Conformance):
 
     @rule(after=("C05", "C06", "C13"), since="0.2")
     def test_c15_an_answer_without_a_text_is_none(self) -> None:
-        """Where the model says nothing, the generation is `None`, and `finish_reasons` says why.
+        """If the model generates no text, the generation is `None`, and `finish_reasons` says why.
 
-        Why: an answer without a text is rare, and is first met in the middle of a long run.
+        Why: such an answer is rare, and usually appears in the middle of a long run.
 
-        Fix: write `text or None`. Give the kit `make_empty()` if it finds no input that is answered without
-        a text.
+        Fix: write `text or None`. Give the kit `make_empty()` if it finds no input that is answered without a
+        text.
         """
         if not _check_texts(self._empty_outputs(self.shared())):
             unseen("every generation had a text; make_empty() may give an input that is answered without one")
 
     @rule(since="0.2")
     def test_c12_max_new_tokens_is_kept_to(self) -> None:
-        """No generation has more tokens than `max_new_tokens`; one that it cut off does not say `stop`.
+        """No generation has more tokens than `max_new_tokens`; one that the limit cut off does not have the
+        finish reason `stop`.
 
-        Why: budgets reserve by it, and half an answer must not look like a whole one.
+        Why: budgets reserve tokens by it, and a truncated answer must not look complete.
 
-        Fix: pass it on to the engine or the API, under the name it has there, and give the finish
-        reason `length` where an answer was cut off; or leave it out of the signature.
+        Fix: pass it on to the engine or the API, under the name it has there, and give the finish reason
+        `length` where an answer was cut off; or leave it out of the signature.
         """
         if "max_new_tokens" not in self.cls.generation_parameters().parameters:
             unseen("there is no parameter max_new_tokens")
@@ -93,7 +94,8 @@ class GenerationRules(Conformance):
     def test_c14_several_generations_are_drawn_one_by_one(self) -> None:
         """Where answers vary, several generations of one input vary too, also with a seed.
 
-        Why: who asks for four samples, and gets one of them four times, has paid for three in vain.
+        Why: a caller that asks for four samples and gets the same one four times has paid for three of them
+        for nothing.
 
         Fix: give each generation a seed of its own, such as `seed + position`; or set
         `_num_generations_param_supported` to False, and the contract does so.

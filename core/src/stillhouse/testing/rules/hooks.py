@@ -35,9 +35,9 @@ class HookRules(HookKit):
         """Every hook fits its specification, and the plugin accepts its settings. While this rule is broken,
         no other is tested.
 
-        Why: of a plugin with one hook that does not fit, none is called (E206).
+        Why: if one hook of a plugin does not fit, none of its hooks is called (E206).
 
-        Fix: see the sentence after `seen`; `stillhouse check NAME` says the same.
+        Fix: read the sentence after `seen`; `stillhouse check NAME` says the same.
         """
         try:
             self.registry()
@@ -49,10 +49,11 @@ class HookRules(HookKit):
         """No hook raises: in a run, for a row that cannot be read, for one that fails, and where an LLM is
         used without a run, so that there is no row.
 
-        Why: what a hook raises is logged once and passed over: a cache finds nothing, an account lacks rows.
+        Why: an exception in a hook is logged once and ignored: a cache finds nothing, an account lacks rows.
 
         Fix: `row` is `None` outside a run, `input` is `None` for a row that cannot be read, and `output` is
-        `None` where there is an `error`. Catch what your own services raise, and go on without them.
+        `None` where there is an `error`. Catch the exceptions of your own services, and continue without
+        them.
         """
         with self.recorded() as (registry, raised):
             for times in ("at first", "when it was asked the same again"):
@@ -85,9 +86,9 @@ class HookRules(HookKit):
     def test_g03_nothing_that_it_is_shown_is_changed(self) -> None:
         """The input, the arguments, the row, the output, the error and the summary are not changed.
 
-        Why: each plugin is shown a copy: what it means to change stays as it is, and nothing says so.
+        Why: each plugin receives a copy: a change has no effect, and there is no error.
 
-        Fix: build a new object. An answer of your own is what `before_generate` returns.
+        Fix: build a new object. To give another answer, return it from `before_generate`.
         """
         self.needs("before_generate", "after_generate", "run_started", "run_finished")
         with EchoLLM() as llm:
@@ -109,8 +110,8 @@ class HookRules(HookKit):
 
         Why: any other answer is ignored with a warning, and the LLM is asked.
 
-        Fix: build answers with `stillhouse.prepare_output`, and keep `num_generations` among what tells
-        stored answers apart.
+        Fix: build answers with `stillhouse.prepare_output`, and make `num_generations` part of the key of
+        stored answers.
         """
         self.needs("before_generate")
         answers = 0
@@ -130,7 +131,7 @@ class HookRules(HookKit):
     def test_g05_nothing_is_printed(self) -> None:
         """Nothing is written to standard output.
 
-        Why: with `-o -` the rows are written there, and a line of yours breaks them.
+        Why: with `-o -` the rows are written there, and any other line corrupts them.
 
         Fix: log with `logging.getLogger(…)`, or write to a file.
         """
@@ -157,7 +158,7 @@ class HookRules(HookKit):
     def test_g07_every_setting_has_a_default_and_a_description(self) -> None:
         """The plugin works without settings, and describes each of its settings.
 
-        Why: it is used as soon as it is installed, before anybody knows of its settings; `stillhouse show`
+        Why: it is active as soon as it is installed, before anybody has configured it; `stillhouse show`
         lists them.
 
         Fix: give each field of the model a default and `Field(description=…)`.

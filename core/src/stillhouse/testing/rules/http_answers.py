@@ -31,7 +31,7 @@ class HTTPAnswerRules(HTTPBase):
 
         Why: a proxy's sign-in page must not become a million empty answers.
 
-        Fix: read answers as JSON, and raise `GenerationError` where they are none.
+        Fix: read answers as JSON, and raise `GenerationError` if they are not JSON.
         """
         llm = self.asking(always=Reply(body=_PAGE, headers={"content-type": "text/html"}), retry_timeout=0.0)
         self._known(self.failure(llm), "a page")
@@ -43,7 +43,8 @@ class HTTPAnswerRules(HTTPBase):
         Why: a `KeyError` from inside a backend does not say that the address is wrong.
 
         Fix: check the answer's shape where it is read, and raise `GenerationError(kind="server")`.
-        `HTTPLLM.complete` and `ask_until_done` do so for whatever reading an answer raises.
+        `HTTPLLM.complete` and `ask_until_done` do so for every exception that is raised while an answer is
+        read.
         """
         bodies: list[Any] = [{}, [], {"error": {"message": "it went wrong"}}, b"null", "text"]
         for body in bodies:
@@ -54,7 +55,7 @@ class HTTPAnswerRules(HTTPBase):
     def test_h22_a_huge_answer_is_not_read_to_its_end(self) -> None:
         """A body that does not end is abandoned, with a `GenerationError`.
 
-        Why: the memory of a run is not the server's to use up.
+        Why: a server must not be able to exhaust the memory of a run.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, or bound the bytes that are read.
         """
@@ -121,14 +122,14 @@ class HTTPAnswerRules(HTTPBase):
 
     @rule
     def test_h25_the_key_goes_in_a_header(self) -> None:
-        """Every request has the key in a header, and none in its address or its body; for an API that
-        takes it otherwise, where `credential` says and nowhere else.
+        """Every request has the key in a header, and not in its address or its body; for an API with another
+        scheme, only where `credential` says.
 
         Why: addresses are written to the logs of every proxy on the way.
 
-        Fix: override `auth_headers`, not `url_of`. For an API that takes the key in the query, or a
-        signature made with it, let `auth_headers` return `{}`, and set `credential` to `"query"` or
-        `"signature"` in the test class.
+        Fix: override `auth_headers`, not `url_of`. For an API that takes the key in the query, or a signature
+        made with it, let `auth_headers` return `{}`, and set `credential` to `"query"` or `"signature"` in
+        the test class.
         """
         self.answer(self.asking())
         for request in self.server.requests:
@@ -162,7 +163,7 @@ class HTTPAnswerRules(HTTPBase):
     def test_h27_the_server_sees_as_many_at_once_as_allowed(self) -> None:
         """The server receives requests for `max_concurrency` inputs at once, and for no more.
 
-        Why: a lock or a small pool behind `agenerate` makes a run many times slower, unseen.
+        Why: a lock or a small pool behind `agenerate` makes a run many times slower without any error.
 
         Fix: size the connection pool to `max_concurrency`; hold no lock around a request.
         """
@@ -176,7 +177,7 @@ class HTTPAnswerRules(HTTPBase):
     def test_h28_who_cancels_hangs_up(self) -> None:
         """A cancelled request is aborted: the server sees its connection closed.
 
-        Why: otherwise it continues to generate, and the account to pay.
+        Why: otherwise the server continues to generate, and the account pays for it.
 
         Fix: make the request with an asynchronous client, not in a thread; do not `shield` it.
         """

@@ -36,9 +36,9 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h01_a_wait_in_seconds_is_obeyed(self) -> None:
-        """After a 429 with `Retry-After` in seconds the request is sent again, not before.
+        """After a 429 with `Retry-After` in seconds the request is retried after that time, not earlier.
 
-        Why: an earlier retry is refused again, and for longer.
+        Why: an earlier retry is refused again, often for longer.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, which does; in `classify`, keep `retry_after`.
         """
@@ -46,7 +46,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h02_a_wait_until_a_date_is_obeyed(self) -> None:
-        """After a 429 with `Retry-After` as an HTTP date the request is sent again, not before.
+        """After a 429 with `Retry-After` as an HTTP date the request is retried after that date, not earlier.
 
         Why: some servers and most proxies send the date.
 
@@ -62,7 +62,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h03_a_wait_in_milliseconds_is_obeyed(self) -> None:
-        """After a 429 with `retry-after-ms` the request is sent again, not before.
+        """After a 429 with `retry-after-ms` the request is retried after that time, not earlier.
 
         Why: it is the finer of the two headers, and the one that OpenAI and Azure send.
 
@@ -72,7 +72,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h04_a_dropped_connection_is_tried_again(self) -> None:
-        """A request whose connection was closed without an answer is sent again.
+        """A request whose connection was closed without an answer is retried.
 
         Why: servers close idle connections, and are restarted.
 
@@ -82,9 +82,9 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h05_a_truncated_answer_is_tried_again(self) -> None:
-        """A request whose answer breaks off is sent again.
+        """A request whose answer breaks off is retried.
 
-        Why: half an answer is not an answer, and must not be taken for one.
+        Why: a partial answer must not be taken for a complete one.
 
         Fix: derive from `stillhouse.http.HTTPLLM`, or retry incomplete bodies.
         """
@@ -92,12 +92,12 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h06_a_stalled_request_is_tried_again(self) -> None:
-        """A request that is not answered within the timeout is sent again.
+        """A request that is not answered within the timeout is retried.
 
-        Why: one lost answer would hold a run up for ever.
+        Why: one lost answer would block a run forever.
 
-        Fix: derive from `stillhouse.http.HTTPLLM`, or give every attempt a timeout and retry it. The
-        kit sets the field `timeout`; without one, give a short timeout in `make_at`.
+        Fix: derive from `stillhouse.http.HTTPLLM`, or give every attempt a timeout and retry it. The kit sets
+        the field `timeout`; without one, give a short timeout in `make_at`.
         """
         self._tried_again(Reply(fault="stall"), timeout=0.5)
 
@@ -139,7 +139,7 @@ class HTTPRetryRules(HTTPBase):
 
     @rule(after="H07")
     def test_h10_an_empty_answer_is_tried_again(self) -> None:
-        """A request whose answer has an empty body is sent again.
+        """A request whose answer has an empty body is retried.
 
         Why: it is what a proxy sends when the server behind it goes away.
 
@@ -152,7 +152,7 @@ class HTTPRetryRules(HTTPBase):
         """A request that keeps failing is a `GenerationError` of the right kind: `rate_limit`, `server`,
         `connection` or `timeout`.
 
-        Why: failures are counted, and queued again, by kind.
+        Why: failures are counted and retried by kind.
 
         Fix: derive from `stillhouse.http.HTTPLLM`; in `classify`, keep the kind. The kit sets the field
         `retry_timeout`; without one, let `make_at` give up soon.

@@ -33,7 +33,7 @@ class HTTPStreamRules(HTTPBase):
     def test_h40_pieces_come_while_the_answer_is_sent(self) -> None:
         """The text of a stream comes in pieces while it is sent, wherever the network splits its bytes.
 
-        Why: a caller shows the pieces as they come, and keeps the answer.
+        Why: a caller shows the pieces as they arrive, and keeps the answer.
 
         Fix: read events with `stream_request_of`, `piece_of_event` and `answer_of_events` of `HTTPLLM`, which
         cut bytes into events; or decode a character when all of its bytes are there.

@@ -87,7 +87,7 @@ class OutputRules(Conformance):
     def test_c04_fewer_than_one_generation_is_refused(self) -> None:
         """`num_generations` below 1, or no whole number, is a `ConfigurationError`.
 
-        Why: a mistaken 0 would be paid for and give nothing.
+        Why: a mistaken 0 would cost money and return nothing.
 
         Fix: leave the check to the contract: do not override `generate_outputs`, or call
         `super().generate_outputs(…)`.
@@ -104,10 +104,10 @@ class OutputRules(Conformance):
     def test_c05_as_many_generations_as_asked_for(self) -> None:
         """Every output has `num_generations` generations.
 
-        Why: a caller that asks for four samples computes with four; the missing ones would be silently lost.
+        Why: a caller that asks for four samples relies on four; missing ones would be lost silently.
 
-        Fix: ask the engine as often as it takes, or set `_num_generations_param_supported` to False
-        and let the contract do so.
+        Fix: call the engine as often as necessary, or set `_num_generations_param_supported` to False and let
+        the contract do so.
         """
         llm = self.shared()
         for count in (1, 2, 5):

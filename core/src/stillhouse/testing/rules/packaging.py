@@ -27,9 +27,9 @@ class PackagingRules(Conformance):
     def test_c90_the_registry_finds_nothing_wrong(self) -> None:
         """The class passes every check with which the registry loads it.
 
-        Why: else `stillhouse check` reports it, and nobody can use it by its name.
+        Why: otherwise `stillhouse check` reports it, and nobody can use it by its name.
 
-        Fix: see the sentence after `seen`; `stillhouse check NAME` gives the whole report.
+        Fix: read the sentence after `seen`; `stillhouse check NAME` gives the whole report.
         """
         trouble = validate_llm(self.cls)
         expect(

@@ -80,7 +80,7 @@ class ReaderRules(HookKit):
         """It opens its source and yields one `stillhouse.Row` for each row, with the columns of that row.
         While this rule is broken, no other is tested.
 
-        Why: what is read wrongly is paid for, and is wrong in every answer.
+        Why: a row that is read wrongly is still paid for, and its answer is wrong.
 
         Fix: yield `Row(index, line, columns, digest=…)`, with `columns` a new dict for each row.
         """
@@ -108,12 +108,12 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i02_every_reading_begins_anew(self) -> None:
-        """Each iteration yields every row from the first on, also after one that was left in the middle, or
-        whose rows were changed.
+        """Each iteration yields every row from the first on, also after an iteration that was left in the
+        middle or whose rows were changed.
 
         Why: a run reads its input several times: for its digest, to generate, to write the output.
 
-        Fix: go back to the beginning in `__iter__`, and take over nothing from an earlier iteration.
+        Fix: go back to the beginning in `__iter__`, and keep no state between iterations.
         """
         with self.opened(self.source()) as reader:
             first = list(reader)
@@ -138,12 +138,11 @@ class ReaderRules(HookKit):
 
     @rule(since="0.2")
     def test_i03_rows_are_numbered(self) -> None:
-        """The index counts the rows from 0; the line where a row begins counts from 1, and never
-        decreases.
+        """The index counts the rows from 0; the line where a row begins counts from 1, and never decreases.
 
         Why: results are joined to rows by the index, and people look for a row by its line.
 
-        Fix: count in `__iter__`; where there are no lines, the line is the index and one.
+        Fix: count in `__iter__`; where there are no lines, the line is the index plus one.
         """
         found = self.all_rows(self.source())
         indexes, lines = [row.index for row in found], [row.line for row in found]
@@ -155,10 +154,10 @@ class ReaderRules(HookKit):
     def test_i04_a_rows_digest_changes_with_the_row(self) -> None:
         """`Row.digest` is a 64-bit integer, the same at every reading, and different for different rows.
 
-        Why: it is how a run that is resumed knows that a finished row is still the same one.
+        Why: a resumed run uses it to check that a finished row is unchanged.
 
-        Fix: `digest=digest_of(content)` from `stillhouse.jobs.formats`, of everything that is in the row; not
-        `hash()`, which differs in every process.
+        Fix: `digest=digest_of(content)` from `stillhouse.jobs.formats`, from the whole content of the row;
+        not `hash()`, which differs in every process.
         """
         found = [row.digest for row in self.all_rows(self.source())]
         expect(
@@ -174,9 +173,9 @@ class ReaderRules(HookKit):
     def test_i05_the_digest_changes_with_the_content(self) -> None:
         """`digest()` is a text, the same for the same content, and different if any row differs.
 
-        Why: a run that is resumed with another input would join answers to the wrong rows.
+        Why: a run that is resumed with a changed input would join answers to the wrong rows.
 
-        Fix: make it of the bytes of every file, or of what names this version of the source.
+        Fix: compute it from the bytes of every file, or from an identifier of this version of the source.
         """
         with self.opened(self.source()) as reader:
             first, again = reader.digest(), reader.digest()
@@ -194,10 +193,10 @@ class ReaderRules(HookKit):
         """A row that cannot be read is yielded in its place, without columns and with an error of the kind
         `invalid_input`; the others are read.
 
-        Why: one bad row in a million must not cost the others.
+        Why: one bad row in a million must not affect the others.
 
-        Fix: catch what parsing a row raises, and yield `Row(index, line, error=invalid_row(line, problem))`;
-        `invalid_row` is in `stillhouse.jobs.formats`.
+        Fix: catch the exceptions of the parser, and yield `Row(index, line, error=invalid_row(line,
+        problem))`; `invalid_row` is in `stillhouse.jobs.formats`.
         """
         folder = self._folder / "bad"
         folder.mkdir()
@@ -218,8 +217,8 @@ class ReaderRules(HookKit):
     def test_i07_a_source_that_cannot_be_read_is_a_configuration_error(self) -> None:
         """A source that does not exist is a `ConfigurationError`, raised when it is opened.
 
-        Why: any other exception is taken for a fault of the plugin, which is passed over: the user is told
-        that the format is not known.
+        Why: any other exception is treated as a bug of the plugin, which is skipped: the user reads that the
+        format is unknown.
 
         Fix: catch `OSError` and what your library raises in `open_reader`, and raise a `ConfigurationError`
         that says what is wrong and, as its `hint`, what to do.
@@ -244,7 +243,7 @@ class ReaderRules(HookKit):
     def test_i08_closing_twice_is_harmless(self) -> None:
         """`close()` may be called twice, and during an iteration.
 
-        Why: a run that is interrupted closes what it has opened, in whatever state that is.
+        Why: an interrupted run closes its readers, in whatever state they are.
 
         Fix: let `close` do nothing if it was called before.
         """
@@ -257,7 +256,7 @@ class ReaderRules(HookKit):
     def test_i09_what_it_reads_is_known_and_left_as_it_is(self) -> None:
         """The files that it reads are named by `places`, or by the source itself, and are not changed.
 
-        Why: a run refuses an output that would replace what it reads, as far as it knows that.
+        Why: a run refuses an output that would replace its input, and must know the files of that input.
 
         Fix: give the reader an attribute `places`, the paths of its files and folders on this machine.
         """
@@ -306,7 +305,7 @@ class ReaderRules(HookKit):
     def test_i11_nothing_is_printed(self) -> None:
         """Nothing is written to standard output.
 
-        Why: with `-o -` the rows are written there, and a line of yours breaks them.
+        Why: with `-o -` the rows are written there, and any other line corrupts them.
 
         Fix: log with `logging.getLogger(…)`.
         """

@@ -58,7 +58,7 @@ class SettingsRules(Conformance):
     def test_c30_what_is_saved_comes_back_equal(self) -> None:
         """`dump()` gives JSON types with which `from_dict` makes an equal LLM; so do JSON and YAML files.
 
-        Why: a run is written down, and repeated on another machine.
+        Why: settings are saved, and used again on another machine.
 
         Fix: give fields types that JSON knows, or `Field(exclude=True)`; do not override `dump`.
         """
@@ -136,7 +136,7 @@ class SettingsRules(Conformance):
     def test_c33_assignments_are_validated(self) -> None:
         """A wrong value is refused when it is assigned, and the field keeps its value.
 
-        Why: else it fails much later, in the middle of a run.
+        Why: otherwise it fails much later, in the middle of a run.
 
         Fix: leave `validate_assignment=True` in `model_config`; call `super()` in `__setattr__`.
         """
@@ -196,7 +196,7 @@ class SettingsRules(Conformance):
     def test_c36_generation_kwargs_hold_and_arguments_win(self) -> None:
         """`generation_kwargs` are applied to every call, and an explicit argument wins over them.
 
-        Why: a run is configured once, and one call made in another way.
+        Why: a run is configured once, and a single call may differ.
 
         Fix: do not override `generate_outputs`; in `get_generation_kwargs` add to `super()`'s.
         """

@@ -150,7 +150,7 @@ class StreamRules(Conformance):
         """`stream` yields pieces of the text, and last the output that `generate_outputs` gives; `astream`
         does the same for a coroutine.
 
-        Why: what was shown while it came must be the answer that is kept.
+        Why: the pieces that a user has seen must be the answer that is kept.
 
         Fix: do not override them; give `on_piece` the text as the output has it, from its beginning.
         """

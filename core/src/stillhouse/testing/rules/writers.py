@@ -147,7 +147,7 @@ class WriterRules(HookKit):
     def test_o03_nothing_is_seen_before_it_is_finished(self) -> None:
         """Until `finish`, there is nothing at the path, or the unchanged earlier output.
 
-        Why: who looks at an output must be able to trust that it is whole.
+        Why: anybody who finds an output must be able to trust that it is complete.
 
         Fix: write into a `PartialFile` or a `PartialFolder` from `stillhouse.jobs.formats`, and move it at
         the end.
@@ -168,7 +168,8 @@ class WriterRules(HookKit):
     def test_o04_what_is_abandoned_leaves_nothing(self) -> None:
         """`abandon` removes what was written, and leaves an earlier output; also right after opening.
 
-        Why: a run opens its output and abandons it, to see that it can be written, before anything is paid.
+        Why: before it pays for anything, a run opens its output and abandons it, to check that it can be
+        written.
 
         Fix: remove every file of this writer in `abandon`, and nothing else.
         """
@@ -193,9 +194,9 @@ class WriterRules(HookKit):
         """A target that is something else already, such as a folder, is a `ConfigurationError` when it is
         opened, and is not changed.
 
-        Why: a mistyped OUTPUT must not cost somebody's files.
+        Why: a mistyped OUTPUT must not destroy files.
 
-        Fix: look at what stands at the path before anything is written; replace only what this format made.
+        Fix: look at the path before anything is written; replace only files of this format's writer.
         """
         target = self.target()
         path = self.on_disk(target)
@@ -219,11 +220,11 @@ class WriterRules(HookKit):
 
     @rule(after="O02", since="0.2")
     def test_o06_a_target_that_cannot_be_written_is_a_configuration_error(self) -> None:
-        """A target in a folder that does not exist is a `ConfigurationError` when it is opened; no folder
-        is created.
+        """A target in a folder that does not exist is a `ConfigurationError` when it is opened; no folder is
+        created.
 
-        Why: the folder is a typing mistake, or a disk that is not mounted. Any other exception is taken for a
-        fault of the plugin, which is passed over.
+        Why: the folder is a typing mistake, or a disk that is not mounted. Any other exception is treated as
+        a bug of the plugin, which is skipped.
 
         Fix: catch `OSError` in `open_writer`, and raise `cannot_be_written(path, error)` from
         `stillhouse.jobs.formats`, as `PartialFile` and `PartialFolder` do.
@@ -247,9 +248,10 @@ class WriterRules(HookKit):
     def test_o07_what_a_killed_run_left_is_no_obstacle(self) -> None:
         """After a writer that neither finished nor abandoned, the same target is written again.
 
-        Why: a run that was killed, and is made again, goes on.
+        Why: the same command resumes a killed run.
 
-        Fix: begin anew over the partial output of an earlier writer; `PartialFile` and `PartialFolder` do.
+        Fix: start over on top of the partial output of an earlier writer; `PartialFile` and `PartialFolder`
+        do.
         """
         target = self.target()
         writer = self.opened(target)
@@ -290,9 +292,9 @@ class WriterRules(HookKit):
     def test_o09_the_rows_are_not_changed(self) -> None:
         """`write` does not change its row.
 
-        Why: the run goes on with it: it counts why rows ended.
+        Why: the run still needs the row, to count finish reasons.
 
-        Fix: build a new dict of what the format needs.
+        Fix: build a new dict for the format.
         """
         writer = self.opened(self.target())
         for row in self.rows:
