@@ -164,10 +164,9 @@ def _status(ended: Ended) -> int:
 
 def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
-    from stillhouse.jobs.copies.copying import TakenOverError
     from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
-    from stillhouse.jobs.store.database import LostError
+    from stillhouse.jobs.store.database import LostError, TakenOverError
 
     if ended.nothing_to_do:
         print_note(f"{view.command.output} is complete: {number_of(summary.rows, 'row')}")

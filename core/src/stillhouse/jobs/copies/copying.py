@@ -21,11 +21,11 @@ from stillhouse.jobs.copies.marks import Mark
 from stillhouse.jobs.copies.target import SPARE_BYTES, CopyTarget
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.writers import to_json
-from stillhouse.jobs.store.database import StoreError, sqlite_uri
+from stillhouse.jobs.store.database import StoreError, TakenOverError, sqlite_uri
 from stillhouse.jobs.store.schema import SCHEMA_VERSION
 from stillhouse.jobs.store.seals import sealed
 
-__all__ = ["COPY_SECONDS", "StateCopier", "TakenOverError"]
+__all__ = ["COPY_SECONDS", "StateCopier", "snapshot"]
 
 COPY_SECONDS = 60.0
 """From the end of a copy to the next one."""
@@ -41,10 +41,6 @@ MAX_WARN_SECONDS = 6 * 3600.0
 _BUSY_SECONDS = 10.0
 
 _logger = logging.getLogger("stillhouse.jobs")
-
-
-class TakenOverError(StoreError):
-    """Another process writes the copy of this run, so that this process must not continue."""
 
 
 class StateCopier:
@@ -178,7 +174,7 @@ class StateCopier:
             folder = PartialFolder(self._state)
             try:
                 part = folder.path / self._state.name
-                _snapshot(connection, part)
+                snapshot(connection, part)
                 self._target.write(part, self._mark(part, taken, stored, at, is_final))
             finally:
                 folder.remove()
@@ -266,7 +262,7 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _snapshot(connection: sqlite3.Connection, path: Path) -> None:
+def snapshot(connection: sqlite3.Connection, path: Path) -> None:
     """Copy a database as it is at this moment, while others write it.
 
     Raises:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stillhouse.jobs.copies.marks import Mark
 from stillhouse.jobs.store.seals import facts_of
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.copies.marks import Mark
 
 __all__ = ["KEY", "CopyFact", "copy_of", "new_id"]
 
@@ -19,6 +20,8 @@ KEY = "state copy"
 
 def new_id() -> str:
     """Return a new name of a run or of a process."""
+    import uuid
+
     return uuid.uuid4().hex
 
 

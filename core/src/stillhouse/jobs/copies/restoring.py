@@ -7,15 +7,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillhouse._wording import duration, install_command, moment, number_of
+from stillhouse._wording import duration, install_command
 from stillhouse.errors import ConfigurationError
 from stillhouse.jobs.copies.copying import StateCopier
 from stillhouse.jobs.copies.facts import CopyFact, copy_of, new_id
 from stillhouse.jobs.copies.marks import Mark
+from stillhouse.jobs.copies.restored import Restored
 from stillhouse.jobs.copies.target import CopyTarget
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.store.database import QUEUED, DamagedError, StoreError, reading, store_path
@@ -26,58 +26,13 @@ from stillhouse.jobs.store.seals import facts_of
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.jobs.store.written import is_marked
 
-__all__ = ["Restored", "StateCopy"]
+__all__ = ["CheckCommand", "StateCopy"]
 
 # For so long after its last copy, a process is taken for one that works.
 PATIENCE_SECONDS = 600.0
 
 CheckCommand = Callable[[dict[str, Any], Iterable[tuple[int, int]]], None]
 """Refuses another command than that of a state, whose rows have these indexes and digests."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What a state that was restored from a copy has.
-
-    Attributes:
-        mark: that of the copy.
-        url: where the copy is, without secrets.
-        rows: the finished rows in it.
-        aside: where the older state is that was in its place; `None` if there was none.
-        owns_output: whether that one knew the output as its own.
-    """
-
-    mark: Mark
-    url: str
-    rows: int
-    aside: Path | None
-    owns_output: bool = False
-
-    def lines(self) -> list[str]:
-        """Say what was restored, how old it is, and what may be paid again."""
-        mark = self.mark
-        age = duration(max(0.0, time.time() - mark.taken))
-        lines = [
-            f"state restored from {self.url}: the copy of {moment(mark.taken)}, {age} old, with "
-            f"{number_of(self.rows, 'finished row')}"
-        ]
-        if not mark.is_final:
-            lines.append(self._repeats())
-        if self.aside is not None:
-            lines.append(f"the run had continued elsewhere; the older state is kept as {self.aside}")
-        return lines
-
-    def _repeats(self) -> str:
-        mark = self.mark
-        worker = f"process {mark.process} on {mark.host}"
-        if mark.repeats is None:
-            much = f"up to {number_of(mark.window, 'row')} in flight, and what it finished after that copy"
-        else:
-            much = f"about {number_of(mark.repeats, 'row')} at its pace, more if later copies failed"
-        return (
-            f"rows that {worker} generated after that copy are generated and paid again: {much}; if it still "
-            "works, it stops at its next copy"
-        )
 
 
 class StateCopy:
@@ -116,11 +71,6 @@ class StateCopy:
         self._has_local = kind in ("rows", "damaged")
         self._fact = CopyFact(new_id()) if restart or local is None else local
         self._target.probe(self._fact.run)
-
-    @property
-    def uses_copy(self) -> bool:
-        """Whether the run continues from the copy, unless its command is another one."""
-        return self._uses_copy
 
     def _is_behind(self, there: Mark, local: CopyFact | None, kind: _Kind, restart: bool) -> bool:
         """Whether the copy has nothing that the state of this machine does not have.

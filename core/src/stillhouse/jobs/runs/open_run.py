@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.copies.copying import StateCopier
-from stillhouse.jobs.copies.restoring import StateCopy
 from stillhouse.jobs.formats.opening import open_writer, output_path
 from stillhouse.jobs.formats.partial import PartialFolder
 from stillhouse.jobs.formats.targets import followed
@@ -49,6 +47,9 @@ from stillhouse.jobs.store.written import WrittenOutput, check_replaceable
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import Row, RowReader
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.copies.copying import StateCopier
 
 __all__ = ["OpenRun"]
 
@@ -115,18 +116,11 @@ class OpenRun:
                 check_places(reads, self.output, state=given)
                 command.choice.check(source)
             check_streams(command.source, reads, self.output, given)
-            is_of_plugin = hooks.output_path(command.output) is not None
-            replaceable = partial(
-                check_replaceable,
-                self.output, state, Path(command.output), restart=command.restart, is_of_plugin=is_of_plugin,
-            )  # fmt: skip
             if command.state_copy is None or SqliteStore.exists(state):
-                replaceable()
+                self._check_replaceable(state)
             lock = take(state)
             resources.callback(lock.release)
             self.copy = state_copy_of(command, self.output, state, reads)
-            if self.copy is not None and not self.copy.uses_copy:
-                replaceable()
             # If the output cannot be written, the run must fail now, not when everything was paid for.
             columns = command.writing.columns()
             open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
@@ -142,9 +136,7 @@ class OpenRun:
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
-            if self.copy is not None:
-                self.copy.restore(check_of(self._command_now(), source, command))
-                resources.callback(self._finish_copy)  # once the store is closed
+            self._restore(state, resources)
             self.store = SqliteStore(self.output, llm.model_name, lock, given)
             resources.callback(lambda: self.store.close(self.outcome))
             self.resumed = self._check_command()
@@ -156,8 +148,7 @@ class OpenRun:
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
             self.store.set(*self._provenance().fact(self.store.session))
-            if self.copy is not None:
-                self._begin_copying(self.copy, resources)
+            self._begin_copying(resources)
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
@@ -166,9 +157,26 @@ class OpenRun:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _begin_copying(self, copy: StateCopy, resources: ExitStack) -> None:
+    def _check_replaceable(self, state: Path) -> None:
+        is_of_plugin = self.llm.registry.hooks().output_path(self.command.output) is not None
+        check_replaceable(
+            self.output, state, Path(self.command.output),
+            restart=self.command.restart, is_of_plugin=is_of_plugin,
+        )  # fmt: skip
+
+    def _restore(self, state: Path, resources: ExitStack) -> None:
+        """Use the copy of the state if it is newer, and copy the state again once the store is closed."""
+        if self.copy is None:
+            return
+        if self.copy.restore(check_of(self._command_now(), self.source, self.command)) is None:
+            self._check_replaceable(state)
+        resources.callback(self._finish_copy)
+
+    def _begin_copying(self, resources: ExitStack) -> None:
         """Copy the state from now on, and at once after a change of the offline batches."""
-        self.copier = begin_copying(copy, self.llm, self.store, resources.callback)
+        if self.copy is None:
+            return
+        self.copier = begin_copying(self.copy, self.llm, self.store, resources.callback)
         if self.ledger is not None:
             self.ledger.on_change = self.copier.request
 

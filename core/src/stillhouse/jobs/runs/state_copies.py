@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stillhouse.jobs.copies.copying import StateCopier
-from stillhouse.jobs.copies.restoring import CheckCommand, StateCopy
 from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.store.database import StoreError
 from stillhouse.jobs.store.fingerprint import InputChanges, check_unchanged
 from stillhouse.jobs.store.store import SqliteStore
 from stillhouse.llm import LLM
 from stillhouse.protocols import RowReader
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.copies.copying import StateCopier
+    from stillhouse.jobs.copies.restoring import CheckCommand, StateCopy
 
 __all__ = ["begin_copying", "check_of", "state_copy_of"]
 
@@ -22,6 +24,8 @@ def state_copy_of(command: Command, output: Path, state: Path, reads: Iterable[P
     """Look at the copy that a command names; `None` if it names none. `StateCopy` lists the errors."""
     if command.state_copy is None:
         return None
+    from stillhouse.jobs.copies.restoring import StateCopy
+
     others = [*reads, *([] if command.metrics is None else [command.metrics])]
     return StateCopy(command.state_copy, output, state, others, restart=command.restart)
 
