@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -14,54 +11,7 @@ from stillhouse.http.transport.quotas import X_RATELIMIT, left_of, seconds_until
 from stillhouse.http.transport.retry import retry_after_seconds
 from stillhouse.offline.failures import backoff_seconds
 
-
-class _Jumping(selectors.DefaultSelector):
-    """Never waits: the time it would have waited has passed."""
-
-    passed = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.passed += timeout or 0.0
-        return super().select(0)
-
-
-def simulate(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine in simulated time: hours pass in moments, and always the same."""
-    selector = _Jumping()
-    loop = asyncio.SelectorEventLoop(selector)
-    loop.time = lambda: selector.passed  # type: ignore[method-assign]
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.close()
-
-
-class Provider:
-    """Accepts so many requests per second, from a bucket of its own, and answers after a while."""
-
-    def __init__(self, rate: float, burst: float, latency: float) -> None:
-        self.rate, self.burst, self.latency = rate, burst, latency
-        self.level, self.updated = burst, 0.0
-        self.accepted: list[float] = []
-        self.refused: list[float] = []
-
-    async def ask(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        self.level = min(self.burst, self.level + (now - self.updated) * self.rate)
-        self.updated = now
-        if self.level < 1:
-            self.refused.append(now)
-            await asyncio.sleep(self.latency / 10)
-            return False
-        self.level -= 1
-        self.accepted.append(now)
-        await asyncio.sleep(self.latency)
-        return True
-
-    def left(self) -> tuple[float, float, float]:
-        """What its headers would say: what is left, the whole, and when it is full again."""
-        level = max(0.0, float(int(self.level)))
-        return level, self.burst, (self.burst - level) / self.rate
+from ..simulated import Provider, simulate
 
 
 async def drive(
@@ -265,6 +215,21 @@ def test_a_token_quota_is_corrected_by_what_was_used() -> None:
         return loop.time()
 
     # 100 requests of 100 tokens each take 100 s of the quota; of 500 each they would take 500 s.
+    assert 90 <= simulate(main) <= 110
+
+
+def test_a_corrected_estimate_lets_the_requests_that_wait_go_earlier() -> None:
+    async def main() -> float:
+        limits = Limits(8, tokens_per_minute=6000)
+
+        async def work() -> None:
+            for _ in range(25):
+                limits.release(await limits.acquire(tokens=500))
+                limits.correct_tokens(500, 100)
+
+        await asyncio.gather(*(work() for _ in range(4)))
+        return asyncio.get_running_loop().time()
+
     assert 90 <= simulate(main) <= 110
 
 

@@ -79,6 +79,8 @@ class Server:
         bodies: the whole requests.
         fails: says of a request how many texts it gets before it fails, or `None`.
         answer: makes a text of a prompt and a number.
+        refuses: says of a request whether it is one too many: the seconds to wait, 0 for no word on that, or
+            `None` for a request that is answered.
     """
 
     def __init__(self) -> None:
@@ -86,6 +88,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.fails: Callable[[dict[str, Any]], int | None] = lambda _: None
         self.answer: Callable[[str, int], str] = lambda prompt, number: f"{prompt}!{number}"
+        self.refuses: Callable[[dict[str, Any]], int | None] = lambda _: None
         self.gate: asyncio.Event
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -117,6 +120,10 @@ class Server:
             self.asked.append(body["prompt"])
             self.bodies.append(body)
             self._changed.notify_all()
+        wait = self.refuses(body)
+        if wait is not None:
+            headers = {"Retry-After": str(wait)} if wait else {}
+            return web.json_response({"error": "too many"}, status=429, headers=headers)
         await self.gate.wait()
         await asyncio.sleep(0.001 + hash(body["prompt"]) % 5 / 1000)  # they finish out of order
         given = self.fails(body)

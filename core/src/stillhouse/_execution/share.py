@@ -1,4 +1,4 @@
-"""The share of a run's limits that this process may use, where several processes work for one run."""
+"""The share of a run's concurrency that this process may use, where several processes work for one run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,6 @@ class Share:
     def of(self, whole: int) -> int:
         """Return this part of a whole number, at least 1; the parts together are the whole."""
         return max(1, whole // self.parts + (self.number < whole % self.parts))
-
-    def of_rate(self, whole: float | None) -> float | None:
-        """Return this part of a rate; `None` stays unknown."""
-        return whole / self.parts if whole else whole
 
 
 WHOLE = Share()

@@ -13,7 +13,7 @@ from stillhouse.errors import described
 from stillhouse.http.pacing import PacingMixin, correct_tokens
 from stillhouse.http.transport.bodies import clean
 from stillhouse.http.transport.calls import LimitedCalls
-from stillhouse.http.transport.limits import Limits
+from stillhouse.http.transport.permits import RequestLimits
 from stillhouse.offline.failures import Failure
 
 __all__ = ["LimitedLLM"]
@@ -109,5 +109,5 @@ class LimitedLLM(PacingMixin, AsyncLLM):
         return answer
 
 
-async def _close(limits: Limits) -> None:
+async def _close(limits: RequestLimits) -> None:
     limits.close()

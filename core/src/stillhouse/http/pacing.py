@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from stillhouse._execution.leases import current_leases
 from stillhouse._execution.share import share
 from stillhouse._settings.runtime import RuntimeParameter
 from stillhouse.outputs import count_of
 
 if TYPE_CHECKING:
-    from stillhouse.http.transport.limits import Limits
+    from stillhouse.http.transport.permits import RequestLimits
 
 __all__ = ["PacingMixin"]
 
@@ -33,20 +34,21 @@ class PacingMixin(BaseModel):
         default=None, gt=0, description="The quota of tokens, if you know it."
     )
 
-    def _limits(self, max_concurrency: int | None) -> Limits:
+    def _limits(self, max_concurrency: int | None) -> RequestLimits:
         """Return the limits of one load; `None` and 0 of a setting mean its default."""
+        whole, leases = max_concurrency or 1, current_leases.get()
+        quotas = self.requests_per_minute or None, self.tokens_per_minute or None
+        if leases is not None:
+            from stillhouse.http.transport.leased import LeasedLimits
+
+            return LeasedLimits(leases, whole, *quotas, part=share().of(whole))
         from stillhouse.http.transport.limits import Limits
 
-        part = share()
-        return Limits(
-            part.of(max_concurrency or 1),
-            part.of_rate(self.requests_per_minute),
-            part.of_rate(self.tokens_per_minute),
-        )
+        return Limits(whole, *quotas)
 
 
 def correct_tokens(
-    limits: Limits, estimated: int, used_tokens: Callable[[Any], int | None], answer: Any
+    limits: RequestLimits, estimated: int, used_tokens: Callable[[Any], int | None], answer: Any
 ) -> None:
     """Correct the estimate of a request's tokens by what its answer says."""
     try:

@@ -31,7 +31,7 @@ from stillhouse.http.transport.failures import answered, request_id_of
 from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.files import Upload, save_body, save_from
 from stillhouse.http.transport.hooks import Hooks, checked
-from stillhouse.http.transport.limits import Limits
+from stillhouse.http.transport.permits import RequestLimits
 from stillhouse.http.transport.proxies import Proxy
 from stillhouse.http.transport.quotas import left_of
 from stillhouse.http.transport.reading import (
@@ -75,7 +75,7 @@ class Client:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        limits: Limits,
+        limits: RequestLimits,
         timeout: float,
         hooks: Hooks,
         proxy: Proxy | None = None,

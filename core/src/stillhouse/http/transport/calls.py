@@ -11,7 +11,7 @@ from stillhouse._settings.redaction import Redactor
 from stillhouse.errors import StillhouseError
 from stillhouse.http.transport.failures import answered
 from stillhouse.http.transport.judgement import given_up, redacted, seconds_to_wait, slow_down
-from stillhouse.http.transport.limits import Limits
+from stillhouse.http.transport.permits import RequestLimits
 from stillhouse.offline.failures import Failure, backoff_seconds
 
 __all__ = ["LimitedCalls"]
@@ -29,7 +29,9 @@ class LimitedCalls:
         redactor: masks the secrets in what a failure says.
     """
 
-    def __init__(self, limits: Limits, *, timeout: float, retry_timeout: float, redactor: Redactor) -> None:
+    def __init__(
+        self, limits: RequestLimits, *, timeout: float, retry_timeout: float, redactor: Redactor
+    ) -> None:
         self.limits = limits
         self._timeout = timeout
         self._retry_timeout = retry_timeout

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stillhouse.errors import GenerationError
-from stillhouse.http.transport.limits import Limits, Permit
+from stillhouse.http.transport.permits import Permit, RequestLimits
 from stillhouse.offline.failures import Failure, UnclearError
 
 __all__ = ["given_up", "redacted", "seconds_to_wait", "slow_down"]
 
 
-def slow_down(limits: Limits, permit: Permit, failure: Failure, retry_timeout: float) -> None:
+def slow_down(limits: RequestLimits, permit: Permit, failure: Failure, retry_timeout: float) -> None:
     """Let all requests slow down or pause, if the failure says so. The permit is not returned yet."""
     # A wait longer than any request may take is not shared: it would only delay the others.
     pause = None if _is_long(failure, retry_timeout) else failure.retry_after

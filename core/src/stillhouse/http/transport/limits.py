@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 
 from stillhouse.http.transport.buckets import BURST_SECONDS, Bucket
+from stillhouse.http.transport.permits import Permit, too_many_tokens
 
-__all__ = ["Limits", "Permit"]
+__all__ = ["INITIAL_LIMIT", "Limits"]
 
 # The window opens from here, one more for each success, as TCP's does, until the first congestion.
 INITIAL_LIMIT = 32
@@ -35,17 +35,6 @@ MIN_ACCEPTED = 10
 LATENESS_SECONDS = 0.01
 
 
-@dataclass(slots=True)
-class Permit:
-    """Permission to send one request.
-
-    Attributes:
-        epoch: how many congestions there had been when it was granted.
-    """
-
-    epoch: int
-
-
 class Limits:
     """Permits for the requests of one LLM.
 
@@ -55,6 +44,9 @@ class Limits:
         tokens_per_minute: a known quota of input and output tokens together, or `None`.
 
     Attributes:
+        in_flight: how many permits are granted.
+        unused: how many of them are known to have no request: workers hold them in advance.
+        epoch: how many congestions there have been.
         seconds_waited: how long requests have waited for permission, and before they were sent again.
         counts_tokens: whether a quota of tokens is known, set by the user or told by the provider.
     """
@@ -69,11 +61,12 @@ class Limits:
         now = self._loop.time()
         self._max_concurrency = max_concurrency
         self.limit = float(min(INITIAL_LIMIT, max_concurrency))
-        self.in_flight = 0
+        self.in_flight = self.unused = 0
         self._slow_start = True
-        self._epoch = 0
+        self.epoch = 0
         self._requests = Bucket(requests_per_minute / 60, now) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute / 60, now) if tokens_per_minute else None
+        self._max_tokens = tokens_per_minute or 0.0
         self.counts_tokens = self._tokens is not None
         self.seconds_waited = 0.0
         self._quotas: dict[str, tuple[Bucket, bool]] = {}  # those with little left; whether of tokens
@@ -96,20 +89,29 @@ class Limits:
         """The learned pace in requests per second; `None` while no request was refused."""
         return self._pace
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing but `max_concurrency` restricts requests."""
+        return (
+            self.limit >= self._max_concurrency
+            and self._pace is None
+            and self._requests is self._tokens is None
+            and not self._quotas
+            and self._paused_until <= self._loop.time()
+        )
+
     def try_acquire(self, tokens: int = 0) -> Permit | None:
-        """Return permission to send a request at once, or `None` if it must wait."""
+        """Return permission to send a request at once, or `None` if it must wait.
+
+        Like `acquire`, it raises a `GenerationError` for more tokens than the quota has.
+        """
         return None if self._waiting or self._wait(tokens) else self._grant(tokens)
 
     async def acquire(self, tokens: int = 0) -> Permit:
         """Wait for permission to send a request that is estimated to use this number of tokens."""
-        if not self._waiting:
-            wait = self._wait(tokens)
-            if wait == 0.0:
-                return self._grant(tokens)
-            if wait > 0:
-                self._wake_in(wait)
-        future: asyncio.Future[Permit] = self._loop.create_future()
-        self._waiting.append((future, tokens))
+        future = self.enqueue(tokens)
+        if future.done():
+            return future.result()
         began = self._loop.time()
         try:
             permit = await future
@@ -120,11 +122,21 @@ class Limits:
                 self.release(future.result())
             raise
 
+    def enqueue(self, tokens: int = 0) -> asyncio.Future[Permit]:
+        """Return a future for permission, which may be done. Cancel it to give up; then call `admit`."""
+        if self._tokens is not None and tokens > self._max_tokens:
+            raise too_many_tokens(tokens, self._max_tokens)
+        future: asyncio.Future[Permit] = self._loop.create_future()
+        self._waiting.append((future, tokens))
+        if len(self._waiting) == 1:
+            self.admit()
+        return future
+
     def release(self, permit: Permit) -> None:
         """Return a permit."""
         self.in_flight -= 1
         if self._waiting:
-            self._admit()
+            self.admit()
 
     def correct_tokens(self, estimated: int, used: int) -> None:
         """Replace the tokens that a request was estimated to use by those that it used.
@@ -135,14 +147,14 @@ class Limits:
         if self._tokens is not None:
             self._tokens.correct(estimated, used)
             if self._waiting:
-                self._admit()
+                self.admit()
 
-    def on_success(self) -> None:
-        """Count an accepted request."""
-        self._accepted += 1
+    def on_success(self, count: int = 1) -> None:
+        """Count accepted requests."""
+        self._accepted += count
         if self.limit < self._max_concurrency:
             self.limit = min(
-                self._max_concurrency, self.limit + (1.0 if self._slow_start else 1.0 / self.limit)
+                self._max_concurrency, self.limit + (count if self._slow_start else count / self.limit)
             )
 
     def on_rate_limit(self, permit: Permit, retry_after: float | None) -> None:
@@ -166,7 +178,7 @@ class Limits:
     def on_overload(self, permit: Permit, retry_after: float | None) -> None:
         """Lower the concurrency after the provider was overloaded, or did not answer."""
         if self._is_new_congestion(permit):
-            self.limit = max(1.0, min(self.limit, self.in_flight + 1) * DECREASE)
+            self.limit = max(1.0, min(self.limit, self.in_flight - self.unused + 1) * DECREASE)
         if retry_after:
             self._paused_until = max(self._paused_until, self._loop.time() + retry_after)
 
@@ -189,14 +201,15 @@ class Limits:
             return
         rate = (whole - left) / reset
         each = self._typical_tokens if is_tokens else 1.0
-        spare = left - (self.in_flight - 1) * each
+        in_flight = self.in_flight - self.unused
+        spare = left - (in_flight - 1) * each
         if spare > rate * BURST_SECONDS + each:
             self._quotas.pop(name, None)
             return
         now = self._loop.time()
         bucket, _ = self._quotas.get(name) or (Bucket(rate, now), is_tokens)
         bucket.set_rate(rate)
-        bucket.set_level(spare, now, is_exact=self.in_flight <= 1)
+        bucket.set_level(spare, now, is_exact=in_flight <= 1)
         self._quotas[name] = (bucket, is_tokens)
 
     def close(self) -> None:
@@ -207,9 +220,9 @@ class Limits:
     def _is_new_congestion(self, permit: Permit) -> bool:
         """Return whether this congestion began after the last decrease: each congestion decreases once."""
         self._slow_start = False
-        if permit.epoch < self._epoch:
+        if permit.epoch < self.epoch:
             return False
-        self._epoch += 1
+        self.epoch += 1
         return True
 
     def _wait(self, tokens: int) -> float:
@@ -235,6 +248,8 @@ class Limits:
         if self._requests is not None:
             wait = max(wait, self._requests.wait(1, now))
         if self._tokens is not None:
+            if tokens > self._max_tokens:
+                raise too_many_tokens(tokens, self._max_tokens)
             wait = max(wait, self._tokens.wait(tokens, now))
         for bucket, is_tokens in self._quotas.values():
             wait = max(wait, bucket.wait(self._typical_tokens if is_tokens else 1, now))
@@ -251,9 +266,9 @@ class Limits:
             self._tokens.take(tokens)
         for bucket, is_tokens in self._quotas.values():
             bucket.take(self._typical_tokens if is_tokens else 1)
-        return Permit(self._epoch)
+        return Permit(self.epoch)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Grant permits to waiting requests that may start, in their order."""
         waiting = self._waiting
         while waiting:
@@ -271,9 +286,13 @@ class Limits:
             return
 
     def _wake_in(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(max(seconds, 0.001), self._wake)
+        at = self._loop.time() + max(seconds, 0.001)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()  # an estimate was corrected, and the quota has more than was thought
+        self._timer = self._loop.call_at(at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self._admit()
+        self.admit()

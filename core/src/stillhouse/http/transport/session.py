@@ -30,7 +30,7 @@ from stillhouse.http.transport.feeding import Feed
 from stillhouse.http.transport.files import Upload
 from stillhouse.http.transport.hooks import Hooks
 from stillhouse.http.transport.judgement import given_up, redacted, seconds_to_wait, slow_down
-from stillhouse.http.transport.limits import Limits
+from stillhouse.http.transport.permits import RequestLimits
 from stillhouse.http.transport.proxies import proxy_for
 from stillhouse.http.transport.reading import Wire
 from stillhouse.offline.failures import Failure, backoff_seconds
@@ -66,7 +66,7 @@ class Transport:
         self,
         base_url: URL,
         headers: Mapping[str, str],
-        limits: Limits,
+        limits: RequestLimits,
         *,
         timeout: float,
         retry_timeout: float,

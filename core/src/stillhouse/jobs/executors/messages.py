@@ -1,4 +1,7 @@
-"""What the process of a run and its workers tell each other. All of it pickles."""
+"""What the process of a run and its workers tell each other. All of it pickles.
+
+What they say of limits is in `stillhouse._execution.leases`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Setup:
 
     Attributes:
         llm: the pickled LLM, which is not loaded.
-        share: the worker's share of the limits.
+        share: the worker's share of the concurrency.
         levels: the loggers whose records the worker passes on, with their levels.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from stillhouse._execution.arriving import Arriving
 from stillhouse._execution.bugs import naming_bugs
+from stillhouse._execution.leases import Leases, Terms, current_leases
 from stillhouse._execution.share import set_share
 from stillhouse._execution.stopping import Stop as StopRequest
 from stillhouse._execution.stopping import stopping_with
@@ -60,6 +61,7 @@ class Worker:
         self._stop = StopRequest()
         self._tasks: SimpleQueue[_Session | Check | None] = SimpleQueue()
         self._session: _Session | None = None
+        self._leases = Leases(self._send_of_limits)
 
     @property
     def is_generating(self) -> bool:
@@ -72,6 +74,8 @@ class Worker:
         if isinstance(message, Inputs):
             if session is not None:
                 session.put(message.items)
+        elif isinstance(message, Terms):
+            self._leases.take(message)
         elif isinstance(message, Begin):
             self._session = session = _Session(message)
             self._tasks.put(session)
@@ -103,6 +107,7 @@ class Worker:
             try:
                 set_share(setup.share)
                 llm = _read(setup.llm)
+                resources.enter_context(_leasing(self._leases))
                 with naming_bugs(llm):
                     llm.load()
             except BaseException as error:
@@ -134,6 +139,11 @@ class Worker:
             error = _sendable(raised)
         self._session = None
         self._send(Ended(error))
+
+    def _send_of_limits(self, message: Any) -> None:
+        """Send a message from the loop of an LLM, which ends the run no sooner than its own thread does."""
+        with contextlib.suppress(KeyboardInterrupt):  # nobody is there any more
+            self._send(message)
 
     def _send_results(self, finished: list[Any]) -> None:
         try:
@@ -221,6 +231,16 @@ def _sendable(error: BaseException) -> StillhouseError:
     stops_run = getattr(error, "stops_run", not isinstance(error, StillhouseError))
     text = error.message if isinstance(error, StillhouseError) else described(error)
     return GenerationError(text, kind=kind, hint=hint, stops_run=stops_run)
+
+
+@contextlib.contextmanager
+def _leasing(leases: Leases) -> Iterator[None]:
+    """Let LLMs that are loaded in this block have their limits in the process of the run."""
+    token = current_leases.set(leases)
+    try:
+        yield
+    finally:
+        current_leases.reset(token)
 
 
 @contextlib.contextmanager

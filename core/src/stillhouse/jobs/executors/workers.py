@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Self
 
 from stillhouse._execution.call import Finished, finish_group
+from stillhouse._execution.leases import Closed, Opened, Used
 from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse._execution.own_arguments import have_arguments
 from stillhouse._execution.share import Share
@@ -33,6 +35,7 @@ from stillhouse.jobs.executors.messages import (
     Setup,
 )
 from stillhouse.jobs.executors.pickling import pickled
+from stillhouse.jobs.executors.run_limits import RunLimits
 from stillhouse.jobs.executors.session import Session
 from stillhouse.llm import LLM
 
@@ -55,7 +58,10 @@ class WorkerHandle(ABC):
 
     @abstractmethod
     def send(self, message: Any) -> None:
-        """Send it a message. It does not wait; if the worker is dead, the message is lost."""
+        """Send it a message, in any thread. Messages arrive in their order.
+
+        It does not wait; if the worker is dead, the message is lost.
+        """
 
     @abstractmethod
     def close(self, *, at_once: bool) -> None:
@@ -77,7 +83,7 @@ class Workers:
     """Generates by several workers. A context manager: they are started on entry, and ended on exit.
 
     Args:
-        llm: the LLM, which is not loaded. Each worker gets a copy, and an equal share of its limits.
+        llm: the LLM, which is not loaded. Each worker gets a copy; its limits are those of all together.
         count: how many workers.
         launch: starts one.
 
@@ -106,8 +112,10 @@ class Workers:
         self._failed_starts = 0
         self._started = 0
         self._is_generating = False
+        self._limits = RunLimits()
 
     def __enter__(self) -> Self:
+        self._limits.start()
         try:
             for number in range(self._count):
                 self._start(number)
@@ -137,6 +145,7 @@ class Workers:
             handle.send(Quit())
         for worker, handle in handles.items():
             handle.close(at_once=self._is_generating or worker not in self._ready)
+        self._limits.close()
 
     def check_input(self, input: Any) -> None:
         """Let a worker check an input; see `LLM.check_input`."""
@@ -225,7 +234,7 @@ class Workers:
         levels = {name: logging.getLogger(name).getEffectiveLevel() for name in _LOGGERS}
         setup = Setup(self._content, Share(number, self._count), levels)
         try:
-            self._handles[worker] = self._launch(setup, lambda message: self._events.put((worker, message)))
+            handle = self._handles[worker] = self._launch(setup, partial(self._deliver, worker))
         except OSError as error:
             del self._shares[worker]
             raise GenerationError(
@@ -234,6 +243,15 @@ class Workers:
                 stops_run=True,
                 hint="give fewer --workers",
             ) from error
+        self._limits.join(worker, handle.send)
+
+    def _deliver(self, worker: int, message: Any) -> None:
+        """Take what a worker says, in whatever thread: what concerns limits does not wait for anything."""
+        is_of_limits = isinstance(message, (Used, Opened, Closed))
+        if is_of_limits or isinstance(message, Died):
+            self._limits.take(worker, message)
+        if not is_of_limits:
+            self._events.put((worker, message))
 
     def _attend(self, worker: int, message: Any) -> None:
         """Note what every message means, whoever waits for it."""
