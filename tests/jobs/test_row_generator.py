@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ from pydantic import PrivateAttr
 
 import stillhouse
 from stillhouse import AsyncLLM, ConfigurationError, GenerationError, Row, RowGenerator, StillhouseError
+
+sys.path.append(str(Path(__file__).parent))
+import worker_llms  # workers import it by this name
 
 
 def rows(*columns: dict[str, Any], typed: bool = False) -> list[Row]:
@@ -139,13 +144,15 @@ def test_a_row_has_parameters_of_its_own() -> None:
     ("options", "message"),
     [
         ({"max_new_token": 3}, "no generation parameter 'max_new_token'"),
-        ({"executor": "processes"}, "RowGenerator has no option 'executor'"),
+        ({"max_failures": 3}, "RowGenerator has no option 'max_failures'"),
         ({"max_new_tokens": "many"}, "max_new_tokens"),
         ({"num_generations": 0}, "num_generations is 0"),
         ({"text": True, "num_generations": 2}, "text=True"),
         ({"prompt_column": "a", "template": "{{ a }}"}, "one prompt"),
         ({"prompt_column": 3}, "prompt_column is of the type int"),
         ({"template": "{{ a"}, "template is not valid"),
+        ({"executor": "process"}, "no executor 'process'"),
+        ({"workers": 2}, "workers is for an executor"),
         ({"schema": "name"}, "JSON schema"),
     ],
 )
@@ -170,6 +177,18 @@ def test_an_llm_stays_loaded_if_it_was() -> None:
         with RowGenerator(llm):
             pass
         assert llm.is_loaded
+
+
+def test_a_row_that_ends_its_worker_fails_alone() -> None:
+    prompts = [{"prompt": "die" if number == 3 else str(number)} for number in range(8)]
+    with RowGenerator(worker_llms.Fragile(), executor="processes", workers=1) as generator:
+        results = generator.generate(rows(*prompts))
+        again = generator.generate(rows({"prompt": "a"}))
+    assert [result["generations"] for result in results] == [
+        None if number == 3 else [f"{number}!"] for number in range(8)
+    ]
+    assert results[3]["error"]["kind"] == "server"
+    assert again[0]["generations"] == ["a!"]
 
 
 def test_a_backend_that_loses_a_result_is_reported() -> None:

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
+from stillhouse.jobs.executors.choosing import executing_of
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.launch.run import in_python_words, options_of, read_options, run
 from stillhouse.jobs.prompts.shapes import SHAPES
-from stillhouse.jobs.runs.loading import loaded
 from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.store.stream import StreamStore
 from stillhouse.llm import LLM
-from stillhouse.protocols import InputWithArguments, OutputColumns, Row, RowInputs
+from stillhouse.protocols import Executor, InputWithArguments, OutputColumns, Row, RowInputs
 from stillhouse.typing import FormattedInput
 
 __all__ = ["RowGenerator"]
@@ -44,6 +44,9 @@ class RowGenerator:
         param: generation parameters, for those that have the name of an option here.
         row_params: read a row's generation parameters from its columns of these names.
         schema: the form of the answers, as for `stillhouse.run`.
+        executor: generate with several workers, as for `stillhouse.run`. With `'processes'`, a row that kills
+            its process fails alone.
+        workers: number of workers of the executor; by default one for each core.
         parameters: generation parameters of the LLM, such as `temperature`.
 
     Attributes:
@@ -79,6 +82,8 @@ class RowGenerator:
         param: Mapping[str, Any] | None = None,
         row_params: bool = False,
         schema: Any = None,
+        executor: str | None = None,
+        workers: int | None = None,
         **parameters: Any,
     ) -> None:
         given = {**locals(), "input": [], "fields": None, "config": None, "images_from": None}
@@ -97,6 +102,7 @@ class RowGenerator:
                     "rows of another program cannot be generated in an offline batch",
                     hint="set use_offline_batch_generation=False, or use stillhouse.run",
                 )
+            self._executing = executing_of(self.llm, command)
         self._formatter = command.formatter
         self._count = command.num_generations
         self._arguments = command.arguments
@@ -104,13 +110,15 @@ class RowGenerator:
         self.columns: OutputColumns = self._columns
         self._given: dict[str, None] | None = None
         self._has_looked = False
+        self._executor: Executor = self.llm
         self._resources = contextlib.ExitStack()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {type(self.llm).__name__} {self.llm.model_name}>"
 
     def __enter__(self) -> Self:
-        self._resources.enter_context(loaded(self.llm))
+        with in_python_words():
+            self._executor = self._resources.enter_context(self._executing())
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -163,7 +171,7 @@ class RowGenerator:
                 look(self.llm, named, self._formatter)
             self._has_looked = True
         results: list[Any] = [None] * len(rows)
-        groups = self.llm.iter_finished(
+        groups = self._executor.iter_finished(
             _Inputs(rows, self._formatter), self._count, on_error="yield", ordered=False, **self._arguments
         )
         with contextlib.closing(groups):
