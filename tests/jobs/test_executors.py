@@ -18,8 +18,8 @@ import pytest
 
 import stillhouse
 from stillhouse import ConfigurationError, GenerationError, hookimpl
+from stillhouse.jobs.executors import Deliver, Died, Refused, Setup, WorkerHandle, Workers
 from stillhouse.jobs.executors.processes import ProcessWorker
-from stillhouse.jobs.executors.workers import Workers
 
 from .conftest import Server, read_jsonl
 
@@ -207,7 +207,7 @@ def test_too_many_failed_rows_stop_workers_too(tmp_path: Path) -> None:
     def llm() -> Any:
         return worker_llms.Fragile(max_concurrency=2)
 
-    with pytest.raises(stillhouse.StillhouseError, match="--max-failures is 3|max_failures is 3"):
+    with pytest.raises(stillhouse.StillhouseError, match=r"max.failures is 3"):
         stillhouse.run(source, llm=llm(), max_failures=3, **options)
     left = stillhouse.estimate(source, llm=llm(), output=tmp_path / "o.jsonl").rows
     assert 0 < left < 400
@@ -463,6 +463,51 @@ def test_an_executor_generates_for_one_iteration_after_the_other() -> None:
             assert [(index, result["generations"]) for index, result, _ in found] == [
                 (number, [f"{number}!"]) for number in range(count)
             ]
+
+
+class Unplaced(WorkerHandle):
+    """A worker that cannot begin, and says so; or says nothing."""
+
+    def __init__(self, deliver: Deliver, refusal: ConfigurationError | None) -> None:
+        if refusal is not None:
+            deliver(Refused(refusal))
+            deliver(Died(refusal.message))
+
+    def send(self, message: Any) -> None:
+        pass
+
+    def close(self, *, at_once: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize("refusal", [None, ConfigurationError("this node has another version")])
+def test_a_run_may_begin_before_all_workers_have(
+    refusal: ConfigurationError | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cluster may have no room for one of them, or no machine that it can work on."""
+    starts: list[Setup] = []
+
+    def launch(setup: Setup, deliver: Deliver) -> WorkerHandle:
+        if setup.share.number == 0:
+            return ProcessWorker(setup, deliver)
+        starts.append(setup)
+        if len(starts) == 1:
+            return Unplaced(deliver, None)
+        return Unplaced(deliver, refusal)
+
+    chats = [[{"role": "user", "content": f"{number}"}] for number in range(100)]
+    with Workers(worker_llms.Fragile(), 2, launch, enough=1) as workers:
+        if refusal is not None:  # the one that waited is refused now
+            workers._events.put((1, Died("it was not placed")))
+        groups = workers.iter_finished(chats)
+        found = [output["generations"] for group in groups for _, output, _ in group]
+    assert found == [[f"{number}!"] for number in range(100)]
+    if refusal is None:
+        assert len(starts) == 1
+    else:
+        assert len(starts) == 3  # it is not tried for ever, however much the other one does
+        said = [record.getMessage() for record in caplog.records if "cannot begin" in record.getMessage()]
+        assert said == ["a worker cannot begin, and the others go on: this node has another version"]
 
 
 def test_workers_that_are_left_in_the_middle_end(tmp_path: Path) -> None:

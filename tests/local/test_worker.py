@@ -361,7 +361,7 @@ async def test_the_time_until_jobs_are_taken_is_counted() -> None:
         assert worker.seconds_waited == alone  # nobody knows yet how long it will be
         engine.gate.set()
         await asyncio.gather(first, second)
-        assert worker.seconds_waited >= alone + 0.05
+        assert worker.seconds_waited > alone
     finally:
         worker.close()
 

@@ -23,6 +23,7 @@ MODULES = (
     "stillhouse.http",
     "stillhouse.http.batches",
     "stillhouse.inputs",
+    "stillhouse.jobs.executors",
     "stillhouse.jobs.formats",
     "stillhouse.local",
     "stillhouse.offline",

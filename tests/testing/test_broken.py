@@ -38,11 +38,18 @@ def declared(every: int = 1) -> dict[str, str]:
 FINE = ("kept", "skipped", "not declared")
 
 EVERY = [pytest.param(1, id="all", marks=pytest.mark.environment), pytest.param(SAMPLE, id="sample")]
-CASES = [
-    pytest.param(every.values[0], name, rule, id=f"{every.id}-{name}-{rule}", marks=every.marks)
-    for every in EVERY
-    for name, rule in sorted(declared(every.values[0]).items())  # type: ignore[arg-type]
-]
+
+
+def cases(declared: Callable[[int], dict[str, str]]) -> list[Any]:
+    """Each of `declared` for one environment, and a sample of them for every interpreter."""
+    return [
+        pytest.param(every.values[0], name, rule, id=f"{every.id}-{name}-{rule}", marks=every.marks)
+        for every in EVERY
+        for name, rule in sorted(declared(every.values[0]).items())  # type: ignore[arg-type]
+    ]
+
+
+CASES = cases(declared)
 
 
 def distribution(

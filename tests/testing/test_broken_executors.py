@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,26 @@ import pytest
 from stillhouse.testing import all_rules
 from stillhouse.testing.desk import Desk
 
-from .test_broken import BROKEN, FINE
+from .test_broken import BROKEN, EVERY, FINE, cases
 
 
-def declared() -> dict[str, str]:
-    """Each broken executor, and the rule that it breaks, as the source says."""
+def declared(every: int = 1) -> dict[str, str]:
+    """Each broken executor, and the rule that it breaks, as the source says; or one in `every`."""
     text = (BROKEN / "broken_executors.py").read_text(encoding="utf-8")
     pairs = re.findall(r'^@breaks\("(X\d\d)"\)\nclass (\w+)', text, re.MULTILINE)
-    return {name: rule for rule, name in pairs}
+    return {name: rule for rule, name in pairs[::every]}
+
+
+CASES = cases(declared)
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What the kit says of each: the outcome of each rule."""
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, dict[str, str]]]:
+    """Of one executor in so many, what the kit says: the outcome of each rule."""
+    return functools.cache(functools.partial(run_the_kit, tmp_path_factory))
+
+
+def run_the_kit(tmp_path_factory: pytest.TempPathFactory, every: int) -> dict[str, dict[str, str]]:
     folder = tmp_path_factory.mktemp("broken-executors")
     report = folder / "found.json"
     inherited = os.environ.get("PYTHONPATH")
@@ -34,7 +43,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull,
          "--confcutdir", BROKEN, "--conformance-json", report, BROKEN / "executor_suites.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(BROKEN), *filter(None, [inherited])])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(BROKEN), *filter(None, [inherited])]),
+            "BROKEN_EVERY": str(every),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -46,15 +59,19 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     }
 
 
-@pytest.mark.parametrize(("name", "rule"), sorted(declared().items()))
+@pytest.mark.parametrize(("every", "name", "rule"), CASES)
 def test_the_kit_names_the_rule_that_is_broken_and_no_other(
-    name: str, rule: str, outcomes: dict[str, dict[str, str]]
+    every: int, name: str, rule: str, outcomes: Callable[[int], dict[str, dict[str, str]]]
 ) -> None:
-    assert {id for id, outcome in outcomes[name].items() if outcome not in FINE} == {rule}
+    found = outcomes(every)
+    assert {id for id, outcome in found[name].items() if outcome not in FINE} == {rule}
 
 
-def test_one_in_the_process_of_the_run_keeps_every_rule(outcomes: dict[str, dict[str, str]]) -> None:
-    assert {id: outcome for id, outcome in outcomes["Copy"].items() if outcome != "kept"} == {
+@pytest.mark.parametrize("every", EVERY)
+def test_one_in_the_process_of_the_run_keeps_every_rule(
+    every: int, outcomes: Callable[[int], dict[str, dict[str, str]]]
+) -> None:
+    assert {id: outcome for id, outcome in outcomes(every)["Copy"].items() if outcome != "kept"} == {
         "X08": "skipped"  # the process of the run cannot die for one input
     }
 

@@ -1,6 +1,6 @@
 """A job of Ray Data on a cluster of this machine. It writes what came out as JSON; `test_stage.py` runs it.
 
-Usage: python stage_job.py FOLDER
+Usage: python stage_job.py FOLDER NAME…, with the names of functions here
 """
 
 from __future__ import annotations
@@ -27,18 +27,25 @@ def main() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    jobs = {"odd_rows": odd_rows, "slow_rows": slow_rows, "refused_key": refused_key}
-    for name, job in jobs.items():
+    jobs = {job.__name__: job for job in (odd_rows, dying_rows, slow_rows, refused_key)}
+    for name in sys.argv[2:]:
+        job = jobs[name]
         (FOLDER / f"{name}.json").write_text(json.dumps(job()), encoding="utf-8")
     ray.shutdown()
 
 
 def odd_rows() -> Any:
-    """One row is too long, and three end the process that generates for them."""
-    prompts = {100: "x" * (MAX_CHARACTERS + 1), 20: "die", 50: "die", 180: "die"}
+    """One row is too long, and one ends the process that generates for it."""
+    prompts = {100: "x" * (MAX_CHARACTERS + 1), 180: "die"}
     rows = [{"id": number, "question": prompts.get(number, f"q{number}")} for number in range(200)]
     llm = ObeyingLLM(api_key=SECRET)
     return generated(rows, 8, 25, llm=llm, executor="processes", workers=1, temperature=0.5)
+
+
+def dying_rows() -> Any:
+    """Three rows end the process that generates for them."""
+    rows = [{"id": number, "question": "die" if number in (20, 50, 80) else "q"} for number in range(100)]
+    return generated(rows, 4, 25, llm=ObeyingLLM(), executor="processes", workers=1)
 
 
 def slow_rows() -> Any:

@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -264,12 +265,16 @@ def test_the_plugin_imports_no_stage() -> None:
 # A job of Ray Data.
 
 
+ISOLATED = ["unshare", "-rnpf", "--mount-proc", "--kill-child"]
+"""A network with loopback alone, and processes that end with their first one."""
+
+
 def _is_isolated() -> bool:
     """Whether a command can run in namespaces of its own: Ray must find no network but loopback."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         return False
     tried = subprocess.run(
-        ["unshare", "-rnpf", "--mount-proc", "--kill-child", "ip", "link", "set", "lo", "up"],
+        [*ISOLATED, "ip", "link", "set", "lo", "up"],
         capture_output=True,
         check=False,
         timeout=60,
@@ -277,17 +282,16 @@ def _is_isolated() -> bool:
     return tried.returncode == 0
 
 
-@pytest.fixture(scope="module")
-def job() -> Iterator[Path]:
-    """The folder with the results of `stage_job.py`, which ran with two actors in namespaces of its own."""
+@contextlib.contextmanager
+def job_of(*names: str) -> Iterator[Path]:
+    """The folder with the results of functions of `stage_job.py`, which ran in namespaces of its own."""
     pytest.importorskip("ray.data", reason="Ray Data is missing: pip install 'stillhouse-ray[data]'")
     if not _is_isolated():
         pytest.skip("no namespaces: this test requires unshare, ip, and user namespaces")
-    with tempfile.TemporaryDirectory(
-        prefix="ray-", ignore_cleanup_errors=True
-    ) as name:  # sockets need short paths
+    # Sockets need short paths.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        script = f"ip link set lo up && exec {sys.executable} {HERE / 'stage_job.py'} {folder}"
+        command = shlex.join([sys.executable, str(HERE / "stage_job.py"), name, *names])
         paths = [str(HERE), *filter(None, sys.path)]
         environment = {
             **os.environ,
@@ -299,13 +303,19 @@ def job() -> Iterator[Path]:
         }
         with (folder / "output.txt").open("wb") as output, contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                ["unshare", "-rnpf", "--mount-proc", "--kill-child", "bash", "-c", script],
+                [*ISOLATED, "sh", "-c", f"ip link set lo up && exec {command}"],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
                 timeout=600,
             )
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def job() -> Iterator[Path]:
+    with job_of("odd_rows", "slow_rows", "refused_key") as folder:
         yield folder
 
 
@@ -322,11 +332,22 @@ def test_a_job_keeps_failures_by_row(job: Path) -> None:
     rows = result(job, "odd_rows")
     assert [row["id"] for row in rows] == [*range(200)]
     failed = {row["id"]: row["error"] for row in rows if row["error"]}
-    assert [*failed] == [20, 50, 100, 180]
-    assert failed.pop(100)["kind"] == "context_length"
-    assert {error["kind"] for error in failed.values()} == {"server"}
-    assert all("died" in error["message"] for error in failed.values())
+    assert {number: error["kind"] for number, error in failed.items()} == {
+        100: "context_length",
+        180: "server",
+    }
+    assert "died" in failed[180]["message"]
     assert all(row["generations"] == [f"{row['question']}!"] for row in rows if not row["error"])
+
+
+@pytest.mark.soak
+def test_a_job_survives_several_rows_that_end_their_process() -> None:
+    with job_of("dying_rows") as folder:
+        rows = result(folder, "dying_rows")
+    assert [row["id"] for row in rows] == [*range(100)]
+    assert [row["id"] for row in rows if row["error"]] == [20, 50, 80]
+    assert {row["error"]["kind"] for row in rows if row["error"]} == {"server"}
+    assert all(row["generations"] == ["q!"] for row in rows if not row["error"])
 
 
 def test_a_job_keeps_the_order_and_loads_the_llm_once_for_each_actor(job: Path) -> None:

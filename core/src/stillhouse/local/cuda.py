@@ -67,6 +67,14 @@ class CudaDevicePlacementMixin(Holder):
         """
         return True
 
+    def num_cuda_devices(self) -> int:
+        """How many CUDA devices the engine uses on a machine that has them; 0 if it uses none.
+
+        An executor that places workers on other machines reserves as many for each. It is called before
+        `load()`, on a machine that may have no devices. A backend with several, or with none, overrides it.
+        """
+        return self._desired_num_gpus if self.cuda_devices in ("auto", None) else len(self.cuda_devices or ())
+
     @property
     def cuda_device_ids(self) -> list[int]:
         """The indices, as in nvidia-smi, of the devices that this LLM holds; empty before `load()`."""

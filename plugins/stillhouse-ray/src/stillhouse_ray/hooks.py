@@ -4,11 +4,14 @@ Ray is imported before it is asked for.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from stillhouse import hookimpl
 
 if TYPE_CHECKING:
+    from stillhouse import LLM
+    from stillhouse.protocols import Executor
     from stillhouse_ray.settings import RaySettings
 
 __all__ = ["RayHooks"]
@@ -31,3 +34,15 @@ class RayHooks:
     def configure(self, settings: RaySettings) -> None:
         """Take the settings."""
         self._settings = settings
+
+    @hookimpl
+    def make_executor(
+        self, name: str, address: str | None, llm: LLM, workers: int | None
+    ) -> AbstractContextManager[Executor] | None:
+        """Return the executor `ray`."""
+        if name != "ray":
+            return None
+        from stillhouse_ray.executor import RayExecutor
+        from stillhouse_ray.settings import RaySettings
+
+        return RayExecutor(llm, address, workers, self._settings or RaySettings())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 __all__ = ["RaySettings"]
 
@@ -12,7 +13,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RaySettings(BaseModel):
-    """What each worker asks the cluster for."""
+    """What each worker asks the cluster for, and what it gets from this process."""
 
     num_cpus: Amount = Field(default=1, description="CPUs that Ray reserves for each worker.")
     num_gpus: Amount | None = Field(
@@ -26,3 +27,22 @@ class RaySettings(BaseModel):
     resources: dict[str, Amount] = Field(
         default_factory=dict, description="Custom resources of the cluster for each worker."
     )
+    environment: list[str] = Field(
+        default_factory=list,
+        description="Names of environment variables that the workers get from this process, besides those of "
+        "the backend's API key and address.",
+    )
+    wait_seconds: float = Field(
+        default=300,
+        gt=0,
+        le=86_400,
+        description="How long the cluster may take to place the first worker.",
+    )
+
+    @field_validator("environment")
+    @classmethod
+    def _are_names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name[:80]!r} is not the name of an environment variable")
+        return value

@@ -78,7 +78,7 @@ class GenerateStage:
         added = self._rows.generate(rows)
         if len(added) != given.count:
             raise StillhouseError(
-                f"a batch of {given.count:,} rows became one of {len(added):,}",
+                f"the batch has {given.count:,} rows, and its result has {len(added):,}",
                 hint="report it to the authors of stillhouse-ray",
             )
         return given.joined(added, self._rows.columns)
@@ -86,7 +86,7 @@ class GenerateStage:
 
 @dataclass(frozen=True)
 class _BatchRow(Row):
-    """A row of a batch. What its position in the dataset is, nobody knows."""
+    """A row of a batch; its position in the dataset is unknown."""
 
     @property
     def place(self) -> str:
@@ -210,7 +210,7 @@ def _form_of(batch: Any) -> _Batch:
     ]
     if isinstance(batch, Mapping):
         return _Arrays(batch)
-    for module, name, form in forms:  # a batch is of a library that is imported
+    for module, name, form in forms:  # the library of a batch is imported already
         library = sys.modules.get(module)
         if library is not None and isinstance(batch, getattr(library, name)):
             return form(batch)
@@ -273,7 +273,7 @@ def _plain(value: Any) -> Any:
 def _listed(column: Any) -> Any:
     """Return an array as a list, and a number of numpy as one of Python."""
     if getattr(getattr(column, "dtype", None), "kind", "") in ("M", "m"):
-        # Of nanoseconds, Python gets integers.
+        # `tolist` returns nanoseconds as integers.
         column = column.astype(f"{column.dtype.name.partition('[')[0]}[us]")
     return column.tolist() if hasattr(column, "tolist") else column
 

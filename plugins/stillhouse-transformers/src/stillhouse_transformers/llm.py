@@ -97,6 +97,11 @@ class TransformersLLM(TokenLLM, CudaDevicePlacementMixin):
         """Whether the model is loaded onto one CUDA device."""
         return self.device_map is None and _loading().device_of(self.device or "auto").startswith("cuda")
 
+    def num_cuda_devices(self) -> int:
+        """None if `device` names another device than CUDA's; else 1."""
+        device = self.device or "auto"
+        return int(self.cuda_devices != [] and (device == "auto" or device.startswith("cuda")))
+
     def load(self) -> None:
         """Load the model; a name on the Hugging Face Hub is downloaded first if need be.
 

@@ -122,6 +122,10 @@ class VLLM(LocalLLM, CudaDevicePlacementMixin):
         """Whether vLLM finds a CUDA device here, and was built for one."""
         return bool(library().platform.is_cuda())
 
+    def num_cuda_devices(self) -> int:
+        """The product of the sizes of parallelism, unless `cuda_devices` is empty."""
+        return 0 if self.cuda_devices == [] else self.tensor_parallel_size * self.pipeline_parallel_size
+
     @property
     def engine_slots(self) -> int | None:
         """How many sequences grow at once; `None` where that is left to the engine."""

@@ -1,4 +1,4 @@
-"""Messages over a pipe: each a length and a pickle. Both ends are processes of one run."""
+"""Messages as bytes, and over a pipe: each a length and a pickle. Both ends are processes of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from stillhouse.errors import ConfigurationError, described
 
-__all__ = ["packed", "read_message", "write_packed"]
+__all__ = ["packed", "read_message", "unpacked", "write_packed"]
 
 _LENGTH = struct.Struct(">Q")
 
@@ -28,6 +28,11 @@ def packed(message: Any) -> bytes:
         ) from error
 
 
+def unpacked(content: bytes) -> Any:
+    """Return the message that `packed` made bytes of. Only bytes of a process of the same run are safe."""
+    return pickle.loads(content)  # noqa: S301 - from a process of the same run
+
+
 def write_packed(stream: IO[bytes], content: bytes) -> None:
     """Write the bytes of a message."""
     stream.write(_LENGTH.pack(len(content)))
@@ -42,7 +47,7 @@ def read_message(stream: IO[bytes]) -> Any:
         EOFError: the other end is gone.
     """
     (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
-    return pickle.loads(_read(stream, length))  # noqa: S301 - from a process of the same run
+    return unpacked(_read(stream, length))
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -19,7 +20,7 @@ from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse._execution.own_arguments import have_arguments
 from stillhouse._execution.share import Share
 from stillhouse._execution.stopping import current_stop
-from stillhouse.errors import GenerationError
+from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.jobs.executors.assignments import CHUNK
 from stillhouse.jobs.executors.messages import (
     Begin,
@@ -45,7 +46,9 @@ AHEAD = 32
 """How many inputs wait at a worker, besides those that it generates for: until more arrive, it has these."""
 
 MAX_FAILED_STARTS = 3
-"""How often in a row a worker is started again that dies before it can generate."""
+"""How often in a row a worker is started that dies before it has generated anything."""
+
+_logger = logging.getLogger("stillhouse")
 
 _LOGGERS = ("stillhouse", "stillhouse.bugs", "stillhouse.messages")
 
@@ -86,6 +89,8 @@ class Workers:
         llm: the LLM, which is not loaded. Each worker gets a copy; its limits are those of all together.
         count: how many workers.
         launch: starts one.
+        enough: how many workers must have loaded the LLM before the first row; `None` for all. The others
+            join when they have: on a cluster that grows, or whose nodes others use too.
 
     Attributes:
         capacity: how many inputs a worker may have.
@@ -95,11 +100,12 @@ class Workers:
         ConfigurationError: the LLM is loaded, or does not pickle.
     """
 
-    def __init__(self, llm: LLM, count: int, launch: Launch) -> None:
+    def __init__(self, llm: LLM, count: int, launch: Launch, *, enough: int | None = None) -> None:
         self._llm = llm
         self._content = pickled(llm)
         window = getattr(llm, "max_concurrency", None)
         self._count = min(count, window) if window else count
+        self._enough = self._count if enough is None else min(enough, self._count)
         each = -(-window // self._count) if window else llm.preferred_batch_size
         self.capacity = 2 * each + (AHEAD if window else 0)
         self.chunk = CHUNK if window else max(CHUNK, llm.preferred_batch_size)
@@ -109,7 +115,8 @@ class Workers:
         self._shares: dict[int, int] = {}
         self._ready: set[int] = set()
         self._used: set[int] = set()
-        self._failed_starts = 0
+        self._failed_starts: Counter[int] = Counter()
+        self._refusals: set[str] = set()
         self._started = 0
         self._is_generating = False
         self._limits = RunLimits()
@@ -119,7 +126,7 @@ class Workers:
         try:
             for number in range(self._count):
                 self._start(number)
-            while len(self._ready) < self._count:
+            while len(self._ready) < self._enough:
                 _, message = self.next_event(wait=True, restart=False) or _NOTHING
                 if isinstance(message, Refused):
                     raise message.error
@@ -219,10 +226,12 @@ class Workers:
             worker, message = self._events.get(block=wait, timeout=WAIT_SECONDS)
         except Empty:
             return None
-        self._attend(worker, message)
+        number = self._shares.get(worker, -1)
+        self._attend(worker, number, message)
         if isinstance(message, Died):
-            number = self._shares.pop(worker)
-            if restart and self._failed_starts < MAX_FAILED_STARTS and not current_stop.get().requested:
+            self._shares.pop(worker, None)
+            failed = self._failed_starts[number] >= MAX_FAILED_STARTS
+            if restart and not failed and not current_stop.get().requested:
                 self._start(number)
         return worker, message
 
@@ -253,20 +262,29 @@ class Workers:
         if not is_of_limits:
             self._events.put((worker, message))
 
-    def _attend(self, worker: int, message: Any) -> None:
+    def _attend(self, worker: int, number: int, message: Any) -> None:
         """Note what every message means, whoever waits for it."""
         if isinstance(message, Log):
             extra = {} if message.place is None else {"place": message.place}
             logging.getLogger(message.name).log(message.level, "%s", message.text, extra=extra)
         elif isinstance(message, Ready):
             self._ready.add(worker)
+        elif isinstance(message, Refused):
+            self._warn(message.error)
         elif isinstance(message, Results):
-            self._failed_starts = 0
+            self._failed_starts.pop(number, None)
         elif isinstance(message, Died):
             if worker not in self._used:
-                self._failed_starts += 1
+                self._failed_starts[number] += 1
             self._used.discard(worker)
             self._ready.discard(worker)
             handle = self._handles.pop(worker, None)
             if handle is not None:
                 handle.close(at_once=True)
+
+    def _warn(self, error: BaseException) -> None:
+        """Say why a worker cannot begin, once, where the run does not end with it."""
+        refusal = error.message if isinstance(error, StillhouseError) else described(error)
+        if self._ready and refusal not in self._refusals:
+            self._refusals.add(refusal)
+            _logger.warning("a worker cannot begin, and the others go on: %s", refusal)

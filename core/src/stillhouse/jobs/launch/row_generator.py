@@ -99,7 +99,7 @@ class RowGenerator:
             self.llm, command = read_options(options)
             if options.is_offline(self.llm) or options.is_in_order(self.llm):
                 raise ConfigurationError(
-                    "rows of another program cannot be generated in an offline batch",
+                    f"{type(self).__name__} submits no offline batches",
                     hint="set use_offline_batch_generation=False, or use stillhouse.run",
                 )
             self._executing = executing_of(self.llm, command)
@@ -180,7 +180,7 @@ class RowGenerator:
                     if results[index] is not None:
                         raise self._miscounted(f"two results for row {index + 1}")
                     results[index] = result
-        # The names of the row's own columns are enough to name those that are added.
+        # The names of a row's own columns decide how the added ones are named; their values do not matter.
         finished = _Records(self._given or {})
         store = StreamStore(finished, self.llm.model_name, self._columns)
         for index, (row, result) in enumerate(zip(rows, results, strict=True)):
@@ -224,7 +224,7 @@ class _Records:
         self.records.append({name: value for name, value in record.items() if name not in self.given})
 
     def finish(self) -> None:
-        """Do nothing: it is all there."""
+        """Do nothing: the records are in memory."""
 
     def abandon(self) -> None:
         """Do nothing."""

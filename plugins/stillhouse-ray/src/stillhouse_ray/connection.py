@@ -1,0 +1,289 @@
+"""`connected`: a connection of this process to a Ray cluster, or to one that is started on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import os
+import re
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from stillhouse import ConfigurationError
+from stillhouse_ray.needs import Needs
+
+__all__ = ["check", "connected"]
+
+AUTO = "auto"
+
+CONNECT_SECONDS = 10.0
+"""How long the head of a cluster may take to accept a connection."""
+
+START_SECONDS = 180.0
+"""How long Ray may take to start on this machine, or to connect."""
+
+MAX_FOLDER = 17
+"""How long the path of the folder for temporary files may be: those of Ray's sockets have 107 characters."""
+
+LOCAL_TRIES = 2
+"""How often a cluster is started on this machine, which takes Ray too long if the machine is busy."""
+
+END_SECONDS = 60.0
+"""How long it may take to end."""
+
+_ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
+
+# No statistics are sent, and warnings are not written to standard error. Under `uv run`, Ray would start the
+# workers by that too, in a copy of the working folder: they run with the Python of their node instead.
+_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+}
+
+_logger = logging.getLogger("stillhouse.ray")
+
+
+def check(address: str | None) -> None:
+    """Refuse what can be seen to be wrong before anything is started.
+
+    Raises:
+        ConfigurationError: it is no address, nobody listens there, or Ray cannot be imported.
+    """
+    matched = _ADDRESS.fullmatch(address or "")
+    if address not in (None, AUTO) and (matched is None or int(matched["port"]) > 65535):
+        raise ConfigurationError(
+            f"{address!r} is not the address of a Ray cluster",
+            hint="give --executor ray for this machine, ray:auto on a node of a cluster, ray:HOST:PORT, "
+            "or ray:ray://HOST:PORT from outside",
+        )
+    with _variables():
+        ray = _imported()
+    if address is not None and not ray.is_initialized():
+        _check_reachable(address)
+
+
+@contextlib.contextmanager
+def connected(address: str | None, count: int | None, needs: Needs) -> Iterator[Any]:
+    """Give the module `ray`, connected. What this process was connected to before stays connected.
+
+    Args:
+        address: the address, `auto`, or `None` for a cluster on this machine, which ends with the block.
+        count: how many workers a cluster on this machine must have room for.
+        needs: what each of them needs.
+
+    Raises:
+        ConfigurationError: Ray cannot be imported, or there is no cluster.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_variables())
+        ray = _imported()
+        if ray.is_initialized():
+            stack.enter_context(_quiet(ray))
+            yield ray
+            return
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            # A folder of its own, so that nothing stays.
+            folder = tempfile.mkdtemp(prefix="stillhouse-ray-", dir=_short_folder())
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            options |= _local(count, needs) | {"address": "local", "_temp_dir": folder}
+        else:
+            options["address"] = address
+        stack.enter_context(_quiet(ray))
+        stack.enter_context(_started(ray, options, address))
+        yield ray
+
+
+def _imported() -> Any:
+    level = logging.getLogger("ray").level
+    try:
+        return importlib.import_module("ray")
+    except Exception as error:  # a broken installation raises whatever it likes
+        raise ConfigurationError(
+            f"Ray cannot be imported: {type(error).__name__}: {error}",
+            hint="run stillhouse install --upgrade ray",
+        ) from error
+    finally:
+        logging.getLogger("ray").setLevel(level)
+
+
+@contextlib.contextmanager
+def _variables() -> Iterator[None]:
+    """Set the variables that Ray reads when it is imported and started; what the user has set stays."""
+    new = {name: value for name, value in _VARIABLES.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+def _short_folder() -> str | None:
+    """Return a folder whose path leaves room for that of a socket; `None` for the usual one."""
+    return "/tmp" if len(tempfile.gettempdir()) > MAX_FOLDER and Path("/tmp").is_dir() else None  # noqa: S108
+
+
+def _local(count: int | None, needs: Needs) -> dict[str, Any]:
+    """Return what a cluster on this machine has."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = count or max(1, int(cpus // needs.num_cpus) if needs.num_cpus else cpus)
+    return {
+        "num_cpus": max(cpus, math.ceil(wanted * needs.num_cpus)),
+        "resources": {name: amount * wanted for name, amount in needs.resources.items()},
+        "include_dashboard": False,
+    }
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would wait for minutes."""
+    given = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
+    matched = _ADDRESS.fullmatch(given)
+    if matched is None:
+        return
+    try:
+        with socket.create_connection((matched["host"].strip("[]"), int(matched["port"])), CONNECT_SECONDS):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"there is no Ray cluster at {given}: {error.strerror or error}",
+            hint="check the address: ray status shows that of a cluster on one of its nodes",
+        ) from error
+
+
+@contextlib.contextmanager
+def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator[None]:
+    """Start or connect, in bounded time; disconnect at the end, and end what was started."""
+    tries = LOCAL_TRIES if address is None else 1
+    while True:
+        tries -= 1
+        connection = _Connection(ray, options)
+        error = connection.open()
+        if error is None:
+            break
+        if tries == 0 or "timed out" not in str(error):  # Ray gives itself half a minute
+            raise _explained(error, address) from error
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+class _Connection:
+    """Connects in a thread, so that Ray leaves the handlers of signals alone.
+
+    The thread stays as long as the connection: the system ends the processes of a cluster that was started
+    here when it ends.
+    """
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        self._ray = ray
+        self._options = options
+        self._error: BaseException | None = None
+        self._ready, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="stillhouse-ray-connection", daemon=True)
+
+    def open(self) -> BaseException | None:
+        """Connect, and return why that is not possible, if it is not."""
+        try:
+            with _quiet_logger():
+                self._thread.start()
+                _wait(self._ready, START_SECONDS)
+            if not self._ready.is_set():
+                return ConfigurationError(f"Ray did not answer within {START_SECONDS:g} s")
+        except BaseException:
+            self.close()
+            raise
+        return self._error
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._over.set()
+        if self._ready.is_set():
+            self._thread.join(END_SECONDS)
+
+    def _hold(self) -> None:
+        try:
+            self._ray.init(**self._options)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+        if self._error is None:
+            self._over.wait()
+            self._ray.shutdown()
+
+
+def _wait(event: threading.Event, seconds: float) -> None:
+    """Wait in short turns, so that an interrupt is noticed."""
+    ends = monotonic() + seconds
+    while not event.wait(0.5) and monotonic() < ends:
+        pass
+
+
+def _explained(error: BaseException, address: str | None) -> ConfigurationError:
+    text = " ".join(str(error).split())
+    if address is None:
+        return ConfigurationError(
+            f"Ray cannot be started on this machine: {text[:500]}",
+            hint="try again when the machine is less busy; ray start --head shows more",
+        )
+    if "ersion mismatch" in text:
+        return ConfigurationError(
+            f"the cluster runs other versions than this command: {text[:500]}",
+            hint="install the same versions of Python and Ray on the nodes and here",
+        )
+    if address.startswith("ray://") and isinstance(error, (ImportError, ValueError)):
+        return ConfigurationError(
+            f"Ray's client cannot be used: {text[:500]}", hint='run stillhouse install "ray[client]"'
+        )
+    hint = "start one with ray start --head, or give --executor ray for one on this machine"
+    if address == AUTO:
+        return ConfigurationError(f"there is no Ray cluster on this machine: {text[:300]}", hint=hint)
+    return ConfigurationError(
+        f"the Ray cluster at {address} cannot be used from here: {text[:300]}",
+        hint="run this command on a node of the cluster, or give ray:ray://HOST:10001 from outside",
+    )
+
+
+@contextlib.contextmanager
+def _quiet_logger() -> Iterator[None]:
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _quiet(ray: Any) -> Iterator[None]:
+    """Keep off standard output what Ray prints there when a worker or a node dies.
+
+    Rows may be written there. Ray has no switch for it.
+    """
+    module = ray._private.worker
+    printed = getattr(module, "print_to_stdstream", None)
+    if printed is None:
+        yield
+        return
+
+    def log(data: dict[str, Any], *_: Any, **__: Any) -> None:
+        _logger.debug("%s", "\n".join(map(str, data.get("lines", ()))))
+
+    module.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        if module.print_to_stdstream is log:
+            module.print_to_stdstream = printed
