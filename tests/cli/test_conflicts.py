@@ -41,6 +41,10 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["{rows}", "--llm", "online", "--metrics", "{out}", *options]
         for options in (["--estimate"], ["--preview", "1"])
     ] + [["--prompt", "a", "--llm", "online", "--metrics", "{out}"]],
+    "--state-copy is a copy of the state of a run": [
+        ["{rows}", "--llm", "online", "--state-copy", "memory://b/c", *options]
+        for options in (["--estimate"], ["--preview", "1"])
+    ] + [["--prompt", "a", "--llm", "online", "--state-copy", "memory://b/c"]],
     "a raw prompt has no images": [
         ["{rows}", "--llm", "online", "-o", "{out}", "--raw", "--image-column", "x"]
     ],
@@ -88,7 +92,10 @@ COMMANDS: dict[str, list[list[str]]] = {
         for options in (["--text"], ["--expand"], ["--output-prefix", "p"])
     ],
     "standard output is JSONL": [["{rows}", "--llm", "online", "-o", "-", "--format", "csv"]],
-    "of what is printed no state is kept": [["{rows}", "--llm", "online", "-o", "-", "--state", "{out}.db"]],
+    "of what is printed no state is kept": [
+        ["{rows}", "--llm", "online", "-o", "-", *options]
+        for options in (["--state", "{out}.db"], ["--state-copy", "memory://b/c"])
+    ],
     "what is read from standard input is gone afterwards": [["-", "--llm", "online", "--estimate"]],
     "what was printed is not kept": [
         ["{rows}", "--llm", "online", "-o", "-", *options]

@@ -23,7 +23,7 @@ PATIENCE = 60.0
 # Imports everything once; each line of its input is a command, which a fork of it runs. So a run
 # starts in milliseconds, and is a process like any other.
 NURSERY = """
-import hashlib, json, os, signal, sys
+import hashlib, importlib, json, os, signal, sys
 import stillhouse, stillhouse.registry, stillhouse.cli.app, stillhouse.jobs.runs.bulk, stillhouse.jobs.reporting.progress, stillhouse.http.transport.session
 from stillhouse import prepare_output
 from stillhouse.http import HTTPLLM
@@ -57,6 +57,9 @@ for line in sys.stdin:
         for number, path in ((1, order["out"]), (2, order["err"])):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         sys.stdin.close()
+        for name, value in order["constants"].items():
+            module, _, constant = name.rpartition(".")
+            setattr(importlib.import_module(module), constant, value)
         try:
             stillhouse.cli.app.app(order["arguments"], prog_name="stillhouse")
         except SystemExit as exited:
@@ -165,11 +168,16 @@ def server() -> Iterator[Server]:
 class Process:
     """A run in a process of its own."""
 
-    def __init__(self, nursery: Nursery, arguments: list[str], folder: Path) -> None:
+    def __init__(
+        self, nursery: Nursery, arguments: list[str], folder: Path, constants: dict[str, Any]
+    ) -> None:
         self._nursery = nursery
         self.err_path = folder / "stderr.txt"
         self._skip = self.err_path.stat().st_size if self.err_path.exists() else 0
-        order = {"arguments": arguments, "out": str(folder / "stdout.txt"), "err": str(self.err_path)}
+        order = {
+            "arguments": arguments, "constants": constants,
+            "out": str(folder / "stdout.txt"), "err": str(self.err_path),
+        }  # fmt: skip
         self.pid = nursery.start(json.dumps(order))
 
     def kill(self, number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> None:
@@ -234,11 +242,19 @@ def nursery() -> Iterator[Nursery]:
 def start(nursery: Nursery, server: Server, tmp_path: Path) -> Callable[..., Process]:
     """Start `stillhouse generate` on the counting server; one at a time."""
 
-    def call(*arguments: object, concurrency: int = 16, folder: Path | None = None) -> Process:
+    def call(
+        *arguments: object,
+        concurrency: int = 16,
+        folder: Path | None = None,
+        constants: dict[str, Any] | None = None,
+    ) -> Process:
         options = ["--llm", "counted:m", "--set", f"base_url=http://127.0.0.1:{server.port}"]
         texts = [str(argument) for argument in arguments]
         return Process(
-            nursery, ["generate", *texts, *options, "--max-concurrency", str(concurrency)], folder or tmp_path
+            nursery,
+            ["generate", *texts, *options, "--max-concurrency", str(concurrency)],
+            folder or tmp_path,
+            constants or {},
         )
 
     return call

@@ -89,7 +89,7 @@ def test_an_estimate_has_the_options_of_a_run_that_matter_to_it() -> None:
         assert parameter == run[name]
     unimportant = {
         "max_concurrency", "wait", "finish_online", "max_tokens_total", "max_cost", "max_failures",
-        "executor", "workers", "metrics",
+        "executor", "workers", "metrics", "state_copy",
     }  # fmt: skip
     assert {*run} - {*estimate} == unimportant | ONLY_PYTHON - {"parameters"}
 

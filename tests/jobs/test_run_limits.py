@@ -430,7 +430,7 @@ QUOTAS = {"quota": 2.0, "plenty": 99.0}
 """What is left of a hundred requests."""
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(actions=ACTIONS, max_concurrency=st.integers(3, 9), requests=st.sampled_from([None, None, 600.0]))
 def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
     actions: list[tuple[str, int]], max_concurrency: int, requests: float | None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ import pytest
 import stillhouse
 from stillhouse import UnsupportedError
 from stillhouse.cli.app import app
+from stillhouse.jobs.copies.copying import StateCopier
 from stillhouse.jobs.formats.jsonl import JsonlReader
-from stillhouse.jobs.runs.offline import _RowCursor
+from stillhouse.jobs.runs.offline import _RowCursor, jobs_of
+from stillhouse.offline import BatchLedger
 
 from ..support import squeezed
 from .support import BatchServer, SingleLLM, TinyLLM
@@ -402,3 +407,37 @@ def test_rows_are_added_once_the_batches_are_collected(runs: Runs, server: Batch
     server.finish()
     assert runs.generate("--batch") == 0, runs.err
     assert [row["generations"] for row in runs.rows] == [[f"ROW {number}"] for number in range(11)]
+
+
+def test_a_submitted_batch_is_in_the_copy_of_the_state_at_once(
+    runs: Runs, server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    copy, seen = tmp_path / "copy.gz", threading.Event()
+
+    def look() -> None:
+        """End the job once the copy knows it: the run would wait for it for ever otherwise."""
+        ends = time.monotonic() + 60
+        while not seen.is_set() and time.monotonic() < ends:
+            if copy.exists():
+                (tmp_path / "looked-at.db").write_bytes(gzip.decompress(copy.read_bytes()))
+                with BatchLedger(tmp_path / "looked-at.db") as ledger:
+                    if any(job.job == "job-0" for job in jobs_of(ledger)):
+                        seen.set()
+            time.sleep(0.01)
+        server.finish()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    with monkeypatch.context() as killed:
+        killed.setattr(StateCopier, "finish", lambda copier: None)
+        assert runs.generate("--batch", "--wait", "0.5", "--state-copy", copy) == 0
+    thread.join()
+    assert seen.is_set()
+    first = runs.output.read_bytes()
+    for path in tmp_path.glob("out.jsonl*"):
+        path.unlink()
+    assert runs.generate("--batch", "--state-copy", copy) == 0
+    assert "state restored from" in runs.err
+    assert len(server.jobs) == 1
+    assert runs.output.read_bytes() == first

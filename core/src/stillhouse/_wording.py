@@ -1,10 +1,28 @@
-"""Words of messages that many modules need: counts, and the command that installs a package."""
+"""Words of messages that many modules need: counts, times, and the command that installs a package."""
 
 from __future__ import annotations
 
 import re
+import time
 
-__all__ = ["install_command", "number_of"]
+__all__ = ["duration", "install_command", "moment", "number_of"]
+
+
+def duration(seconds: float) -> str:
+    """Format a time span, such as `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def moment(seconds: float) -> str:
+    """Format seconds since 1970 as local date and time with how far that is from UTC."""
+    text = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    return f"{text[:-2]}:{text[-2:]}"
 
 
 def number_of(number: int, noun: str, verbs: str = "", plural: str = "") -> str:

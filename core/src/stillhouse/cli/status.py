@@ -15,6 +15,7 @@ from stillhouse.cli.output import flush, guarded, is_read, print_facts, print_js
 from stillhouse.cli.standard import output as standard_output
 
 if TYPE_CHECKING:
+    from stillhouse.jobs.copies.facts import CopyFact
     from stillhouse.jobs.reporting.status import Places
     from stillhouse.jobs.runs.pace import RunPace
     from stillhouse.jobs.runs.provenance import Provenance
@@ -41,6 +42,7 @@ class _Status(NamedTuple):
         places: where the run is.
         latest: how many rows the latest session finished and failed.
         provenance: how the run was begun; `None` if that is not known.
+        copied: what the state knows of its copies; `None` for a run without any.
     """
 
     working: bool
@@ -50,6 +52,7 @@ class _Status(NamedTuple):
     places: Places
     latest: tuple[int, int] | None
     provenance: Provenance | None
+    copied: CopyFact | None
 
 
 @click.command(
@@ -89,8 +92,9 @@ def _print_json(output: str, state: Path | None, watch: bool) -> None:
         found = _read(output, state, answers=not watch, counts=True)
         took = time.monotonic() - began
         facts = status_as_json(
-            output, found.working, found.summary, found.pace, found.places, found.latest, found.damage
-        )
+            output, found.working, found.summary, found.pace, found.places, found.latest, found.damage,
+            found.copied,
+        )  # fmt: skip
         print_json(facts, indent=None if watch else 2)
         flush()
         if not watch or not found.working or not is_read():
@@ -131,6 +135,7 @@ def _read(output: str, state: Path | None, *, answers: bool = True, counts: bool
         answers: whether to look at every answer of a run that is working.
         counts: whether to count the rows of the latest session.
     """
+    from stillhouse.jobs.copies.facts import copy_of
     from stillhouse.jobs.formats.opening import output_path
     from stillhouse.jobs.reporting.status import Places, latest_counts
     from stillhouse.jobs.runs.pace import pace_of
@@ -154,18 +159,19 @@ def _read(output: str, state: Path | None, *, answers: bool = True, counts: bool
         provenances = provenances_of(connection)
         pace = pace_of(connection, summary, working)
         latest = latest_counts(connection, summary) if counts else None
+        copied = copy_of(connection)
         owner = facts_of(connection).get("output") or place.name
     is_other = path == store_path(place) and not is_same_name(owner, place.name)
     first = provenances[min(provenances)] if provenances else None
     places = Places(place, path, owner if is_other else "")
-    return _Status(working, summary, pace, damage, places, latest, first)
+    return _Status(working, summary, pace, damage, places, latest, first, copied)
 
 
 def _print_status(found: _Status) -> None:
     from stillhouse.jobs.reporting.commands import line_to_copy
-    from stillhouse.jobs.reporting.tables import failure_lines, status_lines
+    from stillhouse.jobs.reporting.tables import copy_lines, failure_lines, status_lines
 
-    lines = status_lines(found.summary, found.working, found.pace)
+    lines = [*status_lines(found.summary, found.working, found.pace), *copy_lines(found.copied)]
     if found.damage is not None:
         lines[0] = ("state", f"damaged; with the same command, {found.damage.told}")
     if found.places.copied_from:

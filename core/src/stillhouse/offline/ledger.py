@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +78,15 @@ class BatchLedger:
 
     Args:
         path: the SQLite file; it is created if it does not exist, readable by its owner alone.
+
+    Attributes:
+        path: as above.
+        on_change: called after each change, if it is set.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.on_change: Callable[[], object] | None = None
         try:
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,6 +138,8 @@ class BatchLedger:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        if self.on_change is not None:
+            self.on_change()
 
     # Runs
 

@@ -16,6 +16,7 @@ def given_parts(context: click.Context) -> list[list[str]]:
     an assignment names are masked.
     """
     from stillhouse.jobs.launch.given import assignment
+    from stillhouse.jobs.sources.addresses import shown_address
     from stillhouse.jobs.sources.names import shown
 
     parts = [["stillhouse", "generate"]]
@@ -32,6 +33,6 @@ def given_parts(context: click.Context) -> list[list[str]]:
             parts.append([option])
             continue
         for item in value if parameter.multiple else (value,):
-            text = str(item)
+            text = shown_address(str(item)) if name == "state_copy" else str(item)
             parts.append([option, assignment(text) if name in ("fields", "param") else text])
     return parts

@@ -174,6 +174,12 @@ _WRITING: list[Callable[[Any], Any]] = [
         help="The run's state (default: OUTPUT.run.db). With the state of a finished run, another OUTPUT is "
         "written without generating again.",
     ),
+    click.option(
+        "--state-copy",
+        metavar="URL",
+        help="Copy the state to URL about once a minute, such as s3://bucket/run.db.gz. On another machine, "
+        "the same command resumes from the copy.",
+    ),
 ]
 """What is written."""
 

@@ -166,7 +166,7 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     """Print how a run goes on that is not complete."""
     from stillhouse.jobs.runs.bulk import InputChangedError
     from stillhouse.jobs.spending.budget import BudgetError
-    from stillhouse.jobs.store.database import LostError
+    from stillhouse.jobs.store.database import LostError, TakenOverError
 
     if ended.nothing_to_do:
         print_note(f"{view.command.output} is complete: {number_of(summary.rows, 'row')}")
@@ -175,7 +175,7 @@ def _print_end(ended: Ended, summary: Summary, view: _View) -> None:
     elif ended.outcome != "complete":
         what = "the run stopped" if ended.problem else "interrupted"
         # What else it takes is said with the problem.
-        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError))
+        needs_more = isinstance(ended.problem, (BudgetError, InputChangedError, TakenOverError))
         more = "" if needs_more else "; run the same command again to resume"
         if summary.queued:
             queued = number_of(summary.queued, "row")
@@ -227,8 +227,10 @@ class _View:
         self.state = bulk.store.path
         self._told = bulk.store.told
         self.tell()
-        if self._quiet or not (bulk.resumed or self.command.retry):
+        if self._quiet or not (bulk.resumed or bulk.restored or self.command.retry):
             return
+        for text in [] if bulk.restored is None else bulk.restored.lines():
+            print_note(text)
         summary = bulk.summary
         if self.command.retry or summary.queued:
             print_note(f"retrying {number_of(summary.queued, 'failed row')}")

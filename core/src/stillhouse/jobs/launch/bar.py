@@ -59,6 +59,8 @@ class PythonView:
         """Warn of damage to the state, and say nothing else: the caller has the result."""
         for text in bulk.store.told:
             warnings.warn(text, stacklevel=2)
+        for text in [] if bulk.restored is None else bulk.restored.lines():
+            _logger.info("%s", text)
 
     @contextlib.contextmanager
     def working(self, statistics: RunStatistics, extent: Extent) -> Iterator[Stop]:

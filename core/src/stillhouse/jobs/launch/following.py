@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -27,17 +27,19 @@ class Follower:
 
     Attributes:
         outcome: how the work ended, as far as it is known.
+        copied: returns when the state was last copied, in seconds since 1970; `None` without a copy.
     """
 
     def __init__(self, file: MetricsFile | None, labels: RunLabels | None) -> None:
         self._file, self._labels = file, labels
         self.outcome: Outcome = "stopped"
+        self.copied: Callable[[], float | None] = lambda: None
 
     def working(self, statistics: RunStatistics, extent: Extent) -> AbstractContextManager[None]:
         """Write the metrics while the run works; arguments as `View.working`."""
         if self._file is None or self._labels is None:
             return contextlib.nullcontext()
-        return self._file.following(statistics, extent, self._labels)
+        return self._file.following(statistics, extent, self._labels, self.copied)
 
 
 @contextlib.contextmanager

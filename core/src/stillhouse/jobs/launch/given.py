@@ -11,6 +11,7 @@ from typing import Any
 from stillhouse._settings.redaction import named_secrets
 from stillhouse._settings.secrets import masked
 from stillhouse.jobs.launch.options import Options
+from stillhouse.jobs.sources.addresses import shown_address
 from stillhouse.jobs.sources.names import names_of, shown
 from stillhouse.llm import LLM
 
@@ -61,7 +62,7 @@ def _arguments(options: Options) -> Iterator[str]:
         value = getattr(options, name)
         if name in ("input", "param") or value == getattr(defaults, name):
             continue
-        yield f"{name}={_value(name, value)}"
+        yield f"{name}={_value(name, shown_address(str(value)) if name == 'state_copy' else value)}"
     for name, value in options.param.items():
         yield f"{name}={_value(name, value)}"
 

@@ -67,6 +67,7 @@ class Options:
         expand: whether the fields of an answer that is a JSON object are columns.
         format: the format of the output, whatever its name ends in.
         state: where the state of the run is, if it is not beside the output.
+        state_copy: the address of a copy of the state, which is written while the run works.
         restart: whether an earlier run of this output is forgotten.
         extend: whether rows may have been added to the input.
         retry: the kinds of failures whose rows are generated again, or `all`.
@@ -130,6 +131,7 @@ class Options:
     expand: bool = False
     format: str | None = None
     state: str | PathLike[str] | None = None
+    state_copy: str | PathLike[str] | None = field(default=None, repr=False)
 
     # How the run is worked on.
     restart: bool = False
@@ -216,6 +218,11 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "leave it out, or give INPUT and -o OUTPUT without --estimate and --preview",
     ),
     (
+        lambda o: o.state_copy is not None and bool(o.prompt is not None or o.estimate or o.preview),
+        "--state-copy is a copy of the state of a run",
+        "leave it out, or give INPUT and -o OUTPUT without --estimate and --preview",
+    ),
+    (
         lambda o: o.num_generations > 1 and (o.text or o.expand),
         "there is more than one text in a row, and --text and --expand are of one",
         "leave out them, or -n",
@@ -231,9 +238,9 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
         "leave out --format, or give -o FILE",
     ),
     (
-        lambda o: o.output == "-" and o.state is not None,
+        lambda o: o.output == "-" and (o.state is not None or o.state_copy is not None),
         "of what is printed no state is kept",
-        "leave out --state, or give -o FILE",
+        "leave out --state and --state-copy, or give -o FILE",
     ),
     (
         lambda o: o.prompt is not None and o.row_params,

@@ -88,6 +88,7 @@ def prepare(
             schema=schema_of(llm, formatter.form) if options.expand else None,
         ),
         state=_state(options),
+        state_copy=_state_copy(options),
         metrics=None if options.metrics is None else Path(options.metrics),
         spool=spool,
     )
@@ -110,6 +111,22 @@ def _state(options: Options) -> Path | None:
             f"--state: there is no folder {path.parent}", hint="create it, or check the path"
         )
     return path
+
+
+def _state_copy(options: Options) -> str | None:
+    """Return the address of the copy of the state, if there is one.
+
+    Raises:
+        ConfigurationError: it is empty.
+    """
+    if options.state_copy is None:
+        return None
+    address = str(options.state_copy)
+    if not address.strip() or "\0" in address:
+        raise ConfigurationError(
+            "--state-copy: it is no address", hint="give one such as s3://bucket/run.db.gz"
+        )
+    return address
 
 
 def _choice(options: Options) -> Choice:

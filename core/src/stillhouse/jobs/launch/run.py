@@ -60,6 +60,7 @@ def run(
     expand: bool = False,
     format: str | None = None,
     state: str | PathLike[str] | None = None,
+    state_copy: str | PathLike[str] | None = None,
     num_generations: int = 1,
     param: Mapping[str, Any] | None = None,
     row_params: bool = False,
@@ -128,6 +129,8 @@ def run(
         format: `jsonl`, `csv`, `tsv`, `parquet` or `openai-batch`, whatever the suffix of the output.
         state: the path of the run's state; `OUTPUT.run.db` by default. With the state of a finished run,
             another output is written, and nothing is generated again.
+        state_copy: an address such as `s3://bucket/run.db.gz` to which the state is copied about once a
+            minute. On another machine, the same call without a state resumes from that copy.
         num_generations: number of generations for each row.
         param: generation parameters, for those that have the name of an option of this function.
         row_params: read a row's generation parameters, `tools` and `structured_output` from its columns of
@@ -184,6 +187,11 @@ def run(
     folder = None
     with contextlib.ExitStack() as resources, in_python_words():
         if output is None:
+            if state_copy is not None:
+                raise ConfigurationError(
+                    "--state-copy is for a run that can be resumed, and this one has no output",
+                    hint="give --output",
+                )
             folder = TemporaryFolder()
             resources.callback(folder.remove)
             output = folder.path / f"output.{format or _suffix(input)}"
@@ -356,7 +364,7 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a text")
-    for name in ("template_file", "system_file", "state"):
+    for name in ("template_file", "system_file", "state", "state_copy"):
         value = getattr(options, name)
         if value is not None and not isinstance(value, (str, PathLike)):
             raise ConfigurationError(f"{name} is of the type {type(value).__name__}", hint="give a path")

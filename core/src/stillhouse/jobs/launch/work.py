@@ -99,6 +99,7 @@ def work(llm: LLM, command: Command, view: View) -> Ended:
         resources.enter_context(_online(llm))
         executing = executing_of(llm, command)  # refuses what cannot be, before anything is written
         bulk = resources.enter_context(_open(llm, command))
+        follower.copied = lambda: bulk.copied
         view.reading(lambda: notes_of(bulk.source, command.source))
         if not bulk.is_complete:
             view.looked(bulk.look)

@@ -88,13 +88,20 @@ class MetricsFile:
             raise cannot_be_written(path, error) from None
 
     @contextlib.contextmanager
-    def following(self, statistics: RunStatistics, extent: Extent, labels: RunLabels) -> Iterator[None]:
+    def following(
+        self,
+        statistics: RunStatistics,
+        extent: Extent,
+        labels: RunLabels,
+        copied: Callable[[], float | None] = lambda: None,
+    ) -> Iterator[None]:
         """Write the file now, and every few seconds while the block works.
 
         Args:
             statistics: what the run updates.
             extent: how much there is to do.
             labels: of every series.
+            copied: returns when the state was last copied, in seconds since 1970; `None` without a copy.
 
         Raises:
             ConfigurationError: it cannot be written now; later that is a warning.
@@ -102,7 +109,7 @@ class MetricsFile:
         tracker = Tracker(statistics, extent)
 
         def text(progress: Progress, outcome: Outcome) -> str:
-            return metrics_text(progress, statistics.failed, statistics.skipped, labels, outcome)
+            return metrics_text(progress, statistics.failed, statistics.skipped, labels, outcome, copied())
 
         try:
             self._write(text(tracker.now(), "running"))
@@ -176,7 +183,12 @@ def _head(path: Path, size: int) -> bytes:
 
 
 def metrics_text(
-    progress: Progress, failed: Mapping[str, int], skipped: int, labels: RunLabels, outcome: Outcome
+    progress: Progress,
+    failed: Mapping[str, int],
+    skipped: int,
+    labels: RunLabels,
+    outcome: Outcome,
+    copied: float | None = None,
 ) -> str:
     """Return the metrics of a run in Prometheus' text format.
 
@@ -188,6 +200,7 @@ def metrics_text(
         skipped: rows that were finished earlier.
         labels: of every series.
         outcome: how the run ended, or that it works.
+        copied: when the state was last copied, in seconds since 1970; `None` without a copy.
     """
     failures = sum(failed.values())
     page = _Page(labels.output)
@@ -219,6 +232,10 @@ def metrics_text(
     page.add("elapsed_seconds", "gauge", "Time since this process began.", {"": progress.seconds})
     left = progress.seconds_left if outcome == "running" else None
     page.add("remaining_seconds", "gauge", "Estimated time until the end.", {"": left})
+    page.add(
+        "state_copy_timestamp_seconds", "gauge", "When the state was last copied, in seconds since 1970.",
+        {"": copied},
+    )  # fmt: skip
     return page.text
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.jobs.copies.facts import CopyFact
 from stillhouse.jobs.reporting.facts import outcome_of
 from stillhouse.jobs.runs.pace import RunPace
 from stillhouse.jobs.runs.summary import Summary
@@ -51,6 +53,7 @@ def status_as_json(
     places: Places,
     latest: tuple[int, int] | None,
     damage: Damage | None,
+    copied: CopyFact | None = None,
 ) -> dict[str, Any]:
     """Return the status of a run as JSON types; what is not known is `None`.
 
@@ -62,6 +65,7 @@ def status_as_json(
         places: where it is.
         latest: see `latest_counts`.
         damage: what of the state is damaged; `None` if nothing is.
+        copied: what the state knows of its copies; `None` for a run without any.
     """
     last = summary.sessions[-1] if summary.sessions else None
     outcome = "not started" if last is None else "working" if working else outcome_of(last)
@@ -86,5 +90,13 @@ def status_as_json(
         },
         **asdict(pace),
         **summary.as_json(),
+        "state_copy": None
+        if copied is None
+        else {
+            "url": copied.url,
+            "taken": copied.taken,
+            "age": None if copied.taken is None else max(0.0, time.time() - copied.taken),
+            "problem": copied.problem,
+        },
         "damaged": None if damage is None else damage._asdict(),
     }

@@ -6,6 +6,7 @@ Over 300 lines: the closing table and the status share most of their lines, so t
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,12 +25,13 @@ from stillhouse.jobs.runs.said import in_a_line
 from stillhouse.jobs.spending.prices import PROVIDER, cost_text
 
 if TYPE_CHECKING:
+    from stillhouse.jobs.copies.facts import CopyFact
     from stillhouse.jobs.runs.pace import RunPace
     from stillhouse.jobs.runs.statistics import RunStatistics
     from stillhouse.jobs.runs.summary import Summary
     from stillhouse.offline.chunks import Chunk
 
-__all__ = ["failure_lines", "job_lines", "source_lines", "status_lines", "summary_lines"]
+__all__ = ["copy_lines", "failure_lines", "job_lines", "source_lines", "status_lines", "summary_lines"]
 
 SHOWN_FAILURES = 3
 SHOWN_ENDINGS = 6
@@ -253,6 +255,17 @@ def status_lines(summary: Summary, working: bool, pace: RunPace | None = None) -
         lines.append(("cost", f"{cost_text(summary.cost)} (prices of {summary.prices or ''})"))
     if summary.last_finished is not None:
         lines.append(("last row finished", moment(summary.last_finished)))
+    return lines
+
+
+def copy_lines(copied: CopyFact | None) -> list[tuple[str, str]]:
+    """Return where the copy of a state is and how old it is, as labels and values."""
+    if copied is None:
+        return []
+    age = "none yet" if copied.taken is None else f"{duration(max(0.0, time.time() - copied.taken))} old"
+    lines = [("copy of the state", in_a_line(f"{copied.url}, {age}"))]
+    if copied.problem is not None:
+        lines.append(("", in_a_line(f"cannot be written: {copied.problem}")))
     return lines
 
 

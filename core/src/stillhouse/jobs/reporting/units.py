@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from stillhouse._wording import duration, moment
 
 __all__ = [
     "about", "count", "duration", "iso_moment", "moment", "rows_rate", "seconds_text", "stopwatch",
@@ -12,23 +12,6 @@ __all__ = [
 def count(number: int | None) -> str:
     """Format a count; one that nobody reported is unknown."""
     return "unknown" if number is None else f"{number:,}"
-
-
-def duration(seconds: float) -> str:
-    """Format a time span, such as `3 min 20 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
-def moment(seconds: float) -> str:
-    """Format seconds since 1970 as local date and time with how far that is from UTC."""
-    text = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
-    return f"{text[:-2]}:{text[-2:]}"
 
 
 def iso_moment(seconds: float) -> str:

@@ -27,11 +27,16 @@ def finish_batches(opened: OpenRun, statistics: RunStatistics, stopping: Callabl
 
     Returns:
         Whether no job of the run is left at the provider.
+
+    Raises:
+        StoreError: the store will accept no more rows.
     """
     command, ledger, store = opened.command, opened.ledger, opened.store
     if ledger is None or not command.uses_batches:
         return True
     while not stopping():
+        if store.problem is not None:
+            raise store.problem
         offline = OfflineRun(
             opened.llm, ledger, store, opened.open_rows, command.formatter,
             num_generations=command.num_generations, arguments=command.arguments, stopping=stopping,
@@ -56,6 +61,6 @@ def finish_batches(opened: OpenRun, statistics: RunStatistics, stopping: Callabl
         if command.wait is None:
             return False
         ends = time.monotonic() + command.wait
-        while not stopping() and time.monotonic() < ends:
+        while not stopping() and store.problem is None and time.monotonic() < ends:
             time.sleep(min(STOP_CHECK_SECONDS, command.wait))
     return False

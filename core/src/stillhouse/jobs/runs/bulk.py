@@ -56,6 +56,7 @@ class BulkRun:
     Attributes:
         resumed: whether an earlier process worked on this run.
         queued: number of failed rows that are retried.
+        restored: what was restored from the copy of the state; `None` if nothing was.
         look: the findings about the prompt in the first rows of the input.
         store: the rows.
         source: reads the input.
@@ -65,6 +66,7 @@ class BulkRun:
         self._run = open_run
         self.resumed = open_run.resumed
         self.queued = open_run.queued
+        self.restored = None if open_run.copy is None else open_run.copy.restored
         self.look = open_run.look
         self.store: SqliteStore = open_run.store
         self.source: RowReader = open_run.source
@@ -111,6 +113,11 @@ class BulkRun:
     def is_waiting(self) -> bool:
         """Whether the work ended because batches are not done."""
         return self._run.outcome == "waiting"
+
+    @property
+    def copied(self) -> float | None:
+        """When the state was last copied, in seconds since 1970; `None` without a copy."""
+        return None if self._run.copier is None else self._run.copier.taken
 
     @property
     def jobs(self) -> list[Chunk]:

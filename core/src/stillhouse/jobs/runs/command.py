@@ -52,6 +52,7 @@ class Command:
         spool: saves an input that is not a file, such as standard input; `None` for other inputs.
         writing: how the output is written; it may differ when the run is resumed.
         state: the path of the run's state; `None` for the path next to the output.
+        state_copy: the address of the copy of the state, with its secrets; `None` for no copy.
         metrics: the file that gets the run's progress for Prometheus; `None` for no file.
         given: the parts of the command, as they were given, without secrets; for the report.
         reads: the files other than the source that were read for the run, such as settings.
@@ -81,6 +82,7 @@ class Command:
     verbose: bool = False
     writing: Writing = field(default_factory=Writing)
     state: Path | None = None
+    state_copy: str | None = field(default=None, repr=False)
     metrics: Path | None = None
     given: Sequence[Sequence[str]] = ()
     reads: Sequence[Path] = ()

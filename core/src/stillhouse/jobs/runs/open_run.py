@@ -1,4 +1,7 @@
-"""`OpenRun`: a run that this process holds, with its input, its store and its output."""
+"""`OpenRun`: a run that this process holds, with its input, its store and its output.
+
+Over 300 lines: it is one class, whose checks have an order in which nothing is replaced too early.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stillhouse._wording import number_of
 from stillhouse.errors import ConfigurationError
@@ -19,6 +22,7 @@ from stillhouse.jobs.runs.command import Command
 from stillhouse.jobs.runs.looking import look_at_run
 from stillhouse.jobs.runs.offline import has_batches, jobs_of
 from stillhouse.jobs.runs.provenance import Provenance, provenance_of
+from stillhouse.jobs.runs.state_copies import begin_copying, check_of, state_copy_of
 from stillhouse.jobs.selection.choosing import ChosenRows
 from stillhouse.jobs.selection.repeats import Repeats
 from stillhouse.jobs.sources.names import Names
@@ -43,6 +47,9 @@ from stillhouse.jobs.store.written import WrittenOutput, check_replaceable
 from stillhouse.llm import LLM
 from stillhouse.offline.ledger import BatchLedger
 from stillhouse.protocols import Row, RowReader
+
+if TYPE_CHECKING:
+    from stillhouse.jobs.copies.copying import StateCopier
 
 __all__ = ["OpenRun"]
 
@@ -71,6 +78,8 @@ class OpenRun:
         budget: the budget of the run; `None` without a ceiling.
         resumed: whether an earlier process worked on this run.
         queued: number of failed rows that are retried.
+        copy: the copy of the state as it was when the run was opened; `None` for a run without one.
+        copier: writes the copy while the run works; `None` without one.
         written: the record of the output that this run wrote.
         outcome: how the work ended, for `close` to record.
 
@@ -87,6 +96,7 @@ class OpenRun:
         self.outcome: Outcome = "stopped"
         self.repeats: Repeats | None = None
         self._spooled: Path | None = None
+        self.copier: StateCopier | None = None
         hooks = llm.registry.hooks()
         self.output = output_path(command.output, hooks)
         given = None if command.state is None else followed(command.state)
@@ -106,12 +116,11 @@ class OpenRun:
                 check_places(reads, self.output, state=given)
                 command.choice.check(source)
             check_streams(command.source, reads, self.output, given)
-            is_of_plugin = hooks.output_path(command.output) is not None
-            check_replaceable(
-                self.output, state, Path(command.output), restart=command.restart, is_of_plugin=is_of_plugin
-            )
+            if command.state_copy is None or SqliteStore.exists(state):
+                self._check_replaceable(state)
             lock = take(state)
             resources.callback(lock.release)
+            self.copy = state_copy_of(command, self.output, state, reads)
             # If the output cannot be written, the run must fail now, not when everything was paid for.
             columns = command.writing.columns()
             open_writer(command.output, hooks, None, columns, command.writing.format).abandon()
@@ -127,6 +136,7 @@ class OpenRun:
             self.digest = source.digest()
             if command.restart:
                 remove_state(state)
+            self._restore(state, resources)
             self.store = SqliteStore(self.output, llm.model_name, lock, given)
             resources.callback(lambda: self.store.close(self.outcome))
             self.resumed = self._check_command()
@@ -138,6 +148,7 @@ class OpenRun:
             self.store.start()
             self.queued = self.store.requeue(command.retry) if command.retry else 0
             self.store.set(*self._provenance().fact(self.store.session))
+            self._begin_copying(resources)
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
@@ -145,6 +156,34 @@ class OpenRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _check_replaceable(self, state: Path) -> None:
+        is_of_plugin = self.llm.registry.hooks().output_path(self.command.output) is not None
+        check_replaceable(
+            self.output, state, Path(self.command.output),
+            restart=self.command.restart, is_of_plugin=is_of_plugin,
+        )  # fmt: skip
+
+    def _restore(self, state: Path, resources: ExitStack) -> None:
+        """Use the copy of the state if it is newer, and copy the state again once the store is closed."""
+        if self.copy is None:
+            return
+        if self.copy.restore(check_of(self._command_now(), self.source, self.command)) is None:
+            self._check_replaceable(state)
+        resources.callback(self._finish_copy)
+
+    def _begin_copying(self, resources: ExitStack) -> None:
+        """Copy the state from now on, and at once after a change of the offline batches."""
+        if self.copy is None:
+            return
+        self.copier = begin_copying(self.copy, self.llm, self.store, resources.callback)
+        if self.ledger is not None:
+            self.ledger.on_change = self.copier.request
+
+    def _finish_copy(self) -> None:
+        problem = None if self.copier is None else self.copier.finish()
+        if problem is not None:
+            self.store.told.append(problem)
 
     def _provenance(self) -> Provenance:
         """Describe this session for the state."""
@@ -154,7 +193,8 @@ class OpenRun:
 
     def _check_written(self) -> None:
         """Refuse to replace the file at the output's path, unless the run wrote it or `restart` is set."""
-        if self.command.restart:
+        restored = None if self.copy is None else self.copy.restored
+        if self.command.restart or (restored is not None and restored.owns_output):
             self.written.adopt()
         elif self.command.retry or not self.is_complete:
             self.written.check()
@@ -223,10 +263,13 @@ class OpenRun:
         resources.callback(folder.remove)
         return self.command.spool.save(folder.path)
 
+    def _command_now(self) -> dict[str, Any]:
+        command = self.command
+        return command_of(self.llm, command.arguments, command.num_generations, command.shaping, self.digest)
+
     def _check_command(self) -> bool:
         """Refuse another command than the one the run was started with; whether the run is resumed."""
-        command = self.command
-        now = command_of(self.llm, command.arguments, command.num_generations, command.shaping, self.digest)
+        command, now = self.command, self._command_now()
         # Where nothing was generated, as after a wrong address, another command contradicts nothing.
         if self._is_blank:
             self.store.set("command", now)

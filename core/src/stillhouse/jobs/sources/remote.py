@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl
 
-from stillhouse._settings.redaction import Redactor
-from stillhouse._wording import install_command
 from stillhouse.errors import ConfigurationError, StillhouseError
 from stillhouse.jobs.formats.kinds import is_data
 from stillhouse.jobs.formats.opening import open_file
 from stillhouse.jobs.formats.reading import Reading
+from stillhouse.jobs.sources.addresses import file_system, fsspec_for, problem_of
 from stillhouse.jobs.sources.names import Names, is_address, passed_over, shown
 from stillhouse.jobs.sources.several import SeveralReader, Source
 from stillhouse.protocols import HookCalls, RowReader
@@ -55,7 +53,7 @@ class RemoteSpool:
             raise ConfigurationError(
                 "the input has addresses and other names", hint="copy the files here, or give addresses alone"
             )
-        _fsspec(names[0])
+        fsspec_for(names[0])
 
     def save(self, folder: Path) -> Path:
         place = folder / "files"
@@ -83,21 +81,10 @@ class RemoteSpool:
         return SeveralReader(sources, [passed_over(self._passed)] if self._passed else [])
 
 
-def _fsspec(name: str) -> Any:
-    try:
-        import fsspec
-    except ImportError:
-        raise ConfigurationError(
-            f"{shown(name)} is an address, which needs fsspec; it is not installed",
-            hint=install_command("stillhouse[remote]"),
-        ) from None
-    return fsspec
-
-
 def _files(name: str, passed: list[str]) -> Iterator[tuple[str, Any]]:
     """Yield the files that an address stands for, by name, each with a function that copies it."""
     try:
-        system, path = _fsspec(name).core.url_to_fs(name)
+        system, path = file_system(name)
         paths = _paths(system, path, passed)
     except StillhouseError:
         raise
@@ -147,26 +134,5 @@ def _copy(system: Any, path: str, address: str, target: Any) -> None:
 
 
 def _unreadable(name: str, error: Exception) -> ConfigurationError:
-    # What a library says may quote the address, with the login in it.
-    reason = Redactor(_secrets(name)).redact(str(error).strip())
-    hint = "check the address, and the access to it"
-    if isinstance(error, ImportError):
-        hint = _hint_for_library(error)
-    problem = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    problem, hint = problem_of(name, error)
     return ConfigurationError(f"{shown(name)} cannot be read: {problem}", hint=hint)
-
-
-def _secrets(name: str) -> set[str]:
-    """Return the login of an address, and the values in its query."""
-    secrets: set[str] = set()
-    for part in name.split("::"):
-        login = part.partition("://")[2].partition("/")[0].rpartition("@")[0]
-        secrets |= {login, *login.split(":"), *(value for _, value in parse_qsl(part.partition("?")[2]))}
-    return {secret for secret in secrets if secret}
-
-
-def _hint_for_library(error: ImportError) -> str:
-    for name in ("s3fs", "gcsfs", "adlfs", "huggingface_hub", "aiohttp", "requests", "paramiko"):
-        if name in str(error):
-            return install_command(name)
-    return "install the library for this kind of address"

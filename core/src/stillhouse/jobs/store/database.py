@@ -23,8 +23,8 @@ from stillhouse.jobs.store.schema import APPLICATION_ID, SCHEMA_VERSION, build
 
 __all__ = [
     "DONE", "FAILED", "QUEUED", "SQLITE_ERRORS", "DamagedError", "LostError", "Outcome", "StoreError",
-    "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "read", "reading", "store_path",
-    "translated",
+    "TakenOverError", "check_not_open", "connect", "has_application_id", "is_idle", "not_ours", "read",
+    "reading", "store_path", "translated",
 ]  # fmt: skip
 
 # The states of a row.
@@ -53,6 +53,10 @@ class StoreError(ConfigurationError):
 
 class LostError(StoreError):
     """The run's database is not where it was when the work began."""
+
+
+class TakenOverError(StoreError):
+    """Another process writes the copy of this run, so that this process must not continue."""
 
 
 class DamagedError(StoreError):

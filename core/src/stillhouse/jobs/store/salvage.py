@@ -32,7 +32,7 @@ from stillhouse.jobs.store.pages import contains, records
 from stillhouse.jobs.store.schema import build
 from stillhouse.jobs.store.seals import facts_of, is_sealed, sealed
 
-__all__ = ["holds_run", "intact", "open_sound", "unknown_command"]
+__all__ = ["holds_run", "intact", "open_sound", "put_aside", "unknown_command"]
 
 # The columns of each table, which tell its records, and those that are floats: SQLite stores 1.0 as 1.
 _COLUMNS = {"rows": 17, "info": 3, "sessions": 9, "members": 4}
@@ -165,7 +165,7 @@ def _rebuild(path: Path, problem: StoreError) -> Path:
             if connection.execute("SELECT 1 FROM info WHERE key = 'command'").fetchone() is None:
                 raise unknown_command(path)
             _copy_ledger(path, connection)
-        aside = _put_aside(path)
+        aside = put_aside(path)
         part.replace(path)
     finally:
         folder.remove()
@@ -243,12 +243,17 @@ def _copy_ledger(path: Path, connection: sqlite3.Connection) -> None:
         ) from None
 
 
-def _put_aside(path: Path) -> Path:
-    """Keep a damaged state, and SQLite's files next to it, under a free name too."""
-    number, aside = 1, path.with_name(f"{path.name}.damaged")
+def put_aside(path: Path, label: str = "damaged") -> Path:
+    """Keep a state that is replaced, and SQLite's files next to it, under a free name too.
+
+    Args:
+        path: the state.
+        label: why it is replaced, for the name.
+    """
+    number, aside = 1, path.with_name(f"{path.name}.{label}")
     while os.path.lexists(aside):
         number += 1
-        aside = path.with_name(f"{path.name}.damaged-{number}")
+        aside = path.with_name(f"{path.name}.{label}-{number}")
     try:
         os.link(path, aside)
     except OSError:  # a file system without links

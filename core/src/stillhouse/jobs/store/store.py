@@ -76,6 +76,7 @@ class SqliteStore:
     Attributes:
         path: the file.
         connection: the database; see `reading`.
+        stored: how many results this process stored.
         told: messages about damage to the state, in the order of detection.
 
     Raises:
@@ -92,6 +93,7 @@ class SqliteStore:
         self._model_name = model_name
         self.problem: StoreError | None = None
         self.members: MemberCache | None = None
+        self.stored = 0
         self._buffer: list[tuple[Any, ...]] = []
         self._session: tuple[Any, ...] = ()
         self._queued: set[int] = set()
@@ -384,6 +386,7 @@ class SqliteStore:
                 self._insert_each()
         if self.members is not None:
             self.members.forget([row for row, _, state, *_ in self._buffer if state == DONE])
+        self.stored += len(self._buffer)
         self._buffer.clear()
 
     def _insert_each(self) -> None:

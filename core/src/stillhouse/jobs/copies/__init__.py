@@ -1,0 +1,1 @@
+"""Copies of a run's state outside its machine: written during the run, and restored on another machine."""
