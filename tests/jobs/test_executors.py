@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -598,7 +599,10 @@ class TestSignals:
         for number in range(kills):
             assert server.wait_for((number + 1) * 50)
             for worker in children_of(run.pid)[:1]:
-                os.kill(worker, signal.SIGKILL)
+                with contextlib.suppress(
+                    ProcessLookupError
+                ):  # it was killed before
+                    os.kill(worker, signal.SIGKILL)
         err = self.end(run)
         assert run.returncode == 0, err
         rows = read_jsonl(tmp_path / "o.jsonl")

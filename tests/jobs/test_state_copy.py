@@ -261,8 +261,8 @@ def test_a_copy_that_takes_long_makes_the_next_one_wait(monkeypatch: pytest.Monk
     copier._wake = Wake()
     for took in (1.0, 20.0):
         copier._took = took
-        with pytest.raises(StopIteration):
-            copier._work(sqlite3.connect(":memory:"))
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection, pytest.raises(StopIteration):
+            copier._work(connection)
     assert waited == [60.0, pytest.approx(180.0)]
 
 

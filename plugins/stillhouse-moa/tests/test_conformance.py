@@ -30,7 +30,11 @@ def completion(body: Any) -> Any:
             {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
             for index in range(body.get("n") or 1)
         ],
-        "usage": {"prompt_tokens": len(str(body["messages"]).split()), "completion_tokens": 5, "total_tokens": 5},
+        "usage": {
+            "prompt_tokens": len(str(body["messages"]).split()),
+            "completion_tokens": 5,
+            "total_tokens": 5,
+        },
     }
 
 
