@@ -38,6 +38,7 @@ class Model(NamedTuple):
         fixed: bytes of the state for a row without its texts.
         each: bytes of the state for each character of a prompt or an answer.
         again: seconds a row of a finished run that is started again.
+        passed: seconds a row of the input that a shard reads and leaves to other shards.
         joined: seconds a row of joining shards.
     """
 
@@ -47,6 +48,7 @@ class Model(NamedTuple):
     fixed: float
     each: float
     again: float
+    passed: float
     joined: float
 
     def rows_per_second(self, cores: int) -> float:
@@ -94,8 +96,8 @@ def stillhouse(*options: str | Path) -> float:
     return command([sys.executable, "-c", code, *map(str, options)]).wall
 
 
-def files_of_rows(folder: Path, rows: int, rounds: int) -> tuple[float, float, float, float]:
-    """Measure bytes of the state (fixed, a character) and seconds a row (again, joined)."""
+def files_of_rows(folder: Path, rows: int, rounds: int) -> tuple[float, float, float, float, float]:
+    """Measure bytes of the state (fixed, a character) and seconds a row (again, passed, joined)."""
     sizes = []
     for chars in LENGTHS:
         output = folder / f"{chars}.out.jsonl"
@@ -121,11 +123,14 @@ def files_of_rows(folder: Path, rows: int, rounds: int) -> tuple[float, float, f
         target.unlink(missing_ok=True)
         return stillhouse("join", folder / f"{name}-1.jsonl", folder / f"{name}-2.jsonl", "-o", target)
 
-    again, joined = [], []
+    again, passed, joined = [], [], []
     for _ in range(rounds):
+        first = stillhouse(*run_of(few, "first.jsonl", "--shard", "1/2", "--restart"))
+        of_many = stillhouse(*run_of(short, "thousandth.jsonl", "--shard", "1/1000", "--restart"))
+        passed.append(of_many - first)
         again.append(stillhouse(*run_of(short, "many.jsonl")) - stillhouse(*run_of(few, "few.jsonl")))
         joined.append(join("many") - join("few"))
-    return fixed, each, median(again) / rows, median(joined) / rows
+    return fixed, each, median(again) / rows, median(passed) / rows, median(joined) / rows
 
 
 def show(model: Model, rows: int, cores: list[int], total: int) -> None:
@@ -137,6 +142,7 @@ def show(model: Model, rows: int, cores: list[int], total: int) -> None:
     print(f"  state, a row without its texts             {model.fixed:8.0f} bytes")
     print(f"  state, a character of prompt or answer     {model.each:8.2f} bytes")
     print(f"  a finished run again, a million rows       {model.again * 1e6:8.1f} s")
+    print(f"  a shard reads, a million rows of others    {model.passed * 1e6:8.1f} s")
     print(f"  join, a million rows                       {model.joined * 1e6:8.1f} s")
     print("\nComputed: rows per second of one run, if the server answers faster")
     for count in (1, *cores):
@@ -152,7 +158,7 @@ def show(model: Model, rows: int, cores: list[int], total: int) -> None:
         print(
             f"  {shards:4} shards: {part / rate / 3600:8.1f} h of generating,"
             f" {part * model.state_bytes(2_000) / 1e9:9,.0f} GB of state each,"
-            f" {part * model.again / 60:8.1f} min to start again"
+            f" {(total - part) * model.passed / 3600:6.1f} h of reading the rows of others"
         )
     print(f"  join: {total * model.joined / 3600:.1f} h")
 
