@@ -599,9 +599,7 @@ class TestSignals:
         for number in range(kills):
             assert server.wait_for((number + 1) * 50)
             for worker in children_of(run.pid)[:1]:
-                with contextlib.suppress(
-                    ProcessLookupError
-                ):  # it was killed before
+                with contextlib.suppress(ProcessLookupError):  # it was killed before
                     os.kill(worker, signal.SIGKILL)
         err = self.end(run)
         assert run.returncode == 0, err
