@@ -7,6 +7,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from stillhouse.offline.failures import backoff_seconds
+
 
 class _Jumping(selectors.DefaultSelector):
     """Never waits: the time it would have waited has passed."""
@@ -55,3 +57,29 @@ class Provider:
         """What its headers would say: what is left, the whole, and when it is full again."""
         level = max(0.0, float(int(self.level)))
         return level, self.burst, (self.burst - level) / self.rate
+
+
+async def ask_until(seconds: float, provider: Provider, limits: Any, *, tells: bool = False) -> None:
+    """Send one request after the other until a time; one that is refused, later again.
+
+    Args:
+        seconds: the time of the loop at which none is begun any more.
+        provider: who is asked.
+        limits: of the requests, as `RequestLimits`.
+        tells: whether answers say what is left of the quota.
+    """
+    loop = asyncio.get_running_loop()
+    attempt = 0
+    while loop.time() < seconds:
+        permit = await limits.acquire()
+        is_accepted = await provider.ask()
+        attempt = 0 if is_accepted else attempt + 1
+        if is_accepted:
+            limits.on_success()
+            if tells:
+                limits.update_quota("requests", *provider.left(), is_tokens=False)
+        else:
+            limits.on_rate_limit(permit, None)
+        limits.release(permit)
+        if not is_accepted:
+            await asyncio.sleep(backoff_seconds(attempt, 0.5))

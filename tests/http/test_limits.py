@@ -11,31 +11,13 @@ from stillhouse.http.transport.quotas import X_RATELIMIT, left_of, seconds_until
 from stillhouse.http.transport.retry import retry_after_seconds
 from stillhouse.offline.failures import backoff_seconds
 
-from ..simulated import Provider, simulate
+from ..simulated import Provider, ask_until, simulate
 
 
 async def drive(
     provider: Provider, limits: Limits, workers: int, seconds: float, *, tells: bool = False
 ) -> None:
-    loop = asyncio.get_running_loop()
-
-    async def work() -> None:
-        attempt = 0
-        while loop.time() < seconds:
-            permit = await limits.acquire()
-            fine = await provider.ask()
-            attempt = 0 if fine else attempt + 1
-            if fine:
-                limits.on_success()
-                if tells:
-                    limits.update_quota("requests", *provider.left(), is_tokens=False)
-            else:
-                limits.on_rate_limit(permit, None)
-            limits.release(permit)
-            if not fine:
-                await asyncio.sleep(backoff_seconds(attempt, 0.5))
-
-    await asyncio.gather(*(work() for _ in range(workers)))
+    await asyncio.gather(*(ask_until(seconds, provider, limits, tells=tells) for _ in range(workers)))
 
 
 @pytest.mark.parametrize(

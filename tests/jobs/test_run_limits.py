@@ -26,9 +26,8 @@ from stillhouse.http.transport.permits import Permit, RequestLimits
 from stillhouse.jobs.executors.hosted import OPEN_SECONDS, HostedLimits
 from stillhouse.jobs.executors.messages import Died
 from stillhouse.jobs.executors.run_limits import RunLimits
-from stillhouse.offline.failures import backoff_seconds
 
-from ..simulated import Provider, simulate
+from ..simulated import Provider, ask_until, simulate
 from .conftest import Server, read_jsonl
 
 LATENCY = 0.003
@@ -377,23 +376,7 @@ class Unleased:
 
 
 async def ask_all(provider: Provider, crew: Crew | Unleased, seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-
-    async def work(limits: RequestLimits) -> None:
-        attempt = 0
-        while loop.time() < seconds:
-            permit = await limits.acquire()
-            is_accepted = await provider.ask()
-            attempt = 0 if is_accepted else attempt + 1
-            if is_accepted:
-                limits.on_success()
-            else:
-                limits.on_rate_limit(permit, None)
-            limits.release(permit)
-            if not is_accepted:
-                await asyncio.sleep(backoff_seconds(attempt, 0.5))
-
-    await asyncio.gather(*(work(crew.limits[number % 4]) for number in range(128)))
+    await asyncio.gather(*(ask_until(seconds, provider, crew.limits[number % 4]) for number in range(128)))
 
 
 def test_a_hidden_limit_is_used_and_kept_by_all_workers_as_by_one() -> None:

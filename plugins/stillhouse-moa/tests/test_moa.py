@@ -346,20 +346,14 @@ def test_a_queue_at_a_synchronous_member_is_no_timeout_and_a_hanging_one_is(aske
 class PiecesLLM(MemberLLM):
     """An asynchronous member that streams: a word, and the rest when it is let go."""
 
-    async def agenerate(
-        self,
-        input: FormattedInput,
-        num_generations: int = 1,
-        temperature: float | None = None,
-        seed: int | None = None,
+    async def agenerate_streamed(
+        self, input: FormattedInput, on_piece: Any, **arguments: Any
     ) -> GenerateOutput:
-        on_piece = self.claim_stream()
-        output = await super().agenerate(input, num_generations, temperature, seed)
+        output = await self.agenerate(input, **arguments)
         text = output["generations"][0] or ""
-        if on_piece is not None:
-            on_piece(text[:5])
-            assert await asyncio.to_thread(GOES_ON.wait, 10)
-            on_piece(text[5:])
+        on_piece(text[:5])
+        assert await asyncio.to_thread(GOES_ON.wait, 10)
+        on_piece(text[5:])
         return output
 
 

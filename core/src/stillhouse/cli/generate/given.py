@@ -15,8 +15,7 @@ def given_parts(context: click.Context) -> list[list[str]]:
     Options that were not typed are left out, and the long names stand for the short ones. The secrets that
     an assignment names are masked.
     """
-    from stillhouse.jobs.launch.given import assignment
-    from stillhouse.jobs.sources.addresses import shown_address
+    from stillhouse.jobs.launch.given import assignment, option_shown
     from stillhouse.jobs.sources.names import shown
 
     parts = [["stillhouse", "generate"]]
@@ -33,6 +32,6 @@ def given_parts(context: click.Context) -> list[list[str]]:
             parts.append([option])
             continue
         for item in value if parameter.multiple else (value,):
-            text = shown_address(str(item)) if name == "state_copy" else str(item)
+            text = str(option_shown(name, item))
             parts.append([option, assignment(text) if name in ("fields", "param") else text])
     return parts

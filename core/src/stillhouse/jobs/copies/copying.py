@@ -136,8 +136,7 @@ class StateCopier:
     def _work(self, connection: sqlite3.Connection) -> None:
         copied = None  # the first copy was made before what the run recorded since
         while not self._is_lost:
-            rest = self._took * (1 / MAX_SHARE_OF_TIME - 1)
-            self._wake.wait(max(COPY_SECONDS, rest))
+            self._wake.wait(self._pause)
             self._wake.clear()
             if self._ended.is_set():
                 return
@@ -156,6 +155,11 @@ class StateCopier:
             else:
                 copied = version
                 self._warn_at, self._warn_wait = 0.0, WARN_SECONDS
+
+    @property
+    def _pause(self) -> float:
+        """How many seconds follow a copy, until the next one begins."""
+        return max(COPY_SECONDS, self._took * (1 / MAX_SHARE_OF_TIME - 1))
 
     def _copy(self, connection: sqlite3.Connection, *, is_final: bool = False) -> None:
         """Replace the copy, unless another process wrote it.
@@ -197,7 +201,7 @@ class StateCopier:
             host=socket.gethostname(),
             process=os.getpid(),
             # How long this copy takes is not known yet.
-            due=max(COPY_SECONDS, self._took * (1 / MAX_SHARE_OF_TIME - 1)) + self._took,
+            due=self._pause + self._took,
             pace=None if self._number == 1 else max(0, stored - before) / max(at - since, 1e-3),
             window=self._window,
         )

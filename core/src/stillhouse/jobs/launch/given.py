@@ -15,7 +15,7 @@ from stillhouse.jobs.sources.addresses import shown_address
 from stillhouse.jobs.sources.names import names_of, shown
 from stillhouse.llm import LLM
 
-__all__ = ["assignment", "python_call", "without_secret_values"]
+__all__ = ["assignment", "option_shown", "python_call", "without_secret_values"]
 
 MAX_CHARACTERS = 2000
 """How much of one value is kept."""
@@ -44,6 +44,11 @@ def assignment(text: str) -> str:
     return f"{name}={shown_ if isinstance(shown_, str) else json.dumps(shown_, ensure_ascii=False)}"
 
 
+def option_shown(name: str, value: Any) -> Any:
+    """Return the value of an option; of an address, the text without its secrets."""
+    return shown_address(str(value)) if name == "state_copy" else value
+
+
 def python_call(options: Options) -> list[list[str]]:
     """Return the call of `stillhouse.run` that gave some options, as one part."""
     return [[f"stillhouse.run({', '.join(_arguments(options))})"]]
@@ -62,7 +67,7 @@ def _arguments(options: Options) -> Iterator[str]:
         value = getattr(options, name)
         if name in ("input", "param") or value == getattr(defaults, name):
             continue
-        yield f"{name}={_value(name, shown_address(str(value)) if name == 'state_copy' else value)}"
+        yield f"{name}={_value(name, option_shown(name, value))}"
     for name, value in options.param.items():
         yield f"{name}={_value(name, value)}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -11,7 +10,7 @@ from typing import Any, Self
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.jobs.executors.choosing import executing_of
 from stillhouse.jobs.formats.rows import RowFormatter
-from stillhouse.jobs.launch.run import in_python_words, options_of, read_options, run
+from stillhouse.jobs.launch.run import in_python_words, options_of, read_options, refuse_options_of_run
 from stillhouse.jobs.prompts.shapes import SHAPES
 from stillhouse.jobs.runs.looking import look
 from stillhouse.jobs.store.stream import StreamStore
@@ -87,12 +86,8 @@ class RowGenerator:
         **parameters: Any,
     ) -> None:
         given = {**locals(), "input": [], "fields": None, "config": None, "images_from": None}
-        for name in inspect.signature(run).parameters:
-            if name in parameters:
-                raise ConfigurationError(
-                    f"{type(self).__name__} has no option {name!r}, which is for a run",
-                    hint="leave it out, or use stillhouse.run",
-                )
+        problem = f"{type(self).__name__} has no option {{!r}}, which is for a run"
+        refuse_options_of_run(parameters, problem, "leave it out, or use stillhouse.run")
         with in_python_words():
             # Nothing is written there: every run has an output.
             options = options_of(given, "rows.jsonl")

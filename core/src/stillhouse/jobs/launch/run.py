@@ -35,7 +35,9 @@ from stillhouse.jobs.runs.estimate import estimate as estimate_command
 from stillhouse.jobs.runs.hopeless import FailuresError
 from stillhouse.llm import LLM
 
-__all__ = ["arun", "estimate", "in_python_words", "options_of", "read_options", "run"]
+__all__ = [
+    "arun", "estimate", "in_python_words", "options_of", "read_options", "refuse_options_of_run", "run",
+]  # fmt: skip
 
 P = ParamSpec("P")
 
@@ -248,12 +250,11 @@ def estimate(
         ConfigurationError, UnknownLLMError, PluginError, StoreError: as `run`.
     """
     given = locals()
-    for name in inspect.signature(run).parameters:
-        if name in parameters:
-            raise ConfigurationError(
-                f"stillhouse.estimate has no option {name!r}, which does not change an estimate",
-                hint="leave it out",
-            )
+    refuse_options_of_run(
+        parameters,
+        "stillhouse.estimate has no option {!r}, which does not change an estimate",
+        "leave it out",
+    )
     with in_python_words():
         options = options_of(given, output, estimate=True)
         generator, command = read_options(options)
@@ -377,6 +378,22 @@ def _check_values(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
             raise ConfigurationError(f"{name} is {value!r}", hint="give a number above 0")
+
+
+def refuse_options_of_run(parameters: Mapping[str, Any], problem: str, hint: str) -> None:
+    """Refuse options of `run` among generation parameters, where the caller has no such options.
+
+    Args:
+        parameters: what the caller took for generation parameters.
+        problem: the message, with `{!r}` for the name of the option.
+        hint: what to do.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    for name in inspect.signature(run).parameters:
+        if name in parameters:
+            raise ConfigurationError(problem.format(name), hint=hint)
 
 
 def options_of(given: Mapping[str, Any], output: str | PathLike[str] | None, **more: Any) -> Options:
