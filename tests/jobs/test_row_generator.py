@@ -152,7 +152,7 @@ def test_a_row_has_parameters_of_its_own() -> None:
         ({"prompt_column": 3}, "prompt_column is of the type int"),
         ({"template": "{{ a"}, "template is not valid"),
         ({"executor": "process"}, "no executor 'process'"),
-        ({"workers": 2}, "workers is for an executor"),
+        ({"workers": 2}, "workers requires an executor"),
         ({"schema": "name"}, "JSON schema"),
     ],
 )

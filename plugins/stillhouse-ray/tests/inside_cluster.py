@@ -305,7 +305,7 @@ def test_what_no_node_has_is_said_and_refused(caplog: pytest.LogCaptureFixture) 
     executor = RayExecutor(Fragile(), "auto", 1, settings)
     with pytest.raises(ConfigurationError) as raised, executor:
         pass
-    assert "placed no worker within 16 s; each asks for 1 CPU, 1 no_such_thing" in raised.value.message
+    assert "placed no worker within 16 s; each requires 1 CPU, 1 no_such_thing" in raised.value.message
     assert "[hooks.ray]" in raised.value.hint
     assert any("has placed no worker yet" in record.getMessage() for record in caplog.records)
 

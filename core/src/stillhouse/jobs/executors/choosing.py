@@ -68,7 +68,7 @@ def _built_in(
         raise ConfigurationError(f"there is no executor {name!r}", hint=near_matches(name, [PROCESSES, _RAY]))
     if address is not None:
         raise ConfigurationError(
-            f"the executor {name} is on this machine, and has no address", hint=f"give --executor {name}"
+            f"the executor {name} takes no address: it runs on this machine", hint=f"give --executor {name}"
         )
     # Most runs have no workers.
     from stillhouse.jobs.executors.processes import ProcessWorker

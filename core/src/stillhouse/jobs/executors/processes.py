@@ -97,7 +97,7 @@ class ProcessWorker(WorkerHandle):
             except (EOFError, OSError):
                 pass
             except Exception as error:  # nothing that follows can be read
-                unread = f"what it said cannot be read: {described(error)}"
+                unread = f"its message cannot be read: {described(error)}"
                 self._process.kill()
         reason = _reason(self._process.wait())
         self._deliver(Died(unread or reason))

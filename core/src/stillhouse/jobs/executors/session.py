@@ -194,7 +194,7 @@ class Session:
         self._last_death = self._last_death or reason
         for position, input, deaths in self._work.leave(worker):
             error = GenerationError(
-                f"the worker died {deaths + 1} times while it generated for this row: {reason}",
+                f"the worker died {deaths + 1} times while generating for this row: {reason}",
                 kind="server",
                 attempts=deaths + 1,
                 hint="retry it with --retry server, with more memory or fewer --workers",
