@@ -1,4 +1,7 @@
-"""`StateCopier`: copies the state of a run to its place regularly, in a thread, while the run works."""
+"""`StateCopier`: copies the state of a run to its place regularly, in a thread, while the run works.
+
+Over 300 lines: it is one class, and what may be said and what may be replaced depends on every step of it.
+"""
 
 from __future__ import annotations
 
