@@ -20,6 +20,7 @@ from ray_llms import Fragile
 from rounds import SECONDS, asked, lives, until, write
 
 import stillhouse
+from stillhouse.registry import default_registry
 
 STORE = 100 * 2**20
 
@@ -64,6 +65,7 @@ class Machines:
 
 @pytest.fixture
 def machines() -> Iterator[Machines]:
+    default_registry().register("fragile", Fragile)
     made = Machines()
     yield made
     made.end()
@@ -115,8 +117,8 @@ class Command:
 
     def resumes(self) -> None:
         """The same command with worker processes generates what is left, once, and writes the bytes of one process."""
-        llm = Fragile(**self.fields)
-        left = stillhouse.estimate(self.source, llm=llm, output=self.output).rows
+        fields = {name: str(value) for name, value in self.fields.items()}
+        left = stillhouse.estimate(self.source, llm="fragile", fields=fields, output=self.output).rows
         self.notes.unlink(missing_ok=True)
         self.gate.touch()
         running = self.start("processes")
@@ -125,7 +127,7 @@ class Command:
         again = [text for _, text in asked(self.notes)]
         assert len(again) == len(set(again)) == left
         one = self.folder / "one.jsonl"
-        stillhouse.run(self.source, llm=Fragile(max_concurrency=8), output=one, show_bar=False)
+        stillhouse.run(self.source, llm="fragile", output=one, show_bar=False)
         assert self.output.read_bytes() == one.read_bytes()
 
 
@@ -190,5 +192,5 @@ def test_the_head_dies_while_workers_end(machines: Machines, tmp_path: Path) -> 
     said = command.end(running)
     assert running.returncode == 0, said
     one = command.folder / "one.jsonl"
-    stillhouse.run(command.source, llm=Fragile(max_concurrency=8), output=one, show_bar=False)
+    stillhouse.run(command.source, llm="fragile", output=one, show_bar=False)
     assert command.output.read_bytes() == one.read_bytes()
