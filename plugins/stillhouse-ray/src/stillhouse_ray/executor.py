@@ -106,8 +106,9 @@ class _Crew:
 
     def launch(self, setup: Setup, deliver: Deliver) -> WorkerHandle:
         """Ask the cluster to place a worker."""
-        if self._fatal is not None:
-            return LostWorker(self._fatal, deliver)
+        fatal = self._ends_with()
+        if fatal is not None:
+            return LostWorker(fatal, deliver)
         if not self._versions:
             self._versions = versions_for(setup.llm)
         worker = RayWorker(
@@ -117,12 +118,17 @@ class _Crew:
             self._workers = [other for other in self._workers if not other.is_gone]
             self._workers.append(worker)
             self._placing.append(worker)
-            fatal = self._fatal
+        fatal = self._ends_with()
         if fatal is not None:  # since it was asked for
             worker.lose(fatal)
         else:
             worker.meet(list(self._versions), self._met)
         return worker
+
+    def _ends_with(self) -> GenerationError | None:
+        """Return the error that the run ends with, if there is one by now."""
+        with self._lock:
+            return self._fatal
 
     def _break(self, error: Exception) -> None:
         said = " ".join(str(error).split())[:300]
