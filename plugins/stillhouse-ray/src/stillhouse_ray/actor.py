@@ -87,6 +87,8 @@ class RayActor:
 
         try:
             message = unpacked(content)
+        except MemoryError:
+            os._exit(1)
         except Exception as error:  # such as an input of a class that this node does not have
             self._worker.fail(error)
         else:
@@ -117,5 +119,7 @@ class RayActor:
             self._worker.run(unpacked(setup))
         except KeyboardInterrupt:
             pass
+        except MemoryError:  # it is that of the process, not of one row
+            os._exit(1)
         finally:
             self._outbox.put(OVER)
