@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import IO, Any
 
-__all__ = ["main"]
+__all__ = ["OUT_OF_MEMORY", "main"]
 
 END_SECONDS = 10.0
 """How long a worker may take to end once the process of the run is gone."""
@@ -18,6 +18,9 @@ UNLOAD_SECONDS = 60.0
 
 LINGER_SECONDS = 5.0
 """How long threads of the backend that are left may keep it from ending."""
+
+OUT_OF_MEMORY = 112
+"""The status of a worker that had too little memory for anything but a row, which would fail alone."""
 
 
 def main() -> None:
@@ -50,6 +53,8 @@ def main() -> None:
         worker.run(setup)
     except KeyboardInterrupt:
         sys.exit(0)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     finally:
         _end_in(LINGER_SECONDS)
 
@@ -65,6 +70,8 @@ def _read_all(reads: IO[bytes], worker: Any) -> None:
             message = read_message(reads)
         except (EOFError, OSError):
             message, seconds = Quit(), END_SECONDS
+        except MemoryError:  # the next message may find more, but this one is lost
+            os._exit(OUT_OF_MEMORY)
         except Exception as error:  # what was sent cannot be read here, such as a class of the user's script
             worker.fail(error)
             message = Quit()
