@@ -272,24 +272,18 @@ def test_the_cache_answers_before_a_worker_is_asked(tmp_path: Path, monkeypatch:
     stillhouse_cache = pytest.importorskip("stillhouse_cache")
     monkeypatch.setenv("STILLHOUSE_CACHE_DIR", str(tmp_path / "cache"))
     registry = stillhouse.Registry(entry_points=[], policy=Policy())
-    cache = stillhouse_cache.CacheHooks()
-    registry.register_hooks("cache", cache)
-    notes = tmp_path / "notes"
-
-    def written(name: str) -> bytes:
-        llm = Fragile(notes=notes)
-        llm.use_registry(registry)
-        return run(tmp_path, name, llm, **WORKERS)
-
+    cache, seen = stillhouse_cache.CacheHooks(), Seen()
+    for name, hooks in (("cache", cache), ("ray", RayHooks()), ("seen", seen)):
+        registry.register_hooks(name, hooks)
     prompts = [f"row {number}" for number in range(60)]
     write(tmp_path / "in.jsonl", prompts)
-    first = written("first.jsonl")
-    assert len(lines(notes)) == 60
-    assert written("second.jsonl") == first
-    assert len(lines(notes)) == 60
+    first = run(tmp_path, "first.jsonl", registry.create("echo"), **WORKERS)
+    assert seen.from_hook == 0
+    assert run(tmp_path, "second.jsonl", registry.create("echo"), **WORKERS) == first
+    assert seen.from_hook == 60
     write(tmp_path / "in.jsonl", [*prompts, "a new one"])
-    assert written("third.jsonl").startswith(first)
-    assert len(lines(notes)) == 61
+    assert run(tmp_path, "third.jsonl", registry.create("echo"), **WORKERS).startswith(first)
+    assert (seen.from_hook, len(seen.rows)) == (120, 181)
     cache.close()
 
 

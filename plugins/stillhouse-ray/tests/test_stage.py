@@ -414,7 +414,8 @@ def test_each_block_and_file_of_a_job_has_the_same_types(job: Path, format: str)
     (types,) = {json.dumps(types) for types in found["blocks"]}
     assert json.loads(types)["error"] == "struct<kind: string, message: string>"
     assert len(found["blocks"]) == len(found["files"]) == 4
-    assert {json.dumps(types) for types in found["files"]} == {types}
+    # Parquet has another name for the items of a list.
+    assert {json.dumps(types).replace("<element: ", "<item: ") for types in found["files"]} == {types}
     assert found["schema"] == json.loads(types)
     kinds = ["context_length" if number in (7, *range(15, 20)) else None for number in range(20)]
     assert found["errors"] == kinds
