@@ -285,11 +285,18 @@ def run_fragile(tmp_path: Path, prompts: list[str], workers: int = 2, **fields: 
     ("word", "reason", "workers"), [("die", "status 1", 1), ("kill", "killed by SIGKILL", 3)]
 )
 def test_rows_that_end_their_worker_fail_alone(tmp_path: Path, word: str, reason: str, workers: int) -> None:
-    """Their neighbours are done, and the run ends."""
-    prompts = [word if number in (10, 21) else f"row {number}" for number in range(30)]
-    rows = run_fragile(tmp_path, prompts, workers)
+    """Their neighbours are done, and asked again only if their worker died; and the run ends."""
+    prompts = [f"{word if number in (10, 21) else 'row'} {number}" for number in range(30)]
+    notes = tmp_path / "notes"
+    rows = run_fragile(tmp_path, prompts, workers, notes=notes)
+    asked = [line.split(" ", 1) for line in notes.read_text().splitlines()]
+    dead = {process for process, text in asked if word in text}
+    for text in prompts:
+        processes = [process for process, other in asked if other == text]
+        assert {*processes[:-1]} <= dead
+        assert len(processes) <= 10
     for number, row in enumerate(rows):
-        if prompts[number] == word:
+        if word in prompts[number]:
             assert row["error"]["kind"] == "server"
             assert reason in row["error"]["message"]
             assert "died 3 times" in row["error"]["message"]

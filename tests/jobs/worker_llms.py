@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
 import signal
 import threading
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -81,6 +83,9 @@ class Fragile(AsyncLLM):
     dies_loading: bool = Field(default=False, description="Whether loading ends the process.")
     fails_loading: bool = Field(default=False, description="Whether loading fails.")
     callback: Any = Field(default=None, description="Whatever is to be sent to the workers.")
+    notes: Path | None = Field(default=None, description="A file that has a line for each prompt.")
+    pause: float = Field(default=0, description="Seconds that each prompt takes.")
+    room: int = Field(default=0, description="Bytes of memory that a worker may take once it is loaded.")
 
     @property
     def model_name(self) -> str:
@@ -92,10 +97,21 @@ class Fragile(AsyncLLM):
             os._exit(7)
         if self.fails_loading:
             raise stillhouse.ConfigurationError("there is no such model", hint="give another one")
+        if self.room:
+            import resource
+
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + self.room
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
         """Generate."""
         text = text_of(input)
+        if self.notes is not None:
+            with self.notes.open("a") as lines:
+                lines.write(f"{os.getpid()} {text}\n")
+        if self.pause:
+            await asyncio.sleep(self.pause)
         obey(text)
         answer = str(os.getpid()) if self.says_process else f"{text}!"
         return prepare_output(
@@ -138,6 +154,28 @@ class Priced(AsyncLLM):
         return prepare_output(["x"], [30], [100])
 
 
+class Starved(Fragile):
+    """Has too little memory where no row is generated."""
+
+    def iter_finished(self, *arguments: Any, **options: Any) -> Any:
+        for group in super().iter_finished(*arguments, **options):
+            if any("starve" in str(result) for _, result, *_ in group):
+                raise MemoryError
+            yield group
+
+
+def take_memory() -> str:
+    """What an input is made of that a worker has too little memory for."""
+    raise MemoryError
+
+
+class Large:
+    """Pickles, and a worker has too little memory for it."""
+
+    def __reduce__(self) -> Any:
+        return take_memory, ()
+
+
 class Locked(Fragile):
     """Has what does not pickle."""
 
@@ -151,6 +189,10 @@ def obey(text: str) -> None:
         os._exit(1)
     if "kill" in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "hog" in text:
+        taken = []
+        while True:
+            taken.append(bytearray(2**24))
     if "refuse" in text:
         raise GenerationError("the key was refused", kind="authentication", stops_run=True)
     if "fail" in text:

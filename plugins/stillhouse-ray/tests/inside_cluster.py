@@ -13,16 +13,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray_llms import Fragile, Priced
+from rounds import SECONDS, asked, lives, only_the_dead_were_asked_in_vain, until, write
 from stage_llms import PNG, ReadingLLM
 
 import stillhouse
@@ -33,7 +34,6 @@ from stillhouse_ray import RayHooks
 from stillhouse_ray.executor import RayExecutor
 from stillhouse_ray.settings import RaySettings
 
-SECONDS = 180
 STORE = 100 * 2**20
 
 
@@ -53,19 +53,6 @@ def connection(cluster: Any) -> Iterator[None]:
     ray.init(address=cluster.address, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def write(path: Path, prompts: list[str], **more: Any) -> Path:
-    rows = [{"id": number, "prompt": text, **more} for number, text in enumerate(prompts)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def until(holds: Callable[[], Any]) -> None:
-    ends = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < ends, "it has not happened"
-        time.sleep(0.02)
 
 
 WORKERS: dict[str, Any] = {"executor": "ray:auto", "workers": 2}
@@ -210,9 +197,9 @@ def test_a_ceiling_on_the_cost_holds_for_all_workers(tmp_path: Path) -> None:
     options: dict[str, Any] = {"param": {"max_new_tokens": 200}, **WORKERS}
     with pytest.raises(stillhouse.StillhouseError, match="the budget is used up"):
         run(tmp_path, "out.jsonl", Priced(notes=notes), max_cost=20 * one, **options)
-    assert 0 < len(lines(notes)) <= 20
+    assert 0 < len(asked(notes)) <= 20
     run(tmp_path, "out.jsonl", Priced(notes=notes), **options)
-    assert len(lines(notes)) == 60
+    assert len(asked(notes)) == 60
 
 
 def test_too_many_failures_stop_a_run_alike(tmp_path: Path) -> None:
@@ -265,7 +252,7 @@ def test_hooks_are_called_here(tmp_path: Path) -> None:
     assert sorted(seen.rows) == sorted([*range(30)] * 2)
     assert seen.errors == ["server"] * 20
     assert seen.from_hook == 20
-    assert "answer" not in texts(tmp_path / "notes")
+    assert "answer" not in {text for _, text in asked(tmp_path / "notes")}
 
 
 def test_the_cache_answers_before_a_worker_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,123 +285,153 @@ def test_one_bad_row_fails_alone(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_rows_that_kill_their_worker_fail_and_their_neighbours_are_generated_once(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    prompts = ["die" if number in (10, 50, 51) else f"row {number}" for number in range(100)]
+    prompts = [f"die {number}" if number in (10, 50, 51) else f"row {number}" for number in range(100)]
     write(tmp_path / "in.jsonl", prompts)
     content = run(tmp_path, "ray.jsonl", Fragile(notes=notes), executor="ray:auto", workers=2, max_failures=0)
     rows = [json.loads(line) for line in content.splitlines()]
     assert [row["id"] for row in rows if row.get("error")] == [10, 50, 51]
-    assert all("the worker died" in json.dumps(row["error"]) for row in rows if row.get("error"))
+    assert all("the worker died 3 times" in row["error"]["message"] for row in rows if row.get("error"))
     assert [row["generations"] for row in rows if not row.get("error")] == [
-        [f"{text}!"] for text in prompts if text != "die"
+        [f"{text}!"] for text in prompts if "die" not in text
     ]
+    found = asked(notes)
+    killed = {process for process, text in found if "die" in text}
+    only_the_dead_were_asked_in_vain(found, killed)
+    assert max(Counter(text for _, text in found).values()) <= 10
+
+
+class Running:
+    """A run in a thread, and the rows that it has results of."""
+
+    def __init__(self, folder: Path, **fields: Any) -> None:
+        self.finished: list[int] = []
+        self.found: list[bytes] = []
+        self.errors: list[BaseException] = []
+        self._folder = folder
+        self._fields = fields
+        self._thread = threading.Thread(target=self._run)
+
+    @hookimpl
+    def after_generate(self, row: Any) -> None:
+        self.finished.append(row.index)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._fields["gate"].touch()
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+        assert not self.errors, self.errors
+
+    def _run(self) -> None:
+        try:
+            llm, registry = Fragile(**self._fields), stillhouse.registry.Registry()
+            registry.register_hooks("running", self)
+            llm.use_registry(registry)
+            self.found.append(run(self._folder, "ray.jsonl", llm, executor="ray:auto", workers=2))
+        except BaseException as error:
+            self.errors.append(error)
+
+
+def kill(cluster: Any, kind: str, process: int) -> None:
+    """Kill a worker, or the node that is not the head, and start another one."""
+    if kind == "worker":
+        os.kill(process, signal.SIGKILL)
+        until(lambda: not lives(process))
+    else:
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
 
 
 def test_a_killed_worker_and_a_killed_node_lose_nothing(tmp_path: Path, cluster: Any) -> None:
     """First the worker of one node is killed, then the node of the other worker."""
-    deaths(tmp_path, cluster, ["worker", "node"])
+    notes = tmp_path / "notes"
+    prompts = [f"wait {number}" if number > 80 else f"row {number}" for number in range(300)]
+    write(tmp_path / "in.jsonl", prompts)
+    one = run(tmp_path, "one.jsonl", Fragile())
+    with Running(tmp_path, notes=notes, gate=tmp_path / "gate") as running:
+        for kind in ("worker", "node"):
+            until(lambda: running.errors or len(processes(notes)) >= 2)
+            assert not running.errors, running.errors
+            kill(cluster, kind, min(processes(notes)))
+    assert running.found == [one]
+    only_the_dead_were_asked_in_vain(asked(notes), 2)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("kind", ["worker", "node"])
 def test_random_deaths(tmp_path: Path, cluster: Any, kind: str, number: int) -> None:
-    deaths(tmp_path, cluster, [kind], seed=number)
+    """A worker or a node dies at any moment."""
+    notes, generator, count = tmp_path / "notes", random.Random(number), 300
+    write(tmp_path / "in.jsonl", [f"row {number}" for number in range(count)])
+    one = run(tmp_path, "one.jsonl", Fragile(max_concurrency=8))
+    moment = generator.randrange(count)
+    fields = {"notes": notes, "gate": tmp_path / "gate", "pause": 0.05, "max_concurrency": 8}
+    with Running(tmp_path, **fields) as running:
+        until(lambda: running.errors or len(asked(notes)) > moment)
+        assert not running.errors, running.errors
+        finished = {f"row {index}" for index in running.finished}
+        before = asked(notes)
+        kill(cluster, kind, generator.choice(sorted({process for process, _ in before})))
+    assert running.found == [one]
+    found = asked(notes)
+    only_the_dead_were_asked_in_vain(found, 1)
+    assert not finished & {text for _, text in found[len(before) :]}
+    assert len(found) <= count + HELD
 
 
-def deaths(folder: Path, cluster: Any, kinds: list[str], seed: int = 0) -> None:
-    gate, notes = folder / "gate", folder / "notes"
-    count = 300
-    generator = random.Random(seed)
-    first = generator.randrange(40, 120)
-    prompts = [f"wait {number}" if number > first else f"row {number}" for number in range(count)]
-    write(folder / "in.jsonl", prompts)
-    one = run(folder, "one.jsonl", Fragile())
-    found: list[bytes] = []
-    errors: list[BaseException] = []
-
-    def generate() -> None:
-        try:
-            llm = Fragile(notes=notes, gate=gate)
-            found.append(run(folder, "ray.jsonl", llm, executor="ray:auto", workers=2))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=generate)
-    thread.start()
-    try:
-        for kind in kinds:
-            until(lambda: errors or len(processes(notes)) >= 2)
-            assert not errors, errors
-            if kind == "worker":
-                victim = generator.choice(sorted(processes(notes)))
-                os.kill(victim, signal.SIGKILL)
-                until(lambda: not Path(f"/proc/{victim}").exists())  # noqa: B023
-            else:
-                node = next(iter(cluster.worker_nodes))
-                cluster.remove_node(node, allow_graceful=False)
-                cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
-        gate.touch()
-        thread.join(SECONDS)
-        assert not thread.is_alive()
-    finally:
-        gate.touch()
-        thread.join(SECONDS)
-    assert not errors, errors
-    assert found == [one]
-
-
-def lines(notes: Path) -> list[str]:
-    return notes.read_text().splitlines() if notes.exists() else []
+HELD = 2 * 4 + 32
+"""How many rows one of two workers has at most, if eight may be in flight."""
 
 
 def processes(notes: Path) -> set[int]:
     """The workers that wait at the gate."""
-    waiting = Counter(int(line.split()[0]) for line in lines(notes) if " wait " in line)
-    return {process for process in waiting if Path(f"/proc/{process}").exists()}
+    return {process for process, text in asked(notes) if text.startswith("wait") and lives(process)}
 
 
 def test_a_killed_command_is_resumed(tmp_path: Path, cluster: Any) -> None:
-    killed_and_resumed(tmp_path, cluster)
+    killed_and_resumed(tmp_path, cluster, 0)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(1, 11))
 def test_a_command_is_killed_anywhere(tmp_path: Path, cluster: Any, number: int) -> None:
-    killed_and_resumed(tmp_path, cluster, seed=number)
+    killed_and_resumed(tmp_path, cluster, number)
 
 
-def killed_and_resumed(folder: Path, cluster: Any, seed: int = 0) -> None:
-    gate, notes = folder / "gate", folder / "notes"
-    first = random.Random(seed).randrange(20, 200)
-    write(folder / "in.jsonl", [f"wait {n}" if n > first else f"row {n}" for n in range(240)])
-    one = run(folder, "one.jsonl", Fragile())
+def killed_and_resumed(folder: Path, cluster: Any, seed: int) -> None:
+    """The process of the run is killed at any moment."""
+    notes, count = folder / "notes", 240
+    moment = random.Random(seed).randrange(count)
+    source = write(folder / "in.jsonl", [f"row {number}" for number in range(count)])
+    one = run(folder, "one.jsonl", Fragile(max_concurrency=8))
     code = (
         "import stillhouse, ray_llms; from pathlib import Path; "
-        f"stillhouse.run({str(folder / 'in.jsonl')!r}, llm=ray_llms.Fragile(notes=Path({str(notes)!r}), "
-        f"gate=Path({str(gate)!r}), max_concurrency=4), output={str(folder / 'ray.jsonl')!r}, show_bar=False, "
+        f"stillhouse.run({str(source)!r}, llm=ray_llms.Fragile(notes=Path({str(notes)!r}), "
+        f"pause=0.05, max_concurrency=8), output={str(folder / 'ray.jsonl')!r}, show_bar=False, "
         f"executor='ray:{cluster.address}', workers=2)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as command:
-        until(lambda: processes(notes) or command.poll() is not None)
-        assert command.poll() is None, command.stdout and command.stdout.read()
-        workers = processes(notes)
+        until(lambda: len(asked(notes)) > moment or command.poll() is not None)
         command.kill()
         command.wait()
-    until(lambda: not any(Path(f"/proc/{process}").exists() for process in workers))
-    finished = {text for text in texts(notes) if text.startswith("row")}
-    gate.touch()
+        assert len(asked(notes)) > moment, command.stdout and command.stdout.read()
+    until(lambda: not any(lives(process) for process, _ in asked(notes)))
+    before = len(asked(notes))
+    assert before <= count
     notes.unlink()
-    llm = Fragile(notes=notes, gate=gate, max_concurrency=4)
+    llm = Fragile(notes=notes, pause=0.05, max_concurrency=8)
+    left = stillhouse.estimate(source, llm=llm, output=folder / "ray.jsonl").rows
     content = run(folder, "ray.jsonl", llm, executor="ray:auto", workers=2)
     assert content == one
-    again = finished & texts(notes)
-    assert len(again) <= 2 * (2 * 2 + 32)  # what the two workers had: in flight, waiting, or on its way back
-
-
-def texts(notes: Path) -> set[str]:
-    return {line.split(" ", 1)[1] for line in lines(notes)}
+    again = [text for _, text in asked(notes)]
+    assert len(again) == len(set(again)) == left  # nothing that the state had
+    assert left <= count - before + 2 * HELD  # what the workers had: in flight, or on its way back
 
 
 def numbers(executor: RayExecutor, prompts: list[str]) -> list[str]:
@@ -451,6 +468,71 @@ def test_what_no_node_has_is_said_and_refused(caplog: pytest.LogCaptureFixture) 
     assert "placed no worker within 16 s; each asks for 1 CPU, 1 no_such_thing" in raised.value.message
     assert "[hooks.ray]" in raised.value.hint
     assert any("has placed no worker yet" in record.getMessage() for record in caplog.records)
+
+
+def test_a_run_without_any_node_waits_for_one(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a cluster that grows: its only node with room dies, and another one comes later."""
+    monkeypatch.setattr("stillhouse_ray.executor.NOTICE_SECONDS", 0.5)
+    node: dict[str, Any] = {"num_cpus": 1, "resources": {"spot": 1}, "object_store_memory": STORE}
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    prompts = [f"wait {number}" for number in range(40)]
+    executor = RayExecutor(
+        Fragile(notes=notes, gate=gate), "auto", 1, RaySettings(resources={"spot": 1}, num_cpus=0)
+    )
+    found: list[str] = []
+    made = cluster.add_node(**node)
+    thread = threading.Thread(target=lambda: found.extend(numbers(executor, prompts)))
+    thread.start()
+    try:
+        until(lambda: asked(notes))
+        cluster.remove_node(made, allow_graceful=False)
+        until(lambda: [record for record in caplog.records if "no worker is left" in record.getMessage()])
+        made = cluster.add_node(**node)
+    finally:
+        gate.touch()
+        thread.join(SECONDS)
+        cluster.remove_node(made)
+    assert found == [f"{text}!" for text in prompts]
+    (said,) = (record.getMessage() for record in caplog.records if "no worker is left" in record.getMessage())
+    assert "the run waits for Ray to place one; each asks for 1 spot" in said
+
+
+@pytest.mark.soak
+def test_a_row_that_takes_too_much_memory_fails_alone(tmp_path: Path, cluster: Any) -> None:
+    """Ray kills its worker, which counts as every death does."""
+    memory = psutil.virtual_memory()
+    if memory.available < 8 * 2**30:
+        pytest.skip("less than 8 GiB of memory are free: others could be killed")
+    threshold = (memory.total - memory.available + 2 * 2**30) / memory.total
+    made = cluster.add_node(
+        num_cpus=1,
+        resources={"small": 1},
+        object_store_memory=STORE,
+        env_vars={
+            "RAY_memory_usage_threshold": f"{threshold:.4f}",
+            "RAY_memory_monitor_refresh_ms": "50",
+        },
+    )
+    notes = tmp_path / "notes"
+    prompts = ["hog" if number == 5 else f"row {number}" for number in range(20)]
+    try:
+        executor = RayExecutor(Fragile(notes=notes), "auto", 1, RaySettings(resources={"small": 1}))
+        chats = [[{"role": "user", "content": text}] for text in prompts]
+        with executor as workers:
+            groups = workers.iter_finished(chats, on_error="yield")
+            found = {index: output for group in groups for index, output, *_ in group}
+    finally:
+        cluster.remove_node(made)
+    error = found.pop(5)
+    assert isinstance(error, stillhouse.GenerationError)
+    assert "the worker died 3 times" in error.message
+    assert "because the node ran out of memory" in error.message
+    assert [output["generations"] for output in found.values()] == [
+        [f"{text}!"] for text in prompts if text != "hog"
+    ]
+    assert [text for _, text in asked(notes)].count("hog") <= 10
 
 
 def test_a_run_begins_with_those_that_have_room() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +13,9 @@ from pydantic import Field
 
 from stillhouse import AsyncLLM, GenerationError, prepare_output
 from stillhouse.typing import Capability
+
+BLOCK = 64 * 2**20
+"""How much memory a hog takes at a time."""
 
 
 class Fragile(AsyncLLM):
@@ -20,6 +25,8 @@ class Fragile(AsyncLLM):
 
     notes: Path | None = Field(default=None, description="A file that has a line for each prompt.")
     gate: Path | None = Field(default=None, description="A file without which no prompt with 'wait' ends.")
+    pause: float = Field(default=0, description="Seconds that each prompt takes.")
+    holds_unload: bool = Field(default=False, description="Whether unloading waits for the gate.")
     gpus: int = Field(default=0, description="How many CUDA devices a worker asks for.")
     callback: Any = Field(default=None, description="Whatever is to be sent to the workers.")
 
@@ -31,18 +38,33 @@ class Fragile(AsyncLLM):
         """As backends declare them that run an engine."""
         return self.gpus
 
-    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
-        """Generate."""
-        import asyncio
+    def unload(self) -> None:
+        if self.holds_unload and self.is_loaded and self.gate is not None:
+            self._note("unload")
+            while not self.gate.exists():
+                time.sleep(0.05)
+        super().unload()
 
-        text = input if isinstance(input, str) else input[-1]["content"]
+    def _note(self, what: str) -> None:
         if self.notes is not None:
             with self.notes.open("a") as lines:
-                lines.write(f"{os.getpid()} {text}\n")
+                lines.write(f"{os.getpid()} {what}\n")
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        """Generate."""
+        text = input if isinstance(input, str) else input[-1]["content"]
+        self._note(text)
+        if self.pause:
+            await asyncio.sleep(self.pause)
         if "die" in text:
             os._exit(1)
         if "kill" in text:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "hog" in text:
+            taken = []
+            while True:  # until it is killed
+                taken.append(b"x" * BLOCK)
+                await asyncio.sleep(0.01)
         if "fail" in text:
             raise GenerationError("it failed", kind="server")
         if "long" in text:

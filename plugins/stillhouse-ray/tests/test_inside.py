@@ -24,23 +24,23 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-def on_a_cluster(inside: Inside, *more: str) -> None:
-    ended = inside(
-        "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", HERE / "inside_cluster.py", *more
-    )
+def on_a_cluster(inside: Inside, name: str, *more: str) -> None:
+    ended = inside("-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", HERE / name, *more)
     print(ended.stdout)
     found = re.search(r"^.*\b(\d+) passed.* in .*$", ended.stdout, re.M)
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-6000:]
     assert found is not None, ended.stdout[-2000:]
 
 
-def test_two_nodes(inside: Inside) -> None:
-    on_a_cluster(inside)
+@pytest.mark.parametrize("name", ["inside_cluster.py", "inside_head.py"])
+def test_clusters(inside: Inside, name: str) -> None:
+    on_a_cluster(inside, name)
 
 
 @pytest.mark.soak
-def test_two_nodes_and_random_deaths(inside: Inside) -> None:
-    on_a_cluster(inside, "--soak")
+@pytest.mark.parametrize("name", ["inside_cluster.py", "inside_head.py"])
+def test_clusters_and_random_deaths(inside: Inside, name: str) -> None:
+    on_a_cluster(inside, name, "--soak")
 
 
 def test_a_cluster_of_its_own_leaves_nothing(inside: Inside, rows: Path, tmp_path: Path) -> None:

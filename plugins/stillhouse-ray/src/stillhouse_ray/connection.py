@@ -7,21 +7,23 @@ import importlib
 import logging
 import math
 import os
-import re
 import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stillhouse import ConfigurationError
 from stillhouse.jobs.executors import usable_cpus
+from stillhouse_ray.head import ADDRESS
 from stillhouse_ray.needs import Needs
+from stillhouse_ray.quiet import quiet, quiet_logger
 from stillhouse_ray.waiting import wait
 
-__all__ = ["check", "connected"]
+__all__ = ["Connected", "check", "connected"]
 
 AUTO = "auto"
 
@@ -40,7 +42,11 @@ LOCAL_TRIES = 2
 END_SECONDS = 60.0
 """How long it may take to end."""
 
-_ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
+LOST_SECONDS = 5.0
+"""How long that may take without the head."""
+
+MARGIN_SECONDS = 90
+"""How long after the run Ray may end the process of it, if the head is out of reach."""
 
 # No statistics are sent, and warnings are not written to standard error. Under `uv run`, Ray would start the
 # workers by that too, in a copy of the working folder: they run with the Python of their node instead.
@@ -50,46 +56,66 @@ _VARIABLES = {
     "RAY_BACKEND_LOG_LEVEL": "error",
 }
 
-_logger = logging.getLogger("stillhouse.ray")
+
+@dataclass
+class Connected:
+    """A connection.
+
+    Attributes:
+        ray: the module.
+        head: the address of the head.
+        is_lost: whether the head is gone.
+    """
+
+    ray: Any
+    head: str
+    is_lost: bool = False
 
 
-def check(address: str | None) -> None:
+def check(address: str | None, head_seconds: float) -> None:
     """Refuse what can be seen to be wrong before anything is started.
+
+    Args:
+        address: of the cluster.
+        head_seconds: how long its head may be out of reach. Ray reads it when it is imported.
 
     Raises:
         ConfigurationError: it is no address, nobody listens there, or Ray cannot be imported.
     """
-    matched = _ADDRESS.fullmatch(address or "")
+    matched = ADDRESS.fullmatch(address or "")
     if address not in (None, AUTO) and (matched is None or int(matched["port"]) > 65535):
         raise ConfigurationError(
             f"{address!r} is not the address of a Ray cluster",
             hint="give --executor ray for this machine, ray:auto on a node of a cluster, ray:HOST:PORT, "
             "or ray:ray://HOST:PORT from outside",
         )
-    with _variables():
+    with _variables(head_seconds):
         ray = _imported()
     if address is not None and not ray.is_initialized():
         _check_reachable(address)
 
 
 @contextlib.contextmanager
-def connected(address: str | None, count: int | None, needs: Needs) -> Iterator[Any]:
-    """Give the module `ray`, connected. What this process was connected to before stays connected.
+def connected(
+    address: str | None, count: int | None, needs: Needs, head_seconds: float
+) -> Iterator[Connected]:
+    """Connect. What this process was connected to before stays connected.
 
     Args:
         address: the address, `auto`, or `None` for a cluster on this machine, which ends with the block.
         count: how many workers a cluster on this machine must have room for.
         needs: what each of them needs.
+        head_seconds: how long the head may be out of reach.
 
     Raises:
         ConfigurationError: Ray cannot be imported, or there is no cluster.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_variables())
+        stack.enter_context(_variables(head_seconds))
         ray = _imported()
         if ray.is_initialized():
-            stack.enter_context(_quiet(ray))
-            yield ray
+            stack.enter_context(quiet(ray))
+            yield Connected(ray, _head(ray))
             return
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
@@ -99,9 +125,13 @@ def connected(address: str | None, count: int | None, needs: Needs) -> Iterator[
             options |= _local(count, needs) | {"address": "local", "_temp_dir": folder}
         else:
             options["address"] = address
-        stack.enter_context(_quiet(ray))
-        stack.enter_context(_started(ray, options, address))
-        yield ray
+        stack.enter_context(quiet(ray))
+        yield stack.enter_context(_started(ray, options, address))
+
+
+def _head(ray: Any) -> str:
+    """Return the address of the head of the cluster."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _imported() -> Any:
@@ -118,9 +148,13 @@ def _imported() -> Any:
 
 
 @contextlib.contextmanager
-def _variables() -> Iterator[None]:
+def _variables(head_seconds: float) -> Iterator[None]:
     """Set the variables that Ray reads when it is imported and started; what the user has set stays."""
-    new = {name: value for name, value in _VARIABLES.items() if name not in os.environ}
+    # After this time without the head, Ray ends this process: the run shall end before.
+    wanted = _VARIABLES | {
+        "RAY_gcs_rpc_server_reconnect_timeout_s": f"{math.ceil(head_seconds) + MARGIN_SECONDS}"
+    }
+    new = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(new)
     try:
         yield
@@ -148,7 +182,7 @@ def _local(count: int | None, needs: Needs) -> dict[str, Any]:
 def _check_reachable(address: str) -> None:
     """Refuse an address where nobody listens: Ray itself would wait for minutes."""
     given = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
-    matched = _ADDRESS.fullmatch(given)
+    matched = ADDRESS.fullmatch(given)
     if matched is None:
         return
     try:
@@ -162,7 +196,7 @@ def _check_reachable(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator[None]:
+def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator[Connected]:
     """Start or connect, in bounded time; disconnect at the end, and end what was started."""
     tries = LOCAL_TRIES if address is None else 1
     while True:
@@ -173,10 +207,13 @@ def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator
             break
         if tries == 0 or "timed out" not in str(error):  # Ray gives itself half a minute
             raise _explained(error, address) from error
+    made = Connected(ray, "")
     try:
-        yield
+        # From outside, only the address of the client's server can be reached.
+        made.head = address if address and address.startswith("ray://") else _head(ray)
+        yield made
     finally:
-        connection.close()
+        connection.close(LOST_SECONDS if made.is_lost else END_SECONDS)
 
 
 class _Connection:
@@ -196,21 +233,21 @@ class _Connection:
     def open(self) -> BaseException | None:
         """Connect, and return why that is not possible, if it is not."""
         try:
-            with _quiet_logger():
+            with quiet_logger():
                 self._thread.start()
                 wait(START_SECONDS, self._ready)
             if not self._ready.is_set():
                 return ConfigurationError(f"Ray did not answer within {START_SECONDS:g} s")
         except BaseException:
-            self.close()
+            self.close(END_SECONDS)
             raise
         return self._error
 
-    def close(self) -> None:
-        """Disconnect."""
+    def close(self, seconds: float) -> None:
+        """Disconnect, which may take so many seconds."""
         self._over.set()
         if self._ready.is_set():
-            self._thread.join(END_SECONDS)
+            self._thread.join(seconds)
 
     def _hold(self) -> None:
         try:
@@ -247,37 +284,3 @@ def _explained(error: BaseException, address: str | None) -> ConfigurationError:
         f"the Ray cluster at {address} cannot be used from here: {text[:300]}",
         hint="run this command on a node of the cluster, or give ray:ray://HOST:10001 from outside",
     )
-
-
-@contextlib.contextmanager
-def _quiet_logger() -> Iterator[None]:
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _quiet(ray: Any) -> Iterator[None]:
-    """Keep off standard output what Ray prints there when a worker or a node dies.
-
-    Rows may be written there. Ray has no switch for it.
-    """
-    module = ray._private.worker
-    printed = getattr(module, "print_to_stdstream", None)
-    if printed is None:
-        yield
-        return
-
-    def log(data: dict[str, Any], *_: Any, **__: Any) -> None:
-        _logger.debug("%s", "\n".join(map(str, data.get("lines", ()))))
-
-    module.print_to_stdstream = log
-    try:
-        yield
-    finally:
-        if module.print_to_stdstream is log:
-            module.print_to_stdstream = printed

@@ -6,19 +6,21 @@ import contextlib
 import logging
 import threading
 from contextlib import AbstractContextManager
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from stillhouse import LLM, ConfigurationError
-from stillhouse.jobs.executors import Deliver, Setup, Workers, packed
+from stillhouse import LLM, ConfigurationError, GenerationError
+from stillhouse.jobs.executors import Deliver, Setup, WorkerHandle, Workers, packed
 from stillhouse.protocols import Executor
 from stillhouse_ray import actor as actors
-from stillhouse_ray.connection import check, connected
+from stillhouse_ray.connection import Connected, check, connected
+from stillhouse_ray.head import HeadWatch
 from stillhouse_ray.hub import Hub
 from stillhouse_ray.needs import Needs, needs_of, shown
 from stillhouse_ray.nodes import difference, environment_of, versions_for
 from stillhouse_ray.settings import RaySettings
-from stillhouse_ray.worker import RayWorker
+from stillhouse_ray.worker import LostWorker, RayWorker
 
 __all__ = ["RayExecutor"]
 
@@ -45,7 +47,7 @@ class RayExecutor(AbstractContextManager[Executor]):
     """
 
     def __init__(self, llm: LLM, address: str | None, count: int | None, settings: RaySettings) -> None:
-        check(address)
+        check(address, settings.head_seconds)
         self._llm = llm
         self._address = address
         self._count = count
@@ -56,9 +58,13 @@ class RayExecutor(AbstractContextManager[Executor]):
 
     def __enter__(self) -> Executor:
         with contextlib.ExitStack() as stack:
-            ray = stack.enter_context(connected(self._address, self._count, self._needs))
+            seconds = self._settings.head_seconds
+            connection = stack.enter_context(connected(self._address, self._count, self._needs, seconds))
+            ray = connection.ray
             count = self._count or max(1, self._needs.fit(ray.cluster_resources()))
-            crew = _Crew(ray, self._llm, count, self._needs, self._settings)
+            crew = _Crew(connection, self._llm, count, self._needs, self._settings)
+            is_gone = f"the head of the Ray cluster at {connection.head} did not answer for {seconds:g} s"
+            stack.enter_context(HeadWatch(connection.head, seconds, partial(crew.lose, is_gone)))
             stack.callback(crew.hub.close)
             crew.hub.start()
             workers = stack.enter_context(Workers(self._llm, count, crew.launch, enough=1))
@@ -76,34 +82,80 @@ class _Crew:
     before the first row. The others begin when they are placed.
     """
 
-    def __init__(self, ray: Any, llm: LLM, count: int, needs: Needs, settings: RaySettings) -> None:
-        self._ray = ray
+    def __init__(
+        self, connection: Connected, llm: LLM, count: int, needs: Needs, settings: RaySettings
+    ) -> None:
+        self._connection = connection
+        self._ray = ray = connection.ray
         self._needs = needs
         self._count = count
         self._wait_seconds = settings.wait_seconds
         self._environment = environment_of(llm, settings.environment)
         self._versions: dict[str, str] = {}
         self._actor = _actor_class(ray).options(max_restarts=0, **needs.options)
-        self.hub = Hub(ray, self._tick)
+        self.hub = Hub(ray, self._tick, self._break)
         self._lock = threading.Lock()
+        self._workers: list[RayWorker] = []
         self._placing: list[RayWorker] = []
         self._waiting: list[RayWorker] = []
+        self._fatal: GenerationError | None = None
         self._expected = max(1, min(count, needs.fit(ray.available_resources())))
-        self._is_open = self._noticed = self._told = False
+        self._is_open = self._noticed = self._told = self._stands = False
         self._started = monotonic()
         self._first = 0.0
 
-    def launch(self, setup: Setup, deliver: Deliver) -> RayWorker:
+    def launch(self, setup: Setup, deliver: Deliver) -> WorkerHandle:
         """Ask the cluster to place a worker."""
+        fatal = self._ends_with()
+        if fatal is not None:
+            return LostWorker(fatal, deliver)
         if not self._versions:
             self._versions = versions_for(setup.llm)
         worker = RayWorker(
             self._ray, self._actor.remote(), self.hub, deliver, packed(setup), self._environment
         )
         with self._lock:
+            self._workers = [other for other in self._workers if not other.is_gone]
+            self._workers.append(worker)
             self._placing.append(worker)
-        worker.meet(list(self._versions), self._met)
+        fatal = self._ends_with()
+        if fatal is not None:  # since it was asked for
+            worker.lose(fatal)
+        else:
+            worker.meet(list(self._versions), self._met)
         return worker
+
+    def _ends_with(self) -> GenerationError | None:
+        """Return the error that the run ends with, if there is one by now."""
+        with self._lock:
+            return self._fatal
+
+    def _break(self, error: Exception) -> None:
+        said = " ".join(str(error).split())[:300]
+        self.lose(f"the connection to the Ray cluster at {self._connection.head} is broken: {said}")
+
+    def lose(self, problem: str) -> None:
+        """End the run, because the cluster is out of reach. In any thread.
+
+        Args:
+            problem: what has happened.
+        """
+        error = GenerationError(
+            problem,
+            kind="server",
+            stops_run=True,
+            hint="run the same command again to resume: on another cluster, or with --executor processes",
+        )
+        self._connection.is_lost = True
+        with self._lock:
+            if self._fatal is not None:
+                return
+            self._fatal = error
+            workers = [worker for worker in self._workers if not worker.is_gone]
+        for worker in workers:
+            worker.lose(error)
+        for worker in workers:
+            worker.abandon()
 
     def _met(self, worker: RayWorker, about: dict[str, Any]) -> None:
         """Let a worker begin that was placed, or refuse it."""
@@ -128,16 +180,29 @@ class _Crew:
             waiting, self._waiting = self._waiting, []
             for worker in waiting:
                 worker.begin()
-        if self._noticed or now < self._started + NOTICE_SECONDS:
-            return
+        if now >= self._started + NOTICE_SECONDS:
+            self._notice(now)
+
+    def _notice(self, now: float) -> None:
+        """Say which workers have not been placed; refuse them if none is for too long."""
         with self._lock:
             self._placing = [worker for worker in self._placing if not worker.is_gone]
             placing = [worker for worker in self._placing if worker.asked < now - NOTICE_SECONDS]
-        if placing and self._is_open:
-            self._noticed = True
-            _logger.warning(
-                "%d of %d workers have not started yet; %s", len(placing), self._count, self._lack()
-            )
+            stands = len(self._placing) == sum(not worker.is_gone for worker in self._workers)
+        if self._fatal is not None:
+            return
+        if self._is_open:
+            if placing and stands and not self._stands:
+                self._stands = True
+                _logger.warning("no worker is left, and the run waits for Ray to place one; %s", self._lack())
+            elif placing and not stands and not self._noticed:
+                self._noticed = True
+                _logger.warning(
+                    "%d of %d workers have not started yet; %s", len(placing), self._count, self._lack()
+                )
+            self._stands = self._stands and stands
+        elif self._noticed:
+            return
         elif placing and now > self._started + self._wait_seconds:
             self._noticed = True
             error = ConfigurationError(
@@ -154,7 +219,10 @@ class _Crew:
     def _lack(self) -> str:
         """Say what a worker asks for, and what there is."""
         wanted = shown(self._needs.by_name)
-        has, free = shown(self._ray.cluster_resources()), shown(self._ray.available_resources())
+        try:
+            has, free = shown(self._ray.cluster_resources()), shown(self._ray.available_resources())
+        except Exception:  # the head is out of reach for now
+            return f"each asks for {wanted}, and the cluster does not say what it has"
         return f"each asks for {wanted}, and the cluster has {has}, of which {free} is free"
 
 
@@ -163,7 +231,8 @@ def _actor_class(ray: Any) -> Any:
     ray.cloudpickle.register_pickle_by_value(actors)
     for group, methods in actors.METHODS.items():
         for name in methods:
-            ray.method(concurrency_group=group)(getattr(actors.RayActor, name))
+            answers = 0 if name in actors.SILENT else 1
+            ray.method(concurrency_group=group, num_returns=answers)(getattr(actors.RayActor, name))
     return ray.remote(concurrency_groups=dict.fromkeys(actors.METHODS, 1))(actors.RayActor)
 
 

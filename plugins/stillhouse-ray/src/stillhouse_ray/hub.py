@@ -24,11 +24,13 @@ class Hub:
     Args:
         ray: the module, connected.
         tick: is called after each turn, in that thread.
+        broken: is called, in that thread, with what Ray raises when nothing can be waited for any more.
     """
 
-    def __init__(self, ray: Any, tick: Callable[[], None]) -> None:
+    def __init__(self, ray: Any, tick: Callable[[], None], broken: Callable[[Exception], None]) -> None:
         self._ray = ray
         self._tick = tick
+        self._broken = broken
         self._lock = threading.Lock()
         self._asked: dict[Any, Answered] = {}
         self._ends = threading.Event()
@@ -51,17 +53,26 @@ class Hub:
 
     def _wait(self) -> None:
         while not self._ends.is_set():
-            with self._lock:
-                calls = list(self._asked)
-            if not calls:
-                self._ends.wait(TURN_SECONDS)
-            else:
-                found, _ = self._ray.wait(calls, num_returns=1, timeout=TURN_SECONDS)
-                if found and len(calls) > 1:
-                    found, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
-                for call in found:
+            try:
+                for call in self._answered():
                     self._answer(call)
-            self._tick()
+                self._tick()
+            except Exception as error:
+                if not self._ends.is_set():
+                    self._broken(error)
+                return
+
+    def _answered(self) -> list[Any]:
+        """Return the calls that have an answer; wait a turn for one."""
+        with self._lock:
+            calls = list(self._asked)
+        if not calls:
+            self._ends.wait(TURN_SECONDS)
+            return []
+        found, _ = self._ray.wait(calls, num_returns=1, timeout=TURN_SECONDS)
+        if found and len(calls) > 1:
+            found, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        return list(found)
 
     def _answer(self, call: Any) -> None:
         with self._lock:

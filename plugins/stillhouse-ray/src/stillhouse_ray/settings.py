@@ -38,6 +38,12 @@ class RaySettings(BaseModel):
         le=86_400,
         description="How long the cluster may take to place the first worker.",
     )
+    head_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="How long the head of the cluster may be out of reach before the run ends.",
+    )
 
     @field_validator("environment")
     @classmethod

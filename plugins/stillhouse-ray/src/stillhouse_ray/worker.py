@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 from stillhouse import StillhouseError
-from stillhouse.jobs.executors import Deliver, Died, Refused, WorkerHandle, packed, unpacked
+from stillhouse.jobs.executors import Deliver, Died, Ended, Refused, WorkerHandle, packed, unpacked
 from stillhouse_ray.actor import OVER
 from stillhouse_ray.hub import Hub
 from stillhouse_ray.waiting import wait
 
-__all__ = ["RayWorker", "reason_of"]
+__all__ = ["LostWorker", "RayWorker", "reason_of"]
 
 UNLOAD_SECONDS = 60.0
 """How long a worker may take to unload its LLM."""
@@ -60,10 +61,10 @@ class RayWorker(WorkerHandle):
         self._environment = environment
         self._where = "a worker that was not placed"
         self.asked = monotonic()
-        self._lock = threading.Lock()
+        self._lock, self._dying = threading.Lock(), threading.Lock()
         self._begun = False
         self._early: list[bytes] = []
-        self._closing = False
+        self._closing = self._lost = False
         self._over = threading.Event()
         self._gone = threading.Event()
 
@@ -92,7 +93,7 @@ class RayWorker(WorkerHandle):
         with self._lock:
             self._begun = True
             for content in self._early:
-                self._actor.take.remote(content)
+                self._call(content)
             self._early.clear()
         self._listen()
 
@@ -102,13 +103,31 @@ class RayWorker(WorkerHandle):
         self._kill()
         self._die(error.message)
 
+    def lose(self, error: StillhouseError) -> None:
+        """Do without it, as without every other one: the run ends with this error."""
+        self._lost = True  # calls of Ray may wait
+        self._deliver(Ended(error))
+        self._die(error.message)
+
+    def abandon(self) -> None:
+        """Let it do nothing more: an actor may outlive the head, and would generate for what it has."""
+        if self._begun:
+            with contextlib.suppress(Exception):
+                self._actor.interrupt.remote()
+
     def send(self, message: Any) -> None:
         content = packed(message)
         with self._lock:
             if not self._begun:
                 self._early.append(content)
-            elif not self._gone.is_set():
-                self._actor.take.remote(content)
+            elif not (self._gone.is_set() or self._lost):
+                self._call(content)
+
+    def _call(self, content: bytes) -> None:
+        try:
+            self._actor.take.remote(content)
+        except Exception as error:  # the node of this process is dead
+            self._die(reason_of(error, self._where))
 
     def close(self, *, at_once: bool) -> None:
         self._closing = True
@@ -121,7 +140,8 @@ class RayWorker(WorkerHandle):
             wait(KILL_SECONDS, self._gone)
 
     def _kill(self) -> None:
-        self._ray.kill(self._actor, no_restart=True)
+        if not self._lost:
+            self._ray.kill(self._actor, no_restart=True)
 
     def _has_begun(self, _: Any, error: Exception | None) -> None:
         if error is not None and not self._gone.is_set():
@@ -154,9 +174,30 @@ class RayWorker(WorkerHandle):
             self._deliver(message)
 
     def _die(self, reason: str) -> None:
-        if not self._gone.is_set():
+        with self._dying:
+            if self._gone.is_set():
+                return
             self._gone.set()
-            self._deliver(Died(reason))
+        self._deliver(Died(reason))
+
+
+class LostWorker(WorkerHandle):
+    """One that is not started any more, because the run ends with an error.
+
+    Args:
+        error: that error.
+        deliver: takes it.
+    """
+
+    def __init__(self, error: StillhouseError, deliver: Deliver) -> None:
+        deliver(Ended(error))
+        deliver(Died(error.message))
+
+    def send(self, message: Any) -> None:
+        pass
+
+    def close(self, *, at_once: bool) -> None:
+        pass
 
 
 def reason_of(error: Exception, where: str) -> str:
@@ -181,5 +222,5 @@ def reason_of(error: Exception, where: str) -> str:
         last = text.strip().splitlines()[-1].strip()
         return f"it cannot start: {last[:300]}"
     if kind in ("SYSTEM_ERROR", "USER_ERROR"):
-        return f"{where} was killed, or crashed"
+        return f"{where} was killed, as the system does when memory runs out, or crashed"
     return f"{where} is gone: {' '.join(text.split())[:300]}"

@@ -11,6 +11,7 @@ from stillhouse._lazy import lazy_names
 
 if TYPE_CHECKING:
     from stillhouse.jobs.executors.messages import Died as Died
+    from stillhouse.jobs.executors.messages import Ended as Ended
     from stillhouse.jobs.executors.messages import Refused as Refused
     from stillhouse.jobs.executors.messages import Setup as Setup
     from stillhouse.jobs.executors.wire import packed as packed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "messages": ["Died", "Refused", "Setup"],
+        "messages": ["Died", "Ended", "Refused", "Setup"],
         "wire": ["packed", "unpacked"],
         "worker": ["Worker"],
         "workers": ["Deliver", "Launch", "WorkerHandle", "Workers"],

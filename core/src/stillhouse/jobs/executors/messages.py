@@ -116,7 +116,11 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """From a worker: nothing since `Begin` is left to do, or this error would be met by every input."""
+    """From a worker: nothing since `Begin` is left to do, or every input would meet an error.
+
+    Attributes:
+        error: that error, which ends the run; `None` if all is done.
+    """
 
     error: BaseException | None = None
 

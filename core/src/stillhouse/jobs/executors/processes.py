@@ -16,6 +16,7 @@ from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse.errors import described
 from stillhouse.jobs.executors.messages import Died, Setup
 from stillhouse.jobs.executors.wire import packed, read_message, write_packed
+from stillhouse.jobs.executors.worker_process import OUT_OF_MEMORY
 from stillhouse.jobs.executors.workers import Deliver, WorkerHandle
 
 __all__ = ["ProcessWorker"]
@@ -105,9 +106,14 @@ class ProcessWorker(WorkerHandle):
 
 def _reason(status: int) -> str:
     """Say how a process ended."""
+    if status == OUT_OF_MEMORY:
+        return "it ran out of memory"
     if status >= 0:
         return f"it ended with status {status}"
     try:
-        return f"killed by {signal.Signals(-status).name}"
+        name = signal.Signals(-status).name
+        return f"killed by {name}" + (
+            ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        )
     except ValueError:
         return f"killed by signal {-status}"

@@ -168,7 +168,7 @@ class Session:
     def _can_pull(self) -> bool:
         """Whether inputs are wanted: a few at a time would cost a message each."""
         room = 0 if self._exhausted else self._room
-        return room > 0 and (room >= self._work.whole // 8 or not self._work.pending)
+        return room > 0 and (room >= self._work.whole // 4 or not self._work.pending)
 
     def _handle(self, worker: int, message: Any) -> None:
         if isinstance(message, Results):

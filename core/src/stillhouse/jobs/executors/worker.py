@@ -133,7 +133,7 @@ class Worker:
                 with contextlib.closing(groups):
                     for group in groups:
                         self._send_results([(session.pop(index), *rest) for index, *rest in group])
-        except KeyboardInterrupt:  # it is to end now
+        except (KeyboardInterrupt, MemoryError):  # it is to end now
             raise
         except BaseException as raised:
             error = _sendable(raised)

@@ -8,10 +8,13 @@ import sys
 import threading
 from typing import IO, Any
 
-__all__ = ["main"]
+__all__ = ["OUT_OF_MEMORY", "main"]
 
 END_SECONDS = 10.0
 """How long a worker may take to end once the process of the run is gone."""
+
+OUT_OF_MEMORY = 112
+"""The status of a worker that had too little memory for anything but a row, which would fail alone."""
 
 
 def main() -> None:
@@ -44,6 +47,8 @@ def main() -> None:
         worker.run(setup)
     except KeyboardInterrupt:
         sys.exit(0)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
 
 
 def _read_all(reads: IO[bytes], worker: Any) -> None:
@@ -57,6 +62,8 @@ def _read_all(reads: IO[bytes], worker: Any) -> None:
             message = read_message(reads)
         except (EOFError, OSError):
             message = Quit()
+        except MemoryError:  # the next message may find more, but this one is lost
+            os._exit(OUT_OF_MEMORY)
         except Exception as error:  # what was sent cannot be read here, such as a class of the user's script
             worker.fail(error)
             message = Quit()

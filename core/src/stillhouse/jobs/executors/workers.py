@@ -27,6 +27,7 @@ from stillhouse.jobs.executors.messages import (
     Check,
     Checked,
     Died,
+    Ended,
     Inputs,
     Log,
     Quit,
@@ -128,7 +129,7 @@ class Workers:
                 self._start(number)
             while len(self._ready) < self._enough:
                 _, message = self.next_event(wait=True, restart=False) or _NOTHING
-                if isinstance(message, Refused):
+                if isinstance(message, (Refused, Ended)) and message.error is not None:
                     raise message.error
                 if isinstance(message, Died):
                     raise GenerationError(
@@ -160,9 +161,9 @@ class Workers:
         self.send(worker, Check(input))
         while worker in self._ready:
             sender, message = self.next_event(wait=True) or _NOTHING
+            if sender == worker and isinstance(message, (Checked, Ended)) and message.error is not None:
+                raise message.error
             if sender == worker and isinstance(message, Checked):
-                if message.error is not None:
-                    raise message.error
                 return
         raise GenerationError("a worker died while it checked an input", kind="server", stops_run=True)
 
