@@ -45,36 +45,57 @@ def write(path: Path, prompts: list[str], **more: Any) -> Path:
     return path
 
 
-def both(tmp_path: Path, source: Any, llm: Callable[[], Any], **options: Any) -> tuple[bytes, bytes]:
+def both(
+    tmp_path: Path, source: Any, llm: Callable[[], Any], suffix: str = ".jsonl", **options: Any
+) -> tuple[bytes, bytes]:
     """What one process writes, and what two workers write."""
     written = []
-    for name, more in (("one.jsonl", {}), ("workers.jsonl", {"executor": "processes", "workers": 2})):
-        output = tmp_path / name
+    for name, more in (("one", {}), ("workers", {"executor": "processes", "workers": 2})):
+        output = tmp_path / f"{name}{suffix}"
         stillhouse.run(source, llm=llm(), output=output, show_bar=False, **options, **more)
         written.append(output.read_bytes())
     return written[0], written[1]
 
 
-ECHO_OPTIONS: list[dict[str, Any]] = [
-    {"num_generations": 3, "row_params": True, "max_failures": 0, "fields": {"failure_rate": 0.2}},
-    {"dedupe": True, "limit": 70, "param": {"max_new_tokens": 2}, "text": True},
-    {
-        "raw": True,
-        "where": "id % 3 == 0",
-        "template": "{{ prompt }} and {{ 1 / (id % 5) }}",
-        "max_failures": 0,
-    },
-]
+ECHO_OPTIONS: dict[str, dict[str, Any]] = {
+    ".jsonl": {"num_generations": 3, "row_params": True, "fields": {"failure_rate": 0.2}},
+    ".csv": {"dedupe": True, "limit": 70, "param": {"max_new_tokens": 2}, "text": True},
+    ".jsonl.gz": {"raw": True, "where": "id % 3 == 0", "template": "{{ prompt }} and {{ 1 / (id % 5) }}"},
+    ".parquet": {"num_generations": 2, "output_prefix": "new_", "fields": {"failure_rate": 0.2}},
+}
 
 
-@pytest.mark.parametrize("options", ECHO_OPTIONS, ids=lambda options: "-".join(options) or "plain")
-def test_workers_write_what_one_process_writes(tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("suffix", ECHO_OPTIONS)
+def test_workers_write_what_one_process_writes(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
     prompts = [f"a question about {number % 90}" for number in range(200)]
     source = write(tmp_path / "in.jsonl", prompts, max_new_tokens=3)
     with source.open("a") as lines:
         lines.write("this is no JSON\n")
-    one, workers = both(tmp_path, source, lambda: "echo", **options)
+    options = {"max_failures": 0, **ECHO_OPTIONS[suffix]}
+    one, workers = both(tmp_path, source, lambda: "echo", suffix, **options)
     assert one == workers
+
+
+def test_so_do_workers_that_get_images_and_a_schema(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(7):
+        (images / f"{number}.png").write_bytes(worker_llms.PNG + bytes([number]))
+    rows = [
+        {"id": n, "prompt": json.dumps({"name": f"row {n}"}), "image": f"{n % 8}.png" if n % 3 else None}
+        for n in range(60)
+    ]
+    options: dict[str, Any] = {
+        "schema": "name, age int", "expand": True, "image_column": "image", "images_from": images,
+        "max_failures": 0,
+    }  # fmt: skip
+    one, workers = both(tmp_path, rows, worker_llms.Reading, **options)
+    assert one == workers
+    found = read_jsonl(tmp_path / "workers.jsonl")
+    assert [row.get("name") for row in found if row["image"] is None] == [f"row {n}" for n in range(0, 60, 3)]
+    assert {row["id"] % 8 for row in found if row["error"]} == {7}  # there is no such image
 
 
 def test_so_do_workers_of_lists(tmp_path: Path) -> None:
@@ -195,6 +216,21 @@ def test_a_ceiling_holds_for_all_workers(tmp_path: Path) -> None:
     assert 0 < state.rows < 80
     run = stillhouse.run(source, **options)
     assert [row["generations"] for row in run] == [[f"row {number}"] for number in range(80)]
+
+
+def test_a_ceiling_on_the_cost_holds_for_all_workers(tmp_path: Path) -> None:
+    prices = pytest.importorskip("genai_prices")
+    usage = prices.Usage(input_tokens=30, output_tokens=100)
+    one = float(prices.calc_price(usage, "gpt-5-mini", provider_id="openai").total_price)
+    source = write(tmp_path / "in.jsonl", [f"row {number}" for number in range(60)])
+    options: dict[str, Any] = {"output": tmp_path / "o.jsonl", "param": {"max_new_tokens": 200}}
+    workers: dict[str, Any] = {"executor": "processes", "workers": 2, "show_bar": False}
+    with pytest.raises(stillhouse.StillhouseError, match="the budget is used up"):
+        stillhouse.run(source, llm=worker_llms.Priced(), max_cost=20 * one, **options, **workers)
+    left = stillhouse.estimate(source, llm=worker_llms.Priced(), **options).rows
+    assert 40 <= left < 60
+    run = stillhouse.run(source, llm=worker_llms.Priced(), **options, **workers)
+    assert run.counts.done == 60
 
 
 def test_too_many_failed_rows_stop_workers_too(tmp_path: Path) -> None:
@@ -474,7 +510,7 @@ def test_an_executor_generates_for_one_iteration_after_the_other() -> None:
 
 
 class Unplaced(WorkerHandle):
-    """A worker that cannot begin, and says so; or says nothing."""
+    """A worker that cannot start, and reports it; or reports nothing."""
 
     def __init__(self, deliver: Deliver, refusal: ConfigurationError | None) -> None:
         if refusal is not None:
@@ -514,8 +550,10 @@ def test_a_run_may_begin_before_all_workers_have(
         assert len(starts) == 1
     else:
         assert len(starts) == 3  # it is not tried for ever, however much the other one does
-        said = [record.getMessage() for record in caplog.records if "cannot begin" in record.getMessage()]
-        assert said == ["a worker cannot begin, and the others go on: this node has another version"]
+        said = [record.getMessage() for record in caplog.records if "cannot start" in record.getMessage()]
+        assert said == [
+            "a worker cannot start; the run continues with the others: this node has another version"
+        ]
 
 
 def test_workers_that_are_left_in_the_middle_end(tmp_path: Path) -> None:

@@ -140,6 +140,50 @@ def test_a_row_has_parameters_of_its_own() -> None:
     assert [one["generations"], two["generations"]] == [["a"], ["a b c"]]
 
 
+def test_the_fields_of_a_schema_are_columns_and_no_others() -> None:
+    schema = {"properties": {"name": {"type": "string"}, "error": {"type": "string"}}}
+    with RowGenerator(worker_llms.Reading(), schema=schema, expand=True) as generator:
+        names = [*generator.columns.names]
+        with pytest.raises(ConfigurationError, match="has a column name"):
+            generator.check(["prompt", "name"])
+        answers = ('{"name": "A", "error": "b", "other": 3}', '{"name": "C"}', "no JSON")
+        results = generator.generate(rows(*({"prompt": answer} for answer in answers)))
+    assert names == [
+        "generations",
+        "statistics",
+        "finish_reasons",
+        "model_name",
+        "error",
+        "name",
+        "generated_error",
+    ]
+    assert [[*result] for result in results] == [names] * 3
+    assert [(result["name"], result["generated_error"]) for result in results] == [
+        ("A", "b"),
+        ("C", None),
+        (None, None),
+    ]
+    assert [result["error"] for result in results] == [None] * 3
+
+
+def test_answers_without_fields_are_logged_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    schema = {"properties": {"name": {"type": "string"}}}
+    with RowGenerator(worker_llms.Reading(), schema=schema, expand=True) as generator:
+        generator.generate(rows({"prompt": "no JSON"}, {"prompt": '{"name": "A"}'}))
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 answer is no JSON object: the text is in the column generations alone"
+    ]
+
+
+def test_images_are_read_from_allowed_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(worker_llms.PNG)
+    found = rows({"prompt": "x", "image": "a.png"}, {"prompt": "x", "image": "/etc/hostname"})
+    with RowGenerator(worker_llms.Reading(), image_column="image", images_from=tmp_path) as generator:
+        results = generator.generate(found)
+    assert re.fullmatch(r"[0-9a-f]{8} x", results[0]["generations"][0])
+    assert "is in no folder" in results[1]["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,6 +198,8 @@ def test_a_row_has_parameters_of_its_own() -> None:
         ({"executor": "process"}, "no executor 'process'"),
         ({"workers": 2}, "workers is for an executor"),
         ({"schema": "name"}, "JSON schema"),
+        ({"expand": True}, "expand=True requires a JSON schema"),
+        ({"image_column": "a"}, "reads no images"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_loaded(options: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import fcntl
 import logging
@@ -11,6 +12,7 @@ import signal
 import stat
 import sys
 import threading
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +21,12 @@ from pydantic import Field
 import stillhouse
 from stillhouse import AsyncLLM, GenerationError, prepare_output
 from stillhouse.http import HTTPLLM
+from stillhouse.inputs import split_input
 from stillhouse.typing import Capability
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def text_of(input: Any) -> str:
@@ -114,6 +121,41 @@ class Fragile(AsyncLLM):
         return prepare_output(
             [answer] * num_generations, input_tokens=[1], output_tokens=[1] * num_generations
         )
+
+
+class Reading(AsyncLLM):
+    """Answers with the prompt, whatever JSON schema the answer must match; with an image, a digest of it."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema"})
+
+    @property
+    def model_name(self) -> str:
+        return "reading"
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        """Generate."""
+        content = split_input(input)[0][-1]["content"]
+        if not isinstance(content, str):
+            content = " ".join(
+                part["text"] if part["type"] == "text" else blake2b(str(part).encode()).hexdigest()[:8]
+                for part in content
+            )
+        return prepare_output([content])
+
+
+class Priced(AsyncLLM):
+    """Has the name and the address of a model with a price, and uses 30 tokens in and 100 out for each row."""
+
+    model: str = "gpt-5-mini"
+    api_url: str = "https://api.openai.com/v1"
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    async def agenerate(self, input: Any, num_generations: int = 1, max_new_tokens: int | None = None) -> Any:
+        """Generate."""
+        return prepare_output(["x"], [30], [100])
 
 
 class Starved(Fragile):

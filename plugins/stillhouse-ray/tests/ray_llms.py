@@ -79,3 +79,21 @@ class Fragile(AsyncLLM):
         return prepare_output(
             [answer] * num_generations, input_tokens=[1], output_tokens=[1] * num_generations
         )
+
+
+class Priced(AsyncLLM):
+    """Has the name and the address of a model with a price, and uses 30 tokens in and 100 out for each row."""
+
+    model: str = "gpt-5-mini"
+    api_url: str = "https://api.openai.com/v1"
+    notes: Path = Field(description="A file that has a line for each prompt.")
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    async def agenerate(self, input: Any, num_generations: int = 1, max_new_tokens: int | None = None) -> Any:
+        """Generate."""
+        with self.notes.open("a") as lines:
+            lines.write(f"{os.getpid()} {input[-1]['content']}\n")
+        return prepare_output(["x"], [30], [100])

@@ -12,9 +12,10 @@ SECONDS = 180
 """How long anything may take on a busy machine."""
 
 
-def write(path: Path, prompts: list[str]) -> Path:
-    lines = [json.dumps({"id": number, "prompt": text}) + "\n" for number, text in enumerate(prompts)]
-    path.write_text("".join(lines))
+def write(path: Path, prompts: list[str], **more: Any) -> Path:
+    """Write a file with a row for each prompt; all have the other columns."""
+    rows = [{"id": number, "prompt": text, **more} for number, text in enumerate(prompts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
 import os
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +15,14 @@ from pydantic import Field, SecretStr
 
 import stillhouse
 from stillhouse import AsyncLLM, GenerationError, prepare_output
+from stillhouse.inputs import split_input
 from stillhouse.typing import Capability
 
 MAX_CHARACTERS = 1000
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 class ObeyingLLM(AsyncLLM):
@@ -54,12 +63,19 @@ class ObeyingLLM(AsyncLLM):
             temperature: not used.
         """
         text = input[-1]["content"]
+        if self.folder:
+            with (Path(self.folder) / "asked").open("a", encoding="utf-8") as file:
+                file.write(f"{text}\n")
         if len(text) > MAX_CHARACTERS:
             raise GenerationError("the prompt is longer than the context", kind="context_length")
         if text == "fields":
             text = " ".join(sorted(input[-1]))
         if text == "die":
             os._exit(1)
+        if text == "kill once":
+            with contextlib.suppress(FileExistsError):
+                (Path(self.folder) / "killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
         if text == "refuse":
             raise GenerationError("the key was refused", kind="authentication", hint="set OBEYING_API_KEY")
         if text.startswith("sleep "):
@@ -67,3 +83,31 @@ class ObeyingLLM(AsyncLLM):
         return prepare_output(
             [f"{text}!"] * num_generations, input_tokens=[1], output_tokens=[1] * num_generations
         )
+
+
+class ReadingLLM(AsyncLLM):
+    """Answers with the prompt, whatever JSON schema the answer must match, and a digest of each image."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "images", "json_schema"})
+
+    @property
+    def model_name(self) -> str:
+        return "reading"
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        """Generate."""
+        chat, _ = split_input(input)
+        content = chat[-1]["content"]
+        if not isinstance(content, str):
+            content = " ".join(
+                part["text"] if part["type"] == "text" else digest_of(part["image_url"]["url"])
+                for part in content
+            )
+        if content == "fail":
+            raise GenerationError("it failed", kind="server")
+        return prepare_output([content])
+
+
+def digest_of(url: str) -> str:
+    """Represents an image."""
+    return hashlib.sha256(url.encode()).hexdigest()[:8]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime
 import gc
 import json
 import os
 import pickle
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from stillhouse import ConfigurationError, GenerationError, UnknownLLMError
 from stillhouse_ray import GenerateStage
 
 sys.path.append(str(Path(__file__).parent))
-from stage_llms import MAX_CHARACTERS, ObeyingLLM
+from stage_llms import MAX_CHARACTERS, PNG, ObeyingLLM, ReadingLLM, digest_of
 
 np = pytest.importorskip("numpy", reason="numpy is missing: pip install 'stillhouse-ray[data]'")
 pd = pytest.importorskip("pandas", reason="pandas is missing: pip install 'stillhouse-ray[data]'")
@@ -59,7 +59,10 @@ def listed(found: Any) -> dict[str, list[Any]]:
         return columns
     if isinstance(found, pd.DataFrame):
         return {name: [None if value is pd.NA else value for value in found[name]] for name in found.columns}
-    return {name: [*column] for name, column in found.items()}
+    return {
+        name: column.to_pylist() if isinstance(column, pa.Array) else [*column]
+        for name, column in found.items()
+    }
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -148,17 +151,64 @@ def test_a_frame_keeps_its_index_and_its_types() -> None:
     assert [*found["error"].isna()] == [True, False, False]
 
 
-@pytest.mark.parametrize("format", ["pandas", "pyarrow"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_the_types_are_the_same_without_any_failure_and_without_any_row(format: str) -> None:
     stage = GenerateStage(ObeyingLLM(), prompt_column="q")
     schemas = []
     for prompts in (["a", None], ["a"], [None], []):
-        given: Any = pa.table({"q": pa.array(prompts, pa.string())})
-        found = stage(given if format == "pyarrow" else given.to_pandas(types_mapper=pd.ArrowDtype))
-        table = found if format == "pyarrow" else pa.Table.from_pandas(found, preserve_index=False)
+        column: Any = prompts if format == "numpy" else pa.array(prompts, pa.string())
+        found = stage(batch(format, q=column))
+        if format == "pyarrow":
+            table = found
+        elif format == "pandas":
+            table = pa.Table.from_pandas(found, preserve_index=False)
+        else:
+            table = pa.table({name: found[name] for name in ADDED})
         assert table.num_rows == len(prompts)
-        schemas.append(table.schema.remove_metadata())
+        schemas.append(table.select(ADDED).schema.remove_metadata())
     assert schemas[1:] == schemas[:-1]
+    assert not any(pa.types.is_null(type) for type in schemas[0].types)
+
+
+SCHEMA = {"properties": {"name": {"type": "string"}, "share": {"type": "number"}, "tags": {"type": "array"}}}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_fields_of_a_schema_are_columns(format: str) -> None:
+    stage = GenerateStage(ReadingLLM(), prompt_column="q", schema=SCHEMA, expand=True, output_prefix="a_")
+    answers = ['{"name": "A", "share": 1, "tags": ["x", 2], "other": 3}', '{"name": "B"}', "none", None]
+    found = listed(stage(batch(format, q=answers, name=["mine"] * 4)))
+    assert [*found][:2] == ["q", "name"]
+    assert [*found][2:] == [f"a_{name}" for name in (*ADDED, "name", "share", "tags")]
+    assert found["name"] == ["mine"] * 4
+    assert found["a_generations"][:3] == [[answer] for answer in answers[:3]]
+    assert found["a_name"] == ["A", "B", None, None]
+    assert found["a_share"] == [1.0, None, None, None]
+    assert found["a_tags"] == ['["x", 2]', None, None, None]
+    # A later batch without any of them has the same columns.
+    assert [*listed(stage(batch(format, q=["none"], name=["mine"])))] == [*found]
+
+
+def test_fields_are_columns_only_by_a_schema() -> None:
+    for schema in (None, {"type": "object"}):
+        with pytest.raises(ConfigurationError, match="expand=True requires a JSON schema with properties"):
+            GenerateStage(ReadingLLM(), expand=True, schema=schema)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_are_read_from_allowed_folders(format: str, tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    for path in (allowed / "a.png", tmp_path / "b.png"):
+        path.write_bytes(PNG)
+    given = batch(format, q=["first", "second", "third"], image=["a.png", "../b.png", "c.png"])
+    stage = GenerateStage(ReadingLLM(), prompt_column="q", image_column="image", images_from=allowed)
+    found = listed(stage(given))
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert found["generations"] == [[f"{digest_of(url)} first"], None, None]
+    assert [error and error["kind"] for error in found["error"]] == [None, "invalid_input", "invalid_input"]
+    bytes_of = batch(format, q=["first"], image=[PNG])
+    assert listed(stage(bytes_of))["generations"] == found["generations"][:1]
 
 
 def test_an_empty_batch_of_arrays_gets_the_columns() -> None:
@@ -232,10 +282,10 @@ def test_the_llm_is_loaded_once_and_unloaded_with_the_stage(tmp_path: Path) -> N
     stage = GenerateStage(pickle.loads(pickle.dumps(llm)))
     for _ in range(3):
         stage({"prompt": ["a"]})
-    assert [path.name for path in tmp_path.iterdir()] == [f"loaded-{os.getpid()}"]
+    assert [path.name for path in tmp_path.glob("*loaded-*")] == [f"loaded-{os.getpid()}"]
     del stage
     gc.collect()
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+    assert {path.name: path.read_text() for path in tmp_path.glob("*loaded-*")} == {
         f"loaded-{os.getpid()}": "once\n",
         f"unloaded-{os.getpid()}": "once\n",
     }
@@ -245,7 +295,7 @@ def test_the_stage_works_inside_an_event_loop() -> None:
     async def main() -> Any:
         return GenerateStage("echo")({"prompt": ["a"]})
 
-    assert asyncio.run(main())["generations"][0] == ["a"]
+    assert listed(asyncio.run(main()))["generations"] == [["a"]]
 
 
 def test_no_secret_is_shown() -> None:
@@ -265,57 +315,32 @@ def test_the_plugin_imports_no_stage() -> None:
 # A job of Ray Data.
 
 
-ISOLATED = ["unshare", "-rnpf", "--mount-proc", "--kill-child"]
-"""A network with loopback alone, and processes that end with their first one."""
+JOBS = ("odd_rows", "killed_actor", "orders", "typed_columns", "expanded", "refused_key")
 
-
-def _is_isolated() -> bool:
-    """Whether a command can run in namespaces of its own: Ray must find no network but loopback."""
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return False
-    tried = subprocess.run(
-        [*ISOLATED, "ip", "link", "set", "lo", "up"],
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    return tried.returncode == 0
+Inside = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @contextlib.contextmanager
-def job_of(*names: str) -> Iterator[Path]:
-    """The folder with the results of functions of `stage_job.py`, which ran in namespaces of its own."""
+def job_of(inside: Inside, *names: str) -> Iterator[Path]:
+    """The folder with the results of functions of `stage_job.py`, which ran in a network of its own."""
     pytest.importorskip("ray.data", reason="Ray Data is missing: pip install 'stillhouse-ray[data]'")
-    if not _is_isolated():
-        pytest.skip("no namespaces: this test requires unshare, ip, and user namespaces")
     # Sockets need short paths.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        command = shlex.join([sys.executable, str(HERE / "stage_job.py"), name, *names])
-        paths = [str(HERE), *filter(None, sys.path)]
-        environment = {
-            **os.environ,
-            "HOME": name,
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_enable_export_api_write": "1",  # writes the arguments of stages
-        }
-        with (folder / "output.txt").open("wb") as output, contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                [*ISOLATED, "sh", "-c", f"ip link set lo up && exec {command}"],
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-                timeout=600,
-            )
-        yield folder
+        ended = inside(
+            HERE / "stage_job.py",
+            name,
+            *names,
+            HOME=name,
+            RAY_AUTH_MODE="disabled",
+            RAY_enable_export_api_write="1",  # writes the arguments of stages
+        )
+        (Path(name) / "output.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
-def job() -> Iterator[Path]:
-    with job_of("odd_rows", "slow_rows", "refused_key") as folder:
+def job(inside: Inside) -> Iterator[Path]:
+    with job_of(inside, *JOBS) as folder:
         yield folder
 
 
@@ -338,11 +363,14 @@ def test_a_job_keeps_failures_by_row(job: Path) -> None:
     }
     assert "died" in failed[180]["message"]
     assert all(row["generations"] == [f"{row['question']}!"] for row in rows if not row["error"])
+    asked = Counter((job / "asking/asked").read_text(encoding="utf-8").split())
+    # The deaths are those of one batch.
+    assert {asked[row["question"]] for row in rows if row["id"] not in range(175, 200)} == {1}
 
 
 @pytest.mark.soak
-def test_a_job_survives_several_rows_that_end_their_process() -> None:
-    with job_of("dying_rows") as folder:
+def test_a_job_survives_several_rows_that_end_their_process(inside: Inside) -> None:
+    with job_of(inside, "dying_rows") as folder:
         rows = result(folder, "dying_rows")
     assert [row["id"] for row in rows] == [*range(100)]
     assert [row["id"] for row in rows if row["error"]] == [20, 50, 80]
@@ -350,13 +378,64 @@ def test_a_job_survives_several_rows_that_end_their_process() -> None:
     assert all(row["generations"] == ["q!"] for row in rows if not row["error"])
 
 
-def test_a_job_keeps_the_order_and_loads_the_llm_once_for_each_actor(job: Path) -> None:
-    rows = result(job, "slow_rows")
-    assert [row["id"] for row in rows] == [*range(10)]
-    assert all(row["generations"] for row in rows)
-    files = {path.name: path.read_text() for path in (job / "loads").iterdir()}
+def test_a_job_whose_actor_is_killed_loses_no_row(job: Path) -> None:
+    rows = result(job, "killed_actor")
+    assert (job / "killing/killed").exists()
+    assert [row["id"] for row in rows] == [*range(200)]
+    assert [row["generations"] for row in rows] == [[f"{row['question']}!"] for row in rows]
+    asked = Counter((job / "killing/asked").read_text(encoding="utf-8").splitlines())
+    assert all(count <= 2 for count in asked.values())  # those that the actor had may be generated again
+
+
+def test_no_row_is_lost_and_the_order_is_kept_where_it_is_promised(job: Path) -> None:
+    check_orders(result(job, "orders"), 3)
+    files = {path.name: path.read_text() for path in (job / "loads").glob("*loaded-*")}
     assert set(files.values()) == {"once\n"}
-    assert len([name for name in files if name.startswith("loaded-")]) == 2
+    assert len([name for name in files if name.startswith("loaded-")]) == 2  # one for each actor
+
+
+@pytest.mark.soak
+def test_no_row_is_lost_with_any_number_of_actors(inside: Inside) -> None:
+    with job_of(inside, "other_orders") as folder:
+        check_orders(result(folder, "other_orders"), 5)
+
+
+def check_orders(found: dict[str, Any], count: int) -> None:
+    assert len(found) == count
+    for name, rows in found.items():
+        order = [row["id"] for row in rows]
+        assert (order if name.startswith("True") else sorted(order)) == [*range(10)], name
+        assert all(row["generations"] == [f"{row['question']}!"] for row in rows), name
+
+
+@pytest.mark.parametrize("format", ["numpy", "pandas"])
+def test_each_block_and_file_of_a_job_has_the_same_types(job: Path, format: str) -> None:
+    found = result(job, "typed_columns")[format]
+    (types,) = {json.dumps(types) for types in found["blocks"]}
+    assert json.loads(types)["error"] == "struct<kind: string, message: string>"
+    assert len(found["blocks"]) == len(found["files"]) == 4
+    # Parquet has another name for the items of a list.
+    assert {json.dumps(types).replace("<element: ", "<item: ") for types in found["files"]} == {types}
+    assert found["schema"] == json.loads(types)
+    kinds = ["context_length" if number in (7, *range(15, 20)) else None for number in range(20)]
+    assert found["errors"] == kinds
+    assert found["rows"] == 20
+
+
+def test_the_fields_of_a_schema_are_columns_of_each_block(job: Path) -> None:
+    found = result(job, "expanded")
+    (types,) = {json.dumps(types) for types in found["blocks"]}
+    assert [*json.loads(types)] == ["id", "question", *ADDED, "name", "age", "more"]
+    assert {name: json.loads(types)[name] for name in ("name", "age", "more")} == {
+        "name": "string",
+        "age": "int64",
+        "more": "string",
+    }
+    values = [("A", 3, '[1, "x"]')] * 2 + [("B", None, None)] * 2 + [(None, None, None)] * 4
+    assert found["rows"] == [
+        {"id": number, "name": name, "age": age, "more": more}
+        for number, (name, age, more) in enumerate(values)
+    ]
 
 
 def test_a_job_ends_with_an_error_that_every_row_would_meet(job: Path) -> None:

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from stillhouse import ConfigurationError
+from stillhouse.jobs.executors import usable_cpus
 from stillhouse_ray.head import ADDRESS
 from stillhouse_ray.needs import Needs
 from stillhouse_ray.quiet import quiet, quiet_logger
+from stillhouse_ray.waiting import wait
 
 __all__ = ["Connected", "check", "connected"]
 
@@ -169,7 +170,7 @@ def _short_folder() -> str | None:
 
 def _local(count: int | None, needs: Needs) -> dict[str, Any]:
     """Return what a cluster on this machine has."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus() or 1
     wanted = count or max(1, int(cpus // needs.num_cpus) if needs.num_cpus else cpus)
     return {
         "num_cpus": max(cpus, math.ceil(wanted * needs.num_cpus)),
@@ -234,7 +235,7 @@ class _Connection:
         try:
             with quiet_logger():
                 self._thread.start()
-                _wait(self._ready, START_SECONDS)
+                wait(START_SECONDS, self._ready)
             if not self._ready.is_set():
                 return ConfigurationError(f"Ray did not answer within {START_SECONDS:g} s")
         except BaseException:
@@ -258,13 +259,6 @@ class _Connection:
         if self._error is None:
             self._over.wait()
             self._ray.shutdown()
-
-
-def _wait(event: threading.Event, seconds: float) -> None:
-    """Wait in short turns, so that an interrupt is noticed."""
-    ends = monotonic() + seconds
-    while not event.wait(0.5) and monotonic() < ends:
-        pass
 
 
 def _explained(error: BaseException, address: str | None) -> ConfigurationError:

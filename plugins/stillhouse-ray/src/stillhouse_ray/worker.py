@@ -13,6 +13,7 @@ from stillhouse import StillhouseError
 from stillhouse.jobs.executors import Deliver, Died, Ended, Refused, WorkerHandle, packed, unpacked
 from stillhouse_ray.actor import OVER
 from stillhouse_ray.hub import Hub
+from stillhouse_ray.waiting import wait
 
 __all__ = ["LostWorker", "RayWorker", "reason_of"]
 
@@ -133,15 +134,10 @@ class RayWorker(WorkerHandle):
         if self._begun and not self._gone.is_set():
             if at_once:
                 self._actor.interrupt.remote()
-            self._wait_for(self._over, INTERRUPT_SECONDS if at_once else UNLOAD_SECONDS)
+            wait(INTERRUPT_SECONDS if at_once else UNLOAD_SECONDS, self._over, self._gone)
         self._kill()
         if self._begun:
-            self._wait_for(self._gone, KILL_SECONDS)
-
-    def _wait_for(self, event: threading.Event, seconds: float) -> None:
-        ends = monotonic() + seconds
-        while not (event.wait(0.5) or self._gone.is_set()) and monotonic() < ends:
-            pass
+            wait(KILL_SECONDS, self._gone)
 
     def _kill(self) -> None:
         if not self._lost:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stillhouse.jobs.executors.workers import Launch as Launch
     from stillhouse.jobs.executors.workers import WorkerHandle as WorkerHandle
     from stillhouse.jobs.executors.workers import Workers as Workers
+    from stillhouse.jobs.runs.provenance import usable_cpus as usable_cpus
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -29,5 +30,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "wire": ["packed", "unpacked"],
         "worker": ["Worker"],
         "workers": ["Deliver", "Launch", "WorkerHandle", "Workers"],
+        "stillhouse.jobs.runs.provenance": ["usable_cpus"],
     },
 )

@@ -320,11 +320,11 @@ class Workers:
                 handle.close(at_once=True)
 
     def _warn(self, error: BaseException) -> None:
-        """Say why a worker cannot begin, once, where the run does not end with it."""
+        """Log why a worker cannot start, once for each reason, if the run continues without it."""
         refusal = error.message if isinstance(error, StillhouseError) else described(error)
         if self._ready and refusal not in self._refusals:
             self._refusals.add(refusal)
-            _logger.warning("a worker cannot begin, and the others go on: %s", refusal)
+            _logger.warning("a worker cannot start; the run continues with the others: %s", refusal)
 
 
 def _pass_on(message: Log) -> None:

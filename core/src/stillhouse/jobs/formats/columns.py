@@ -20,7 +20,7 @@ from stillhouse.typing import GenerateOutput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["MAX_COLUMNS", "RESULTS", "ResultColumns", "given_names"]
+__all__ = ["MAX_COLUMNS", "RESULTS", "ResultColumns", "given_names", "has_properties"]
 
 RESULTS = ("generations", "statistics", "finish_reasons", "model_name", "error")
 """The columns that every output has."""
@@ -52,6 +52,7 @@ class ResultColumns:
         text: whether the one text is written instead of a list of one.
         expand: whether the fields of an answer that is a JSON object are columns too.
         schema: the JSON schema of the answers, where there is one; for `expand`.
+        closed: whether `expand` leaves out the fields that the schema does not name.
         given: the columns that every row of the input has, where they are known.
 
     Attributes:
@@ -65,6 +66,7 @@ class ResultColumns:
         text: bool = False,
         expand: bool = False,
         schema: Mapping[str, Any] | None = None,
+        closed: bool = False,
         given: Sequence[str] = (),
     ) -> None:
         self.given = given
@@ -74,6 +76,7 @@ class ResultColumns:
         self._schema = schema or {}
         self._needed = frozenset(prefix + name for name in RESULTS)
         self._fields = [self._field(name) for name in _properties(self._schema)] if expand else []
+        self._only = frozenset(self._fields) if closed else None
         self._names = dict.fromkeys([*(prefix + name for name in RESULTS), *self._fields])
         self._is_plain = not (prefix or text or expand)
         self._renamed: Counter[tuple[str, str]] = Counter()
@@ -187,6 +190,8 @@ class ResultColumns:
             self._no_objects += 1
         for name, value in (found or {}).items():
             field = self._field(name)
+            if self._only is not None and field not in self._only:
+                continue
             if field != self._prefix + name:
                 self._renamed[self._prefix + name, field] += 1
             fields[field] = value
@@ -205,6 +210,11 @@ def given_names(reader: RowReader) -> list[str]:
     if reader.schema is not None:
         return list(reader.schema.names)
     return [name for name in getattr(reader, "names", None) or () if isinstance(name, str)]
+
+
+def has_properties(schema: Mapping[str, Any] | None) -> bool:
+    """Return whether a JSON schema names the fields of the objects that it describes."""
+    return bool(_properties(schema or {}))
 
 
 def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:

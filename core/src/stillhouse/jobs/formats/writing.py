@@ -35,6 +35,7 @@ class Writing:
         text: whether the one text is written instead of a list.
         expand: whether the fields of an answer that is a JSON object are columns.
         schema: the JSON schema of the answers, where there is one; for `expand`.
+        closed: whether `expand` leaves out the fields that the schema does not name.
     """
 
     format: str | None = None
@@ -42,6 +43,7 @@ class Writing:
     text: bool = False
     expand: bool = False
     schema: Mapping[str, Any] | None = None
+    closed: bool = False
 
     def columns(self, given: Sequence[str] = ()) -> ResultColumns:
         """Return the columns that the output adds, for writing it once.
@@ -51,7 +53,14 @@ class Writing:
         """
         if self.format == BATCH:
             return BatchResults()
-        return ResultColumns(self.prefix, text=self.text, expand=self.expand, schema=self.schema, given=given)
+        return ResultColumns(
+            self.prefix,
+            text=self.text,
+            expand=self.expand,
+            schema=self.schema,
+            closed=self.closed,
+            given=given,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return what differs from an output without options, as JSON types."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any, Self
 
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.jobs.executors.choosing import executing_of
+from stillhouse.jobs.formats.columns import has_properties
 from stillhouse.jobs.formats.rows import RowFormatter
 from stillhouse.jobs.launch.run import in_python_words, options_of, read_options, refuse_options_of_run
 from stillhouse.jobs.prompts.shapes import SHAPES
@@ -36,9 +38,12 @@ class RowGenerator:
         system: a system message for chats that do not begin with one.
         drop_last_assistant: leave out the assistant's answer at the end of a chat.
         raw: send the text as a raw prompt, without a chat template.
-        image_column: the column with the images of a row: bytes, a web address, or a list of these.
+        image_column: the column with the images of a row: a path, bytes, a web address, or a list of these.
+        images_from: the folder, or folders, from which image files may be read.
         output_prefix: a prefix for the names of the added columns.
         text: return the text itself instead of a list with one text; requires one generation.
+        expand: also return the fields of the schema as columns; requires one generation and a JSON schema
+            with properties. A field that the schema does not name is only in the text.
         num_generations: number of generations for each row.
         param: generation parameters, for those that have the name of an option here.
         row_params: read a row's generation parameters from its columns of these names.
@@ -75,8 +80,10 @@ class RowGenerator:
         drop_last_assistant: bool = False,
         raw: bool = False,
         image_column: str | None = None,
+        images_from: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
         output_prefix: str | None = None,
         text: bool = False,
+        expand: bool = False,
         num_generations: int = 1,
         param: Mapping[str, Any] | None = None,
         row_params: bool = False,
@@ -85,7 +92,7 @@ class RowGenerator:
         workers: int | None = None,
         **parameters: Any,
     ) -> None:
-        given = {**locals(), "input": [], "fields": None, "config": None, "images_from": None}
+        given = {**locals(), "input": [], "fields": None, "config": None}
         problem = f"{type(self).__name__} has no option {{!r}}, which is for a run"
         refuse_options_of_run(parameters, problem, "leave it out, or use stillhouse.run")
         with in_python_words():
@@ -97,11 +104,17 @@ class RowGenerator:
                     f"{type(self).__name__} submits no offline batches",
                     hint="set use_offline_batch_generation=False, or use stillhouse.run",
                 )
+            if expand and not has_properties(command.writing.schema):
+                raise ConfigurationError(
+                    "--expand requires a JSON schema with properties, which are the added columns",
+                    hint="give --schema, or leave out --expand",
+                )
             self._executing = executing_of(self.llm, command)
         self._formatter = command.formatter
         self._count = command.num_generations
         self._arguments = command.arguments
-        self._columns = command.writing.columns([])
+        # A table has the same columns in each of its parts, whatever an answer contains.
+        self._columns = replace(command.writing, closed=True).columns([])
         self.columns: OutputColumns = self._columns
         self._given: dict[str, None] | None = None
         self._has_looked = False
@@ -118,6 +131,7 @@ class RowGenerator:
 
     def __exit__(self, *exc_info: object) -> None:
         self._resources.close()
+        self._columns.tell()
 
     def columns_read(self, columns: Iterable[str]) -> list[str]:
         """Return those of the columns that a row needs when `generate` gets it.

@@ -109,7 +109,7 @@ def _absolute(name: str) -> str:
 
 
 def usable_cpus() -> int | None:
-    """Return how many processors this process may use; `None` where that is not known."""
+    """Return the number of processors that this process may use; `None` if it is unknown."""
     try:
         return len(os.sched_getaffinity(0))  # a container may have fewer than the machine
     except AttributeError:  # macOS and Windows do not say it
