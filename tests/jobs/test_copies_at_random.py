@@ -196,11 +196,10 @@ def put(what: bytes | None) -> None:
         fsspec.filesystem("failing").pipe_file(PLACE, what)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(300 if metafunc.config.getoption("--soak") else 12))
+SEEDS = [*range(12), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(12, 200))]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_run_completes_whatever_happens_to_its_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -496,11 +496,10 @@ CHANGES: list[Callable[[list[Any]], Any]] = [
 ]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(200 if metafunc.config.getoption("--soak") else 8))
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 120))]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_an_executor_does_each_row_is_written_once(tmp_path: Path, seed: int) -> None:
     """What was stored is not given to it again, and every error names it."""
     chance = random.Random(seed)

@@ -285,7 +285,7 @@ def iterate(
     return True
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(150))
 def test_a_request_to_stop_ends_an_iteration_and_the_next_one_begins(seed: int) -> None:
     chance = random.Random(seed)
     world = World(seed, accidents=chance.choice([0, 4]), fatal=set())

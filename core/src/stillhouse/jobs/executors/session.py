@@ -100,7 +100,8 @@ class Session:
                 self._stop_all()
             if self._can_pull:
                 self._pull(source)
-            self._send(self._work.give_suspects())
+            if not self._stopping:  # else nothing more is sent, not even what a dead worker left
+                self._send(self._work.give_suspects())
             if self._exhausted and not self._work.pending and not self._ending:
                 self._ending = True
                 self._ends_at = monotonic() + END_SECONDS
