@@ -26,8 +26,8 @@ COMMANDS: dict[str, list[list[str]]] = {
             ["--sample", "1"], ["--shard", "1/2"], ["--dedupe"],
         )
     ],
-    "--workers is for an executor": [["{rows}", "--llm", "online", "-o", "{out}", "--workers", "2"]],
-    "--prompt generates once, which takes no workers": [
+    "--workers requires an executor": [["{rows}", "--llm", "online", "-o", "{out}", "--workers", "2"]],
+    "--prompt generates once, without workers": [
         ["--prompt", "a", "--llm", "online", "--executor", "processes"]
     ],
     "--prompt is no row, which --row-params takes parameters from": [
@@ -37,11 +37,11 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["--prompt", "a", "--llm", "online", *options]
         for options in (["--images-from", "."], ["--image-column", "x"])
     ],
-    "--metrics is the progress of a run": [
+    "--metrics writes the progress of a run": [
         ["{rows}", "--llm", "online", "--metrics", "{out}", *options]
         for options in (["--estimate"], ["--preview", "1"])
     ] + [["--prompt", "a", "--llm", "online", "--metrics", "{out}"]],
-    "--state-copy is a copy of the state of a run": [
+    "--state-copy copies the state of a run": [
         ["{rows}", "--llm", "online", "--state-copy", "memory://b/c", *options]
         for options in (["--estimate"], ["--preview", "1"])
     ] + [["--prompt", "a", "--llm", "online", "--state-copy", "memory://b/c"]],
@@ -92,7 +92,7 @@ COMMANDS: dict[str, list[list[str]]] = {
         for options in (["--text"], ["--expand"], ["--output-prefix", "p"])
     ],
     "standard output is JSONL": [["{rows}", "--llm", "online", "-o", "-", "--format", "csv"]],
-    "of what is printed no state is kept": [
+    "a run that prints its rows keeps no state": [
         ["{rows}", "--llm", "online", "-o", "-", *options]
         for options in (["--state", "{out}.db"], ["--state-copy", "memory://b/c"])
     ],

@@ -406,7 +406,7 @@ def test_what_a_worker_says_and_nobody_can_read_is_its_death(
 
     monkeypatch.setattr("stillhouse.jobs.executors.processes.read_message", read)
     said = refused(tmp_path, worker_llms.Fragile())
-    assert "a worker died while it loaded the LLM: what it said cannot be read: " in said
+    assert "a worker died while it loaded the LLM: its message cannot be read: " in said
 
 
 def refused(tmp_path: Path, llm: Any, **options: Any) -> str:
@@ -423,11 +423,17 @@ def test_what_cannot_work_is_one_error(tmp_path: Path) -> None:
     assert "there is no executor 'proceses'" in refused(tmp_path, "echo", executor="proceses")
     assert "'processes'" in refused(tmp_path, "echo", executor="proceses")
     assert "stillhouse-ray" in refused(tmp_path, "echo", executor="ray")
-    assert "has no address" in refused(tmp_path, "echo", executor="processes:4")
+    assert "takes no address" in refused(tmp_path, "echo", executor="processes:4")
     assert "names no address" in refused(tmp_path, "echo", executor="ray:")
     assert "at least 1" in refused(tmp_path, "echo", workers=0)
+    assert "1,000,000 workers are more than a run can use" in refused(tmp_path, "echo", workers=1_000_000)
     assert "field callback of Fragile" in refused(tmp_path, worker_llms.Fragile(callback=lambda: None))
     assert "field callback of Locked" in refused(tmp_path, worker_llms.Locked())
+
+    class Local(worker_llms.Fragile):
+        pass
+
+    assert "Local is defined in a function, where workers cannot find it" in refused(tmp_path, Local())
     with worker_llms.Fragile() as loaded:
         assert "Fragile is loaded, and each worker loads a copy" in refused(tmp_path, loaded)
     assert not list(tmp_path.glob("*.run.db"))

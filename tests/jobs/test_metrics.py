@@ -168,6 +168,21 @@ def test_a_place_that_cannot_be_written_is_an_error_before_the_first_row(tmp_pat
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_refused_with_the_option_that_named_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="is a pipe, which cannot be replaced") as refused:
+        MetricsFile(tmp_path / "pipe")
+    assert refused.value.hint == "give --metrics the path of a file"
+
+
+@pytest.mark.parametrize("given", ["", "-"])
+def test_standard_output_and_nothing_are_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigurationError, match="it is not the path of a file"):
+        stillhouse.run([{"prompt": "a"}], llm="echo", output=tmp_path / "out.jsonl", metrics=given)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link.prom").symlink_to(tmp_path / "real.prom")
     (tmp_path / "real.prom").write_text(f"{MARKER}\n")

@@ -196,7 +196,7 @@ def test_images_are_read_from_allowed_folders(tmp_path: Path) -> None:
         ({"prompt_column": 3}, "prompt_column is of the type int"),
         ({"template": "{{ a"}, "template is not valid"),
         ({"executor": "process"}, "no executor 'process'"),
-        ({"workers": 2}, "workers is for an executor"),
+        ({"workers": 2}, "workers requires an executor"),
         ({"schema": "name"}, "JSON schema"),
         ({"expand": True}, "expand=True requires a JSON schema"),
         ({"image_column": "a"}, "reads no images"),

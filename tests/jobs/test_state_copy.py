@@ -290,7 +290,7 @@ def test_shards_with_one_address_are_refused(generate: Generate, tmp_path: Path)
         generate("two", shard="2/2")
     assert "copy of a run with other settings" in refused.value.message
     assert "shard: it was" in refused.value.message
-    assert "each shard, needs a copy of its own" in (refused.value.hint or "")
+    assert "each shard, needs its own copy" in (refused.value.hint or "")
     assert content() == before
     assert list((tmp_path / "two").iterdir()) == []
 
@@ -311,7 +311,7 @@ def test_another_machine_resumes_from_the_copy(
     assert status == 0, err
     assert f"state restored from {URL}: the copy of " in err
     assert "12 finished rows" in err
-    assert "paid again" not in err  # the process had ended
+    assert "paid for again" not in err  # the process had ended
     assert "resuming: 12 rows finished" in err
     assert sorted(asked) == sorted(f"row {number}" for number in range(12, 20))
     generate("calm", state_copy=None)
@@ -350,8 +350,10 @@ def test_a_killed_run_whose_machine_is_gone(
     process = start(source, "-o", outputs["two"], *copying, concurrency=4)
     assert process.wait() == 0, process.err
     assert sorted(server.asked[before:]) == sorted(f"row {number}" for number in {*range(300)} - saved)
-    assert re.search("about [0-9,]+ rows may be generated and paid again: those that process ", process.err)
-    assert "if that process still works, it stops at its next copy" in process.err
+    assert re.search(
+        "about [0-9,]+ rows may be generated and paid for again: those that process ", process.err
+    )
+    assert "if that process is still running, it stops at its next copy" in process.err
     assert start(source, "-o", outputs["calm"], concurrency=4).wait() == 0
     assert outputs["two"].read_bytes() == outputs["calm"].read_bytes()
     left = {path.name for path in tmp_path.glob("elsewhere*")}
@@ -506,7 +508,7 @@ def test_a_copy_that_fails_in_the_middle_is_a_warning_and_the_earlier_one_stays(
     assert run.counts.done == 20
     (warning,) = caplog.messages  # once, however often it fails
     assert "the copy of the state cannot be written to kept://bucket/copy.gz: OSError: no route" in warning
-    assert "the copy that is there is " in warning
+    assert "the last complete copy is " in warning
     assert f"copy of the state  {URL}, " in seen[0]
     assert "cannot be written: OSError: no route" in seen[0]
     facts = json.loads(command("status", tmp_path / "one" / "out.jsonl", "--json")[1])
@@ -558,7 +560,7 @@ def test_an_address_that_cannot_be_written_is_an_error_before_the_first_row(
     )
     assert "cannot be used: ValueError: Protocol not known: nothing" in refused("nothing://bucket/x")
     status, _, err = command("generate", source, "--llm", "counting", "-o", output, "--state-copy", " ")
-    assert (status, "--state-copy: it is no address" in err) == (2, True)
+    assert (status, "--state-copy: it is not an address" in err) == (2, True)
     assert "is a file that the run reads or writes" in refused(output)
     assert "is a file that the run reads or writes" in refused(source)
     (tmp_path / "folder").mkdir()
@@ -647,7 +649,7 @@ def test_a_copy_that_was_cut_off_is_not_restored(generate: Generate, tmp_path: P
     generate(limit=5)
     cut = content()[: int(len(content()) * share)]
     put(cut)
-    with pytest.raises(ConfigurationError, match="is not whole: it was cut off or damaged") as refused:
+    with pytest.raises(ConfigurationError, match="is not complete: it was cut off or damaged") as refused:
         generate("two")
     assert "earlier version" in (refused.value.hint or "")
     assert (content(), list((tmp_path / "two").iterdir())) == (cut, [])
@@ -669,7 +671,7 @@ def test_a_hostile_copy_is_not_restored(
         assert list((tmp_path / "two").iterdir()) == []
 
     put_state(state, replace(said, size=said.size - 1))  # it grows when it is unpacked
-    refused("is not whole")
+    refused("is not complete")
     put_state(state, replace(said, size=1 << 49))
     refused("the state in the copy has 536,870,912 MiB, and the disk of .* has .* MiB left")
     put_state(state, replace(said, schema=said.schema + 1))

@@ -50,10 +50,10 @@ def generate(tmp_path: Path, words: list[str], workers: int = 1) -> list[dict[st
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("garbage", "what it said cannot be read: ValueError: something else than a message is in the pipe"),
+        ("garbage", "its message cannot be read: ValueError: something else than a message is in the pipe"),
         ("half", "status 0"),
         ("closed", "status"),
-        ("malign", "what it said cannot be read: ValueError: it raised SystemExit: 3"),
+        ("malign", "its message cannot be read: ValueError: it raised SystemExit: 3"),
         ("fork", "killed by SIGKILL"),
     ],
 )

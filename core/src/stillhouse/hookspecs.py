@@ -129,14 +129,14 @@ def make_executor(
     """Return an executor, or `None` if the name is not one of this plugin's.
 
     The first plugin that returns one wins; `processes` is built in. Nothing may be started yet: the executor
-    starts its workers when it is entered, before the first row, and ends them when it is left. A
-    `ConfigurationError` says that the address or the LLM cannot be used.
+    starts its workers when it is entered, before the first row, and ends them when it is left. Raise a
+    `ConfigurationError` if the address or the LLM cannot be used.
 
     Args:
-        name: the name that the user gave, as `NAME` or `NAME:ADDRESS`.
-        address: the address, or `None` if there is none.
+        name: the name of the executor, the part of `--executor NAME:ADDRESS` before the colon.
+        address: the part after the colon; `None` without a colon. It is never empty.
         llm: the LLM, which is not loaded. The workers have copies of it.
-        workers: how many workers; `None` where the user did not say.
+        workers: the number of workers, at least 1; `None` if the user gave none.
     """
 
 

@@ -251,7 +251,7 @@ class RunSummary:
 
 
 class Executor(Protocol):
-    """What generates for the rows of a run: a loaded LLM, or workers with a copy of it each."""
+    """Generates for the rows of a run: a loaded LLM, or workers, each with a copy of it."""
 
     def check_input(self, input: Any) -> None:
         """Refuse an input that the LLM cannot take.

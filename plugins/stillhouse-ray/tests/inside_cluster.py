@@ -465,7 +465,7 @@ def test_what_no_node_has_is_said_and_refused(caplog: pytest.LogCaptureFixture) 
     executor = RayExecutor(Fragile(), "auto", 1, settings)
     with pytest.raises(ConfigurationError) as raised, executor:
         pass
-    assert "placed no worker within 16 s; each asks for 1 CPU, 1 no_such_thing" in raised.value.message
+    assert "placed no worker within 16 s; each requires 1 CPU, 1 no_such_thing" in raised.value.message
     assert "[hooks.ray]" in raised.value.hint
     assert any("has placed no worker yet" in record.getMessage() for record in caplog.records)
 
@@ -496,7 +496,7 @@ def test_a_run_without_any_node_waits_for_one(
         cluster.remove_node(made)
     assert found == [f"{text}!" for text in prompts]
     (said,) = (record.getMessage() for record in caplog.records if "no worker is left" in record.getMessage())
-    assert "the run waits for Ray to place one; each asks for 1 spot" in said
+    assert "the run waits for Ray to place one; each requires 1 spot" in said
 
 
 @pytest.mark.soak

@@ -64,7 +64,7 @@ def test_no_workers_are_refused(rows: Path) -> None:
 
 def test_an_llm_that_cannot_be_sent_is_refused(rows: Path) -> None:
     error = refused(rows, llm=Fragile(callback=threading.Lock()))
-    assert "the field callback of Fragile does not pickle" in error.message
+    assert "the field callback of Fragile cannot be pickled" in error.message
 
 
 def test_a_broken_ray_is_one_error(rows: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class RayExecutor(AbstractContextManager[Executor]):
         self._settings = settings
         self._needs = needs_of(llm, settings)
         self._stack = contextlib.ExitStack()
-        Workers(llm, 1, _nowhere)  # refuses what cannot be sent
+        Workers(llm, count or 1, _nowhere)  # refuses what cannot be sent
 
     def __enter__(self) -> Executor:
         with contextlib.ExitStack() as stack:
@@ -217,13 +217,13 @@ class _Crew:
             _logger.warning("Ray has placed no worker yet; %s", self._lack())
 
     def _lack(self) -> str:
-        """Say what a worker asks for, and what there is."""
+        """Say what a worker requires, and what the cluster has."""
         wanted = shown(self._needs.by_name)
         try:
             has, free = shown(self._ray.cluster_resources()), shown(self._ray.available_resources())
         except Exception:  # the head is out of reach for now
-            return f"each asks for {wanted}, and the cluster does not say what it has"
-        return f"each asks for {wanted}, and the cluster has {has}, of which {free} is free"
+            return f"each requires {wanted}; the cluster does not say what it has"
+        return f"each requires {wanted}; the cluster has {has}, of which {free} is free"
 
 
 def _actor_class(ray: Any) -> Any:

@@ -169,7 +169,7 @@ class RayWorker(WorkerHandle):
                 message = unpacked(content)
             except Exception as unread:  # nothing that follows can be read
                 self._kill()
-                self._die(f"what it said cannot be read: {type(unread).__name__}: {unread}")
+                self._die(f"its message cannot be read: {type(unread).__name__}: {unread}")
                 return
             self._deliver(message)
 

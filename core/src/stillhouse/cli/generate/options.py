@@ -177,8 +177,8 @@ _WRITING: list[Callable[[Any], Any]] = [
     click.option(
         "--state-copy",
         metavar="URL",
-        help="Copy the state to URL about once a minute, such as s3://bucket/run.db.gz. On another machine, "
-        "the same command resumes from the copy.",
+        help="Keep a copy of the state at URL, such as s3://bucket/run.db.gz, updated about once a minute. "
+        "On another machine, the same command resumes from it.",
     ),
 ]
 """What is written."""
@@ -196,15 +196,19 @@ _RUNNING: list[Callable[[Any], Any]] = [
         "--metrics",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Write the progress to FILE every few seconds, as text for Prometheus.",
+        help="Write the progress to FILE every five seconds, in the text format of Prometheus.",
     ),
     click.option(
         "--executor",
         metavar="NAME[:ADDRESS]",
-        help="Generate by several workers: processes on this machine, or what a plugin has, such as ray.",
+        help="Generate with several workers: processes on this machine, or an executor of a plugin, such "
+        "as ray.",
     ),
     click.option(
-        "--workers", metavar="N", type=Whole(1), help="The number of workers (default: one for each core)."
+        "--workers",
+        metavar="N",
+        type=Whole(1),
+        help="The number of workers (default: one for each core, or as many as a cluster has room for).",
     ),
     click.option("--traceback", is_flag=True, help="Print the traceback of a backend's own bug."),
     click.option("--verbose", is_flag=True, help="Print requests and answers, without secrets."),

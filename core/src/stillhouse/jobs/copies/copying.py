@@ -238,7 +238,7 @@ class StateCopier:
         raise TakenOverError(
             f"another process continues with the copy {self._target.shown}: process {there.process} on "
             f"{there.host} works on {what}, and wrote it at {moment(there.taken)}",
-            hint="let that process finish: rows would be paid twice otherwise"
+            hint="let that process finish: otherwise rows would be paid for twice"
             if there.run == self._fact.run
             else "give each run its own --state-copy",
         )
@@ -266,7 +266,7 @@ class StateCopier:
         if self._fact.taken is None:
             return "there is no copy"
         age = duration(max(0.0, time.time() - self._fact.taken))
-        return f"the copy that is there is {age} old"
+        return f"the last complete copy is {age} old"
 
     @contextlib.contextmanager
     def _telling(self, text: str) -> Iterator[None]:
@@ -303,7 +303,7 @@ def snapshot(connection: sqlite3.Connection, path: Path) -> None:
     ((pages,),) = connection.execute("PRAGMA page_count")
     ((size,),) = connection.execute("PRAGMA page_size")
     if shutil.disk_usage(path.parent).free < pages * size + SPARE_BYTES:
-        raise OSError(f"there is no room for a snapshot of {pages * size >> 20:,} MiB beside the state")
+        raise OSError(f"there is no room for a snapshot of {pages * size >> 20:,} MiB next to the state")
     with contextlib.closing(sqlite3.connect(path.absolute(), isolation_level=None)) as copy:
         connection.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")  # else it would need a log beside it

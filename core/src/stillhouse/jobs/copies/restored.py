@@ -1,4 +1,4 @@
-"""`Restored`: what a state that was restored from a copy has, and what may be paid again."""
+"""`Restored`: what a state that was restored from a copy has, and what may be paid for again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Restored:
     owns_output: bool = False
 
     def lines(self) -> list[str]:
-        """Say what was restored, how old it is, and what may be paid again."""
+        """Say what was restored, how old it is, and what may be paid for again."""
         mark = self.mark
         age = duration(max(0.0, time.time() - mark.taken))
         lines = [
@@ -39,7 +39,7 @@ class Restored:
             f"{number_of(self.rows, 'finished row')}"
         ]
         if not mark.is_final:
-            lines += [self._repeats(), "if that process still works, it stops at its next copy"]
+            lines += [self._repeats(), "if that process is still running, it stops at its next copy"]
         if self.aside is not None:
             lines.append(f"the run had continued elsewhere; the older state is kept as {self.aside}")
         return lines
@@ -50,9 +50,9 @@ class Restored:
         if mark.repeats is None:
             return (
                 f"rows that {worker} finished after that copy, and up to {mark.window:,} in flight, may be "
-                "generated and paid again"
+                "generated and paid for again"
             )
         return (
-            f"about {number_of(mark.repeats, 'row')} may be generated and paid again: those that {worker} "
-            "finished after that copy, estimated from its pace, and those in flight"
+            f"about {number_of(mark.repeats, 'row')} may be generated and paid for again: those that "
+            f"{worker} finished after that copy, estimated from its pace, and those in flight"
         )

@@ -94,7 +94,7 @@ class StateCopy:
             return False
         raise ConfigurationError(
             f"--state-copy: {self._target.shown} is the copy of another run, of {there.output}",
-            hint="give another address; each run, and each shard, needs a copy of its own",
+            hint="give another address; each run, and each shard, needs its own copy",
         )
 
     def _check_ended(self, there: Mark) -> None:
@@ -151,7 +151,7 @@ class StateCopy:
             other = "a newer" if is_newer else "an earlier"
             raise ConfigurationError(
                 f"--state-copy: the state in {shown} was written by {other} version of stillhouse (schema "
-                f"{mark.schema}; this one knows {SCHEMA_VERSION} alone)",
+                f"{mark.schema}; this one supports only {SCHEMA_VERSION})",
                 hint=install_command("stillhouse", options="--upgrade")
                 if is_newer
                 else "finish the run with that version, or give another address",
@@ -200,7 +200,7 @@ class StateCopy:
             raise ConfigurationError(
                 f"--state-copy: {self._target.shown} is the copy of a run with other settings:\n{changes}",
                 hint=f"repeat the command of that run to continue it{more}, or give another --state-copy; "
-                "each run, and each shard, needs a copy of its own",
+                "each run, and each shard, needs its own copy",
             ) from None
 
     def open_copier(

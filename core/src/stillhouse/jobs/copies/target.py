@@ -53,7 +53,7 @@ class CopyTarget:
                 ) from None
         if not is_address(self._url) and "://" in self._url:
             raise ConfigurationError(
-                f"--state-copy: {self.shown} is no address", hint="give one such as s3://bucket/run.db.gz"
+                f"--state-copy: {self.shown} is not an address", hint="give one such as s3://bucket/run.db.gz"
             )
         if any(mark in self._path for mark in "*?[") or self._path.endswith("/") or not self._path:
             raise ConfigurationError(
@@ -192,7 +192,7 @@ class CopyTarget:
                 return mark
             path.unlink(missing_ok=True)
         raise ConfigurationError(
-            f"--state-copy: {self.shown} was replaced again and again while it was read: another process "
+            f"--state-copy: {self.shown} was replaced repeatedly while it was read: another process "
             "works on the run",
             hint="let that process finish",
         )
@@ -215,9 +215,9 @@ class CopyTarget:
                 size = -1
         if size != mark.size:
             raise ConfigurationError(
-                f"--state-copy: the copy {self.shown} is not whole: it was cut off or damaged",
+                f"--state-copy: the copy {self.shown} is not complete: it was cut off or damaged",
                 hint="put an earlier version of it back if the store keeps versions; or remove it to start "
-                "over, which pays for its rows again",
+                "over, and pay for its rows again",
             )
 
 

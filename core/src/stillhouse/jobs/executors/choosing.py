@@ -84,7 +84,7 @@ def _built_in(
 ) -> AbstractContextManager[Executor]:
     if address is not None:
         raise ConfigurationError(
-            f"the executor {name} is on this machine, and has no address", hint=f"give --executor {name}"
+            f"the executor {name} takes no address: it runs on this machine", hint=f"give --executor {name}"
         )
     # Most runs have no workers.
     from stillhouse.jobs.executors.processes import ProcessWorker

@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """To a worker, first of all: what it needs to begin.
+    """The first message to a worker: what it needs to start.
 
     Attributes:
         llm: the pickled LLM, which is not loaded.
@@ -95,7 +95,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """From a worker: it cannot load the LLM."""
+    """From a worker or its handle: it cannot work for this run; for example, it cannot load the LLM."""
 
     error: BaseException
 
@@ -144,10 +144,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Of a worker, from whoever watches it: it is gone.
+    """The last message of a worker, from its handle: the worker is gone.
 
     Attributes:
-        reason: what it died of, such as `killed by SIGKILL`.
+        reason: how it ended, such as `killed by SIGKILL`.
     """
 
     reason: str

@@ -21,12 +21,17 @@ def pickled(llm: LLM) -> bytes:
     if llm.is_loaded:
         raise ConfigurationError(
             f"{cls.__name__} is loaded, and each worker loads a copy of its own",
-            hint="give the LLM before it is loaded, outside a with block",
+            hint="pass the LLM before it is loaded, outside a with block",
         )
     if cls.__module__ == "__main__":
         raise ConfigurationError(
             f"{cls.__name__} is defined in the script itself, which workers do not run",
-            hint="put it into a module that the script imports",
+            hint="move it to a module that the script imports",
+        )
+    if "<locals>" in cls.__qualname__:
+        raise ConfigurationError(
+            f"{cls.__name__} is defined in a function, where workers cannot find it",
+            hint="move it to the top level of a module",
         )
     try:
         return pickle.dumps(llm, protocol=5)
@@ -34,10 +39,10 @@ def pickled(llm: LLM) -> bytes:
         field = next((name for name in cls.model_fields if not _pickles(getattr(llm, name))), None)
         what = cls.__name__ if field is None else f"the field {field} of {cls.__name__}"
         raise ConfigurationError(
-            f"{what} does not pickle, so that it cannot be sent to workers: {described(error)}",
+            f"{what} cannot be pickled, so it cannot be sent to workers: {described(error)}",
             hint="create it in load(), or leave out --executor"
             if field is None
-            else "give a value that pickles, such as a function of a module, or leave out --executor",
+            else "use a value that can be pickled, such as a function of a module, or leave out --executor",
         ) from error
 
 

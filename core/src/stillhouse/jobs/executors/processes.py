@@ -106,7 +106,7 @@ class ProcessWorker(WorkerHandle):
             except (EOFError, OSError):
                 pass
             except Exception as error:  # nothing that follows can be read
-                self._unread = f"what it said cannot be read: {described(error)}"
+                self._unread = f"its message cannot be read: {described(error)}"
                 self._process.kill()
             if not self._gone.wait(LAST_SECONDS):  # it has closed its end, and lives
                 self._process.kill()

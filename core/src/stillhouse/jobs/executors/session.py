@@ -242,7 +242,7 @@ class Session:
         self._last_death = self._last_death or reason
         for position, input, tries in self._work.leave(worker):
             error = GenerationError(
-                f"the worker died {tries} times while it generated for this row: {reason}",
+                f"the worker died {tries} times while generating for this row: {reason}",
                 kind="server",
                 attempts=tries,
                 hint="retry it with --retry server, with more memory or fewer --workers",

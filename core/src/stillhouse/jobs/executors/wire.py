@@ -29,8 +29,8 @@ def packed(message: Any) -> bytes:
         return pickle.dumps(message, protocol=5)
     except Exception as error:
         raise ConfigurationError(
-            f"it cannot be sent between processes: {described(error)}",
-            hint="give values that pickle, or leave out --executor",
+            f"a message between processes cannot be pickled: {described(error)}",
+            hint="use values that can be pickled, or leave out --executor",
         ) from error
 
 

@@ -51,12 +51,13 @@ Send = Callable[[Any], None]
 
 
 class Worker:
-    """One worker: it loads a copy of the LLM, and generates for the inputs that it is given.
+    """A worker: it loads a copy of the LLM, and generates for the inputs that it receives.
 
-    Messages are taken in one thread, by `take`; `run` works in another one.
+    `take` takes messages in one thread, and `run` works in another one. A worker needs its own process: it
+    sets the share of the process in the concurrency, and passes on the records of its loggers.
 
     Args:
-        send: sends a message to the process of the run.
+        send: sends a message to the main process; it is called in several threads.
     """
 
     def __init__(self, send: Send) -> None:
@@ -71,7 +72,7 @@ class Worker:
         return self._session is not None
 
     def take(self, message: Any) -> None:
-        """Take a message."""
+        """Take a message of the main process."""
         session = self._session
         if isinstance(message, Inputs):
             if session is not None:
@@ -92,19 +93,19 @@ class Worker:
             self._tasks.put(None)
 
     def fail(self, error: Exception) -> None:
-        """Say that a message cannot be read: nothing more can be taken."""
+        """Report that a message cannot be read, so that no further one can be taken."""
         self._send(
             Ended(
                 GenerationError(
                     f"a worker cannot read what it is sent: {described(error)}",
                     stops_run=True,
-                    hint="give values whose classes are in modules that the workers can import",
+                    hint="pass values whose classes are in modules that the workers can import",
                 )
             )
         )
 
     def run(self, setup: Setup) -> None:
-        """Work until `Quit` is taken."""
+        """Work until the last message is taken."""
         with _passing_on(setup.levels, self._send), contextlib.ExitStack() as resources:
             try:
                 set_share(setup.share)
@@ -208,7 +209,7 @@ def _read(content: bytes) -> LLM:
     except Exception as error:
         raise ConfigurationError(
             f"a worker cannot read the LLM: {described(error)}",
-            hint="put its class into a module that the workers can import, such as an installed package",
+            hint="define it in a module that the workers can import, not in a script or a notebook",
         ) from error
     backends: Any = _WithoutHooks(llm.registry)
     llm.use_registry(backends)

@@ -23,7 +23,7 @@ from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse._execution.own_arguments import have_arguments
 from stillhouse._execution.share import Share
 from stillhouse._execution.stopping import current_stop
-from stillhouse.errors import GenerationError, StillhouseError, described
+from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError, described
 from stillhouse.jobs.executors.assignments import CHUNK
 from stillhouse.jobs.executors.messages import (
     Begin,
@@ -49,6 +49,9 @@ __all__ = ["Launch", "WorkerHandle", "Workers"]
 AHEAD = 32
 """How many inputs wait at a worker, besides those that it generates for: until more arrive, it has these."""
 
+MAX_WORKERS = 1_000
+"""How many workers a run may have: more are a typing error, which must not start a million processes."""
+
 MAX_FAILED_STARTS = 3
 """How often in a row a worker is started that dies before it has generated anything."""
 
@@ -61,21 +64,23 @@ _NOTHING = (-1, None)
 
 
 class WorkerHandle(ABC):
-    """A worker, as the process of the run sees it."""
+    """A worker, as the main process sees it."""
 
     @abstractmethod
     def send(self, message: Any) -> None:
-        """Send it a message, in any thread. Messages arrive in their order.
+        """Send a message to the worker. It is called in any thread, and must not wait.
 
-        It does not wait; if the worker is dead, the message is lost.
+        Messages must arrive in their order. If the worker is dead, the message is lost.
         """
 
     @abstractmethod
     def close(self, *, at_once: bool) -> None:
-        """End it, and wait until it is gone. It was sent `Quit`.
+        """End the worker, and wait until it is gone.
+
+        It was sent its last message, after which it unloads the LLM and ends.
 
         Args:
-            at_once: whether nothing that it does is wanted any more.
+            at_once: whether to cancel what it does.
         """
 
 
@@ -87,24 +92,28 @@ Launch = Callable[[Setup, Deliver], WorkerHandle]
 
 
 class Workers:
-    """Generates by several workers. A context manager: they are started on entry, and ended on exit.
+    """Generates with several workers. A context manager: it starts them on entry, and ends them on exit.
 
     Args:
-        llm: the LLM, which is not loaded. Each worker gets a copy; its limits are those of all together.
-        count: how many workers.
-        launch: starts one.
-        enough: how many workers must have loaded the LLM before the first row; `None` for all. The others
-            join when they have: on a cluster that grows, or whose nodes others use too.
+        llm: the LLM, which is not loaded. Each worker gets a copy. Its limits apply to all workers together.
+        count: the number of workers.
+        launch: starts a worker.
+        enough: the number of workers that must have loaded the LLM before the first row; `None` for all. The
+            others join later, such as on a cluster that grows.
 
     Attributes:
         capacity: how many inputs a worker may have.
         chunk: how many go to a worker at once.
 
     Raises:
-        ConfigurationError: the LLM is loaded, or does not pickle.
+        ConfigurationError: the LLM is loaded, or does not pickle, or there are too many workers.
     """
 
     def __init__(self, llm: LLM, count: int, launch: Launch, *, enough: int | None = None) -> None:
+        if count > MAX_WORKERS:
+            raise ConfigurationError(
+                f"{count:,} workers are more than a run can use", hint=f"give at most {MAX_WORKERS:,}"
+            )
         self._llm = llm
         self._content = pickled(llm)
         window = getattr(llm, "max_concurrency", None)

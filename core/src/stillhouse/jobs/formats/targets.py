@@ -33,8 +33,12 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, hint: str = "give another output, or - for standard output") -> None:
     """Refuse a path at which no output can be written, or at which it would not be safe.
+
+    Args:
+        path: the path.
+        hint: what to do if it is no path of a file.
 
     Raises:
         ConfigurationError: its folder is missing or is one that Stillhouse removes, or it is a pipe, a device
@@ -60,7 +64,7 @@ def check_target(path: Path) -> None:
     if kind is not None and kind not in ("file", "folder"):
         raise ConfigurationError(
             f"{path} is a {kind}, which cannot be replaced by a file",
-            hint="give another output, or - for standard output",
+            hint=hint,
         )
     for folder in Path(os.path.realpath(path)).parents:
         if (folder / MARKER).is_file():

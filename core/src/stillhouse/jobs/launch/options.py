@@ -214,12 +214,12 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     ),
     (
         lambda o: o.metrics is not None and bool(o.prompt is not None or o.estimate or o.preview),
-        "--metrics is the progress of a run",
+        "--metrics writes the progress of a run",
         "leave it out, or give INPUT and -o OUTPUT without --estimate and --preview",
     ),
     (
         lambda o: o.state_copy is not None and bool(o.prompt is not None or o.estimate or o.preview),
-        "--state-copy is a copy of the state of a run",
+        "--state-copy copies the state of a run",
         "leave it out, or give INPUT and -o OUTPUT without --estimate and --preview",
     ),
     (
@@ -239,7 +239,7 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     ),
     (
         lambda o: o.output == "-" and (o.state is not None or o.state_copy is not None),
-        "of what is printed no state is kept",
+        "a run that prints its rows keeps no state",
         "leave out --state and --state-copy, or give -o FILE",
     ),
     (
@@ -334,12 +334,12 @@ _CONFLICTS: list[tuple[Callable[[Options], bool], str, str]] = [
     ),
     (
         lambda o: o.workers is not None and o.executor is None,
-        "--workers is for an executor",
+        "--workers requires an executor",
         "leave it out, or give --executor processes",
     ),
     (
         lambda o: o.prompt is not None and o.executor is not None,
-        "--prompt generates once, which takes no workers",
+        "--prompt generates once, without workers",
         "leave out --executor",
     ),
     (

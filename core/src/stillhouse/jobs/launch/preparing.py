@@ -124,7 +124,7 @@ def _state_copy(options: Options) -> str | None:
     address = str(options.state_copy)
     if not address.strip() or "\0" in address:
         raise ConfigurationError(
-            "--state-copy: it is no address", hint="give one such as s3://bucket/run.db.gz"
+            "--state-copy: it is not an address", hint="give one such as s3://bucket/run.db.gz"
         )
     return address
 

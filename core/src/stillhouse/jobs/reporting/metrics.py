@@ -67,9 +67,13 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, others: tuple[Path, ...] = ()) -> None:
+        if str(path) in ("", ".", "-"):
+            raise ConfigurationError(
+                "--metrics: it is not the path of a file", hint="give one, such as run.prom"
+            )
         self._given = path
         self._path = followed(path)
-        check_target(self._path)
+        check_target(self._path, hint="give --metrics the path of a file")
         if any(os.path.realpath(other) == os.path.realpath(path) for other in others):
             raise ConfigurationError(
                 f"--metrics: {path} is also the output or the state of the run", hint="give another file"
