@@ -69,15 +69,17 @@ def cpu_of_rows(folder: Path, rows: int, rounds: int) -> tuple[float, float, flo
     with served() as url:
         alone = on_stub(url)
         options = {"alone": alone, "workers": [*alone, "--executor", "processes", "--workers", "2"]}
-        first = {name: spent(folder, 1, given) for name, given in options.items()}
         found = [
-            {name: spent(folder, rows, given) for name, given in options.items()} for _ in range(rounds + 1)
+            {name: (spent(folder, 1, given), spent(folder, rows, given)) for name, given in options.items()}
+            for _ in range(rounds + 1)
         ][1:]
-    return (
-        median([each["alone"].driver - first["alone"].driver for each in found]) / rows,
-        median([each["workers"].driver - first["workers"].driver for each in found]) / rows,
-        median([each["workers"].workers - first["workers"].workers for each in found]) / rows,
-    )
+
+    def of_a_row(name: str, kind: str) -> float:
+        """Take the median start off the median run: both are noisy, and the start is a good part."""
+        start, whole = (median([getattr(each[name][of], kind) for each in found]) for of in (0, 1))
+        return (whole - start) / rows
+
+    return of_a_row("alone", "driver"), of_a_row("workers", "driver"), of_a_row("workers", "workers")
 
 
 def write_prompts(folder: Path, rows: int, chars: int) -> Path:

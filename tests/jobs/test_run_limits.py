@@ -465,6 +465,26 @@ def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
             elif action in ("end", "refused", "overload", "pause"):
                 end(worker, action)
 
+        async def check_all_is_used() -> None:
+            """Whatever has died, those that are there may have as much in flight as there may be."""
+            for part in sorted({0, 1, 2} - {parts[worker] for worker in crew.limits}):
+                crew.start(part)
+            await settle()
+            wanted = [
+                (limits, asyncio.create_task(limits.acquire()))
+                for limits in crew.limits.values()
+                for _ in range(max_concurrency)
+            ]
+            await asyncio.sleep(300)
+            crew.check()
+            assert crew.in_flight == int(crew.host._limits.limit)
+            for limits, task in wanted:
+                if task.done():
+                    limits.release(task.result())
+                else:
+                    task.cancel()
+            await settle()
+
         for action, number in actions:
             act(action, number)
             # Fractions of the time that a message takes, so that messages cross.
@@ -479,6 +499,7 @@ def test_never_more_is_in_flight_than_may_be_and_nothing_is_lost(
             crew.check()
         await settle()
         crew.check(is_idle=True)
+        await check_all_is_used()
         for limits in crew.limits.values():
             limits.close()
         await settle()

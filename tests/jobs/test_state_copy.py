@@ -256,7 +256,15 @@ def test_a_copy_that_takes_long_makes_the_next_one_wait(monkeypatch: pytest.Monk
 
     target = type("Target", (), {"shown": "x"})()
     copier = StateCopier(
-        target, Path("x"), "x", CopyFact("0" * 32), None, stored=lambda: 0, window=1, on_lost=print
+        target,
+        Path("x"),
+        "x",
+        CopyFact("0" * 32),
+        None,
+        writer="1" * 32,
+        stored=lambda: 0,
+        window=1,
+        on_lost=print,
     )
     copier._wake = Wake()
     for took in (1.0, 20.0):

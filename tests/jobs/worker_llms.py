@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import signal
+import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,6 +144,98 @@ class Locked(Fragile):
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
         object.__setattr__(self, "callback", threading.Lock())
+
+
+class Unruly(Fragile):
+    """Does to its process what no backend should do, and answers."""
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:
+        """Generate."""
+        text = text_of(input)
+        answer = misbehave(text)
+        return prepare_output([f"{text}!" if answer is None else answer])
+
+    def unload(self) -> None:
+        super().unload()
+        raise ZeroDivisionError("no way to unload")
+
+
+class Forking(Fragile):
+    """Forks when it is loaded, as engines do, and is killed."""
+
+    says: str = Field(default="", description="The file that the number of the other process is written to.")
+
+    def load(self) -> None:
+        super().load()
+        child = os.fork()
+        if child == 0:
+            while True:
+                signal.pause()
+        Path(self.says).write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def misbehave(text: str) -> str | None:
+    word = text.split()[0]
+    if word == "fork":  # a helper process that has the pipes of this one, which is killed
+        if os.fork() == 0:
+            while True:
+                signal.pause()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "garbage":
+        for number in pipes():
+            os.write(number, b"Segmentation fault\n" * 3)
+    elif word == "half":
+        for number in pipes():
+            os.write(number, b"SH\x00\x01" + (4 << 30).to_bytes(8, "big") + b"\x80\x05 and no more")
+        os._exit(0)
+    elif word == "closed":
+        os.closerange(3, 1000)
+    elif word == "malign":
+        raise Malign
+    elif word == "exit":
+        raise SystemExit(4)
+    elif word == "format":
+        logging.getLogger("stillhouse.llm.fragile").warning("%d files", "no number")
+    elif word == "place":
+        logging.getLogger("stillhouse.llm.fragile").warning("at a place", extra={"place": threading.Lock()})
+    elif word == "read":
+        return f"read {sys.stdin.read()!r}"
+    elif word == "folder":
+        os.chdir("/")
+    elif word == "signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # this is not the main thread
+                signal.signal(number, signal.SIG_IGN)
+    elif word == "thread":
+        threading.Thread(target=threading.Event().wait).start()
+    elif word == "large":
+        return "x" * (16 << 20)
+    elif word == "surrogate":
+        return "\ud83d"
+    return None
+
+
+def pipes() -> list[int]:
+    """The pipes that can be written, besides the standard streams."""
+    found = []
+    for place in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            number = int(place.name)
+            status, flags = os.fstat(number), fcntl.fcntl(number, fcntl.F_GETFL)
+            if number > 2 and stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_WRONLY:
+                found.append(number)
+    return found
+
+
+class Malign(GenerationError):
+    """Ends the process that reads it."""
+
+    def __init__(self) -> None:
+        super().__init__("malign", kind="server")
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
 
 
 def obey(text: str) -> None:

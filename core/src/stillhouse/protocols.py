@@ -85,6 +85,9 @@ class HookCalls(Protocol):
     ) -> AbstractContextManager[Executor] | None:
         """Return the executor of the first plugin that has one of this name, or `None`."""
 
+    def failures(self, hook: str) -> Mapping[str, str]:
+        """Return what was reported of plugins in which a hook failed, by their names."""
+
     def open_writer(
         self, target: str, schema: pa.Schema | None = None, columns: OutputColumns | None = None
     ) -> RowWriter | None:
@@ -266,7 +269,12 @@ class Executor(Protocol):
         ordered: bool = True,
         **kwargs: Any,
     ) -> Generator[list[Any], None, None]:
-        """Generate for inputs, in bounded memory, as `LLM.iter_finished` does; same arguments and errors."""
+        """Generate for inputs, in bounded memory, as `LLM.iter_finished` does; same arguments and errors.
+
+        A run checks what the executor of a plugin yields: lists of tuples, each with the index of an input,
+        its output or `GenerationError`, and the seconds that it took. Each input has one result. The inputs
+        may be iterated over once, in any thread.
+        """
 
 
 class RowReader(Protocol):

@@ -21,6 +21,7 @@ from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.shown import shown
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.outputs import check_output
+from stillhouse.registry.hook_executors import PluginExecutor
 from stillhouse.registry.hook_formats import PluginReader, PluginWriter
 from stillhouse.registry.hook_rules import SPECS, misfit, wanted
 from stillhouse.registry.hook_settings import configured, describe_hook
@@ -76,7 +77,7 @@ class Hooks:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._reported: set[tuple[str, str]] = set()
+        self._reported: dict[tuple[str, str], str] = {}
         self._refresh()
 
     @property
@@ -211,7 +212,11 @@ class Hooks:
     ) -> AbstractContextManager[Executor] | None:
         """Return the executor of the first plugin that has one of this name, or `None`."""
         found = self._first("make_executor", name, address, llm, workers)
-        return None if found is None else cast("AbstractContextManager[Executor]", found[1])
+        return None if found is None else PluginExecutor(*found, most_ahead=_window(llm, workers))
+
+    def failures(self, hook: str) -> Mapping[str, str]:
+        """Return what was reported of plugins in which a hook failed, by their names."""
+        return {plugin: said for (name, plugin), said in self._reported.items() if name == hook}
 
     def open_reader(self, source: str) -> RowReader | None:
         """Return the reader of the first plugin that opens the source, or `None`."""
@@ -256,11 +261,17 @@ class Hooks:
         if is_from_signal(error):
             raise error
         if (hook, plugin) not in self._reported:
-            self._reported.add((hook, plugin))
+            self._reported[hook, plugin] = describe(error)
             _logger.warning(
                 "the hook %s of the plugin %s failed, and is passed over where it fails: %s; "
                 "further failures of it are not reported",
                 hook,
                 plugin,
-                describe(error),
+                self._reported[hook, plugin],
             )
+
+
+def _window(llm: Any, workers: int | None) -> int:
+    """Return how many inputs the workers of an LLM may have, with those that wait for an earlier result."""
+    window: int = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size * (workers or 16)
+    return 600 * window

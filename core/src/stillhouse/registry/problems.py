@@ -136,7 +136,10 @@ def plugin_error(candidate: Candidate, problem: Problem) -> PluginError:
 def describe(error: BaseException) -> str:
     """Describe an exception in one line: its type, the first line of its message, where it was raised."""
     # A SyntaxError's own text repeats the file and the line.
-    text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    try:
+        text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # a plugin's own exception may be broken
+        text = ""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     where = location_of(error)
     return type(error).__name__ + (f": {first}" if first else "") + (f" ({where})" if where else "")

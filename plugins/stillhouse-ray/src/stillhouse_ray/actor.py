@@ -14,15 +14,22 @@ import sys
 import threading
 from importlib import metadata
 from queue import Empty, SimpleQueue
+from time import monotonic, sleep
 from typing import Any
 
-__all__ = ["METHODS", "OVER", "RayActor"]
+__all__ = ["METHODS", "OVER", "SILENT", "RayActor"]
 
 OVER = b""
 """What follows the last message of a worker."""
 
+GIVE_SECONDS = 0.02
+"""How far the messages of a busy worker are apart at least: a call costs Ray as much as several rows."""
+
 METHODS = {"in": ("about", "begin", "take", "interrupt"), "out": ("give",)}
 """The methods of Ray's groups of threads. Each group has one thread, so that messages keep their order."""
+
+SILENT = frozenset({"take", "interrupt"})
+"""The methods whose end nobody waits for: Ray keeps no account of what they return."""
 
 
 class RayActor:
@@ -30,6 +37,7 @@ class RayActor:
 
     def __init__(self) -> None:
         self._outbox: SimpleQueue[bytes] = SimpleQueue()
+        self._gave = 0.0
         self._worker: Any = None
         self._thread: threading.Thread | None = None
 
@@ -89,10 +97,12 @@ class RayActor:
     def give(self) -> list[bytes]:
         """Wait for messages, and return all that are there; `OVER` is the last one."""
         found = [self._outbox.get()]
+        sleep(max(0.0, self._gave + GIVE_SECONDS - monotonic()))
         try:
             while True:
                 found.append(self._outbox.get_nowait())
         except Empty:
+            self._gave = monotonic()
             return found
 
     def interrupt(self) -> None:

@@ -231,7 +231,8 @@ def _actor_class(ray: Any) -> Any:
     ray.cloudpickle.register_pickle_by_value(actors)
     for group, methods in actors.METHODS.items():
         for name in methods:
-            ray.method(concurrency_group=group)(getattr(actors.RayActor, name))
+            answers = 0 if name in actors.SILENT else 1
+            ray.method(concurrency_group=group, num_returns=answers)(getattr(actors.RayActor, name))
     return ray.remote(concurrency_groups=dict.fromkeys(actors.METHODS, 1))(actors.RayActor)
 
 

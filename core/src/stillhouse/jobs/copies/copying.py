@@ -1,4 +1,7 @@
-"""`StateCopier`: copies the state of a run to its place regularly, in a thread, while the run works."""
+"""`StateCopier`: copies the state of a run to its place regularly, in a thread, while the run works.
+
+Over 300 lines: it is one class, and what may be said and what may be replaced depends on every step of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pathlib import Path
 
 from stillhouse._wording import duration, moment
 from stillhouse.errors import ConfigurationError
-from stillhouse.jobs.copies.facts import KEY, CopyFact, new_id
+from stillhouse.jobs.copies.facts import KEY, CopyFact
 from stillhouse.jobs.copies.marks import Mark
 from stillhouse.jobs.copies.target import SPARE_BYTES, CopyTarget
 from stillhouse.jobs.formats.partial import PartialFolder
@@ -38,6 +41,14 @@ WARN_SECONDS = 600.0
 
 MAX_WARN_SECONDS = 6 * 3600.0
 
+NOTICE_SECONDS = 5.0
+"""How long a run waits for a copy until it says so."""
+
+MAX_EARLIER = 4
+"""Of how many earlier processes are removed what they have left beside the copy."""
+
+_WAITING = "waiting for the last copy of the state to be written to %s; an interrupt ends the run without it"
+
 _BUSY_SECONDS = 10.0
 
 _logger = logging.getLogger("stillhouse.jobs")
@@ -52,6 +63,7 @@ class StateCopier:
         output: the name of the run's output.
         fact: what the state knows of its copies.
         before: the mark of the copy that is there; `None` if there is none.
+        writer: identifies this process.
         stored: returns how many rows this process stored.
         window: how many rows may be in flight.
         on_lost: called with the reason once another process writes the copy.
@@ -62,12 +74,12 @@ class StateCopier:
 
     def __init__(
         self, target: CopyTarget, state: Path, output: str, fact: CopyFact, before: Mark | None,
-        *, stored: Callable[[], int], window: int, on_lost: Callable[[StoreError], None],
+        *, writer: str, stored: Callable[[], int], window: int, on_lost: Callable[[StoreError], None],
     ) -> None:  # fmt: skip
         self._target, self._state, self._output = target, state, output
         self._fact, self._before = replace(fact, url=target.shown), before
         self._stored, self._window, self._on_lost = stored, window, on_lost
-        self._writer, self._number = new_id(), 0
+        self._writer, self._number = writer, 0
         self._is_lost = self._is_begun = False
         self._last = time.monotonic(), stored()
         self._took = 0.0
@@ -87,7 +99,7 @@ class StateCopier:
             ConfigurationError: the copy cannot be written.
             StoreError: another process began to write it a moment ago.
         """
-        with self._connected() as connection:
+        with self._connected() as connection, self._telling("writing the first copy of the state to %s"):
             try:
                 self._copy(connection)
             except ConfigurationError:
@@ -97,6 +109,8 @@ class StateCopier:
                     f"--state-copy: {self._target.shown} cannot be written: {self._target.problem(error)}",
                     hint="check the address, and the access to it",
                 ) from None
+        earlier = [writer for writer in self._fact.known if writer != self._writer]
+        self._target.remove_partial(earlier[-MAX_EARLIER:])
         self._is_begun = True
         self._thread.start()
 
@@ -105,18 +119,21 @@ class StateCopier:
         self._wake.set()
 
     def stop(self) -> None:
-        """End the thread; a copy that it makes is waited for."""
+        """End the thread; a copy that it makes is waited for, until an interrupt."""
         self._ended.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            with self._telling(f"{_WAITING}; {self._age}"), contextlib.suppress(KeyboardInterrupt):
+                self._thread.join()
 
     def finish(self) -> str | None:
         """Copy the state for the last time, after it was closed; return a warning if that fails."""
         if self._is_lost or not self._is_begun or not self._state.exists():
             return None
         try:
-            with self._connected() as connection:
+            if self._thread.is_alive():  # it was interrupted, and two would write to one place
+                raise KeyboardInterrupt
+            with self._connected() as connection, self._telling(f"{_WAITING}; {self._age}"):
                 self._copy(connection, is_final=True)
         except KeyboardInterrupt:
             problem = "interrupted"
@@ -140,8 +157,8 @@ class StateCopier:
             self._wake.clear()
             if self._ended.is_set():
                 return
-            version = _version(connection)
             try:
+                version = _version(connection)
                 if version == copied:
                     self._check_owner(self._target.read_mark())
                     continue
@@ -250,6 +267,17 @@ class StateCopier:
             return "there is no copy"
         age = duration(max(0.0, time.time() - self._fact.taken))
         return f"the copy that is there is {age} old"
+
+    @contextlib.contextmanager
+    def _telling(self, text: str) -> Iterator[None]:
+        """Say what the run waits for, if the block takes long."""
+        timer = threading.Timer(NOTICE_SECONDS, _logger.warning, (text, self._target.shown))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

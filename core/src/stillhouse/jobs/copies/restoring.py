@@ -64,13 +64,13 @@ class StateCopy:
                 hint="give another address, on a disk that outlives this machine",
             )
         self.restored: Restored | None = None
-        self._copier: StateCopier | None = None
+        self._writer = new_id()
         self._there = self._target.read_mark()
         local, kind = _local(state)
         self._uses_copy = self._there is not None and not self._is_behind(self._there, local, kind, restart)
         self._has_local = kind in ("rows", "damaged")
         self._fact = CopyFact(new_id()) if restart or local is None else local
-        self._target.probe(self._fact.run)
+        self._target.probe(self._writer)
 
     def _is_behind(self, there: Mark, local: CopyFact | None, kind: _Kind, restart: bool) -> bool:
         """Whether the copy has nothing that the state of this machine does not have.
@@ -209,7 +209,7 @@ class StateCopy:
         """Return what copies the state; see `StateCopier` for the arguments."""
         return StateCopier(
             self._target, self._state, self._output.name, self._fact, self._there,
-            stored=stored, window=window, on_lost=on_lost,
+            writer=self._writer, stored=stored, window=window, on_lost=on_lost,
         )  # fmt: skip
 
 

@@ -118,13 +118,16 @@ class CopyTarget:
             )
         return mark
 
-    def probe(self, run: str) -> None:
+    def probe(self, writer: str) -> None:
         """Check that something can be written there, and leave nothing.
+
+        Args:
+            writer: identifies the process, as in `Mark`.
 
         Raises:
             ConfigurationError: nothing can.
         """
-        place = self._partial(run)
+        place = self._partial(writer)
         with self._reported("written"), self._system.open(place, "wb") as stream:
             stream.write(b"Stillhouse checks whether it can write here.\n")
         # Who may write may not delete: then the first copy replaces it.
@@ -139,7 +142,7 @@ class CopyTarget:
         Raises:
             Exception: whatever the library for this kind of address raises.
         """
-        place = self._partial(mark.run)
+        place = self._partial(mark.writer)
         self._upload(state, mark, place)
         try:
             self._system.mv(place, self._path)
@@ -148,15 +151,24 @@ class CopyTarget:
             with contextlib.suppress(Exception):
                 self._system.rm_file(place)
         except Exception:
-            if self.read_mark() != mark:  # it was copied, and could not be removed under the other name
+            # It may have been copied, and could not be removed under the other name.
+            there = self.read_mark()
+            if there is None or (there.writer, there.number) != (mark.writer, mark.number):
                 raise
+
+    def remove_partial(self, writers: Iterable[str]) -> None:
+        """Remove what dead processes have left beside the copy, as far as that can be removed."""
+        for writer in writers:
+            with contextlib.suppress(Exception):
+                self._system.rm_file(self._partial(writer))
 
     def _upload(self, state: Path, mark: Mark, place: str) -> None:
         with state.open("rb") as content, self._system.open(place, "wb") as stream:
             pack(content, mark, stream)
 
-    def _partial(self, run: str) -> str:
-        return f"{self._path}.{run[:12]}.partial"
+    def _partial(self, writer: str) -> str:
+        # Each process has its own: another one may work on the run for a while, and be amid a copy.
+        return f"{self._path}.{writer[:12]}.partial"
 
     def save(self, path: Path) -> Mark:
         """Save the state in the copy as a file, and return the mark of the copy.

@@ -38,6 +38,7 @@ class Assignments:
         self._alone: set[int] = set()
         self._suspects: deque[list[Item]] = deque()
         self._deaths: dict[int, int] = {}
+        self._lost: set[int] = set()  # with others, to a worker that died
 
     @property
     def workers(self) -> list[int]:
@@ -59,6 +60,10 @@ class Assignments:
         """How many further inputs may go out."""
         return sum(self._capacity - len(self._held[worker]) for worker in self._open())
 
+    def held_by(self, worker: int) -> int:
+        """Return how many inputs a worker has that have no result."""
+        return len(self._held.get(worker, ()))
+
     def join(self, worker: int) -> None:
         """Add a worker."""
         self._held[worker] = {}
@@ -67,8 +72,7 @@ class Assignments:
         """Remove a worker that died.
 
         Returns:
-            The inputs that are not tried again, each with its position and how many workers died with it
-            alone.
+            The inputs that are not tried again, each with its position and how often it was tried.
         """
         lost = list(self._held.pop(worker, {}).items())
         self._alone.discard(worker)
@@ -77,9 +81,12 @@ class Assignments:
             deaths = self._deaths[position] = self._deaths.get(position, 0) + 1
             if deaths >= MAX_DEATHS_ALONE:
                 del self._deaths[position]
-                return [(position, input, deaths)]
+                tries = deaths + (position in self._lost)
+                self._lost.discard(position)
+                return [(position, input, tries)]
             self._suspects.append(lost)
         elif lost:
+            self._lost.update(position for position, _ in lost)
             half = (len(lost) + 1) // 2
             self._suspects.extend((lost[:half], lost[half:]))
         return []
@@ -115,8 +122,9 @@ class Assignments:
         found = {position: held.pop(position) for position in positions if position in held}
         if not held:
             self._alone.discard(worker)
-        for position in found if self._deaths else ():
+        for position in found if self._deaths or self._lost else ():
             self._deaths.pop(position, None)
+            self._lost.discard(position)
         return found
 
     def _open(self) -> list[int]:

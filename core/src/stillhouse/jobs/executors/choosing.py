@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -46,6 +46,7 @@ def executing_of(llm: LLM, command: Command) -> Executing:
         )
     executor = llm.registry.hooks().make_executor(name, address, llm, command.workers)
     if executor is None:
+        _check_name(name, llm.registry.hooks().failures("make_executor"))
         executor = _built_in(name, address, llm, command.workers)
     return lambda: executor
 
@@ -56,16 +57,31 @@ def _here(llm: LLM) -> Iterator[Executor]:
         yield llm
 
 
-def _built_in(
-    name: str, address: str | None, llm: LLM, workers: int | None
-) -> AbstractContextManager[Executor]:
+def _check_name(name: str, failures: Mapping[str, str]) -> None:
+    """Refuse the name of an executor that is not built in.
+
+    Args:
+        name: the name, which no plugin took.
+        failures: the plugins that failed when they were asked for it.
+    """
+    if name == PROCESSES:
+        return
+    for plugin, problem in failures.items():
+        raise ConfigurationError(
+            f"there is no executor {name!r}; the plugin {plugin}, which may provide it, failed: {problem}",
+            hint="report it to the plugin's authors",
+        )
     if name == _RAY:
         raise ConfigurationError(
             "the executor ray comes with a plugin that is not installed",
             hint=f"run {install_command('stillhouse-ray')}",
         )
-    if name != PROCESSES:
-        raise ConfigurationError(f"there is no executor {name!r}", hint=near_matches(name, [PROCESSES, _RAY]))
+    raise ConfigurationError(f"there is no executor {name!r}", hint=near_matches(name, [PROCESSES, _RAY]))
+
+
+def _built_in(
+    name: str, address: str | None, llm: LLM, workers: int | None
+) -> AbstractContextManager[Executor]:
     if address is not None:
         raise ConfigurationError(
             f"the executor {name} is on this machine, and has no address", hint=f"give --executor {name}"

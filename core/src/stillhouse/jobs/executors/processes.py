@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -26,6 +27,9 @@ END_SECONDS = 60.0
 
 INTERRUPT_SECONDS = 5.0
 """How long it may take to cancel what it does."""
+
+LAST_SECONDS = 10.0
+"""How long its end and the end of what it says may lie apart."""
 
 # The user's script is not run again, and the working folder is not searched for modules, unless this process
 # does that too.
@@ -59,23 +63,28 @@ class ProcessWorker(WorkerHandle):
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._outbox.put(packed(setup))
         self._deliver = deliver
+        self._lock = threading.Lock()
+        self._gone = threading.Event()
+        self._unread = ""
         self._threads = [
             threading.Thread(target=target, name=f"stillhouse-{self.name}", daemon=True)
-            for target in (self._write_all, self._read_all)
+            for target in (self._write_all, self._read_all, self._watch)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:  # the system has no room for a thread
+            self._process.kill()
+            raise BlockingIOError(errno.EAGAIN, str(error)) from error
 
     def send(self, message: Any) -> None:
         self._outbox.put(packed(message))
 
     def close(self, *, at_once: bool) -> None:
         self._outbox.put(None)
-        try:
-            self._process.wait(INTERRUPT_SECONDS if at_once else END_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not self._gone.wait(INTERRUPT_SECONDS if at_once else END_SECONDS):
             self._process.kill()
-            self._process.wait()
+            self._gone.wait(INTERRUPT_SECONDS)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(WAIT_SECONDS)
@@ -83,25 +92,63 @@ class ProcessWorker(WorkerHandle):
     def _write_all(self) -> None:
         stream = self._process.stdin
         assert stream is not None
-        with contextlib.suppress(OSError), stream:  # if it is dead, its reader says so
+        with contextlib.suppress(OSError), stream:  # if it is dead, its watcher says so
             while (content := self._outbox.get()) is not None:
                 write_packed(stream, content)
 
     def _read_all(self) -> None:
         stream = self._process.stdout
         assert stream is not None
-        unread = ""
         with stream:
             try:
-                while True:
-                    self._deliver(read_message(stream))
+                while self._say(read_message(stream)):
+                    pass
             except (EOFError, OSError):
                 pass
             except Exception as error:  # nothing that follows can be read
-                unread = f"what it said cannot be read: {described(error)}"
+                self._unread = f"what it said cannot be read: {described(error)}"
                 self._process.kill()
-        reason = _reason(self._process.wait())
-        self._deliver(Died(unread or reason))
+            if not self._gone.wait(LAST_SECONDS):  # it has closed its end, and lives
+                self._process.kill()
+
+    def _say(self, message: Any) -> bool:
+        """Deliver a message, unless the worker is taken for dead."""
+        with self._lock:
+            if self._deliver is _nobody:
+                return False
+            self._deliver(message)
+            return True
+
+    def _watch(self) -> None:
+        """Say when the process is gone. Its end of the pipe says less: what it forked has that too."""
+        if _died(self._process.pid):
+            # Else they keep what it had, such as the memory of a GPU, from the worker that replaces it.
+            with contextlib.suppress(OSError, AttributeError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        status = self._process.wait()
+        self._gone.set()
+        self._threads[1].join(LAST_SECONDS)  # what it said last
+        with self._lock:
+            deliver, self._deliver = self._deliver, _nobody
+            deliver(Died(self._unread or _reason(status)))
+
+
+def _nobody(message: Any) -> None:
+    """Take no message: the last one was delivered."""
+
+
+def _died(process: int) -> bool:
+    """Wait until a process is gone, and return whether it did not end by itself.
+
+    It keeps its number, so that no other process can have that of its group.
+    """
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:  # somebody has waited for it
+        return False
+    return ended is not None and (ended.si_code != os.CLD_EXITED or ended.si_status != 0)
 
 
 def _reason(status: int) -> str:

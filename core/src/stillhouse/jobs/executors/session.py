@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Protocol
 
 from stillhouse._execution.call import Call, Result
 from stillhouse._execution.stopping import current_stop
-from stillhouse.errors import GenerationError, described
+from stillhouse._wording import number_of
+from stillhouse.errors import GenerationError, StillhouseError, described
 from stillhouse.jobs.executors.assignments import Assignments, Item
 from stillhouse.jobs.executors.messages import Begin, Died, End, Ended, Inputs, Ready, Refused, Results, Stop
 
@@ -17,6 +18,12 @@ __all__ = ["Crew", "Session"]
 
 TURN_SECONDS = 0.005
 """How long inputs are pulled before results are looked at."""
+
+TAKE_SECONDS = 0.05
+"""How long messages are taken before results are passed on, also from a worker that never falls silent."""
+
+END_SECONDS = 60.0
+"""How long workers that have nothing left to do may take to say so."""
 
 SPREAD = 16
 """How far the first unfinished input may lie behind the last one, as a multiple of what workers have."""
@@ -42,7 +49,11 @@ class Crew(Protocol):
         """How many workers have not."""
 
     def send(self, worker: int, message: Any) -> None:
-        """Send a worker a message; if it is gone, the message is lost."""
+        """Send a worker a message; if it is gone, the message is lost.
+
+        Raises:
+            StillhouseError: it does not pickle.
+        """
 
     def next_event(self, *, wait: bool) -> tuple[int, Any] | None:
         """Return what a worker says, or `None` if none says anything."""
@@ -72,6 +83,7 @@ class Session:
         self._waiting: dict[int, Result] = {}
         self._fatal: BaseException | None = None
         self._last_death = ""
+        self._ends_at = 0.0
 
     def batches(self, source: Iterator[Item]) -> Iterator[list[Result]]:
         """Yield results, several at a time, until every input has one or the run stops.
@@ -82,6 +94,7 @@ class Session:
         """
         for worker in self._workers.ready:
             self._join(worker)
+        self._check_left()
         while not self._is_over():
             if self._stop.requested and not self._stopping:
                 self._stop_all()
@@ -90,6 +103,7 @@ class Session:
             self._send(self._work.give_suspects())
             if self._exhausted and not self._work.pending and not self._ending:
                 self._ending = True
+                self._ends_at = monotonic() + END_SECONDS
                 for worker in self._open:
                     self._workers.send(worker, End())
             results = self._take()
@@ -102,15 +116,17 @@ class Session:
             raise asyncio.CancelledError
 
     @property
-    def is_open(self) -> bool:
-        """Whether a worker may still generate."""
-        return bool(self._open)
+    def busy(self) -> frozenset[int]:
+        """The workers that may still generate, or have not said that they do not."""
+        return frozenset(self._open)
 
     def _is_over(self) -> bool:
         if self._results:
             return False
         if self._work.pending and not (self._stopping or self._fatal):
             return False
+        if self._ending and not self._work.pending and monotonic() > self._ends_at:
+            return True  # every input has its result, whatever holds up a worker
         return self._exhausted and not self._open
 
     def _join(self, worker: int) -> None:
@@ -145,14 +161,35 @@ class Session:
 
     def _send(self, given: list[tuple[int, list[Item]]]) -> None:
         for worker, items in given:
-            self._workers.send(worker, Inputs(items))
+            try:
+                self._workers.send(worker, Inputs(items))
+            except StillhouseError:
+                for item in items:
+                    self._send_one(worker, item)
+
+    def _send_one(self, worker: int, item: Item) -> None:
+        """Send one of several inputs; if it is the one that does not pickle, it fails alone."""
+        try:
+            self._workers.send(worker, Inputs([item]))
+        except StillhouseError as error:
+            failure = GenerationError(
+                f"the input cannot be sent to a worker: {described(error.__cause__ or error)}",
+                kind="invalid_input",
+                attempts=0,
+                hint="give values that pickle, or leave out --executor",
+            )
+            self._work.finish(worker, [item[0]])
+            self._add((*item, failure, 0.0))
 
     def _take(self) -> list[Result]:
         """Return the results that are there; wait for something to happen if there is nothing else to do."""
-        is_busy = bool(self._results) or self._can_pull
+        is_busy, ends = bool(self._results) or self._can_pull, 0.0
         while (event := self._workers.next_event(wait=not is_busy)) is not None:
             self._handle(*event)
-            is_busy = True
+            is_busy, now = True, perf_counter()
+            ends = ends or now + TAKE_SECONDS
+            if now > ends:
+                break
         results, self._results = self._results, []
         return results
 
@@ -168,7 +205,7 @@ class Session:
     def _can_pull(self) -> bool:
         """Whether inputs are wanted: a few at a time would cost a message each."""
         room = 0 if self._exhausted else self._room
-        return room > 0 and (room >= self._work.whole // 8 or not self._work.pending)
+        return room > 0 and (room >= self._work.whole // 4 or not self._work.pending)
 
     def _handle(self, worker: int, message: Any) -> None:
         if isinstance(message, Results):
@@ -181,8 +218,18 @@ class Session:
                 self._join(worker)
         elif isinstance(message, Ended):
             self._open.discard(worker)
+            left = self._work.held_by(worker)
             if message.error is not None:
                 self._end_with(message.error)
+            elif left and not self._stopping:
+                self._end_with(
+                    GenerationError(
+                        f"a worker ended without a result for {number_of(left, 'row')} that it was given",
+                        kind="server",
+                        stops_run=True,
+                        hint="run the same command again to resume; if it happens again, report it",
+                    )
+                )
         elif isinstance(message, Refused):
             self._last_death = described(message.error)
         elif isinstance(message, Died):
@@ -192,18 +239,22 @@ class Session:
         """Give the inputs of a dead worker to others."""
         self._open.discard(worker)
         self._last_death = self._last_death or reason
-        for position, input, deaths in self._work.leave(worker):
+        for position, input, tries in self._work.leave(worker):
             error = GenerationError(
-                f"the worker died {deaths + 1} times while it generated for this row: {reason}",
+                f"the worker died {tries} times while it generated for this row: {reason}",
                 kind="server",
-                attempts=deaths + 1,
+                attempts=tries,
                 hint="retry it with --retry server, with more memory or fewer --workers",
             )
             self._add((position, input, error, 0.0))
+        self._check_left()
+
+    def _check_left(self) -> None:
+        """End the iteration if nobody will generate for it."""
         if not self._workers.ready and not self._workers.starting and not self._stopping:
             self._end_with(
                 GenerationError(
-                    f"no worker is left: {self._last_death}",
+                    f"no worker is left: {self._last_death or 'they died earlier'}",
                     kind="server",
                     stops_run=True,
                     hint="run the same command again to resume; if memory ran out, give fewer --workers",

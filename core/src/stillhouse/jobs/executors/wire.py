@@ -1,4 +1,8 @@
-"""Messages as bytes, and over a pipe: each a length and a pickle. Both ends are processes of one run."""
+"""Messages as bytes, and over a pipe: each a mark, a length and a pickle.
+
+Both ends are processes of one run, and nobody else has the pipe. But a backend may write something else into
+it, by accident. Without the mark, the first bytes of that would be the length of a message that never comes.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import pickle
 import struct
 from typing import IO, Any
 
+from stillhouse._execution.exits import is_from_signal
 from stillhouse.errors import ConfigurationError, described
 
 __all__ = ["packed", "read_message", "unpacked", "write_packed"]
 
-_LENGTH = struct.Struct(">Q")
+_HEADER = struct.Struct(">4sQ")
+_MARK = b"SH\x00\x01"
 
 
 def packed(message: Any) -> bytes:
@@ -29,13 +35,22 @@ def packed(message: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """Return the message that `packed` made bytes of. Only bytes of a process of the same run are safe."""
-    return pickle.loads(content)  # noqa: S301 - from a process of the same run
+    """Return the message that `packed` made bytes of. Only bytes of a process of the same run are safe.
+
+    Raises:
+        Exception: they cannot be read in this process.
+    """
+    try:
+        return pickle.loads(content)  # noqa: S301 - from a process of the same run
+    except BaseException as error:  # what an exception of a backend does as it is read may end a thread
+        if isinstance(error, Exception) or is_from_signal(error):
+            raise
+        raise ValueError(f"it raised {described(error)}") from error
 
 
 def write_packed(stream: IO[bytes], content: bytes) -> None:
     """Write the bytes of a message."""
-    stream.write(_LENGTH.pack(len(content)))
+    stream.write(_HEADER.pack(_MARK, len(content)))
     stream.write(content)
     stream.flush()
 
@@ -45,8 +60,11 @@ def read_message(stream: IO[bytes]) -> Any:
 
     Raises:
         EOFError: the other end is gone.
+        Exception: what comes is no message, or cannot be read in this process.
     """
-    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    mark, length = _HEADER.unpack(_read(stream, _HEADER.size))
+    if mark != _MARK:
+        raise ValueError("something else than a message is in the pipe")
     return unpacked(_read(stream, length))
 
 

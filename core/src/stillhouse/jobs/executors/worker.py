@@ -11,6 +11,7 @@ from typing import Any
 
 from stillhouse._execution.arriving import Arriving
 from stillhouse._execution.bugs import naming_bugs
+from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.leases import Leases, Terms, current_leases
 from stillhouse._execution.share import set_share
 from stillhouse._execution.stopping import Stop as StopRequest
@@ -43,6 +44,8 @@ from stillhouse.registry.hooks import Hooks
 
 __all__ = ["Worker"]
 
+_logger = logging.getLogger("stillhouse")
+
 Send = Callable[[Any], None]
 """Sends a message; it raises a `StillhouseError` for one that does not pickle."""
 
@@ -58,7 +61,6 @@ class Worker:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._stop = StopRequest()
         self._tasks: SimpleQueue[_Session | Check | None] = SimpleQueue()
         self._session: _Session | None = None
         self._leases = Leases(self._send_of_limits)
@@ -80,9 +82,9 @@ class Worker:
             self._session = session = _Session(message)
             self._tasks.put(session)
         elif isinstance(message, (End, Stop)):
-            if isinstance(message, Stop):
-                self._stop.request()
             if session is not None:
+                if isinstance(message, Stop):
+                    session.stop.request()
                 session.inputs.end()
         elif isinstance(message, Check):
             self._tasks.put(message)
@@ -113,7 +115,7 @@ class Worker:
             except BaseException as error:
                 self._send(Refused(_sendable(error)))
                 return
-            resources.callback(llm.unload)
+            resources.callback(_unload, llm)
             resources.enter_context(collecting_less())
             self._send(Ready())
             while (task := self._tasks.get()) is not None:
@@ -125,7 +127,7 @@ class Worker:
     def _generate(self, llm: LLM, session: _Session) -> None:
         error: BaseException | None = None
         try:
-            with stopping_with(self._stop):
+            with stopping_with(session.stop):
                 begin = session.begin
                 groups = llm.iter_finished(
                     session.inputs, begin.num_generations, on_error="yield", ordered=False, **begin.arguments
@@ -169,6 +171,7 @@ class _Session:
 
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
+        self.stop = StopRequest()
         self.inputs = Arriving(has_arguments=begin.has_arguments)
         self._positions: dict[int, int] = {}
         self._count = 0
@@ -212,6 +215,16 @@ def _read(content: bytes) -> LLM:
     return llm
 
 
+def _unload(llm: LLM) -> None:
+    """Unload an LLM; all results have been sent, so that a failure is worth a line and no more."""
+    try:
+        with naming_bugs(llm):
+            llm.unload()
+    except Exception as error:
+        said = error.message if isinstance(error, StillhouseError) else described(error)
+        _logger.warning("a worker could not unload the LLM: %s", said)
+
+
 def _refusal(llm: LLM, input: Any) -> Exception | None:
     try:
         llm.check_input(input)
@@ -223,8 +236,12 @@ def _refusal(llm: LLM, input: Any) -> Exception | None:
 def _sendable(error: BaseException) -> StillhouseError:
     """Return an error that another process can read, with what this one says."""
     if isinstance(error, StillhouseError):
-        with contextlib.suppress(Exception):
+        try:
             pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+        except BaseException as problem:
+            if is_from_signal(problem):
+                raise
+        else:
             return error
     kind: ErrorKind = getattr(error, "kind", "unknown")
     hint = getattr(error, "hint", "")
@@ -263,4 +280,8 @@ class _Passing(logging.Handler):
         self._pass = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._pass(Log(record.name, record.levelno, record.getMessage(), getattr(record, "place", None)))
+        try:
+            text, place = record.getMessage(), getattr(record, "place", None)
+            self._pass(Log(record.name, record.levelno, text, None if place is None else str(place)))
+        except Exception:  # as every handler does: no call of a logger fails
+            self.handleError(record)

@@ -13,6 +13,12 @@ __all__ = ["OUT_OF_MEMORY", "main"]
 END_SECONDS = 10.0
 """How long a worker may take to end once the process of the run is gone."""
 
+UNLOAD_SECONDS = 60.0
+"""How long it may take to end where it was sent `Quit`."""
+
+LINGER_SECONDS = 5.0
+"""How long threads of the backend that are left may keep it from ending."""
+
 OUT_OF_MEMORY = 112
 """The status of a worker that had too little memory for anything but a row, which would fail alone."""
 
@@ -49,6 +55,8 @@ def main() -> None:
         sys.exit(0)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
+    finally:
+        _end_in(LINGER_SECONDS)
 
 
 def _read_all(reads: IO[bytes], worker: Any) -> None:
@@ -56,23 +64,28 @@ def _read_all(reads: IO[bytes], worker: Any) -> None:
     from stillhouse.jobs.executors.messages import Quit
     from stillhouse.jobs.executors.wire import read_message
 
-    message: Any = None
+    message, seconds = None, UNLOAD_SECONDS
     while not isinstance(message, Quit):
         try:
             message = read_message(reads)
         except (EOFError, OSError):
-            message = Quit()
+            message, seconds = Quit(), END_SECONDS
         except MemoryError:  # the next message may find more, but this one is lost
             os._exit(OUT_OF_MEMORY)
         except Exception as error:  # what was sent cannot be read here, such as a class of the user's script
             worker.fail(error)
             message = Quit()
         worker.take(message)
-    watch = threading.Timer(END_SECONDS, os._exit, (1,))
-    watch.daemon = True
-    watch.start()
+    _end_in(seconds)
     if worker.is_generating:
         _interrupt()
+
+
+def _end_in(seconds: float) -> None:
+    """End this process after a while, whatever it does."""
+    watch = threading.Timer(seconds, os._exit, (1,))
+    watch.daemon = True
+    watch.start()
 
 
 def _interrupt() -> None:

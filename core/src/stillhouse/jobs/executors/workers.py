@@ -2,10 +2,13 @@
 
 What stays in the process of the run: inputs, hooks, the order of results. A worker is reached by a
 `WorkerHandle`; what it says arrives in a queue, from whatever thread.
+
+Over 300 lines: it is one class, whose methods share who is alive, ready and busy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -120,6 +123,7 @@ class Workers:
         self._refusals: set[str] = set()
         self._started = 0
         self._is_generating = False
+        self._busy: frozenset[int] = frozenset()
         self._limits = RunLimits()
 
     def __enter__(self) -> Self:
@@ -152,11 +156,18 @@ class Workers:
         for handle in handles.values():
             handle.send(Quit())
         for worker, handle in handles.items():
-            handle.close(at_once=self._is_generating or worker not in self._ready)
+            at_once = self._is_generating or worker in self._busy or worker not in self._ready
+            handle.close(at_once=at_once)
         self._limits.close()
+        with contextlib.suppress(Empty):  # what they logged as they ended
+            while True:
+                _, message = self._events.get_nowait()
+                if isinstance(message, Log):
+                    _pass_on(message)
 
     def check_input(self, input: Any) -> None:
         """Let a worker check an input; see `LLM.check_input`."""
+        self._replace_busy()
         worker = next(iter(self._ready), -1)
         self.send(worker, Check(input))
         while worker in self._ready:
@@ -184,6 +195,7 @@ class Workers:
     def _iter_finished(
         self, session: Session, inputs: Iterable[Any], on_error: Literal["raise", "yield"]
     ) -> Generator[list[Finished], None, None]:
+        self._replace_busy()
         self._is_generating = True
         try:
             with current_stop.get().watched(lambda: self._events.put(_NOTHING)):
@@ -194,7 +206,21 @@ class Workers:
                     if fatal is not None:
                         raise fatal
         finally:
-            self._is_generating = session.is_open
+            self._is_generating, self._busy = False, session.busy
+
+    def _replace_busy(self) -> None:
+        """Replace the workers that an iteration left in the middle: they work on inputs that nobody wants."""
+        busy, self._busy = self._busy & self._handles.keys(), frozenset()
+        handles = [self._handles.pop(worker) for worker in busy]
+        numbers = [self._shares.pop(worker) for worker in busy]
+        self._ready -= busy
+        self._used -= busy
+        for handle in handles:
+            handle.send(Quit())
+        for handle in handles:
+            handle.close(at_once=True)
+        for number in numbers:
+            self._restart(number)
 
     # What a session needs
 
@@ -227,14 +253,25 @@ class Workers:
             worker, message = self._events.get(block=wait, timeout=WAIT_SECONDS)
         except Empty:
             return None
-        number = self._shares.get(worker, -1)
+        number = self._shares.get(worker)
+        if number is None:  # it was replaced, or is taken for dead
+            if isinstance(message, Log):
+                _pass_on(message)
+            return _NOTHING
         self._attend(worker, number, message)
         if isinstance(message, Died):
-            self._shares.pop(worker, None)
+            del self._shares[worker]
             failed = self._failed_starts[number] >= MAX_FAILED_STARTS
             if restart and not failed and not current_stop.get().requested:
-                self._start(number)
+                self._restart(number)
         return worker, message
+
+    def _restart(self, number: int) -> None:
+        """Replace a worker, as far as the system has room for one: the others go on in any case."""
+        try:
+            self._start(number)
+        except GenerationError as error:
+            self._warn(error)
 
     def _start(self, number: int) -> None:
         """Start the worker with one of the shares."""
@@ -266,8 +303,7 @@ class Workers:
     def _attend(self, worker: int, number: int, message: Any) -> None:
         """Note what every message means, whoever waits for it."""
         if isinstance(message, Log):
-            extra = {} if message.place is None else {"place": message.place}
-            logging.getLogger(message.name).log(message.level, "%s", message.text, extra=extra)
+            _pass_on(message)
         elif isinstance(message, Ready):
             self._ready.add(worker)
         elif isinstance(message, Refused):
@@ -289,3 +325,9 @@ class Workers:
         if self._ready and refusal not in self._refusals:
             self._refusals.add(refusal)
             _logger.warning("a worker cannot begin, and the others go on: %s", refusal)
+
+
+def _pass_on(message: Log) -> None:
+    """Log here what a worker logged."""
+    extra = {} if message.place is None else {"place": message.place}
+    logging.getLogger(message.name).log(message.level, "%s", message.text, extra=extra)

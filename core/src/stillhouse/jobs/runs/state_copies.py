@@ -59,6 +59,6 @@ def begin_copying(
 
     window = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size
     copier = copy.open_copier(stored=lambda: store.stored, window=window, on_lost=on_lost)
-    copier.start()
     at_end(copier.stop)
+    copier.start()
     return copier
