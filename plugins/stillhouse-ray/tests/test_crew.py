@@ -89,7 +89,7 @@ class Cluster:
         self.killed.append(actor)
 
     def available_resources(self) -> dict[str, float]:
-        return {"CPU": float(self.room)}
+        return {"CPU": float(self.room), "disk": 2.0 * self.room}
 
     cluster_resources = available_resources
 
@@ -106,7 +106,7 @@ class Placing:
         self.cluster = Cluster(room)
         settings = RaySettings(environment=["OTHER_KEY"])
         connection = Connected(self.cluster, "head:6379")
-        self.crew = _Crew(connection, Fragile(), count, Needs(), settings)
+        self.crew = _Crew(connection, Fragile(), count, Needs(resources={"disk": 2}), settings)
         self.said: list[list[Any]] = [[] for _ in range(count)]
         setup = Setup(pickle.dumps(Fragile()) + KEY.encode())
         self.workers: list[Any] = [self.crew.launch(setup, said.append) for said in self.said]
@@ -198,10 +198,15 @@ def test_no_record_of_an_actor_has_a_key(monkeypatch: pytest.MonkeyPatch) -> Non
     placing.place(0)
     placing.begun()
     assert KEY not in repr(placing.cluster.given)
+    assert placing.cluster.given[0] == {
+        "max_restarts": 0,
+        "num_cpus": 1,
+        "num_gpus": 0,
+        "resources": {"disk": 2},
+    }
     assert placing.cluster.given[1:] == [((), {})]
-    assert any(
-        KEY in repr(arguments) for name, arguments in placing.cluster.actors[0].calls if name == "begin"
-    )
+    (given,) = (arguments for name, arguments in placing.cluster.actors[0].calls if name == "begin")
+    assert given[1] == {"OTHER_KEY": KEY}
 
 
 def test_messages_have_one_thread_and_so_an_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,16 @@ def test_an_address_where_nobody_listens_is_refused(rows: Path) -> None:
     assert "ray status" in error.hint
 
 
+def test_a_client_that_is_not_installed_is_refused(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        error = refused(rows, executor=f"ray:ray://127.0.0.1:{server.getsockname()[1]}")
+    assert error.message.startswith("Ray's client cannot be used: ")
+    assert "ray[client]" in error.hint
+
+
 def test_no_workers_are_refused(rows: Path) -> None:
     assert "workers" in refused(rows, workers=0).message
 
