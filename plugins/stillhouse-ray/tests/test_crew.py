@@ -176,7 +176,7 @@ def test_an_actor_does_not_outlive_its_worker(monkeypatch: pytest.MonkeyPatch) -
     placing.place(0)
     placing.begun()
     worker = placing.workers[0]
-    monkeypatch.setattr(worker, "_wait_for", lambda *_: None)
+    monkeypatch.setattr("stillhouse_ray.worker.wait", lambda *_: None)
     worker.close(at_once=False)
     assert placing.cluster.killed == placing.cluster.actors
     assert "interrupt" not in placing.cluster.actors[0].called
