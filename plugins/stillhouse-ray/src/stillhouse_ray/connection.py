@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,12 @@ class Connected:
     Attributes:
         ray: the module.
         head: the address of the head.
-        is_lost: whether the head is gone.
+        lost: set when the head is gone: calls of Ray that need it wait.
     """
 
     ray: Any
     head: str
-    is_lost: bool = False
+    lost: threading.Event = field(default_factory=threading.Event)
 
 
 def check(address: str | None, head_seconds: float) -> None:
@@ -213,7 +213,7 @@ def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator
         made.head = address if address and address.startswith("ray://") else _head(ray)
         yield made
     finally:
-        connection.close(LOST_SECONDS if made.is_lost else END_SECONDS)
+        connection.close(LOST_SECONDS if made.lost.is_set() else END_SECONDS)
 
 
 class _Connection:
