@@ -48,6 +48,11 @@ LOST_SECONDS = 5.0
 MARGIN_SECONDS = 90
 """How long after the run Ray may end the process of it, if the head is out of reach."""
 
+# What opens a connection of HTTP/2: a fixed text, and a frame of settings, which the other end sends too. The
+# fourth byte is the type of a frame.
+_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+
 # No statistics are sent, and warnings are not written to standard error. Under `uv run`, Ray would start the
 # workers by that too, in a copy of the working folder: they run with the Python of their node instead.
 _VARIABLES = {
@@ -92,7 +97,7 @@ def check(address: str | None, head_seconds: float) -> None:
     with _variables(head_seconds):
         ray = _imported()
     if address is not None and not ray.is_initialized():
-        _check_reachable(address)
+        _check_reachable(ray, address)
 
 
 @contextlib.contextmanager
@@ -179,20 +184,44 @@ def _local(count: int | None, needs: Needs) -> dict[str, Any]:
     }
 
 
-def _check_reachable(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would wait for minutes."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
+def _check_reachable(ray: Any, address: str) -> None:
+    """Refuse an address where no cluster is: Ray itself would wait for minutes."""
+    given = _found(ray) if address == AUTO else address
     matched = ADDRESS.fullmatch(given)
     if matched is None:
         return
+    place = matched["host"].strip("[]"), int(matched["port"])
     try:
-        with socket.create_connection((matched["host"].strip("[]"), int(matched["port"])), CONNECT_SECONDS):
-            pass
+        with socket.create_connection(place, CONNECT_SECONDS) as stream:
+            problem = "" if _speaks_http2(stream) else "something else listens there"
     except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
         raise ConfigurationError(
-            f"there is no Ray cluster at {given}: {error.strerror or error}",
-            hint="check the address: ray status shows that of a cluster on one of its nodes",
-        ) from error
+            f"there is no Ray cluster at {given}: {problem}",
+            hint="check the address: ray status shows that of a cluster on one of its nodes"
+            if address != AUTO or os.environ.get("RAY_ADDRESS")
+            else "start one with ray start --head, or give --executor ray for one on this machine",
+        )
+
+
+def _found(ray: Any) -> str:
+    """Return the address that Ray would use, which may be that of a cluster that was killed."""
+    try:
+        return str(ray._private.services.get_ray_address_from_environment(AUTO, None))
+    except Exception:  # there is none, or this version of Ray finds it in another way: then it says so itself
+        return os.environ.get("RAY_ADDRESS", "")
+
+
+def _speaks_http2(stream: socket.socket) -> bool:
+    """Whether the other end begins as a server of Ray does, whose calls are HTTP/2."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return True
+    stream.sendall(_HELLO)
+    answer = b""
+    while len(answer) < len(_SETTINGS) and (part := stream.recv(len(_SETTINGS) - len(answer))):
+        answer += part
+    return len(answer) == len(_SETTINGS) and answer[3] == _SETTINGS[3]
 
 
 @contextlib.contextmanager
