@@ -99,7 +99,7 @@ def test_a_client_that_is_not_installed_is_refused(rows: Path, monkeypatch: pyte
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        monkeypatch.setattr("stillhouse_ray.connection._speaks_http2", lambda _: True)
+        monkeypatch.setattr("stillhouse_ray.addresses._speaks_http2", lambda _: True)
         error = refused(rows, executor=f"ray:ray://127.0.0.1:{server.getsockname()[1]}")
     assert error.message.startswith("Ray's client cannot be used: ")
     assert "ray[client]" in error.hint

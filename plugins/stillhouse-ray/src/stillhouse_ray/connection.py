@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,17 +17,12 @@ from typing import Any
 
 from stillhouse import ConfigurationError
 from stillhouse.jobs.executors import usable_cpus
-from stillhouse_ray.head import ADDRESS
+from stillhouse_ray.addresses import ADDRESS, AUTO, check_reachable
 from stillhouse_ray.needs import Needs
 from stillhouse_ray.quiet import quiet, quiet_logger
 from stillhouse_ray.waiting import wait
 
 __all__ = ["Connected", "check", "connected"]
-
-AUTO = "auto"
-
-CONNECT_SECONDS = 10.0
-"""How long the head of a cluster may take to accept a connection."""
 
 START_SECONDS = 180.0
 """How long Ray may take to start on this machine, or to connect."""
@@ -47,11 +41,6 @@ LOST_SECONDS = 5.0
 
 MARGIN_SECONDS = 90
 """How long after the run Ray may end the process of it, if the head is out of reach."""
-
-# What opens a connection of HTTP/2: a fixed text, and a frame of settings, which the other end sends too. The
-# fourth byte is the type of a frame.
-_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
 # No statistics are sent, and warnings are not written to standard error. Under `uv run`, Ray would start the
 # workers by that too, in a copy of the working folder: they run with the Python of their node instead.
@@ -97,7 +86,7 @@ def check(address: str | None, head_seconds: float) -> None:
     with _variables(head_seconds):
         ray = _imported()
     if address is not None and not ray.is_initialized():
-        _check_reachable(ray, address)
+        check_reachable(ray, address)
 
 
 @contextlib.contextmanager
@@ -182,46 +171,6 @@ def _local(count: int | None, needs: Needs) -> dict[str, Any]:
         "resources": {name: amount * wanted for name, amount in needs.resources.items()},
         "include_dashboard": False,
     }
-
-
-def _check_reachable(ray: Any, address: str) -> None:
-    """Refuse an address where no cluster is: Ray itself would wait for minutes."""
-    given = _found(ray) if address == AUTO else address
-    matched = ADDRESS.fullmatch(given)
-    if matched is None:
-        return
-    place = matched["host"].strip("[]"), int(matched["port"])
-    try:
-        with socket.create_connection(place, CONNECT_SECONDS) as stream:
-            problem = "" if _speaks_http2(stream) else "something else listens there"
-    except OSError as error:
-        problem = error.strerror or str(error)
-    if problem:
-        raise ConfigurationError(
-            f"there is no Ray cluster at {given}: {problem}",
-            hint="check the address: ray status shows that of a cluster on one of its nodes"
-            if address != AUTO or os.environ.get("RAY_ADDRESS")
-            else "start one with ray start --head, or give --executor ray for one on this machine",
-        )
-
-
-def _found(ray: Any) -> str:
-    """Return the address that Ray would use, which may be that of a cluster that was killed."""
-    try:
-        return str(ray._private.services.get_ray_address_from_environment(AUTO, None))
-    except Exception:  # there is none, or this version of Ray finds it in another way: then it says so itself
-        return os.environ.get("RAY_ADDRESS", "")
-
-
-def _speaks_http2(stream: socket.socket) -> bool:
-    """Whether the other end begins as a server of Ray does, whose calls are HTTP/2."""
-    if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return True
-    stream.sendall(_HELLO)
-    answer = b""
-    while len(answer) < len(_SETTINGS) and (part := stream.recv(len(_SETTINGS) - len(answer))):
-        answer += part
-    return len(answer) == len(_SETTINGS) and answer[3] == _SETTINGS[3]
 
 
 @contextlib.contextmanager
