@@ -350,6 +350,20 @@ def test_a_process_that_looks_at_an_address_does_not_disturb_another_ones_copy(
     assert {*Failing.store} == {PLACE}
 
 
+@pytest.mark.parametrize("failing", ["write", "close"])
+def test_an_address_that_has_no_room_is_refused_and_left_clean(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before(operation: str, path: str) -> None:
+        if operation == failing:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Failing, "before", before)
+    with pytest.raises(ConfigurationError, match=r"cannot be written: .*No space"):
+        CopyTarget(URL, "").probe("2" * 32)
+    assert not Failing.store
+
+
 def test_what_a_killed_process_left_beside_its_copy_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

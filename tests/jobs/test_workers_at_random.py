@@ -6,6 +6,7 @@ worker has anything left to do, it would wait for ever: that is a failure at onc
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import sys
@@ -14,11 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from stillhouse import ConfigurationError, GenerationError, prepare_output
+from stillhouse import ConfigurationError, GenerationError, get_llm, prepare_output
 from stillhouse._execution.stopping import Stop, stopping_with
 from stillhouse.jobs.executors import Deliver, Died, Refused, Setup, WorkerHandle, Workers, packed, unpacked
 from stillhouse.jobs.executors import session as sessions
@@ -421,3 +422,50 @@ def test_a_worker_that_never_falls_silent_does_not_hold_back_results(monkeypatch
         groups = workers.iter_finished(chats(f"0 {number}" for number in range(1000)))
         assert next(groups)
         groups.close()
+
+
+class Scripted:
+    """Workers of which two are ready, and say what is written here."""
+
+    capacity = chunk = 2
+    ready: ClassVar[list[int]] = [0, 1]
+    starting = 0
+
+    def __init__(self, said: list[Callable[[], tuple[int, Any]]]) -> None:
+        self._said = said
+        self.sent: list[tuple[int, Any]] = []
+
+    def send(self, worker: int, message: Any) -> None:
+        self.sent.append((worker, message))
+
+    def next_event(self, *, wait: bool) -> tuple[int, Any] | None:
+        return self._said.pop(0)() if wait else None
+
+
+def test_what_a_dead_worker_had_goes_to_nobody_after_a_stop() -> None:
+    """Worker 1 is free when worker 0 dies, and would take its inputs."""
+    stop = Stop()
+
+    def died() -> tuple[int, Any]:
+        stop.request()
+        return 0, Died("killed")
+
+    output = prepare_output(["an answer"])
+    crew = Scripted(
+        [
+            lambda: (1, Results([(2, output, 0.1), (3, output, 0.1)])),
+            died,
+            lambda: (1, Ended(None)),
+        ]
+    )
+    inputs = ["one", "two", "three", "four"]
+    with stopping_with(stop):
+        call = get_llm("echo")()._begin_elsewhere(inputs, 1, {})
+        session = sessions.Session(crew, call, Begin(1, {}, False), ordered=False)  # type: ignore[arg-type]
+        finished: list[Any] = []
+        batches = session.batches(enumerate(inputs))
+        with pytest.raises(asyncio.CancelledError):
+            finished.extend(result for batch in batches for result in batch)
+    assert [index for index, *_ in finished] == [2, 3]
+    given = [[index for index, _ in message.items] for _, message in crew.sent if isinstance(message, Inputs)]
+    assert given == [[0, 1], [2, 3]]

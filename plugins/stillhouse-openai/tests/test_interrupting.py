@@ -136,7 +136,11 @@ def test_interrupt_is_heard_and_nothing_is_paid_twice(
                     break
             assert "interrupt again" in said
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=PATIENCE)
+            patience = threading.Timer(PATIENCE, process.kill)
+            patience.start()
+            err = process.stderr.read()  # communicate() would miss what is in the buffer of this stream
+            process.wait()
+            patience.cancel()
         finally:
             process.kill()
     assert process.returncode == 130, err

@@ -176,10 +176,34 @@ def test_an_actor_does_not_outlive_its_worker(monkeypatch: pytest.MonkeyPatch) -
     placing.place(0)
     placing.begun()
     worker = placing.workers[0]
-    monkeypatch.setattr(worker, "_wait_for", lambda *_: None)
+    monkeypatch.setattr("stillhouse_ray.worker.wait", lambda *_: None)
     worker.close(at_once=False)
     assert placing.cluster.killed == placing.cluster.actors
     assert "interrupt" not in placing.cluster.actors[0].called
+
+
+def test_the_end_of_a_worker_does_not_wait_for_a_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray waits for the head to kill an actor, and the run may end before anybody notices that it is gone."""
+    placing = Placing(monkeypatch, count=1, room=1)
+    placing.place(0)
+    placing.begun()
+    worker = placing.workers[0]
+    worker._die("its node has died")
+    waits, comes_back = threading.Event(), threading.Event()
+
+    def kill(actor: Actor, *, no_restart: bool) -> None:
+        waits.set()
+        comes_back.wait()
+
+    monkeypatch.setattr(placing.cluster, "kill", kill)
+    closing = threading.Thread(target=worker.close, kwargs={"at_once": True}, daemon=True)
+    closing.start()
+    assert waits.wait(60)
+    placing.crew.lose("the head is gone")
+    closing.join(30)
+    is_closed = not closing.is_alive()
+    comes_back.set()
+    assert is_closed
 
 
 def test_what_a_worker_says_is_delivered_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

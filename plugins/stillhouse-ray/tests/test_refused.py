@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import socket
@@ -58,11 +59,47 @@ def test_an_address_where_nobody_listens_is_refused(rows: Path) -> None:
     assert "ray status" in error.hint
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_an_address_where_something_else_listens_is_refused(rows: Path, answer: bytes) -> None:
+    """Ray itself would try for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                stream, _ = server.accept()
+                stream.recv(100)
+                stream.sendall(answer)
+                stream.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = server.getsockname()[1]
+        error = refused(rows, executor=f"ray:127.0.0.1:{port}")
+    assert error.message == f"there is no Ray cluster at 127.0.0.1:{port}: something else listens there"
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves a file with its address."""
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (folder / "ray_current_cluster").write_text(f"{address}\n")
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+        error = refused(rows, executor="ray:auto")
+    assert error.message.startswith(f"there is no Ray cluster at {address}: ")
+    assert "ray start --head" in error.hint
+
+
 def test_a_client_that_is_not_installed_is_refused(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
+        monkeypatch.setattr("stillhouse_ray.addresses._speaks_http2", lambda _: True)
         error = refused(rows, executor=f"ray:ray://127.0.0.1:{server.getsockname()[1]}")
     assert error.message.startswith("Ray's client cannot be used: ")
     assert "ray[client]" in error.hint

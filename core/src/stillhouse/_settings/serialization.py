@@ -302,8 +302,8 @@ def _plain(value: Any, where: str, registry: Backends) -> Any:
         return to_jsonable_python(value, fallback=schema_of)
     except (PydanticSerializationError, TypeError, ValueError):
         raise ConfigurationError(
-            f"{where} holds a {type(value).__name__}, which a file cannot hold",
-            hint="set it in code after reading the file",
+            f"{where} holds a {type(value).__name__}, which neither a file nor the state of a run can hold",
+            hint="use a value that JSON can hold, such as a name that load() looks up",
         ) from None
 
 

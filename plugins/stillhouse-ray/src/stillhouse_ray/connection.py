@@ -8,27 +8,21 @@ import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stillhouse import ConfigurationError
 from stillhouse.jobs.executors import usable_cpus
-from stillhouse_ray.head import ADDRESS
+from stillhouse_ray.addresses import ADDRESS, AUTO, check_reachable
 from stillhouse_ray.needs import Needs
 from stillhouse_ray.quiet import quiet, quiet_logger
 from stillhouse_ray.waiting import wait
 
 __all__ = ["Connected", "check", "connected"]
-
-AUTO = "auto"
-
-CONNECT_SECONDS = 10.0
-"""How long the head of a cluster may take to accept a connection."""
 
 START_SECONDS = 180.0
 """How long Ray may take to start on this machine, or to connect."""
@@ -64,12 +58,12 @@ class Connected:
     Attributes:
         ray: the module.
         head: the address of the head.
-        is_lost: whether the head is gone.
+        lost: set when the head is gone: calls of Ray that need it wait.
     """
 
     ray: Any
     head: str
-    is_lost: bool = False
+    lost: threading.Event = field(default_factory=threading.Event)
 
 
 def check(address: str | None, head_seconds: float) -> None:
@@ -92,7 +86,7 @@ def check(address: str | None, head_seconds: float) -> None:
     with _variables(head_seconds):
         ray = _imported()
     if address is not None and not ray.is_initialized():
-        _check_reachable(address)
+        check_reachable(ray, address)
 
 
 @contextlib.contextmanager
@@ -179,22 +173,6 @@ def _local(count: int | None, needs: Needs) -> dict[str, Any]:
     }
 
 
-def _check_reachable(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would wait for minutes."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
-    matched = ADDRESS.fullmatch(given)
-    if matched is None:
-        return
-    try:
-        with socket.create_connection((matched["host"].strip("[]"), int(matched["port"])), CONNECT_SECONDS):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"there is no Ray cluster at {given}: {error.strerror or error}",
-            hint="check the address: ray status shows that of a cluster on one of its nodes",
-        ) from error
-
-
 @contextlib.contextmanager
 def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator[Connected]:
     """Start or connect, in bounded time; disconnect at the end, and end what was started."""
@@ -213,7 +191,7 @@ def _started(ray: Any, options: dict[str, Any], address: str | None) -> Iterator
         made.head = address if address and address.startswith("ray://") else _head(ray)
         yield made
     finally:
-        connection.close(LOST_SECONDS if made.is_lost else END_SECONDS)
+        connection.close(LOST_SECONDS if made.lost.is_set() else END_SECONDS)
 
 
 class _Connection:

@@ -112,7 +112,7 @@ class _Crew:
         if not self._versions:
             self._versions = versions_for(setup.llm)
         worker = RayWorker(
-            self._ray, self._actor.remote(), self.hub, deliver, packed(setup), self._environment
+            self._connection, self._actor.remote(), self.hub, deliver, packed(setup), self._environment
         )
         with self._lock:
             self._workers = [other for other in self._workers if not other.is_gone]
@@ -146,7 +146,7 @@ class _Crew:
             stops_run=True,
             hint="run the same command again to resume: on another cluster, or with --executor processes",
         )
-        self._connection.is_lost = True
+        self._connection.lost.set()
         with self._lock:
             if self._fatal is not None:
                 return

@@ -5,16 +5,14 @@ Calls of Ray wait for it: for a minute by default, and then Ray ends this proces
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
 
-__all__ = ["ADDRESS", "HeadWatch"]
+from stillhouse_ray.addresses import ADDRESS
 
-ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
-"""The address of a cluster."""
+__all__ = ["HeadWatch"]
 
 TRIES = 10
 """How often the head is tried while it may be out of reach."""

@@ -12,6 +12,7 @@ from typing import Any
 from stillhouse import StillhouseError
 from stillhouse.jobs.executors import Deliver, Died, Ended, Refused, WorkerHandle, packed, unpacked
 from stillhouse_ray.actor import OVER
+from stillhouse_ray.connection import Connected
 from stillhouse_ray.hub import Hub
 from stillhouse_ray.waiting import wait
 
@@ -33,7 +34,7 @@ class RayWorker(WorkerHandle):
     """An actor that Ray places when there is room for it.
 
     Args:
-        ray: the module, connected.
+        connection: the connection to the cluster.
         actor: the actor.
         hub: waits for what it says.
         deliver: takes what it says.
@@ -46,14 +47,14 @@ class RayWorker(WorkerHandle):
 
     def __init__(
         self,
-        ray: Any,
+        connection: Connected,
         actor: Any,
         hub: Hub,
         deliver: Deliver,
         setup: bytes,
         environment: dict[str, str],
     ) -> None:
-        self._ray = ray
+        self._connection = connection
         self._actor = actor
         self._hub = hub
         self._deliver = deliver
@@ -64,7 +65,7 @@ class RayWorker(WorkerHandle):
         self._lock, self._dying = threading.Lock(), threading.Lock()
         self._begun = False
         self._early: list[bytes] = []
-        self._closing = self._lost = False
+        self._closing = False
         self._over = threading.Event()
         self._gone = threading.Event()
 
@@ -105,7 +106,6 @@ class RayWorker(WorkerHandle):
 
     def lose(self, error: StillhouseError) -> None:
         """Do without it, as without every other one: the run ends with this error."""
-        self._lost = True  # calls of Ray may wait
         self._deliver(Ended(error))
         self._die(error.message)
 
@@ -120,7 +120,7 @@ class RayWorker(WorkerHandle):
         with self._lock:
             if not self._begun:
                 self._early.append(content)
-            elif not (self._gone.is_set() or self._lost):
+            elif not (self._gone.is_set() or self._connection.lost.is_set()):
                 self._call(content)
 
     def _call(self, content: bytes) -> None:
@@ -140,8 +140,17 @@ class RayWorker(WorkerHandle):
             wait(KILL_SECONDS, self._gone)
 
     def _kill(self) -> None:
-        if not self._lost:
-            self._ray.kill(self._actor, no_restart=True)
+        """Let Ray kill it. That waits for the head, which may be gone before this is noticed."""
+        done, lost = threading.Event(), self._connection.lost
+
+        def kill() -> None:
+            with contextlib.suppress(Exception):  # it is dead, or out of reach
+                self._connection.ray.kill(self._actor, no_restart=True)
+            done.set()
+
+        if not lost.is_set():
+            threading.Thread(target=kill, name="stillhouse-ray-kill", daemon=True).start()
+            wait(UNLOAD_SECONDS, done, lost)
 
     def _has_begun(self, _: Any, error: Exception | None) -> None:
         if error is not None and not self._gone.is_set():

@@ -127,12 +127,12 @@ class CopyTarget:
         Raises:
             ConfigurationError: nothing can.
         """
-        place = self._partial(writer)
-        with self._reported("written"), self._system.open(place, "wb") as stream:
-            stream.write(b"Stillhouse checks whether it can write here.\n")
-        # Who may write may not delete: then the first copy replaces it.
-        with contextlib.suppress(Exception):
-            self._system.rm_file(place)
+        try:
+            with self._reported("written"), self._system.open(self._partial(writer), "wb") as stream:
+                stream.write(b"Stillhouse checks whether it can write here.\n")
+        finally:
+            # Who may write may not delete: then the first copy replaces it.
+            self.remove_partial([writer])
 
     def write(self, state: Path, mark: Mark) -> None:
         """Replace the copy by one of this state.

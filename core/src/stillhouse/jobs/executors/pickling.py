@@ -42,7 +42,7 @@ def pickled(llm: LLM) -> bytes:
             f"{what} cannot be pickled, so it cannot be sent to workers: {described(error)}",
             hint="create it in load(), or leave out --executor"
             if field is None
-            else "use a value that can be pickled, such as a function of a module, or leave out --executor",
+            else "use one that can be pickled, such as a name that load() looks up, or leave out --executor",
         ) from error
 
 
