@@ -351,8 +351,9 @@ def test_what_was_not_sent_when_the_limit_was_reached_is_not_sent(moody: Any) ->
     texts = [f"schema {number}" if number == 0 else "slow" for number in range(500)]
     result = moody(texts, "--max-failures", 1, "--max-concurrency", 8)
     assert result.status == 1
-    assert "done 8\n" in squeezed(result.err)
-    assert len(MoodyLLM.asked) == 9  # the one that failed, and eight in flight
+    asked = len(MoodyLLM.asked)  # the one that failed, and those in flight then, at most eight
+    assert 1 < asked <= 9
+    assert f"done {asked - 1}\n" in squeezed(result.err)
 
 
 def test_one_failure_is_enough_if_it_is_said_so(moody: Any) -> None:

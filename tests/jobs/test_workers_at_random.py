@@ -354,7 +354,7 @@ def test_an_input_that_ends_its_workers_says_how_often_it_was_tried(count: int, 
     with crew_of(world, Prompt) as workers:
         groups = workers.iter_finished(chats(f"0 {number}" for number in range(count)), on_error="yield")
         found = [result for group in groups for _, result, _ in group]
-    assert f"the worker died {tries} times while it generated for this row" in found[0].message
+    assert f"the worker died {tries} times while generating for this row" in found[0].message
     assert found[0].attempts == tries
 
 

@@ -21,7 +21,6 @@ from stillhouse._execution.exits import is_from_signal
 from stillhouse._execution.shown import shown
 from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError
 from stillhouse.outputs import check_output
-from stillhouse.registry.hook_executors import PluginExecutor
 from stillhouse.registry.hook_formats import PluginReader, PluginWriter
 from stillhouse.registry.hook_rules import SPECS, misfit, wanted
 from stillhouse.registry.hook_settings import configured, describe_hook
@@ -212,7 +211,12 @@ class Hooks:
     ) -> AbstractContextManager[Executor] | None:
         """Return the executor of the first plugin that has one of this name, or `None`."""
         found = self._first("make_executor", name, address, llm, workers)
-        return None if found is None else PluginExecutor(*found, most_ahead=_window(llm, workers))
+        if found is None:
+            return None
+        # A viewer has hooks too, and no executor.
+        from stillhouse.registry.hook_executors import PluginExecutor
+
+        return PluginExecutor(*found, most_ahead=_window(llm, workers))
 
     def failures(self, hook: str) -> Mapping[str, str]:
         """Return what was reported of plugins in which a hook failed, by their names."""
