@@ -15,7 +15,7 @@ import pytest
 
 import stillhouse
 from stillhouse import AsyncLLM, ConfigurationError, GenerationError, StillhouseError, hookimpl
-from stillhouse.registry import hook_executors, hooks
+from stillhouse.registry import hook_executors
 
 from .conftest import read_jsonl
 from .test_executors import write
@@ -310,7 +310,7 @@ def test_an_executor_that_takes_all_inputs_first_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hook_executors, "MAX_AHEAD", 10)
-    monkeypatch.setattr(hooks, "_window", lambda llm, workers: 0)
+    monkeypatch.setattr(hook_executors, "AHEAD", 0)
 
     def odd(inputs: Any) -> Iterator[Any]:
         yield from fair([*inputs])

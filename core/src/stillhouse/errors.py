@@ -185,6 +185,11 @@ def described(error: BaseException) -> str:
         return f"{name}, which cannot say what happened"
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an exception says: the message of one that is for the user, else its name too."""
+    return error.message if isinstance(error, StillhouseError) else described(error)
+
+
 class OfflineBatchNotFinishedError(StillhouseError):
     """The provider is still working on the batch. Repeat the call later to get the outputs.
 

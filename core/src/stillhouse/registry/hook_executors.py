@@ -22,12 +22,15 @@ from stillhouse.outputs import check_output
 from stillhouse.protocols import Row, RowInputs
 from stillhouse.registry.problems import describe
 
-__all__ = ["PluginExecutor"]
+__all__ = ["PluginExecutor", "most_ahead"]
 
 T = TypeVar("T")
 
 MAX_AHEAD = 100_000
-"""How many inputs an executor may have without a result, unless the window of its workers is larger."""
+"""How many inputs an executor may have without a result, unless its LLM has many in flight."""
+
+AHEAD = 600
+"""How many it may have for each that may be in flight. `Workers` that keep the order have fewer."""
 
 MAX_EMPTY_GROUPS = 1000
 """How many groups without a result may follow the last result."""
@@ -53,7 +56,7 @@ class PluginExecutor:
         self._plugin = plugin
         self._made = made
         self._executor: Any = None
-        self._most_ahead = max(most_ahead, MAX_AHEAD)
+        self._most_ahead = most_ahead
 
     def __enter__(self) -> Self:
         self._executor = executor = self._call(self._made.__enter__)
@@ -164,6 +167,12 @@ class PluginExecutor:
             f"the executor of the plugin {self._plugin} {what}",
             hint="report it to the plugin's authors; the same command without --executor resumes the run",
         )
+
+
+def most_ahead(llm: Any, workers: int | None) -> int:
+    """Return how many inputs the executor of an LLM may have without a result."""
+    in_flight: int = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size * (workers or 16)
+    return max(AHEAD * in_flight, MAX_AHEAD)
 
 
 class _Given(RowInputs):

@@ -214,9 +214,9 @@ class Hooks:
         if found is None:
             return None
         # A viewer has hooks too, and no executor.
-        from stillhouse.registry.hook_executors import PluginExecutor
+        from stillhouse.registry.hook_executors import PluginExecutor, most_ahead
 
-        return PluginExecutor(*found, most_ahead=_window(llm, workers))
+        return PluginExecutor(*found, most_ahead=most_ahead(llm, workers))
 
     def failures(self, hook: str) -> Mapping[str, str]:
         """Return what was reported of plugins in which a hook failed, by their names."""
@@ -273,9 +273,3 @@ class Hooks:
                 plugin,
                 self._reported[hook, plugin],
             )
-
-
-def _window(llm: Any, workers: int | None) -> int:
-    """Return how many inputs the workers of an LLM may have, with those that wait for an earlier result."""
-    window: int = getattr(llm, "max_concurrency", None) or llm.preferred_batch_size * (workers or 16)
-    return 600 * window

@@ -6,6 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,6 @@ class AddedColumns:
         self._columns = columns
         self.given: Sequence[str] = columns.given
         self._known = tuple(columns.names)
-        self._texts: Collection[str] = ()
 
     @property
     def names(self) -> Collection[str]:
@@ -46,9 +46,7 @@ class AddedColumns:
         """Return the types that are known before any row."""
         import pyarrow as pa
 
-        types = self._columns.types()
-        self._texts = {name for name in self._known if not _is_whole(types.get(name))}
-        return {**types, **dict.fromkeys(self._texts, pa.string())}
+        return {**self._columns.types(), **dict.fromkeys(self._texts, pa.string())}
 
     def table(self, records: list[dict[str, Any]]) -> pa.Table:
         """Return the added columns of rows as a table.
@@ -64,6 +62,12 @@ class AddedColumns:
             schema = spool.finish()
             tables = [*spool.batches(schema)]
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    @cached_property
+    def _texts(self) -> frozenset[str]:
+        """The columns that are JSON text."""
+        types = self._columns.types()
+        return frozenset(name for name in self._known if not _is_whole(types.get(name)))
 
     def _value(self, name: str, value: Any) -> Any:
         if value is None or name not in self._texts:

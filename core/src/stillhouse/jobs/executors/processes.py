@@ -17,16 +17,13 @@ from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse.errors import described
 from stillhouse.jobs.executors.messages import Died, Setup
 from stillhouse.jobs.executors.wire import packed, read_message, write_packed
-from stillhouse.jobs.executors.worker_process import OUT_OF_MEMORY
+from stillhouse.jobs.executors.worker_process import OUT_OF_MEMORY, UNLOAD_SECONDS
 from stillhouse.jobs.executors.workers import Deliver, WorkerHandle
 
 __all__ = ["ProcessWorker"]
 
-END_SECONDS = 60.0
-"""How long a worker may take to unload its LLM."""
-
 INTERRUPT_SECONDS = 5.0
-"""How long it may take to cancel what it does."""
+"""How long a worker may take to cancel what it does."""
 
 LAST_SECONDS = 10.0
 """How long its end and the end of what it says may lie apart."""
@@ -82,7 +79,7 @@ class ProcessWorker(WorkerHandle):
 
     def close(self, *, at_once: bool) -> None:
         self._outbox.put(None)
-        if not self._gone.wait(INTERRUPT_SECONDS if at_once else END_SECONDS):
+        if not self._gone.wait(INTERRUPT_SECONDS if at_once else UNLOAD_SECONDS):
             self._process.kill()
             self._gone.wait(INTERRUPT_SECONDS)
         for thread in self._threads:

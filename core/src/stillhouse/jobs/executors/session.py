@@ -78,12 +78,12 @@ class Session:
         self._work = Assignments(workers.capacity, workers.chunk)
         self._open: set[int] = set()
         self._pulled = self._emitted = 0
-        self._exhausted = self._cut = self._stopping = self._ending = False
+        self._exhausted = self._cut = self._stopping = False
         self._results: list[Result] = []
         self._waiting: dict[int, Result] = {}
         self._fatal: BaseException | None = None
         self._last_death = ""
-        self._ends_at = 0.0
+        self._ends_at: float | None = None  # set once workers were told that no further inputs follow
 
     def batches(self, source: Iterator[Item]) -> Iterator[list[Result]]:
         """Yield results, several at a time, until every input has one or the run stops.
@@ -102,8 +102,7 @@ class Session:
                 self._pull(source)
             if not self._stopping:  # else nothing more is sent, not even what a dead worker left
                 self._send(self._work.give_suspects())
-            if self._exhausted and not self._work.pending and not self._ending:
-                self._ending = True
+            if self._exhausted and not self._work.pending and self._ends_at is None:
                 self._ends_at = monotonic() + END_SECONDS
                 for worker in self._open:
                     self._workers.send(worker, End())
@@ -126,7 +125,7 @@ class Session:
             return False
         if self._work.pending and not (self._stopping or self._fatal):
             return False
-        if self._ending and not self._work.pending and monotonic() > self._ends_at:
+        if self._ends_at is not None and not self._work.pending and monotonic() > self._ends_at:
             return True  # every input has its result, whatever holds up a worker
         return self._exhausted and not self._open
 
@@ -134,7 +133,7 @@ class Session:
         self._open.add(worker)
         self._work.join(worker)
         self._workers.send(worker, self._begin)
-        if self._ending:
+        if self._ends_at is not None:
             self._workers.send(worker, End())
 
     def _pull(self, source: Iterator[Item]) -> None:

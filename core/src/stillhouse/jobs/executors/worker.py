@@ -22,6 +22,7 @@ from stillhouse.errors import (
     GenerationError,
     StillhouseError,
     described,
+    message_of,
 )
 from stillhouse.jobs.executors.messages import (
     Begin,
@@ -222,8 +223,7 @@ def _unload(llm: LLM) -> None:
         with naming_bugs(llm):
             llm.unload()
     except Exception as error:
-        said = error.message if isinstance(error, StillhouseError) else described(error)
-        _logger.warning("a worker could not unload the LLM: %s", said)
+        _logger.warning("a worker could not unload the LLM: %s", message_of(error))
 
 
 def _refusal(llm: LLM, input: Any) -> Exception | None:
@@ -247,8 +247,7 @@ def _sendable(error: BaseException) -> StillhouseError:
     kind: ErrorKind = getattr(error, "kind", "unknown")
     hint = getattr(error, "hint", "")
     stops_run = getattr(error, "stops_run", not isinstance(error, StillhouseError))
-    text = error.message if isinstance(error, StillhouseError) else described(error)
-    return GenerationError(text, kind=kind, hint=hint, stops_run=stops_run)
+    return GenerationError(message_of(error), kind=kind, hint=hint, stops_run=stops_run)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ import sys
 import threading
 from typing import IO, Any
 
-__all__ = ["OUT_OF_MEMORY", "main"]
+__all__ = ["OUT_OF_MEMORY", "UNLOAD_SECONDS", "main"]
 
 END_SECONDS = 10.0
 """How long a worker may take to end once the process of the run is gone."""
 
 UNLOAD_SECONDS = 60.0
-"""How long it may take to end where it was sent `Quit`."""
+"""How long it may take to unload its LLM, after `Quit`."""
 
 LINGER_SECONDS = 5.0
 """How long threads of the backend that are left may keep it from ending."""

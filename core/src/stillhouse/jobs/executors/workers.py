@@ -23,7 +23,7 @@ from stillhouse._execution.loop_thread import WAIT_SECONDS
 from stillhouse._execution.own_arguments import have_arguments
 from stillhouse._execution.share import Share
 from stillhouse._execution.stopping import current_stop
-from stillhouse.errors import ConfigurationError, GenerationError, StillhouseError, described
+from stillhouse.errors import ConfigurationError, GenerationError, message_of
 from stillhouse.jobs.executors.assignments import CHUNK
 from stillhouse.jobs.executors.messages import (
     Begin,
@@ -330,7 +330,7 @@ class Workers:
 
     def _warn(self, error: BaseException) -> None:
         """Log why a worker cannot start, once for each reason, if the run continues without it."""
-        refusal = error.message if isinstance(error, StillhouseError) else described(error)
+        refusal = message_of(error)
         if self._ready and refusal not in self._refusals:
             self._refusals.add(refusal)
             _logger.warning("a worker cannot start; the run continues with the others: %s", refusal)
